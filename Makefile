@@ -1,0 +1,43 @@
+# `make run` and `make test` need Python >= 3.11, make, and a package index; nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    ?= runs/default
+ARGS   ?=
+
+.PHONY: run test lint types coverage install install-dev clean help
+
+help:           ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+run: $(VENV)/.installed  ## train with the default recipe and print where the report is
+	$(BIN)/prism-secure run --config experiments/default.toml --out $(RUN) $(ARGS)
+
+test: lint types coverage  ## everything CI checks
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/pytest --cov --cov-report=term -m "not slow and not flower"
+
+install: $(VENV)/.installed       ## make .venv with what `run` needs
+install-dev: $(VENV)/.installed-dev  ## and with what `test` needs
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"prism-secure needs Python >= 3.11, but $(PYTHON) is {v}; try: make run PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:          ## remove the environment and caches, keep runs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache

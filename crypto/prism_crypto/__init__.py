@@ -1,0 +1,1 @@
+"""The secure sum: keys, shares, masks, packing, protocol."""
