@@ -1,0 +1,64 @@
+"""What can go wrong, as types.
+
+    PrismError                 everything below; `exit_code` is what the command line ends with
+    ├── ConfigError            a setting is unknown, of the wrong type, or impossible          (2)
+    ├── DataError              a data set is missing, unreadable, or of the wrong shape        (3)
+    ├── FeatureError           a feature extractor's weights are missing or do not fit         (3)
+    ├── RunFolderError         a run folder is in use, of another configuration, or damaged    (4)
+    ├── StorageError           the disk refused a write; what was there before is untouched    (5)
+    ├── RoundError             a round could not be completed; the run can be resumed          (6)
+    └── ModelError             a model file is corrupt, foreign, or does not fit its network   (7)
+
+Interrupted by Ctrl-C is exit code 130, as for every program. Errors of the secure sum and of the
+accountant are `prism_crypto.SecureSumError` and `prism_privacy.PrivacyError`.
+"""
+
+from __future__ import annotations
+
+
+class PrismError(Exception):
+    """Base of every error that prism_secure raises on purpose; its text is one clear message."""
+
+    exit_code = 1
+
+
+class ConfigError(PrismError):
+    """A setting is unknown, of the wrong type, or impossible."""
+
+    exit_code = 2
+
+
+class DataError(PrismError):
+    """A data set is missing, unreadable, or of the wrong shape."""
+
+    exit_code = 3
+
+
+class FeatureError(PrismError):
+    """A feature extractor's weights are missing or do not fit."""
+
+    exit_code = 3
+
+
+class RunFolderError(PrismError):
+    """A run folder is in use, belongs to another configuration, or is damaged."""
+
+    exit_code = 4
+
+
+class StorageError(PrismError):
+    """The disk refused a write; files that were complete before are untouched."""
+
+    exit_code = 5
+
+
+class RoundError(PrismError):
+    """A round could not be completed; everything before it is kept and the run can be resumed."""
+
+    exit_code = 6
+
+
+class ModelError(PrismError):
+    """A model file is corrupt, foreign, or does not fit its network."""
+
+    exit_code = 7
