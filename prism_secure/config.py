@@ -1,0 +1,336 @@
+"""The configuration of a run: TOML in, frozen structs out, nothing unknown accepted.
+
+The defaults of these structs *are* the default recipe: `prism-secure run` without a file uses them, and
+each run folder keeps the resolved `config.toml`, which reproduces the run. A file or `--set` names only
+what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+import tomli_w
+
+from prism_secure.errors import ConfigError
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def _require(self, name: str, ok: bool, expected: str) -> None:
+        if not ok:
+            raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+
+
+class Data(_Section):
+    """Which images, and how the clients share them."""
+
+    source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "idx", "images"] = (
+        "fashion_mnist_12k"
+    )
+    folder: str | None = None
+    """Where the files of a source that is not bundled lie."""
+    download: bool = False
+    """Whether torchvision may download a missing data set into `folder`."""
+    partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    shards_per_client: int = 4
+    """With `shards`: how many runs of images sorted by label each client gets."""
+    dirichlet_alpha: float = 0.5
+    """With `dirichlet`: the concentration; small values give each client few classes."""
+
+    def __post_init__(self) -> None:
+        self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
+        self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
+
+
+class Federation(_Section):
+    """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
+
+    clients: int = 10
+    rounds: int = 12
+    local_steps: int = 8
+    seed: int = 0
+    workers: int = 2
+    """Processes that train clients side by side. The result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        self._require("clients", 3 <= self.clients <= 1000, "from 3 (the secure sum's least) to 1000")
+        self._require("rounds", self.rounds >= 1, "at least 1")
+        self._require("local_steps", self.local_steps >= 1, "at least 1")
+        self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
+        self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
+
+
+class Model(_Section):
+    """PRISM's ResNet generator, frozen at random."""
+
+    width: int = 16
+    """Channels of the last block (ngf)."""
+    latent: int = 128
+    image_size: int = 32
+    conditional: bool = True
+    """Whether the label is an input of the generator."""
+
+    def __post_init__(self) -> None:
+        self._require("width", 1 <= self.width <= 1024, "from 1 to 1024")
+        self._require("latent", 1 <= self.latent <= 4096, "from 1 to 4096")
+        power = self.image_size & (self.image_size - 1) == 0
+        self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
+
+
+class Mask(_Section):
+    """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
+
+    mode: Literal["hard", "bernoulli"] = "hard"
+    temperature: float = 0.1
+    """tau in theta = sigmoid(score / tau)."""
+
+    def __post_init__(self) -> None:
+        self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
+
+
+class Features(_Section):
+    """Frozen public features whose means and variances the generator matches."""
+
+    extractors: tuple[Literal["efficientnet_lite0", "fourier", "vgg19_bn"], ...] = (
+        "efficientnet_lite0",
+        "fourier",
+    )
+
+    def __post_init__(self) -> None:
+        self._require(
+            "extractors",
+            0 < len(self.extractors) == len(set(self.extractors)),
+            "one or more different extractors",
+        )
+
+
+class Training(_Section):
+    """A client's local steps."""
+
+    batch_size: int = 64
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._require("batch_size", self.batch_size >= 2, "at least 2")
+        self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
+
+
+class Aggregation(_Section):
+    """How the server moves theta towards the opened mean of the masks."""
+
+    rule: str = "fixed"
+
+
+class Privacy(_Section):
+    """Randomized response and clipping of each client's mask, and the delta that epsilon is stated at."""
+
+    flip: float = 0.1
+    """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf."""
+    clip: float | None = None
+    """L2 radius C of a client's influence on its bit probabilities; left out: unclipped."""
+    clip_space: Literal["probability", "score"] = "probability"
+    delta: float = 1e-5
+    colluders: int = 0
+    """Clients that epsilon(SUM) assumes to side with the server."""
+    theta_min: float = 0.01
+    """theta is kept in [theta_min, 1 - theta_min]."""
+
+    def __post_init__(self) -> None:
+        self._require("flip", 0 <= self.flip < 0.5, "in [0, 0.5)")
+        self._require("clip", self.clip is None or 0 < self.clip < math.inf, "a positive number")
+        self._require("delta", 0 < self.delta < 1, "in (0, 1)")
+        self._require("colluders", self.colluders >= 0, "at least 0")
+        self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
+
+
+class SecureSum(_Section):
+    """The secure sum's parameters, as the clients' policies enforce them."""
+
+    mode: Literal["active", "semi_honest"] = "active"
+    threshold: int | None = None
+    """Shares needed to open; left out: floor(2n/3) + 1 (active) or floor(n/2) + 1 (semi-honest)."""
+    min_survivors: int | None = None
+    """The least number of clients whose sum may be opened; left out: all clients."""
+
+    def __post_init__(self) -> None:
+        self._require("threshold", self.threshold is None or self.threshold >= 2, "at least 2")
+        self._require("min_survivors", self.min_survivors is None or self.min_survivors >= 2, "at least 2")
+
+
+class Budget(_Section):
+    """A limit that is checked before it would be passed."""
+
+    epsilon: float | None = None
+    """Stop before the round whose epsilon(SUM, ZERO_OUT) to date would exceed this."""
+
+    def __post_init__(self) -> None:
+        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "a positive number")
+
+
+class Metrics(_Section):
+    """What is measured on held-out images, from the one mask that would be deployed."""
+
+    every: int = 1
+    """Evaluate after each so many rounds, and after the last."""
+    samples: int = 2000
+    features: Literal["classifier", "inception_v3"] = "classifier"
+
+    def __post_init__(self) -> None:
+        self._require("every", self.every >= 1, "at least 1")
+        self._require("samples", self.samples >= 200, "at least 200")
+
+
+class Config(_Section):
+    """Everything that determines a run, apart from the clients' secret coins."""
+
+    data: Data = Data()
+    federation: Federation = Federation()
+    model: Model = Model()
+    mask: Mask = Mask()
+    features: Features = Features()
+    training: Training = Training()
+    aggregation: Aggregation = Aggregation()
+    privacy: Privacy = Privacy()
+    secure_sum: SecureSum = SecureSum()
+    budget: Budget = Budget()
+    metrics: Metrics = Metrics()
+
+    def __post_init__(self) -> None:
+        n, survivors = self.federation.clients, self.min_survivors
+        if survivors > n:
+            raise ValueError(
+                f"secure_sum.min_survivors must be at most federation.clients = {n}, got {survivors}"
+            )
+        if self.threshold > survivors:
+            raise ValueError(
+                f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
+            )
+        if self.secure_sum.mode == "semi_honest":
+            ok, bound = self.privacy.colluders < self.threshold, f"threshold = {self.threshold}"
+        else:
+            ok, bound = (
+                self.privacy.colluders < 2 * self.threshold - n,
+                f"2 * threshold - n = {2 * self.threshold - n}",
+            )
+        if not ok:
+            raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
+        if self.cohort < 1:
+            raise ValueError(
+                f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
+                f"got {self.privacy.colluders}"
+            )
+
+    @property
+    def min_survivors(self) -> int:
+        """The least number of clients whose sum every client agrees to open."""
+        return self.secure_sum.min_survivors or self.federation.clients
+
+    @property
+    def threshold(self) -> int:
+        """How many clients' shares open the sum (Bonawitz et al. 2017, section 4.2)."""
+        n = self.federation.clients
+        if self.secure_sum.threshold is not None:
+            return self.secure_sum.threshold
+        return 2 * n // 3 + 1 if self.secure_sum.mode == "active" else n // 2 + 1
+
+    @property
+    def cohort(self) -> int:
+        """Honest clients guaranteed in every opened sum, the target included."""
+        return self.min_survivors - self.privacy.colluders
+
+
+def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a TOML file (or none: the default recipe) and apply `section.key=value` overrides.
+
+    Raises:
+        ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
+            value is of the wrong type or impossible.
+    """
+    raw: dict[str, Any] = {}
+    where = "--set"
+    if path is not None:
+        where = str(path)
+        try:
+            raw = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    for override in overrides or []:
+        _apply(raw, override)
+    _refuse_unknown(Config, raw, where, "")
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_reworded(str(error), raw)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as TOML; keys left out have the meaning that their section documents."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+
+
+def _reworded(error: str, raw: dict[str, Any]) -> str:
+    """msgspec's message with the place first, and with what would have been right."""
+    text, _, at = error.partition(" - at `$")
+    place = at.rstrip("`").lstrip(".")
+    section, _, key = place.partition(".")
+    if key and text.startswith(("Invalid enum", "Expected")):
+        key = key.partition("[")[0]
+        expected = describe(get_type_hints(get_type_hints(Config)[section])[key])
+        return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
+    return f"{place}.{text}" if place else text
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"--set takes section.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, so that shells need no nested quotes
+    if not isinstance(raw.setdefault(section, {}), dict):
+        raise ConfigError(f"{section}: expected a table, got {raw[section]!r}")
+    raw[section][key] = value
+
+
+def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: str, prefix: str) -> None:
+    known = [
+        f"{section}.{key}" for section, kind in get_type_hints(Config).items() for key in get_type_hints(kind)
+    ]
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        hints = get_type_hints(struct)
+        if key not in hints:
+            pool = known if prefix else list(hints)
+            near = [item for item in pool if item.endswith(f".{key}")] or difflib.get_close_matches(
+                name, pool, n=1, cutoff=0.5
+            )
+            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(hints))}"
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
+        if not prefix:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")
+            _refuse_unknown(hints[key], value, where, f"{key}.")
+
+
+def describe(kind: Any) -> str:
+    """A setting's type in words, for help texts."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return " | ".join("left out" if part is type(None) else describe(part) for part in get_args(kind))
+    if get_origin(kind) is Literal:
+        return " | ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"list of {describe(get_args(kind)[0])}"
+    return str(kind.__name__)

@@ -1,0 +1,88 @@
+"""What is kept of each round, in `metrics.jsonl`: one JSON object a line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+Quantity = float | str
+"""A number, with infinity written "inf" because JSON has no infinity."""
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Metrics of the deployed mask against held-out images; see `prism_secure.metrics`."""
+
+    fid: float
+    kid: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    label_accuracy: float | None = None
+    """Share of class-conditional samples that the metric's classifier puts in their class."""
+
+
+class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
+    """Epsilon to date of one client, by view and adjacency."""
+
+    sum_zero_out: float
+    sum_replace_one: float
+    upload_zero_out: float
+    upload_replace_one: float
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished round; `round` counts from 1."""
+
+    round: int
+    survivors: int
+    epsilon: Epsilons
+    bits_per_parameter: float
+    """Bits of a client's upload message per mask bit, measured on its bytes."""
+    uplink_bytes: int
+    """All messages of all clients to the server."""
+    downlink_bytes: int
+    """The broadcast of theta and all messages of the secure sum to all clients."""
+    step: float
+    """The mean weight that the server gave this round's mean mask (MADA's lambda)."""
+    seconds: float
+    secure_sum_seconds: float
+    quality: Quality | None = None
+    """None in rounds that were not evaluated."""
+
+
+def encode(record: RoundRecord) -> bytes:
+    """One JSON line without its newline; infinities are written "inf"."""
+    return msgspec.json.encode(finite(msgspec.to_builtins(record)))
+
+
+def decode(line: bytes) -> RoundRecord:
+    """The inverse of `encode`.
+
+    >>> decode(b'{"round": 1}')
+    Traceback (most recent call last):
+    ...
+    msgspec.ValidationError: Object missing required field `survivors`
+    """
+    return msgspec.convert(_infinite(msgspec.json.decode(line)), RoundRecord)
+
+
+def finite(value: Any) -> Any:
+    """Write infinities as "inf", at any depth.
+
+    >>> finite({"epsilon": [float("inf"), 1.0]})
+    {'epsilon': ['inf', 1.0]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return "inf" if isinstance(value, float) and value == math.inf else value
+
+
+def _infinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _infinite(inner) for key, inner in value.items()}
+    return math.inf if value == "inf" else value

@@ -1,0 +1,143 @@
+"""A run's folder: what is kept, and how a run is found again after a kill.
+
+config.toml     the resolved configuration; a resume with another one is refused
+federation.id   a random name that enters every context and every client's coins
+ledger.jsonl    what was released and what it cost, signed with ledger.key (0600)
+metrics.jsonl   one `RoundRecord` a line
+checkpoint/     the server's state after the last finished round, replaced atomically
+clients/NN/     what client NN would keep on its own machine: coin secret, optimizer state, outbox
+samples/        a grid of images from the deployed mask after each evaluated round
+model.safetensors, report.html
+DONE | FAILED   how it ended; neither while it runs or after an interruption
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+from pathlib import Path
+
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.records import RoundRecord, decode, encode
+from prism_secure.storage import append_line, make_folder, whole_lines, write_atomic
+
+
+class RunFolder:
+    """Opens or creates the folder of one run and holds it against a second process.
+
+    Raises:
+        RunFolderError: another process runs there, the configuration differs, or the folder holds
+            something that is not a run.
+        StorageError: the disk refused a write.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} must be a folder, but it is a file")
+        foreign = path.exists() and any(path.iterdir()) and not (path / "federation.id").exists()
+        if foreign and not (path / ".lock").exists():
+            raise RunFolderError(
+                f"{path} holds files that are not a run; name an empty or a new folder with --out"
+            )
+        make_folder(path)
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RunFolderError(f"{path} is in use by another prism-secure process") from None
+        for name in ("checkpoint", "clients", "samples"):
+            make_folder(path / name)
+        if not (path / "federation.id").exists():
+            write_atomic(path / "federation.id", secrets.token_hex(16).encode())
+        self.federation = (path / "federation.id").read_text("ascii")
+        if not self.config_path.exists():
+            write_atomic(self.config_path, dump_config(config).encode())
+        elif (kept := read_config(path)) != config:
+            raise RunFolderError(
+                f"{path} was started with another configuration ({_differences(kept, config)}); "
+                "repeat its settings to continue, or choose another folder with --out"
+            )
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.path / "ledger.jsonl"
+
+    @property
+    def ledger_key_path(self) -> Path:
+        return self.path / "ledger.key"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "checkpoint" / "server.safetensors"
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def client_path(self, client: int) -> Path:
+        """The private folder of one client, made on first use."""
+        path = self.path / "clients" / f"{client:02d}"
+        make_folder(path)
+        return path
+
+    def sample_path(self, round_number: int) -> Path:
+        return self.path / "samples" / f"round-{round_number:04d}.png"
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "DONE").exists()
+
+    def append(self, record: RoundRecord) -> None:
+        """Keep a round's record, once: a round that is repeated after a kill is not written twice."""
+        if all(kept.round != record.round for kept in read_records(self.path)):
+            append_line(self.path / "metrics.jsonl", encode(record))
+
+    def start(self) -> None:
+        """Forget how an earlier attempt failed."""
+        (self.path / "FAILED").unlink(missing_ok=True)
+
+    def finish(self, message: str) -> None:
+        """Mark the run as complete."""
+        write_atomic(self.path / "DONE", f"{message}\n".encode())
+
+    def fail(self, message: str) -> None:
+        """Leave the reason why the run stopped; running again removes it and continues."""
+        write_atomic(self.path / "FAILED", f"{message}\n".encode())
+
+
+def read_records(path: Path) -> list[RoundRecord]:
+    """The finished rounds of a run folder, in order."""
+    return [decode(line) for line in whole_lines(path / "metrics.jsonl")]
+
+
+def read_config(path: Path) -> Config:
+    """The configuration that a run folder was started with.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    if not (path / "config.toml").exists():
+        raise RunFolderError(f"{path} is not a run folder: it has no config.toml")
+    try:
+        return load_config(path / "config.toml")
+    except ConfigError as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _differences(kept: Config, given: Config) -> str:
+    old, new = dump_config(kept).splitlines(), dump_config(given).splitlines()
+    return "; ".join(
+        [f"there: {line}" for line in old if line not in new]
+        + [f"now: {line}" for line in new if line not in old]
+    )
