@@ -1,0 +1,72 @@
+"""Expand a 32-byte seed into a mask and add it to a vector of words.
+
+One seed gives one AES-256-CTR stream (NIST SP 800-38A, section 6.5) with an all-zero initial counter
+block, read as little-endian 64-bit words. A zero counter block is sound because a seed is used for one
+stream only: the self-mask seed is fresh for every session, and a pair seed comes out of HKDF over the
+whole transcript. The stream stops at 2^36 bytes, that is 2^32 blocks, so that the chance of telling it
+from random by the absence of repeated blocks stays below 2^-64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+SEED_BYTES = 32
+"""Length of a seed: the key of one AES-256 stream."""
+
+MAX_STREAM_BYTES = 2**36
+"""The longest stream that one seed may give."""
+
+# 64 KiB of keystream and 64 KiB of zeros stay in a core's second-level cache, and blocks below 128 KiB
+# are not mapped and faulted in anew for every seed: from 256 KiB on, a stream of 0.4 MB takes three times
+# as long.
+_BUFFER_BYTES = 64 * 1024
+_BUFFER_WORDS = _BUFFER_BYTES // 8
+_ZEROS = bytes(_BUFFER_BYTES)
+
+
+def add_keystream(words: NDArray[np.uint64], seed: bytes | bytearray, *, subtract: bool = False) -> None:
+    """Add the keystream of `seed` to `words`, in place, modulo 2^64.
+
+    Beside `words` it holds one buffer of 64 KiB, which it overwrites with zeros before it returns.
+
+    Args:
+        words: the vector to mask, shape (w,), dtype uint64, contiguous and writable.
+        seed: 32 bytes, used for this stream and for nothing else.
+        subtract: take the stream away instead, which undoes an addition.
+
+    Raises:
+        ValueError: the seed is not 32 bytes long, `words` is not a contiguous, writable vector of uint64,
+            or the stream would be longer than 2^36 bytes.
+
+    >>> words = np.arange(3, dtype=np.uint64)
+    >>> add_keystream(words, bytes(32))
+    >>> [hex(word) for word in words.tolist()]
+    ['0x20ad9cdd1c9095dc', '0x2e8b3afbbbd4a271', '0xaec4e51f5bab8955']
+    >>> add_keystream(words, bytes(32), subtract=True)
+    >>> words.tolist()
+    [0, 1, 2]
+    """
+    if len(seed) != SEED_BYTES:
+        raise ValueError(f"a keystream seed is {SEED_BYTES} bytes, got {len(seed)}")
+    if words.dtype != np.uint64 or words.ndim != 1:
+        raise ValueError(f"expected a vector of uint64, got {words.dtype} of shape {words.shape}")
+    if not (words.flags.c_contiguous and words.flags.writeable):
+        raise ValueError("the words to mask must be contiguous and writable")
+    if words.nbytes > MAX_STREAM_BYTES:
+        raise ValueError(
+            f"one seed gives at most {MAX_STREAM_BYTES} bytes of keystream, asked for {words.nbytes}"
+        )
+
+    encryptor = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+    stream = np.empty(min(_BUFFER_WORDS, words.size), dtype="<u8")
+    target = memoryview(stream).cast("B") if words.size else memoryview(bytearray())
+    combine = np.subtract if subtract else np.add
+    for start in range(0, words.size, _BUFFER_WORDS):
+        chunk = words[start : start + _BUFFER_WORDS]
+        zeros = _ZEROS if chunk.size == _BUFFER_WORDS else _ZEROS[: chunk.nbytes]
+        encryptor.update_into(zeros, target)
+        combine(chunk, stream[: chunk.size], out=chunk)
+    stream.fill(0)

@@ -1,0 +1,169 @@
+"""Pack bounded integers into 64-bit words that add without carries.
+
+A coordinate's total over all clients is at most M, so it is a digit in base M + 1, and k such digits fit a
+word when (M+1)^k ≤ 2^64. No digit ever carries into the next, hence sums of packed words modulo 2^64 are
+exact, and so are sums of words masked modulo 2^64. Packing contiguous bits instead would lose carries
+that pairwise masks produce. The price is 64/k bits a coordinate, against log2(M+1) in the limit: 3.56 against
+3.46 for the bits of 10 clients, 7.11 against 6.66 for 100.
+
+Coordinate j is digit j // W of word j mod W, where W = ⌈d/k⌉: a digit of all words is a contiguous slice of
+the vector, so packing is Horner's rule on slices.
+
+One word more, the sentinel, carries a 1 from every client: the opened sum must count the survivors. It
+catches a mask that was lost or added twice. It does not catch a client that lies about its values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto.errors import SumError
+
+# 256 KiB of words: k passes over a block stay in a core's second-level cache.
+_BLOCK_WORDS = 32 * 1024
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How vectors of one session are packed.
+
+    Args:
+        dimension: d, the number of coordinates, at least 1.
+        largest_total: M, the largest value that a coordinate's sum over all invited clients can take,
+            1 ≤ M < 2^63. For n clients with values 0..bound it is n·bound.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    >>> packing = Packing(dimension=5, largest_total=3 * 1)  # the bits of three clients
+    >>> a, b = packing.pack(np.array([1, 0, 1, 1, 0])), packing.pack(np.array([1, 1, 0, 1, 0]))
+    >>> packing.unpack(a + b, survivors=2).tolist()
+    [2, 1, 1, 2, 0]
+    >>> packing.digits_per_word, Packing(dimension=10**6, largest_total=10).bits_per_coordinate
+    (32, 3.555648)
+    """
+
+    dimension: int
+    largest_total: int
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1:
+            raise ValueError(f"dimension must be at least 1, got {self.dimension}")
+        if not 1 <= self.largest_total < 2**63:
+            raise ValueError(f"largest_total must be in 1..2^63-1, got {self.largest_total}")
+
+    @cached_property
+    def digits_per_word(self) -> int:
+        """k, the largest integer with (M+1)^k ≤ 2^64."""
+        digits, reach = 0, self._base
+        while reach <= 2**64:
+            digits, reach = digits + 1, reach * self._base
+        return digits
+
+    @cached_property
+    def words(self) -> int:
+        """W = ⌈d/k⌉, the number of words that hold coordinates; the sentinel comes on top."""
+        return -(-self.dimension // self.digits_per_word)
+
+    @property
+    def bits_per_coordinate(self) -> float:
+        """64·W/d, without the sentinel and without any framing."""
+        return 64 * self.words / self.dimension
+
+    @property
+    def _base(self) -> int:
+        return self.largest_total + 1
+
+    def pack(self, values: NDArray[Any], *, bound: int | None = None) -> NDArray[np.uint64]:
+        """Pack one client's values.
+
+        Args:
+            values: shape (d,), any integer dtype or bool, each in 0..bound.
+            bound: the largest value that one client may contribute; by default M, the largest total.
+
+        Returns:
+            A new array, shape (W+1,), dtype uint64; the last word is the sentinel 1.
+
+        Raises:
+            ValueError: wrong shape or dtype, or a value out of range.
+        """
+        bound = self.largest_total if bound is None else bound
+        self._check_input(values, bound)
+        words = np.zeros(self.words + 1, dtype=np.uint64)
+        words[-1] = 1
+        base = np.uint64(self._base)
+        # None is negative, so the same bits read as an unsigned number of that size are the same value.
+        digits = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
+        for start in range(0, self.words, _BLOCK_WORDS):
+            block = words[start : min(start + _BLOCK_WORDS, self.words)]
+            for digit in reversed(range(self.digits_per_word)):
+                block *= base
+                part = digits[self._coordinates(digit, start, block.size)]
+                block[: part.size] += part
+        return words
+
+    def unpack(
+        self, words: NDArray[np.uint64], survivors: int, *, bound: int | None = None
+    ) -> NDArray[np.int64]:
+        """Read the counts out of an opened sum, and refuse one that cannot be right.
+
+        Args:
+            words: the sum of the survivors' packed vectors, shape (W+1,), dtype uint64. Left as it is.
+            survivors: how many vectors were added.
+            bound: the largest value that one client may contribute. When given, a count above
+                survivors·bound is refused; without it only M limits the counts.
+
+        Returns:
+            The counts, shape (d,), dtype int64.
+
+        Raises:
+            SumError: the sentinel is not `survivors`; a count is too large; or padding is not zero.
+            ValueError: wrong shape or dtype.
+        """
+        if words.dtype != np.uint64 or words.shape != (self.words + 1,):
+            raise ValueError(
+                f"expected {self.words + 1} words of uint64, got {words.dtype} of shape {words.shape}"
+            )
+        if words[-1] != survivors:
+            raise SumError(
+                f"the opened sum counts {words[-1]} uploads, expected those of {survivors} survivors"
+            )
+        counts = np.empty(self.dimension, dtype=np.int64)
+        base = np.uint64(self._base)
+        for start in range(0, self.words, _BLOCK_WORDS):
+            rest = words[start : min(start + _BLOCK_WORDS, self.words)]
+            for digit in range(self.digits_per_word):
+                quotient = rest // base
+                remainder = rest - quotient * base
+                target = counts[self._coordinates(digit, start, rest.size)]
+                target[:] = remainder[: target.size]
+                if remainder[target.size :].any():
+                    raise SumError(f"the opened sum has a padding digit that is not zero (digit {digit})")
+                rest = quotient
+            if rest.any():
+                raise SumError("the opened sum has a word above the largest total of all its digits")
+        most = self.largest_total if bound is None else min(self.largest_total, survivors * bound)
+        if (largest := int(counts.max())) > most:
+            raise SumError(f"the opened sum has a count of {largest}, at most {most} is possible")
+        return counts
+
+    def _coordinates(self, digit: int, start: int, count: int) -> slice:
+        """The coordinates held by `digit` of the words start..start+count-1; fewer at the vector's end."""
+        first = digit * self.words + start
+        return slice(min(first, self.dimension), min(first + count, self.dimension))
+
+    def _check_input(self, values: NDArray[Any], bound: int) -> None:
+        if not 0 <= bound <= self.largest_total:
+            raise ValueError(f"bound must be in 0..{self.largest_total} (the largest total), got {bound}")
+        if values.shape != (self.dimension,):
+            raise ValueError(f"expected values of shape ({self.dimension},), got {values.shape}")
+        if values.dtype.kind not in "biu":
+            raise ValueError(f"expected integers or booleans, got {values.dtype}")
+        lowest, highest = int(values.min()), int(values.max())
+        if lowest < 0 or highest > bound:
+            raise ValueError(f"values must be in 0..{bound}, got {lowest}..{highest}")
