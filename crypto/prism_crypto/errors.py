@@ -1,0 +1,140 @@
+"""Everything that the secure sum raises.
+
+::
+
+    SecureSumError                 .stage (Stage or None), .peer (client id or None)
+    ├── InputError                 a caller's argument: wrong type, shape or range (also a ValueError)
+    ├── RandomnessError            the source of randomness is unfit or gave too few bytes
+    ├── PolicyError                the session is below what this client's own policy demands
+    ├── ContextMismatch            a message belongs to another session, round, model, cohort or set of adverts
+    ├── ProtocolError              the sender broke the protocol
+    │   ├── OutOfOrder             a stage skipped, repeated or restarted; a late or unexpected sender
+    │   └── MessageError           bytes that are not the canonical encoding of the expected message
+    ├── SignatureError             an Ed25519 signature does not verify
+    ├── SealError                  a sealed share does not open
+    ├── PublicKeyError             a public key is not canonical, of low order, repeated or substituted
+    ├── ShareError                 a Shamir share, or what the shares reconstruct, is not what it should be
+    ├── ThresholdError             too few clients remain: a clean abort, nothing opens
+    ├── SumError                   the opened words are no sum of the survivors' inputs
+    ├── IdentityError              an identity or roster file, or a key in it, can't be used
+    └── StateError                 the session counter is missing, damaged or would go back
+
+A message names what was expected, what came, from whom and at which stage. It never holds a secret, and
+the state machines raise from frames that hold none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prism_crypto.spec import Stage
+
+__all__ = [
+    "ContextMismatch",
+    "IdentityError",
+    "InputError",
+    "MessageError",
+    "OutOfOrder",
+    "PolicyError",
+    "ProtocolError",
+    "PublicKeyError",
+    "RandomnessError",
+    "SealError",
+    "SecureSumError",
+    "ShareError",
+    "SignatureError",
+    "StateError",
+    "SumError",
+    "ThresholdError",
+]
+
+
+class SecureSumError(Exception):
+    """Root of all errors of the secure sum.
+
+    Args:
+        message: what was expected and what came, free of secrets.
+        stage: the stage of the protocol at which it happened, where there is one.
+        peer: the client it is about (the sender of a bad message, the owner of a bad share), where known.
+    """
+
+    def __init__(self, message: str, *, stage: Stage | None = None, peer: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stage = stage
+        self.peer = peer
+
+    def at(self, stage: Stage | None = None, peer: int | None = None) -> SecureSumError:
+        """Fill in the stage and peer that the code which raised did not know; returns ``self``."""
+        if self.stage is None:
+            self.stage = stage
+        if self.peer is None:
+            self.peer = peer
+        return self
+
+    def __str__(self) -> str:
+        place = [] if self.stage is None else [f"stage {self.stage.value}"]
+        if self.peer is not None:
+            place.append(f"client {self.peer}")
+        return f"[{', '.join(place)}] {self.message}" if place else self.message
+
+
+class InputError(SecureSumError, ValueError):
+    """An argument of the caller has the wrong type, shape or range."""
+
+
+class RandomnessError(SecureSumError):
+    """The source of randomness is unfit for secrets, or gave something else than the bytes asked for."""
+
+
+class PolicyError(SecureSumError):
+    """The session offered is below what this client's own policy demands; no byte of it has left."""
+
+
+class ContextMismatch(SecureSumError):
+    """A message was made for another session, round, model, cohort or set of adverts."""
+
+
+class ProtocolError(SecureSumError):
+    """The sender did what no honest party does at this stage."""
+
+
+class OutOfOrder(ProtocolError):
+    """A stage was skipped, repeated or restarted, or somebody spoke who is not expected to."""
+
+
+class MessageError(ProtocolError):
+    """Bytes that are not the canonical encoding of the message expected at this stage."""
+
+
+class SignatureError(SecureSumError):
+    """An Ed25519 signature does not verify under the pinned key, over the bytes this party computed itself."""
+
+
+class SealError(SecureSumError):
+    """A sealed share does not open: forged, altered, misdirected, or made under other adverts."""
+
+
+class PublicKeyError(SecureSumError):
+    """An X25519 public key is not canonical, of low order, repeated, or not the one that was sent."""
+
+
+class ShareError(SecureSumError):
+    """A Shamir share is malformed, or shares reconstruct something other than what their owner committed to."""
+
+
+class ThresholdError(SecureSumError):
+    """Too few clients remain to go on; the session ends and nothing opens."""
+
+
+class SumError(SecureSumError):
+    """The opened words can't be the sum of the survivors' bounded inputs (sentinel, digit range or padding)."""
+
+
+class IdentityError(SecureSumError):
+    """An identity, a roster or one of their files can't be used as it is."""
+
+
+class StateError(SecureSumError):
+    """The session counter is missing, damaged, or would go backwards."""

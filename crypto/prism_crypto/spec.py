@@ -1,0 +1,92 @@
+"""What is summed, in which mode, and the names of the five stages."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from prism_crypto.errors import InputError
+
+__all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "Mode", "Stage"]
+
+MAX_DIMENSION = 2**33
+"""One AES-CTR stream of at most 2^36 bytes covers this many 64-bit words even at one digit a word."""
+
+MAX_TOTAL = 2**63 - 1
+"""The largest sum that a coordinate may reach: the opened counts are int64."""
+
+
+class Stage(StrEnum):
+    """The five stages, in order (Bonawitz et al. 2017, figure 4, with ``confirm`` as its consistency check).
+
+    >>> [str(stage) for stage in Stage]
+    ['advertise', 'share', 'upload', 'confirm', 'unmask']
+    >>> Stage.SHARE.before(Stage.UPLOAD)
+    True
+    """
+
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    UPLOAD = "upload"
+    CONFIRM = "confirm"
+    UNMASK = "unmask"
+
+    @property
+    def number(self) -> int:
+        """Position in the protocol, 1 to 5."""
+        return list(Stage).index(self) + 1
+
+    def before(self, other: Stage) -> bool:
+        """Whether this stage comes strictly before ``other``."""
+        return self.number < other.number
+
+
+class Mode(StrEnum):
+    """Against whom the session protects.
+
+    ``ACTIVE``: a server that lies to each client as it likes, with up to c colluding clients.
+    ``SEMI_HONEST``: a server that follows the protocol and keeps what it sees; no signatures, no confirm.
+    """
+
+    ACTIVE = "active"
+    SEMI_HONEST = "semi_honest"
+
+
+class CountSpec(msgspec.Struct, frozen=True, kw_only=False):
+    """The vectors that are summed: integers 0..bound in each of ``dimension`` coordinates.
+
+    Args:
+        dimension: number of coordinates d, 1 to 2^33.
+        bound: the largest value that one client may put into one coordinate; 1 for bits.
+        codec: how the application reads the integers; bound into the session's context, never interpreted.
+
+    Raises:
+        InputError: when a field is out of range.
+
+    >>> CountSpec(1_000_000).largest_total(10)
+    10
+    """
+
+    dimension: int
+    bound: int = 1
+    codec: str = "integers"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dimension <= MAX_DIMENSION:
+            raise InputError(f"dimension must be 1 to {MAX_DIMENSION}, not {self.dimension}")
+        if not 1 <= self.bound <= MAX_TOTAL:
+            raise InputError(f"bound must be 1 to {MAX_TOTAL}, not {self.bound}")
+        if len(self.codec.encode()) > 64:
+            raise InputError("codec is a name of at most 64 bytes")
+
+    def largest_total(self, clients: int) -> int:
+        """Largest sum M = clients · bound of one coordinate over ``clients`` *invited* clients.
+
+        Raises:
+            InputError: when it would reach 2^63.
+        """
+        total = clients * self.bound
+        if total > MAX_TOTAL:
+            raise InputError(f"{clients} clients of bound {self.bound} could sum to 2^63 or more")
+        return total
