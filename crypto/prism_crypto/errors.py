@@ -6,7 +6,7 @@
     ├── InputError                 a caller's argument: wrong type, shape or range (also a ValueError)
     ├── RandomnessError            the source of randomness is unfit or gave too few bytes
     ├── PolicyError                the session is below what this client's own policy demands
-    ├── ContextMismatch            a message belongs to another session, round, model, cohort or set of adverts
+    ├── ContextMismatch            a message belongs to another session, round, model or cohort
     ├── ProtocolError              the sender broke the protocol
     │   ├── OutOfOrder             a stage skipped, repeated or restarted; a late or unexpected sender
     │   └── MessageError           bytes that are not the canonical encoding of the expected message
@@ -109,7 +109,7 @@ class MessageError(ProtocolError):
 
 
 class SignatureError(SecureSumError):
-    """An Ed25519 signature does not verify under the pinned key, over the bytes this party computed itself."""
+    """An Ed25519 signature does not verify under the pinned key, over bytes computed here."""
 
 
 class SealError(SecureSumError):
@@ -121,7 +121,7 @@ class PublicKeyError(SecureSumError):
 
 
 class ShareError(SecureSumError):
-    """A Shamir share is malformed, or shares reconstruct something other than what their owner committed to."""
+    """A Shamir share is malformed, or shares reconstruct something their owner did not commit to."""
 
 
 class ThresholdError(SecureSumError):
@@ -129,7 +129,7 @@ class ThresholdError(SecureSumError):
 
 
 class SumError(SecureSumError):
-    """The opened words can't be the sum of the survivors' bounded inputs (sentinel, digit range or padding)."""
+    """The opened words can't be a sum of the survivors' inputs (sentinel, digit range or padding)."""
 
 
 class IdentityError(SecureSumError):
