@@ -13,6 +13,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from prism_crypto.errors import InputError
+
 SEED_BYTES = 32
 """Length of a seed: the key of one AES-256 stream."""
 
@@ -28,9 +30,9 @@ _ZEROS = bytes(_BUFFER_BYTES)
 
 
 def add_keystream(words: NDArray[np.uint64], seed: bytes | bytearray, *, subtract: bool = False) -> None:
-    """Add the keystream of `seed` to `words`, in place, modulo 2^64.
+    """Add the keystream of ``seed`` to ``words``, in place, modulo 2^64.
 
-    Beside `words` it holds one buffer of 64 KiB, which it overwrites with zeros before it returns.
+    Beside ``words`` it holds one buffer of 64 KiB, which it overwrites with zeros before it returns.
 
     Args:
         words: the vector to mask, shape (w,), dtype uint64, contiguous and writable.
@@ -38,31 +40,31 @@ def add_keystream(words: NDArray[np.uint64], seed: bytes | bytearray, *, subtrac
         subtract: take the stream away instead, which undoes an addition.
 
     Raises:
-        ValueError: the seed is not 32 bytes long, `words` is not a contiguous, writable vector of uint64,
+        InputError: the seed is not 32 bytes long, ``words`` is not a contiguous, writable vector of uint64,
             or the stream would be longer than 2^36 bytes.
 
     >>> words = np.arange(3, dtype=np.uint64)
     >>> add_keystream(words, bytes(32))
     >>> [hex(word) for word in words.tolist()]
-    ['0x20ad9cdd1c9095dc', '0x2e8b3afbbbd4a271', '0xaec4e51f5bab8955']
+    ['0x898940a278c095dc', '0x8720849214a248ae', '0xb93645c7fb8a0f55']
     >>> add_keystream(words, bytes(32), subtract=True)
     >>> words.tolist()
     [0, 1, 2]
     """
     if len(seed) != SEED_BYTES:
-        raise ValueError(f"a keystream seed is {SEED_BYTES} bytes, got {len(seed)}")
+        raise InputError(f"a keystream seed is {SEED_BYTES} bytes, got {len(seed)}")
     if words.dtype != np.uint64 or words.ndim != 1:
-        raise ValueError(f"expected a vector of uint64, got {words.dtype} of shape {words.shape}")
+        raise InputError(f"expected a vector of uint64, got {words.dtype} of shape {words.shape}")
     if not (words.flags.c_contiguous and words.flags.writeable):
-        raise ValueError("the words to mask must be contiguous and writable")
+        raise InputError("the words to mask must be contiguous and writable")
     if words.nbytes > MAX_STREAM_BYTES:
-        raise ValueError(
+        raise InputError(
             f"one seed gives at most {MAX_STREAM_BYTES} bytes of keystream, asked for {words.nbytes}"
         )
 
     encryptor = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
-    stream = np.empty(min(_BUFFER_WORDS, words.size), dtype="<u8")
-    target = memoryview(stream).cast("B") if words.size else memoryview(bytearray())
+    stream = np.empty(_BUFFER_WORDS, dtype="<u8")
+    target = stream.data.cast("B")
     combine = np.subtract if subtract else np.add
     for start in range(0, words.size, _BUFFER_WORDS):
         chunk = words[start : start + _BUFFER_WORDS]

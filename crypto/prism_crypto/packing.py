@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto.errors import SumError
+from prism_crypto.errors import InputError, SumError
 
 # 256 KiB of words: k passes over a block stay in a core's second-level cache.
 _BLOCK_WORDS = 32 * 1024
@@ -38,14 +38,14 @@ class Packing:
             1 ≤ M < 2^63. For n clients with values 0..bound it is n·bound.
 
     Raises:
-        ValueError: an argument is out of range.
+        InputError: an argument is out of range.
 
     >>> packing = Packing(dimension=5, largest_total=3 * 1)  # the bits of three clients
     >>> a, b = packing.pack(np.array([1, 0, 1, 1, 0])), packing.pack(np.array([1, 1, 0, 1, 0]))
     >>> packing.unpack(a + b, survivors=2).tolist()
     [2, 1, 1, 2, 0]
     >>> packing.digits_per_word, Packing(dimension=10**6, largest_total=10).bits_per_coordinate
-    (32, 3.555648)
+    (32, 3.555584)
     """
 
     dimension: int
@@ -53,9 +53,9 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
-            raise ValueError(f"dimension must be at least 1, got {self.dimension}")
+            raise InputError(f"dimension must be at least 1, got {self.dimension}")
         if not 1 <= self.largest_total < 2**63:
-            raise ValueError(f"largest_total must be in 1..2^63-1, got {self.largest_total}")
+            raise InputError(f"largest_total must be in 1..2^63-1, got {self.largest_total}")
 
     @cached_property
     def digits_per_word(self) -> int:
@@ -90,7 +90,7 @@ class Packing:
             A new array, shape (W+1,), dtype uint64; the last word is the sentinel 1.
 
         Raises:
-            ValueError: wrong shape or dtype, or a value out of range.
+            InputError: wrong shape or dtype, or a value out of range.
         """
         bound = self.largest_total if bound is None else bound
         self._check_input(values, bound)
@@ -122,11 +122,11 @@ class Packing:
             The counts, shape (d,), dtype int64.
 
         Raises:
-            SumError: the sentinel is not `survivors`; a count is too large; or padding is not zero.
-            ValueError: wrong shape or dtype.
+            SumError: the sentinel is not ``survivors``; a count is too large; or padding is not zero.
+            InputError: wrong shape or dtype.
         """
         if words.dtype != np.uint64 or words.shape != (self.words + 1,):
-            raise ValueError(
+            raise InputError(
                 f"expected {self.words + 1} words of uint64, got {words.dtype} of shape {words.shape}"
             )
         if words[-1] != survivors:
@@ -153,17 +153,17 @@ class Packing:
         return counts
 
     def _coordinates(self, digit: int, start: int, count: int) -> slice:
-        """The coordinates held by `digit` of the words start..start+count-1; fewer at the vector's end."""
+        """The coordinates held by ``digit`` of the words start..start+count-1; fewer at the vector's end."""
         first = digit * self.words + start
         return slice(min(first, self.dimension), min(first + count, self.dimension))
 
     def _check_input(self, values: NDArray[Any], bound: int) -> None:
         if not 0 <= bound <= self.largest_total:
-            raise ValueError(f"bound must be in 0..{self.largest_total} (the largest total), got {bound}")
+            raise InputError(f"bound must be in 0..{self.largest_total} (the largest total), got {bound}")
         if values.shape != (self.dimension,):
-            raise ValueError(f"expected values of shape ({self.dimension},), got {values.shape}")
+            raise InputError(f"expected values of shape ({self.dimension},), got {values.shape}")
         if values.dtype.kind not in "biu":
-            raise ValueError(f"expected integers or booleans, got {values.dtype}")
+            raise InputError(f"expected integers or booleans, got {values.dtype}")
         lowest, highest = int(values.min()), int(values.max())
         if lowest < 0 or highest > bound:
-            raise ValueError(f"values must be in 0..{bound}, got {lowest}..{highest}")
+            raise InputError(f"values must be in 0..{bound}, got {lowest}..{highest}")

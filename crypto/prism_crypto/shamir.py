@@ -17,8 +17,8 @@ from itertools import accumulate
 from math import prod
 from operator import mul
 
-from prism_crypto.errors import ShareError
-from prism_crypto.randomness import Rng
+from prism_crypto.errors import InputError, ShareError
+from prism_crypto.randomness import Rng, draw
 
 PRIME = 2**256 + 297
 """The field's order."""
@@ -32,7 +32,7 @@ _DRAW_LIMIT = (2**264 // PRIME) * PRIME
 
 
 def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng) -> dict[int, bytes]:
-    """Share `secret` so that any `threshold` of the shares give it and fewer say nothing.
+    """Share ``secret`` so that any ``threshold`` of the shares give it and fewer say nothing.
 
     Args:
         secret: 32 bytes.
@@ -44,7 +44,7 @@ def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng
         For each x its share, 33 bytes.
 
     Raises:
-        ValueError: an argument is out of the range given above.
+        InputError: an argument is out of the range given above.
 
     >>> import os
     >>> shares = split(b"thirty-two bytes of a secret key", threshold=2, xs=[1, 2, 3], rng=os.urandom)
@@ -52,11 +52,11 @@ def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng
     b'thirty-two bytes of a secret key'
     """
     if len(secret) != SECRET_BYTES:
-        raise ValueError(f"a shared secret is {SECRET_BYTES} bytes, got {len(secret)}")
+        raise InputError(f"a shared secret is {SECRET_BYTES} bytes, got {len(secret)}")
     if not 1 <= threshold <= len(xs):
-        raise ValueError(f"threshold must be in 1..{len(xs)} (the number of holders), got {threshold}")
+        raise InputError(f"threshold must be in 1..{len(xs)} (the number of holders), got {threshold}")
     if len(set(xs)) != len(xs) or not all(1 <= x < 2**32 for x in xs):
-        raise ValueError("the holders' points must be distinct integers in 1..2^32-1")
+        raise InputError("the holders' points must be distinct integers in 1..2^32-1")
 
     leading, *descending = [*_field_elements(threshold - 1, rng), int.from_bytes(secret)]
     shares = {}
@@ -69,9 +69,9 @@ def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    """Recover the secret from `threshold` or more shares.
+    """Recover the secret from ``threshold`` or more shares.
 
-    With more than `threshold` shares, the ones at the lowest x are used; all are checked for form. The
+    With more than ``threshold`` shares, the ones at the lowest x are used; all are checked for form. The
     Lagrange weights are remembered, so that many secrets with the same holders cost one weighted sum each.
 
     Args:
@@ -82,17 +82,18 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
         The secret, 32 bytes.
 
     Raises:
-        ShareError: fewer than `threshold` shares; an x outside 1..2^32-1; a share that is not 33 bytes or
+        ShareError: fewer than ``threshold`` shares; an x outside 1..2^32-1; a share that is not 33 bytes or
             not below the field's order; or a result that is not a 32-byte string, which no honest owner
             shares.
     """
     if threshold < 1:
-        raise ValueError(f"threshold must be at least 1, got {threshold}")
+        raise InputError(f"threshold must be at least 1, got {threshold}")
     if len(shares) < threshold:
         raise ShareError(f"expected {threshold} shares or more, got {len(shares)}")
     points = {x: _decode(x, share) for x, share in shares.items()}
     xs = tuple(sorted(points)[:threshold])
-    secret = sum(map(mul, lagrange_weights(xs), (points[x] for x in xs))) % PRIME
+    weighted = map(mul, lagrange_weights(xs), (points[x] for x in xs))
+    secret: int = sum(weighted) % PRIME
     if secret >> 256:
         raise ShareError("the shares combine to a value above 2^256, which no owner can have shared")
     return secret.to_bytes(SECRET_BYTES)
@@ -128,10 +129,10 @@ def _decode(x: int, share: bytes) -> int:
 
 
 def _field_elements(count: int, rng: Rng) -> list[int]:
-    """`count` uniform field elements, by rejection sampling."""
+    """``count`` uniform field elements, by rejection sampling."""
     elements: list[int] = []
     while missing := count - len(elements):
-        block = rng(SHARE_BYTES * missing)
+        block = draw(rng, SHARE_BYTES * missing)
         draws = (int.from_bytes(block[i : i + SHARE_BYTES]) for i in range(0, len(block), SHARE_BYTES))
         elements += [draw % PRIME for draw in draws if draw < _DRAW_LIMIT]
     return elements

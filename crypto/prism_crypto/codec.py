@@ -1,0 +1,102 @@
+"""Fixed-point numbers as the bounded non-negative integers that a secure sum adds.
+
+The sum itself knows only integers in 0..bound. ``FixedPoint`` says how real numbers become such integers:
+clipped to [-clip, clip], shifted to [0, 2·clip] and rounded to a grid of ``levels`` + 1 points. Clipping is
+explicit because it changes the answer, and because the clip is what a sensitivity analysis may rely on. The
+scale is a public parameter of the session, the same for every client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto.errors import InputError
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Real numbers in [-clip, clip] on a grid of levels + 1 equally spaced points.
+
+    Args:
+        clip: the largest magnitude that is kept, finite and positive.
+        levels: the largest encoded integer, 1 ≤ levels < 2^53. The grid's step is 2·clip/levels; an even
+            number of levels puts 0 on the grid. It is the ``bound`` of the secure sum.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    >>> codec = FixedPoint(clip=1.0, levels=200)
+    >>> ours, theirs = codec.encode([0.25, -3.0]), codec.encode([0.5, 0.125])
+    >>> ours.tolist(), theirs.tolist()
+    ([125, 0], [150, 112])
+    >>> codec.decode_sum(ours + theirs, survivors=2).tolist()
+    [0.75, -0.88]
+    """
+
+    clip: float
+    levels: int
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.clip) and self.clip > 0):
+            raise InputError(f"clip must be a positive finite number, got {self.clip}")
+        if not 1 <= self.levels < 2**53:
+            raise InputError(f"levels must be in 1..2^53-1, got {self.levels}")
+
+    @property
+    def step(self) -> float:
+        """The distance between neighbouring grid points, 2·clip/levels."""
+        return 2 * self.clip / self.levels
+
+    def encode(self, values: NDArray[np.floating[Any]] | list[float]) -> NDArray[np.int64]:
+        """Clip to [-clip, clip] and round to the nearest grid point, ties to the even one.
+
+        Args:
+            values: real numbers, any shape. Numbers outside [-clip, clip] are clipped, on purpose.
+
+        Returns:
+            Integers in 0..levels, the same shape, int64.
+
+        Raises:
+            InputError: a value is NaN or infinite: a diverged model must not pass for a clipped one.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"expected finite numbers, got {np.count_nonzero(~np.isfinite(array))} that are not"
+            )
+        # Halved first, so that values near the largest float do not overflow.
+        fraction = np.clip(array, -self.clip, self.clip) / self.clip * 0.5 + 0.5
+        return np.rint(fraction * self.levels).astype(np.int64)
+
+    def decode_sum(self, counts: NDArray[np.integer[Any]], survivors: int) -> NDArray[np.float64]:
+        """The sum of the survivors' clipped values, from the sum of their encodings.
+
+        The error is at most survivors·step/2 a coordinate, from rounding, up to float64's own.
+
+        Args:
+            counts: opened sums, integers in 0..survivors·levels, any shape.
+            survivors: how many encodings were added, at least 1.
+
+        Returns:
+            Float64, the same shape, within ±survivors·clip.
+
+        Raises:
+            InputError: no survivors, counts that are not integers, or a count out of range.
+        """
+        if survivors < 1:
+            raise InputError(f"survivors must be at least 1, got {survivors}")
+        array = np.asarray(counts)
+        if array.dtype.kind not in "iu":
+            raise InputError(f"expected integer counts, got {array.dtype}")
+        most = survivors * self.levels
+        if array.size and (int(array.min()) < 0 or int(array.max()) > most):
+            raise InputError(f"counts must be in 0..{most}, got {array.min()}..{array.max()}")
+        # Centred in integers first: halves of counts near 2^63 would cancel badly in floats.
+        doubled_offset = (
+            2 * array.astype(object) - most if most >= 2**62 else 2 * array.astype(np.int64) - most
+        )
+        return np.asarray(doubled_offset, dtype=np.float64) * (self.clip / self.levels)
