@@ -1,0 +1,172 @@
+"""The command line: `prism-secure run | report | config | ledger verify`, with `--help` that teaches."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+import msgspec
+
+from prism_secure.config import Config, describe, dump_config, load_config
+from prism_secure.errors import ConfigError, PrismError
+
+INTERRUPTED = 130
+
+RUN_HELP = """\
+Train a generator by federated learning of masks, in one process group on this machine.
+
+The run folder keeps everything: config.toml (resolved), ledger.jsonl, metrics.jsonl, samples/, checkpoint/,
+model.safetensors and report.html. The same command continues an interrupted run, to the same result; another
+configuration for the same folder is refused.
+"""
+
+RUN_EXAMPLES = """\
+examples:
+  prism-secure run --out runs/first                              the default recipe
+  prism-secure run --out runs/shards --set data.partition=shards
+  prism-secure run --out runs/plain --set privacy.flip=0         no noise: better images, epsilon inf
+  prism-secure run --out runs/mine --config mine.toml --set federation.rounds=4
+
+`prism-secure config` prints every setting with its default.
+
+exit codes: 0 done, 2 configuration, 3 data or weights, 4 run folder, 5 disk, 6 round failed, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (see `prism_secure.errors`)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options, shlex.join(["prism-secure", *arguments])))
+    except PrismError as error:
+        print(f"prism-secure: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("prism-secure: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prism-secure",
+        description="Federated learning of binary masks, with a secure sum and a privacy accountant.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", "train, and write a run folder with a report", RUN_HELP, RUN_EXAMPLES)
+    run.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the run folder, new or to continue"
+    )
+    _add_config_options(run)
+    run.set_defaults(command=_run)
+
+    report = _command(commands, "report", "write a run folder's report.html again", None, None)
+    report.add_argument("run", type=Path, metavar="DIR", help="a run folder, finished or not")
+    report.set_defaults(command=_report)
+
+    config = _command(
+        commands,
+        "config",
+        "print the resolved configuration",
+        "Print the configuration that `run` would use, as TOML: a recipe to start from. With --explain, what "
+        "each setting takes and means.",
+        None,
+    )
+    config.add_argument("--explain", action="store_true", help="say what each setting takes")
+    _add_config_options(config)
+    config.set_defaults(command=_config)
+
+    ledger = _command(commands, "ledger", "check a ledger of what was released", None, None)
+    verify = _command(
+        ledger.add_subparsers(required=True, metavar="COMMAND"),
+        "verify",
+        "check the chain and the signatures of a ledger",
+        "Check that no line of a ledger was changed, removed or reordered, and that its writer signed each. "
+        "Exit code 0: intact, 1: not.",
+        None,
+    )
+    verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
+    verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
+    verify.set_defaults(command=_verify)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    description: str | None,
+    epilog: str | None,
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=description or summary[0].upper() + summary[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a TOML file; left out: the default recipe"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting; may be repeated",
+    )
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    config = load_config(options.config, options.overrides)
+    from prism_secure.federation import run  # torch is not imported to say that a key is misspelt
+    from prism_secure.progress import Display
+
+    with Display() as display:
+        report = run(config, options.out, command=command, listener=display)
+    print(f"Report: {report.resolve()}")
+    return 0
+
+
+def _report(options: argparse.Namespace, command: str) -> int:
+    from prism_secure.report import write_report
+
+    print(f"Report: {write_report(options.run).resolve()}")
+    return 0
+
+
+def _config(options: argparse.Namespace, command: str) -> int:
+    config = load_config(options.config, options.overrides)
+    if not options.explain:
+        print(dump_config(config), end="")
+        return 0
+    for section, kind in get_type_hints(Config).items():
+        print(f"[{section}]  {(kind.__doc__ or '').strip()}")
+        values = msgspec.structs.asdict(getattr(config, section))
+        for key, hint in get_type_hints(kind).items():
+            value = "left out" if values[key] is None else repr(values[key])
+            print(f"  {key} = {value}    ({describe(hint)})")
+    return 0
+
+
+def _verify(options: argparse.Namespace, command: str) -> int:
+    from prism_privacy import verify_ledger
+
+    if not options.file.exists():
+        raise ConfigError(f"{options.file}: no such ledger")
+    report = verify_ledger(options.file, bytes.fromhex(options.key) if options.key else None)
+    print(report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
