@@ -9,6 +9,7 @@ from prism_privacy.errors import (
     OutboxError,
     ParticipationExceeded,
     PrivacyError,
+    ReleaseConflict,
     UnsoundComposition,
 )
 from prism_privacy.releases import MaskRelease
@@ -25,6 +26,7 @@ __all__ = [
     "OutboxError",
     "ParticipationExceeded",
     "PrivacyError",
+    "ReleaseConflict",
     "Unit",
     "UnsoundComposition",
     "View",

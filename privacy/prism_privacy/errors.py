@@ -8,7 +8,8 @@
     ├── UnsoundComposition    the releases cannot be composed under the guarantee that was asked for
     ├── LedgerError           a ledger file that is not what its writer wrote
     ├── CoinError             coins that must not be used: readable by others, reused, or missing
-    └── OutboxError           a second, different release for a round that was already sent
+    └── OutboxError           an outbox that cannot be read or written as it must be
+        └── ReleaseConflict   a second, different release for a round that was already sent
 
 A message names what was expected, what came and where; never a secret.
 """
@@ -24,6 +25,7 @@ __all__ = [
     "OutboxError",
     "ParticipationExceeded",
     "PrivacyError",
+    "ReleaseConflict",
     "UnsoundComposition",
 ]
 
@@ -62,7 +64,14 @@ class UnsoundComposition(PrivacyError):
 
 
 class LedgerError(PrivacyError):
-    """A ledger that was edited, reordered, cut or signed by somebody else."""
+    """A ledger that was edited, reordered, cut or signed by somebody else.
+
+    `line` is the first line (from 1) that is wrong, or None where the file as a whole is.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class CoinError(PrivacyError):
@@ -70,4 +79,8 @@ class CoinError(PrivacyError):
 
 
 class OutboxError(PrivacyError):
+    """Uploads could not be kept in the way that a retry needs."""
+
+
+class ReleaseConflict(OutboxError):
     """A round that was sent already must be answered with the same bytes."""

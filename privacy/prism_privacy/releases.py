@@ -21,7 +21,7 @@ _SPACES = ("probability", "score")
 class MaskRelease:
     """One round's mask bits of one client: Ber(p) for p in the box [f, 1−f]^d, clipped around the public p_t.
 
-    flip         f, the box edge: every released bit is Ber(p) with f ≤ p ≤ 1−f. 0 is allowed and gives ε = inf.
+    flip         f, the box edge: every released bit is Ber(p) with f ≤ p ≤ 1−f. 0 is allowed: ε = inf.
     clip         C. In probability space ‖p − p_t‖₂ ≤ C. In score space Σ(logit p − logit p_t)² ≤ (1−2f)²C²,
                  which follows from ‖s − s_t‖₂/τ ≤ C because s/τ ↦ logit p is (1−2f)-Lipschitz.
                  None: only the box limits p; `dim` is then required.
@@ -64,11 +64,9 @@ class MaskRelease:
         if space not in _SPACES:
             raise InvalidParameter(f"space must be 'probability' or 'score', got {space!r}")
         if clip is None and known is None:
-            raise InvalidParameter(
-                "clip=None leaves only the box, so dim (the number of coordinates) is needed"
-            )
+            raise InvalidParameter("clip=None leaves only the box: dim, the number of coordinates, is needed")
         if clip is None and space == "score":
-            raise InvalidParameter("space='score' needs a clip; an unclipped release has space='probability'")
+            raise InvalidParameter("space='score' needs a clip; unclipped releases have space='probability'")
         values: dict[str, object] = {
             "flip": _validate.flip(flip),
             "clip": None if clip is None else _validate.positive("clip", clip),

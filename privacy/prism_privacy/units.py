@@ -5,19 +5,12 @@ An epsilon means nothing without these three words beside it, so no function of 
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 __all__ = ["Adjacency", "Unit", "View"]
 
 
-class _Word(str, Enum):
-    """An enum whose members are plain lower-case words in JSON and in tables."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class View(_Word):
+class View(StrEnum):
     """What the observer sees of one round."""
 
     UPLOAD = "upload"
@@ -26,7 +19,7 @@ class View(_Word):
     """Only the opened counts over the cohort."""
 
 
-class Adjacency(_Word):
+class Adjacency(StrEnum):
     """How two neighbouring worlds differ. Both have the same participants and the same survivors."""
 
     ZERO_OUT = "zero_out"
@@ -35,7 +28,7 @@ class Adjacency(_Word):
     """One client's probabilities become any other allowed ones: ‖Δ‖₂ ≤ 2C."""
 
 
-class Unit(_Word):
+class Unit(StrEnum):
     """What one guarantee protects."""
 
     CLIENT = "client"
