@@ -55,7 +55,7 @@ def sample_grid(
     columns: int = 10,
     scale: int = 2,
 ) -> Image.Image:
-    """Draw images on white, one row a class in label order, `columns` of each at most.
+    """Draw images on white, one row a class in label order, `columns` of each at most; `encode_png` writes it.
 
     Args:
         images: `(N, C, H, W)` with C = 1 or 3; uint8, or floats in [-1, 1] (values beyond are clipped).
@@ -104,16 +104,17 @@ def sample_grid(
     for r, name in enumerate(row_names):
         middle = _GAP + r * step_y + height * scale // 2
         pen.text((_GAP, middle), name, fill=(_INK,) * 3 if colours else _INK, font=font, anchor="lm")
-    text = PngInfo()
-    text.add_text(_KEY, msgspec.json.encode(layout).decode())
-    grid.info["pnginfo"] = text  # Pillow writes it with `save`, whoever calls that
+    grid.info[_KEY] = msgspec.json.encode(layout).decode()
     return grid
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """The PNG file of an image, with the layout that `sample_grid` gave it."""
+    """The PNG file of an image, with the layout that `sample_grid` gave it (Pillow's `save` drops that)."""
+    text = PngInfo()
+    if _KEY in image.info:
+        text.add_text(_KEY, image.info[_KEY])
     file = io.BytesIO()
-    image.save(file, "png", optimize=True)
+    image.save(file, "png", optimize=True, pnginfo=text)
     return file.getvalue()
 
 
@@ -121,13 +122,13 @@ def read_grid(png: Path | bytes) -> Grid:
     """Take a grid's PNG apart; the pixels are those that were given to `sample_grid`.
 
     Raises:
-        RunFolderError: the file is not a PNG, is cut short, or was not made by `sample_grid`.
+        RunFolderError: the file is not a PNG, is cut short, or was not made by `sample_grid` and `encode_png`.
     """
     where = png if isinstance(png, Path) else "the image"
     try:
         with Image.open(png if isinstance(png, Path) else io.BytesIO(png), formats=["png"]) as image:
             image.load()
-            layout = msgspec.json.decode(image.info.get(_KEY, ""), type=_Layout)
+            layout = msgspec.json.decode(image.info.get(_KEY, "no layout"), type=_Layout)
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{where} is damaged or not a grid of samples: {error}") from None
