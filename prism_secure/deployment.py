@@ -1,0 +1,72 @@
+"""The deployed model: one architecture, one seed, one mask, and nothing else.
+
+Batch normalisation has to divide by something fixed once there is no batch. Its statistics are neither
+learned nor sent: they are computed from latents that everybody can draw, by one calibration pass, so the same
+(architecture, seed, mask) gives the same network on every machine, and it works in eval mode.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.supermask import Supermask
+
+CALIBRATION_SEED = 20_250_308
+CALIBRATION_BATCHES = 4
+CALIBRATION_BATCH_SIZE = 200
+
+
+class DeployedGenerator:
+    """A generator in eval mode, built from (architecture, seed, mask); it can't be trained.
+
+    Args:
+        architecture: the sizes.
+        seed: the model seed that drew the frozen weights.
+        mask: bool or 0/1 (d,): one fixed mask (see `supermask.deployed_mask`).
+    """
+
+    def __init__(self, architecture: Architecture, *, seed: int, mask: Tensor) -> None:
+        self.architecture = architecture
+        network = ResNetGenerator(architecture, running_statistics=True)
+        supermask = Supermask(network, seed=seed)
+        supermask.load_mask(torch.as_tensor(mask))
+        self.network = network
+        self._calibrate()
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        draws = torch.Generator().manual_seed(CALIBRATION_SEED)
+        self.network.train()
+        for _ in range(CALIBRATION_BATCHES):
+            self.network(*draw_latents(CALIBRATION_BATCH_SIZE, self.architecture, draws))
+        self.network.eval()
+
+    @torch.no_grad()
+    def generate(
+        self, count: int | None = None, *, labels: Tensor | None = None, seed: int, batch_size: int = 250
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images (N, C, H, W) float32 in [-1, 1], and their labels (N,) or None.
+
+        Give `labels` (N,) to choose them, or `count` for balanced ones (or for an unconditional generator).
+        The same seed gives the same images; an image does not depend on the others beside it.
+        """
+        if labels is not None and not self.architecture.classes:
+            raise ValueError("an unconditional generator takes no labels")
+        if labels is not None:
+            labels = torch.as_tensor(labels, dtype=torch.int64)
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.architecture.classes:
+                raise ValueError(f"labels run from 0 to {self.architecture.classes - 1}")
+            if count is not None and count != len(labels):
+                raise ValueError(f"count is {count}, but there are {len(labels)} labels")
+            count = len(labels)
+        if count is None or count < 1:
+            raise ValueError("say how many images: a positive count, or labels")
+        draws = torch.Generator().manual_seed(seed)
+        latents, labels = draw_latents(count, self.architecture, draws, labels)
+        images = [
+            self.network(latents[i : i + batch_size], None if labels is None else labels[i : i + batch_size])
+            for i in range(0, count, batch_size)
+        ]
+        return torch.cat(images), labels

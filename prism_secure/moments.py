@@ -1,0 +1,202 @@
+"""Moments of frozen features: all that training ever reads from a client's images.
+
+A client computes the mean and the variance of its features once, per class or over everything, and trains
+its mask until generated images have the same (GFMN: Santos et al., "Learning Implicit Generative Models by
+Matching Perceptual Features", 2019). A batch estimates the generator's moments with noise of its own, and
+the square of a noisy difference pulls the generator towards one image a class. So the fake moments are moving
+averages over steps, with the gradient through the newest batch only:
+
+    "ema"      bias-corrected exponential averages of the fakes' first and second moments
+    "faithful" the paper's Adam moving averages: the *difference* of moments is tracked by a variable that
+               Adam moves towards the newest difference, and the generator descends on its inner product
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from prism_secure.features import FeatureExtractor
+
+Averaging = Literal["ema", "faithful"]
+
+
+@dataclass(frozen=True)
+class FeatureMoments:
+    """Moments of features by class; one row when there are no classes.
+
+    Attributes:
+        mean: float32 (K, D).
+        variance: float32 (K, D), biased (divided by the count); zeros where a class is absent.
+        counts: float32 (K,), images of each class; 0 where absent.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    counts: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """float32 (K,): 1 for classes that this client has, else 0."""
+        return (self.counts > 0).to(torch.float32)
+
+    def pooled_variance(self) -> Tensor:
+        """float32 (D,): variance over all images together, within and between classes."""
+        share = (self.counts / self.counts.sum())[:, None]
+        centre = (share * self.mean).sum(0)
+        return (share * (self.variance + (self.mean - centre) ** 2)).sum(0)
+
+
+@torch.no_grad()
+def feature_moments(
+    extractor: FeatureExtractor,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    classes: int = 0,
+    batch_size: int = 250,
+) -> FeatureMoments:
+    """Mean and variance of the features of images (N, C, H, W) in [-1, 1], by class when `classes` > 0.
+
+    Sums run in float64, in file order: the same images give the same moments.
+    """
+    if len(images) == 0:
+        raise ValueError("a client without images has no moments")
+    if classes and (labels is None or len(labels) != len(images)):
+        raise ValueError("moments by class need one label for each image")
+    rows = classes or 1
+    total = torch.zeros(rows, extractor.dimension, dtype=torch.float64)
+    square = torch.zeros_like(total)
+    counts = torch.zeros(rows, dtype=torch.float64)
+    for start in range(0, len(images), batch_size):
+        found = extractor(images[start : start + batch_size]).to(torch.float64)
+        row = (
+            labels[start : start + batch_size].to(torch.int64)
+            if classes and labels is not None
+            else torch.zeros(len(found), dtype=torch.int64)
+        )
+        total.index_add_(0, row, found)
+        square.index_add_(0, row, found**2)
+        counts += torch.bincount(row, minlength=rows)
+    divisor = counts.clamp(min=1)[:, None]
+    mean = total / divisor
+    variance = (square / divisor - mean**2).clamp(min=0)
+    return FeatureMoments(mean.float(), variance.float(), counts.float())
+
+
+@dataclass(frozen=True)
+class FakeAverages:
+    """The moving averages of one client: what has to survive between its rounds.
+
+    Attributes:
+        first, second: float32 (K, D). "ema": uncorrected averages of φ and φ²; "faithful": the tracked
+            differences of means and of variances.
+        moments: float32 (4, K, D): Adam's moments of the two tracked differences; empty for "ema".
+        step: how many updates were made.
+    """
+
+    first: Tensor
+    second: Tensor
+    moments: Tensor
+    step: int
+
+    @classmethod
+    def zero(cls, rows: int, dimension: int, averaging: Averaging) -> FakeAverages:
+        """Before the first step."""
+        shape = (4, rows, dimension) if averaging == "faithful" else (0,)
+        return cls(torch.zeros(rows, dimension), torch.zeros(rows, dimension), torch.zeros(shape), 0)
+
+
+class MomentMatching:
+    """The loss between generated features and a client's moments.
+
+    "ema": Σ over present classes and features of (m − μ)²/σ² + variance_weight·(√v − √ν)²/σ²; m, v are the
+    averaged fake mean and variance, μ, ν the real ones, and σ² the pooled variance of the real features, so
+    that every feature counts in its own unit. "faithful" follows the paper: unscaled inner products with
+    the tracked differences.
+
+    Args:
+        averaging: see the module's text.
+        decay: weight of the past in "ema"; 0 uses the newest batch only.
+        variance_weight: weight of the second-moment term.
+        tracking_rate: Adam's step for the tracked differences of "faithful" (the paper: 1e-5).
+    """
+
+    def __init__(
+        self,
+        *,
+        averaging: Averaging = "ema",
+        decay: float = 0.9,
+        variance_weight: float = 1.0,
+        tracking_rate: float = 1e-5,
+    ) -> None:
+        if averaging not in ("ema", "faithful"):
+            raise ValueError(f"averaging is 'ema' or 'faithful', not {averaging!r}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), not {decay}")
+        self.averaging: Averaging = averaging
+        self.decay = decay
+        self.variance_weight = variance_weight
+        self.tracking_rate = tracking_rate
+
+    def __call__(
+        self, fake: Tensor, labels: Tensor | None, target: FeatureMoments, past: FakeAverages
+    ) -> tuple[Tensor, FakeAverages]:
+        """Loss (scalar, differentiable in `fake` (B, D)) and the averages after this batch.
+
+        With classes, `labels` (B,) are the labels the batch was generated for; each class must occur.
+        """
+        first, second = _batch_moments(fake, labels, len(target.mean))
+        if self.averaging == "faithful":
+            return self._faithful(first, second, target, past)
+        step = past.step + 1
+        blended1 = self.decay * past.first + (1 - self.decay) * first
+        blended2 = self.decay * past.second + (1 - self.decay) * second
+        correction = 1 - self.decay**step
+        mean = blended1 / correction
+        variance = (blended2 / correction - mean**2).clamp(min=0)
+        scale = 1.0 / (target.pooled_variance() + 1e-6)
+        terms = (mean - target.mean) ** 2
+        if self.variance_weight:
+            # Deviations are in the features' unit; a little under the root gives it a slope at 0.
+            spread = torch.sqrt(variance + 1e-6) - torch.sqrt(target.variance + 1e-6)
+            terms = terms + self.variance_weight * spread**2
+        per_class = (terms * scale).mean(dim=1)
+        # The gradient passes only a share (1 − decay)/correction of the average; undo that.
+        gain = correction / (1 - self.decay)
+        loss = gain * (per_class * target.present).sum() / target.present.sum()
+        return loss, FakeAverages(blended1.detach(), blended2.detach(), past.moments, step)
+
+    def _faithful(
+        self, first: Tensor, second: Tensor, target: FeatureMoments, past: FakeAverages
+    ) -> tuple[Tensor, FakeAverages]:
+        variance = second - first**2
+        present = target.present[:, None]
+        gaps = torch.stack([(target.mean - first) * present, (target.variance - variance) * present])
+        step = past.step + 1
+        tracked = torch.stack([past.first, past.second])
+        m, v = past.moments[:2], past.moments[2:]
+        # Adam on ½‖tracked − gap‖², betas (0.9, 0.999) as in GFMN.
+        gradient = tracked - gaps.detach()
+        m = 0.9 * m + 0.1 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        move = (m / (1 - 0.9**step)) / (torch.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        tracked = tracked - self.tracking_rate * move
+        weight = torch.tensor([1.0, self.variance_weight])[:, None, None]
+        loss = (weight * tracked.detach() * gaps).sum()
+        return loss, FakeAverages(tracked[0], tracked[1], torch.cat([m, v]), step)
+
+
+def _batch_moments(fake: Tensor, labels: Tensor | None, rows: int) -> tuple[Tensor, Tensor]:
+    """Means of φ and of φ² by class, (K, D) each, as one small matrix product."""
+    if labels is None:
+        return fake.mean(0, keepdim=True), (fake**2).mean(0, keepdim=True)
+    member = torch.nn.functional.one_hot(labels, rows).to(fake.dtype)
+    counts = member.sum(0)
+    if not bool((counts > 0).all()):
+        raise ValueError(f"a batch must hold each of the {rows} classes; {len(labels)} labels don't")
+    average = (member / counts).T
+    return average @ fake, average @ fake**2

@@ -1,0 +1,180 @@
+"""A client's local training: some Adam steps on the scores of its mask.
+
+Scores start from the broadcast θ, s = τ·logit θ. What stays with the client between rounds is its
+optimizer's moments and its moving averages (`ClientState`); what leaves is nothing here: the scores go
+to the privacy mechanism, which turns them into bits.
+
+The number of steps is fixed and the batches are balanced over the classes whatever the client holds, so that
+nothing but the moments depends on its data. Everything is a function of the arguments: same θ, state, target
+and seed, same scores, bit for bit, on one thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prism_secure.features import FeatureExtractor
+from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.moments import FakeAverages, FeatureMoments, MomentMatching, feature_moments
+from prism_secure.supermask import MaskMode, Supermask, scores_from_theta, training_mask
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """What a client keeps between rounds.
+
+    Attributes:
+        first, second: Adam's moments of the score gradient, float32 (d,).
+        step: Adam's step count.
+        averages: the moving averages of the loss.
+    """
+
+    first: Tensor
+    second: Tensor
+    step: int
+    averages: FakeAverages
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """As named arrays, for a checkpoint."""
+        return {
+            "first": self.first.numpy(),
+            "second": self.second.numpy(),
+            "averages_first": self.averages.first.numpy(),
+            "averages_second": self.averages.second.numpy(),
+            "averages_moments": self.averages.moments.numpy(),
+            "steps": np.array([self.step, self.averages.step], dtype=np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ClientState:
+        """The inverse of `to_arrays`."""
+        tensor = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+        step, averages_step = (int(x) for x in arrays["steps"])
+        averages = FakeAverages(
+            tensor["averages_first"], tensor["averages_second"], tensor["averages_moments"], averages_step
+        )
+        return cls(tensor["first"], tensor["second"], step, averages)
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """Scores (d,) float32 after local training, the state to keep, and losses of the first and last step."""
+
+    scores: Tensor
+    state: ClientState
+    first_loss: float
+    last_loss: float
+
+
+class LocalTrainer:
+    """One process's generator and extractor; any number of clients train through it in turn.
+
+    Args:
+        architecture, model_seed: the generator, frozen.
+        extractor: the frozen features.
+        mask_mode, temperature, density: see `prism_secure.supermask`.
+        learning_rate: Adam's step on s/τ·τ, i.e. on the scores.
+        betas: Adam's decay rates (PRISM: 0.5, 0.999).
+        batch_size: generated images a step; with classes, rounded to a multiple of them by the caller.
+        matching: the loss.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        model_seed: int,
+        extractor: FeatureExtractor,
+        mask_mode: MaskMode = "hard",
+        temperature: float = 0.1,
+        density: float = 0.5,
+        learning_rate: float = 0.1,
+        betas: tuple[float, float] = (0.5, 0.999),
+        batch_size: int = 80,
+        matching: MomentMatching | None = None,
+    ) -> None:
+        if architecture.classes and batch_size % architecture.classes:
+            raise ValueError(
+                f"batch_size must be a multiple of the {architecture.classes} classes, not {batch_size}"
+            )
+        self.architecture = architecture
+        self.supermask = Supermask(ResNetGenerator(architecture), seed=model_seed)
+        self.extractor = extractor
+        self.mask_mode: MaskMode = mask_mode
+        self.temperature = temperature
+        self.density = density
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.batch_size = batch_size
+        self.matching = matching or MomentMatching()
+
+    @property
+    def dimension(self) -> int:
+        """d: scores, mask bits and probabilities."""
+        return self.supermask.dimension
+
+    def targets(self, images: Tensor, labels: Tensor | None) -> FeatureMoments:
+        """Moments of one client's images (N, C, H, W) in [-1, 1]: computed once; then they can go."""
+        classes = self.architecture.classes
+        return feature_moments(self.extractor, images, labels if classes else None, classes=classes)
+
+    def initial_state(self) -> ClientState:
+        """Before a client's first round."""
+        rows = self.architecture.classes or 1
+        return ClientState(
+            torch.zeros(self.dimension),
+            torch.zeros(self.dimension),
+            0,
+            FakeAverages.zero(rows, self.extractor.dimension, self.matching.averaging),
+        )
+
+    def train(
+        self,
+        theta: Tensor,
+        state: ClientState,
+        target: FeatureMoments,
+        *,
+        steps: int,
+        seed: int,
+        learning_rate: float | None = None,
+    ) -> LocalResult:
+        """`steps` Adam steps from the broadcast θ (d,), with latents and mask draws from `seed`.
+
+        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round.
+        """
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        draws = torch.Generator().manual_seed(seed)
+        scores = scores_from_theta(theta, self.temperature)
+        first, second = state.first.clone(), state.second.clone()
+        averages, losses = state.averages, []
+        for step in range(state.step + 1, state.step + steps + 1):
+            leaf = scores.requires_grad_(True)
+            mask = training_mask(
+                leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density
+            )
+            latents, labels = draw_latents(self.batch_size, self.architecture, draws)
+            images = self.supermask(mask, latents, labels)
+            loss, averages = self.matching(self.extractor(images), labels, target, averages)
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            losses.append(float(loss.detach()))
+            scores = leaf.detach()
+            _adam_step(scores, gradient, first, second, step, rate, self.betas)
+        return LocalResult(
+            scores, ClientState(first, second, state.step + steps, averages), losses[0], losses[-1]
+        )
+
+
+@torch.no_grad()
+def _adam_step(
+    scores: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float,
+    betas: tuple[float, float],
+) -> None:  # fmt: skip
+    """Adam (Kingma and Ba 2015), in place on scores, first and second (d,)."""
+    first.lerp_(gradient, 1 - betas[0])
+    second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    denominator = torch.sqrt(second / (1 - betas[1] ** step)).add_(1e-8)
+    scores.addcdiv_(first, denominator, value=-rate / (1 - betas[0] ** step))
