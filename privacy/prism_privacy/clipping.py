@@ -160,7 +160,8 @@ def _in_score_space(
 
     def quantise(scale: float) -> NDArray[np.int64]:
         wanted = slope * SCALE * (expit(start + scale * move) - expit(start))
-        return np.clip(centre + _towards_zero(wanted), lo, hi) - centre
+        inside: NDArray[np.int64] = np.clip(centre + _towards_zero(wanted), lo, hi)
+        return inside - centre
 
     def excess(steps: NDArray[np.int64]) -> float:
         total = _squared_logit_distance(centre, centre + steps) * (1.0 + _MARGIN)

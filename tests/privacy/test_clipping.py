@@ -46,7 +46,7 @@ def test_rounding_goes_toward_the_public_point_and_is_at_most_one_unit(pair, fli
     response = RandomizedResponse(flip)
     centre = response.public_point(theta).astype(np.int64)
     k = clip_toward(values, theta, flip=flip, clip=clip).astype(np.int64)
-    wanted = response.probabilities(values) * SCALE - centre
+    wanted = np.clip(response.probabilities(values) * SCALE, *response.box) - centre
     norm = np.linalg.norm(wanted)
     if clip is not None and norm > clip * SCALE:
         wanted = wanted * (clip * SCALE / norm)
