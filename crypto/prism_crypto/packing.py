@@ -53,9 +53,9 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.dimension < 1:
-            raise InputError(f"dimension must be at least 1, got {self.dimension}")
+            raise InputError(f"dimension must be at least 1, not {self.dimension}")
         if not 1 <= self.largest_total < 2**63:
-            raise InputError(f"largest_total must be in 1..2^63-1, got {self.largest_total}")
+            raise InputError(f"largest_total must be in 1..2^63-1, not {self.largest_total}")
 
     @cached_property
     def digits_per_word(self) -> int:
@@ -159,11 +159,11 @@ class Packing:
 
     def _check_input(self, values: NDArray[Any], bound: int) -> None:
         if not 0 <= bound <= self.largest_total:
-            raise InputError(f"bound must be in 0..{self.largest_total} (the largest total), got {bound}")
+            raise InputError(f"bound must be in 0..{self.largest_total} (the largest total), not {bound}")
         if values.shape != (self.dimension,):
-            raise InputError(f"expected values of shape ({self.dimension},), got {values.shape}")
+            raise InputError(f"expected values of shape ({self.dimension},), not {values.shape}")
         if values.dtype.kind not in "biu":
-            raise InputError(f"expected integers or booleans, got {values.dtype}")
+            raise InputError(f"expected integers or booleans, not {values.dtype}")
         lowest, highest = int(values.min()), int(values.max())
         if lowest < 0 or highest > bound:
-            raise InputError(f"values must be in 0..{bound}, got {lowest}..{highest}")
+            raise InputError(f"values must be in 0..{bound}, not {lowest}..{highest}")

@@ -1,0 +1,92 @@
+"""Fixed point: the rounding error is bounded, clipping is exact, and nothing unreal gets in."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prism_crypto.codec import FixedPoint
+from prism_crypto.errors import InputError
+
+CLIPS = st.floats(1e-6, 1e6)
+LEVELS = st.integers(1, 2**40)
+REALS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    clip=CLIPS,
+    levels=LEVELS,
+    vectors=st.lists(st.lists(REALS, min_size=3, max_size=3), min_size=1, max_size=9),
+)
+def test_a_decoded_sum_is_within_half_a_step_a_client(clip, levels, vectors):
+    codec = FixedPoint(clip, levels)
+    encoded = [codec.encode(vector) for vector in vectors]
+    assert all(code.min() >= 0 and code.max() <= levels for code in encoded)
+    decoded = codec.decode_sum(np.sum(encoded, axis=0), len(vectors))
+    for j in range(3):
+        exact = sum(min(max(Fraction(vector[j]), -Fraction(clip)), Fraction(clip)) for vector in vectors)
+        slack = Fraction(clip) * len(vectors) * Fraction(1, 2**48)
+        allowed = Fraction(len(vectors)) * Fraction(clip) / levels + slack
+        assert abs(Fraction(float(decoded[j])) - exact) <= allowed
+
+
+@given(clip=CLIPS, levels=LEVELS)
+def test_the_clip_itself_maps_to_the_ends_of_the_grid(clip, levels):
+    codec = FixedPoint(clip, levels)
+    assert codec.encode([-clip, clip, -1e300, 1e300]).tolist() == [0, levels, 0, levels]
+    assert codec.decode_sum(np.array([0, levels]), 1).tolist() == pytest.approx([-clip, clip], rel=1e-15)
+
+
+@given(clip=CLIPS, levels=st.integers(1, 2**30), survivors=st.integers(1, 1000), data=st.data())
+def test_decoding_is_the_exact_affine_map(clip, levels, survivors, data):
+    count = data.draw(st.integers(0, survivors * levels))
+    (value,) = FixedPoint(clip, levels).decode_sum(np.array([count], dtype=np.uint64), survivors)
+    exact = Fraction(clip) * (Fraction(2 * count, levels) - survivors)
+    assert abs(Fraction(float(value)) - exact) <= abs(exact) * Fraction(1, 2**51)
+
+
+def test_counts_near_the_top_keep_their_precision():
+    codec = FixedPoint(1.0, 2**52)
+    survivors = 2**10
+    counts = np.array([survivors * 2**51 + 1, survivors * 2**52], dtype=np.uint64)
+    assert codec.decode_sum(counts, survivors).tolist() == [2.0 / 2**52, float(survivors)]
+
+
+def test_zero_is_on_a_grid_with_an_even_number_of_levels():
+    codec = FixedPoint(3.0, 10)
+    assert codec.decode_sum(codec.encode([0.0]), 1).tolist() == [0.0]
+    assert codec.step == pytest.approx(0.6)
+
+
+def test_shapes_are_kept_and_float32_is_accepted():
+    codec = FixedPoint(1.0, 100)
+    assert codec.encode(np.zeros((2, 3), dtype=np.float32)).shape == (2, 3)
+    assert codec.decode_sum(np.zeros((2, 3), dtype=np.int64), 1).shape == (2, 3)
+    assert codec.encode(np.zeros(0)).shape == codec.decode_sum(np.zeros(0, dtype=np.int64), 1).shape == (0,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_diverged_value_does_not_pass_for_a_clipped_one(value):
+    with pytest.raises(InputError, match="got 1 that are not"):
+        FixedPoint(1.0, 100).encode([0.0, value])
+
+
+@pytest.mark.parametrize(
+    ("clip", "levels"),
+    [(0.0, 1), (-1.0, 1), (float("nan"), 1), (float("inf"), 1), (1.0, 0), (1.0, -5), (1.0, 2**53)],
+)
+def test_impossible_codecs_are_refused(clip, levels):
+    with pytest.raises(InputError):
+        FixedPoint(clip, levels)
+
+
+@pytest.mark.parametrize(
+    ("counts", "survivors"),
+    [([0], 0), ([0], -1), ([-1], 1), ([101], 1), ([201], 2), ([0.5], 1), ([2**63], 1)],
+)
+def test_counts_that_no_survivors_can_give_are_refused(counts, survivors):
+    with pytest.raises(InputError):
+        FixedPoint(1.0, 100).decode_sum(np.array(counts), survivors)

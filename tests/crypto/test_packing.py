@@ -1,0 +1,214 @@
+"""Radix packing against digit-by-digit Python integers, and every sum that must be refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from prism_crypto.errors import InputError, SumError
+from prism_crypto.packing import Packing
+
+TOTALS = st.one_of(
+    st.integers(1, 300), st.integers(1, 2**63 - 1), st.sampled_from([2**32 - 1, 2**32, 2**31, 3, 255])
+)
+
+
+def slow_pack(values: list[int], largest_total: int) -> list[int]:
+    """One digit at a time."""
+    base = largest_total + 1
+    k = 0
+    while base ** (k + 1) <= 2**64:
+        k += 1
+    width = math.ceil(len(values) / k)
+    words = [0] * width
+    for j, value in enumerate(values):
+        words[j % width] += value * base ** (j // width)
+    return [*words, 1]
+
+
+@st.composite
+def sessions(draw):
+    """Clients' vectors with a bound, and the packing for them."""
+    clients = draw(st.integers(1, 12))
+    bound = draw(st.one_of(st.just(1), st.integers(1, 2**63 // clients - 1)))
+    dimension = draw(st.integers(1, 150))
+    kind = np.uint64 if bound > 2**31 else draw(st.sampled_from([np.int64, np.uint64, np.int32, np.uint32]))
+    vectors = [
+        draw(
+            hnp.arrays(
+                kind,
+                dimension,
+                elements=st.one_of(st.integers(0, min(bound, 2**31 - 1)), st.just(bound))
+                if bound < 2**31
+                else st.integers(0, bound),
+            )
+        )
+        for _ in range(clients)
+    ]
+    return Packing(dimension, clients * bound), bound, vectors
+
+
+@given(sessions())
+@settings(max_examples=150)
+def test_sums_of_packed_vectors_unpack_to_the_exact_counts(session):
+    packing, bound, vectors = session
+    total = np.zeros(packing.words + 1, dtype=np.uint64)
+    for vector in vectors:
+        words = packing.pack(vector, bound=bound)
+        assert words.dtype == np.uint64
+        assert words.tolist() == slow_pack([int(value) for value in vector], packing.largest_total)
+        total += words
+    counts = packing.unpack(total, len(vectors), bound=bound)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [sum(int(vector[j]) for vector in vectors) for j in range(packing.dimension)]
+
+
+@given(sessions(), st.integers(0, 2**64 - 1))
+def test_masks_that_cancel_modulo_2_64_leave_the_sum_exact(session, mask):
+    packing, bound, vectors = session
+    total = packing.pack(vectors[0], bound=bound) + np.uint64(mask)
+    for vector in vectors[1:]:
+        total += packing.pack(vector, bound=bound)
+    total -= np.uint64(mask)
+    assert packing.unpack(total, len(vectors)).tolist() == [
+        sum(map(int, column)) for column in zip(*vectors, strict=True)
+    ]
+
+
+@given(TOTALS)
+def test_digits_per_word_is_the_largest_that_fits(largest_total):
+    k = Packing(1, largest_total).digits_per_word
+    assert (largest_total + 1) ** k <= 2**64 < (largest_total + 1) ** (k + 1)
+
+
+@pytest.mark.parametrize(("clients", "bits"), [(10, 3.6), (100, 7.2), (1000, 10.7)])
+def test_bits_a_coordinate_stay_close_to_the_entropy_floor(clients, bits):
+    packing = Packing(10**6, clients)
+    assert math.log2(clients + 1) <= packing.bits_per_coordinate <= bits
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.bool_,
+        np.uint8,
+        np.int8,
+        np.uint16,
+        np.int16,
+        np.int32,
+        np.uint32,
+        np.int64,
+        np.uint64,
+        ">i4",
+        ">u8",
+    ],
+)
+def test_every_integer_type_packs_alike(kind):
+    bits = np.arange(1000) % 3 == 0
+    packing = Packing(1000, 7)
+    assert np.array_equal(packing.pack(bits.astype(kind), bound=1), packing.pack(bits, bound=1))
+
+
+def test_packing_leaves_its_input_alone_and_takes_strided_views():
+    values = np.arange(20, dtype=np.int16) % 4
+    values.flags.writeable = False
+    packing = Packing(10, 9)
+    assert packing.pack(values[::2]).tolist() == slow_pack(values[::2].tolist(), 9)
+
+
+def test_blocks_of_words_join_without_a_seam():
+    rng = np.random.default_rng(1)
+    packing = Packing(300_001, 2**20)  # three digits a word: 100,001 words, four blocks
+    values = rng.integers(0, 2**20, 300_001, endpoint=True)
+    words = packing.pack(values)
+    assert words.tolist() == slow_pack(values.tolist(), 2**20)
+    assert np.array_equal(packing.unpack(words, 1), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "bound", "message"),
+    [
+        (np.array([0, 2, 1]), 1, r"0\.\.1, not 0\.\.2"),
+        (np.array([0, -1, 1]), 1, r"0\.\.1, not -1\.\.1"),
+        (np.array([0, 11, 1]), None, r"0\.\.10, not 0\.\.11"),
+        (np.array([0, 1]), None, "shape"),
+        (np.zeros((3, 1), dtype=int), None, "shape"),
+        (np.array([0.0, 1.0, 1.0]), None, "float64"),
+        (np.array([0, 1, 1], dtype=object), None, "object"),
+        (np.array([0, 1, 1]), 11, "bound"),
+        (np.array([0, 1, 1]), -1, "bound"),
+        (np.array([0, 1, 2**64 - 1], dtype=np.uint64), None, "18446744073709551615"),
+    ],
+)
+def test_input_that_would_spill_into_other_coordinates_is_refused(values, bound, message):
+    with pytest.raises(InputError, match=message):
+        Packing(3, 10).pack(values, bound=bound)
+
+
+@pytest.mark.parametrize(("dimension", "largest_total"), [(0, 1), (-1, 1), (1, 0), (1, 2**63), (1, -1)])
+def test_impossible_sessions_are_refused(dimension, largest_total):
+    with pytest.raises(InputError):
+        Packing(dimension, largest_total)
+
+
+def opened(packing: Packing, survivors: int) -> np.ndarray:
+    ones = packing.pack(np.ones(packing.dimension, dtype=np.uint8), bound=1)
+    return ones * np.uint64(survivors)
+
+
+@pytest.mark.parametrize("counted", [0, 2, 4, 2**64 - 1])
+def test_a_sentinel_that_does_not_count_the_survivors_is_refused(counted):
+    packing = Packing(100, 5)
+    words = opened(packing, 3)
+    words[-1] = counted
+    with pytest.raises(SumError, match=f"counts {counted} uploads, expected those of 3"):
+        packing.unpack(words, 3)
+
+
+def test_a_word_with_more_than_its_digits_is_refused():
+    packing = Packing(100, 4)
+    words = opened(packing, 3)
+    words[1] = 5**packing.digits_per_word
+    with pytest.raises(SumError, match="largest total of all its digits"):
+        packing.unpack(words, 3)
+
+
+def test_padding_that_is_not_zero_is_refused():
+    packing = Packing(28, 4)  # 27 digits a word, so two words and the last 26 digits of padding
+    words = opened(packing, 3)
+    words[1] += np.uint64(5 ** (packing.digits_per_word - 1))
+    with pytest.raises(SumError, match="padding"):
+        packing.unpack(words, 3)
+
+
+def test_a_count_above_what_the_survivors_can_reach_is_refused():
+    packing = Packing(10, 5)
+    words = opened(packing, 3)
+    words[0] += np.uint64(1)
+    assert packing.unpack(words, 3)[0] == 4
+    with pytest.raises(SumError, match="count of 4, at most 3"):
+        packing.unpack(words, 3, bound=1)
+
+
+@given(st.integers(0, 9), st.integers(0, 63))
+def test_random_words_almost_never_pass_for_a_sum(word, bit):
+    packing = Packing(270, 4)
+    words = opened(packing, 3)
+    words[word] ^= np.uint64(1 << bit)
+    try:
+        counts = packing.unpack(words, 3, bound=1)
+    except SumError:
+        return
+    assert counts.max() <= 3
+
+
+@pytest.mark.parametrize(
+    "words", [np.zeros(3, dtype=np.uint64), np.zeros(2, dtype=np.int64), np.zeros((2, 1), dtype=np.uint64)]
+)
+def test_words_of_another_session_are_refused(words):
+    with pytest.raises(InputError):
+        Packing(10, 5).unpack(words, 1)

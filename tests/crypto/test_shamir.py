@@ -1,0 +1,174 @@
+"""Shamir's sharing against an oracle with fractions, and everything that must be refused."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prism_crypto.errors import InputError, RandomnessError, ShareError
+from prism_crypto.shamir import PRIME, SHARE_BYTES, combine, lagrange_weights, split
+
+SECRETS = st.binary(min_size=32, max_size=32)
+POINTS = st.sets(st.integers(1, 2**32 - 1), min_size=1, max_size=12).map(sorted)
+
+
+def interpolate_at_zero(points: dict[int, int]) -> int:
+    """The textbook formula, one modular inverse a factor."""
+    total = 0
+    for xi, yi in points.items():
+        term = yi
+        for xj in points:
+            if xj != xi:
+                term = term * xj * pow(xj - xi, -1, PRIME) % PRIME
+        total = (total + term) % PRIME
+    return total
+
+
+def field_value(share: bytes) -> int:
+    return int.from_bytes(share, "big")
+
+
+def test_prime_is_the_smallest_above_2_256():
+    def probably_prime(n: int) -> bool:
+        odd, twos = n - 1, 0
+        while odd % 2 == 0:
+            odd, twos = odd // 2, twos + 1
+        for base in range(2, 40):
+            x = pow(base, odd, n)
+            if x in (1, n - 1):
+                continue
+            if not any((x := x * x % n) == n - 1 for _ in range(twos - 1)):
+                return False
+        return True
+
+    assert PRIME == 2**256 + 297
+    assert probably_prime(PRIME)
+    assert not any(probably_prime(2**256 + i) for i in range(1, 297, 2))
+
+
+@given(secret=SECRETS, xs=POINTS, data=st.data())
+def test_any_threshold_shares_give_the_secret(secret, xs, data):
+    threshold = data.draw(st.integers(1, len(xs)))
+    shares = split(secret, threshold, xs, os.urandom)
+    holders = data.draw(st.permutations(xs))[: data.draw(st.integers(threshold, len(xs)))]
+    chosen = {x: shares[x] for x in holders}
+    assert combine(chosen, threshold) == secret
+    few = {x: field_value(shares[x]) for x in holders[:threshold]}
+    assert interpolate_at_zero(few).to_bytes(32, "big") == secret
+
+
+@given(secret=SECRETS, xs=POINTS, data=st.data())
+def test_shares_lie_on_one_polynomial_of_the_degree_claimed(secret, xs, data):
+    threshold = data.draw(st.integers(1, len(xs)))
+    shares = split(secret, threshold, xs, os.urandom)
+    assert set(shares) == set(xs)
+    assert all(len(share) == SHARE_BYTES and field_value(share) < PRIME for share in shares.values())
+    for chosen in itertools.islice(itertools.combinations(xs, threshold), 20):
+        assert interpolate_at_zero({x: field_value(shares[x]) for x in chosen}) == int.from_bytes(
+            secret, "big"
+        )
+
+
+@given(xs=POINTS)
+def test_weights_agree_with_the_textbook_formula(xs):
+    weights = lagrange_weights(tuple(xs))
+    for i, x in enumerate(xs):
+        assert weights[i] == interpolate_at_zero({point: int(point == x) for point in xs})
+
+
+def test_one_share_fewer_is_consistent_with_every_secret():
+    shares = split(bytes(32), 3, [1, 2, 3], os.urandom)
+    for secret in (1, 2**255, 2**256 - 1):
+        # The polynomial through two of the shares and (0, secret) exists: two shares exclude nothing.
+        third = interpolate_at_zero(
+            {x - 3: y for x, y in [(0, secret), *((x, field_value(shares[x])) for x in (1, 2))]}
+        )
+        forged = {1: shares[1], 2: shares[2], 3: third.to_bytes(SHARE_BYTES, "big")}
+        assert combine(forged, 3) == secret.to_bytes(32, "big")
+
+
+def test_coefficients_are_drawn_by_rejection_and_never_reused():
+    limit = (2**264 // PRIME) * PRIME
+    draws = iter([limit.to_bytes(33, "big") + (limit - 1).to_bytes(33, "big"), (5).to_bytes(33, "big")])
+    asked = []
+
+    def rng(count: int) -> bytes:
+        asked.append(count)
+        return next(draws)
+
+    shares = split(bytes(31) + b"\x07", 3, [1, 2, 3], rng)
+    assert asked == [66, 33]  # the first of two draws is refused, so one more is asked for
+    a, b = (limit - 1) % PRIME, 5
+    assert [field_value(shares[x]) for x in (1, 2, 3)] == [(7 + b * x + a * x * x) % PRIME for x in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("secret", "threshold", "xs"),
+    [
+        (bytes(31), 1, [1]),
+        (bytes(33), 1, [1]),
+        (bytes(32), 0, [1, 2]),
+        (bytes(32), 3, [1, 2]),
+        (bytes(32), 2, [1, 1]),
+        (bytes(32), 2, [0, 1]),
+        (bytes(32), 2, [-1, 1]),
+        (bytes(32), 2, [1, 2**32]),
+    ],
+)
+def test_split_refuses_what_would_leak_or_lose_the_secret(secret, threshold, xs):
+    with pytest.raises(InputError):
+        split(secret, threshold, xs, os.urandom)
+
+
+def test_split_refuses_a_source_that_gives_too_few_bytes():
+    with pytest.raises(RandomnessError):
+        split(bytes(32), 2, [1, 2], lambda count: bytes(count - 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({2: None}, "expected 3 shares"),
+        ({2: bytes(32)}, "33 bytes"),
+        ({2: bytes(34)}, "33 bytes"),
+        ({2: b""}, "33 bytes"),
+        ({2: PRIME.to_bytes(33, "big")}, "order"),
+        ({2: b"\xff" * 33}, "order"),
+        ({0: bytes(33)}, "point"),
+        ({-1: bytes(33)}, "point"),
+        ({2**32: bytes(33)}, "point"),
+        ({PRIME + 1: bytes(33)}, "point"),
+    ],
+)
+def test_combine_refuses_malformed_shares(change, message):
+    shares = split(bytes(32), 3, [1, 2, 3], os.urandom)
+    shares = {x: share for x, share in {**shares, **change}.items() if share is not None}
+    with pytest.raises(ShareError, match=message) as caught:
+        combine(shares, 3)
+    assert not any(share.hex() in str(caught.value) for share in shares.values() if share)
+
+
+@given(excess=st.integers(0, 296))
+def test_combine_refuses_a_result_that_is_no_32_byte_string(excess):
+    share = (2**256 + excess).to_bytes(33, "big")
+    with pytest.raises(ShareError, match="2\\^256"):
+        combine({1: share}, 1)
+
+
+def test_combine_refuses_a_threshold_below_one():
+    with pytest.raises(InputError):
+        combine({1: bytes(33)}, 0)
+
+
+@given(secret=SECRETS, position=st.integers(0, 8), bit=st.integers(0, 263))
+@settings(max_examples=50)
+def test_a_flipped_bit_never_gives_the_same_secret(secret, position, bit):
+    shares = split(secret, 9, range(1, 10), os.urandom)
+    share = field_value(shares[position + 1]) ^ (1 << bit)
+    shares[position + 1] = share.to_bytes(33, "big")
+    with contextlib.suppress(ShareError):
+        assert combine(shares, 9) != secret
