@@ -55,7 +55,9 @@ def sample_grid(
     columns: int = 10,
     scale: int = 2,
 ) -> Image.Image:
-    """Draw images on white, one row a class in label order, `columns` of each at most; `encode_png` writes it.
+    """Draw images on white, one row a class in label order, `columns` of each at most.
+
+    Write it with `encode_png`, which keeps the layout.
 
     Args:
         images: `(N, C, H, W)` with C = 1 or 3; uint8, or floats in [-1, 1] (values beyond are clipped).
@@ -122,7 +124,7 @@ def read_grid(png: Path | bytes) -> Grid:
     """Take a grid's PNG apart; the pixels are those that were given to `sample_grid`.
 
     Raises:
-        RunFolderError: the file is not a PNG, is cut short, or was not made by `sample_grid` and `encode_png`.
+        RunFolderError: the file is not a PNG, is cut short, or was not made by these functions.
     """
     where = png if isinstance(png, Path) else "the image"
     try:

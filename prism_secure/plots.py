@@ -1,0 +1,225 @@
+"""Figures as inline SVG: arrays in, text out, no display, no file.
+
+Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets for
+light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours from Okabe
+and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ as well.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+__all__ = ["epsilon_plot", "quality_plot"]
+
+# Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
+_INK, _FAINT, _PAPER, _ONE, _TWO, _THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
+_VARIABLES = dict(
+    zip(
+        (_INK, _FAINT, _PAPER, _ONE, _TWO, _THREE),
+        ("ink", "faint", "paper", "one", "two", "three"),
+        strict=True,
+    )
+)
+
+_SIZE = (5.2, 3.9)
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prism-secure",
+    "font.size": 10,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+}
+_GUIDE = 10.0
+_MANY = 40
+"""From so many points on, markers would hide the line."""
+
+
+def quality_plot(
+    rounds: Sequence[int], fid: Sequence[float], kid: Sequence[float], *, last: int, name: str = "quality"
+) -> str:
+    """FID per round, and KID in a smaller panel below; lower is better in both.
+
+    Args:
+        rounds: the evaluated rounds; may be empty.
+        last: where the round axis ends, so that figures beside each other agree.
+        name: a word that is unique in the page: the ids inside the SVG begin with it.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13, hspace=0.24)
+        for axes, values, width, title in ((upper, fid, 2.0, "FID"), (lower, kid, 1.4, "KID")):
+            kept = [(r, v) for r, v in zip(rounds, values, strict=True) if math.isfinite(v)]
+            if kept:
+                x, y = zip(*kept, strict=True)
+                marker = "o" if len(kept) <= _MANY else None
+                axes.plot(
+                    x, y, color=_THREE, linewidth=width, markersize=2.5 * width, marker=marker, clip_on=False
+                )
+                if title == "FID":
+                    _end_label(axes, x[-1], y[-1], f"{y[-1]:.1f}")
+            axes.set_ylim(bottom=min([0.0, *(v for _, v in kept)]), top=None if kept else 1)
+            axes.grid(axis="y")
+            axes.set_title(f"{title} (lower is better)", loc="left", fontsize=10, pad=4)
+        if not len(rounds):
+            upper.text(0.5, 0.5, "no round evaluated yet", transform=upper.transAxes, ha="center")
+        lower.yaxis.set_major_locator(MaxNLocator(2))
+        _round_axis(lower, last)
+        fids = f"; the last FID is {fid[-1]:.1f}" if len(fid) else ""
+        return _svg(figure, name, f"FID and KID over {len(rounds)} evaluated rounds{fids}.")
+
+
+def epsilon_plot(
+    rounds: Sequence[int],
+    zero_out: Mapping[str, Sequence[float]],
+    replace_one: Mapping[str, Sequence[float]],
+    *,
+    last: int,
+    name: str = "epsilon",
+) -> str:
+    """Epsilon to date per round on a logarithmic axis; infinity has its own place at the axis' end.
+
+    Args:
+        zero_out: up to two views by name, solid lines.
+        replace_one: the same views under the stricter adjacency, dashed.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE)
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
+        every = np.array([*zero_out.values(), *replace_one.values()], dtype=float)
+        finite = every[np.isfinite(every) & (every > 0)]
+        low = math.floor(math.log10(min(1.0, finite.min(initial=1.0))))
+        high = math.ceil(math.log10(max(100.0, finite.max(initial=100.0))) + 0.05)
+        infinite = bool(np.isinf(every).any())
+        room = (high - low) * 0.16 if infinite else 0.0
+
+        axes.set_ylim(low, high + room)
+        axes.axhline(math.log10(_GUIDE), color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        if infinite:
+            axes.axhspan(high + room * 0.15, high + room, color=_FAINT, alpha=0.45, linewidth=0)
+            axes.text(
+                0.985, high + room * 0.05, "ε = ∞: no bound", transform=axes.get_yaxis_transform(),
+                ha="right", va="top", fontsize=8.5,
+            )  # fmt: skip
+        for index, (view, colour, marker) in enumerate(zip(zero_out, (_ONE, _TWO), ("o", "s"), strict=False)):
+            # In the strip for infinity, lines that would coincide lie one above the other.
+            at_infinity = high + room * (0.72 - 0.3 * index)
+            for values, line, width in (
+                (replace_one.get(view, ()), (0, (4, 2)), 1.2),
+                (zero_out[view], "-", 2),
+            ):
+                y = [at_infinity if math.isinf(v) else math.log10(v) if v > 0 else low for v in values]
+                solid = line == "-"
+                axes.plot(
+                    rounds[: len(y)],
+                    y,
+                    color=colour,
+                    linestyle=line,
+                    linewidth=width,
+                    marker=marker if solid and len(y) <= _MANY else None,
+                    label=f"ε({view})" if solid else None,
+                    clip_on=False,
+                )
+        _epsilon_ticks(axes, low, high, at=high + room * 0.57 if infinite else None)
+        _round_axis(axes, last)
+        axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)
+        if len(rounds):
+            _legend(axes, low, high + room, every, at=high + room)
+        else:
+            axes.text(0.5, 0.5, "no round finished yet", transform=axes.transAxes, ha="center")
+        last_values = ", ".join(
+            f"ε({view}) is {'infinite' if math.isinf(v[-1]) else format(v[-1], '.3g')}"
+            for view, v in zero_out.items()
+            if len(v)
+        )
+        return _svg(figure, name, f"Epsilon to date over {len(rounds)} rounds, logarithmic; {last_values}.")
+
+
+def _end_label(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.annotate(text, (x, y), xytext=(0, 8), textcoords="offset points", ha="center", weight="bold")
+
+
+def _round_axis(axes: Axes, last: int) -> None:
+    axes.set_xlim(0.5 if last <= _MANY else 0, max(last, 1) + (0.5 if last <= _MANY else 0))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set_xlabel("round")
+
+
+def _epsilon_ticks(axes: Axes, low: int, high: int, at: float | None) -> None:
+    step = max(1, math.ceil((high - low) / 7))
+    decades = [float(power) for power in range(low, high + 1, step) if at is None or power < high]
+    ticks = decades if at is None else [*decades, at]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda y, _: "∞" if at is not None and y == at else _decade(round(y)))
+    )
+    for power in decades:
+        axes.axhline(power, color=_FAINT, linewidth=0.6, zorder=0)
+
+
+def _decade(power: int) -> str:
+    if -3 <= power <= 3:
+        return f"{10.0**power:g}"
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _legend(axes: Axes, low: float, high: float, values: np.ndarray, at: float) -> None:
+    """Put the legend into the widest gap that the lines leave."""
+    inside = np.clip(np.log10(np.where(values > 0, values, 10.0**low)), low, at).ravel()
+    marks = np.sort(np.concatenate([[low, high], inside, [math.log10(_GUIDE)]]))
+    gap = int(np.argmax(np.diff(marks)))
+    middle = ((marks[gap] + marks[gap + 1]) / 2 - low) / (high - low)
+    axes.plot([], [], color=_INK, linestyle=(0, (4, 2)), linewidth=1.2, label="dashed: client replaced")
+    axes.legend(
+        loc="center left", bbox_to_anchor=(0.02, middle), fontsize=8.5, handlelength=2.6, labelspacing=0.35,
+        framealpha=0.85, facecolor=_PAPER, edgecolor="none",
+    )  # fmt: skip
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `<svg>` element that fits into any page: no fixed size, fonts, colours, or foreign ids."""
+    FigureCanvasSVG(figure)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)  # the style is for all elements
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 var(--font)", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    referenced = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(
+        r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else "", svg
+    )
+    svg = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", svg)
+    label = f'<title id="{name}-title">{html.escape(description)}</title>'
+    return re.sub(
+        r"<svg", f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"', svg, count=1
+    ).replace(">", f">{label}", 1)
