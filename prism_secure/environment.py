@@ -63,7 +63,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def shell_command(argv: Sequence[str]) -> str:
-    """A command line that can be pasted into a shell, from `sys.argv`.
+    """A command line that can be pasted into a shell, from words such as `sys.argv`.
 
     >>> shell_command(["/opt/venv/bin/prism-secure", "run", "--set", "data.folder=my images"])
     "prism-secure run --set 'data.folder=my images'"
@@ -73,14 +73,14 @@ def shell_command(argv: Sequence[str]) -> str:
     return " ".join([shlex.quote(word) for word in start] + [_without_home(word) for word in argv[1:]])
 
 
-def write_environment(folder: Path, argv: Sequence[str], facts: Facts | None = None) -> None:
-    """Keep the command (`sys.argv`), the environment and the run's own facts in the run folder.
+def write_environment(folder: Path, command: str, facts: Facts | None = None) -> None:
+    """Keep the command (as a shell takes it), the environment and the run's own facts in the run folder.
 
     Raises:
         StorageError: the disk refused.
     """
     kept = {
-        "command": shell_command(argv),
+        "command": shell_command(shlex.split(command)),
         **describe_environment(),
         "facts": msgspec.to_builtins(facts or Facts()),
     }

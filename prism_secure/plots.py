@@ -1,8 +1,9 @@
 """Figures as inline SVG: arrays in, text out, no display, no file.
 
-Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets for
-light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours from Okabe
-and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ as well.
+Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets
+for light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours
+from Okabe and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ
+as well.
 """
 
 from __future__ import annotations
@@ -24,13 +25,7 @@ __all__ = ["epsilon_plot", "quality_plot"]
 
 # Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
 _INK, _FAINT, _PAPER, _ONE, _TWO, _THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
-_VARIABLES = dict(
-    zip(
-        (_INK, _FAINT, _PAPER, _ONE, _TWO, _THREE),
-        ("ink", "faint", "paper", "one", "two", "three"),
-        strict=True,
-    )
-)
+_VARIABLES = {_INK: "ink", _FAINT: "faint", _PAPER: "paper", _ONE: "one", _TWO: "two", _THREE: "three"}
 
 _SIZE = (5.2, 3.9)
 _STYLE = {
@@ -51,6 +46,7 @@ _STYLE = {
     "lines.linewidth": 2.0,
     "lines.markersize": 5.5,
 }
+_DASHES = (0, (4, 2))
 _GUIDE = 10.0
 _MANY = 40
 """From so many points on, markers would hide the line."""
@@ -127,18 +123,14 @@ def epsilon_plot(
         for index, (view, colour, marker) in enumerate(zip(zero_out, (_ONE, _TWO), ("o", "s"), strict=False)):
             # In the strip for infinity, lines that would coincide lie one above the other.
             at_infinity = high + room * (0.72 - 0.3 * index)
-            for values, line, width in (
-                (replace_one.get(view, ()), (0, (4, 2)), 1.2),
-                (zero_out[view], "-", 2),
-            ):
+            for values, solid in ((replace_one.get(view, ()), False), (zero_out[view], True)):
                 y = [at_infinity if math.isinf(v) else math.log10(v) if v > 0 else low for v in values]
-                solid = line == "-"
                 axes.plot(
                     rounds[: len(y)],
                     y,
                     color=colour,
-                    linestyle=line,
-                    linewidth=width,
+                    linestyle="-" if solid else _DASHES,
+                    linewidth=2.0 if solid else 1.2,
                     marker=marker if solid and len(y) <= _MANY else None,
                     label=f"ε({view})" if solid else None,
                     clip_on=False,
@@ -193,7 +185,7 @@ def _legend(axes: Axes, low: float, high: float, values: np.ndarray, at: float) 
     marks = np.sort(np.concatenate([[low, high], inside, [math.log10(_GUIDE)]]))
     gap = int(np.argmax(np.diff(marks)))
     middle = ((marks[gap] + marks[gap + 1]) / 2 - low) / (high - low)
-    axes.plot([], [], color=_INK, linestyle=(0, (4, 2)), linewidth=1.2, label="dashed: client replaced")
+    axes.plot([], [], color=_INK, linestyle=_DASHES, linewidth=1.2, label="dashed: client replaced")
     axes.legend(
         loc="center left", bbox_to_anchor=(0.02, middle), fontsize=8.5, handlelength=2.6, labelspacing=0.35,
         framealpha=0.85, facecolor=_PAPER, edgecolor="none",
@@ -201,7 +193,7 @@ def _legend(axes: Axes, low: float, high: float, values: np.ndarray, at: float) 
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an `<svg>` element that fits into any page: no fixed size, fonts, colours, or foreign ids."""
+    """The figure as an `<svg>` element for any page: no size, font, colour or id of its own."""
     FigureCanvasSVG(figure)
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -219,7 +211,6 @@ def _svg(figure: Figure, name: str, description: str) -> str:
         r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else "", svg
     )
     svg = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", svg)
-    label = f'<title id="{name}-title">{html.escape(description)}</title>'
-    return re.sub(
-        r"<svg", f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"', svg, count=1
-    ).replace(">", f">{label}", 1)
+    start = f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"'
+    title = f'<title id="{name}-title">{html.escape(description)}</title>'
+    return svg.replace("<svg", start, 1).replace(">", f">{title}", 1)
