@@ -1,0 +1,80 @@
+"""The idx files of the MNIST family: a magic number, the sizes, the bytes; plain or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_secure.datasets.raw import Raw, as_images, as_labels
+from prism_secure.errors import DataError
+
+__all__ = ["load_idx", "read_idx"]
+
+_UINT8 = 0x08
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of unsigned bytes in an idx file, of whatever rank; `.gz` is decompressed.
+
+    Format: two zero bytes, the type (8 is unsigned byte), the rank, each size as a big-endian 32-bit
+    integer, then the values in row-major order.
+
+    Raises:
+        DataError: the file is missing, unreadable, truncated, too long, or of another type.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read, it may be truncated: {error}") from None
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise DataError(f"{path} is not an idx file: it starts with {data[:4].hex() or 'nothing'}")
+    if data[2] != _UINT8:
+        raise DataError(f"{path} holds values of type 0x{data[2]:02x}; expected 0x08, unsigned bytes")
+    rank = data[3]
+    start = 4 + 4 * rank
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
+    if len(data) - start != math.prod(shape):
+        raise DataError(
+            f"{path} declares {shape}, {math.prod(shape)} bytes, but {max(len(data) - start, 0)} follow its "
+            "header: the download was cut short or the file is damaged"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def load_idx(folder: Path) -> Raw:
+    """The four files of an MNIST-like data set in `folder`, each plain or `.gz`; classes are numbered."""
+    arrays = {(prefix, kind): _find(folder, prefix, kind) for prefix in ("train", "t10k") for kind in _RANKS}
+    labels = {prefix: as_labels(arrays[prefix, "labels"], str(folder)) for prefix in ("train", "t10k")}
+    highest = max((int(each.max()) for each in labels.values() if len(each)), default=0)
+    return Raw(
+        name=folder.name,
+        classes=tuple(str(label) for label in range(highest + 1)),
+        train_images=as_images(arrays["train", "images"], str(folder)),
+        train_labels=labels["train"],
+        test_images=as_images(arrays["t10k", "images"], str(folder)),
+        test_labels=labels["t10k"],
+    )
+
+
+_RANKS = {"images": 3, "labels": 1}
+
+
+def _find(folder: Path, prefix: str, kind: str) -> NDArray[np.uint8]:
+    rank = _RANKS[kind]
+    names = [f"{prefix}-{kind}{dot}idx{rank}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            array = read_idx(folder / name)
+            if array.ndim != rank:
+                raise DataError(f"{folder / name}: expected {rank} sizes, got {array.shape}")
+            return array
+    raise DataError(f"{folder} has no {names[0]} (nor with .gz): an idx folder holds train- and t10k- files")

@@ -1,0 +1,130 @@
+"""A folder of image files: a subfolder a class, or flat for a single class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from prism_secure.datasets.fit import fit, with_channels
+from prism_secure.datasets.raw import Raw, as_images
+from prism_secure.errors import DataError
+
+__all__ = ["load_image_folder"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+HELD_OUT = 6
+"""Without a `test` folder, every sixth image of a class, by name, is held out for the metrics."""
+
+_GREY = frozenset({"1", "L"})
+_COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"})
+
+
+def load_image_folder(folder: Path, *, image_size: int, channels: int | None) -> Raw:
+    """Read the images under `folder`, made square and resized at once (see `prism_secure.datasets.fit`).
+
+    Layouts: `folder/CLASS/*.png`, or `folder/*.png` for one class; either may lie in `folder/train` and
+    `folder/test`. Without these two, every sixth image of each class, in the order of names, is held out.
+    With `channels` None the images become colour if a single one is. Transparency is laid on white.
+
+    Raises:
+        DataError: no images, an unreadable one, more than 8 bits a channel, a class without training images.
+    """
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        train, test = _by_class(folder / "train"), _by_class(folder / "test")
+        if set(test) - set(train) and not (len(train) == len(test) == 1):
+            unknown = sorted(set(test) - set(train))
+            raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {unknown}")
+        if len(train) == len(test) == 1:
+            test = dict(zip(train, test.values(), strict=True))
+    else:
+        found = _by_class(folder)
+        train = {name: [p for i, p in enumerate(paths, 1) if i % HELD_OUT] for name, paths in found.items()}
+        test = {name: paths[HELD_OUT - 1 :: HELD_OUT] for name, paths in found.items()}
+        if not any(test.values()):
+            most = max(len(paths) for paths in found.values())
+            raise DataError(
+                f"{folder}: no class has {HELD_OUT} images (the largest has {most}), so none can be held out; "
+                "add images, or make the folders train and test"
+            )
+    classes = tuple(train)
+    train_images, train_labels = _read_split(classes, train, image_size, channels)
+    test_images, test_labels = _read_split(classes, test, image_size, channels)
+    if channels is None and train_images.shape[1] != test_images.shape[1]:
+        train_images, test_images = with_channels(train_images, 3), with_channels(test_images, 3)
+    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels)
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class name → its image files, both in the order of names."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    flat = [path for path in entries if _is_image(path)]
+    subfolders = [path for path in entries if path.is_dir()]
+    if flat and subfolders:
+        raise DataError(
+            f"{folder} holds both images ({flat[0].name}) and folders ({subfolders[0].name}): expected a folder "
+            "a class, or images alone"
+        )
+    if flat:
+        return {folder.name: flat}
+    classes = {sub.name: sorted(path for path in sub.iterdir() if _is_image(path)) for sub in subfolders}
+    empty = [name for name, paths in classes.items() if not paths]
+    if empty or not classes:
+        where = folder / empty[0] if empty else folder
+        raise DataError(f"{where} holds no images; known are {', '.join(sorted(SUFFIXES))}")
+    return classes
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+
+
+def _read_split(
+    classes: Sequence[str], files: dict[str, list[Path]], image_size: int, channels: int | None
+) -> tuple[Tensor, Tensor]:
+    images = [
+        with_channels(fit(_read(path), image_size), channels)
+        for name in classes
+        for path in files.get(name, [])
+    ]
+    if any(image.shape[1] == 3 for image in images):
+        images = [with_channels(image, 3) for image in images]
+    labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
+    stacked = torch.cat(images) if images else torch.empty(0, 1, image_size, image_size, dtype=torch.uint8)
+    return stacked, torch.tensor(labels, dtype=torch.int64)
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of a picture so large that it may be an attack; that is no training image.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                mode = opened.mode
+                if mode in _GREY | _COLOUR:
+                    image = _to_grey_or_rgb(ImageOps.exif_transpose(opened))
+                    return as_images(np.asarray(image)[None], str(path))
+    # Pillow's decoders raise SyntaxError for some damaged files.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    raise DataError(f"{path} is of mode {mode}; expected 8 bits a channel: convert it first")
+
+
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _GREY:
+        return image.convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,78 @@
+"""What every source hands over, and the check that all of them pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from prism_secure.errors import DataError
+
+__all__ = ["Raw", "as_images", "as_labels"]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """Images as they are stored, uint8 `(N, C, H, W)`, and their labels, int64 `(N,)`.
+
+    Raises:
+        DataError: a split is empty, images and labels differ in number, a shape or a label makes no sense.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    def __post_init__(self) -> None:
+        for split, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            where = f"{self.name}, {split} split"
+            if len(images) == 0:
+                raise DataError(f"{where}: no images")
+            if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) == 0:
+                raise DataError(
+                    f"{where}: expected images as (N, 1 or 3, height, width), got {_shape(images)}"
+                )
+            if labels.shape != (len(images),):
+                raise DataError(f"{where}: {len(images)} images but labels of shape {_shape(labels)}")
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{where}: labels must be 0 to {len(self.classes) - 1}, found {low} to {high}"
+                )
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise DataError(
+                f"{self.name}: training images are {_shape(self.train_images[0])}, "
+                f"test images {_shape(self.test_images[0])}"
+            )
+
+
+def as_images(values: ArrayLike, where: str) -> Tensor:
+    """uint8 `(N, C, H, W)` from grey `(N, H, W)` or colour, channels last, `(N, H, W, 3)`."""
+    array = np.asarray(values)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise DataError(
+            f"{where}: expected images as uint8 (N, height, width), got {array.dtype} {array.shape}"
+        )
+    array = array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def as_labels(values: ArrayLike, where: str) -> Tensor:
+    """int64 `(N,)` from any vector of integers."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DataError(f"{where}: expected labels as integers (N,), got {array.dtype} {array.shape}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
