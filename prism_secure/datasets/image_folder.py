@@ -21,6 +21,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", 
 HELD_OUT = 6
 """Without a `test` folder, every sixth image of a class, by name, is held out for the metrics."""
 
+# Pillow's decoders raise SyntaxError for some damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 _GREY = frozenset({"1", "L"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"})
 
@@ -49,7 +51,7 @@ def load_image_folder(folder: Path, *, image_size: int, channels: int | None) ->
         if not any(test.values()):
             most = max(len(paths) for paths in found.values())
             raise DataError(
-                f"{folder}: no class has {HELD_OUT} images (the largest has {most}), so none can be held out; "
+                f"{folder}: no class has {HELD_OUT} images (at most {most}), so none can be held out; "
                 "add images, or make the folders train and test"
             )
     classes = tuple(train)
@@ -67,8 +69,8 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     subfolders = [path for path in entries if path.is_dir()]
     if flat and subfolders:
         raise DataError(
-            f"{folder} holds both images ({flat[0].name}) and folders ({subfolders[0].name}): expected a folder "
-            "a class, or images alone"
+            f"{folder} holds both images ({flat[0].name}) and folders ({subfolders[0].name}): "
+            "expected a folder a class, or images alone"
         )
     if flat:
         return {folder.name: flat}
@@ -109,14 +111,7 @@ def _read(path: Path) -> Tensor:
                 if mode in _GREY | _COLOUR:
                     image = _to_grey_or_rgb(ImageOps.exif_transpose(opened))
                     return as_images(np.asarray(image)[None], str(path))
-    # Pillow's decoders raise SyntaxError for some damaged files.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from None
     raise DataError(f"{path} is of mode {mode}; expected 8 bits a channel: convert it first")
 

@@ -19,6 +19,9 @@ PUBLISHED = {
 }
 """Source name: torchvision's class, and the folder it looks for inside the given one."""
 
+# torchvision reports a broken file in as many ways as there are parsers on the path to it.
+_DAMAGED = (OSError, RuntimeError, AssertionError, ValueError, EOFError, KeyError, pickle.PickleError)
+
 
 def load_published(source: str, folder: Path, *, download: bool) -> Raw:
     """Both splits of `source` from `folder`, in the layout that torchvision keeps.
@@ -44,18 +47,9 @@ def load_published(source: str, folder: Path, *, download: bool) -> Raw:
 
 
 def _read(kind: Any, source: str, folder: Path, layout: str, *, train: bool, download: bool) -> Any:
-    # torchvision reports a broken file in as many ways as there are parsers on the path to it.
     try:
         return kind(folder, train=train, download=download)
-    except (
-        OSError,
-        RuntimeError,
-        AssertionError,
-        ValueError,
-        EOFError,
-        KeyError,
-        pickle.PickleError,
-    ) as error:
+    except _DAMAGED as error:
         reason = str(error).strip().splitlines()
         detail = f" ({type(error).__name__}: {reason[-1]})" if reason else f" ({type(error).__name__})"
     if download:
@@ -65,8 +59,8 @@ def _read(kind: Any, source: str, folder: Path, layout: str, *, train: bool, dow
         )
     if not (folder / layout).is_dir():
         raise DataError(
-            f"{source} is not in {folder}: there is no {layout} in it. Set data.folder to the folder that holds "
-            "it, or data.download = true to fetch it; a folder of idx files is data.source = 'idx'"
+            f"{source} is not in {folder}: there is no {layout} in it. Set data.folder to the folder that "
+            "holds it, or data.download = true to fetch it; a folder of idx files is data.source = 'idx'"
         )
     raise DataError(
         f"{source} in {folder / layout} is incomplete or damaged{detail}: delete it and set "

@@ -1,0 +1,134 @@
+"""Who holds which training images: iid, by label shards, or Dirichlet.
+
+A partition assigns every image to exactly one client. It is a function of the labels, the number of clients
+and the public seed, so that every run of a recipe gives each client the same images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prism_secure.errors import ConfigError
+
+__all__ = ["SCHEMES", "Partition", "partition"]
+
+SCHEMES = ("iid", "shards", "dirichlet")
+
+_REDRAWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The images of each client.
+
+    Attributes:
+        indices: one sorted int64 array a client, indices into the training images; together each index once.
+        class_counts: int64 `(clients, classes)`, how many images of which label each client holds.
+
+    Both describe private data: they are for the simulation's own report, a server never sees them.
+    """
+
+    scheme: str
+    indices: tuple[NDArray[np.int64], ...]
+    class_counts: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of images of each client."""
+        return tuple(len(each) for each in self.indices)
+
+
+def partition(
+    labels: ArrayLike,
+    clients: int,
+    scheme: str = "iid",
+    *,
+    seed: int = 0,
+    shards_per_client: int = 4,
+    dirichlet_alpha: float = 0.5,
+    min_size: int = 1,
+) -> Partition:
+    """Divide the images with these `labels` among `clients`.
+
+    - `iid`: a random permutation, cut into parts whose sizes differ by one at most.
+    - `shards`: the images, sorted by label, are cut into `clients * shards_per_client` runs of equal length
+      (up to one), dealt at random, the same number to each client (McMahan et al. 2017, section 3). A few
+      shards a client mean a few classes a client.
+    - `dirichlet`: the images of each class are shared in proportions drawn from a symmetric Dirichlet
+      distribution of concentration `dirichlet_alpha` (Hsu et al. 2019, drawn per class as in Li et al. 2022,
+      NIID-Bench). It is drawn again until every client holds at least `min_size` images.
+
+    Args:
+        labels: integers `(N,)`.
+        clients: how many parts, at most N.
+        seed: public; the same arguments give the same parts.
+
+    Raises:
+        ConfigError: an argument is impossible, or no draw gave every client `min_size` images.
+
+    >>> partition([0, 0, 1, 1, 2, 2], 3, "shards", shards_per_client=1).sizes
+    (2, 2, 2)
+    """
+    y = np.asarray(labels)
+    if y.ndim != 1 or y.dtype.kind not in "iu" or (y.size and y.min() < 0):
+        raise ConfigError(f"labels must be non-negative integers (N,), got {y.dtype} {y.shape}")
+    if not 1 <= clients <= len(y):
+        raise ConfigError(f"clients must be between 1 and the number of images, {len(y)}; got {clients}")
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")
+    rng = np.random.default_rng(seed)
+    if scheme == "iid":
+        parts = np.array_split(rng.permutation(len(y)), clients)
+    elif scheme == "shards":
+        parts = _shards(y, clients, shards_per_client, rng)
+    elif scheme == "dirichlet":
+        parts = _dirichlet(y, clients, dirichlet_alpha, min_size, rng)
+    else:
+        raise ConfigError(f"unknown partition {scheme!r}, expected one of {', '.join(SCHEMES)}")
+    indices = tuple(np.sort(part).astype(np.int64) for part in parts)
+    classes = int(y.max()) + 1
+    counts = np.stack([np.bincount(y[part], minlength=classes) for part in indices]).astype(np.int64)
+    return Partition(scheme, indices, counts)
+
+
+def _shards(
+    y: NDArray[np.integer], clients: int, per_client: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    count = clients * per_client
+    if per_client < 1 or count > len(y):
+        raise ConfigError(
+            f"shards_per_client must be between 1 and {len(y) // clients} "
+            f"({len(y)} images, {clients} clients), got {per_client}"
+        )
+    # Shuffled before the stable sort: which images of a class share a shard is random too.
+    order = rng.permutation(len(y))
+    shards = np.array_split(order[np.argsort(y[order], kind="stable")], count)
+    dealt = rng.permutation(count).reshape(clients, per_client)
+    return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
+
+
+def _dirichlet(
+    y: NDArray[np.integer], clients: int, alpha: float, min_size: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    if not 0 < alpha < np.inf:
+        raise ConfigError(f"dirichlet_alpha must be a positive number, got {alpha}")
+    if min_size * clients > len(y):
+        raise ConfigError(f"{clients} clients cannot all hold {min_size} of {len(y)} images")
+    by_class = [np.flatnonzero(y == label) for label in np.unique(y)]
+    for _ in range(_REDRAWS):
+        pieces: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
+        for members in by_class:
+            share = np.cumsum(rng.dirichlet(np.full(clients, alpha)))[:-1]
+            cuts = np.round(share * len(members)).astype(np.int64)
+            for part, piece in zip(pieces, np.split(rng.permutation(members), cuts), strict=True):
+                part.append(piece)
+        parts = [np.concatenate(part) for part in pieces]
+        if min(map(len, parts)) >= min_size:
+            return parts
+    raise ConfigError(
+        f"no Dirichlet({alpha:g}) draw of {_REDRAWS} gave each of {clients} clients {min_size} images: raise "
+        "dirichlet_alpha or take fewer clients"
+    )
