@@ -17,6 +17,8 @@ import fcntl
 import secrets
 from pathlib import Path
 
+import msgspec
+
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.records import RoundRecord, decode, encode
@@ -48,6 +50,14 @@ class RunFolder:
         except OSError:
             self._lock.close()
             raise RunFolderError(f"{path} is in use by another prism-secure process") from None
+        try:
+            self._open(config)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, config: Config) -> None:
+        path = self.path
         for name in ("checkpoint", "clients", "samples"):
             make_folder(path / name)
         if not (path / "federation.id").exists():
@@ -55,11 +65,17 @@ class RunFolder:
         self.federation = (path / "federation.id").read_text("ascii")
         if not self.config_path.exists():
             write_atomic(self.config_path, dump_config(config).encode())
-        elif (kept := read_config(path)) != config:
+        elif _without_workers(kept := read_config(path)) != _without_workers(config):
             raise RunFolderError(
                 f"{path} was started with another configuration ({_differences(kept, config)}); "
                 "repeat its settings to continue, or choose another folder with --out"
             )
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -133,6 +149,11 @@ def read_config(path: Path) -> Config:
         return load_config(path / "config.toml")
     except ConfigError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _without_workers(config: Config) -> Config:
+    """The part of a configuration that determines the result."""
+    return msgspec.structs.replace(config, federation=msgspec.structs.replace(config.federation, workers=1))
 
 
 def _differences(kept: Config, given: Config) -> str:

@@ -1,0 +1,122 @@
+"""From a configuration to the objects it stands for; built once per process."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import torch
+
+from prism_secure.config import Config
+from prism_secure.data import Dataset, load, to_float
+from prism_secure.errors import ConfigError
+from prism_secure.features import (
+    Concatenated,
+    EfficientNetLite0,
+    FeatureExtractor,
+    RandomFourierFeatures,
+    Vgg19Bn,
+)
+from prism_secure.generator import Architecture
+from prism_secure.moments import FeatureMoments, MomentMatching
+from prism_secure.partition import Partition, partition
+from prism_secure.training import LocalTrainer
+
+
+def public_seed(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, derived from the federation's public one; in [0, 2^63).
+
+    It draws weights, latents, partitions: nothing that privacy rests on.
+    """
+    text = "\0".join(["prism-secure/v1/seed", str(seed), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Recipe:
+    """Data, network, features and trainer of one configuration, each built when first asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """All clients' images and the held-out ones.
+
+        Raises:
+            DataError: missing or unreadable.
+        """
+        data = self.config.data
+        return load(
+            data.source, folder=data.folder, download=data.download, image_size=self.config.model.image_size
+        )
+
+    @cached_property
+    def partition(self) -> Partition:
+        """Which client holds which images."""
+        config = self.config
+        return partition(
+            self.dataset.train_labels,
+            config.federation.clients,
+            config.data.partition,
+            seed=public_seed(config.federation.seed, "partition"),
+            shards_per_client=config.data.shards_per_client,
+            dirichlet_alpha=config.data.dirichlet_alpha,
+        )
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The generator's sizes, from the model's settings and the data's channels and classes."""
+        model = self.config.model
+        return Architecture(
+            latent=model.latent,
+            width=model.width,
+            image_size=model.image_size,
+            channels=self.dataset.channels,
+            classes=len(self.dataset.classes) if model.conditional else 0,
+        )
+
+    @property
+    def model_seed(self) -> int:
+        """Draws the frozen weights."""
+        return public_seed(self.config.federation.seed, "weights")
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The frozen features that are matched."""
+        size, channels = self.config.model.image_size, self.dataset.channels
+        parts: list[FeatureExtractor] = []
+        for name in self.config.features.extractors:
+            if name == "efficientnet_lite0":
+                parts.append(EfficientNetLite0(image_size=size))
+            elif name == "fourier":
+                seed = public_seed(self.config.federation.seed, "fourier")
+                parts.append(RandomFourierFeatures(channels=channels, seed=seed))
+            else:
+                parts.append(Vgg19Bn(image_size=size))
+        return Concatenated(parts)
+
+    @cached_property
+    def trainer(self) -> LocalTrainer:
+        """Trains any client's scores, one after the other."""
+        config, classes = self.config, self.architecture.classes
+        if classes and config.training.batch_size % classes:
+            raise ConfigError(
+                f"training.batch_size must be a multiple of the {classes} classes, "
+                f"got {config.training.batch_size}"
+            )
+        return LocalTrainer(
+            self.architecture,
+            model_seed=self.model_seed,
+            extractor=self.extractor,
+            mask_mode=config.mask.mode,
+            temperature=config.mask.temperature,
+            learning_rate=config.training.learning_rate,
+            batch_size=config.training.batch_size,
+            matching=MomentMatching(),
+        )
+
+    def targets(self, client: int) -> FeatureMoments:
+        """The feature moments of one client's images; all that its training reads of them."""
+        chosen = torch.from_numpy(self.partition.indices[client])
+        images = to_float(self.dataset.train_images[chosen])
+        return self.trainer.targets(images, self.dataset.train_labels[chosen])

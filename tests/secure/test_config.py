@@ -1,0 +1,74 @@
+"""A misspelt or impossible setting must be one clear line, and the resolved file must reproduce the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.errors import ConfigError
+
+
+def test_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load_config(None, ["privacy.clip=1.5", "data.partition=shards", "secure_sum.min_survivors=8"])
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+    assert config != Config()
+
+
+def test_defaults_need_no_file() -> None:
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("privcy.flip=0", "unknown setting 'privcy'; did you mean 'privacy'?"),
+        ("privacy.flp=0", "unknown setting 'privacy.flp'; did you mean 'privacy.flip'?"),
+        ("data.flip=0", "unknown setting 'data.flip'; did you mean 'privacy.flip'?"),
+        ("privacy.flip=0.7", "privacy.flip must be in [0, 0.5), got 0.7"),
+        ("privacy.flip=nan", "privacy.flip must be in [0, 0.5), got nan"),
+        ("federation.rounds=ten", "federation.rounds must be int, got 'ten'"),
+        ("federation.rounds=0", "federation.rounds must be at least 1, got 0"),
+        ("federation.clients=2", "federation.clients must be from 3"),
+        ("data.partition=iiid", "data.partition must be 'iid' | 'shards' | 'dirichlet', got 'iiid'"),
+        ('features.extractors=["vgg"]', "features.extractors must be list of"),
+        ("features.extractors=[]", "features.extractors must be one or more different extractors"),
+        ("secure_sum.threshold=11", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
+        ("secure_sum.min_survivors=11", "secure_sum.min_survivors must be at most federation.clients = 10"),
+        ("privacy.colluders=4", "privacy.colluders must be below 2 * threshold - n = 4, got 4"),
+        ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
+        ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
+        ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'"),
+    ],
+)
+def test_impossible_setting_is_named_with_what_was_expected(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"privacy = 3", b"[privacy\nflip = 0", b"\xff\xfe"])
+def test_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_cohort_is_what_policies_guarantee_less_colluders() -> None:
+    config = load_config(None, ["secure_sum.min_survivors=8", "privacy.colluders=2"])
+    assert (config.threshold, config.min_survivors, config.cohort) == (7, 8, 6)
+    relaxed = load_config(None, ["secure_sum.mode=semi_honest"])
+    assert (relaxed.threshold, relaxed.cohort) == (6, 10)
+
+
+def test_a_later_override_wins_and_keeps_the_files_other_keys(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("[privacy]\nflip = 0.25\nclip = 2.0\n")
+    config = load_config(path, ["privacy.flip=0.2", "privacy.flip=0.3"])
+    assert (config.privacy.flip, config.privacy.clip) == (0.3, 2.0)

@@ -1,0 +1,85 @@
+"""A run folder must be found again after a kill, and refuse whatever is not its own run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prism_secure.config import load_config
+from prism_secure.errors import RunFolderError
+from prism_secure.records import Epsilons, Quality, RoundRecord, decode, encode
+from prism_secure.run_folder import RunFolder, read_config, read_records
+
+
+def _record(number: int) -> RoundRecord:
+    return RoundRecord(
+        round=number,
+        survivors=10,
+        epsilon=Epsilons(
+            sum_zero_out=1.5, sum_replace_one=3.0, upload_zero_out=math.inf, upload_replace_one=math.inf
+        ),
+        bits_per_parameter=3.56,
+        uplink_bytes=1000,
+        downlink_bytes=2000,
+        step=0.5,
+        seconds=12.0,
+        secure_sum_seconds=0.1,
+        quality=Quality(fid=100.0, kid=0.1, precision=0.5, recall=0.5, density=0.5, coverage=0.5),
+    )
+
+
+def test_record_reads_back_with_its_infinities() -> None:
+    record = _record(1)
+    assert b'"inf"' in encode(record)
+    assert decode(encode(record)) == record
+    bare = msgspec.structs.replace(record, quality=None)
+    assert decode(encode(bare)) == bare
+
+
+def test_a_round_repeated_after_a_kill_is_kept_once(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", load_config()) as folder:
+        folder.append(_record(1))
+        folder.append(_record(1))
+        with (folder.path / "metrics.jsonl").open("ab") as file:
+            file.write(b'{"round": 2, "surv')
+        assert [record.round for record in read_records(folder.path)] == [1]
+        folder.append(_record(2))
+        assert [record.round for record in read_records(folder.path)] == [1, 2]
+
+
+def test_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", load_config()) as folder, pytest.raises(RunFolderError, match="in use"):
+        RunFolder(tmp_path / "run", load_config())
+    with RunFolder(tmp_path / "run", load_config()) as again:
+        assert again.federation == folder.federation
+
+
+def test_other_configuration_is_refused_and_the_difference_named(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", load_config()).close()
+    with pytest.raises(RunFolderError, match=r"there: flip = 0\.1; now: flip = 0\.2"):
+        RunFolder(tmp_path / "run", load_config(None, ["privacy.flip=0.2"]))
+
+
+def test_number_of_workers_may_change(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", load_config()).close()
+    RunFolder(tmp_path / "run", load_config(None, ["federation.workers=1"])).close()
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunFolderError, match="not a run"):
+        RunFolder(tmp_path, load_config())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(RunFolderError, match="it is a file"):
+        RunFolder(tmp_path / "thesis.tex", load_config())
+
+
+def test_damaged_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"no config\.toml"):
+        read_config(tmp_path)
+    (tmp_path / "config.toml").write_text("[privacy]\nflop = 1\n")
+    with pytest.raises(RunFolderError, match="damaged"):
+        read_config(tmp_path)
