@@ -1,0 +1,195 @@
+"""MADA, the mask-aware dynamic moving average: how the server moves θ towards a vote on masks.
+
+The secure sum opens counts of n votes, each bit flipped with probability f. Debiased, they are an unbiased
+estimate θ̄ of the clients' mean mask probability, with a variance that is *known*: a count of independent bits
+whose mean is q varies by at most n·q(1−q), so Var θ̄ ≤ q(1−q)/(n(1−2f)²) for each coordinate. Every rule
+blends θ_{t+1} = θ + λ(θ̄ − θ), and they differ in λ:
+
+    "fixed"     a constant
+    "schedule"  λ_start until `hold` of the rounds are done, then linearly to λ_end
+    "sampled"   PRISM's: the Hamming distance of masks drawn from θ and θ̄ (Seo, Han, Yoo, ICLR 2025, Alg. 1).
+                It can't fall under E[2θ(1−θ)], 0.41 at the usual start, agreement or not
+    "expected"  its expectation, mean(θ(1−θ̄) + θ̄(1−θ))
+    "coupled"   the same with both masks drawn from the same coins: mean|θ̄ − θ|, which does reach 0
+    "cosine"    1 − cos(θ, θ̄), the official code's other choice
+    "kalman"    noise-aware, each coordinate its own: (innovation² − noise)₊ / innovation² within [floor, 1],
+                noise being the known variance above
+    "kalman_global"  the same from the means over all coordinates: a single λ
+
+`space="logit"` blends log-odds instead of probabilities, as the official code does. Everything is float64,
+in numpy, a pure function of its arguments; θ_{t+1} is clamped to [θ_min, 1 − θ_min].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rule = Literal["fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"]
+RULES: tuple[Rule, ...] = (
+    "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global",
+)  # fmt: skip
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """A rule with its numbers.
+
+    Args:
+        rule: one of `RULES`.
+        space: blend "theta" or "logit".
+        lambda_start: λ of "fixed", and of "schedule" at first.
+        lambda_end: λ of "schedule" in the last round.
+        hold: share of the rounds before "schedule" starts to fall.
+        floor: least gain of the kalman rules.
+        momentum: heavy-ball share of the last move, in the same space; 0 for none.
+        theta_min: θ stays within [theta_min, 1 − theta_min].
+    """
+
+    rule: Rule = "fixed"
+    space: Literal["theta", "logit"] = "theta"
+    lambda_start: float = 1.0
+    lambda_end: float = 0.2
+    hold: float = 0.6
+    floor: float = 0.05
+    momentum: float = 0.0
+    theta_min: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"aggregation rule {self.rule!r} is none of {', '.join(RULES)}")
+        if self.space not in ("theta", "logit"):
+            raise ValueError(f"space is 'theta' or 'logit', not {self.space!r}")
+        for name in ("lambda_start", "lambda_end", "floor", "hold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        if not 0 < self.theta_min < 0.5:
+            raise ValueError(f"theta_min must lie in (0, 0.5), not {self.theta_min}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """θ_{t+1} (d,), the mean λ that made it, and the move (d,) for the next round's momentum."""
+
+    theta: Vector
+    gain: float
+    move: Vector
+
+
+def debias(counts: NDArray[np.integer], clients: int, flip: float) -> Vector:
+    """θ̄ = (counts/n − f)/(1 − 2f), float64 (d,): unbiased, and outside [0, 1] where noise put it there."""
+    if clients < 1:
+        raise ValueError(f"a vote needs clients, not {clients}")
+    if not 0 <= flip < 0.5:
+        raise ValueError(f"flip must lie in [0, 0.5), not {flip}")
+    return (np.asarray(counts, dtype=np.float64) / clients - flip) / (1 - 2 * flip)
+
+
+def vote_variance(counts: NDArray[np.integer], clients: int, flip: float) -> Vector:
+    """An estimate of Var θ̄, float64 (d,): q(1−q)/(n(1−2f)²), q the share of ones after Laplace's rule.
+
+    Laplace's (c + ½)/(n + 1) keeps a unanimous vote from claiming no variance. Under randomized response q
+    can't be outside [f, 1−f], so it is clipped to it. Exact for equal clients, an upper bound otherwise.
+    """
+    share = (np.asarray(counts, dtype=np.float64) + 0.5) / (clients + 1)
+    share = np.clip(share, flip, 1 - flip)
+    return share * (1 - share) / (clients * (1 - 2 * flip) ** 2)
+
+
+def aggregate(
+    theta: Vector,
+    counts: NDArray[np.integer],
+    *,
+    clients: int,
+    flip: float,
+    progress: float,
+    aggregation: Aggregation,
+    move: Vector | None = None,
+    rng: np.random.Generator | None = None,
+) -> Step:
+    """One server step.
+
+    Args:
+        theta: the broadcast θ_t (d,).
+        counts: the opened sums of bits (d,), over `clients` actual survivors.
+        flip: f of the randomized response the bits went through.
+        progress: how far the run is: 0 in the first round, 1 in the last ("schedule" reads it).
+        move: the last `Step.move`, when momentum is used.
+        rng: public randomness of "sampled"; no other rule draws.
+    """
+    theta = np.asarray(theta, dtype=np.float64)
+    if theta.shape != np.shape(counts):
+        raise ValueError(f"θ has shape {theta.shape}, the counts {np.shape(counts)}")
+    low = aggregation.theta_min
+    mean = debias(counts, clients, flip)
+    gain = _gain(theta, mean, counts, clients, flip, progress, aggregation, rng)
+    if aggregation.space == "theta":
+        start, goal = theta, mean
+    else:
+        start, goal = _logit(theta), _logit(np.clip(mean, low, 1 - low))
+    step = gain * (goal - start)
+    if aggregation.momentum and move is not None:
+        step = step + aggregation.momentum * move
+    moved = start + step
+    if aggregation.space == "logit":
+        moved = 1 / (1 + np.exp(-moved))
+    return Step(np.clip(moved, low, 1 - low), float(np.mean(gain)), step)
+
+
+def _gain(
+    theta: Vector,
+    mean: Vector,
+    counts: NDArray[np.integer],
+    clients: int,
+    flip: float,
+    progress: float,
+    aggregation: Aggregation,
+    rng: np.random.Generator | None,
+) -> float | Vector:
+    rule = aggregation.rule
+    if rule == "fixed":
+        return aggregation.lambda_start
+    if rule == "schedule":
+        return scheduled(progress, aggregation.lambda_start, aggregation.lambda_end, aggregation.hold)
+    inside = np.clip(mean, 0, 1)
+    if rule == "sampled":
+        if rng is None:
+            raise ValueError("the rule 'sampled' draws masks: give it an rng")
+        return float(np.mean((rng.random(theta.shape) < theta) != (rng.random(theta.shape) < inside)))
+    if rule == "expected":
+        return float(np.mean(theta * (1 - inside) + inside * (1 - theta)))
+    if rule == "coupled":
+        return float(np.mean(np.abs(inside - theta)))
+    if rule == "cosine":
+        norms = float(np.linalg.norm(theta) * np.linalg.norm(inside))
+        return 1.0 - float(theta @ inside) / norms if norms else 1.0
+    innovation = (mean - theta) ** 2
+    noise = vote_variance(counts, clients, flip)
+    if rule == "kalman_global":
+        innovation, noise = np.mean(innovation), np.mean(noise)
+    signal = np.maximum(innovation - noise, 0)
+    gain = np.clip(signal / np.maximum(innovation, 1e-12), aggregation.floor, 1)
+    return float(gain) if rule == "kalman_global" else gain
+
+
+def scheduled(progress: float, start: float, end: float, hold: float) -> float:
+    """`start` until `hold`, then linearly to `end` at progress 1.
+
+    >>> [scheduled(p, 1.0, 0.2, 0.5) for p in (0.0, 0.5, 0.75, 1.0)]
+    [1.0, 1.0, 0.6, 0.2]
+    """
+    if progress <= hold:
+        return start
+    return start + (end - start) * (progress - hold) / (1 - hold)
+
+
+def _logit(p: Vector) -> Vector:
+    result: Vector = np.log(p) - np.log1p(-p)
+    return result
