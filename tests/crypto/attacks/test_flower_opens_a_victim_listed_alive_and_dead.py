@@ -129,7 +129,7 @@ def test_flower_opens_a_victim_listed_alive_and_dead():
         if node == VICTIM:
             continue
         shared = generate_shared_key(private, bytes_to_public_key(keys[node][0]))
-        sign = 1 if VICTIM > node else -1
+        sign = 1 if node < VICTIM else -1
         mask = pseudo_rand_gen(shared, MODULUS, shapes)
         opened = [part - sign * noise for part, noise in zip(opened, mask, strict=True)]
     opened = [part % MODULUS for part in opened]
