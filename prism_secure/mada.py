@@ -182,7 +182,7 @@ def _gain(
 def scheduled(progress: float, start: float, end: float, hold: float) -> float:
     """`start` until `hold`, then linearly to `end` at progress 1.
 
-    >>> [scheduled(p, 1.0, 0.2, 0.5) for p in (0.0, 0.5, 0.75, 1.0)]
+    >>> [round(scheduled(p, 1.0, 0.2, 0.5), 9) for p in (0.0, 0.5, 0.75, 1.0)]
     [1.0, 1.0, 0.6, 0.2]
     """
     if progress <= hold:
