@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
+from prism_privacy.durable_files import read_secret_file, write_secret_file
 from prism_privacy.errors import CoinError, InvalidParameter
 from prism_privacy.fixed_point import BITS, SCALE
-from prism_privacy.secret_files import read_secret_file, write_secret_file
 
 SECRET_BYTES: Final = 32
 HASH_BYTES: Final = 32
