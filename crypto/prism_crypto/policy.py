@@ -1,0 +1,121 @@
+"""What one client demands of a session before it says a word.
+
+The policy is the client's own and stays with it. It is checked at advertise and not later, because once an
+upload has left, t others can open the sum without its sender.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from prism_crypto.errors import IdentityError, InputError, PolicyError
+from prism_crypto.guarded_file import PUBLIC, read_json, write_new
+from prism_crypto.identity import Roster
+from prism_crypto.session import Session
+from prism_crypto.spec import Mode, Stage
+
+__all__ = ["Policy"]
+
+_FORMAT = "prism-crypto/v1/policy"
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The least that a client accepts; a session may offer more.
+
+    Args:
+        min_survivors: fewest clients whose sum it lets open, itself included; 2 or more.
+        min_cohort: fewest honest clients among them, itself included. A privacy accountant's cohort is this
+            number, so the cohort that an ε assumes is enforced by every honest client.
+        colluders: how many clients it assumes to collude with the server.
+        threshold: least threshold t; 0 leaves it to the mode's own rule, which always holds.
+        mode: the weakest mode it takes part in. ``ACTIVE`` (default) refuses semi-honest sessions.
+
+    Raises:
+        InputError: the numbers contradict one another.
+
+    >>> Policy(min_survivors=8, colluders=2, min_cohort=6)
+    Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=0, mode=<Mode.ACTIVE: 'active'>)
+    """
+
+    min_survivors: int
+    min_cohort: int = 1
+    colluders: int = 0
+    threshold: int = 0
+    mode: Mode = Mode.ACTIVE
+
+    def __post_init__(self) -> None:
+        if self.min_survivors < 2:
+            raise InputError(f"min_survivors must be at least 2, not {self.min_survivors}")
+        if self.colluders < 0 or self.threshold < 0:
+            raise InputError("colluders and threshold can't be negative")
+        if not self.min_cohort >= 1:
+            raise InputError(f"min_cohort must be at least 1, not {self.min_cohort}")
+
+    def check(self, session: Session, client_id: int, roster: Roster | None) -> None:
+        """Refuse a session that is unsound or below this policy.
+
+        Args:
+            session: what the server offers, completed with what this client loaded itself.
+            client_id: this client.
+            roster: the roster pinned by this client; None only where semi-honest sessions may do without.
+
+        Raises:
+            PolicyError: saying what is demanded and what was offered.
+        """
+        try:
+            session.check()
+        except (PolicyError, InputError) as error:
+            problem = error.message
+        else:
+            problem = self._shortfall(session, client_id, roster)
+        if problem:
+            raise PolicyError(problem, stage=Stage.ADVERTISE, peer=client_id)
+
+    def _shortfall(self, session: Session, client_id: int, roster: Roster | None) -> str:
+        if self.mode is Mode.ACTIVE and session.mode is not Mode.ACTIVE:
+            return f"this client takes part in active sessions only, not in a {session.mode.value} one"
+        for name in ("min_survivors", "min_cohort", "colluders", "threshold"):
+            demanded, offered = getattr(self, name), getattr(session, name)
+            if offered < demanded:
+                return f"this client demands {name} of at least {demanded}, the session has {offered}"
+        if session.mode is Mode.ACTIVE and roster is None:
+            return "this client has no pinned roster for an active session"
+        if roster is not None and session.roster_hash != roster.hash:
+            return "the session's roster is not the one that this client has pinned"
+        ids = session.invited.ids
+        if ids is not None:
+            if client_id not in ids:
+                return "this client is not among the invited"
+            if (
+                roster is not None
+                and (unknown := next((i for i in ids if i not in roster), None)) is not None
+            ):
+                return f"client {unknown} is invited but not in the pinned roster"
+        return ""
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy to a new JSON file (mode 0644).
+
+        Raises:
+            IdentityError: the file exists already or can't be written.
+        """
+        fields = {"format": _FORMAT, **msgspec.to_builtins(self)}
+        write_new(Path(path), msgspec.json.format(msgspec.json.encode(fields)).decode(), PUBLIC)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read what `save` wrote.
+
+        Raises:
+            IdentityError: no such file; not this user's or root's; writable by others; unknown keys; or
+                numbers that make no policy.
+        """
+        fields = read_json(Path(path), PUBLIC)
+        if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT:
+            raise IdentityError(f"{path} is no policy file of format {_FORMAT}")
+        try:
+            return msgspec.convert(fields, cls)
+        except (msgspec.ValidationError, InputError) as error:
+            raise IdentityError(f"{path} holds no policy: {error}") from None

@@ -1,0 +1,256 @@
+"""All parties of a secure sum in one process, for simulation and tests.
+
+Every client and the server run the real protocol and exchange the real bytes. But they share one memory:
+**this protects nobody**. Protection begins where the parties are apart, each with `SecureSumClient` or
+`SecureSumServer` behind a transport of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto.client import SecureSumClient
+from prism_crypto.errors import InputError
+from prism_crypto.identity import Identity, Roster
+from prism_crypto.policy import Policy
+from prism_crypto.randomness import Rng, checked_rng
+from prism_crypto.server import SecureSumResult, SecureSumServer
+from prism_crypto.session import GraphKind, Session
+from prism_crypto.session_counter import MemoryCounter
+from prism_crypto.spec import CountSpec, Mode, Stage
+
+__all__ = ["Inputs", "SessionContext", "secure_sum"]
+
+Vector: TypeAlias = NDArray[Any]
+Inputs: TypeAlias = Sequence[Vector | Callable[[], Vector]] | Vector | Iterable[Vector | Callable[[], Vector]]
+"""One vector of shape (d,) for each client, or a callable that makes it, or an iterable of these."""
+
+
+@dataclass(frozen=True)
+class SessionContext:
+    """What an application binds into a session beside the sum's own parameters.
+
+    Attributes:
+        federation, number, round, model_hash, binding: see `Session`.
+    """
+
+    federation: str = "simulation"
+    number: int = 1
+    round: int = 0
+    model_hash: bytes = b""
+    binding: bytes = b""
+
+
+def secure_sum(
+    inputs: Inputs,
+    bound: int = 1,
+    threshold: int | None = None,
+    drop: Mapping[int, Stage] | None = None,
+    mode: Mode | str = Mode.ACTIVE,
+    *,
+    context: SessionContext | None = None,
+    min_survivors: int | None = None,
+    min_cohort: int | None = None,
+    colluders: int | None = None,
+    graph: GraphKind | Literal["auto"] = "auto",
+    dropout: float = 0.1,
+    codec: str = "integers",
+    clients: int | None = None,
+    identities: Sequence[Identity] | None = None,
+    rng: Rng = os.urandom,
+    timings: MutableMapping[str, float] | None = None,
+) -> SecureSumResult:
+    """Sum the clients' vectors by the real protocol, every party in this process. It protects nobody.
+
+    Vectors are asked for one at a time, in the order of the clients, when a client uploads, and are let go
+    before the next: peak memory is O(d + n·k) for k neighbours a client.
+
+    Args:
+        inputs: one vector for each client 0..n-1: shape (d,), any integer dtype or bool, values 0..bound. Or
+            callables that return them, or an iterable (then give ``clients``, unless it has a length).
+        bound: the largest value of one client in one coordinate.
+        threshold: t; by default see `Session.plan`.
+        drop: for clients that drop out, the first stage whose message does not arrive. A client that drops at
+            upload or before is not in the sum; at confirm or unmask it is. (A semi-honest session has no
+            confirm: dropping there means dropping at unmask.)
+        mode: ``"active"`` or ``"semi_honest"``.
+        context: what the application binds into the session.
+        min_survivors, min_cohort, colluders, graph, dropout: see `Session.plan`.
+        codec: name of how the integers are read, bound into the session.
+        clients: number of clients, where ``inputs`` has no length.
+        identities: signing keys of clients 0..n-1 for active mode; by default new ones.
+        rng: source of randomness.
+        timings: filled with seconds of work by ``"client.<stage>"`` (all clients together) and
+            ``"server.<stage>"``; the making of the inputs is not in them.
+
+    Returns:
+        The sum, its survivors and what it cost.
+
+    Raises:
+        InputError: a vector or an argument is out of range.
+        PolicyError: the parameters are not sound together.
+        ThresholdError: too few clients are left; nothing opens.
+
+    >>> bits = [np.array([1, 0, 1]), np.array([1, 1, 0]), np.array([0, 1, 0]), np.array([1, 1, 1])]
+    >>> result = secure_sum(bits, drop={2: Stage.UPLOAD})
+    >>> result.counts.tolist(), result.survivors
+    ([3, 2, 2], (0, 1, 3))
+    """
+    rng = checked_rng(rng)
+    gone = _checked_drop(drop or {})
+    count, vectors = _lazily(inputs, clients)
+    if unknown := [client_id for client_id in gone if not 0 <= client_id < count]:
+        raise InputError(f"drop names client {unknown[0]}; there are clients 0..{count - 1}")
+    first = next(vectors)
+    where = context or SessionContext()
+    mode = Mode(mode)
+    signers = _signers(count, identities, rng) if mode is Mode.ACTIVE else None
+    roster = None if signers is None else Roster({i: key.public_key for i, key in enumerate(signers)})
+    session = Session.plan(
+        CountSpec(dimension=_dimension(first), bound=bound, codec=codec),
+        range(count),
+        federation=where.federation,
+        number=where.number,
+        round=where.round,
+        mode=mode,
+        threshold=threshold,
+        min_survivors=min_survivors,
+        min_cohort=min_cohort,
+        colluders=colluders,
+        graph=graph,
+        dropout=dropout,
+        roster=roster,
+        model_hash=where.model_hash,
+        binding=where.binding,
+    )
+    policy = Policy(
+        min_survivors=max(2, session.min_survivors),
+        min_cohort=session.min_cohort,
+        colluders=session.colluders,
+        threshold=session.threshold,
+        mode=mode,
+    )
+    # In a sparse graph a client knows the number of the others, not their ids.
+    seen = Session.from_offer(session.offer(), model_hash=where.model_hash, binding=where.binding)
+    server = SecureSumServer(session, roster=roster, rng=rng)
+    parties = [
+        SecureSumClient(
+            client_id,
+            seen,
+            policy,
+            identity=None if signers is None else signers[client_id],
+            roster=roster,
+            counter=MemoryCounter(where.number - 1),
+            resends=False,
+            rng=rng,
+        )
+        for client_id in range(count)
+    ]
+    return _run(server, parties, vectors, first, gone, _Clock(timings))
+
+
+def _run(
+    server: SecureSumServer,
+    parties: list[SecureSumClient],
+    vectors: Iterator[Vector],
+    first: Vector | None,
+    gone: dict[int, Stage],
+    clock: _Clock,
+) -> SecureSumResult:
+    inbox: dict[int, bytes] = dict.fromkeys(range(len(parties)), b"")
+    while (stage := server.stage) is not None:
+        for client_id, party in enumerate(parties):
+            vector = None
+            if stage is Stage.UPLOAD:
+                vector, first = (first, None) if first is not None else (next(vectors), None)
+            message = inbox.pop(client_id, None)
+            if message is None or _dropped(gone.get(client_id), stage):
+                continue
+            with clock.during(f"client.{stage.value}"):
+                reply = _answer(party, stage, message, vector)
+            del vector
+            with clock.during(f"server.{stage.value}"):
+                server.receive(client_id, reply)
+        with clock.during(f"server.{stage.value}"):
+            inbox = server.close()
+    return server.result
+
+
+def _answer(party: SecureSumClient, stage: Stage, message: bytes, vector: Vector | None) -> bytes:
+    match stage:
+        case Stage.ADVERTISE:
+            return party.advertise()
+        case Stage.SHARE:
+            return party.share(message)
+        case Stage.UPLOAD:
+            assert vector is not None
+            return party.upload(message, vector)
+        case Stage.CONFIRM:
+            return party.confirm(message)
+        case Stage.UNMASK:
+            return party.unmask(message)
+
+
+def _dropped(at: Stage | None, stage: Stage) -> bool:
+    return at is not None and not stage.before(at)
+
+
+class _Clock:
+    """Adds up seconds by name, if anybody wants them."""
+
+    def __init__(self, timings: MutableMapping[str, float] | None) -> None:
+        self._timings = timings
+
+    @contextmanager
+    def during(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._timings is not None:
+            self._timings[name] = self._timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def _checked_drop(drop: Mapping[int, Stage]) -> dict[int, Stage]:
+    try:
+        return {int(client_id): Stage(stage) for client_id, stage in drop.items()}
+    except (ValueError, TypeError):
+        pass
+    raise InputError("drop maps client ids to stages, as in {3: Stage.UPLOAD}")
+
+
+def _lazily(inputs: Inputs, clients: int | None) -> tuple[int, Iterator[Vector]]:
+    """How many clients there are, and their vectors one by one."""
+    length = len(inputs) if isinstance(inputs, Sequence | np.ndarray) else getattr(inputs, "__len__", int)()
+    count = clients if clients is not None else length
+    if count < 1 or (isinstance(inputs, Sequence | np.ndarray) and count != length):
+        raise InputError(f"expected a vector for each client; there are {length}, clients is {clients}")
+
+    def generate() -> Iterator[Vector]:
+        made = 0
+        for item in inputs:
+            yield item() if callable(item) else item
+            made += 1
+        raise InputError(f"inputs ended after {made} vectors, {count} clients need one each")
+
+    return count, generate()
+
+
+def _dimension(vector: Vector) -> int:
+    if not isinstance(vector, np.ndarray) or vector.ndim != 1 or not vector.size:
+        raise InputError("each input is a NumPy array of shape (d,), d at least 1")
+    return int(vector.size)
+
+
+def _signers(count: int, identities: Sequence[Identity] | None, rng: Rng) -> Sequence[Identity]:
+    if identities is None:
+        return [Identity.generate(client_id, rng) for client_id in range(count)]
+    if [identity.client_id for identity in identities] != list(range(count)):
+        raise InputError(f"identities must be those of clients 0..{count - 1}, in order")
+    return identities

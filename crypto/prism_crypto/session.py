@@ -1,0 +1,330 @@
+"""The public parameters of one session, fixed before its first message, and the rules they must obey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import msgspec
+
+from prism_crypto.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
+from prism_crypto.errors import InputError, MessageError, PolicyError
+from prism_crypto.graph import GraphParameters, harary_degree
+from prism_crypto.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
+from prism_crypto.packing import Packing
+from prism_crypto.session_counter import MAX_SESSION
+from prism_crypto.spec import CountSpec, Mode
+
+__all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]
+
+COMPLETE_LIMIT = 200
+"""Up to this many clients semi-honest sessions have the complete graph by default; active ones always."""
+
+GraphKind = Literal["complete", "harary"]
+
+_OFFER_VERSION = 1
+_MAX_TEXT = 256
+_MAX_BINDING = 4096
+
+
+class Invited(msgspec.Struct, frozen=True):
+    """The clients invited to a session: their number and hash, and the ids themselves where they are needed.
+
+    In a sparse graph a client gets along with number and hash, so that what it receives does not grow
+    with the number of clients.
+    """
+
+    count: int
+    digest: bytes
+    ids: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, ids: Iterable[int]) -> Invited:
+        """The invited set of these ids.
+
+        Raises:
+            InputError: an id twice.
+            IdentityError: an id out of range.
+        """
+        ordered = tuple(sorted(check_client_id(client_id) for client_id in ids))
+        if len(set(ordered)) != len(ordered):
+            raise InputError("a client is invited twice")
+        return cls(len(ordered), _invited_digest(ordered), ordered)
+
+    def summary(self) -> Invited:
+        """The same set without its ids."""
+        return Invited(self.count, self.digest)
+
+
+def _invited_digest(ids: tuple[int, ...]) -> bytes:
+    return digest("invited", u32(len(ids)), encode_ids(ids))
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Everything that is agreed before the first message. Its hash is ctx0.
+
+    `Session.plan` fills in sound values; the fields are public for those who want others.
+
+    Attributes:
+        federation: name of the federation, at most 256 bytes.
+        number: session number, from 1, only ever increasing.
+        round: the application's round.
+        spec: what is summed.
+        invited: who may take part. n, for the threshold and for the largest total, is their number.
+        mode: against whom.
+        threshold: t; in the complete graph of all holders, in a sparse graph among a client's neighbours.
+        min_survivors: the session opens no sum of fewer clients.
+        min_cohort: honest clients in every opened sum, at least.
+        colluders: clients that may collude with the server (and with one another) without harm.
+        graph, degree: who masks with whom; the degree is n - 1 in the complete graph.
+        roster_hash: `Roster.hash`, or `NO_ROSTER`.
+        model_hash: hash of what was broadcast, *as this party itself loaded it*; at most 256 bytes.
+        binding: whatever else the application wants all clients to agree on; at most 4096 bytes.
+    """
+
+    federation: str
+    number: int
+    round: int
+    spec: CountSpec
+    invited: Invited
+    mode: Mode
+    threshold: int
+    min_survivors: int
+    min_cohort: int
+    colluders: int
+    graph: GraphKind
+    degree: int
+    roster_hash: bytes = NO_ROSTER
+    model_hash: bytes = b""
+    binding: bytes = b""
+
+    @classmethod
+    def plan(
+        cls,
+        spec: CountSpec,
+        invited: Iterable[int],
+        *,
+        federation: str,
+        number: int,
+        round: int = 0,
+        mode: Mode | str = Mode.ACTIVE,
+        threshold: int | None = None,
+        min_survivors: int | None = None,
+        min_cohort: int | None = None,
+        colluders: int | None = None,
+        graph: GraphKind | Literal["auto"] = "auto",
+        dropout: float = 0.1,
+        roster: Roster | None = None,
+        model_hash: bytes = b"",
+        binding: bytes = b"",
+    ) -> Session:
+        """Choose sound parameters for these clients.
+
+        Args:
+            spec: what is summed.
+            invited: ids of the invited clients.
+            federation, number, round, model_hash, binding: see the class.
+            mode: ``"active"`` or ``"semi_honest"``.
+            threshold: t; by default ⌊2n/3⌋+1 (active) or ⌊n/2⌋+1 (semi-honest), or more where ``colluders``
+                asks for it; in a sparse graph what its degree asks for.
+            min_survivors: by default t; in a sparse graph (1 - dropout)·n.
+            min_cohort: by default min_survivors - colluders.
+            colluders: by default 0; in a sparse graph n/10.
+            graph: by default complete, and sparse for more than 200 clients in semi-honest mode.
+            dropout: sparse graph only: the share of clients that may be lost before the session is.
+            roster: the pinned keys; needed in active mode.
+
+        Raises:
+            PolicyError: the parameters asked for are not sound together.
+            InputError: one of them is out of its range.
+        """
+        everyone = Invited.of(invited)
+        n, mode = everyone.count, Mode(mode)
+        if graph == "auto":
+            graph = "harary" if mode is Mode.SEMI_HONEST and n > COMPLETE_LIMIT else "complete"
+        if graph == "harary":
+            if not 0 <= dropout < 1:
+                raise InputError(f"dropout is a share of the clients, 0 to below 1, not {dropout}")
+            colluders = n // 10 if colluders is None else colluders
+            min_survivors = n - int(dropout * n + 1e-9) if min_survivors is None else min_survivors
+            if not (0 <= colluders < n and 0 < min_survivors <= n):
+                raise InputError(f"colluders {colluders} or min_survivors {min_survivors} out of 0..{n}")
+            degree, least = _sparse(n, n - min_survivors, colluders)
+        else:
+            colluders = colluders or 0
+            degree = n - 1
+            least = max(2 * n // 3, (n + colluders) // 2) if mode is Mode.ACTIVE else max(n // 2, colluders)
+            least += 1
+        threshold = least if threshold is None else threshold
+        min_survivors = threshold if min_survivors is None else min_survivors
+        session = cls(
+            federation=federation,
+            number=number,
+            round=round,
+            spec=spec,
+            invited=everyone,
+            mode=mode,
+            threshold=threshold,
+            min_survivors=min_survivors,
+            min_cohort=min_survivors - colluders if min_cohort is None else min_cohort,
+            colluders=colluders,
+            graph=graph,
+            degree=degree,
+            roster_hash=NO_ROSTER if roster is None else roster.hash,
+            model_hash=model_hash,
+            binding=binding,
+        )
+        session.check()
+        return session
+
+    def check(self) -> None:
+        """Refuse parameters under which the protocol does not protect what it promises.
+
+        Active mode: 2t > n + c, so that the signers of two different survivor sets would need an honest
+        one among them to sign both (Bonawitz et al. 2017, theorem 6.5). Semi-honest mode: t > n/2 and t > c.
+        Sparse graph: the degree and threshold of `harary_degree` for c colluders and n - min_survivors lost.
+
+        Raises:
+            PolicyError: naming the rule.
+            InputError: a field is out of its range.
+        """
+        self._check_ranges()
+        n, t, c = self.invited.count, self.threshold, self.colluders
+        if self.mode is Mode.ACTIVE:
+            if n < 3:
+                raise PolicyError(f"active mode needs 3 clients, not {n}")
+            if self.graph != "complete":
+                raise PolicyError("active mode runs on the complete graph only")
+            if self.roster_hash == NO_ROSTER:
+                raise PolicyError("active mode needs a roster")
+            if 2 * t <= n + c:
+                raise PolicyError(f"active mode needs 2t > n + c, not t={t} for n={n}, c={c}")
+        elif n < 2:
+            raise PolicyError(f"a sum needs 2 clients, not {n}")
+        if self.graph == "complete":
+            if self.invited.ids is None:
+                raise PolicyError("the complete graph needs the ids of the invited clients")
+            if self.degree != n - 1:
+                raise PolicyError(f"the complete graph of {n} clients has degree {n - 1}, not {self.degree}")
+            if 2 * t <= n or t <= c:
+                raise PolicyError(f"semi-honest mode needs t > n/2 and t > c, not t={t} for n={n}, c={c}")
+            if t > n:
+                raise PolicyError(f"the threshold {t} is above the number of clients, {n}")
+        elif (self.degree, t) != (expected := _sparse(n, n - self.min_survivors, c)):
+            raise PolicyError(
+                f"a sparse graph of {n} clients that may lose {n - self.min_survivors} and has {c} colluders "
+                f"needs degree {expected.degree} and threshold {expected.threshold}, "
+                f"not {self.degree} and {t}"
+            )
+        if not 0 < self.min_cohort <= self.min_survivors - c:
+            raise PolicyError(
+                f"{self.min_survivors} survivors with {c} colluders guarantee a cohort of "
+                f"{self.min_survivors - c}, not {self.min_cohort}"
+            )
+
+    def _check_ranges(self) -> None:
+        n = self.invited.count
+        if not 1 <= self.number <= MAX_SESSION:
+            raise InputError(f"a session number is in 1..2^64-1, not {self.number}")
+        if not 0 <= self.round < 2**64:
+            raise InputError(f"a round is in 0..2^64-1, not {self.round}")
+        if not 0 < n <= MAX_CLIENT_ID:
+            raise InputError(f"expected 1 to {MAX_CLIENT_ID} invited clients, not {n}")
+        for name in ("threshold", "min_survivors", "min_cohort", "colluders"):
+            if not 0 <= (value := getattr(self, name)) <= n:
+                raise InputError(f"{name} must be in 0..{n}, not {value}")
+        if not 0 < self.degree < max(n, 2):
+            raise InputError(f"degree must be in 1..{n - 1}, not {self.degree}")
+        if len(self.federation.encode()) > _MAX_TEXT or len(self.model_hash) > _MAX_TEXT:
+            raise InputError(f"federation and model_hash take at most {_MAX_TEXT} bytes")
+        if len(self.binding) > _MAX_BINDING:
+            raise InputError(f"binding takes at most {_MAX_BINDING} bytes")
+        if len(self.roster_hash) != DIGEST_BYTES:
+            raise InputError(f"roster_hash must be {DIGEST_BYTES} bytes")
+        ids = self.invited.ids
+        if ids is not None and (len(ids) != n or self.invited.digest != Invited.of(ids).digest):
+            raise InputError("the invited ids do not match their number and hash")
+        if len(self.invited.digest) != DIGEST_BYTES:
+            raise InputError(f"the hash of the invited set must be {DIGEST_BYTES} bytes")
+        self.spec.largest_total(n)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How uploads of this session are packed."""
+        return Packing(self.spec.dimension, self.spec.largest_total(self.invited.count))
+
+    @property
+    def quorum(self) -> int:
+        """The fewest clients with which the session goes on: max(t, min_survivors)."""
+        return max(self.threshold, self.min_survivors)
+
+    @cached_property
+    def context0(self) -> bytes:
+        """ctx0: the hash of all fields."""
+        spec = self.spec
+        return digest(
+            "context0",
+            variable(self.federation.encode()),
+            u64(self.number),
+            u64(self.round),
+            u64(spec.dimension),
+            u64(spec.bound),
+            u64(spec.largest_total(self.invited.count)),
+            variable(spec.codec.encode()),
+            variable(self.mode.value.encode()),
+            u32(self.threshold),
+            u32(self.min_survivors),
+            u32(self.min_cohort),
+            u32(self.colluders),
+            variable(self.graph.encode()),
+            u32(self.degree),
+            self.roster_hash,
+            u32(self.invited.count),
+            self.invited.digest,
+            variable(self.model_hash),
+            variable(self.binding),
+        )
+
+    def offer(self) -> bytes:
+        """The bytes that invite a client, for a transport to carry.
+
+        What the client must know by itself is not in them: the hash of the model that it loaded, and its own
+        reading of ``binding``. In a sparse graph the ids of the others are not in them either.
+        """
+        invited = self.invited if self.graph == "complete" else self.invited.summary()
+        bare = msgspec.structs.replace(self, invited=invited, model_hash=b"", binding=b"")
+        return msgspec.msgpack.encode((_OFFER_VERSION, bare))
+
+    @classmethod
+    def from_offer(
+        cls, data: bytes, *, model_hash: bytes = b"", binding: bytes = b"", max_clients: int = 100_000
+    ) -> Session:
+        """Read an `offer` and complete it with what this client itself has loaded.
+
+        The result is no more than what the server said; `Policy.check`, which `SecureSumClient` calls
+        before anything leaves, decides whether it is good enough.
+
+        Raises:
+            MessageError: not an offer of this version, or one for more than ``max_clients`` clients.
+        """
+        if len(data) > 4096 + 5 * max_clients:
+            raise MessageError(f"an offer of {len(data)} bytes is too long for {max_clients} clients")
+        session = None
+        try:
+            version, session = msgspec.msgpack.decode(data, type=tuple[int, Session])
+        except (msgspec.MsgspecError, InputError, ValueError, RecursionError):
+            version = None
+        if session is None or msgspec.msgpack.encode((version, session)) != data:
+            raise MessageError("not the canonical encoding of an offer")
+        if version != _OFFER_VERSION:
+            raise MessageError(f"expected an offer of version {_OFFER_VERSION}, not {version}")
+        return msgspec.structs.replace(session, model_hash=model_hash, binding=binding)
+
+
+@lru_cache(maxsize=256)
+def _sparse(n: int, gone: int, colluders: int) -> GraphParameters:
+    try:
+        return harary_degree(n, dropout=gone / n, colluding=colluders / n)
+    except InputError as error:
+        raise PolicyError(f"no sparse graph: {error.message}") from None
