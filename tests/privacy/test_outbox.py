@@ -1,0 +1,200 @@
+"""The outbox: one round, one release, whatever is killed and whoever asks again."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from prism_privacy.coins import CoinSecret, release_bits
+from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
+from prism_privacy.fixed_point import SCALE
+from prism_privacy.outbox import Outbox
+
+
+def test_a_retry_sends_the_same_bytes_and_another_release_is_refused(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    assert outbox.stored("fed", 3) is None
+    assert outbox.keep("fed", 3, b"first") == b"first"
+    assert outbox.keep("fed", 3, bytearray(b"first")) == b"first"
+    with pytest.raises(ReleaseConflict, match="round 3 of 'fed' was sent with other bytes"):
+        outbox.keep("fed", 3, b"second")
+    for again in (outbox, Outbox(tmp_path / "client")):
+        assert again.stored("fed", 3) == b"first"
+    assert outbox.keep("fed", 4, b"second") == b"second"
+    assert outbox.keep("other", 3, b"third") == b"third"
+    assert outbox.rounds("fed") == (3, 4)
+    assert outbox.rounds("nobody") == ()
+    assert "client" in repr(outbox)
+
+
+def test_an_empty_upload_is_an_upload(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    outbox.keep("fed", 0, b"")
+    assert outbox.stored("fed", 0) == b""
+    with pytest.raises(ReleaseConflict):
+        outbox.keep("fed", 0, b"x")
+
+
+def test_a_settled_round_forgets_its_bits_and_still_refuses_others(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    outbox.keep("fed", 1, b"secret bits")
+    outbox.settle("fed", 1)
+    outbox.settle("fed", 1)
+    assert not any(b"secret bits" in file.read_bytes() for file in tmp_path.rglob("*.upload"))
+    assert outbox.rounds("fed") == (1,)
+    with pytest.raises(OutboxError, match="settled"):
+        outbox.stored("fed", 1)
+    with pytest.raises(ReleaseConflict):
+        outbox.keep("fed", 1, b"other bits")
+    assert outbox.keep("fed", 1, b"secret bits") == b"secret bits"
+    with pytest.raises(OutboxError, match="no upload to settle"):
+        outbox.settle("fed", 2)
+
+
+def test_uploads_are_for_their_owner_only(tmp_path):
+    old = os.umask(0)
+    try:
+        Outbox(tmp_path / "client").keep("../../etc/Fed", 1, b"bits")
+    finally:
+        os.umask(old)
+    paths = [tmp_path / "client", *(tmp_path / "client").rglob("*")]
+    assert [stat.S_IMODE(p.stat().st_mode) for p in paths] == [0o700, 0o700, 0o600]
+    (tmp_path / "client").chmod(0o755)
+    with pytest.raises(OutboxError, match="mode 0755"):
+        Outbox(tmp_path / "client")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutboxError, match="cannot be used"):
+        Outbox(tmp_path / "file")
+
+
+def test_a_damaged_file_stops_the_round_instead_of_allowing_a_second_release(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    outbox.keep("fed", 1, b"some bits")
+    outbox.keep("fed", 2, b"some bits")
+    outbox.settle("fed", 2)
+    for file in (tmp_path / "client").rglob("*.upload"):
+        number = int(file.stem)
+        good = file.read_bytes()
+        for bad in (
+            b"",
+            good[:-1],
+            good[:20],
+            good + b"x",
+            good.replace(b"v1", b"v2"),
+            good[:24] + b"Z" + good[25:],
+        ):
+            file.write_bytes(bad)
+            for action in (
+                lambda n=number: outbox.stored("fed", n),
+                lambda n=number: outbox.keep("fed", n, b"some bits"),
+                lambda n=number: outbox.settle("fed", n),
+            ):
+                with pytest.raises(OutboxError, match="damaged"):
+                    action()
+        file.write_bytes(good)
+
+
+@pytest.mark.parametrize(
+    ("federation", "round_number", "payload"),
+    [("", 1, b""), (None, 1, b""), ("f", -1, b""), ("f", True, b""), ("f", 1.0, b""), ("f", 1, "text")],
+)
+def test_arguments_of_another_form_are_refused(tmp_path, federation, round_number, payload):
+    with pytest.raises(InvalidParameter):
+        Outbox(tmp_path / "client").keep(federation, round_number, payload)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_when_it_cannot_be_kept_it_counts_as_not_sent(tmp_path, monkeypatch, step):
+    outbox = Outbox(tmp_path / "client")
+    outbox.keep("fed", 0, b"earlier")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(OSError, match="No space"):
+            outbox.keep("fed", 1, b"bits")
+    assert outbox.stored("fed", 1) is None
+    assert outbox.keep("fed", 1, b"other bits") == b"other bits"
+
+
+CLIENT = textwrap.dedent("""
+    import os, sys
+    import numpy as np
+    from prism_privacy.coins import CoinSecret, release_bits
+    from prism_privacy.errors import ReleaseConflict
+    from prism_privacy.outbox import Outbox
+    folder = sys.argv[1]
+    outbox, fresh = Outbox(folder), CoinSecret()
+    for round_number in range(int(sys.argv[2]), 10**6):
+        packed = outbox.stored("fed", round_number)
+        if packed is None:
+            # every process draws other coins: the worst that a careless resume could do
+            p = np.full(4096, 1 << 23, np.uint32)
+            bits = release_bits(p, fresh.stream("fed", round_number, bytes(32), "mask"))
+            try:
+                packed = outbox.keep("fed", round_number, np.packbits(bits).tobytes())
+            except ReleaseConflict:  # the other process was faster
+                packed = outbox.stored("fed", round_number)
+        os.write(1, b"%d %s\\n" % (round_number, packed.hex().encode()))
+""")
+
+
+def test_a_client_killed_at_any_moment_never_sends_two_releases_for_one_round(tmp_path):
+    sent: dict[int, set[str]] = {}
+    start = 0
+    for kill in range(8):
+        client = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, tmp_path / "c", str(start)], stdout=subprocess.PIPE
+        )
+        lines = [client.stdout.readline() for _ in range(2 + 5 * kill)]
+        client.send_signal(signal.SIGKILL)
+        lines += client.stdout.read().splitlines(keepends=True)
+        client.wait()
+        client.stdout.close()
+        for line in lines:
+            if line.endswith(b"\n"):
+                number, payload = line.split()
+                sent.setdefault(int(number), set()).add(payload)
+        start = max(0, max(sent) - 3)
+    assert len(sent) > 20
+    assert all(len(payloads) == 1 for payloads in sent.values())
+    assert Outbox(tmp_path / "c").rounds("fed")[: len(sent)] == tuple(sorted(sent))
+
+
+def test_resume_with_the_stored_secret_draws_the_same_upload_and_is_a_retry(tmp_path):
+    CoinSecret.create(tmp_path / "coins")
+    p = np.random.default_rng(0).integers(0, SCALE + 1, 10_000, dtype=np.uint32)
+    outbox = Outbox(tmp_path / "client")
+    uploads = set()
+    for _ in range(2):
+        coins = CoinSecret.load(tmp_path / "coins").stream("fed", 1, bytes(32), "mask")
+        uploads.add(outbox.keep("fed", 1, np.packbits(release_bits(p, coins)).tobytes()))
+    assert len(uploads) == 1
+    other_model = CoinSecret.load(tmp_path / "coins").stream("fed", 1, bytes(31) + b"\1", "mask")
+    with pytest.raises(ReleaseConflict):
+        outbox.keep("fed", 1, np.packbits(release_bits(p, other_model)).tobytes())
+
+
+def test_two_processes_of_one_client_agree_on_one_release(tmp_path):
+    sent: dict[bytes, set[bytes]] = {}
+    command = [sys.executable, "-c", CLIENT, tmp_path / "c", "0"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as one,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as two,
+    ):
+        try:
+            for _ in range(40):
+                for racer in (one, two):
+                    number, payload = racer.stdout.readline().split()
+                    sent.setdefault(number, set()).add(payload)
+        finally:
+            one.kill()
+            two.kill()
+    assert all(len(payloads) == 1 for payloads in sent.values())
