@@ -1,5 +1,21 @@
-"""Randomized response, clipping, accountants, ledger, audit."""
+"""Differential privacy for masks: mechanisms, accountants, ledger and budget.
 
+    MaskRelease          what one round released: flip, clip, cohort
+    Accountant           what has been spent, per view and adjacency
+    kappa                the certified constant behind it
+    RandomizedResponse, clip_toward, release_bits, debias      the mechanism
+    CoinSecret           the coins that only one client knows
+    Ledger               the signed record of what was spent
+
+>>> acct = Accountant(delta=1e-5)
+>>> acct.spend(MaskRelease(flip=0.25, clip=1.0, space="probability", cohort=1000), rounds=100)
+>>> print(acct.guarantee(View.SUM, Adjacency.ZERO_OUT))
+ε = 3.32844 at δ = 1e-05 (client, sum, zero_out; renyi)
+"""
+
+from prism_privacy.accountant import Accountant, Guarantee, RoundSpending
+from prism_privacy.clipping import clip_toward
+from prism_privacy.coins import CoinSecret, CoinStream, release_bits
 from prism_privacy.errors import (
     BudgetExceeded,
     CalibrationError,
@@ -12,22 +28,38 @@ from prism_privacy.errors import (
     ReleaseConflict,
     UnsoundComposition,
 )
+from prism_privacy.kappa_store import kappa
+from prism_privacy.ledger import Ledger
+from prism_privacy.randomized_response import RandomizedResponse, debias
 from prism_privacy.releases import MaskRelease
+from prism_privacy.unclipped import exact_epsilon
 from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = [
+    "Accountant",
     "Adjacency",
     "BudgetExceeded",
     "CalibrationError",
     "CoinError",
+    "CoinSecret",
+    "CoinStream",
+    "Guarantee",
     "InvalidParameter",
+    "Ledger",
     "LedgerError",
     "MaskRelease",
     "OutboxError",
     "ParticipationExceeded",
     "PrivacyError",
+    "RandomizedResponse",
     "ReleaseConflict",
+    "RoundSpending",
     "Unit",
     "UnsoundComposition",
     "View",
+    "clip_toward",
+    "debias",
+    "exact_epsilon",
+    "kappa",
+    "release_bits",
 ]
