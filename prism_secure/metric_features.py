@@ -72,7 +72,7 @@ class InceptionFeatures(MetricFeatures):
     Grey images are repeated over the three channels.
 
     Args:
-        weights: file of torchvision's Inception_V3_Weights.IMAGENET1K_V1; by default where torch hub keeps it.
+        weights: file of torchvision's IMAGENET1K_V1 weights; by default where torch hub keeps them.
 
     Raises:
         FeatureError: the weights are not on this machine, or do not fit. Nothing is downloaded.
