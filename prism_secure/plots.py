@@ -112,6 +112,7 @@ def epsilon_plot(
         infinite = bool(np.isinf(every).any())
         room = (high - low) * 0.16 if infinite else 0.0
 
+        dashed = False
         axes.set_ylim(low, high + room)
         axes.axhline(math.log10(_GUIDE), color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if infinite:
@@ -123,7 +124,11 @@ def epsilon_plot(
         for index, (view, colour, marker) in enumerate(zip(zero_out, (_ONE, _TWO), ("o", "s"), strict=False)):
             # In the strip for infinity, lines that would coincide lie one above the other.
             at_infinity = high + room * (0.72 - 0.3 * index)
-            for values, solid in ((replace_one.get(view, ()), False), (zero_out[view], True)):
+            stricter = replace_one.get(view, ())
+            for values, solid in ((stricter, False), (zero_out[view], True)):
+                if not solid and list(stricter) == list(zero_out[view]):
+                    continue  # it would lie under the solid line
+                dashed |= not solid
                 y = [at_infinity if math.isinf(v) else math.log10(v) if v > 0 else low for v in values]
                 axes.plot(
                     rounds[: len(y)],
@@ -139,7 +144,7 @@ def epsilon_plot(
         _round_axis(axes, last)
         axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)
         if len(rounds):
-            _legend(axes, low, high + room, every, at=high + room)
+            _legend(axes, low, high + room, every, dashed=dashed)
         else:
             axes.text(0.5, 0.5, "no round finished yet", transform=axes.transAxes, ha="center")
         last_values = ", ".join(
@@ -179,13 +184,14 @@ def _decade(power: int) -> str:
     return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _legend(axes: Axes, low: float, high: float, values: np.ndarray, at: float) -> None:
+def _legend(axes: Axes, low: float, high: float, values: np.ndarray, *, dashed: bool) -> None:
     """Put the legend into the widest gap that the lines leave."""
-    inside = np.clip(np.log10(np.where(values > 0, values, 10.0**low)), low, at).ravel()
+    inside = np.clip(np.log10(np.where(values > 0, values, 10.0**low)), low, high).ravel()
     marks = np.sort(np.concatenate([[low, high], inside, [math.log10(_GUIDE)]]))
     gap = int(np.argmax(np.diff(marks)))
     middle = ((marks[gap] + marks[gap + 1]) / 2 - low) / (high - low)
-    axes.plot([], [], color=_INK, linestyle=_DASHES, linewidth=1.2, label="dashed: client replaced")
+    if dashed:
+        axes.plot([], [], color=_INK, linestyle=_DASHES, linewidth=1.2, label="dashed: client replaced")
     axes.legend(
         loc="center left", bbox_to_anchor=(0.02, middle), fontsize=8.5, handlelength=2.6, labelspacing=0.35,
         framealpha=0.85, facecolor=_PAPER, edgecolor="none",

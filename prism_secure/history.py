@@ -1,0 +1,171 @@
+"""What a run folder says about its run, read without changing it: also while the run goes on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prism_privacy.errors import LedgerError
+from prism_privacy.ledger import LedgerReport, verify_ledger
+from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.units import Adjacency, View
+from prism_secure.config import Config
+from prism_secure.environment import Facts, read_environment
+from prism_secure.errors import RunFolderError
+from prism_secure.records import Epsilons, RoundRecord, decode
+from prism_secure.run_folder import read_config
+
+__all__ = ["RunHistory", "Status", "read_history", "spent"]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How a run stands."""
+
+    kind: str
+    """"done", "failed", or "running" (which an interrupted run looks like, too)."""
+    text: str
+    reason: str
+    """Why it ended early, "" otherwise."""
+
+
+class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, from its folder."""
+
+    config: Config
+    records: list[RoundRecord]
+    """Finished rounds, from 1 on without a gap. Where test coins were used, every epsilon is infinite."""
+    status: Status
+    samples: list[tuple[int, Path]]
+    """Grids of images by round, in order, for `prism_secure.samples.read_grid`."""
+    ledger: LedgerReport | None
+    """The ledger, checked from its first line on; None if there is none."""
+    environment: dict[str, Any]
+    facts: Facts
+
+    @property
+    def test_coins(self) -> bool:
+        """Whether the ledger says that somebody could know the clients' coins."""
+        return self.ledger is not None and any(entry.coins == "test" for entry in self.ledger.entries)
+
+    @property
+    def record_guarantee(self) -> RecordGuarantee | None:
+        """The record-level guarantee, if the ledger holds one: the largest, were there several."""
+        entries = self.ledger.entries if self.ledger else ()
+        found = [entry.record for entry in entries if entry.record is not None]
+        return max(found, key=lambda guarantee: guarantee.epsilon, default=None)
+
+    @property
+    def disagreement(self) -> int | None:
+        """The first round whose epsilons in `metrics.jsonl` are below what the signed ledger says."""
+        if self.ledger is None:
+            return None
+        kept = {entry.round: entry for entry in self.ledger.entries if entry.epsilon is not None}
+        for record in self.records:
+            if record.round in kept and any(
+                getattr(record.epsilon, f"{view}_{adjacency}")
+                < spent(kept[record.round], view, adjacency).to_date
+                for view in View
+                for adjacency in Adjacency
+            ):
+                return record.round
+        return None
+
+
+def spent(entry: LedgerEntry, view: View | str, adjacency: Adjacency | str) -> Spent:
+    """What an entry charged in one view under one adjacency; infinite where it claims nothing."""
+    if entry.epsilon is None:
+        return Spent(math.inf, math.inf)
+    return entry.epsilon[View(view), Adjacency(adjacency)]
+
+
+def read_history(folder: Path) -> RunHistory:
+    """Read and check everything that a run folder holds for others to see.
+
+    Raises:
+        RunFolderError: the folder is not a run's, or a file in it is damaged: which, where and how.
+    """
+    config = read_config(folder)
+    records = _records(folder, config)
+    ledger = _ledger(folder)
+    environment, facts = read_environment(folder)
+    history = RunHistory(
+        config=config,
+        records=records,
+        status=_status(folder, config.federation.rounds, len(records)),
+        samples=_samples(folder),
+        ledger=ledger,
+        environment=environment,
+        facts=facts,
+    )
+    if not history.test_coins:
+        return history
+    nothing = Epsilons(
+        sum_zero_out=math.inf, sum_replace_one=math.inf, upload_zero_out=math.inf, upload_replace_one=math.inf
+    )
+    return msgspec.structs.replace(
+        history, records=[msgspec.structs.replace(record, epsilon=nothing) for record in records]
+    )
+
+
+def _records(folder: Path, config: Config) -> list[RoundRecord]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
+    records: list[RoundRecord] = []
+    # A last line without its end is one that the run is writing, or was when it was killed.
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            record = decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} is damaged in line {number}: {error}") from None
+        rounds = config.federation.rounds
+        if record.round != number or number > rounds:
+            raise RunFolderError(
+                f"{path} is damaged in line {number}: expected round {number} of {rounds}, "
+                f"got round {record.round}"
+            )
+        records.append(record)
+    return records
+
+
+def _status(folder: Path, planned: int, done: int) -> Status:
+    at = f"round {done} of {planned}"
+    for name, kind, text in (
+        ("FAILED", "failed", f"stopped with an error after {at}"),
+        ("DONE", "done", f"finished, {done} rounds" if done == planned else f"ended after {at}"),
+    ):
+        if (folder / name).exists():
+            reason = (folder / name).read_text("utf-8", "replace").strip()
+            return Status(kind, text, "" if kind == "done" and done == planned else reason)
+    return Status("running", f"unfinished: {at}", "")
+
+
+def _samples(folder: Path) -> list[tuple[int, Path]]:
+    grids = []
+    for path in (folder / "samples").glob("round-*.png"):
+        number = path.stem.removeprefix("round-")
+        if not number.isdecimal():
+            raise RunFolderError(f"{path} is no grid of samples: its name must end in the round's number")
+        grids.append((int(number), path))
+    return sorted(grids)
+
+
+def _ledger(folder: Path) -> LedgerReport | None:
+    path = folder / "ledger.jsonl"
+    if not path.exists():
+        return None
+    try:
+        return verify_ledger(path)
+    except LedgerError:
+        # The ledger and its head are two files, and the run may have written between the two reads.
+        try:
+            return verify_ledger(path)
+        except LedgerError as error:
+            raise RunFolderError(f"{error}") from None

@@ -1,0 +1,303 @@
+"""One self-contained page about one run: what it made, what left the clients, what epsilon says of it.
+
+The page is read from the run folder alone, so it can be written again at any time, also while the run goes
+on. It needs no network, no script and no other file.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prism_privacy.units import Adjacency, View
+from prism_secure import wording
+from prism_secure.config import Config
+from prism_secure.environment import Facts
+from prism_secure.history import RunHistory, read_history, spent
+from prism_secure.plots import epsilon_plot, quality_plot
+from prism_secure.records import Epsilons, RoundRecord
+from prism_secure.samples import Grid, encode_png, read_grid
+from prism_secure.storage import write_atomic
+
+__all__ = ["write_report"]
+
+_TEMPLATE = "report.html.jinja"
+_ROWS = 150
+"""Longer tables show so many rounds, evenly spaced; the files keep all."""
+_PIXELS = 1_200_000
+"""Bytes of uncompressed pixels that one figure of samples may have: the page stays under 3 MB."""
+_EMERGENCE = 8
+"""Rounds shown in the figure of how the images emerged."""
+
+SOURCES = {
+    "fashion_mnist_12k": "Fashion-MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "idx": "images from idx files",
+    "images": "images from a folder",
+}
+EXTRACTORS = {
+    "classifier": "the small Fashion-MNIST classifier that ships with this package (128 features); such "
+    "figures compare with each other, not with the InceptionV3 figures of papers",
+    "inception_v3": "InceptionV3",
+}
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder and return its path; an old one is replaced at once.
+
+    Raises:
+        RunFolderError: the folder is not a run's, or a file in it is damaged.
+        StorageError: the disk refused.
+    """
+    page = _render(read_history(folder))
+    path = folder / "report.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _thin(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def _image_rows(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[dict[str, Any]]:
+    """Each row of tiles as one PNG with clear gaps, all rows equally wide, within `_PIXELS` together."""
+    columns = max((len(tiles) for _, tiles in rows), default=0)
+    shown = []
+    for name, tiles in rows:
+        height, width = tiles.shape[1:3]
+        shrink = math.sqrt(min(1.0, _PIXELS / (len(rows) * columns * tiles[0].size)))
+        size = (max(8, int(width * shrink)), max(8, int(height * shrink)))
+        gap = max(1, size[0] // 16)
+        strip = Image.new("RGBA" if tiles.ndim == 4 else "LA", (columns * (size[0] + gap) - gap, size[1]))
+        for column, tile in enumerate(tiles):
+            small = Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS) if shrink < 1 else tile
+            opaque = (small if isinstance(small, Image.Image) else Image.fromarray(tile)).convert(strip.mode)
+            strip.paste(opaque, (column * (size[0] + gap), 0))
+        data = base64.b64encode(encode_png(strip)).decode()
+        shown.append(
+            {"name": name, "count": len(tiles), "width": strip.width, "height": strip.height, "data": data}
+        )
+    return shown
+
+
+def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
+    """One row a round: the first image of each class, or the first images where there are no classes."""
+    rows = []
+    for number, grid in samples:
+        first = grid.rows[0] if len(grid.rows) == 1 or not any(grid.names) else None
+        tiles = first if first is not None else np.stack([row[0] for row in grid.rows])
+        rows.append((f"Round {number}", tiles[:10]))
+    return _image_rows(rows)
+
+
+def _settings(config: Config) -> list[dict[str, Any]]:
+    """Every setting by section: its value, whether it differs from the default, and what that is."""
+    resolved = {
+        ("secure_sum", "threshold"): f"{config.threshold} (by rule)",
+        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all clients)",
+        ("privacy", "clip"): "unclipped",
+        ("budget", "epsilon"): "no limit",
+    }
+
+    def shown(section: str, key: str, value: Any) -> str:
+        if value is None:
+            return resolved.get((section, key), "left out")
+        if isinstance(value, bool):
+            return str(value).lower()
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    groups = []
+    for section, values in msgspec.structs.asdict(config).items():
+        defaults = msgspec.structs.asdict(type(values)())
+        groups.append(
+            {
+                "section": section,
+                "purpose": (type(values).__doc__ or "").split("\n")[0].partition(".")[0],
+                "rows": [
+                    {
+                        "key": key,
+                        "value": shown(section, key, value),
+                        "default": None if value == defaults[key] else shown(section, key, defaults[key]),
+                    }
+                    for key, value in msgspec.structs.asdict(values).items()
+                ],
+            }
+        )
+    return groups
+
+
+def _verdict(run: RunHistory) -> wording.Verdict:
+    if run.test_coins:
+        return wording.Verdict(
+            "none",
+            "This run claims no ε: its coins were known.",
+            "Its clients drew their bits from a test key, so that whoever knows the key can undo the noise. "
+            "Every ε on this page is therefore inf.",
+        )
+    return wording.verdict(run.records[-1].epsilon.sum_zero_out, run.config.privacy.delta)
+
+
+def _release_words(release: Mapping[str, Any]) -> str:
+    """A release of the ledger in one short line; an unknown kind is written out, not guessed."""
+    if "flip" not in release or "clip" not in release:
+        return ", ".join(f"{key} {value}" for key, value in release.items())
+    clip = "unclipped" if release["clip"] is None else f"clip {release['clip']:g} ({release.get('space')})"
+    bits = f", {release['dim']:,} bits" if release.get("dim") else ""
+    return f"flip {release['flip']:g}, {clip}{bits}"
+
+
+def _one_release(run: RunHistory) -> str | None:
+    """The release of every round, where all are the same."""
+    kinds = {_release_words(entry.release) for entry in run.ledger.entries} if run.ledger else set()
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _planned(run: RunHistory) -> Epsilons | None:
+    """The epsilons that were planned before the first round, if the ledger says so."""
+    if run.ledger is None or not run.ledger.entries:
+        return None
+    cells = {
+        f"{view}_{adjacency}": spent(run.ledger.entries[-1], view, adjacency).planned
+        for view in View
+        for adjacency in Adjacency
+    }
+    return None if None in cells.values() else Epsilons(**cells)
+
+
+def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any]:
+    """Measured messages beside what other encodings of the same round would need by definition."""
+    n, d = config.federation.clients, facts.parameters
+    measured = float(np.mean([record.bits_per_parameter for record in records]))
+    floor = math.log2(n + 1)
+    sizes = [
+        ("This run’s masked upload", measured, "measured"),
+        (f"Least for any secure sum of {n} masks: log₂({n}+1)", floor, "computed"),
+        ("One mask in the clear (nothing hidden)", 1.0, "computed"),
+        ("The same mask in 64-bit words, as secure sums of int64 vectors send it", 64.0, "computed"),
+        ("Float32 weights of the same network, as FedAvg sends them", 32.0, "computed"),
+    ]
+    return {
+        "sizes": [
+            {
+                "name": name,
+                "bits": bits,
+                "bytes": wording.format_bytes(bits * d / 8) if d else None,
+                "ratio": bits / measured,
+                "how": how,
+            }
+            for name, bits, how in sizes
+        ],
+        "up": wording.format_bytes(float(np.mean([r.uplink_bytes for r in records])) / n),
+        "down": wording.format_bytes(float(np.mean([r.downlink_bytes for r in records])) / n),
+        "up_all": wording.format_bytes(sum(r.uplink_bytes for r in records)),
+        "down_all": wording.format_bytes(sum(r.downlink_bytes for r in records)),
+    }
+
+
+def _time(records: Sequence[RoundRecord]) -> dict[str, Any]:
+    total = sum(record.seconds for record in records)
+    secure = sum(record.secure_sum_seconds for record in records)
+    return {
+        "total": wording.format_seconds(total),
+        "round": wording.format_seconds(total / len(records)),
+        "secure": wording.format_seconds(secure / len(records)),
+        "share": secure / total if total > 0 else 0.0,
+    }
+
+
+def _plots(config: Config, records: Sequence[RoundRecord]) -> dict[str, str]:
+    judged = [(record.round, record.quality) for record in records if record.quality is not None]
+    rounds = [record.round for record in records]
+    last = max(config.federation.rounds, 1)
+    return {
+        "quality": quality_plot(
+            [number for number, _ in judged],
+            [quality.fid for _, quality in judged],
+            [quality.kid for _, quality in judged],
+            last=last,
+        ),
+        "epsilon": epsilon_plot(
+            rounds,
+            {
+                "SUM": [record.epsilon.sum_zero_out for record in records],
+                "UPLOAD": [record.epsilon.upload_zero_out for record in records],
+            },
+            {
+                "SUM": [record.epsilon.sum_replace_one for record in records],
+                "UPLOAD": [record.epsilon.upload_replace_one for record in records],
+            },
+            last=last,
+        ),
+    }
+
+
+def _render(run: RunHistory) -> str:
+    config, records = run.config, run.records
+    samples = [(number, read_grid(path)) for number, path in _thin(run.samples, _EMERGENCE)]
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "epsilon": wording.format_epsilon,
+        "bytes": wording.format_bytes,
+        "seconds": wording.format_seconds,
+        "thousands": lambda count: f"{count:,}",
+        "release": _release_words,
+        "delta": wording.format_delta,
+    }
+    judged = [record for record in records if record.quality is not None]
+    last = records[-1] if records else None
+    return templates.get_template(_TEMPLATE).render(
+        config=config,
+        records=_thin(records, _ROWS),
+        judged=_thin(judged, _ROWS),
+        rounds_done=len(records),
+        last=last,
+        final=judged[-1] if judged else None,
+        best=min(judged, key=lambda record: record.quality.fid) if judged else None,
+        verdict=_verdict(run) if last else None,
+        status=run.status,
+        source=SOURCES.get(config.data.source, config.data.source),
+        extractor=EXTRACTORS.get(config.metrics.features, config.metrics.features),
+        plots=_plots(config, records),
+        samples_round=samples[-1][0] if samples else None,
+        sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))
+        if samples
+        else [],
+        emergence=_emergence(samples) if len(samples) > 1 else [],
+        wire=_wire(config, records, run.facts) if records else None,
+        time=_time(records) if records else None,
+        ledger=run.ledger,
+        one_release=_one_release(run),
+        planned=_planned(run),
+        adjacencies_differ=any(
+            record.epsilon.sum_zero_out != record.epsilon.sum_replace_one
+            or record.epsilon.upload_zero_out != record.epsilon.upload_replace_one
+            for record in records
+        ),
+        entries=_thin(run.ledger.entries, _ROWS) if run.ledger else [],
+        spent=spent,
+        record_guarantee=run.record_guarantee,
+        disagreement=run.disagreement,
+        settings=_settings(config),
+        environment=run.environment,
+        facts=run.facts,
+    )

@@ -1,0 +1,147 @@
+"""Numbers in words: how the report says what an epsilon promises, and what it does not.
+
+Figures of privacy are rounded up and shown as they are, however large; a sentence beside them says what they
+are worth. The sentences follow from epsilon alone, so a run cannot be described better than it was.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import ROUND_CEILING, Decimal
+
+import msgspec
+
+__all__ = [
+    "Verdict",
+    "format_bytes",
+    "format_delta",
+    "format_epsilon",
+    "format_seconds",
+    "true_alarms",
+    "verdict",
+]
+
+FALSE_ALARMS = 0.01
+"""The rate at which the tests that `verdict` speaks of accuse wrongly."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What an epsilon is worth: a word for the kind of guarantee, and a sentence."""
+
+    level: str
+    """"none", "weak", "limited" or "strong"."""
+    title: str
+    text: str
+
+
+def format_epsilon(value: float) -> str:
+    """Epsilon as it is, rounded up so that what is read is never below what was computed.
+
+    >>> [format_epsilon(e) for e in (float("inf"), 105_432.1, 27.31, 6.7, 0.5, 0.01234, 0)]
+    ['inf', '105,433', '27.4', '6.70', '0.50', '0.0124', '0']
+    """
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"epsilon must be at least 0, got {value!r}")
+    if math.isinf(value):
+        return "inf"
+    exact = Decimal(repr(float(value)))
+    if exact == 0:
+        return "0"
+    places = (
+        0
+        if exact >= 100
+        else 1
+        if exact >= 10
+        else 2
+        if exact >= Decimal("0.1")
+        else 1 - exact.adjusted() + 1
+    )
+    return f"{exact.quantize(Decimal(1).scaleb(-places), rounding=ROUND_CEILING):,f}"
+
+
+def format_delta(value: float) -> str:
+    """A delta without padding.
+
+    >>> format_delta(1e-5), format_delta(0.001)
+    ('1e-5', '0.001')
+    """
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def format_bytes(count: float) -> str:
+    """Decimal units, three digits.
+
+    >>> [format_bytes(n) for n in (0, 999, 107_599, 1_940_000, 23.4e9)]
+    ['0 B', '999 B', '108 kB', '1.94 MB', '23.4 GB']
+    """
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 999.5 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    unit = units[0]
+    digits = 0 if unit == "B" or count >= 99.95 else 1 if count >= 9.995 else 2
+    return f"{count:,.{digits}f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds, or minutes and hours where that reads better.
+
+    >>> [format_seconds(s) for s in (0.234, 24.71, 247, 3725)]
+    ['0.23 s', '24.7 s', '4 min 07 s', '1 h 02 min']
+    """
+    if seconds < 100:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def true_alarms(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS) -> float:
+    """How often a test that tells a client's contribution from none can be right: its rate of true alarms.
+
+    Under (epsilon, delta)-differential privacy a test with false-alarm rate a has a rate of true alarms of at
+    most min(e^eps a + delta, 1 - e^-eps (1 - a - delta)) (Kairouz, Oh, Viswanath 2015, Theorem 2.1, both
+    directions).
+
+    >>> true_alarms(0.0, 0.0), true_alarms(float("inf"), 1e-5)
+    (0.01, 1.0)
+    >>> round(true_alarms(1.0, 1e-5), 4)
+    0.0272
+    """
+    up = math.exp(epsilon) * false_alarms + delta if epsilon < 700 else math.inf
+    down = 1 - math.exp(-epsilon) * (1 - false_alarms - delta)
+    return min(1.0, up, down)
+
+
+def verdict(epsilon: float, delta: float) -> Verdict:
+    """What a client-level epsilon promises.
+
+    >>> verdict(1e5, 1e-5).title
+    'ε = 100,000 is no meaningful guarantee by itself.'
+    >>> verdict(0.5, 1e-5).text  # doctest: +ELLIPSIS
+    "By this bound, whoever guesses ... wrongly 1% of the time, accuses rightly at most 1.7% of the time."
+    """
+    if math.isinf(epsilon):
+        return Verdict(
+            "none",
+            "ε = inf: there is no guarantee.",
+            "The masks carry no noise, so no differential privacy holds: one opened sum can reveal with "
+            "certainty whether a client contributed a given mask.",
+        )
+    shown = format_epsilon(epsilon)
+    percent = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
+    test = (
+        "By this bound, whoever guesses whether a client’s mask is in the sums, and accepts to accuse "
+        f"wrongly {FALSE_ALARMS:.0%} of the time, accuses rightly at most {percent:g}% of the time."
+    )
+    if percent >= 100:
+        test += (
+            " That rules nothing out: the figure is shown because it is what can be proved, not because it "
+            "protects."
+        )
+    if epsilon > 10:
+        return Verdict("weak", f"ε = {shown} is no meaningful guarantee by itself.", test)
+    if epsilon > 1:
+        return Verdict("limited", f"ε = {shown} is a limited guarantee.", test)
+    return Verdict("strong", f"ε = {shown} is a strong guarantee.", test)

@@ -1,0 +1,129 @@
+"""Run folders as a run would leave them, made without training: plausible records, drawn images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from prism_privacy.ledger import Ledger
+from prism_privacy.ledger_entry import Spent
+from prism_privacy.ledger_key import LedgerKey
+from prism_privacy.releases import MaskRelease
+from prism_privacy.units import Adjacency, View
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.environment import Facts, write_environment
+from prism_secure.records import Epsilons, Quality, RoundRecord, encode
+from prism_secure.samples import encode_png, sample_grid
+from prism_secure.storage import append_line, write_atomic
+
+NAMES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+PARAMETERS = 242_000
+
+
+def drawn_images(noise: float, *, size: int = 32, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Ten discs of each of ten sizes under noise, uint8 `(100, C, H, W)`, and their labels."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    labels = np.repeat(np.arange(10), 10)
+    discs = (np.hypot(x, y) < (size / 24) * (labels[:, None, None] + 2)).astype(float) * 2 - 1
+    noisy = np.clip(discs + noise * rng.standard_normal(discs.shape), -1, 1)
+    images = np.rint((noisy + 1) * 127.5).astype(np.uint8)[:, None].repeat(channels, axis=1)
+    return images, labels
+
+
+def epsilon_after(config: Config, rounds: int, view: View, adjacency: Adjacency) -> float:
+    """Plausible, not computed: infinite without noise, huge unclipped, small for a small clip."""
+    if config.privacy.flip == 0:
+        return math.inf
+    scale = 9_000.0 if config.privacy.clip is None else config.privacy.clip
+    if config.privacy.clip is not None and adjacency is Adjacency.REPLACE_ONE:
+        scale *= 2
+    return scale * rounds if view is View.UPLOAD else 0.4 * scale * rounds**0.7
+
+
+def record_of(config: Config, number: int, *, evaluated: bool = True) -> RoundRecord:
+    """The record of one round; quality improves, then falls back a little."""
+    fid = 95 + 310 * math.exp(-number / 2.6) + 1.5 * max(0, number - 9) + 25 * (config.privacy.flip > 0)
+    done = 1 - math.exp(-number / 3)
+    quality = Quality(
+        fid=fid, kid=fid / 900, precision=0.55 * done, recall=0.3 * done, density=0.4 * done,
+        coverage=0.37 * done, label_accuracy=0.1 + 0.78 * done,
+    )  # fmt: skip
+    n = config.federation.clients
+    return RoundRecord(
+        round=number,
+        survivors=n,
+        epsilon=Epsilons(
+            **{f"{v}_{a}": epsilon_after(config, number, v, a) for v in View for a in Adjacency}
+        ),
+        bits_per_parameter=3.5572,
+        uplink_bytes=n * 110_345,
+        downlink_bytes=n * 971_210,
+        step=max(0.2, 1 - number / 15),
+        seconds=21.3 + 0.4 * math.sin(number),
+        secure_sum_seconds=0.21 + 0.01 * math.cos(number),
+        quality=quality if evaluated else None,
+    )
+
+
+def make_run(
+    folder: Path,
+    overrides: list[str] | None = None,
+    *,
+    rounds: int | None = None,
+    every: int = 1,
+    images: bool = True,
+    ledger: bool = True,
+    done: bool = True,
+    coins: str = "secret",
+) -> Path:
+    """A run folder after `rounds` rounds (left out: all of them), evaluated every so many."""
+    config = load_config(None, overrides)
+    rounds = config.federation.rounds if rounds is None else rounds
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "config.toml", dump_config(config).encode())
+    write_environment(
+        folder,
+        "prism-secure run --out runs/first",
+        Facts(parameters=PARAMETERS, training_images=10_000, held_out_images=2_000),
+    )
+    for number in range(1, rounds + 1):
+        evaluated = number % every == 0 or number == config.federation.rounds
+        append_line(folder / "metrics.jsonl", encode(record_of(config, number, evaluated=evaluated)))
+        if evaluated and images:
+            grid = sample_grid(*drawn_images(2.5 * math.exp(-number / 3) + 0.15), names=NAMES)
+            write_atomic(folder / "samples" / f"round-{number:04d}.png", encode_png(grid))
+    if ledger:
+        write_ledger(folder, config, rounds, coins)
+    if done:
+        write_atomic(folder / "DONE", b"all rounds\n")
+    return folder
+
+
+def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret") -> None:
+    """The ledger that belongs to the records of `make_run`."""
+    release = MaskRelease(config.privacy.flip, config.privacy.clip, cohort=config.cohort, dim=PARAMETERS)
+    with Ledger.create(
+        folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=config.federation.clients
+    ) as ledger:
+        for number in range(1, rounds + 1):
+            table = {
+                (view, adjacency): Spent(
+                    epsilon_after(config, 1, view, adjacency),
+                    epsilon_after(config, number, view, adjacency),
+                    planned=epsilon_after(config, config.federation.rounds, view, adjacency),
+                )
+                for view in View
+                for adjacency in Adjacency
+            }
+            ledger.append(
+                round=number,
+                release=release,
+                delta=config.privacy.delta,
+                epsilon=None if coins == "test" else table,
+                coins=coins,
+            )
