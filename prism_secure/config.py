@@ -112,7 +112,8 @@ class Features(_Section):
 class Training(_Section):
     """A client's local steps."""
 
-    batch_size: int = 64
+    batch_size: int = 80
+    """Generated images a step; a multiple of the classes."""
     learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -121,9 +122,27 @@ class Training(_Section):
 
 
 class Aggregation(_Section):
-    """How the server moves theta towards the opened mean of the masks."""
+    """How the server moves theta towards the opened mean of the masks; see `prism_secure.mada`."""
 
-    rule: str = "fixed"
+    rule: Literal[
+        "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
+    ] = "schedule"
+    space: Literal["theta", "logit"] = "theta"
+    """Blend probabilities or log-odds."""
+    lambda_start: float = 1.0
+    """lambda of `fixed`, and of `schedule` at first."""
+    lambda_end: float = 0.2
+    """lambda of `schedule` in the last round."""
+    hold: float = 0.6
+    """Share of the rounds before `schedule` starts to fall."""
+    floor: float = 0.05
+    """Least gain of the `kalman` rules."""
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lambda_start", "lambda_end", "hold", "floor"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
 
 
 class Privacy(_Section):

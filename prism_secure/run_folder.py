@@ -101,12 +101,6 @@ class RunFolder:
     def model_path(self) -> Path:
         return self.path / "model.safetensors"
 
-    def client_path(self, client: int) -> Path:
-        """The private folder of one client, made on first use."""
-        path = self.path / "clients" / f"{client:02d}"
-        make_folder(path)
-        return path
-
     def sample_path(self, round_number: int) -> Path:
         return self.path / "samples" / f"round-{round_number:04d}.png"
 
@@ -130,6 +124,13 @@ class RunFolder:
     def fail(self, message: str) -> None:
         """Leave the reason why the run stopped; running again removes it and continues."""
         write_atomic(self.path / "FAILED", f"{message}\n".encode())
+
+
+def client_folder(path: Path, client: int) -> Path:
+    """The private folder of one client in a run folder, made on first use."""
+    folder = path / "clients" / f"{client:02d}"
+    make_folder(folder)
+    return folder
 
 
 def read_records(path: Path) -> list[RoundRecord]:

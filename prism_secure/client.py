@@ -1,0 +1,145 @@
+"""One client: local steps on its own data, randomized bits, and what it keeps on its own machine.
+
+The order of writes is what makes a kill harmless. The packed bits reach the disk before they may be sent,
+then the optimizer state. Whoever comes back finds both, and sends those very bytes again; or finds the
+old state, and repeats the same deterministic steps with the same coins and arrives at the same bytes.
+Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from prism_privacy.clipping import clip_toward
+from prism_privacy.coins import CoinSecret, release_bits
+from prism_privacy.outbox import Outbox
+from prism_secure.config import Privacy
+from prism_secure.errors import RunFolderError
+from prism_secure.moments import FeatureMoments
+from prism_secure.recipe import Recipe, public_seed
+from prism_secure.storage import write_atomic
+from prism_secure.supermask import theta_from_scores
+from prism_secure.training import ClientState
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What the server sends before a round: theta, float64 (d,), in [theta_min, 1 - theta_min]."""
+
+    federation: str
+    round: int
+    theta: NDArray[np.float64]
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of theta as this process loaded it; it enters the secure sum's context and all coins."""
+        header = f"prism-secure/v1/broadcast\0{self.federation}\0{self.round}\0{len(self.theta)}\0"
+        return hashlib.sha256(header.encode() + self.theta.astype("<f8").tobytes()).digest()
+
+
+class Client:
+    """One client with its own folder.
+
+    Args:
+        index: its id, 0 to n - 1.
+        folder: its private folder: coin secret (0600), optimizer state, moments, outbox.
+        recipe: the objects of the configuration, shared by all clients of a process.
+    """
+
+    def __init__(self, index: int, folder: Path, recipe: Recipe) -> None:
+        self.index = index
+        self.folder = folder
+        self._recipe = recipe
+        self._outbox = Outbox(folder / "outbox")
+
+    def answer(self, broadcast: Broadcast) -> None:
+        """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
+
+        Raises:
+            RunFolderError: the client's state belongs to another round.
+            prism_privacy.PrivacyError: theta is out of range, or coins or outbox cannot be used.
+        """
+        round_number, state = self._load_state()
+        if round_number == broadcast.round and self._sent(broadcast) is not None:
+            return
+        if round_number != broadcast.round - 1:
+            raise RunFolderError(
+                f"client {self.index} is asked for round {broadcast.round}, but its state is after round "
+                f"{round_number}: {self.folder} does not belong to this checkpoint"
+            )
+        config = self._recipe.config
+        result = self._recipe.trainer.train(
+            torch.from_numpy(broadcast.theta),
+            state,
+            self._targets(),
+            steps=config.federation.local_steps,
+            seed=public_seed(config.federation.seed, "latents", self.index, broadcast.round),
+        )
+        bits = self._release(result.scores, broadcast, config.privacy)
+        self._outbox.keep(broadcast.federation, broadcast.round, np.packbits(bits).tobytes())
+        self._save_state(broadcast.round, result.state)
+
+    def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
+        """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
+        packed = self._sent(broadcast)
+        if packed is None:
+            raise RunFolderError(f"client {self.index} has no upload for round {broadcast.round}")
+        return np.unpackbits(np.frombuffer(packed, np.uint8), count=len(broadcast.theta))
+
+    def _release(self, scores: torch.Tensor, broadcast: Broadcast, privacy: Privacy) -> NDArray[np.uint8]:
+        """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
+        tau = self._recipe.config.mask.temperature
+        in_scores = privacy.clip is not None and privacy.clip_space == "score"
+        values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
+        p = clip_toward(
+            values,
+            broadcast.theta,
+            flip=privacy.flip,
+            clip=privacy.clip,
+            space="score" if in_scores else "probability",
+            temperature=tau if in_scores else None,
+            theta_min=privacy.theta_min,
+        )
+        coins = self._coins().stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
+        return release_bits(p, coins)
+
+    def _coins(self) -> CoinSecret:
+        path = self.folder / "coins.key"
+        return CoinSecret.load(path) if path.exists() else CoinSecret.create(path)
+
+    def _sent(self, broadcast: Broadcast) -> bytes | None:
+        return self._outbox.stored(broadcast.federation, broadcast.round)
+
+    def _targets(self) -> FeatureMoments:
+        """The moments of this client's images, computed once and kept in its folder."""
+        path = self.folder / "moments.safetensors"
+        if not path.exists():
+            found = self._recipe.targets(self.index)
+            write_atomic(path, save({name: value.numpy() for name, value in vars(found).items()}), mode=0o600)
+        return FeatureMoments(**{name: torch.from_numpy(value) for name, value in _read(path).items()})
+
+    def _load_state(self) -> tuple[int, ClientState]:
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return 0, self._recipe.trainer.initial_state()
+        arrays = _read(path)
+        return int(arrays.pop("round")), ClientState.from_arrays(arrays)
+
+    def _save_state(self, round_number: int, state: ClientState) -> None:
+        arrays = {"round": np.array(round_number), **state.to_arrays()}
+        write_atomic(self.folder / "state.safetensors", save(arrays), mode=0o600)
+
+
+def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None

@@ -1,0 +1,194 @@
+"""The round loop in one process group: broadcast, train, randomize, sum, move theta, account, measure.
+
+Each round writes in an order that a kill cannot spoil. The ledger is charged before the first upload can
+leave; uploads are on disk before they are summed; the checkpoint replaces its predecessor last. A round
+that was cut short is repeated from the uploads that are already there, with the same counts, and is charged
+once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_crypto.errors import SecureSumError
+from prism_crypto.secure_sum import SessionContext, secure_sum
+from prism_privacy import PrivacyError
+from prism_secure.client import Broadcast, Client
+from prism_secure.config import Config
+from prism_secure.environment import Facts, write_environment
+from prism_secure.errors import PrismError, RoundError
+from prism_secure.generator import ResNetGenerator
+from prism_secure.model_file import write_model
+from prism_secure.progress import Listener, Silent
+from prism_secure.recipe import Recipe, public_seed
+from prism_secure.records import RoundRecord
+from prism_secure.report import write_report
+from prism_secure.run_folder import RunFolder, client_folder
+from prism_secure.server import Server
+from prism_secure.spending import Spending
+from prism_secure.supermask import Supermask, deployed_mask
+from prism_secure.workers import Workers
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the server learns of a round: the sum, over whom, and what it cost."""
+
+    counts: NDArray[np.int64]
+    survivors: int
+    bits_per_parameter: float
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+Bits = Callable[[], NDArray[np.uint8]]
+OpenSum = Callable[[Config, Broadcast, Sequence[Bits]], Opened]
+
+
+def run(
+    config: Config,
+    out: Path,
+    *,
+    command: str = "",
+    listener: Listener | None = None,
+    open_sum: OpenSum | None = None,
+) -> Path:
+    """Train in the run folder `out`, new or to be continued, and return the path of its report.
+
+    Args:
+        config: what to do; a folder that was started with another configuration is refused.
+        command: the command line, kept in the report.
+        listener: told of every step; see `prism_secure.progress`.
+        open_sum: how a round's bits are summed; by default `open_securely`. Tests put a plain sum here.
+
+    Raises:
+        PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
+    """
+    listener = listener or Silent()
+    with RunFolder(out, config) as folder:
+        if folder.done:
+            listener.note(f"{out} is finished already")
+            return write_report(out)
+        folder.start()
+        try:
+            _train(config, folder, command, listener, open_sum or open_securely)
+        except (PrivacyError, SecureSumError) as error:
+            folder.fail(str(error))
+            raise RoundError(str(error)) from error
+        except PrismError as error:
+            folder.fail(str(error))
+            raise
+        return write_report(out)
+
+
+def _train(config: Config, folder: RunFolder, command: str, listener: Listener, open_sum: OpenSum) -> None:
+    recipe = Recipe(config)
+    dimension = Supermask(ResNetGenerator(recipe.architecture), seed=recipe.model_seed).dimension
+    if not (folder.path / "environment.json").exists():
+        dataset = recipe.dataset
+        facts = Facts(
+            parameters=dimension,
+            training_images=len(dataset.train_images),
+            held_out_images=len(dataset.test_images),
+        )
+        write_environment(folder.path, command, facts)
+    server = Server(config, folder.federation, dimension)
+    if folder.checkpoint_path.exists():
+        server.load(folder.checkpoint_path)
+    listener.started(config.federation.rounds, server.round, config.federation.clients + 1)
+    clients = [
+        Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
+    ]
+    with Spending(config, folder, dimension) as spending, Workers(config, folder.path) as workers:
+        while server.round < config.federation.rounds and spending.admits(server.round + 1):
+            record = _round(server, clients, config, folder, workers, spending, listener, open_sum)
+            folder.append(record)
+            server.save(folder.checkpoint_path)
+            listener.round_finished(record)
+        stopped = server.round < config.federation.rounds
+        write_model(folder.model_path, recipe.architecture, recipe.model_seed, _deployed(config, server))
+    reason = f"the budget of epsilon = {config.budget.epsilon} ended it" if stopped else "all rounds are done"
+    folder.finish(f"round {server.round} of {config.federation.rounds}: {reason}")
+
+
+def _round(
+    server: Server,
+    clients: Sequence[Client],
+    config: Config,
+    folder: RunFolder,
+    workers: Workers,
+    spending: Spending,
+    listener: Listener,
+    open_sum: OpenSum,
+) -> RoundRecord:
+    began = time.perf_counter()
+    broadcast = server.broadcast()
+    spent = spending.charge(broadcast.round)
+    for _ in workers.train(broadcast):
+        listener.worked()
+    summing = time.perf_counter()
+    opened = open_sum(config, broadcast, [_bits_of(client, broadcast) for client in clients])
+    summed = time.perf_counter() - summing
+    step = server.absorb(opened.counts, opened.survivors)
+    due = server.round % config.metrics.every == 0 or server.round == config.federation.rounds
+    quality = workers.measure(_deployed(config, server), folder.sample_path(server.round)) if due else None
+    listener.worked()
+    return RoundRecord(
+        round=server.round,
+        survivors=opened.survivors,
+        epsilon=spent,
+        bits_per_parameter=opened.bits_per_parameter,
+        uplink_bytes=opened.uplink_bytes,
+        downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(clients),
+        step=step,
+        seconds=time.perf_counter() - began,
+        secure_sum_seconds=summed,
+        quality=quality,
+    )
+
+
+def _bits_of(client: Client, broadcast: Broadcast) -> Bits:
+    return lambda: client.bits(broadcast)
+
+
+def _deployed(config: Config, server: Server) -> NDArray[np.bool_]:
+    """The one mask that would be deployed now, bool (d,)."""
+    seed = public_seed(config.federation.seed, "deployed")
+    return deployed_mask(torch.from_numpy(server.theta), config.mask.mode, seed=seed).numpy()
+
+
+def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+    """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
+
+    Each client's bits are read when its turn to upload comes, inside its own part of the protocol.
+    """
+    result = secure_sum(
+        bits,
+        bound=1,
+        mode=config.secure_sum.mode,
+        threshold=config.threshold,
+        min_survivors=config.min_survivors,
+        colluders=config.privacy.colluders,
+        context=SessionContext(
+            federation=broadcast.federation,
+            number=broadcast.round,
+            round=broadcast.round,
+            model_hash=broadcast.digest,
+            binding=msgspec.json.encode({"mask": config.mask, "privacy": config.privacy}),
+        ),
+    )
+    return Opened(
+        counts=result.counts,
+        survivors=len(result.survivors),
+        bits_per_parameter=result.bits_per_coordinate,
+        uplink_bytes=sum(result.uplink_bytes.values()),
+        downlink_bytes=sum(result.downlink_bytes.values()),
+    )

@@ -1,0 +1,89 @@
+"""The server: theta and the step towards an opened sum. It never holds a client's mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from prism_secure.client import Broadcast
+from prism_secure.config import Config
+from prism_secure.errors import RunFolderError
+from prism_secure.mada import Aggregation, aggregate
+from prism_secure.recipe import public_seed
+from prism_secure.storage import write_atomic
+from prism_secure.supermask import initial_theta
+
+Vector = NDArray[np.float64]
+
+
+class Server:
+    """theta after `round` finished rounds.
+
+    Args:
+        config: the run's configuration.
+        federation: the run's id.
+        dimension: d, the length of a mask.
+    """
+
+    def __init__(self, config: Config, federation: str, dimension: int) -> None:
+        self.round = 0
+        self._config = config
+        self._federation = federation
+        low = config.privacy.theta_min
+        start = initial_theta(dimension, seed=public_seed(config.federation.seed, "scores")).numpy()
+        self.theta: Vector = np.clip(start, low, 1 - low)
+        self._move: Vector | None = None
+
+    def broadcast(self) -> Broadcast:
+        """What the clients of the next round start from."""
+        return Broadcast(self._federation, self.round + 1, self.theta)
+
+    def absorb(self, counts: NDArray[np.int64], survivors: int) -> float:
+        """Move theta towards the debiased mean of the opened counts; returns the mean step lambda.
+
+        Args:
+            counts: int64 (d,), the sum of the survivors' bits.
+            survivors: how many clients are in the sum.
+        """
+        config = self._config
+        rule = msgspec.structs.asdict(config.aggregation)
+        step = aggregate(
+            self.theta,
+            counts,
+            clients=survivors,
+            flip=config.privacy.flip,
+            progress=self.round / max(config.federation.rounds - 1, 1),
+            aggregation=Aggregation(
+                **msgspec.structs.asdict(config.aggregation), theta_min=config.privacy.theta_min
+            ),
+            move=self._move,
+            rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),
+        )
+        self.theta, self._move = step.theta, step.move
+        self.round += 1
+        return step.gain
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint; readers find the old one or the new one."""
+        move = np.zeros(0) if self._move is None else self._move
+        write_atomic(path, save({"round": np.array(self.round), "theta": self.theta, "move": move}))
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            RunFolderError: it is damaged, or of another model.
+        """
+        try:
+            arrays = load(path.read_bytes())
+            round_number, theta, move = int(arrays["round"]), arrays["theta"], arrays["move"]
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from None
+        if theta.shape != self.theta.shape:
+            raise RunFolderError(f"{path} is of a model with {len(theta)} weights, not {len(self.theta)}")
+        self.round, self.theta, self._move = round_number, theta, move if len(move) else None
