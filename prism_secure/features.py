@@ -272,14 +272,17 @@ class Vgg19Bn(FeatureExtractor):
                 "there, or choose the efficientnet_lite0 features"
             )
         from prism_secure import _torchvision  # noqa: F401, I001  must come before torchvision
-        from torchvision.models import vgg19_bn
+        from torchvision.models import vgg
 
-        network = vgg19_bn(weights=None)
+        # Only the convolutions: building the classifier's 120 million weights would take most of the time.
+        self.layers = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.layers.load_state_dict(
+                {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+            )
         except Exception as error:
             raise FeatureError(f"can't read VGG19-BN weights from {path}: {error}") from error
-        self.layers = network.features
         for layer in self.layers:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False

