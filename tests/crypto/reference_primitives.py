@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import cache
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -30,6 +31,7 @@ D25519 = -121665 * pow(121666, -1, P25519) % P25519
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
+@cache  # every pair agrees twice, and every advert is checked by everybody
 def x25519(private: bytes, public: bytes) -> bytes:
     k = int.from_bytes(private, "little")
     k = k & ~7 & (2**255 - 1) | 2**254
@@ -109,6 +111,7 @@ def ed25519_public(private: bytes) -> bytes:
     return edwards_encode(edwards_multiply(_ed25519_scalar(private)[0], BASE))
 
 
+@cache
 def ed25519_sign(private: bytes, message: bytes) -> bytes:
     scalar, prefix = _ed25519_scalar(private)
     public = edwards_encode(edwards_multiply(scalar, BASE))
@@ -118,6 +121,7 @@ def ed25519_sign(private: bytes, message: bytes) -> bytes:
     return r + s.to_bytes(32, "little")
 
 
+@cache
 def ed25519_verify(public: bytes, message: bytes, signature: bytes) -> None:
     demand(len(signature) == 64, "a signature is 64 bytes")
     r, s = signature[:32], int.from_bytes(signature[32:], "little")

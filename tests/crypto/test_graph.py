@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from prism_crypto.errors import InputError
 from prism_crypto.graph import complete, harary, harary_degree, uniform_permutation
 

@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from prism_crypto import keystream
 from prism_crypto.errors import InputError
 from prism_crypto.keystream import add_keystream

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from prism_crypto.errors import InputError, SumError
 from prism_crypto.packing import Packing
 

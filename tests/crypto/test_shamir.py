@@ -9,6 +9,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from prism_crypto.errors import InputError, RandomnessError, ShareError
 from prism_crypto.shamir import PRIME, SHARE_BYTES, combine, lagrange_weights, split
 

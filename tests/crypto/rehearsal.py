@@ -1,0 +1,168 @@
+"""A whole session of real clients and a real server in one place, with somebody in the middle.
+
+Everything goes through one loop, `play`, and every message through one function, ``intercept``, which may
+change it, lose it, or keep it for later. An attacker is such a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prism_crypto.client import SecureSumClient
+from prism_crypto.identity import Identity, Roster
+from prism_crypto.policy import Policy
+from prism_crypto.server import SecureSumServer
+from prism_crypto.session import Session
+from prism_crypto.session_counter import MemoryCounter
+from prism_crypto.spec import CountSpec, Mode, Stage
+
+SERVER = None
+"""The server's name as sender or receiver."""
+
+Intercept = Callable[[Stage, int | None, int | None, bytes], bytes | None]
+"""``intercept(stage, sender, receiver, message)``: what arrives, None for nothing. A message belongs to the
+stage at which its receiver reads it, so the adverts that the server sends around belong to share."""
+
+
+def untouched(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+    return message
+
+
+class Stream:
+    """Fixed randomness: SHAKE-256 of a label, read from front to back. ``taken`` is what has been read."""
+
+    def __init__(self, label: str) -> None:
+        self.label, self.taken = label, b""
+
+    def __call__(self, count: int) -> bytes:
+        end = len(self.taken) + count
+        drawn = hashlib.shake_256(self.label.encode()).digest(end)[len(self.taken) :]
+        self.taken += drawn
+        return drawn
+
+
+def stages(mode: str) -> list[Stage]:
+    return [stage for stage in Stage if mode == "active" or stage is not Stage.CONFIRM]
+
+
+def play(
+    clients: Mapping[int, Any],
+    server: Any,
+    values: Mapping[int, Any],
+    *,
+    mode: str = "active",
+    drop: Mapping[int, Stage] | None = None,
+    intercept: Intercept = untouched,
+    until: Stage | None = None,
+    refused: list[Exception] | None = None,
+) -> dict[int, bytes]:
+    """Run a session to its end, or to the end of stage ``until``.
+
+    A client in ``drop`` is silent from that stage on. Errors of clients and server fly out of here; with a
+    list ``refused`` the server's refusals of single messages are collected instead.
+
+    Returns:
+        What the server sent last.
+    """
+    drop = drop or {}
+    inbox: dict[int, bytes | None] = dict.fromkeys(clients)
+    for stage in stages(mode):
+        for client_id, message in inbox.items():
+            if client_id in drop and stage.number >= drop[client_id].number:
+                continue
+            arguments = [] if message is None else [message]
+            if stage is Stage.UPLOAD:
+                arguments.append(values[client_id])
+            reply = getattr(clients[client_id], stage.value)(*arguments)
+            reply = intercept(stage, client_id, SERVER, reply)
+            if reply is None:
+                continue
+            try:
+                server.receive(client_id, reply)
+            except Exception as error:
+                if refused is None:
+                    raise
+                refused.append(error)
+        following = Stage.UNMASK if stage is Stage.UNMASK else stages(mode)[stages(mode).index(stage) + 1]
+        outbound = {
+            client_id: intercept(following, SERVER, client_id, message)
+            for client_id, message in server.close().items()
+        }
+        inbox = {client_id: message for client_id, message in outbound.items() if message is not None}
+        if stage is until:
+            break
+    return inbox
+
+
+class Rehearsal:
+    """One session with all its parties.
+
+    Args:
+        ids: the clients.
+        spec: what is summed.
+        rng: for each client its randomness; by default fixed and different for each ``label``.
+        policy: each client's policy; by default two survivors.
+        session: fields of `Session.plan`.
+    """
+
+    def __init__(
+        self,
+        ids: range | list[int] = range(5),
+        spec: CountSpec | None = None,
+        *,
+        label: str = "rehearsal",
+        policy: Policy | None = None,
+        identities: dict[int, Identity] | None = None,
+        counters: dict[int, Any] | None = None,
+        **session: Any,
+    ) -> None:
+        self.ids = list(ids)
+        self.identities = identities or {i: identity(i) for i in self.ids}
+        self.roster = Roster({i: key.public_key for i, key in self.identities.items()})
+        session.setdefault("federation", "rehearsal")
+        session.setdefault("number", 1)
+        self.session = Session.plan(spec or CountSpec(40), self.ids, roster=self.roster, **session)
+        self.active = self.session.mode is Mode.ACTIVE
+        self.policy = policy or Policy(min_survivors=2, mode=self.session.mode)
+        self.rng = {i: Stream(f"{label}: client {i}") for i in self.ids}
+        self.server_rng = Stream(f"{label}: server")
+        self.counters = counters or {i: MemoryCounter() for i in self.ids}
+        self.clients = {i: self.client(i) for i in self.ids}
+        self.server = SecureSumServer(self.session, roster=self.roster, rng=self.server_rng)
+        bits = np.random.default_rng(0)
+        dimension, bound = self.session.spec.dimension, self.session.spec.bound
+        self.values = {i: bits.integers(0, bound, dimension, endpoint=True) for i in self.ids}
+
+    def client(self, client_id: int, **changes: Any) -> SecureSumClient:
+        """A client of this session, with changes to what it is made of."""
+        arguments = {
+            "client_id": client_id,
+            "session": self.session,
+            "policy": self.policy,
+            "identity": self.identities[client_id],
+            "roster": self.roster,
+            "counter": self.counters[client_id],
+            "rng": self.rng[client_id],
+            **changes,
+        }
+        return SecureSumClient(**arguments)
+
+    def play(self, **how: Any) -> dict[int, bytes]:
+        return play(self.clients, self.server, self.values, mode=self.session.mode.value, **how)
+
+    def expected(self, survivors: tuple[int, ...]) -> list[int]:
+        """The sum that must come out."""
+        return np.sum([self.values[i] for i in survivors], axis=0).tolist()
+
+
+def identity(client_id: int) -> Identity:
+    """A client's fixed identity."""
+    return Identity(client_id, identity_key(client_id))
+
+
+def identity_key(client_id: int) -> bytes:
+    return hashlib.sha256(f"identity of client {client_id}".encode()).digest()

@@ -1,0 +1,181 @@
+"""Write the test vectors of the secure sum: whole sessions with fixed randomness, and tampered messages.
+
+Run ``python tests/vectors/generate.py`` after a deliberate change of the protocol or its encoding;
+the version in the labels and in the messages changes with it. Byte strings are hexadecimal.
+``tests/crypto/test_vectors.py`` holds `prism_crypto` and the slow second implementation against every file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
+
+from rehearsal import Rehearsal, Stream, identity_key  # noqa: E402
+from tampered import Tampered, tampered  # noqa: E402
+
+from prism_crypto.errors import SecureSumError  # noqa: E402
+from prism_crypto.graph import uniform_permutation  # noqa: E402
+from prism_crypto.spec import CountSpec, Stage  # noqa: E402
+
+SESSIONS: dict[str, dict[str, Any]] = {
+    "active": {"ids": range(4)},
+    "active_drop_at_upload": {"ids": range(4), "drop": {2: Stage.UPLOAD}},
+    "active_scattered_ids_and_drops": {
+        "ids": [0, 3, 17, 4096, 70000, 4294967294, 5, 6],
+        "spec": CountSpec(100, 5, "five-levels"),
+        "drop": {17: Stage.SHARE, 5: Stage.UPLOAD},
+        "federation": "a federation with ünicode",
+        "number": 2**40,
+        "round": 300,
+        "colluders": 1,
+        "min_cohort": 4,
+        "model_hash": bytes(range(32)),
+        "binding": b"flip=0.25",
+    },
+    "active_drops_after_upload": {"ids": range(7), "drop": {1: Stage.CONFIRM, 6: Stage.UNMASK}},
+    "semi_honest": {"ids": range(3), "mode": "semi_honest"},
+    "semi_honest_drops": {
+        "ids": range(5),
+        "mode": "semi_honest",
+        "spec": CountSpec(9, 2**40),
+        "drop": {0: Stage.UPLOAD, 4: Stage.UNMASK},
+    },
+    "harary": {
+        "ids": range(20),
+        "mode": "semi_honest",
+        "graph": "harary",
+        "dropout": 0.05,
+        "colluders": 1,
+        "spec": CountSpec(30),
+        "drop": {7: Stage.UPLOAD, 8: Stage.UNMASK},
+    },
+}
+
+
+def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
+    """Play one session; return it, its messages, and all of it as JSON."""
+    fields = dict(SESSIONS[name])
+    drop = fields.pop("drop", {})
+    rehearsal = Rehearsal(label=f"vector {name}", **fields)
+    messages: list[dict[str, Any]] = []
+
+    def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        messages.append({"stage": stage.value, "from": sender, "to": receiver, "bytes": bytes(message).hex()})
+        return message
+
+    rehearsal.play(drop=drop, intercept=note)
+    result, session = rehearsal.server.result, rehearsal.session
+    if result.counts.tolist() != rehearsal.expected(result.survivors):
+        raise AssertionError(f"{name}: the sum is wrong")
+    ring = None
+    if session.graph == "harary":
+        ring = list(uniform_permutation(session.invited.count, Stream(rehearsal.server_rng.label)))
+    public = {
+        "federation": session.federation,
+        "number": session.number,
+        "round": session.round,
+        "dimension": session.spec.dimension,
+        "bound": session.spec.bound,
+        "codec": session.spec.codec,
+        "mode": session.mode.value,
+        "threshold": session.threshold,
+        "min_survivors": session.min_survivors,
+        "min_cohort": session.min_cohort,
+        "colluders": session.colluders,
+        "graph": session.graph,
+        "degree": session.degree,
+        "invited": list(session.invited.ids or ()),
+        "model_hash": session.model_hash.hex(),
+        "binding": session.binding.hex(),
+    }
+    clients = [
+        {
+            "id": i,
+            "identity": identity_key(i).hex(),
+            "public_key": rehearsal.identities[i].public_key.hex(),
+            "randomness": rehearsal.rng[i].taken.hex(),
+            "values": rehearsal.values[i].tolist(),
+            "silent_from": drop[i].value if i in drop else None,
+        }
+        for i in rehearsal.ids
+    ]
+    everything = {
+        "name": name,
+        "session": public,
+        "offer": session.offer().hex(),
+        "context0": session.context0.hex(),
+        "clients": clients,
+        "ring": ring,
+        "server_randomness": rehearsal.server_rng.taken.hex(),
+        "messages": messages,
+        "survivors": list(result.survivors),
+        "counts": result.counts.tolist(),
+        "opened": rehearsal.server.opened().hex(),
+    }
+    return rehearsal, messages, everything
+
+
+def provoke(name: str, case: Tampered) -> dict[str, Any]:
+    """Play the session with one message changed; it must end as the case says."""
+    fields = dict(SESSIONS[name])
+    drop = fields.pop("drop", {})
+    rehearsal = Rehearsal(label=f"vector {name}", **fields)
+    changed = None
+
+    def tamper(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        nonlocal changed
+        if (stage, sender, receiver) == (case.stage, case.sender, case.receiver):
+            changed = case.change(bytes(message))
+            return changed
+        return message
+
+    failure = None
+    try:
+        rehearsal.play(drop=drop, intercept=tamper)
+    except SecureSumError as error:
+        failure = error
+    if failure is None or changed is None:
+        raise AssertionError(f"{case.name}: nothing was refused")
+    stage = Stage.UNMASK if case.refused_at == "close unmask" else case.stage
+    if (type(failure).__name__, failure.stage, failure.peer) != (case.error, stage, case.peer):
+        raise AssertionError(f"{case.name}: ended in {failure!r} at {failure.stage}, peer {failure.peer}")
+    return {
+        "name": case.name,
+        "stage": case.stage.value,
+        "from": case.sender,
+        "to": case.receiver,
+        "bytes": changed.hex(),
+        "refused_at": case.refused_at,
+        "error": case.error,
+        "error_stage": stage.value,
+        "peer": case.peer,
+    }
+
+
+def vectors() -> dict[str, dict[str, Any]]:
+    """All files: name and content."""
+    files = {f"session_{name}": record(name)[2] for name in SESSIONS}
+    base = "active_drop_at_upload"
+    rehearsal, _, _ = record(base)
+    files["tampered"] = {
+        "comment": "each entry replaces one message of the session and must be refused",
+        "session": f"session_{base}",
+        "tampered": [provoke(base, case) for case in tampered(rehearsal)],
+    }
+    return files
+
+
+def main() -> None:
+    for name, content in vectors().items():
+        path = HERE / f"{name}.json"
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,420 @@
+"""Messages that must be refused: one change each to one message of a session, and the error it ends in."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "crypto"))
+
+import reference as wire
+from reference_primitives import FIELD, ed25519_sign
+from rehearsal import Rehearsal, identity_key
+
+from prism_crypto.spec import Stage
+
+
+@dataclass
+class Tampered:
+    """One changed message, and how it must end."""
+
+    name: str
+    stage: Stage
+    sender: int | None
+    receiver: int | None
+    change: Callable[[bytes], bytes]
+    error: str
+    peer: int | None
+    refused_at: str = "receive"  # "receive", or "close": the end of that stage
+
+
+def flip(offset: int, bit: int = 0) -> Callable[[bytes], bytes]:
+    """Flip one bit of the byte at this offset."""
+
+    def change(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[offset] ^= 1 << bit
+        return bytes(changed)
+
+    return change
+
+
+def refield(edit: Callable[[list], list]) -> Callable[[bytes], bytes]:
+    """Take the message apart, edit its fields after the tag, and wrap it again."""
+
+    def change(data: bytes) -> bytes:
+        kind, tag, fields = take_apart(data)
+        return wire.wrap(kind, tag, *edit(fields))
+
+    return change
+
+
+def take_apart(data: bytes) -> tuple[int, bytes, list]:
+    rest, values = data[1:], []
+    while rest:
+        head, rest = rest[0], rest[1:]
+        if head < 128:
+            values.append(head)
+            continue
+        width = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}[head]
+        number = int.from_bytes(rest[:width], "big")
+        rest = rest[width:]
+        if head >= 0xCC:
+            values.append(number)
+        else:
+            values.append(rest[:number])
+            rest = rest[number:]
+    return values[0], values[2], values[3:]
+
+
+def records(position: int, width: int, edit: Callable[[dict[int, bytes]], Any]) -> Callable[[bytes], bytes]:
+    """Edit the records in one field; ``edit`` changes the dict, or returns the field's bytes."""
+
+    def change(fields: list) -> list:
+        cut = wire.read_records(fields[position], width)
+        edited = edit(cut)
+        fields[position] = edited if isinstance(edited, bytes) else wire.write_records(cut)
+        return fields
+
+    return refield(change)
+
+
+def drop_record(peer: int) -> Callable[[dict[int, bytes]], None]:
+    return lambda cut: cut.pop(peer) and None
+
+
+def alter_record(peer: int, change: Callable[[bytes], bytes]) -> Callable[[dict[int, bytes]], None]:
+    return lambda cut: cut.update({peer: change(cut[peer])})
+
+
+def twice(cut: dict[int, bytes]) -> bytes:
+    first = min(cut)
+    return wire.u32(first) + cut[first] + wire.write_records(cut)
+
+
+def resigned(rehearsal: Rehearsal, client: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """A malicious client's advert: its own signature under whatever it likes."""
+
+    def edit(fields: list) -> list:
+        context0 = rehearsal.session.context0
+        said = change(fields[0][16:112])
+        body = wire.label("advertise") + context0 + wire.u32(client) + said
+        return [context0[:16] + said + ed25519_sign(identity_key(client), body)]
+
+    return refield(edit)
+
+
+LOW_ORDER = (0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504)
+
+
+def tampered(rehearsal: Rehearsal) -> Iterator[Tampered]:
+    """Changes to the session ``active_drop_at_upload``: clients 0..3, 2 is silent from upload on, t = 3."""
+    prime = FIELD.to_bytes(33, "big")
+    S, case = Stage, Tampered
+    yield case("too_short", S.ADVERTISE, 1, None, lambda data: data[:-1], "MessageError", 1)
+    yield case("empty", S.ADVERTISE, 1, None, lambda data: b"", "MessageError", 1)
+    yield case("one_byte_more", S.ADVERTISE, 1, None, lambda data: data + b"\0", "MessageError", 1)
+    yield case(
+        "other_kind", S.ADVERTISE, 1, None, lambda data: data[:1] + b"\x02" + data[2:], "MessageError", 1
+    )
+    yield case(
+        "other_version", S.ADVERTISE, 1, None, lambda data: data[:2] + b"\x02" + data[3:], "MessageError", 1
+    )
+    yield case(
+        "kind_not_in_its_shortest_form",
+        S.ADVERTISE,
+        1,
+        None,
+        lambda data: data[:1] + b"\xcc\x01" + data[2:],
+        "MessageError",
+        1,
+    )
+    yield case(
+        "length_beyond_the_end",
+        S.ADVERTISE,
+        1,
+        None,
+        lambda data: data[:3] + b"\xc6\xff\xff\xff\xff" + data[5:],
+        "MessageError",
+        1,
+    )
+    yield case("advert_of_another_context", S.ADVERTISE, 1, None, flip(8), "ContextMismatch", 1)
+    yield case("advert_signature_flipped", S.ADVERTISE, 1, None, flip(-1), "SignatureError", 1)
+    yield case("advert_key_substituted", S.ADVERTISE, 1, None, flip(40), "SignatureError", 1)
+    yield case("advert_commitment_substituted", S.ADVERTISE, 1, None, flip(110), "SignatureError", 1)
+    for u in LOW_ORDER:
+        yield case(
+            f"advert_sealing_key_of_low_order_{u % 1000}",
+            S.ADVERTISE,
+            1,
+            None,
+            resigned(rehearsal, 1, lambda said, u=u: u.to_bytes(32, "little") + said[32:]),
+            "PublicKeyError",
+            1,
+        )
+    yield case(
+        "advert_mask_key_not_reduced",
+        S.ADVERTISE,
+        1,
+        None,
+        resigned(rehearsal, 1, lambda said: said[:32] + (2**255 - 10).to_bytes(32, "little") + said[64:]),
+        "PublicKeyError",
+        1,
+    )
+    yield case(
+        "advert_one_key_for_both",
+        S.ADVERTISE,
+        1,
+        None,
+        resigned(rehearsal, 1, lambda said: said[:32] + said[:32] + said[64:]),
+        "PublicKeyError",
+        1,
+    )
+
+    yield case("adverts_own_missing", S.SHARE, None, 1, records(1, 176, drop_record(1)), "ProtocolError", 1)
+    yield case(
+        "adverts_too_few",
+        S.SHARE,
+        None,
+        1,
+        records(1, 176, lambda cut: [cut.pop(0), cut.pop(3)]),
+        "ThresholdError",
+        1,
+    )
+    yield case(
+        "adverts_key_substituted",
+        S.SHARE,
+        None,
+        1,
+        records(1, 176, alter_record(3, flip(20))),
+        "SignatureError",
+        3,
+    )
+    yield case(
+        "adverts_of_an_uninvited_client",
+        S.SHARE,
+        None,
+        1,
+        records(1, 176, lambda cut: cut.update({9: cut.pop(3)})),
+        "ProtocolError",
+        9,
+    )
+    yield case(
+        "adverts_swapped",
+        S.SHARE,
+        None,
+        1,
+        records(1, 176, lambda cut: cut.update({0: cut[3], 3: cut[0]})),
+        "SignatureError",
+        0,
+    )
+    yield case("adverts_one_twice", S.SHARE, None, 1, records(1, 176, twice), "MessageError", None)
+    yield case(
+        "adverts_with_a_hash", S.SHARE, None, 1, refield(lambda f: [bytes(32), f[1]]), "MessageError", None
+    )
+
+    yield case("shares_one_missing", S.SHARE, 0, None, records(0, 82, drop_record(3)), "ProtocolError", 0)
+    yield case(
+        "shares_for_oneself",
+        S.SHARE,
+        0,
+        None,
+        records(0, 82, lambda cut: cut.update({0: cut.pop(1)})),
+        "ProtocolError",
+        0,
+    )
+    yield case("shares_one_twice", S.SHARE, 0, None, records(0, 82, twice), "MessageError", 0)
+    yield case(
+        "shares_cut_within_a_record", S.SHARE, 0, None, refield(lambda f: [f[0][:-1]]), "MessageError", 0
+    )
+
+    yield case(
+        "sealed_share_flipped", S.UPLOAD, None, 0, records(2, 82, alter_record(3, flip(5))), "SealError", 3
+    )
+    yield case(
+        "sealed_shares_swapped",
+        S.UPLOAD,
+        None,
+        0,
+        records(2, 82, lambda cut: cut.update({1: cut[3], 3: cut[1]})),
+        "SealError",
+        1,
+    )
+    yield case(
+        "sealed_share_missing", S.UPLOAD, None, 0, records(2, 82, drop_record(3)), "ProtocolError", None
+    )
+    yield case(
+        "sharers_without_the_receiver",
+        S.UPLOAD,
+        None,
+        0,
+        refield(lambda f: [3, wire.id_list([1, 2, 3]), f[2]]),
+        "ProtocolError",
+        0,
+    )
+    yield case(
+        "sharers_with_one_that_did_not_advertise",
+        S.UPLOAD,
+        None,
+        0,
+        refield(lambda f: [5, f[1] + wire.u32(7), f[2]]),
+        "ProtocolError",
+        7,
+    )
+    yield case("sharers_miscounted", S.UPLOAD, None, 0, refield(lambda f: [3, *f[1:]]), "MessageError", None)
+    yield case(
+        "sharers_too_few",
+        S.UPLOAD,
+        None,
+        0,
+        refield(lambda f: [2, wire.id_list([0, 1]), f[2][:86]]),
+        "ThresholdError",
+        0,
+    )
+    yield case(
+        "sharers_unsorted",
+        S.UPLOAD,
+        None,
+        0,
+        refield(lambda f: [4, wire.id_list([1, 0, 2, 3]), f[2]]),
+        "MessageError",
+        None,
+    )
+
+    yield case("upload_a_word_short", S.UPLOAD, 3, None, refield(lambda f: [f[0][:-8]]), "MessageError", 3)
+    yield case(
+        "upload_a_word_more", S.UPLOAD, 3, None, refield(lambda f: [f[0] + bytes(8)]), "MessageError", 3
+    )
+    yield case(
+        "upload_sentinel_changed",
+        S.UPLOAD,
+        3,
+        None,
+        refield(lambda f: [f[0][:-8] + struct.pack("<Q", (struct.unpack("<Q", f[0][-8:])[0] + 1) % 2**64)]),
+        "SumError",
+        None,
+        "close unmask",
+    )
+
+    yield case(
+        "survivors_without_the_receiver",
+        S.CONFIRM,
+        None,
+        0,
+        refield(lambda f: [3, wire.id_list([1, 2, 3])]),
+        "ProtocolError",
+        0,
+    )
+    yield case(
+        "survivors_too_few",
+        S.CONFIRM,
+        None,
+        0,
+        refield(lambda f: [2, wire.id_list([0, 1])]),
+        "ThresholdError",
+        0,
+    )
+    yield case(
+        "survivors_with_a_stranger",
+        S.CONFIRM,
+        None,
+        0,
+        refield(lambda f: [4, wire.id_list([0, 1, 3, 9])]),
+        "ProtocolError",
+        9,
+    )
+    yield case(
+        "survivors_one_twice",
+        S.CONFIRM,
+        None,
+        0,
+        refield(lambda f: [4, wire.id_list([0, 1, 1, 3])]),
+        "MessageError",
+        None,
+    )
+    yield case("confirmation_flipped", S.CONFIRM, 1, None, flip(-1), "SignatureError", 1)
+    yield case(
+        "confirmation_too_short", S.CONFIRM, 1, None, refield(lambda f: [f[0][:-1]]), "SignatureError", 1
+    )
+
+    yield case(
+        "confirmations_too_few",
+        S.UNMASK,
+        None,
+        0,
+        records(0, 64, lambda cut: [cut.pop(1), cut.pop(3)]),
+        "ThresholdError",
+        0,
+    )
+    yield case(
+        "confirmations_one_flipped",
+        S.UNMASK,
+        None,
+        0,
+        records(0, 64, alter_record(3, flip(0))),
+        "SignatureError",
+        3,
+    )
+    yield case(
+        "confirmations_of_the_dropped",
+        S.UNMASK,
+        None,
+        0,
+        records(0, 64, lambda cut: cut.update({2: cut.pop(3)})),
+        "ProtocolError",
+        2,
+    )
+    yield case("confirmations_one_twice", S.UNMASK, None, 0, records(0, 64, twice), "MessageError", None)
+
+    yield case("seed_share_missing", S.UNMASK, 0, None, records(0, 33, drop_record(1)), "ProtocolError", 0)
+    yield case(
+        "seed_share_of_the_dropped",
+        S.UNMASK,
+        0,
+        None,
+        records(0, 33, lambda cut: cut.update({2: cut[1]})),
+        "ProtocolError",
+        0,
+    )
+    yield case(
+        "key_share_of_a_survivor",
+        S.UNMASK,
+        0,
+        None,
+        records(1, 33, lambda cut: cut.update({1: cut[2]})),
+        "ProtocolError",
+        0,
+    )
+    yield case(
+        "key_share_not_canonical",
+        S.UNMASK,
+        0,
+        None,
+        records(1, 33, alter_record(2, lambda _: prime)),
+        "ShareError",
+        0,
+    )
+    yield case(
+        "seed_share_wrong",
+        S.UNMASK,
+        0,
+        None,
+        records(0, 33, alter_record(1, flip(32))),
+        "ShareError",
+        1,
+        "close unmask",
+    )
+    yield case(
+        "key_share_wrong",
+        S.UNMASK,
+        0,
+        None,
+        records(1, 33, alter_record(2, flip(32))),
+        "ShareError",
+        2,
+        "close unmask",
+    )
