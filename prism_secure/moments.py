@@ -165,9 +165,10 @@ class MomentMatching:
             spread = torch.sqrt(variance + 1e-6) - torch.sqrt(target.variance + 1e-6)
             terms = terms + self.variance_weight * spread**2
         per_class = (terms * scale).mean(dim=1)
-        # The gradient passes only a share (1 − decay)/correction of the average; undo that.
+        loss = (per_class * target.present).sum() / target.present.sum()
+        # The gradient passes only a share (1 − decay)/correction of the average; undo that, not the value.
         gain = correction / (1 - self.decay)
-        loss = gain * (per_class * target.present).sum() / target.present.sum()
+        loss = loss + (gain - 1) * (loss - loss.detach())
         return loss, FakeAverages(blended1.detach(), blended2.detach(), past.moments, step)
 
     def _faithful(

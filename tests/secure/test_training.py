@@ -1,0 +1,123 @@
+"""Local training: deterministic, from the broadcast θ, with a state that survives a checkpoint."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from prism_secure.features import RandomFourierFeatures
+from prism_secure.generator import Architecture
+from prism_secure.moments import MomentMatching
+from prism_secure.supermask import initial_theta, scores_from_theta
+from prism_secure.training import ClientState, LocalTrainer
+
+ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=2)
+EXTRACTOR = RandomFourierFeatures(16, sides=(4, 8), bandwidths=(0.5,))
+
+
+def _trainer(architecture=ARCHITECTURE, **settings) -> LocalTrainer:
+    return LocalTrainer(
+        architecture,
+        model_seed=1,
+        extractor=EXTRACTOR,
+        **{"batch_size": 20, "learning_rate": 0.05, **settings},
+    )
+
+
+def _data() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two easy classes: the upper or the lower half is bright."""
+    images = -1 + 0.5 * torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(8))
+    images[:20, :, :4] += 1.5
+    images[20:, :, 4:] += 1.5
+    return images, torch.tensor([0] * 20 + [1] * 20)
+
+
+@pytest.mark.parametrize("mode", ["hard", "bernoulli", "topk"])
+@pytest.mark.parametrize("averaging", ["ema", "faithful"])
+def test_same_arguments_same_scores_bit_for_bit_in_any_process_order(mode, averaging):
+    results = []
+    for busy in (False, True):
+        trainer = _trainer(mask_mode=mode, matching=MomentMatching(averaging=averaging))
+        theta = initial_theta(trainer.dimension, seed=0)
+        target = trainer.targets(*_data())
+        if busy:  # another client trained in this process before
+            trainer.train(theta, trainer.initial_state(), target, steps=2, seed=99)
+        results.append(trainer.train(theta, trainer.initial_state(), target, steps=3, seed=5))
+    assert torch.equal(results[0].scores, results[1].scores)
+    assert torch.equal(results[0].state.second, results[1].state.second)
+    assert results[0].state.step == 3
+
+
+@pytest.mark.parametrize("mode", ["hard", "bernoulli"])
+@pytest.mark.parametrize("classes", [0, 2])
+def test_training_lowers_the_distance_of_the_moments(mode, classes):
+    architecture = Architecture(latent=6, width=4, image_size=8, classes=classes)
+    trainer = _trainer(architecture, mask_mode=mode)
+    target = trainer.targets(*_data())
+    result = trainer.train(
+        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=60, seed=5
+    )
+    assert result.last_loss < 0.7 * result.first_loss
+
+
+def test_scores_start_from_the_broadcast_theta_and_nothing_given_is_changed():
+    trainer = _trainer()
+    theta = initial_theta(trainer.dimension, seed=0)
+    kept = theta.clone()
+    state, target = trainer.initial_state(), trainer.targets(*_data())
+    result = trainer.train(theta, state, target, steps=1, seed=1, learning_rate=1e-12)
+    assert torch.allclose(result.scores, scores_from_theta(theta, trainer.temperature), atol=1e-6)
+    assert torch.equal(theta, kept)
+    assert float(state.first.abs().sum()) == 0
+    assert state.step == 0
+
+
+def test_two_rounds_with_kept_state_equal_resuming_from_its_arrays():
+    trainer = _trainer(matching=MomentMatching(averaging="faithful"))
+    theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
+    first = trainer.train(theta, trainer.initial_state(), target, steps=2, seed=1)
+    file = io.BytesIO()
+    np.savez(file, **first.state.to_arrays())
+    file.seek(0)
+    with np.load(file) as arrays:
+        restored = ClientState.from_arrays(dict(arrays))
+    straight = trainer.train(theta, first.state, target, steps=2, seed=2)
+    resumed = trainer.train(theta, restored, target, steps=2, seed=2)
+    assert torch.equal(straight.scores, resumed.scores)
+    assert not torch.equal(
+        straight.scores, trainer.train(theta, trainer.initial_state(), target, steps=2, seed=2).scores
+    )
+
+
+def test_the_seed_decides_the_latents():
+    trainer = _trainer()
+    theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
+    a, b = (trainer.train(theta, trainer.initial_state(), target, steps=1, seed=s) for s in (1, 2))
+    assert not torch.equal(a.scores, b.scores)
+
+
+def test_only_the_moments_connect_scores_to_the_data():
+    """Two data sets with equal moments train to equal scores."""
+    trainer = _trainer()
+    images, labels = _data()
+    theta = initial_theta(trainer.dimension, seed=0)
+    doubled = trainer.targets(images.repeat(2, 1, 1, 1), labels.repeat(2))
+    single = trainer.targets(images, labels)
+    a, b = (trainer.train(theta, trainer.initial_state(), t, steps=3, seed=4) for t in (single, doubled))
+    assert torch.allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_a_client_with_one_class_trains_as_well():
+    trainer = _trainer()
+    images, labels = _data()
+    target = trainer.targets(images[:20], labels[:20])
+    result = trainer.train(
+        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=3, seed=0
+    )
+    assert bool(torch.isfinite(result.scores).all())
+
+
+def test_batches_that_cannot_be_balanced_are_refused():
+    with pytest.raises(ValueError, match="multiple of the 2 classes"):
+        _trainer(batch_size=21)
