@@ -165,7 +165,7 @@ def vectors() -> dict[str, dict[str, Any]]:
     files["tampered"] = {
         "comment": "each entry replaces one message of the session and must be refused",
         "session": f"session_{base}",
-        "tampered": [provoke(base, case) for case in tampered(rehearsal)],
+        "tampered": [provoke(base, case) for case in tampered(rehearsal.session.context0)],
     }
     return files
 

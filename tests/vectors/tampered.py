@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "crypto"))
 
 import reference as wire
-from reference_primitives import FIELD, ed25519_sign
-from rehearsal import Rehearsal, identity_key
+from forgery import alter_record, drop_record, flip, records, refield, resigned, twice
+from reference_primitives import FIELD
 
 from prism_crypto.spec import Stage
 
@@ -32,86 +31,10 @@ class Tampered:
     refused_at: str = "receive"  # "receive", or "close": the end of that stage
 
 
-def flip(offset: int, bit: int = 0) -> Callable[[bytes], bytes]:
-    """Flip one bit of the byte at this offset."""
-
-    def change(data: bytes) -> bytes:
-        changed = bytearray(data)
-        changed[offset] ^= 1 << bit
-        return bytes(changed)
-
-    return change
-
-
-def refield(edit: Callable[[list], list]) -> Callable[[bytes], bytes]:
-    """Take the message apart, edit its fields after the tag, and wrap it again."""
-
-    def change(data: bytes) -> bytes:
-        kind, tag, fields = take_apart(data)
-        return wire.wrap(kind, tag, *edit(fields))
-
-    return change
-
-
-def take_apart(data: bytes) -> tuple[int, bytes, list]:
-    rest, values = data[1:], []
-    while rest:
-        head, rest = rest[0], rest[1:]
-        if head < 128:
-            values.append(head)
-            continue
-        width = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}[head]
-        number = int.from_bytes(rest[:width], "big")
-        rest = rest[width:]
-        if head >= 0xCC:
-            values.append(number)
-        else:
-            values.append(rest[:number])
-            rest = rest[number:]
-    return values[0], values[2], values[3:]
-
-
-def records(position: int, width: int, edit: Callable[[dict[int, bytes]], Any]) -> Callable[[bytes], bytes]:
-    """Edit the records in one field; ``edit`` changes the dict, or returns the field's bytes."""
-
-    def change(fields: list) -> list:
-        cut = wire.read_records(fields[position], width)
-        edited = edit(cut)
-        fields[position] = edited if isinstance(edited, bytes) else wire.write_records(cut)
-        return fields
-
-    return refield(change)
-
-
-def drop_record(peer: int) -> Callable[[dict[int, bytes]], None]:
-    return lambda cut: cut.pop(peer) and None
-
-
-def alter_record(peer: int, change: Callable[[bytes], bytes]) -> Callable[[dict[int, bytes]], None]:
-    return lambda cut: cut.update({peer: change(cut[peer])})
-
-
-def twice(cut: dict[int, bytes]) -> bytes:
-    first = min(cut)
-    return wire.u32(first) + cut[first] + wire.write_records(cut)
-
-
-def resigned(rehearsal: Rehearsal, client: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """A malicious client's advert: its own signature under whatever it likes."""
-
-    def edit(fields: list) -> list:
-        context0 = rehearsal.session.context0
-        said = change(fields[0][16:112])
-        body = wire.label("advertise") + context0 + wire.u32(client) + said
-        return [context0[:16] + said + ed25519_sign(identity_key(client), body)]
-
-    return refield(edit)
-
-
 LOW_ORDER = (0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504)
 
 
-def tampered(rehearsal: Rehearsal) -> Iterator[Tampered]:
+def tampered(context0: bytes) -> Iterator[Tampered]:
     """Changes to the session ``active_drop_at_upload``: clients 0..3, 2 is silent from upload on, t = 3."""
     prime = FIELD.to_bytes(33, "big")
     S, case = Stage, Tampered
@@ -152,7 +75,7 @@ def tampered(rehearsal: Rehearsal) -> Iterator[Tampered]:
             S.ADVERTISE,
             1,
             None,
-            resigned(rehearsal, 1, lambda said, u=u: u.to_bytes(32, "little") + said[32:]),
+            resigned(context0, 1, lambda said, u=u: u.to_bytes(32, "little") + said[32:]),
             "PublicKeyError",
             1,
         )
@@ -161,7 +84,7 @@ def tampered(rehearsal: Rehearsal) -> Iterator[Tampered]:
         S.ADVERTISE,
         1,
         None,
-        resigned(rehearsal, 1, lambda said: said[:32] + (2**255 - 10).to_bytes(32, "little") + said[64:]),
+        resigned(context0, 1, lambda said: said[:32] + (2**255 - 10).to_bytes(32, "little") + said[64:]),
         "PublicKeyError",
         1,
     )
@@ -170,7 +93,7 @@ def tampered(rehearsal: Rehearsal) -> Iterator[Tampered]:
         S.ADVERTISE,
         1,
         None,
-        resigned(rehearsal, 1, lambda said: said[:32] + said[:32] + said[64:]),
+        resigned(context0, 1, lambda said: said[:32] + said[:32] + said[64:]),
         "PublicKeyError",
         1,
     )
