@@ -180,7 +180,7 @@ class SecureSumClient(Confidential):
 
         Raises:
             OutOfOrder: the client is not at the end.
-            MessageError, ContextMismatch, SumError: the message is no opened sum of this session.
+            MessageError, ContextMismatch, ProtocolError, SumError: the message is no sum of this session.
         """
         state = self._state
         if not isinstance(state, Finished):

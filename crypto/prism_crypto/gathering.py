@@ -10,6 +10,7 @@ from prism_crypto.errors import OutOfOrder, ThresholdError
 from prism_crypto.graph import harary, uniform_permutation
 from prism_crypto.identity import Roster
 from prism_crypto.randomness import Rng
+from prism_crypto.secret import Confidential
 from prism_crypto.session import Session
 from prism_crypto.spec import Stage
 
@@ -47,7 +48,7 @@ class Hall:
     topology: Topology
 
 
-class Gathering:
+class Gathering(Confidential):
     """The server at one stage: it listens once to each client that finished the stage before.
 
     Args:

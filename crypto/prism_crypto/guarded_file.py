@@ -57,20 +57,26 @@ def read_json(path: Path, mode: int) -> Any:
         reason = error.strerror
     if reason is not None:
         raise IdentityError(f"{path} can't be opened: {reason}")
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        found = stat.S_IMODE(status.st_mode)
-        if not stat.S_ISREG(status.st_mode):
-            raise IdentityError(f"{path} is no regular file")
-        if status.st_uid not in {os.geteuid(), 0}:
-            raise IdentityError(f"{path} belongs to another user")
-        if found & 0o077 & ~mode:
-            raise IdentityError(f"{path} is open to others (mode {found:04o}); expected {mode:04o}")
-        if status.st_size > _MAX_FILE_BYTES:
-            raise IdentityError(f"{path} is too large for what it should hold")
-        content = file.read()
+    try:
+        _check(path, os.fstat(descriptor), mode)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read()
+    finally:
+        os.close(descriptor)
     try:
         return json.loads(content)
     except ValueError:
         content = b""
     raise IdentityError(f"{path} is not JSON")
+
+
+def _check(path: Path, status: os.stat_result, mode: int) -> None:
+    found = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        raise IdentityError(f"{path} is no regular file")
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise IdentityError(f"{path} belongs to another user")
+    if found & 0o077 & ~mode:
+        raise IdentityError(f"{path} is open to others (mode {found:04o}); expected {mode:04o}")
+    if status.st_size > _MAX_FILE_BYTES:
+        raise IdentityError(f"{path} is too large for what it should hold")

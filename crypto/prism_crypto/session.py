@@ -324,7 +324,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 @lru_cache(maxsize=256)
 def _sparse(n: int, gone: int, colluders: int) -> GraphParameters:
+    # One colluder at least: with none the threshold would be 1, and a single neighbour's share a secret.
     try:
-        return harary_degree(n, dropout=gone / n, colluding=colluders / n)
+        return harary_degree(n, dropout=gone / n, colluding=max(colluders, 1) / n)
     except InputError as error:
         raise PolicyError(f"no sparse graph: {error.message}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["MAX_SESSION", "MemoryCounter", "SessionCounter", "SessionNumbers"]
 
 MAX_SESSION = 2**64 - 1
 _FORMAT = "prism-crypto/v1/session-counter "
+_LINE = re.compile(_FORMAT.encode() + rb"(0|[1-9][0-9]{0,19})\n")
+_MAX_LINE = len(_FORMAT) + 21
 
 
 class SessionNumbers(Protocol):
@@ -88,18 +91,20 @@ class SessionCounter:
         Raises:
             StateError: the file is missing or not what `advance` writes.
         """
+        line: bytes | None = b""
         try:
-            text = self.path.read_text(encoding="ascii")
+            with self.path.open("rb") as file:
+                line = file.read(_MAX_LINE + 1)
         except FileNotFoundError:
-            text = None
-        except (OSError, ValueError):
-            text = ""
-        if text is None:
+            line = None
+        except OSError:
+            pass
+        if line is None:
             raise StateError(f"{self.path} is missing: this client must be enrolled again, as a new identity")
-        value = text.removeprefix(_FORMAT).removesuffix("\n")
-        if text != f"{_FORMAT}{value}\n" or not value.isdecimal() or str(int(value)) != value:
+        match = _LINE.fullmatch(line)
+        if match is None:
             raise StateError(f"{self.path} is damaged: this client must be enrolled again, as a new identity")
-        return int(value)
+        return int(match[1])
 
     def advance(self, number: int) -> None:
         """Record session ``number``; it is on the disk when this returns. See `SessionNumbers.advance`."""

@@ -58,6 +58,7 @@ class Finished:
 
     party: Party
     context: bytes
+    survivors: tuple[int, ...]
 
     def __repr__(self) -> str:
         return "<Finished>"
@@ -133,7 +134,7 @@ def _release(state: Uploaded, survivors: tuple[int, ...]) -> tuple[Finished, byt
             keys[peer] = bytes(pair[SHARE_BYTES:])
     message = UnmaskMessage(VERSION, tag(state.context), encode_records(seeds), encode_records(keys))
     state.erase()
-    return Finished(state.party, state.context), encode(message)
+    return Finished(state.party, state.context, survivors), encode(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,15 +287,20 @@ class Unmasking(Gathering):
 
 
 def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
-    """Client: the opened sum and the number of survivors, as the server says; nothing vouches for them.
+    """Client: the opened sum and the number of survivors, as the server says; nothing vouches for the sum.
 
     Raises:
         MessageError, ContextMismatch: the message is not one of this session.
+        ProtocolError: its number of survivors is not that of the survivors who were to open it.
         SumError: the words can't be a sum.
     """
     session, stage = state.party.session, Stage.UNMASK
     words = session.packing.words + 1
     message = decode(OpenedMessage, data, state.context, limit=FRAME_BYTES + 8 * words, stage=stage)
+    known = len(state.survivors)
+    plausible = max(known, session.quorum) <= message.count <= session.invited.count
+    if not plausible or (message.count != known and not state.party.sparse):
+        raise ProtocolError(f"the sum of {message.count} clients, where {known} survived", stage=stage)
     opened = np.frombuffer(message.words, dtype="<u8").astype(np.uint64, copy=False)
     try:
         counts = session.packing.unpack(opened, survivors=message.count, bound=session.spec.bound)

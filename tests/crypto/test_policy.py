@@ -1,0 +1,121 @@
+"""A client's own demands, which no server lowers."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from prism_crypto.errors import IdentityError, InputError, PolicyError
+from prism_crypto.identity import Identity, Roster
+from prism_crypto.policy import Policy
+from prism_crypto.session import Session
+from prism_crypto.spec import CountSpec, Mode, Stage
+
+IDENTITIES = [Identity(i, bytes([i + 1]) * 32) for i in range(11)]
+ROSTER = Roster({i: IDENTITIES[i].public_key for i in range(10)})
+SESSION = Session.plan(
+    CountSpec(100), range(10), federation="f", number=1, roster=ROSTER, min_survivors=8, colluders=2
+)
+
+
+def test_a_session_at_the_policy_is_accepted():
+    Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=7).check(SESSION, 0, ROSTER)
+    Policy(min_survivors=2).check(SESSION, 9, ROSTER)
+
+
+@pytest.mark.parametrize(
+    ("demand", "message"),
+    [
+        ({"min_survivors": 9}, "min_survivors of at least 9, the session has 8"),
+        ({"min_survivors": 8, "min_cohort": 7}, "min_cohort of at least 7, the session has 6"),
+        ({"min_survivors": 8, "colluders": 3}, "colluders of at least 3, the session has 2"),
+        ({"min_survivors": 8, "threshold": 8}, "threshold of at least 8, the session has 7"),
+    ],
+)
+def test_a_session_below_the_policy_is_refused(demand, message):
+    with pytest.raises(PolicyError, match=message) as caught:
+        Policy(**demand).check(SESSION, 3, ROSTER)
+    assert (caught.value.stage, caught.value.peer) == (Stage.ADVERTISE, 3)
+
+
+def test_an_active_client_refuses_a_semi_honest_session():
+    session = Session.plan(
+        CountSpec(1), range(10), federation="f", number=1, mode="semi_honest", roster=ROSTER
+    )
+    with pytest.raises(PolicyError, match="active sessions only"):
+        Policy(min_survivors=2).check(session, 0, ROSTER)
+    Policy(min_survivors=2, mode=Mode.SEMI_HONEST).check(session, 0, ROSTER)
+    Policy(min_survivors=2, mode=Mode.SEMI_HONEST).check(SESSION, 0, ROSTER)
+
+
+def test_another_roster_is_refused():
+    other = Roster({i: IDENTITIES[i + 1].public_key for i in range(10)})
+    for roster in (other, None):
+        with pytest.raises(PolicyError, match="roster"):
+            Policy(min_survivors=2).check(SESSION, 0, roster)
+
+
+def test_strangers_are_refused():
+    with pytest.raises(PolicyError, match="not among the invited"):
+        Policy(min_survivors=2).check(SESSION, 10, ROSTER)
+    smaller = Roster({i: IDENTITIES[i].public_key for i in range(9)})
+    session = msgspec.structs.replace(SESSION, roster_hash=smaller.hash)
+    with pytest.raises(PolicyError, match="client 9 is invited but not in the pinned roster"):
+        Policy(min_survivors=2).check(session, 0, smaller)
+
+
+def test_an_unsound_session_is_refused_whatever_the_policy():
+    session = msgspec.structs.replace(SESSION, threshold=5)
+    with pytest.raises(PolicyError, match="2t > n"):
+        Policy(min_survivors=2).check(session, 0, ROSTER)
+    broken = msgspec.structs.replace(SESSION, roster_hash=b"")
+    with pytest.raises(PolicyError, match="roster_hash"):
+        Policy(min_survivors=2).check(broken, 0, ROSTER)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"min_survivors": 1},
+        {"min_survivors": 5, "min_cohort": 0},
+        {"min_survivors": 5, "colluders": -1},
+        {"min_survivors": 5, "threshold": -1},
+    ],
+)
+def test_a_policy_that_protects_nobody_is_refused(fields):
+    with pytest.raises(InputError):
+        Policy(**fields)
+
+
+def test_a_policy_survives_its_file(tmp_path):
+    path = tmp_path / "policy.json"
+    policy = Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=7)
+    policy.save(path)
+    assert Policy.load(path) == policy
+    with pytest.raises(IdentityError):
+        policy.save(path)
+    path.chmod(0o646)
+    with pytest.raises(IdentityError, match="open to others"):
+        Policy.load(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        {"min_survivors": 8},
+        {"format": "prism-crypto/v1/policy"},
+        {"format": "prism-crypto/v1/policy", "min_survivors": "8"},
+        {"format": "prism-crypto/v1/policy", "min_survivors": 1},
+        {"format": "prism-crypto/v1/policy", "min_survivors": 8, "min_survivor": 9},
+        {"format": "prism-crypto/v1/policy", "min_survivors": 8, "mode": "trusting"},
+    ],
+)
+def test_what_is_no_policy_is_refused(tmp_path, fields):
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(fields))
+    path.chmod(0o644)
+    with pytest.raises(IdentityError):
+        Policy.load(path)

@@ -1,0 +1,211 @@
+"""The parameters of a session: which are sound, and that all of them are bound."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from prism_crypto.errors import InputError, MessageError, PolicyError
+from prism_crypto.graph import harary_degree
+from prism_crypto.identity import Identity, Roster
+from prism_crypto.session import Invited, Session
+from prism_crypto.spec import CountSpec, Mode
+
+ROSTER = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
+SPEC = CountSpec(100)
+
+
+def plan(n: int = 10, **fields):
+    fields.setdefault("roster", ROSTER)
+    return Session.plan(SPEC, range(n), **({"federation": "f", "number": 1} | fields))
+
+
+@pytest.mark.parametrize("n", range(3, 60))
+def test_the_default_threshold_is_two_thirds_active_and_a_majority_semi_honest(n):
+    active = plan(n)
+    assert active.threshold == 2 * n // 3 + 1
+    assert 2 * active.threshold > n + active.colluders
+    semi = plan(n, mode="semi_honest", roster=None)
+    assert semi.threshold == n // 2 + 1
+    assert semi.min_survivors == semi.quorum == semi.threshold
+
+
+def test_more_colluders_raise_the_threshold():
+    session = plan(10, colluders=6)
+    assert session.threshold == 9
+    assert session.min_cohort == 3
+    assert plan(10, mode="semi_honest", colluders=8, roster=None).threshold == 9
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n": 2}, "needs 3 clients"),
+        ({"n": 1, "mode": "semi_honest", "roster": None}, "needs 2 clients|degree"),
+        ({"threshold": 5}, "2t > n"),
+        ({"threshold": 7, "colluders": 4}, "2t > n"),
+        ({"mode": "semi_honest", "threshold": 5}, "t > n/2"),
+        ({"mode": "semi_honest", "threshold": 6, "colluders": 6}, "t > c"),
+        ({"roster": None}, "roster"),
+        ({"min_survivors": 8, "colluders": 3, "threshold": 8, "min_cohort": 6}, "cohort of 5"),
+        ({"min_survivors": 3, "colluders": 3}, "cohort"),
+        ({"graph": "harary"}, "no sparse graph|complete graph only"),
+        ({"n": 40, "graph": "harary"}, "complete graph only|no sparse"),
+    ],
+)
+def test_what_is_not_sound_is_refused(fields, message):
+    with pytest.raises((PolicyError, InputError), match=message):
+        plan(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"number": 0},
+        {"number": 2**64},
+        {"round": -1},
+        {"round": 2**64},
+        {"threshold": 11},
+        {"min_survivors": 11},
+        {"min_survivors": -1},
+        {"colluders": -1},
+        {"colluders": 11},
+        {"federation": "x" * 257},
+        {"model_hash": bytes(257)},
+        {"binding": bytes(4097)},
+        {"graph": "harary", "dropout": 1.0},
+        {"graph": "harary", "min_survivors": 0},
+    ],
+)
+def test_what_is_out_of_range_is_refused(fields):
+    with pytest.raises((InputError, PolicyError)):
+        plan(**fields)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"roster_hash": b"short"},
+        {"degree": 0},
+        {"degree": 8},
+        {"threshold": 11},
+        {"invited": Invited.of(range(10)).summary()},
+        {"invited": Invited(10, bytes(32), tuple(range(10)))},
+        {"invited": Invited(9, Invited.of(range(10)).digest, tuple(range(10)))},
+        {"invited": Invited(10, b"short")},
+        {"invited": Invited(0, bytes(32), ())},
+        {"spec": CountSpec(1, bound=2**62)},
+        {"graph": "harary", "mode": Mode.SEMI_HONEST, "degree": 4},
+    ],
+)
+def test_fields_that_contradict_one_another_are_refused(change):
+    session = msgspec.structs.replace(plan(), **change)
+    with pytest.raises((InputError, PolicyError)):
+        session.check()
+
+
+def test_a_client_can_not_be_invited_twice():
+    with pytest.raises(InputError, match="twice"):
+        Invited.of([1, 2, 1])
+    assert Invited.of([2, 1]) == Invited.of([1, 2])
+
+
+def test_the_sparse_graph_is_for_many_semi_honest_clients():
+    session = Session.plan(SPEC, range(1000), federation="f", number=1, mode="semi_honest")
+    expected = harary_degree(1000, dropout=0.1, colluding=0.1)
+    assert session.graph == "harary"
+    assert (session.degree, session.threshold) == expected
+    assert (session.min_survivors, session.colluders, session.min_cohort) == (900, 100, 800)
+    assert plan(200, mode="semi_honest", roster=None).graph == "complete"
+    assert plan(201, mode="semi_honest", roster=None).graph == "harary"
+    lowered = msgspec.structs.replace(session, threshold=session.threshold - 1)
+    with pytest.raises(PolicyError, match="needs degree"):
+        lowered.check()
+
+
+def test_a_sparse_threshold_is_never_one():
+    session = plan(300, mode="semi_honest", colluders=0, dropout=0.05, roster=None)
+    assert session.graph == "harary"
+    assert session.threshold >= 2
+
+
+CHANGES = {
+    "federation": "g",
+    "number": 2,
+    "round": 1,
+    "spec": CountSpec(101),
+    "invited": Invited.of(range(1, 11)),
+    "mode": Mode.SEMI_HONEST,
+    "threshold": 8,
+    "min_survivors": 8,
+    "min_cohort": 6,
+    "colluders": 1,
+    "graph": "harary",
+    "degree": 8,
+    "roster_hash": bytes(32),
+    "model_hash": b"other",
+    "binding": b"f=0.25",
+}
+
+
+@pytest.mark.parametrize("field", Session.__struct_fields__)
+def test_context0_binds_every_field(field):
+    session = plan()
+    changed = msgspec.structs.replace(session, **{field: CHANGES[field]})
+    assert changed.context0 != session.context0
+
+
+@pytest.mark.parametrize("spec", [CountSpec(100, bound=2), CountSpec(100, codec="fixed")])
+def test_context0_binds_the_spec(spec):
+    session = plan()
+    assert msgspec.structs.replace(session, spec=spec).context0 != session.context0
+
+
+def test_neighbouring_fields_can_not_trade_bytes():
+    one = plan(model_hash=b"ab", binding=b"c")
+    two = plan(model_hash=b"a", binding=b"bc")
+    assert one.context0 != two.context0
+
+
+def test_an_offer_carries_all_but_what_the_client_must_know_itself():
+    session = plan(model_hash=b"model", binding=b"binding")
+    read = Session.from_offer(session.offer(), model_hash=b"model", binding=b"binding")
+    assert read == session
+    assert read.context0 == session.context0
+    assert Session.from_offer(session.offer()).context0 != session.context0
+
+
+def test_a_sparse_offer_does_not_grow_with_the_number_of_clients():
+    small = Session.plan(SPEC, range(1000), federation="f", number=1, mode="semi_honest")
+    large = Session.plan(SPEC, range(5000), federation="f", number=1, mode="semi_honest")
+    assert abs(len(small.offer()) - len(large.offer())) < 16
+    read = Session.from_offer(small.offer())
+    assert read.invited.ids is None
+    assert read.context0 == small.context0
+    read.check()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: b"\x92\x02" + data[2:],
+        lambda data: b"\xdc\x00\x02" + data[1:],
+        lambda data: data.replace(b"active", b"honest"),
+        lambda data: data.replace(b"dimension\x64", b"dimension\x00"),
+        lambda data: b"\xdd\xff\xff\xff\xff",
+        lambda data: b"\x91" * 4000,
+    ],
+)
+def test_what_is_no_offer_is_refused(spoil):
+    data = plan().offer()
+    assert spoil(data) != data
+    with pytest.raises(MessageError):
+        Session.from_offer(spoil(data))
+
+
+def test_an_offer_that_is_too_long_is_not_parsed():
+    with pytest.raises(MessageError, match="too long"):
+        Session.from_offer(plan().offer() + bytes(5000), max_clients=10)
