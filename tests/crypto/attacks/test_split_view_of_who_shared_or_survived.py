@@ -1,0 +1,136 @@
+"""Broken if a server can tell clients different sets, of who advertised, who shared or who survived.
+
+Clients with different views could be made to open complementary halves of the masks.
+"""
+
+from __future__ import annotations
+
+import pytest
+import reference as wire
+from forgery import (
+    ADVERT_BYTES,
+    SEALED_BYTES,
+    drop_record,
+    only,
+    records,
+    refield,
+    refused,
+    survivors,
+    take_apart,
+)
+from rehearsal import SERVER, Rehearsal
+
+from prism_crypto.errors import ContextMismatch, MessageError, SealError, SignatureError, ThresholdError
+from prism_crypto.spec import Stage
+
+
+def fewer_sharers(*ids: int):
+    """Tell a client that these have shared, with their sealed shares."""
+
+    def change(message: bytes) -> bytes:
+        kind, tag, (_, _, sealed) = take_apart(message)
+        kept = {i: box for i, box in wire.read_records(sealed, SEALED_BYTES).items() if i in ids}
+        return wire.wrap(kind, tag, len(ids), wire.id_list(list(ids)), wire.write_records(kept))
+
+    return change
+
+
+def test_survivor_sets_that_differ_end_at_the_honest_server():
+    session = Rehearsal()
+    with refused(SignatureError, Stage.CONFIRM, 0):
+        session.play(intercept=only(Stage.CONFIRM, SERVER, 0, survivors(0, 1, 2, 3)))
+
+
+def test_a_confirmation_of_another_survivor_set_is_refused_by_every_client():
+    session = Rehearsal()
+    inbox = session.play(until=Stage.UPLOAD)
+    signed = {
+        i: take_apart(client.confirm(survivors(0, 1, 2, 3)(inbox[i]) if i == 0 else inbox[i]))[2][0]
+        for i, client in session.clients.items()
+    }
+    _, tag, _ = take_apart(inbox[1])
+    told = wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}))
+    with refused(SignatureError, Stage.UNMASK, 0):
+        session.clients[1].unmask(told)
+    with refused(SignatureError, Stage.UNMASK, 1):
+        session.clients[0].unmask(told)
+
+
+def test_sharer_sets_that_differ_are_seen_in_the_confirmations():
+    """All see the same survivors; client 0 was told that 4 had not shared, and would keep 4's key share."""
+    session = Rehearsal()
+    seen = {}
+
+    def lie(stage, sender, receiver, message):
+        if stage is Stage.UPLOAD and sender is SERVER and receiver == 0:
+            return fewer_sharers(0, 1, 2, 3)(message)
+        if stage is Stage.CONFIRM and sender is SERVER:
+            return survivors(0, 1, 2, 3)(message)
+        if stage is Stage.CONFIRM:
+            seen[sender] = take_apart(message)[2][0]
+        return message
+
+    with refused(SignatureError, Stage.CONFIRM, 0):
+        session.play(drop={4: Stage.UPLOAD}, intercept=lie)
+    # A lying server does not stop there. It has two groups of signatures, neither of them enough.
+    context = session.clients[0]._state.uploaded.context
+    confirm = {i: session.clients[i] for i in (1, 2, 3)}
+    inbox = {i: wire.wrap(wire.SURVIVORS, context[:16], 4, wire.id_list([0, 1, 2, 3])) for i in confirm}
+    for i, client in confirm.items():
+        seen[i] = take_apart(client.confirm(inbox[i]))[2][0]
+    told = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(seen))
+    with refused(SignatureError, Stage.UNMASK, 0):
+        session.clients[1].unmask(told)
+    with refused(ThresholdError, Stage.UNMASK, 2):
+        alone = {i: signature for i, signature in seen.items() if i != 0}
+        session.clients[2].unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(alone)))
+
+
+def test_advert_sets_that_differ_separate_the_contexts():
+    session = Rehearsal()
+    without_4 = records(1, ADVERT_BYTES, drop_record(4))
+    with refused(ContextMismatch, Stage.SHARE, 0):
+        session.play(intercept=only(Stage.SHARE, SERVER, 0, without_4))
+
+
+def test_a_server_that_forwards_shares_across_contexts_gets_no_upload():
+    """The server shows 0 all adverts but 4's, and carries the sealed shares to and fro as if nothing were."""
+    session = Rehearsal()
+    adverts = session.play(until=Stage.ADVERTISE)
+    replies = {
+        i: client.share(records(1, ADVERT_BYTES, drop_record(4))(adverts[i]) if i == 0 else adverts[i])
+        for i, client in session.clients.items()
+    }
+    sealed = {i: wire.read_records(take_apart(reply)[2][0], SEALED_BYTES) for i, reply in replies.items()}
+
+    def told(receiver: int, members: list[int]) -> bytes:
+        tag = take_apart(replies[receiver])[1]
+        boxes = {i: sealed[i][receiver] for i in members if i != receiver}
+        return wire.wrap(wire.SHARES, tag, len(members), wire.id_list(members), wire.write_records(boxes))
+
+    with refused(SealError, Stage.UPLOAD, 1):
+        session.clients[0].upload(told(0, [0, 1, 2, 3]), session.values[0])
+    with refused(SealError, Stage.UPLOAD, 0):
+        session.clients[1].upload(told(1, [0, 1, 2, 3, 4]), session.values[1])
+
+
+@pytest.mark.parametrize("victim", [0, 2, 4])
+def test_no_group_small_enough_to_be_told_apart_goes_on(victim):
+    """Two groups with no honest client in common can't both reach the threshold."""
+    session = Rehearsal()
+    adverts = session.play(until=Stage.ADVERTISE)
+    group = sorted({victim, 0, 1})
+
+    def keep(cut: dict[int, bytes]) -> None:
+        for other in set(cut) - set(group):
+            del cut[other]
+
+    with refused(ThresholdError, Stage.SHARE, victim):
+        session.clients[victim].share(records(1, ADVERT_BYTES, keep)(adverts[victim]))
+
+
+def test_the_number_of_survivors_and_their_list_cannot_disagree():
+    session = Rehearsal()
+    lie = refield(lambda fields: [5, wire.id_list([0, 1, 2, 3])])
+    with refused(MessageError, Stage.CONFIRM, None):
+        session.play(intercept=only(Stage.CONFIRM, SERVER, 0, lie))

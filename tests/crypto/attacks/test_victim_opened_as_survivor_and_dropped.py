@@ -1,0 +1,165 @@
+"""Broken if a server can get both kinds of share of one client: its vector alone would open.
+
+With t shares of a client's self-mask seed and t of its mask key, every mask on its upload can be computed.
+The request to unmask names no victims: a client derives from U2 and U3 which share of whom it gives.
+"""
+
+from __future__ import annotations
+
+import pytest
+import reference as wire
+from forgery import SIGNATURE_BYTES, only, records, refield, refused, survivors, take_apart
+from rehearsal import SERVER, Rehearsal, identity_key
+
+from prism_crypto.errors import (
+    MessageError,
+    OutOfOrder,
+    PolicyError,
+    ProtocolError,
+    SignatureError,
+    ThresholdError,
+)
+from prism_crypto.policy import Policy
+from prism_crypto.server import SecureSumServer
+from prism_crypto.spec import Stage
+
+VICTIM = 3
+
+
+def test_the_survivor_set_cannot_hold_the_victim_twice():
+    session = Rehearsal()
+    lie = refield(lambda _: [6, wire.id_list([0, 1, 2, 3, 3, 4])])
+    with refused(MessageError, Stage.CONFIRM, None):
+        session.play(intercept=only(Stage.CONFIRM, SERVER, 0, lie))
+
+
+def test_the_request_to_unmask_has_no_room_for_a_list_of_the_dead():
+    session = Rehearsal()
+
+    def lie(message: bytes) -> bytes:
+        kind, tag, fields = take_apart(message)
+        return wire.wrap(kind, tag, *fields, wire.id_list([VICTIM]))
+
+    with refused(MessageError, Stage.UNMASK, None):
+        session.play(intercept=only(Stage.UNMASK, SERVER, 0, lie))
+
+
+def test_a_client_never_gives_both_shares_of_anybody():
+    session = Rehearsal()
+    given: dict[int, tuple[set[int], set[int]]] = {}
+
+    def note(stage, sender, receiver, message):
+        if stage is Stage.UNMASK and receiver is SERVER:
+            _, _, (seeds, keys) = take_apart(message)
+            given[sender] = (set(wire.read_records(seeds, 33)), set(wire.read_records(keys, 33)))
+        return message
+
+    session.play(drop={VICTIM: Stage.UPLOAD}, intercept=note)
+    assert set(given) == {0, 1, 2, 4}
+    assert all(seeds == {0, 1, 2, 4} and keys == {VICTIM} for seeds, keys in given.values())
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_a_client_that_has_given_its_shares_gives_no_others(mode):
+    session = Rehearsal(mode=mode)
+    last = {}
+
+    def note(stage, sender, receiver, message):
+        if stage is Stage.UNMASK and sender is SERVER:
+            last[receiver] = message
+        return message
+
+    session.play(intercept=note)
+    changed = last[0] if mode == "active" else survivors(0, 1, 2, 4)(last[0])
+    for message in (last[0], changed):
+        with refused(OutOfOrder, Stage.UNMASK, 0):
+            session.clients[0].unmask(message)
+
+
+def test_two_colluders_and_a_lying_server_cannot_confirm_two_survivor_sets():
+    """Colluders 1 and 2 sign whatever the server likes.
+
+    The server tells 0 that the victim survived, and 4 that it did not, and hands each the best set of
+    signatures that it can get: 0 opens, 4 does not.
+    """
+    session = Rehearsal(colluders=2, min_cohort=2, policy=Policy(min_survivors=4, colluders=2, min_cohort=2))
+    assert session.session.threshold == 4
+    alive, dead = survivors(0, 1, 2, 3, 4), survivors(0, 1, 2, 4)
+    inbox = session.play(until=Stage.UPLOAD)
+    signed = {}
+    for client_id, message in inbox.items():
+        told = dead(message) if client_id == 4 else alive(message)
+        signed[client_id] = take_apart(session.clients[client_id].confirm(told))[2][0]
+    context = session.clients[4]._state.uploaded.context
+    without_victim = wire.confirmation(context, [0, 1, 2, 3, 4], [0, 1, 2, 4])
+    forged = {i: wire.ed25519_sign(identity_key(i), without_victim) for i in (1, 2)}
+
+    _, tag, _ = take_apart(inbox[4])
+    with_victim = wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}))
+    session.clients[0].unmask(with_victim)
+
+    for signatures, error, peer in (
+        ({**forged, 4: signed[4]}, ThresholdError, 4),  # three that are right
+        ({**forged, 0: signed[0], 4: signed[4]}, SignatureError, 0),  # and one made for the other set
+        ({**forged, 3: signed[3], 4: signed[4]}, ProtocolError, VICTIM),  # and the victim's own
+    ):
+        other = Rehearsal(colluders=2, min_cohort=2, policy=session.policy)
+        again = other.play(until=Stage.UPLOAD)
+        assert take_apart(other.clients[4].confirm(dead(again[4])))[2][0] == signed[4]
+        with refused(error, Stage.UNMASK, peer):
+            other.clients[4].unmask(wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records(signatures)))
+
+
+def test_a_threshold_under_which_two_sets_could_be_confirmed_is_refused_before_a_byte_leaves():
+    with pytest.raises(PolicyError, match="2t > n"):
+        Rehearsal(colluders=2, threshold=3, min_survivors=4, min_cohort=2)
+    with pytest.raises(PolicyError, match="2t > n"):
+        Rehearsal(colluders=3, threshold=4, min_survivors=4, min_cohort=1)
+
+
+def test_the_honest_server_refuses_a_client_that_gives_a_share_too_many():
+    session = Rehearsal()
+
+    def generous(message: bytes) -> bytes:
+        return records(1, 33, lambda cut: cut.update({VICTIM: bytes(33)}))(message)
+
+    with refused(ProtocolError, Stage.UNMASK, 2):
+        session.play(intercept=only(Stage.UNMASK, 2, SERVER, generous))
+
+
+def test_signatures_that_repeat_one_signer_are_refused():
+    session = Rehearsal()
+
+    def repeat(message: bytes) -> bytes:
+        def edit(cut: dict[int, bytes]) -> bytes:
+            one = wire.u32(1) + cut[1]
+            return one * 4
+
+        return records(0, SIGNATURE_BYTES, edit)(message)
+
+    with refused(MessageError, Stage.UNMASK, None):
+        session.play(intercept=only(Stage.UNMASK, SERVER, 0, repeat))
+
+
+def test_a_second_server_cannot_continue_the_session_with_another_survivor_set():
+    """The server restarts itself from the adverts on, and plays the rest of the session again with fewer."""
+    session = Rehearsal()
+    kept = {}
+
+    def note(stage, sender, receiver, message):
+        kept[stage, sender, receiver] = message
+        return message
+
+    session.play(until=Stage.CONFIRM, intercept=note)
+    second = SecureSumServer(session.session, roster=session.roster)
+    for stage in (Stage.ADVERTISE, Stage.SHARE):
+        for i in session.ids:
+            second.receive(i, kept[stage, i, SERVER])
+        second.close()
+    for i in (0, 1, 2, 4):
+        second.receive(i, kept[Stage.UPLOAD, i, SERVER])
+    told = second.close()
+    with refused(OutOfOrder, Stage.CONFIRM, 0):
+        session.clients[0].confirm(told[0])
+    with refused(SignatureError, Stage.CONFIRM, 0):
+        second.receive(0, kept[Stage.CONFIRM, 0, SERVER])
