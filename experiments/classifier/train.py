@@ -10,7 +10,6 @@ bfloat16 instructions.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import time
 from pathlib import Path
@@ -21,15 +20,9 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from prism_secure.classifier import FashionClassifier
+from prism_secure.data import read_idx
 
 BUNDLED_PER_CLASS = 1000
-
-
-def read_idx(path: Path) -> np.ndarray:
-    raw = gzip.decompress(path.read_bytes())
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">u4", rank, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def not_bundled(labels: np.ndarray) -> np.ndarray:
@@ -42,7 +35,7 @@ def not_bundled(labels: np.ndarray) -> np.ndarray:
 
 
 def to_float(images: np.ndarray) -> torch.Tensor:
-    # The same conversion as prism_secure.data.to_float(images, image_size=32).
+    # As prism_secure.data loads them, but for its rounding to whole levels.
     scaled = torch.from_numpy(np.array(images))[:, None].float() / 127.5 - 1
     return functional.interpolate(scaled, (32, 32), mode="bilinear", align_corners=False, antialias=True)
 

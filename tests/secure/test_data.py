@@ -172,7 +172,7 @@ def test_floats_are_spread_over_minus_one_to_one():
     assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx(
         [-1.0, -0.6, 1.0]
     )
-    with pytest.raises(TypeError, match="expected uint8 images, got torch.float32"):
+    with pytest.raises(TypeError, match=r"expected uint8 images, got torch\.float32"):
         to_float(torch.zeros(1))
 
 

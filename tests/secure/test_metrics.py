@@ -1,0 +1,316 @@
+"""Metrics against slow oracles, on images whose quality is known, and on input that makes no sense."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from prism_secure._torchvision import torchvision
+from prism_secure.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
+from prism_secure.data import Dataset, load, to_float
+from prism_secure.errors import DataError, FeatureError
+from prism_secure.metric_features import (
+    ClassifierFeatures,
+    InceptionFeatures,
+    MetricFeatures,
+    metric_features,
+)
+from prism_secure.metrics import NEIGHBOURS, Evaluator, evaluate
+from prism_secure.records import Quality
+
+
+class Pixels(MetricFeatures):
+    """The pixels themselves: features whose geometry a test can choose."""
+
+    name = "pixels"
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.anchor = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return images.flatten(1), None
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def evaluator(dataset: Dataset) -> Evaluator:
+    return Evaluator(dataset.test_images[::2], classes=dataset.classes)
+
+
+def clouds(seed: int, real: int = 60, fake: int = 50) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    shift = torch.linspace(0, 0.3, 8).view(1, 1, 2, 4)
+    draw = [torch.randn(count, 1, 2, 4, generator=random) * 0.2 for count in (real, fake)]
+    return draw[0].clamp(-1, 1), (draw[1] * 1.3 + shift).clamp(-1, 1)
+
+
+# --- against oracles
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fid_is_the_frechet_distance_of_two_gaussians(seed: int):
+    real, fake = clouds(seed)
+    x, y = (each.flatten(1).double().numpy() for each in (real, fake))
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = np.real(scipy.linalg.sqrtm(a @ b))
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
+    assert evaluate(real, fake, features=Pixels(8))["fid"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_kid_is_the_unbiased_cubic_mmd():
+    real, fake = clouds(0, real=40, fake=40)  # so few that each subset is the whole
+    x, y = (each.flatten(1).double().numpy() for each in (real, fake))
+
+    def mean_kernel(u, v, *, same):
+        values = [
+            (float(u[i] @ v[j]) / 8 + 1) ** 3 for i in range(40) for j in range(40) if not (same and i == j)
+        ]
+        return sum(values) / len(values)
+
+    expected = mean_kernel(x, x, same=True) + mean_kernel(y, y, same=True) - 2 * mean_kernel(x, y, same=False)
+    assert evaluate(real, fake, features=Pixels(8))["kid"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_precision_recall_density_coverage_are_those_of_their_definitions():
+    real, fake = clouds(1, real=30, fake=24)
+    x, y = (each.flatten(1).double().numpy() for each in (real, fake))
+
+    def radius(points, i):
+        return sorted(np.linalg.norm(points - points[i], axis=1))[NEIGHBOURS]  # the 0th is the point itself
+
+    near_real = np.array([[np.linalg.norm(a - b) < radius(x, i) for b in y] for i, a in enumerate(x)])
+    near_fake = np.array([[np.linalg.norm(a - b) < radius(y, j) for a in x] for j, b in enumerate(y)])
+    expected = {
+        "precision": near_real.any(0).mean(),
+        "recall": near_fake.any(0).mean(),
+        "density": near_real.sum(0).mean() / NEIGHBOURS,
+        "coverage": near_real.any(1).mean(),
+    }
+    measured = evaluate(real, fake, features=Pixels(8))
+    assert {key: measured[key] for key in expected} == pytest.approx(expected)
+    assert all(0 < value < 1 for value in expected.values()), "the clouds must make all four interesting"
+
+
+def test_real_images_against_themselves_are_perfect():
+    real, _ = clouds(2)
+    measured = evaluate(real, real, features=Pixels(8))
+    assert measured["fid"] == pytest.approx(0, abs=1e-6)
+    assert measured["coverage"] == measured["precision"] == measured["recall"] == 1
+
+
+# --- on the shipped classifier
+
+
+def test_worse_images_get_worse_figures(dataset: Dataset, evaluator: Evaluator):
+    reals = to_float(dataset.train_images[:500])
+    noise = torch.randn(reals.shape, generator=torch.Generator().manual_seed(0))
+    steps = [evaluator((reals + sigma * noise).clamp(-1, 1)) for sigma in (0.0, 0.1, 0.3)]
+    for key, sign in (("fid", 1), ("kid", 1), ("recall", -1), ("density", -1), ("coverage", -1)):
+        values = [sign * step[key] for step in steps]
+        assert values == sorted(values), key
+    assert steps[0]["fid"] < 20
+    assert steps[2]["fid"] > 200
+
+
+def test_coverage_finds_out_a_generator_of_one_class(dataset: Dataset, evaluator: Evaluator):
+    shirts = dataset.train_images[dataset.train_labels == 0][:500]
+    measured = evaluator(shirts)
+    assert measured["precision"] > 0.8
+    assert measured["coverage"] < 0.3
+
+
+def test_label_accuracy_falls_to_chance_when_labels_are_shuffled(dataset: Dataset, evaluator: Evaluator):
+    images, labels = dataset.train_images[:500], dataset.train_labels[:500]
+    assert evaluator(images, labels)["label_accuracy"] > 0.9
+    assert evaluator(images, (labels + 1) % 10)["label_accuracy"] < 0.1
+
+
+def test_label_accuracy_is_left_out_where_the_classifier_does_not_know_the_classes(dataset: Dataset):
+    images, labels = dataset.train_images[:50], dataset.train_labels[:50]
+    digits = Evaluator(dataset.test_images[:50], classes=tuple("0123456789"))
+    assert "label_accuracy" not in digits(images, labels)
+    assert "label_accuracy" not in Evaluator(dataset.test_images[:50])(images, labels)
+    assert "label_accuracy" in Evaluator(dataset.test_images[:50], classes=CLASSES)(images, labels)
+
+
+def test_figures_are_what_a_round_records(dataset: Dataset, evaluator: Evaluator):
+    with_labels = Quality(**evaluator(dataset.train_images[:50], dataset.train_labels[:50]))
+    assert with_labels.label_accuracy is not None
+    assert Quality(**evaluator(dataset.train_images[:50])).label_accuracy is None
+
+
+def test_figures_depend_on_the_images_alone(dataset: Dataset, evaluator: Evaluator):
+    images = dataset.train_images[:300]
+    first = evaluator(images)
+    torch.manual_seed(1)
+    evaluator(dataset.train_images[2000:2050])
+    before = torch.get_rng_state()
+    assert evaluator(images) == first
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+    assert Evaluator(dataset.test_images[::2], classes=dataset.classes)(images) == first
+
+
+def test_levels_and_floats_of_the_same_image_measure_alike(dataset: Dataset, evaluator: Evaluator):
+    images = dataset.train_images[:100]
+    assert evaluator(images) == evaluator(to_float(images))
+
+
+def test_nothing_is_printed(dataset: Dataset, evaluator: Evaluator, capfd: pytest.CaptureFixture[str]):
+    evaluator(dataset.train_images[:50])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_colour_and_other_sizes_are_measured_too(dataset: Dataset, evaluator: Evaluator):
+    grey = evaluator(dataset.train_images[:100])
+    repeated = evaluator(to_float(dataset.train_images[:100]).repeat(1, 3, 1, 1))
+    assert repeated == pytest.approx(grey, rel=1e-3, abs=1e-3)
+    assert math.isfinite(evaluator(torch.rand(20, 3, 48, 48))["fid"])
+
+
+# --- input that makes no sense
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(50, 32, 32), "generated images must be (N, 1 or 3, height, width), got (50, 32, 32)"),
+        (torch.zeros(50, 2, 32, 32), "got (50, 2, 32, 32)"),
+        (torch.zeros(6, 1, 32, 32), "at least 7 generated images, got 6"),
+        (torch.full((50, 1, 32, 32), torch.nan), "generated images contain NaN or infinity"),
+        (torch.full((50, 1, 32, 32), torch.inf), "generated images contain NaN or infinity"),
+        (torch.full((50, 1, 32, 32), 255.0), "must lie in [-1, 1], found 255 to 255"),
+        (
+            torch.zeros(50, 1, 32, 32, dtype=torch.int64),
+            "uint8, or floats in [-1, 1], got torch.int64",
+        ),
+    ],
+)
+def test_images_of_another_form_are_refused(evaluator: Evaluator, images: Tensor, message: str):
+    with pytest.raises(DataError) as caught:
+        evaluator(images)
+    assert message in str(caught.value)
+
+
+def test_held_out_images_are_checked_as_well():
+    with pytest.raises(DataError, match="at least 7 held-out images, got 3"):
+        Evaluator(torch.zeros(3, 1, 32, 32))
+
+
+def test_as_many_labels_as_images(dataset: Dataset, evaluator: Evaluator):
+    with pytest.raises(DataError, match="50 generated images but labels of shape"):
+        evaluator(dataset.train_images[:50], dataset.train_labels[:49])
+
+
+def test_seven_images_are_enough(dataset: Dataset):
+    measured = evaluate(dataset.test_images[:7], dataset.train_images[:7])
+    assert all(math.isfinite(value) for value in measured.values())
+
+
+# --- the classifier that ships
+
+
+def test_the_classifier_is_right_on_92_of_100_held_out_images(dataset: Dataset):
+    network = load_classifier()
+    with torch.no_grad():
+        logits = torch.cat([network(to_float(batch)) for batch in dataset.test_images.split(500)])
+    assert (logits.argmax(1) == dataset.test_labels).double().mean() >= 0.92
+
+
+def test_the_classifier_ships_small_and_frozen():
+    network = load_classifier()
+    assert WEIGHTS.stat().st_size < 3_000_000
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_features_are_non_negative_and_not_normalised(dataset: Dataset):
+    features, logits = ClassifierFeatures()(to_float(dataset.test_images[:64]))
+    assert features.shape == (64, 128)
+    assert features.dtype == torch.float32
+    assert features.min() >= 0
+    assert features.norm(dim=1).std() > 0.1
+    assert logits is not None
+    assert logits.shape == (64, 10)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign"])
+def test_unusable_classifier_weights_are_one_clear_error(tmp_path: Path, damage: str):
+    path = tmp_path / "weights.safetensors"
+    if damage == "truncated":
+        path.write_bytes(WEIGHTS.read_bytes()[:1000])
+    elif damage == "foreign":
+        save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(FeatureError) as caught:
+        load_classifier(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_holds_the_weights_of_this_network_and_nothing_else():
+    own = FashionClassifier().state_dict()
+    assert {k: v.shape for k, v in load_file(WEIGHTS).items()} == {k: v.shape for k, v in own.items()}
+
+
+# --- InceptionV3
+
+
+def test_metric_features_go_by_name():
+    assert isinstance(metric_features("classifier"), ClassifierFeatures)
+    with pytest.raises(FeatureError, match="'vgg', expected one of classifier, inception_v3"):
+        metric_features("vgg")
+
+
+def test_inception_without_weights_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(FeatureError) as caught:
+        metric_features("inception_v3")
+    assert str(tmp_path / "checkpoints" / InceptionFeatures.FILE) in str(caught.value)
+    assert "metrics.features = 'classifier'" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+def test_damaged_inception_weights_are_one_clear_error(tmp_path: Path, content: bytes):
+    path = tmp_path / "inception.pth"
+    path.write_bytes(content)
+    with pytest.raises(FeatureError) as caught:
+        InceptionFeatures(path)
+    assert f"cannot load InceptionV3 from {path}" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> InceptionFeatures:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("inception") / InceptionFeatures.FILE
+    torch.save(torchvision.models.inception_v3(weights=None, init_weights=False).state_dict(), path)
+    return InceptionFeatures(path)
+
+
+def test_inception_features_are_the_input_of_its_last_layer(inception: InceptionFeatures):
+    images = torch.rand(2, 1, 32, 32) * 2 - 1
+    with torch.no_grad():
+        features, logits = inception(images)
+        again, _ = inception(images.repeat(1, 3, 1, 1))
+    assert features.shape == (2, 2048)
+    assert logits is None
+    assert torch.allclose(features, again, atol=1e-5)
+    assert not inception.network.training
+
+
+@pytest.mark.slow
+def test_all_metrics_work_on_inception_features(inception: InceptionFeatures, dataset: Dataset):
+    measured = evaluate(dataset.test_images[:16], dataset.train_images[:16], features=inception)
+    assert set(measured) == {"fid", "kid", "precision", "recall", "density", "coverage"}
+    assert all(math.isfinite(value) for value in measured.values())
