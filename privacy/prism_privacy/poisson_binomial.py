@@ -46,11 +46,13 @@ def _binomial(trials: int, success: float) -> tuple[int, NDArray[np.float64]]:
 def edge_counts(at_low: int, at_high: int, flip: float) -> NDArray[np.float64]:
     """The pmf of Bin(at_low, f) + Bin(at_high, 1−f), shape (K,), cut where it falls below NEGLIGIBLE.
 
-    Only the shape matters to a divergence, so the first count is not returned. The values sum to one; the
-    cut mass is below TAIL.
+    Only the shape matters to a divergence, so the first count is not returned. The values sum to one. They
+    are those of the law less a part of it whose mass is below TAIL: what was cut off at both ends, and what
+    the cut factors would have added to the last values.
 
-    The relative error of each value is at most 2⁻⁵³·(8K + 64): two binomials, each within 4·2⁻⁵³ a step,
-    and a sum of at most K positive products. (The binomials' windows are no longer than the product's.)
+    The relative error of each value of the kept part is at most 2⁻⁵³·(8K + 64): two binomials, each within
+    4·2⁻⁵³ a step, and a sum of at most K positive products. (The binomials' windows are no longer than the
+    product's.)
     """
     _, low = _binomial(at_low, flip)
     _, high = _binomial(at_high, flip)
