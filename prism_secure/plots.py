@@ -31,6 +31,7 @@ _SIZE = (5.2, 3.9)
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "prism-secure",
+    "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -66,6 +67,7 @@ def quality_plot(
         figure = Figure(figsize=_SIZE)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13, hspace=0.24)
+        _round_axis(lower, last)
         for axes, values, width, title in ((upper, fid, 2.0, "FID"), (lower, kid, 1.4, "KID")):
             kept = [(r, v) for r, v in zip(rounds, values, strict=True) if math.isfinite(v)]
             if kept:
@@ -74,15 +76,17 @@ def quality_plot(
                 axes.plot(
                     x, y, color=_THREE, linewidth=width, markersize=2.5 * width, marker=marker, clip_on=False
                 )
-                if title == "FID":
+                if axes is upper:
                     _end_label(axes, x[-1], y[-1], f"{y[-1]:.1f}")
             axes.set_ylim(bottom=min([0.0, *(v for _, v in kept)]), top=None if kept else 1)
             axes.grid(axis="y")
+            if not kept:
+                axes.set_yticks([])
             axes.set_title(f"{title} (lower is better)", loc="left", fontsize=10, pad=4)
         if not len(rounds):
             upper.text(0.5, 0.5, "no round evaluated yet", transform=upper.transAxes, ha="center")
-        lower.yaxis.set_major_locator(MaxNLocator(2))
-        _round_axis(lower, last)
+        if len(kid):
+            lower.yaxis.set_major_locator(MaxNLocator(2))
         fids = f"; the last FID is {fid[-1]:.1f}" if len(fid) else ""
         return _svg(figure, name, f"FID and KID over {len(rounds)} evaluated rounds{fids}.")
 
@@ -105,7 +109,7 @@ def epsilon_plot(
         figure = Figure(figsize=_SIZE)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
-        every = np.array([*zero_out.values(), *replace_one.values()], dtype=float)
+        every = np.concatenate([np.empty(0), *zero_out.values(), *replace_one.values()])
         finite = every[np.isfinite(every) & (every > 0)]
         low = math.floor(math.log10(min(1.0, finite.min(initial=1.0))))
         high = math.ceil(math.log10(max(100.0, finite.max(initial=100.0))) + 0.05)
@@ -156,7 +160,10 @@ def epsilon_plot(
 
 
 def _end_label(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(text, (x, y), xytext=(0, 8), textcoords="offset points", ha="center", weight="bold")
+    """Above the last point, or beside it where the axis goes on."""
+    room = axes.get_xlim()[1] - x > 0.12 * (axes.get_xlim()[1] - axes.get_xlim()[0])
+    place, align = ((8, -3), "left") if room else ((0, 8), "center")
+    axes.annotate(text, (x, y), xytext=place, textcoords="offset points", ha=align, weight="bold")
 
 
 def _round_axis(axes: Axes, last: int) -> None:
@@ -174,7 +181,7 @@ def _epsilon_ticks(axes: Axes, low: int, high: int, at: float | None) -> None:
     axes.yaxis.set_major_formatter(
         FuncFormatter(lambda y, _: "∞" if at is not None and y == at else _decade(round(y)))
     )
-    for power in decades:
+    for power in (decade for decade in decades if 10**decade != _GUIDE):
         axes.axhline(power, color=_FAINT, linewidth=0.6, zorder=0)
 
 
@@ -209,7 +216,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)  # the style is for all elements
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 var(--font)", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     referenced = set(re.findall(r"#([\w-]+)", svg))

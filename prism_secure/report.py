@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ __all__ = ["write_report"]
 _TEMPLATE = "report.html.jinja"
 _ROWS = 150
 """Longer tables show so many rounds, evenly spaced; the files keep all."""
-_PIXELS = 1_200_000
+_PIXELS = 800_000
 """Bytes of uncompressed pixels that one figure of samples may have: the page stays under 3 MB."""
 _EMERGENCE = 8
 """Rounds shown in the figure of how the images emerged."""
@@ -116,6 +117,8 @@ def _settings(config: Config) -> list[dict[str, Any]]:
     def shown(section: str, key: str, value: Any) -> str:
         if value is None:
             return resolved.get((section, key), "left out")
+        if isinstance(value, float):
+            return str(value).replace("e-0", "e-")
         if isinstance(value, bool):
             return str(value).lower()
         return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -126,7 +129,7 @@ def _settings(config: Config) -> list[dict[str, Any]]:
         groups.append(
             {
                 "section": section,
-                "purpose": (type(values).__doc__ or "").split("\n")[0].partition(".")[0],
+                "purpose": re.split(r"[.;](?:\s|$)", type(values).__doc__ or "")[0],
                 "rows": [
                     {
                         "key": key,

@@ -37,8 +37,8 @@ class Verdict(msgspec.Struct, frozen=True):
 def format_epsilon(value: float) -> str:
     """Epsilon as it is, rounded up so that what is read is never below what was computed.
 
-    >>> [format_epsilon(e) for e in (float("inf"), 105_432.1, 27.31, 6.7, 0.5, 0.01234, 0)]
-    ['inf', '105,433', '27.4', '6.70', '0.50', '0.0124', '0']
+    >>> [format_epsilon(e) for e in (float("inf"), 105_432.1, 27.31, 6.7, 0.5, 0.01234, 0, 1e300)]
+    ['inf', '105,433', '27.4', '6.70', '0.50', '0.0124', '0', '1.00e+300']
     """
     if math.isnan(value) or value < 0:
         raise ValueError(f"epsilon must be at least 0, got {value!r}")
@@ -47,16 +47,16 @@ def format_epsilon(value: float) -> str:
     exact = Decimal(repr(float(value)))
     if exact == 0:
         return "0"
-    places = (
-        0
-        if exact >= 100
-        else 1
-        if exact >= 10
-        else 2
-        if exact >= Decimal("0.1")
-        else 1 - exact.adjusted() + 1
-    )
-    return f"{exact.quantize(Decimal(1).scaleb(-places), rounding=ROUND_CEILING):,f}"
+    if exact >= 10**12:
+        return f"{_up(exact, exact.adjusted() - 2):.2e}"
+    most = 2 if exact >= Decimal("0.1") else 2 - exact.adjusted()
+    places = 0 if exact >= 100 else 1 if exact >= 10 else most
+    return f"{_up(exact, -places):,f}"
+
+
+def _up(value: Decimal, exponent: int) -> Decimal:
+    """Rounded up to a multiple of 10^exponent."""
+    return value.quantize(Decimal(1).scaleb(exponent), rounding=ROUND_CEILING)
 
 
 def format_delta(value: float) -> str:
@@ -115,25 +115,26 @@ def true_alarms(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS
 
 
 def verdict(epsilon: float, delta: float) -> Verdict:
-    """What a client-level epsilon promises.
+    """What a client-level epsilon promises against whoever sees the sums.
 
     >>> verdict(1e5, 1e-5).title
-    'ε = 100,000 is no meaningful guarantee by itself.'
+    'ε(SUM) = 100,000 is no meaningful guarantee by itself.'
     >>> verdict(0.5, 1e-5).text  # doctest: +ELLIPSIS
-    "By this bound, whoever guesses ... wrongly 1% of the time, accuses rightly at most 1.7% of the time."
+    'By this bound, ... to be wrong about 1% of those who did not, finds at most 1.7% of those who did.'
     """
     if math.isinf(epsilon):
         return Verdict(
             "none",
-            "ε = inf: there is no guarantee.",
-            "The masks carry no noise, so no differential privacy holds: one opened sum can reveal with "
-            "certainty whether a client contributed a given mask.",
+            "ε(SUM) = inf: there is no guarantee.",
+            "The masks carry no noise, so no differential privacy holds: one opened sum can settle with "
+            "certainty what a client contributed.",
         )
     shown = format_epsilon(epsilon)
     percent = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
     test = (
-        "By this bound, whoever guesses whether a client’s mask is in the sums, and accepts to accuse "
-        f"wrongly {FALSE_ALARMS:.0%} of the time, accuses rightly at most {percent:g}% of the time."
+        "By this bound, whoever guesses whether a client put anything of its own into the sums, and accepts "
+        f"to be wrong about {FALSE_ALARMS:.0%} of those who did not, finds at most {percent:g}% of those "
+        "who did."
     )
     if percent >= 100:
         test += (
@@ -141,7 +142,7 @@ def verdict(epsilon: float, delta: float) -> Verdict:
             "protects."
         )
     if epsilon > 10:
-        return Verdict("weak", f"ε = {shown} is no meaningful guarantee by itself.", test)
+        return Verdict("weak", f"ε(SUM) = {shown} is no meaningful guarantee by itself.", test)
     if epsilon > 1:
-        return Verdict("limited", f"ε = {shown} is a limited guarantee.", test)
-    return Verdict("strong", f"ε = {shown} is a strong guarantee.", test)
+        return Verdict("limited", f"ε(SUM) = {shown} is a limited guarantee.", test)
+    return Verdict("strong", f"ε(SUM) = {shown} is a strong guarantee.", test)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,6 @@ from prism_secure.config import Config, dump_config, load_config
 from prism_secure.environment import Facts, write_environment
 from prism_secure.records import Epsilons, Quality, RoundRecord, encode
 from prism_secure.samples import encode_png, sample_grid
-from prism_secure.storage import append_line, write_atomic
 
 NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -70,6 +71,21 @@ def record_of(config: Config, number: int, *, evaluated: bool = True) -> RoundRe
     )
 
 
+@functools.cache
+def environment_file() -> bytes:
+    """What a run writes about its environment, asked for once."""
+    with tempfile.TemporaryDirectory() as folder:
+        facts = Facts(parameters=PARAMETERS, training_images=10_000, held_out_images=2_000)
+        write_environment(Path(folder), "prism-secure run --out runs/first", facts)
+        return (Path(folder) / "environment.json").read_bytes()
+
+
+@functools.cache
+def sample_file(number: int) -> bytes:
+    """A round's grid; the images come out of the noise with the rounds."""
+    return encode_png(sample_grid(*drawn_images(2.5 * math.exp(-number / 3) + 0.15), names=NAMES, scale=1))
+
+
 def make_run(
     folder: Path,
     overrides: list[str] | None = None,
@@ -85,22 +101,18 @@ def make_run(
     config = load_config(None, overrides)
     rounds = config.federation.rounds if rounds is None else rounds
     (folder / "samples").mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "config.toml", dump_config(config).encode())
-    write_environment(
-        folder,
-        "prism-secure run --out runs/first",
-        Facts(parameters=PARAMETERS, training_images=10_000, held_out_images=2_000),
-    )
+    (folder / "config.toml").write_text(dump_config(config))
+    (folder / "environment.json").write_bytes(environment_file())
     for number in range(1, rounds + 1):
         evaluated = number % every == 0 or number == config.federation.rounds
-        append_line(folder / "metrics.jsonl", encode(record_of(config, number, evaluated=evaluated)))
+        with (folder / "metrics.jsonl").open("ab") as file:
+            file.write(encode(record_of(config, number, evaluated=evaluated)) + b"\n")
         if evaluated and images:
-            grid = sample_grid(*drawn_images(2.5 * math.exp(-number / 3) + 0.15), names=NAMES)
-            write_atomic(folder / "samples" / f"round-{number:04d}.png", encode_png(grid))
+            (folder / "samples" / f"round-{number:04d}.png").write_bytes(sample_file(number))
     if ledger:
         write_ledger(folder, config, rounds, coins)
     if done:
-        write_atomic(folder / "DONE", b"all rounds\n")
+        (folder / "DONE").write_text("all rounds\n")
     return folder
 
 

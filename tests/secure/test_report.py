@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import html.parser
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prism_privacy.ledger import Ledger
+from prism_privacy.ledger_entry import RecordGuarantee
+from prism_privacy.ledger_key import LedgerKey
+from prism_secure import wording
+from prism_secure.config import load_config
+from prism_secure.errors import RunFolderError
+from prism_secure.history import read_history
+from prism_secure.plots import epsilon_plot, quality_plot
+from prism_secure.records import encode
+from prism_secure.report import write_report
+from prism_secure.samples import encode_png, sample_grid
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_run
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would find: ids, references, words; fails on tags that do not match."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text("utf-8")
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.refers: set[str] = set()
+        self.loads: list[str] = []
+        self.images = 0
+        self.heard: list[str] = []
+        self.feed(self.source)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            self._attribute(tag, name, value or "")
+        if tag == "img":
+            self.images += 1
+            assert dict(attrs).get("alt"), "an image without words"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            self._attribute(tag, name, value or "")
+
+    def _attribute(self, tag: str, name: str, value: str) -> None:
+        assert not name.startswith("on"), f"a script in {tag} {name}"
+        if name == "id":
+            self.ids.append(value)
+        elif name in ("aria-labelledby", "headers"):
+            self.refers.update(value.split())
+        elif name == "href" and value.startswith("#"):
+            self.refers.add(value[1:])
+        elif name in ("src", "href", "srcset", "data", "action", "poster"):
+            self.loads.append(value)
+        self.refers.update(re.findall(r"url\(#([^)]+)\)", value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.heard.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.heard).split())
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_report(folder))
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(fake_run.make_run(tmp_path_factory.mktemp("default")))
+
+
+def test_the_page_needs_nothing_but_itself(default: Page) -> None:
+    assert all(load.startswith("data:") for load in default.loads)
+    assert "script" not in default.source.lower().replace("description", "")
+    own = re.sub(r"data:image/png;base64,[\w+/=]+", "", default.source)
+    assert not re.search(r"https?:|//\w|@import|url\((?!#)", own)
+    assert "default-src 'none'" in default.source
+    assert len(default.source.encode()) < 3_000_000
+
+
+def test_every_reference_of_the_page_has_one_target(default: Page) -> None:
+    assert len(default.ids) == len(set(default.ids))
+    assert default.refers <= set(default.ids)
+
+
+def test_the_page_says_what_was_trained_what_left_and_what_it_cost(default: Page) -> None:
+    for words in (
+        "A class-conditional generator of Fashion-MNIST, from the masks of 10 clients",
+        "finished, 12 rounds",
+        "242,000 bits , each bit flipped with probability 0.1".replace(" ,", ","),
+        "No image, label, gradient, score or weight left a client.",
+        "is no meaningful guarantee by itself",
+        "It does not make a sum of 10 clients private.",
+        "not claimed yet: covered only as part of its client",
+        "2,000 generated images against 2,000 held-out images that no client trained on",
+        "The held-out images are declared public: the metrics are outside ε.",
+        "prism-secure run --out runs/first",
+        "12 entries, each signed and chained",
+    ):
+        assert words in default.text
+    config = load_config()
+    final = fake_run.record_of(config, 12)
+    assert final.quality is not None
+    assert f"FID of {final.quality.fid:.1f}" in default.text
+    assert wording.format_epsilon(final.epsilon.sum_zero_out) in default.text
+    assert wording.format_epsilon(final.epsilon.upload_zero_out) in default.text
+
+
+def test_wire_figures_follow_from_their_definitions(default: Page) -> None:
+    for words in (
+        "This run’s masked upload measured 3.56 108 kB 1.00",
+        "log₂(10+1) computed 3.46 105 kB 0.97",
+        "computed 64.00 1.94 MB 17.99",
+        "computed 32.00 968 kB 9.00",
+        "a client sent 110 kB and received 971 kB a round",
+    ):
+        assert words in default.text
+
+
+def test_ten_named_rows_and_their_past_are_shown(default: Page) -> None:
+    assert all(name in default.text for name in fake_run.NAMES)
+    assert default.images == 10 + 8
+    assert "Round 1 Round 3" in default.text
+
+
+def test_defaults_are_muted_and_changes_stand_out_with_their_default(tmp_path: Path) -> None:
+    source = page_of(fake_run.make_run(tmp_path, ["privacy.clip=2.5", "federation.rounds=2"])).source
+    changed = re.findall(r'<tr class="changed"><th scope="row">(\w+)</th><td class="n">(.*?)</td>', source)
+    assert dict(changed) == {
+        "rounds": f"2<small>default: {load_config().federation.rounds}</small>",
+        "clip": "2.5<small>default: unclipped</small>",
+    }
+
+
+def test_without_noise_epsilon_is_infinite_and_said_to_promise_nothing(tmp_path: Path) -> None:
+    page = page_of(fake_run.make_run(tmp_path, ["privacy.flip=0"]))
+    assert "ε(SUM) = inf: there is no guarantee." in page.text
+    assert "flipped with probability" not in page.text
+    assert "∞" in page.text
+    assert "no bound" in page.text
+
+
+def test_a_small_epsilon_is_called_what_it_is(tmp_path: Path) -> None:
+    page = page_of(
+        fake_run.make_run(tmp_path, ["privacy.clip=0.5", "privacy.flip=0.25"], rounds=2, done=False)
+    )
+    assert re.search(r"ε\(SUM\) = 0\.\d+ is a strong guarantee", page.text)
+    assert "dashed: client replaced" in page.text
+    assert "finds at most 1.4% of those who did" in page.text
+
+
+def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:
+    text = page_of(fake_run.make_run(tmp_path, rounds=5, done=False)).text
+    assert "unfinished: round 5 of 12" in text
+    assert "what was promised beforehand is the figure for all planned rounds: ε(SUM) = 20,499" in text
+
+
+def test_a_run_without_an_evaluated_round_has_a_page(tmp_path: Path) -> None:
+    page = page_of(fake_run.make_run(tmp_path, rounds=1, every=5, done=False))
+    assert "No round has been evaluated yet." in page.text
+    assert page.images == 0
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    page = page_of(fake_run.make_run(tmp_path, rounds=0, ledger=False, done=False))
+    assert "No round is finished yet" in page.text
+    assert page.refers <= set(page.ids)
+
+
+def test_only_config_toml_is_needed(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=1, ledger=False, done=False, images=False)
+    (folder / "environment.json").unlink()
+    text = page_of(folder).text
+    assert "nothing vouches for the figures of privacy" in text
+    assert "The command was not recorded" in text
+
+
+def test_the_reason_of_an_early_end_is_shown_as_text(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3, done=False)
+    (folder / "FAILED").write_text("disk <script>full</script>\n")
+    page = page_of(folder)
+    assert "stopped with an error after round 3 of 12" in page.text
+    assert "disk &lt;script&gt;full" in page.source
+    (folder / "FAILED").unlink()
+    (folder / "DONE").write_text("the budget of epsilon 8 is spent\n")
+    assert "ended after round 3 of 12" in page_of(folder).text
+    assert "the budget of epsilon 8 is spent" in page_of(folder).text
+
+
+def test_a_run_with_known_coins_claims_no_epsilon(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["privacy.clip=0.5"], rounds=2, coins="test", done=False)
+    text = page_of(folder).text
+    assert "This run claims no ε: its coins were known." in text
+    assert "ε for one client’s whole contribution is inf" in text
+    assert "strong guarantee" not in text
+
+
+def test_a_record_level_guarantee_of_the_ledger_is_shown(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=2, ledger=False)
+    with Ledger.create(folder / "ledger.jsonl", LedgerKey(), federation="f") as ledger:
+        ledger.append(
+            round=0,
+            kind="moments",
+            release={"records": 1000, "sigma": 0.002},
+            delta=1e-5,
+            epsilon=None,
+            cohort=10,
+            record=RecordGuarantee("swap", 1.973, 1e-5, {"records": 1000}),
+        )
+    text = page_of(folder).text
+    assert "A single image (record level, swap, δ = 1e-5 ): anybody 1.98".replace(" )", ")") in text
+    assert "not claimed" not in text
+
+
+def test_figures_below_the_signed_ledger_are_pointed_out(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3)
+    assert "disagree" not in page_of(folder).text
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace('"sum_zero_out":5', '"sum_zero_out":4')
+    path.write_text("\n".join(lines) + "\n")
+    assert "metrics.jsonl and the ledger disagree in round 2" in page_of(folder).text
+
+
+def test_writing_twice_gives_the_same_page_and_touches_nothing_else(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=2)
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"round": 3, "surv')  # what a run that is writing, or was killed, leaves
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after == before | {folder / "report.html": first}
+
+
+def cut(name: str, keep: int) -> object:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:keep])
+
+
+def replace_in(name: str, old: bytes, new: bytes) -> object:
+    def apply(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        assert old in data
+        (folder / name).write_bytes(data.replace(old, new, 1))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.toml").unlink(), "not a run folder"),
+        (replace_in("config.toml", b"clients = 10", b"clients = 1"), "damaged"),
+        (replace_in("metrics.jsonl", b'"survivors":10', b'"survivors":"x"'), r"metrics\.jsonl.* line 1"),
+        (
+            replace_in("metrics.jsonl", b'"round":2', b'"round":7'),
+            "line 2: expected round 2 of 12, got round 7",
+        ),
+        (replace_in("metrics.jsonl", b"{", b"\xff"), r"metrics\.jsonl is damaged in line 1"),
+        (cut("samples/round-0001.png", 300), r"round-0001\.png is damaged"),
+        (cut("environment.json", 20), r"environment\.json is damaged"),
+        (replace_in("ledger.jsonl", b'"colluders":0', b'"colluders":1'), r"ledger\.jsonl, line 2"),
+        (cut("ledger.jsonl", 0), r"ledger\.jsonl"),
+        (lambda folder: (folder / "samples" / "round-x.png").write_bytes(b""), r"round-x\.png"),
+    ],
+)
+def test_damage_is_named_and_the_old_page_stays(tmp_path: Path, damage: object, message: str) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=2)
+    old = write_report(folder).read_bytes()
+    damage(folder)
+    with pytest.raises(RunFolderError, match=message):
+        write_report(folder)
+    assert (folder / "report.html").read_bytes() == old
+
+
+def test_a_long_run_with_large_colour_images_stays_small(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["federation.rounds=600"], rounds=0, ledger=False, done=False)
+    config = load_config(folder / "config.toml")
+    lines = b"".join(encode(fake_run.record_of(config, number)) + b"\n" for number in range(1, 601))
+    (folder / "metrics.jsonl").write_bytes(lines)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 3, 128, 128), dtype=np.uint8)
+    grid = encode_png(sample_grid(noise, np.repeat(np.arange(10), 10), scale=1))
+    for number in (1, 300, 600):
+        (folder / "samples" / f"round-{number:04d}.png").write_bytes(grid)
+    page = page_of(folder)
+    assert len(page.source.encode()) < 3_000_000
+    assert "evenly spaced" in page.text
+    assert page.source.count("of 10</td>") == 150
+
+
+def test_images_without_classes_have_a_page(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["model.conditional=false"], rounds=2, images=False)
+    images, _ = fake_run.drawn_images(0.1, channels=3)
+    for number in (1, 2):
+        path = folder / "samples" / f"round-{number:04d}.png"
+        path.write_bytes(encode_png(sample_grid(images, columns=20)))
+    page = page_of(folder)
+    assert page.images == 5 + 2
+    assert "A generator of Fashion-MNIST" in page.text
+
+
+def test_history_keeps_the_records_as_they_are(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3)
+    history = read_history(folder)
+    assert history.records == [fake_run.record_of(history.config, number) for number in (1, 2, 3)]
+    assert [number for number, _ in history.samples] == [1, 2, 3]
+    assert history.environment["command"].startswith("prism-secure run")
+
+
+@given(st.floats(min_value=0, allow_nan=False))
+def test_epsilon_is_never_shown_below_its_value(epsilon: float) -> None:
+    shown = wording.format_epsilon(epsilon)
+    assert float(shown.replace(",", "")) >= epsilon
+    if 0 < epsilon < math.inf:
+        assert float(shown.replace(",", "")) <= max(epsilon * 1.05, epsilon + 1 if epsilon >= 100 else 0)
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, math.nan])
+def test_what_is_no_epsilon_is_not_written(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="epsilon"):
+        wording.format_epsilon(epsilon)
+
+
+@given(st.floats(0, 800), st.floats(0, 800), st.floats(1e-9, 0.01))
+def test_a_larger_epsilon_never_sounds_safer(one: float, other: float, delta: float) -> None:
+    small, large = sorted((one, other))
+    assert wording.true_alarms(small, delta) <= wording.true_alarms(large, delta)
+    order = ["strong", "limited", "weak", "none"]
+    levels = [order.index(wording.verdict(epsilon, delta).level) for epsilon in (small, large)]
+    assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.0, 0.0), (0.5, 1e-5), (2.0, 1e-3), (6.7, 1e-5)])
+def test_true_alarms_are_those_of_the_worst_mechanism(epsilon: float, delta: float) -> None:
+    """The (eps, delta) mechanism that dominates all others, with its four outcomes, tested optimally."""
+    share = (1 - delta) / (1 + math.exp(epsilon))
+    null = [delta, share * math.exp(epsilon), share, 0.0]
+    other = [0.0, share, share * math.exp(epsilon), delta]
+    left, found = wording.FALSE_ALARMS, 0.0
+    for p, q in sorted(zip(null, other, strict=True), key=lambda pq: pq[0] / pq[1] if pq[1] else math.inf):
+        taken = 1.0 if p <= left else left / p
+        left, found = left - taken * p, found + taken * q
+    assert wording.true_alarms(epsilon, delta) == pytest.approx(found, abs=1e-12)
+
+
+def test_infinity_has_its_own_place_above_every_finite_epsilon() -> None:
+    svg = epsilon_plot(
+        [1, 2], {"SUM": [10.0, math.inf], "UPLOAD": [1e7, math.inf]}, {"SUM": [], "UPLOAD": []}, last=2
+    )
+    assert "∞" in svg
+    height = {
+        colour: [float(y) for y in re.findall(rf'<use [^>]*y="([\d.]+)" style="fill: var\(--{colour}\)', svg)]
+        for colour in ("one", "two")
+    }
+    (ten, sum_at_infinity), (most, upload_at_infinity) = height["one"][:2], height["two"][:2]
+    assert ten > most > max(sum_at_infinity, upload_at_infinity)  # an SVG counts downwards
+    assert abs(sum_at_infinity - upload_at_infinity) > 5  # they do not hide each other
+
+
+def test_plots_leave_colours_fonts_and_size_to_the_page() -> None:
+    svg = quality_plot([1, 2], [300.0, 120.0], [0.3, 0.1], last=2)
+    assert not re.search(r"#[0-9a-f]{6}\b|DejaVu|<svg[^>]* width=|<style|<metadata", svg)
+    assert set(re.findall(r"var\(--(\w+)\)", svg)) == {"ink", "faint", "three", "font"}
+    assert "the last FID is 120.0" in svg
+
+
+def test_a_figure_that_is_not_finite_is_left_out_of_the_line() -> None:
+    assert (
+        "nan" not in quality_plot([1, 2, 3], [300.0, math.inf, 120.0], [0.1, math.nan, 0.1], last=3).lower()
+    )
+
+
+def test_the_environment_is_json_without_infinities(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=0, ledger=False, done=False)
+    json.loads((folder / "environment.json").read_text(), parse_constant=pytest.fail)
