@@ -291,6 +291,13 @@ class Client:
         self.advert = self.context0[:16] + said + self.sign("advertise", self.context0 + u32(self.me) + said)
         return wrap(ADVERT, self.context0[:16], self.advert)
 
+    def make_pairs(self, holders: list[int]) -> dict[int, bytes]:
+        """For each holder its share of the seed, then its share of the mask key."""
+        points = [holder + 1 for holder in holders]
+        seeds = shamir_split(self.seed, self.session.threshold, points, self.rng)
+        privates = shamir_split(self.masking, self.session.threshold, points, self.rng)
+        return {point - 1: seeds[point] + privates[point] for point in points}
+
     def share(self, data: bytes) -> bytes:
         session = self.session
         digest, blob = unwrap(data, ADVERTS, self.context0[:16], bytes, bytes)
@@ -312,10 +319,7 @@ class Client:
         demand(len(set(keys)) == len(keys), "no key twice")
 
         self.context = context1(self.context0, digest)
-        points = [holder + 1 for holder in sorted([self.me, *records])]
-        seeds = shamir_split(self.seed, session.threshold, points, self.rng)
-        privates = shamir_split(self.masking, session.threshold, points, self.rng)
-        pairs = {point - 1: seeds[point] + privates[point] for point in points}
+        pairs = self.make_pairs(sorted([self.me, *records]))
         self.pairs = {self.me: pairs.pop(self.me)}
         sealed = {}
         for peer, pair in pairs.items():
@@ -328,6 +332,23 @@ class Client:
             )
             sealed[peer] = gcm_seal(key, pair, sealed_for(self.context, self.me, peer))
         return wrap(SHARE, self.context[:16], write_records(sealed))
+
+    def packed(self) -> list[int]:
+        """The vector before it is masked."""
+        return pack(self.values, self.session.largest_total, self.session.bound)
+
+    def masks(self, peers: list[int]) -> list[tuple[int, bytes]]:
+        """Signs and seeds of the streams on this client's vector."""
+        masks = [(1, self.seed)]
+        ours = self.advert[48:80]
+        for peer in peers:
+            theirs = self.adverts[peer].masking
+            shared = x25519(self.masking, theirs)
+            if self.me < peer:
+                masks.append((1, pair_seed(shared, self.context, (self.me, peer), (ours, theirs))))
+            else:
+                masks.append((-1, pair_seed(shared, self.context, (peer, self.me), (theirs, ours))))
+        return masks
 
     def upload(self, data: bytes) -> bytes:
         session = self.session
@@ -353,19 +374,8 @@ class Client:
             for share in (self.pairs[peer][:33], self.pairs[peer][33:]):
                 demand(int.from_bytes(share, "big") < 2**256 + 297, "canonical shares")
 
-        words = pack(self.values, session.largest_total, session.bound)
-        masks = [(1, self.seed)]
-        for peer in sealed:
-            shared, theirs, ours = (
-                x25519(self.masking, self.adverts[peer].masking),
-                self.adverts[peer].masking,
-                self.advert[48:80],
-            )
-            if self.me < peer:
-                masks.append((1, pair_seed(shared, self.context, (self.me, peer), (ours, theirs))))
-            else:
-                masks.append((-1, pair_seed(shared, self.context, (peer, self.me), (theirs, ours))))
-        for sign, seed in masks:
+        words = self.packed()
+        for sign, seed in self.masks(list(sealed)):
             stream = keystream_words(seed, len(words))
             words = [(word + sign * mask) % 2**64 for word, mask in zip(words, stream, strict=True)]
         return wrap(UPLOAD, self.context[:16], words_to_bytes(words))

@@ -10,7 +10,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
+import reference
 
 from prism_crypto.client import SecureSumClient
 from prism_crypto.identity import Identity, Roster
@@ -75,7 +77,7 @@ def play(
             if client_id in drop and stage.number >= drop[client_id].number:
                 continue
             arguments = [] if message is None else [message]
-            if stage is Stage.UPLOAD:
+            if stage is Stage.UPLOAD and isinstance(clients[client_id], SecureSumClient):
                 arguments.append(values[client_id])
             reply = getattr(clients[client_id], stage.value)(*arguments)
             reply = intercept(stage, client_id, SERVER, reply)
@@ -122,7 +124,7 @@ class Rehearsal:
     ) -> None:
         self.ids = list(ids)
         self.identities = identities or {i: identity(i) for i in self.ids}
-        self.roster = Roster({i: key.public_key for i, key in self.identities.items()})
+        self.roster = Roster(self.public_keys())
         session.setdefault("federation", "rehearsal")
         session.setdefault("number", 1)
         self.session = Session.plan(spec or CountSpec(40), self.ids, roster=self.roster, **session)
@@ -150,6 +152,33 @@ class Rehearsal:
             **changes,
         }
         return SecureSumClient(**arguments)
+
+    def reference_session(self) -> reference.Session:
+        """The same parameters for the slow second implementation."""
+        spec, fields = self.session.spec, msgspec.structs.asdict(self.session)
+        fields |= {
+            "dimension": spec.dimension,
+            "bound": spec.bound,
+            "codec": spec.codec,
+            "mode": fields["mode"].value,
+        }
+        fields |= {
+            "invited": list(self.session.invited.ids or ()),
+            "roster": dict(sorted(self.public_keys().items())),
+        }
+        return reference.Session(**{name: fields[name] for name in reference.Session.__annotations__})
+
+    def public_keys(self) -> dict[int, bytes]:
+        return {i: key.public_key for i, key in self.identities.items()}
+
+    def cheat(self, client_id: int, kind: type[reference.Client]) -> reference.Client:
+        """Let a malicious client, made from the slow second implementation, take an honest one's place."""
+        values = [int(value) for value in self.values[client_id]]
+        client = kind(
+            client_id, self.reference_session(), identity_key(client_id), values, self.rng[client_id]
+        )
+        self.clients[client_id] = client
+        return client
 
     def play(self, **how: Any) -> dict[int, bytes]:
         return play(self.clients, self.server, self.values, mode=self.session.mode.value, **how)

@@ -79,13 +79,6 @@ def ours(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     return clients, SecureSumServer(session, roster=roster, rng=Tape(vector["server_randomness"]))
 
 
-class ReferenceClient(reference.Client):
-    """The reference's client is given its values when it is made."""
-
-    def upload(self, data: bytes, values: object) -> bytes:
-        return super().upload(data)
-
-
 def theirs(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     """The slow second implementation's clients and server."""
     fields = {**vector["session"], "roster": {}}
@@ -99,7 +92,7 @@ def theirs(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     session = reference.Session(**fields)
     assert session.context0().hex() == vector["context0"]
     clients = {
-        entry["id"]: ReferenceClient(
+        entry["id"]: reference.Client(
             entry["id"],
             session,
             bytes.fromhex(entry["identity"]),

@@ -1,0 +1,148 @@
+"""Broken if the masks on an upload can be told from uniform words, alone or together with other uploads.
+
+A stream from a weak generator, a seed used for two streams, a mask that cancels in a proper subset: each
+shows here. The bounds are at six standard deviations or beyond, and the randomness is fixed.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from forgery import take_apart
+from rehearsal import SERVER, Rehearsal
+
+from prism_crypto import upload as upload_stage
+from prism_crypto.keystream import add_keystream
+from prism_crypto.spec import CountSpec, Stage
+
+WORDS = 4096
+SPEC = CountSpec(27 * WORDS)  # 27 digits a word for four clients
+
+
+def session(**fields) -> Rehearsal:
+    rehearsal = Rehearsal(range(4), SPEC, **fields)
+    assert rehearsal.session.packing.words == WORDS
+    rehearsal.values = {i: np.zeros(SPEC.dimension, dtype=np.uint8) for i in range(4)}
+    return rehearsal
+
+
+def streams(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes, bool]]:
+    """Play up to upload; return (client, seed, subtracted) in the order in which they were used."""
+    used: list[tuple[int, bytes, bool]] = []
+    uploader = iter(range(4))
+    current = -1
+
+    def note(words, seed, *, subtract=False):
+        nonlocal current
+        if not words[:-1].any():  # the first mask on a packed vector of zeros
+            current = next(uploader)
+        used.append((current, bytes(seed), subtract))
+        add_keystream(words, seed, subtract=subtract)
+
+    monkeypatch.setattr(upload_stage, "add_keystream", note)
+    rehearsal.play(until=Stage.UPLOAD)
+    return used
+
+
+def uploads() -> tuple[Rehearsal, dict[int, np.ndarray]]:
+    """The uploads of four vectors of zeros: nothing but masks (and a sentinel each)."""
+    rehearsal, seen = session(), {}
+
+    def note(stage, sender, receiver, message):
+        if stage is Stage.UPLOAD and receiver is SERVER:
+            seen[sender] = np.frombuffer(take_apart(message)[2][0], dtype="<u8")[:-1]
+        return message
+
+    rehearsal.play(intercept=note)
+    assert not rehearsal.server.result.counts.any()
+    return rehearsal, seen
+
+
+def assert_uniform(words: np.ndarray, what: object) -> None:
+    bytes_ = words.astype("<u8").view(np.uint8)
+    counts = np.bincount(bytes_, minlength=256)
+    statistic = ((counts - bytes_.size / 256) ** 2).sum() / (bytes_.size / 256)
+    assert abs(statistic - 255) < 6 * np.sqrt(2 * 255), f"{what}: chi-square {statistic} with 255 degrees"
+    bits = np.unpackbits(bytes_).astype(np.int64)
+    assert abs(bits.sum() - bits.size / 2) < 6 * np.sqrt(bits.size / 4), f"{what}: {bits.sum()} ones"
+    for lag in (1, 8, 64, 128):
+        agree = (bits[lag:] == bits[:-lag]).sum()
+        half = (bits.size - lag) / 2
+        assert abs(agree - half) < 6 * np.sqrt(half / 2), f"{what}: lag {lag}"
+    assert np.unique(words).size == words.size, f"{what}: a word comes twice"
+
+
+def test_every_signed_combination_of_uploads_is_uniform():
+    """All 40 combinations with coefficients -1, 0, 1 up to sign: the self-masks keep them all closed."""
+    _, seen = uploads()
+    for signs in itertools.product((-1, 0, 1), repeat=4):
+        first = next((sign for sign in signs if sign), 0)
+        if first <= 0:
+            continue
+        total = np.zeros(WORDS, dtype=np.uint64)
+        for sign, i in zip(signs, range(4), strict=True):
+            total += np.uint64(sign % 2**64) * seen[i]
+        assert_uniform(total, signs)
+
+
+def test_without_self_masks_only_the_sum_of_all_opens():
+    """What the server has once it knows every self-mask seed: still uniform in every proper subset."""
+    rehearsal, seen = uploads()
+    bare = {}
+    for i, words in seen.items():
+        seed = rehearsal.rng[i].taken[64:96]
+        bare[i] = words.copy()
+        add_keystream(bare[i], seed, subtract=True)
+    for size in (1, 2, 3):
+        for group in itertools.combinations(range(4), size):
+            assert_uniform(np.sum([bare[i] for i in group], axis=0, dtype=np.uint64), group)
+    assert not np.sum(list(bare.values()), axis=0, dtype=np.uint64).any()
+
+
+def test_all_streams_of_a_session_are_pairwise_uncorrelated(monkeypatch):
+    used = streams(session(), monkeypatch)
+    seeds = sorted({seed for _, seed, _ in used})
+    assert len(seeds) == 4 + 6
+    expanded = []
+    for seed in seeds:
+        words = np.zeros(WORDS, dtype=np.uint64)
+        add_keystream(words, seed)
+        expanded.append(words)
+        assert_uniform(words, seed.hex()[:8])
+    for a, b in itertools.combinations(expanded, 2):
+        for joint in (a ^ b, a + b, a - b):
+            assert_uniform(joint, "two streams")
+    everything = np.concatenate(expanded)
+    assert np.unique(everything).size == everything.size
+
+
+def test_each_pair_mask_is_added_once_and_subtracted_once_and_each_self_mask_used_once(monkeypatch):
+    used = streams(session(), monkeypatch)
+    assert len(used) == 16
+    uses: dict[bytes, list[tuple[int, bool]]] = {}
+    for client, seed, subtracted in used:
+        uses.setdefault(seed, []).append((client, subtracted))
+    pairs = sorted(tuple(sorted(use)) for use in uses.values() if len(use) == 2)
+    assert pairs == sorted(((i, False), (j, True)) for i, j in itertools.combinations(range(4), 2))
+    assert sorted(use[0] for use in uses.values() if len(use) == 1) == [(i, False) for i in range(4)]
+
+
+def test_no_seed_comes_again_in_another_session_even_with_the_same_keys(monkeypatch):
+    """The same randomness in rounds 1 to 3: pair seeds depend on the context, not on the keys alone."""
+    seen: list[set[bytes]] = []
+    for number in (1, 2, 3):
+        used = streams(session(round=number, label="the same randomness"), monkeypatch)
+        pair_seeds = {seed for _, seed, _ in used if sum(seed == other for _, other, _ in used) == 2}
+        assert len(pair_seeds) == 6
+        seen.append(pair_seeds)
+    assert len(seen[0] | seen[1] | seen[2]) == 18
+
+
+def test_seeds_have_the_full_length_and_no_common_bytes(monkeypatch):
+    seeds = sorted({seed for _, seed, _ in streams(session(), monkeypatch)})
+    assert all(len(seed) == 32 for seed in seeds)
+    for position in range(32):
+        # A seed folded to 32 bits, or a counter in it, repeats bytes at fixed places.
+        assert len({seed[position] for seed in seeds}) >= 6
