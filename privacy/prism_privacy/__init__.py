@@ -28,8 +28,11 @@ from prism_privacy.errors import (
     ReleaseConflict,
     UnsoundComposition,
 )
+from prism_privacy.filters import RenyiFilter
 from prism_privacy.kappa_store import kappa
 from prism_privacy.ledger import Ledger
+from prism_privacy.outbox import Outbox
+from prism_privacy.participation import Participation
 from prism_privacy.randomized_response import RandomizedResponse, debias
 from prism_privacy.releases import MaskRelease
 from prism_privacy.unclipped import exact_epsilon
@@ -48,11 +51,14 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "MaskRelease",
+    "Outbox",
     "OutboxError",
+    "Participation",
     "ParticipationExceeded",
     "PrivacyError",
     "RandomizedResponse",
     "ReleaseConflict",
+    "RenyiFilter",
     "RoundSpending",
     "Unit",
     "UnsoundComposition",
