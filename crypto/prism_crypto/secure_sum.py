@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -106,16 +106,18 @@ def secure_sum(
     """
     rng = checked_rng(rng)
     gone = _checked_drop(drop or {})
-    count, vectors = _lazily(inputs, clients)
+    turns = _Turns(inputs, clients)
+    count = turns.count
     if unknown := [client_id for client_id in gone if not 0 <= client_id < count]:
         raise InputError(f"drop names client {unknown[0]}; there are clients 0..{count - 1}")
-    first = next(vectors)
+    uploading = (i for i in range(count) if not _dropped(gone.get(i), Stage.UPLOAD))
+    dimension = _dimension(turns.look(next(uploading, 0)))
     where = context or SessionContext()
     mode = Mode(mode)
     signers = _signers(count, identities, rng) if mode is Mode.ACTIVE else None
     roster = None if signers is None else Roster({i: key.public_key for i, key in enumerate(signers)})
     session = Session.plan(
-        CountSpec(dimension=_dimension(first), bound=bound, codec=codec),
+        CountSpec(dimension=dimension, bound=bound, codec=codec),
         range(count),
         federation=where.federation,
         number=where.number,
@@ -154,26 +156,23 @@ def secure_sum(
         )
         for client_id in range(count)
     ]
-    return _run(server, parties, vectors, first, gone, _Clock(timings))
+    return _run(server, parties, turns, gone, _Clock(timings))
 
 
 def _run(
     server: SecureSumServer,
     parties: list[SecureSumClient],
-    vectors: Iterator[Vector],
-    first: Vector | None,
+    turns: _Turns,
     gone: dict[int, Stage],
     clock: _Clock,
 ) -> SecureSumResult:
     inbox: dict[int, bytes] = dict.fromkeys(range(len(parties)), b"")
     while (stage := server.stage) is not None:
         for client_id, party in enumerate(parties):
-            vector = None
-            if stage is Stage.UPLOAD:
-                vector, first = (first, None) if first is not None else (next(vectors), None)
             message = inbox.pop(client_id, None)
             if message is None or _dropped(gone.get(client_id), stage):
                 continue
+            vector = turns.take(client_id) if stage is Stage.UPLOAD else None
             with clock.during(f"client.{stage.value}"):
                 reply = _answer(party, stage, message, vector)
             del vector
@@ -225,21 +224,42 @@ def _checked_drop(drop: Mapping[int, Stage]) -> dict[int, Stage]:
     raise InputError("drop maps client ids to stages, as in {3: Stage.UPLOAD}")
 
 
-def _lazily(inputs: Inputs, clients: int | None) -> tuple[int, Iterator[Vector]]:
-    """How many clients there are, and their vectors one by one."""
-    length = len(inputs) if isinstance(inputs, Sequence | np.ndarray) else getattr(inputs, "__len__", int)()
-    count = clients if clients is not None else length
-    if count < 1 or (isinstance(inputs, Sequence | np.ndarray) and count != length):
-        raise InputError(f"expected a vector for each client; there are {length}, clients is {clients}")
+class _Turns:
+    """The clients' vectors, each made when its turn comes, none made for clients that do not upload."""
 
-    def generate() -> Iterator[Vector]:
-        made = 0
-        for item in inputs:
-            yield item() if callable(item) else item
-            made += 1
-        raise InputError(f"inputs ended after {made} vectors, {count} clients need one each")
+    def __init__(self, inputs: Inputs, clients: int | None) -> None:
+        sized = isinstance(inputs, Sequence | np.ndarray)
+        length = len(inputs) if isinstance(inputs, Sized) else 0
+        self.count = length if clients is None else clients
+        if self.count < 1 or (sized and self.count != length):
+            raise InputError(f"expected a vector for each client; there are {length}, clients is {clients}")
+        self._items = iter(inputs)
+        self._next = 0
+        self._ahead: Vector | None = None
 
-    return count, generate()
+    def look(self, client_id: int) -> Vector:
+        """The vector of this client, which stays its for the next `take`."""
+        self._ahead = self.take(client_id)
+        self._next = client_id
+        return self._ahead
+
+    def take(self, client_id: int) -> Vector:
+        """The vector of this client; those before it are gone."""
+        if self._ahead is not None and self._next == client_id:
+            vector, self._ahead = self._ahead, None
+            self._next += 1
+            return vector
+        missing = object()
+        item: Any = missing
+        while self._next <= client_id:
+            item = next(self._items, missing)
+            if item is missing:
+                raise InputError(
+                    f"inputs ended after {self._next} vectors, {self.count} clients need one each"
+                )
+            self._next += 1
+        vector: Vector = item() if callable(item) else item
+        return vector
 
 
 def _dimension(vector: Vector) -> int:

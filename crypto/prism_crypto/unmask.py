@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from prism_crypto.advert import Advert
 from prism_crypto.context import self_mask_commitment, tag
 from prism_crypto.errors import (
+    MessageError,
     ProtocolError,
     SecureSumError,
     ShareError,
@@ -297,6 +298,8 @@ def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
     session, stage = state.party.session, Stage.UNMASK
     words = session.packing.words + 1
     message = decode(OpenedMessage, data, state.context, limit=FRAME_BYTES + 8 * words, stage=stage)
+    if message.words.nbytes != 8 * words:
+        raise MessageError(f"expected {8 * words} bytes of words, not {message.words.nbytes}", stage=stage)
     known = len(state.survivors)
     plausible = max(known, session.quorum) <= message.count <= session.invited.count
     if not plausible or (message.count != known and not state.party.sparse):

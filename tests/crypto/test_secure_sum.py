@@ -1,0 +1,320 @@
+"""All parties together: exact sums whoever drops, at every stage and pair of stages, or a clean abort."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rehearsal import Rehearsal
+
+import prism_crypto
+from prism_crypto import (
+    Identity,
+    InputError,
+    PolicyError,
+    RandomnessError,
+    SecureSumResult,
+    SessionContext,
+    Stage,
+    ThresholdError,
+    secure_sum,
+)
+
+MODES = ["active", "semi_honest"]
+LATE = (Stage.CONFIRM, Stage.UNMASK)
+
+
+def vectors(n: int, dimension: int = 37, bound: int = 1, seed: int = 0):
+    return list(np.random.default_rng(seed).integers(0, bound, (n, dimension), endpoint=True))
+
+
+def check(inputs, result: SecureSumResult, drop=()):
+    survivors = tuple(i for i in range(len(inputs)) if i not in drop or drop[i] in LATE)
+    assert result.survivors == survivors
+    assert result.counts.dtype == np.int64
+    assert result.counts.tolist() == np.sum([inputs[i] for i in survivors], axis=0).tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_drop_at_any_stage_leaves_the_exact_sum_of_the_survivors(mode, stage):
+    inputs = vectors(7)
+    drop = {2: stage}
+    check(inputs, secure_sum(inputs, drop=drop, mode=mode), drop)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pair", list(itertools.product(Stage, repeat=2)), ids=lambda p: f"{p[0]}-{p[1]}")
+def test_drops_at_any_pair_of_stages_leave_the_exact_sum(mode, pair):
+    inputs = vectors(8)
+    drop = {0: pair[0], 5: pair[1]}
+    check(inputs, secure_sum(inputs, drop=drop, mode=mode), drop)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stage", list(Stage))
+def test_fewer_than_the_threshold_is_a_clean_abort(mode, stage):
+    inputs = vectors(6)
+    threshold = 5 if mode == "active" else 4
+    enough = dict.fromkeys(range(6 - threshold), stage)
+    check(inputs, secure_sum(inputs, drop=enough, mode=mode), enough)
+    with pytest.raises(ThresholdError) as caught:
+        secure_sum(inputs, drop=dict.fromkeys(range(7 - threshold), stage), mode=mode)
+    expected = Stage.UNMASK if mode == "semi_honest" and stage is Stage.CONFIRM else stage
+    assert caught.value.stage is expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_fewer_survivors_than_the_minimum_is_a_clean_abort(mode):
+    inputs = vectors(9)
+    drop = {0: Stage.UPLOAD, 1: Stage.SHARE}
+    check(inputs, secure_sum(inputs, drop=drop, mode=mode, min_survivors=7), drop)
+    with pytest.raises(ThresholdError, match="min_survivors 8"):
+        secure_sum(inputs, drop=drop, mode=mode, min_survivors=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(3, 9),
+    dimension=st.integers(1, 90),
+    bound=st.integers(1, 2**40),
+    mode=st.sampled_from(MODES),
+    data=st.data(),
+)
+def test_the_sum_is_exact_or_there_is_none(n, dimension, bound, mode, data):
+    inputs = vectors(n, dimension, bound, seed=n)
+    drop = data.draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from(list(Stage)), max_size=n))
+    try:
+        result = secure_sum(inputs, bound=bound, drop=drop, mode=mode)
+    except ThresholdError:
+        return
+    check(inputs, result, drop)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_sparse_graph_gives_the_exact_sum_when_clients_drop(stage):
+    inputs = vectors(60)
+    drop = dict.fromkeys((3, 17, 40), stage)
+    result = secure_sum(inputs, drop=drop, mode="semi_honest", graph="harary", dropout=0.1, colluders=2)
+    check(inputs, result, drop)
+
+
+def test_a_sparse_graph_bears_drops_at_all_stages_at_once():
+    inputs = vectors(80)
+    drop = {4: Stage.ADVERTISE, 11: Stage.SHARE, 30: Stage.UPLOAD, 31: Stage.UPLOAD, 70: Stage.UNMASK}
+    result = secure_sum(inputs, drop=drop, mode="semi_honest", graph="harary", dropout=0.1, colluders=2)
+    check(inputs, result, drop)
+
+
+def test_a_sparse_graph_that_loses_more_than_it_was_made_for_aborts():
+    drop = dict.fromkeys(range(7), Stage.UPLOAD)
+    with pytest.raises(ThresholdError, match="min_survivors 54"):
+        secure_sum(vectors(60), drop=drop, mode="semi_honest", graph="harary", dropout=0.1, colluders=2)
+
+
+@pytest.mark.parametrize(
+    ("bound", "dtype"), [(1, bool), (200, np.uint8), (2**62 // 5, np.int64), (2**61, np.uint64)]
+)
+def test_any_bound_and_dtype(bound, dtype):
+    inputs = [vector.astype(dtype) for vector in vectors(3, bound=bound)]
+    result = secure_sum(inputs, bound=bound)
+    assert result.counts.tolist() == np.sum([v.astype(np.int64) for v in inputs], axis=0).tolist()
+
+
+def test_inputs_may_be_an_array_callables_a_generator_or_lists_of_both():
+    inputs = vectors(4)
+    forms = [
+        np.array(inputs),
+        tuple(inputs),
+        [lambda i=i: inputs[i] for i in range(4)],
+        [inputs[0], lambda: inputs[1], inputs[2], lambda: inputs[3]],
+    ]
+    for form in forms:
+        check(inputs, secure_sum(form))
+    check(inputs, secure_sum((v for v in inputs), clients=4))
+    check(inputs, secure_sum(dict(enumerate(inputs)).values()))
+
+
+def test_vectors_are_asked_for_in_turn_and_only_of_those_who_upload():
+    asked = []
+    inputs = vectors(5)
+
+    def make(i):
+        def vector():
+            asked.append(i)
+            return inputs[i]
+
+        return vector
+
+    secure_sum([make(i) for i in range(5)], drop={3: Stage.SHARE})
+    assert asked == [0, 1, 2, 4]
+    asked.clear()
+    secure_sum([make(i) for i in range(5)], drop={0: Stage.UPLOAD})
+    assert asked == [1, 2, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_number_of_vectors():
+    dimension = 400_000
+
+    def peak(n):
+        tracemalloc.start()
+        try:
+            secure_sum([lambda: np.ones(dimension, dtype=np.uint8)] * n, mode="semi_honest")
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(3)
+    # Twelve more clients of 400 kB: an implementation that kept their uploads would need 12 · 200 kB more.
+    assert peak(15) < peak(3) + 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        ([], {}, "a vector for each client"),
+        (vectors(3), {"clients": 4}, "a vector for each client"),
+        ((v for v in vectors(3)), {}, "a vector for each client"),
+        ((v for v in vectors(3)), {"clients": 4}, "ended after 3"),
+        ([[1, 0], [0, 1], [1, 1]], {}, "NumPy array"),
+        ([np.ones((2, 2), dtype=int)] * 3, {}, "NumPy array"),
+        ([np.ones(0, dtype=int)] * 3, {}, "NumPy array"),
+        ([np.ones(2, dtype=int), np.ones(3, dtype=int), np.ones(2, dtype=int)], {}, "shape"),
+        ([np.ones(2)] * 3, {}, "integers"),
+        ([np.full(2, 2)] * 3, {}, "outside 0..1"),
+        (vectors(3), {"drop": {3: Stage.UPLOAD}}, "drop names client 3"),
+        (vectors(3), {"drop": {1: "lunch"}}, "drop maps"),
+        (vectors(3), {"drop": {"x": Stage.UPLOAD}}, "drop maps"),
+        (vectors(3), {"bound": 2**62}, "2\\^63"),
+        (vectors(3), {"identities": [Identity.generate(1)] * 3}, "identities"),
+    ],
+)
+def test_arguments_out_of_range_are_named(inputs, options, message):
+    with pytest.raises(InputError, match=message):
+        secure_sum(inputs, **options)
+
+
+def test_unsound_parameters_are_refused():
+    with pytest.raises(PolicyError, match="2t > n"):
+        secure_sum(vectors(10), threshold=5)
+    with pytest.raises(PolicyError):
+        secure_sum(vectors(2))
+    with pytest.raises(ValueError, match="trusting"):
+        secure_sum(vectors(5), mode="trusting")
+    with pytest.raises(RandomnessError):
+        secure_sum(vectors(5), rng=np.random.default_rng(0).bytes)
+
+
+def test_the_bytes_are_those_of_the_messages():
+    """Upload: words and frame. Others: what the wire format says, record by record."""
+    n, dimension = 10, 10_000
+    result = secure_sum(vectors(n, dimension))
+    assert result.words == -(-dimension // 18) + 1
+    frame = 24
+    advert, shares, confirm = frame + 178, frame + (n - 1) * 86, frame + 64
+    upload = frame + 8 * result.words
+    unmask = frame + n * 37
+    total = advert + shares + upload + confirm + unmask
+    assert set(result.uplink_bytes) == set(range(n))
+    assert all(abs(sent - total) < 40 for sent in result.uplink_bytes.values())
+    assert 8 * 8 * result.words / dimension < result.bits_per_coordinate < 8 * (upload + 8) / dimension
+    down = 4 * frame + n * 180 + (n - 1) * 86 + n * 4 + n * 4 + 7 * 68
+    assert all(abs(got - down) < 60 for got in result.downlink_bytes.values())
+
+
+@pytest.mark.parametrize(
+    ("n", "mode", "bits", "neighbours"),
+    [
+        (10, "active", 3.6, 9),
+        (100, "semi_honest", 7.2, 99),
+        pytest.param(100, "active", 7.2, 99, marks=pytest.mark.slow),
+    ],
+)
+def test_the_wire_is_as_narrow_as_promised(n, mode, bits, neighbours):
+    dimension = 100_000
+    result = secure_sum([lambda: np.ones(dimension, dtype=np.uint8)] * n, mode=mode)
+    assert result.bits_per_coordinate <= bits
+    payload = 8 * result.words
+    assert max(result.uplink_bytes.values()) - payload <= 2048 + 200 * neighbours
+    assert max(result.downlink_bytes.values()) <= 2048 + 350 * neighbours
+
+
+def test_a_client_that_drops_is_charged_for_what_it_sent():
+    result = secure_sum(vectors(5), drop={1: Stage.ADVERTISE})
+    assert result.uplink_bytes[1] == 0
+    assert result.downlink_bytes[1] == 0
+    assert result.uplink_bytes[0] > 0
+
+
+def test_every_session_draws_new_keys():
+    def recorder(record):
+        def rng(count):
+            record.append(os.urandom(count))
+            return record[-1]
+
+        return rng
+
+    one, two = [], []
+    secure_sum(vectors(3), rng=recorder(one))
+    secure_sum(vectors(3), rng=recorder(two))
+    # For each of three clients an identity, two keys and a seed, and two polynomials (or more: rejections).
+    assert min(len(one), len(two)) >= 3 * 6
+    assert not set(one) & set(two)
+
+
+@pytest.mark.parametrize("field", ["federation", "round", "model_hash", "binding"])
+def test_what_the_application_binds_reaches_the_session(field, monkeypatch):
+    sessions = []
+    real = prism_crypto.SecureSumServer.__init__
+
+    def spy(self, session, **rest):
+        sessions.append(session)
+        real(self, session, **rest)
+
+    monkeypatch.setattr(prism_crypto.SecureSumServer, "__init__", spy)
+    value = 7 if field == "round" else b"x" if field in ("model_hash", "binding") else "x"
+    inputs = vectors(3)
+    check(inputs, secure_sum(inputs))
+    check(inputs, secure_sum(inputs, context=SessionContext(**{field: value})))
+    assert getattr(sessions[1], field) == value != getattr(sessions[0], field)
+
+
+@pytest.mark.parametrize("field", [{"binding": b"f=0.25"}, {"round": 2}, {"number": 2}, {"federation": "g"}])
+def test_the_same_coins_in_another_context_give_other_masks(field):
+    """Fixed coins, equal inputs: only the session differs, and every masked word with it."""
+    uploads = []
+    for changes in ({}, field):
+        room = Rehearsal(**changes)
+        inbox = room.play(until=Stage.SHARE)
+        uploads.append(room.clients[0].upload(inbox[0], room.values[0])[-24:])
+    assert not set(zip(*[iter(uploads[0])] * 8, strict=True)) & set(zip(*[iter(uploads[1])] * 8, strict=True))
+
+
+def test_timings_name_party_and_stage():
+    timings: dict[str, float] = {}
+    secure_sum(vectors(4), timings=timings)
+    assert set(timings) == {f"{party}.{stage}" for party in ("client", "server") for stage in Stage}
+    assert all(seconds >= 0 for seconds in timings.values())
+
+
+def test_the_public_names_are_the_contract():
+    contract = {
+        "CountSpec",
+        "Identity",
+        "Roster",
+        "Policy",
+        "Stage",
+        "SecureSumClient",
+        "SecureSumServer",
+        "SecureSumResult",
+        "secure_sum",
+        "SecureSumError",
+    }
+    assert contract <= set(prism_crypto.__all__)
+    assert sorted(prism_crypto.__all__) == prism_crypto.__all__
+    assert all(hasattr(prism_crypto, name) for name in prism_crypto.__all__)
