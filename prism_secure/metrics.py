@@ -5,7 +5,7 @@
 
 The formulas are torchmetrics' (FID, KID) and prdc's; the features come from `prism_secure.metric_features`.
 Give held-out images only: against training images a generator that copies them would look perfect. All that
-is random is the choice of KID's subsets, from a fixed seed; the same images give the same figures (on one
+is random is the choice of subsets, from a fixed seed; the same images give the same figures (on one
 machine and number of threads: floating point sums depend on them in the last digits).
 
 - FID (Heusel et al. 2017): the Fréchet distance of two Gaussians fitted to the features; 0 is best. It is
@@ -16,6 +16,7 @@ machine and number of threads: floating point sums depend on them in the last di
   ones, and the reverse; in [0, 1].
 - density, coverage (Naeem et al. 2020): how many real neighbourhoods hold a generated image, on average (may
   exceed 1), and the share of real neighbourhoods that hold any. Neighbourhoods reach to the 5th neighbour.
+  These four look at all pairs, so they take at most 4,000 images of each kind, chosen at random once.
 - label accuracy: share of class-conditional images that the shipped classifier puts into their class.
 """
 
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 import joblib
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -46,6 +48,7 @@ __all__ = ["Evaluator", "evaluate"]
 
 NEIGHBOURS = 5
 KID_SUBSETS, KID_SUBSET_SIZE = 20, 1000
+MANIFOLD_LIMIT = 4000
 _BATCH = 250
 _SEED = 0
 
@@ -156,11 +159,18 @@ class Evaluator:
         return float(mean)
 
     def _manifold(self, fake: Tensor) -> dict[str, float]:
-        real: NDArray = self._real.numpy()
         # It prints how many images there are, and asks for eight threads; one is quicker at this size.
         with redirect_stdout(io.StringIO()), joblib.parallel_config(backend="sequential"):
-            measured = compute_prdc(real, fake.numpy(), nearest_k=NEIGHBOURS)
+            measured = compute_prdc(_some(self._real), _some(fake), nearest_k=NEIGHBOURS)
         return {name: float(value) for name, value in measured.items()}
+
+
+def _some(features: Tensor) -> NDArray[np.float64]:
+    """At most `MANIFOLD_LIMIT` rows of `features`, in an order that does not follow the classes."""
+    if len(features) > MANIFOLD_LIMIT:
+        seed = torch.Generator().manual_seed(_SEED)
+        features = features[torch.randperm(len(features), generator=seed)[:MANIFOLD_LIMIT]]
+    return features.numpy()
 
 
 def _checked(images: Tensor, which: str) -> Tensor:

@@ -180,6 +180,20 @@ def test_colour_and_other_sizes_are_measured_too(dataset: Dataset, evaluator: Ev
     assert math.isfinite(evaluator(torch.rand(20, 3, 48, 48))["fid"])
 
 
+def test_large_sets_are_thinned_evenly_and_not_cut_off(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    order = dataset.test_labels.argsort(stable=True)
+    by_class = Evaluator(dataset.test_images[order][::2])  # the first rows are all of one class
+    fakes = dataset.train_images[:400]
+    everything = by_class(fakes)
+    monkeypatch.setattr("prism_secure.metrics.MANIFOLD_LIMIT", 300)
+    thinned = by_class(fakes)
+    assert thinned["precision"] == pytest.approx(everything["precision"], abs=0.1)
+    assert thinned["coverage"] > 0.7
+    assert thinned != everything
+    assert thinned["fid"] == everything["fid"]
+    assert by_class(fakes) == thinned
+
+
 # --- input that makes no sense
 
 
