@@ -59,6 +59,9 @@ _LITE0_BLOCKS: tuple[tuple[int, int, int, int], ...] = (
 )  # fmt: skip
 _BATCH_NORM_EPS = 1e-3
 
+DEFAULT_TAPS: dict[int, int] = {-1: 4, 0: 4, 2: 4, 4: 4, 7: 2, 10: 1}
+"""Maps and grids that `experiments/search` found best at 32×32: coarse places, no single pixels."""
+
 
 class _Conv(nn.Module):
     """A convolution with its BatchNorm folded in, TensorFlow's "same" padding, optional ReLU6."""
@@ -138,7 +141,7 @@ class EfficientNetLite0(FeatureExtractor):
         weights: Path | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.taps = dict(taps) if taps is not None else dict.fromkeys(range(-1, 11), 1)
+        self.taps = dict(DEFAULT_TAPS if taps is None else taps)
         if not self.taps or min(self.taps) < -1 or max(self.taps) >= len(_LITE0_BLOCKS):
             raise FeatureError(f"taps of EfficientNet-Lite0 are -1 (stem) to 15, not {sorted(self.taps)}")
         self.resize = resize
