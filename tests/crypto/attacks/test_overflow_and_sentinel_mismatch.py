@@ -1,0 +1,157 @@
+"""Broken if an opened sum that cannot be a sum is taken for one.
+
+The sentinel and the range of the digits catch accidents: a mask that was lost, a vector counted twice, values
+beyond the bound. They do not catch a client that lies within the bound; the last test says so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as wire
+from forgery import refused
+from rehearsal import Rehearsal
+
+from prism_crypto.errors import InputError, OutOfOrder, SumError
+from prism_crypto.spec import CountSpec, Stage
+
+CHEAT = 2
+
+
+class SentinelTwo(wire.Client):
+    def packed(self):
+        return [*super().packed()[:-1], 2]
+
+
+class SentinelZero(wire.Client):
+    def packed(self):
+        return [*super().packed()[:-1], 0]
+
+
+class ValuesAboveTheBound(wire.Client):
+    """Two in every coordinate of a sum of bits."""
+
+    def packed(self):
+        honest = self.values
+        self.values, self.session.bound = [2] * len(honest), 2
+        words = wire.pack(self.values, len(self.session.invited), 2)
+        self.values, self.session.bound = honest, 1
+        return words
+
+
+class WordsBeyondTheirDigits(wire.Client):
+    def packed(self):
+        return [2**63] * (len(super().packed()) - 1) + [1]
+
+
+class PaddingUsed(wire.Client):
+    """Puts a value where there is no coordinate."""
+
+    def packed(self):
+        words = super().packed()
+        base, digits = self.session.largest_total + 1, wire.word_count(1, self.session.largest_total)
+        assert digits == 1
+        k = 0
+        while base ** (k + 1) <= 2**64:
+            k += 1
+        words[-2] += base ** (k - 1)
+        return words
+
+
+class NoSelfMask(wire.Client):
+    def masks(self, peers):
+        return super().masks(peers)[1:]
+
+
+class OnePairMaskMissing(wire.Client):
+    def masks(self, peers):
+        return super().masks(peers)[:-1]
+
+
+class SignsSwapped(wire.Client):
+    def masks(self, peers):
+        own, *pairs = super().masks(peers)
+        return [own, *((-sign, seed) for sign, seed in pairs)]
+
+
+class MaskedTwice(wire.Client):
+    def masks(self, peers):
+        return super().masks(peers) * 2
+
+
+KINDS = [
+    SentinelTwo,
+    SentinelZero,
+    ValuesAboveTheBound,
+    WordsBeyondTheirDigits,
+    PaddingUsed,
+    NoSelfMask,
+    OnePairMaskMissing,
+    SignsSwapped,
+    MaskedTwice,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sum_that_cannot_be_one_does_not_open(kind):
+    session = Rehearsal(range(4), CountSpec(28))
+    session.cheat(CHEAT, kind)
+    with refused(SumError, Stage.UNMASK, None):
+        session.play()
+    with refused(OutOfOrder, None, None):
+        session.server.result  # noqa: B018
+
+
+BAD_INPUTS = {
+    "above the bound": np.full(40, 2),
+    "negative": np.full(40, -1),
+    "too long": np.zeros(41, dtype=int),
+    "too short": np.zeros(39, dtype=int),
+    "floats": np.zeros(40),
+    "not a number": np.full(40, np.nan),
+    "a matrix": np.zeros((40, 1), dtype=int),
+    "objects": np.zeros(40, dtype=object),
+    "a list": [0] * 40,
+    "an unsigned value that would wrap": np.full(40, 2**64 - 1, dtype=np.uint64),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUTS)
+def test_a_vector_that_would_overflow_is_refused_and_not_quoted(what):
+    session = Rehearsal()
+    inbox = session.play(until=Stage.SHARE)
+    with refused(InputError, Stage.UPLOAD, 1) as caught:
+        session.clients[1].upload(inbox[1], BAD_INPUTS[what])
+    assert "18446744073709551615" not in str(caught.value)
+    # Nothing has left: the same client uploads the right vector afterwards.
+    for i, client in session.clients.items():
+        session.server.receive(i, client.upload(inbox[i], session.values[i]))
+
+
+@pytest.mark.parametrize(("clients", "bound"), [(3, 2**62), (5, 2**63 - 1), (4, 2**61)])
+def test_a_session_whose_sum_could_reach_2_63_is_not_planned(clients, bound):
+    with pytest.raises(InputError, match="2\\^63"):
+        Rehearsal(range(clients), CountSpec(4, bound))
+
+
+def test_the_largest_sum_that_fits_is_exact():
+    bound = (2**63 - 1) // 3
+    session = Rehearsal(range(3), CountSpec(3, bound))
+    session.values = {i: np.array([bound, 0, bound - i], dtype=np.int64) for i in range(3)}
+    session.play()
+    assert session.server.result.counts.tolist() == [3 * bound, 0, 3 * bound - 3]
+
+
+def test_within_the_bound_a_client_may_lie_and_nothing_notices():
+    """Not claimed: input validity. A vector of ones from a cheating client is a vector of ones."""
+
+    class Ones(wire.Client):
+        def packed(self):
+            self.values = [1] * len(self.values)
+            return super().packed()
+
+    session = Rehearsal(range(4))
+    session.cheat(CHEAT, Ones)
+    session.play()
+    session.values[CHEAT] = np.ones(40, dtype=int)
+    assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3))

@@ -1,0 +1,174 @@
+"""Broken if a party can be led through the stages in another order than the protocol's.
+
+A client that signs, shares or unmasks twice could be made to do so for two stories.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from forgery import refused, survivors
+from rehearsal import SERVER, Rehearsal, stages
+
+from prism_crypto.errors import OutOfOrder, ProtocolError, SecureSumError
+from prism_crypto.spec import Stage
+
+
+def recorded(mode: str) -> tuple[Rehearsal, dict]:
+    session, kept = Rehearsal(mode=mode), {}
+
+    def note(stage, sender, receiver, message):
+        kept[stage, sender, receiver] = bytes(message)
+        return message
+
+    session.play(intercept=note)
+    return session, kept
+
+
+def call(session: Rehearsal, stage: Stage, kept: dict, client_id: int = 1) -> bytes:
+    """Ask a client for a stage, with the message that belongs to it."""
+    client = session.clients[client_id]
+    if stage is Stage.ADVERTISE:
+        return client.advertise()
+    message = kept.get((stage, SERVER, client_id), b"")
+    if stage is Stage.UPLOAD:
+        return client.upload(message, session.values[client_id])
+    return getattr(client, stage.value)(message)
+
+
+CASES = [
+    (mode, done, asked)
+    for mode in ("active", "semi_honest")
+    for done, asked in itertools.product([None, *stages(mode)], Stage)
+    if asked is not next((s for s in stages(mode) if done is None or s.number > done.number), None)
+]
+
+
+@pytest.mark.parametrize(("mode", "done", "asked"), CASES)
+def test_a_client_does_nothing_but_the_next_stage(mode, done, asked):
+    _, kept = recorded(mode)
+    session = Rehearsal(mode=mode)
+    for stage in stages(mode):
+        if done is None or stage.number > done.number:
+            break
+        assert call(session, stage, kept) == kept[stage, 1, SERVER]
+    with refused(OutOfOrder, asked, 1):
+        call(session, asked, kept)
+    # The refusal costs nothing: the client goes on where it was.
+    for stage in stages(mode):
+        if done is None or stage.number > done.number:
+            assert call(session, stage, kept) == kept[stage, 1, SERVER]
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_resend_is_the_very_same_bytes_and_draws_nothing(stage):
+    _, kept = recorded("active")
+    session = Rehearsal()
+    for step in Stage:
+        reply = call(session, step, kept)
+        if step is stage:
+            break
+    drawn = len(session.rng[1].taken)
+    assert [session.clients[1].resend() for _ in range(3)] == [reply] * 3
+    assert len(session.rng[1].taken) == drawn
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.ADVERTISE])
+def test_after_an_error_a_client_is_done_for_good(stage):
+    _, kept = recorded("active")
+    session = Rehearsal()
+    for step in Stage:
+        if step is stage:
+            break
+        call(session, step, kept)
+    with pytest.raises(SecureSumError):
+        call(session, stage, {(stage, SERVER, 1): b"garbage"})
+    assert session.clients[1].stage is None
+    for again in Stage:
+        with refused(OutOfOrder, again, 1):
+            call(session, again, kept)
+    with refused(OutOfOrder, None, 1):
+        session.clients[1].resend()
+
+
+def test_a_client_that_left_says_nothing_more():
+    _, kept = recorded("active")
+    session = Rehearsal()
+    call(session, Stage.ADVERTISE, kept)
+    session.clients[1].abort()
+    with refused(OutOfOrder, Stage.SHARE, 1):
+        call(session, Stage.SHARE, kept)
+    with refused(OutOfOrder, None, 1):
+        session.clients[1].resend()
+
+
+def test_a_client_signs_one_survivor_set_only():
+    _, kept = recorded("active")
+    again = Rehearsal()
+    for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM):
+        call(again, stage, kept)
+    for told in (kept[Stage.CONFIRM, SERVER, 1], survivors(0, 1, 2, 3)(kept[Stage.CONFIRM, SERVER, 1])):
+        with refused(OutOfOrder, Stage.CONFIRM, 1):
+            again.clients[1].confirm(told)
+    assert again.clients[1].resend() == kept[Stage.CONFIRM, 1, SERVER]
+
+
+def test_a_semi_honest_client_is_not_talked_into_confirming_and_an_active_one_not_out_of_it():
+    _, kept = recorded("active")
+    session = Rehearsal()
+    for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD):
+        call(session, stage, kept)
+    with refused(OutOfOrder, Stage.UNMASK, 1):
+        session.clients[1].unmask(kept[Stage.CONFIRM, SERVER, 1])  # the survivor set, as in semi-honest mode
+    with refused(OutOfOrder, Stage.CONFIRM, 1):
+        Rehearsal(mode="semi_honest").clients[1].confirm(kept[Stage.CONFIRM, SERVER, 1])
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_the_server_takes_one_message_a_stage_from_each_client(mode):
+    session = Rehearsal(mode=mode)
+    repeated = []
+
+    def twice(stage, sender, receiver, message):
+        if receiver is SERVER and sender == 4:
+            for earlier in repeated:
+                with pytest.raises(SecureSumError) as caught:
+                    session.server.receive(4, earlier)  # a message of an earlier stage
+                assert caught.value.stage is stage
+            session.server.receive(4, message)
+            with refused(OutOfOrder, stage, 4):
+                session.server.receive(4, message)
+            repeated.append(message)
+            return None
+        return message
+
+    session.play(intercept=twice)
+    assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3, 4))
+
+
+def test_the_server_does_not_close_past_its_end():
+    session = Rehearsal()
+    with refused(OutOfOrder, Stage.ADVERTISE, None):
+        session.server.result  # noqa: B018
+    session.play()
+    for what in (session.server.close, lambda: session.server.receive(1, b"")):
+        with pytest.raises(OutOfOrder):
+            what()
+
+
+def test_a_server_that_skips_the_confirmations_gets_no_shares():
+    """Straight from the uploads to unmask, with the survivor set in place of signatures."""
+    session = Rehearsal()
+    inbox = session.play(until=Stage.UPLOAD)
+    with refused(OutOfOrder, Stage.UNMASK, 0):
+        session.clients[0].unmask(inbox[0])
+
+
+def test_a_client_that_is_left_out_of_the_survivors_does_not_sign():
+    _, kept = recorded("active")
+    again = Rehearsal()
+    for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD):
+        call(again, stage, kept)
+    with refused(ProtocolError, Stage.CONFIRM, 1):
+        again.clients[1].confirm(survivors(0, 2, 3, 4)(kept[Stage.CONFIRM, SERVER, 1]))
