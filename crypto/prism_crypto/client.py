@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from prism_crypto.advertise import Advertised, Ready, advertise
 from prism_crypto.boundary import scrubbed
 from prism_crypto.confirm import Confirmed, confirm
-from prism_crypto.errors import IdentityError, InputError, OutOfOrder
+from prism_crypto.errors import IdentityError, InputError, OutOfOrder, StateError
 from prism_crypto.identity import Identity, Roster, check_client_id
 from prism_crypto.party import Party
 from prism_crypto.policy import Policy
@@ -206,7 +206,11 @@ class SecureSumClient(Confidential):
     def _enter(self, state: Ready) -> tuple[Advertised, bytes]:
         self._policy.check(self.session, self.client_id, state.party.roster)
         if self._counter is not None:
-            self._counter.advance(self.session.number)
+            try:
+                self._counter.advance(self.session.number)
+            except StateError as error:
+                error.at(Stage.ADVERTISE, self.client_id)
+                raise
         return advertise(state)
 
     def _step(self, expected: type[S], stage: Stage, action: Callable[[S], tuple[_State, bytes]]) -> _Outcome:

@@ -14,7 +14,7 @@ from prism_crypto.errors import IdentityError, InputError, PolicyError
 from prism_crypto.guarded_file import PUBLIC, read_json, write_new
 from prism_crypto.identity import Roster
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.spec import Mode, Stage, check_types, coerce_mode
 
 __all__ = ["Policy"]
 
@@ -46,6 +46,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mode: Mode = Mode.ACTIVE
 
     def __post_init__(self) -> None:
+        coerce_mode(self)
+        check_types(self, min_survivors=int, min_cohort=int, colluders=int, threshold=int)
         if self.min_survivors < 2:
             raise InputError(f"min_survivors must be at least 2, not {self.min_survivors}")
         if self.colluders < 0 or self.threshold < 0:

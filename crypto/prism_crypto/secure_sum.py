@@ -113,6 +113,8 @@ def secure_sum(
     uploading = (i for i in range(count) if not _dropped(gone.get(i), Stage.UPLOAD))
     dimension = _dimension(turns.look(next(uploading, 0)))
     where = context or SessionContext()
+    if mode not in list(Mode):
+        raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
     mode = Mode(mode)
     signers = _signers(count, identities, rng) if mode is Mode.ACTIVE else None
     roster = None if signers is None else Roster({i: key.public_key for i, key in enumerate(signers)})
@@ -258,8 +260,8 @@ class _Turns:
                     f"inputs ended after {self._next} vectors, {self.count} clients need one each"
                 )
             self._next += 1
-        vector: Vector = item() if callable(item) else item
-        return vector
+        made: Vector = item() if callable(item) else item
+        return made
 
 
 def _dimension(vector: Vector) -> int:

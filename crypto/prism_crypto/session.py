@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -14,7 +14,7 @@ from prism_crypto.graph import GraphParameters, harary_degree
 from prism_crypto.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
 from prism_crypto.packing import Packing
 from prism_crypto.session_counter import MAX_SESSION
-from prism_crypto.spec import CountSpec, Mode
+from prism_crypto.spec import CountSpec, Mode, check_types, coerce_mode
 
 __all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]
 
@@ -99,6 +99,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     model_hash: bytes = b""
     binding: bytes = b""
 
+    def __post_init__(self) -> None:
+        coerce_mode(self)
+        check_types(self, spec=CountSpec, invited=Invited, federation=str, graph=str)
+        check_types(self, **dict.fromkeys(("roster_hash", "model_hash", "binding"), bytes))
+        numbers = ("number", "round", "threshold", "min_survivors", "min_cohort", "colluders", "degree")
+        check_types(self, **dict.fromkeys(numbers, int))
+        if self.graph not in get_args(GraphKind):
+            raise InputError(f"graph must be one of {', '.join(get_args(GraphKind))}, not {self.graph!r}")
+
     @classmethod
     def plan(
         cls,
@@ -140,7 +149,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             InputError: one of them is out of its range.
         """
         everyone = Invited.of(invited)
-        n, mode = everyone.count, Mode(mode)
+        n = everyone.count
+        if mode not in list(Mode):
+            raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
+        mode = Mode(mode)
         if graph == "auto":
             graph = "harary" if mode is Mode.SEMI_HONEST and n > COMPLETE_LIMIT else "complete"
         if graph == "harary":

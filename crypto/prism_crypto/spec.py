@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
 from prism_crypto.errors import InputError
 
-__all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "Mode", "Stage"]
+__all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "Mode", "Stage", "check_types", "coerce_mode"]
 
 MAX_DIMENSION = 2**33
 """One AES-CTR stream of at most 2^36 bytes covers this many 64-bit words even at one digit a word."""
@@ -42,6 +43,33 @@ class Stage(StrEnum):
         return self.number < other.number
 
 
+def check_types(owner: msgspec.Struct, **fields: type) -> None:
+    """Refuse fields of another type: msgspec checks types when it decodes, not when a struct is made.
+
+    Raises:
+        InputError: naming the field. A bool is no int here.
+    """
+    for name, kind in fields.items():
+        value = getattr(owner, name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise InputError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
+
+
+def coerce_mode(owner: msgspec.Struct) -> None:
+    """Make the field ``mode`` a `Mode`, also where a caller wrote its name.
+
+    Raises:
+        InputError: there is no such mode.
+    """
+    mode: Any = getattr(owner, "mode", None)
+    try:
+        msgspec.structs.force_setattr(owner, "mode", Mode(mode))
+    except ValueError:
+        mode = None
+    if mode is None:
+        raise InputError(f"mode must be one of {', '.join(Mode)}")
+
+
 class Mode(StrEnum):
     """Against whom the session protects.
 
@@ -73,6 +101,7 @@ class CountSpec(msgspec.Struct, frozen=True, kw_only=False):
     codec: str = "integers"
 
     def __post_init__(self) -> None:
+        check_types(self, dimension=int, bound=int, codec=str)
         if not 1 <= self.dimension <= MAX_DIMENSION:
             raise InputError(f"dimension must be 1 to {MAX_DIMENSION}, not {self.dimension}")
         if not 1 <= self.bound <= MAX_TOTAL:

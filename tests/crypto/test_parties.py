@@ -136,7 +136,7 @@ def test_a_session_number_is_recorded_before_the_advert_and_never_used_again(tmp
     assert counter.last == 7
     with pytest.raises(StateError) as caught:
         room.client(0, counter=SessionCounter(counter.path)).advertise()
-    assert caught.value.stage is Stage.ADVERTISE
+    assert (caught.value.stage, caught.value.peer) == (Stage.ADVERTISE, 0)
 
 
 def test_the_server_refuses_an_advert_of_another_context_key_or_signature():

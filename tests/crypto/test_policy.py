@@ -119,3 +119,29 @@ def test_what_is_no_policy_is_refused(tmp_path, fields):
     path.chmod(0o644)
     with pytest.raises(IdentityError):
         Policy.load(path)
+
+
+def test_a_mode_given_by_its_name_means_the_mode():
+    policy = Policy(min_survivors=2, mode="active")
+    assert policy.mode is Mode.ACTIVE
+    session = Session.plan(
+        CountSpec(1), range(10), federation="f", number=1, mode="semi_honest", roster=ROSTER
+    )
+    with pytest.raises(PolicyError, match="active sessions only"):
+        policy.check(session, 0, ROSTER)
+    assert msgspec.structs.replace(SESSION, mode="active").mode is Mode.ACTIVE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mode": "trusting"},
+        {"mode": None},
+        {"min_survivors": 8.0},
+        {"min_survivors": True},
+        {"threshold": "7"},
+    ],
+)
+def test_fields_of_another_type_are_refused(fields):
+    with pytest.raises(InputError):
+        Policy(**({"min_survivors": 8} | fields))

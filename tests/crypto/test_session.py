@@ -209,3 +209,26 @@ def test_what_is_no_offer_is_refused(spoil):
 def test_an_offer_that_is_too_long_is_not_parsed():
     with pytest.raises(MessageError, match="too long"):
         Session.from_offer(plan().offer() + bytes(5000), max_clients=10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "trusting"},
+        {"mode": 1},
+        {"graph": "star"},
+        {"graph": None},
+        {"threshold": 7.0},
+        {"number": True},
+        {"model_hash": "text"},
+        {"spec": None},
+    ],
+)
+def test_fields_of_another_type_are_refused(change):
+    with pytest.raises(InputError):
+        msgspec.structs.replace(plan(), **change)
+
+
+def test_an_unknown_mode_is_refused_by_name():
+    with pytest.raises(InputError, match="trusting"):
+        plan(mode="trusting")

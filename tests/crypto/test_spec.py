@@ -23,6 +23,9 @@ def test_stages_are_ordered_as_the_protocol_is():
         {"dimension": 1, "bound": 0},
         {"dimension": 1, "bound": MAX_TOTAL + 1},
         {"dimension": 1, "codec": "x" * 65},
+        {"dimension": 1.0},
+        {"dimension": True},
+        {"dimension": 1, "codec": None},
     ],
 )
 def test_a_spec_out_of_range_is_refused(fields):
