@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from prism_privacy.errors import LedgerError
-from prism_privacy.ledger import LedgerReport, verify_ledger
+from prism_privacy.ledger import verify_ledger
+from prism_privacy.ledger_check import LedgerReport
 from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee, Spent
 from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config
