@@ -1,0 +1,81 @@
+"""Broken if a message says anything of a client's vector, or of the client, beside its place in the session.
+
+Sizes, presence and every byte but the masked words must be the same whatever is summed: no example counts, no
+losses, no norms, no weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from forgery import take_apart
+from rehearsal import SERVER, Rehearsal
+
+from prism_crypto.spec import CountSpec, Stage
+
+MODES = ["active", "semi_honest"]
+
+
+def transcript(values, mode: str, bound: int = 9) -> dict:
+    session, seen = Rehearsal(spec=CountSpec(300, bound), mode=mode), {}
+    if values is not None:
+        session.values = values
+    session.play(intercept=lambda *message: seen.setdefault(message[:3], bytes(message[3])))
+    return seen
+
+
+def vectors(kind: str) -> dict[int, np.ndarray]:
+    draw = np.random.default_rng(len(kind))
+    return {
+        "zeros": {i: np.zeros(300, dtype=np.uint8) for i in range(5)},
+        "all at the bound": {i: np.full(300, 9, dtype=np.int64) for i in range(5)},
+        "random": {i: draw.integers(0, 10, 300, dtype=np.int16) for i in range(5)},
+        "one client alone": {i: np.full(300, 9 * (i == 3), dtype=np.int32) for i in range(5)},
+    }[kind]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["all at the bound", "random", "one client alone"])
+def test_nothing_but_the_masked_words_depends_on_the_vectors(kind, mode):
+    """The same randomness with other vectors: all other messages are the same to the last byte."""
+    one, other = transcript(vectors("zeros"), mode), transcript(vectors(kind), mode)
+    assert one.keys() == other.keys()
+    for (stage, sender, receiver), message in one.items():
+        changed = other[stage, sender, receiver]
+        if stage is Stage.UPLOAD and receiver is SERVER:
+            assert len(message) == len(changed)
+            fields, others = take_apart(message), take_apart(changed)
+            assert fields[:2] == others[:2]
+            assert len(fields[2]) == 1  # the words, and no other field
+        else:
+            assert message == changed, f"{stage.value} from {sender} to {receiver}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_messages_of_a_stage_have_one_size_for_all_clients(mode):
+    seen = transcript(None, mode)
+    for stage in {key[0] for key in seen}:
+        up = {
+            len(message) for (at, _, receiver), message in seen.items() if at is stage and receiver is SERVER
+        }
+        down = {len(message) for (at, sender, _), message in seen.items() if at is stage and sender is SERVER}
+        assert len(up) == 1
+        assert len(down) <= 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_upload_is_its_words_and_twenty_odd_bytes(mode):
+    seen = transcript(None, mode)
+    words = Rehearsal(spec=CountSpec(300, 9), mode=mode).session.packing.words + 1
+    for i in range(5):
+        message = seen[Stage.UPLOAD, i, SERVER]
+        kind, tag, fields = take_apart(message)
+        assert (kind, len(tag), len(fields[0])) == (3, 16, 8 * words)
+        assert len(message) <= 8 * words + 32
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_client_sends_more_messages_than_another(mode):
+    seen = transcript(None, mode)
+    sent = {i: sorted(at.value for (at, sender, _) in seen if sender == i) for i in range(5)}
+    assert len({tuple(stages) for stages in sent.values()}) == 1

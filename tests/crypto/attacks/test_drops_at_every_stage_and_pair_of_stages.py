@@ -1,0 +1,107 @@
+"""Broken if a dropout ends in anything but the exact sum over the survivors or a clean abort.
+
+Dropping at a stage means that this message and all later ones are missing. An answer that comes late is the
+same as silence: it is not read.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from forgery import refused
+from rehearsal import SERVER, Rehearsal, stages
+
+from prism_crypto.errors import OutOfOrder, ThresholdError
+from prism_crypto.secure_sum import secure_sum
+from prism_crypto.spec import Stage
+
+PAIRS = list(itertools.combinations_with_replacement(list(Stage), 2))
+
+
+def expectation(session: Rehearsal, drop: dict[int, Stage]) -> tuple[Stage | None, tuple[int, ...]]:
+    """The stage at which too few are left, if any; and the survivors."""
+    plan = session.session
+    for stage in stages(plan.mode.value):
+        here = [i for i in session.ids if i not in drop or stage.before(drop[i])]
+        least = plan.threshold if stage in (Stage.CONFIRM, Stage.UNMASK) else plan.quorum
+        if len(here) < least:
+            return stage, ()
+    return None, tuple(i for i in session.ids if i not in drop or Stage.UPLOAD.before(drop[i]))
+
+
+def check(session: Rehearsal, drop: dict[int, Stage], late: bool) -> None:
+    if session.session.mode.value == "semi_honest":
+        drop = {i: Stage.UNMASK if stage is Stage.CONFIRM else stage for i, stage in drop.items()}
+    at, survivors = expectation(session, drop)
+    held: dict[int, bytes] = {}
+
+    def delay(stage, sender, receiver, message):
+        if receiver is not SERVER:
+            return message
+        for peer, kept in list(held.items()):
+            if drop[peer].before(stage):
+                with refused(OutOfOrder, stage, peer):
+                    session.server.receive(peer, held.pop(peer))
+                assert kept
+        if sender in drop and stage is drop[sender]:
+            held[sender] = message
+            return None
+        return message
+
+    how = {"intercept": delay} if late else {"drop": drop}
+    if at is None:
+        session.play(**how)
+        result = session.server.result
+        assert result.survivors == survivors
+        assert result.counts.tolist() == session.expected(survivors)
+        for peer, message in held.items():
+            with refused(OutOfOrder, None, peer):
+                session.server.receive(peer, message)
+        return
+    with pytest.raises(ThresholdError) as caught:
+        session.play(**how)
+    assert caught.value.stage is at
+    with pytest.raises(OutOfOrder):
+        session.server.result  # noqa: B018
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["silent", "late"])
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("stage", list(Stage))
+def test_one_drop_at_any_stage(stage, mode, late):
+    for victim in (0, 4):
+        check(Rehearsal(range(5), mode=mode), {victim: stage}, late)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["silent", "late"])
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_two_drops_at_any_pair_of_stages(first, second, mode, late):
+    check(Rehearsal(range(7), mode=mode), {1: first, 5: second}, late)  # enough remain
+    check(Rehearsal(range(4), mode=mode), {1: first, 3: second}, late)  # too few remain, in active mode
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_three_drops_at_three_stages_with_just_enough_left(mode):
+    for trio in itertools.combinations(list(Stage), 3):
+        check(Rehearsal(range(8), mode=mode), dict(zip((0, 3, 7), trio, strict=True)), False)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_in_a_sparse_graph_too(stage):
+    session = Rehearsal(range(40), mode="semi_honest", graph="harary", dropout=0.05, colluders=2)
+    check(session, {7: stage, 8: Stage.UNMASK}, False)
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_all_drops_in_one_call(mode):
+    """The same through `secure_sum`, whose survivors are those that uploaded."""
+    session = Rehearsal(range(7))
+    values = [session.values[i] for i in session.ids]
+    for first, second in PAIRS:
+        drop = {1: first, 5: second}
+        result = secure_sum(values, drop=drop, mode=mode)
+        alive = tuple(i for i in range(7) if i not in drop or Stage.UPLOAD.before(drop[i]))
+        assert result.survivors == alive
+        assert result.counts.tolist() == session.expected(alive)

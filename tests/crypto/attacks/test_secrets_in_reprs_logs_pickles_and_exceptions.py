@@ -1,0 +1,233 @@
+"""Broken if a secret turns up where values are printed, logged, pickled, copied or reported as errors.
+
+The clients' randomness is fixed here, so every secret is known, and so is every way of writing it down.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import logging
+import pickle
+import traceback
+
+import numpy as np
+import pytest
+from forgery import alter_record, flip, records
+from rehearsal import SERVER, Rehearsal, identity_key
+
+from prism_crypto.errors import SecureSumError, ShareError
+from prism_crypto.identity import Identity
+from prism_crypto.secret import Secret
+from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.unmask import Finished
+
+CLIENT = 1
+MARK = 123_456_789_012  # a value that can't turn up by chance
+
+
+def session() -> Rehearsal:
+    rehearsal = Rehearsal(range(4), CountSpec(6, 2**40))
+    rehearsal.values = {i: np.full(6, MARK + i) for i in range(4)}
+    return rehearsal
+
+
+def written(secret: bytes) -> list[str]:
+    """The ways in which a byte string is likely to be written."""
+    return [
+        secret.hex(),
+        secret.hex().upper(),
+        repr(secret)[2:-1],
+        repr(bytearray(secret))[12:-2],
+        str(int.from_bytes(secret, "big")),
+        str(int.from_bytes(secret, "little")),
+        base64.b64encode(secret).decode().rstrip("="),
+        ", ".join(map(str, secret)),
+    ]
+
+
+def assert_silent(text: str, rehearsal: Rehearsal) -> None:
+    taken = rehearsal.rng[CLIENT].taken
+    secrets = {"sealing key": taken[:32], "mask key": taken[32:64], "seed": taken[64:96]}
+    secrets["identity key"] = identity_key(CLIENT)
+    for i, start in enumerate(range(96, len(taken) - 32, 33)):
+        secrets[f"coefficient {i}"] = taken[start : start + 33]
+    for name, secret in secrets.items():
+        if not secret:  # not drawn yet
+            continue
+        for form in written(secret):
+            assert form not in text, f"the {name} is in: {text[:200]}"
+    assert str(MARK + CLIENT) not in text, f"a value of the vector is in: {text[:200]}"
+
+
+def inside(thing: object, depth: int = 4) -> list[object]:
+    """A thing and what its attributes hold."""
+    found = [thing]
+    if depth and not isinstance(thing, bytes | bytearray | str | int | np.ndarray):
+        names = list(getattr(thing, "__dict__", {}))
+        for kind in type(thing).__mro__:
+            names += [name for name in getattr(kind, "__slots__", ()) if isinstance(name, str)]
+        held = [getattr(thing, name) for name in names if hasattr(thing, name)]
+        if isinstance(thing, dict):
+            held += list(thing.values())
+        for one in held:
+            if type(one).__module__.startswith("prism_crypto") or isinstance(one, dict):
+                found += inside(one, depth - 1)
+    return found
+
+
+def test_no_state_prints_pickles_or_copies_a_secret():
+    rehearsal = session()
+    looked_at: set[str] = set()
+
+    def look(stage, sender, receiver, message):
+        client = rehearsal.clients[CLIENT]
+        state = client._state
+        for thing in (client, state, *inside(state)):
+            if isinstance(thing, dict):
+                thing = list(thing.values())
+            looked_at.add(type(thing).__name__)
+            for text in (repr(thing), str(thing), f"{thing}", f"{thing!r:>10}"):
+                assert_silent(text, rehearsal)
+        for thing in (client, state):
+            if isinstance(thing, Finished):  # holds no secret of the session any more
+                continue
+            for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
+                with pytest.raises(TypeError):
+                    refuse(thing)
+            if dataclasses.is_dataclass(thing):
+                with pytest.raises(TypeError):
+                    dataclasses.asdict(thing)
+        return message
+
+    rehearsal.play(intercept=look)
+    expected = {
+        "SecureSumClient",
+        "Advertised",
+        "Shared",
+        "Uploaded",
+        "Confirmed",
+        "Finished",
+        "KeyPair",
+        "Secret",
+    }
+    assert expected <= looked_at
+
+
+def test_the_server_prints_and_pickles_no_reconstructed_secret():
+    rehearsal = session()
+
+    def look(stage, sender, receiver, message):
+        for thing in (rehearsal.server, rehearsal.server._state):
+            assert_silent(repr(thing), rehearsal)
+            with pytest.raises(TypeError):
+                pickle.dumps(thing)
+        return message
+
+    rehearsal.play(drop={CLIENT: Stage.UPLOAD}, intercept=look)
+    assert_silent(repr(rehearsal.server), rehearsal)
+
+
+def test_an_identity_prints_its_public_key_alone():
+    key = Identity(CLIENT, identity_key(CLIENT))
+    for form in written(identity_key(CLIENT)):
+        assert form not in repr(key) + str(key)
+    assert key.public_key.hex() in repr(key)
+    for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError):
+            refuse(key)
+
+
+def test_a_secret_is_gone_after_erasure():
+    secret = Secret(b"s" * 32)
+    held = secret.reveal()
+    secret.erase()
+    assert held == bytes(32)
+    assert secret.reveal() == b""
+
+
+def report(rehearsal: Rehearsal, call) -> str:
+    """What a crash reporter would send: the whole traceback with all local variables, causes and notes."""
+    try:
+        call()
+    except SecureSumError as error:
+        chain = [error, error.__cause__, error.__context__]
+        parts = [repr(part) + str(part) + repr(getattr(part, "args", "")) for part in chain]
+        parts += [repr(vars(error)), repr(getattr(error, "__notes__", ""))]
+        parts += traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        return "\n".join(parts)
+    raise AssertionError("nothing was refused")
+
+
+BROKEN = {
+    Stage.SHARE: records(1, 176, alter_record(3, flip(170))),
+    Stage.UPLOAD: records(2, 82, alter_record(3, flip(3))),
+    Stage.CONFIRM: flip(-1, 7),
+    Stage.UNMASK: records(0, 64, alter_record(0, flip(3))),
+}
+
+
+@pytest.mark.parametrize("stage", BROKEN)
+@pytest.mark.parametrize("garbage", [False, True])
+def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage):
+    rehearsal = session()
+    kept = {}
+
+    class Halt(Exception):
+        pass
+
+    def halt(at, sender, receiver, message):
+        if (at, sender, receiver) == (stage, SERVER, CLIENT):
+            kept[at] = b"\x93garbage" if garbage else BROKEN[stage](message)
+            raise Halt
+        return message
+
+    with pytest.raises(Halt):
+        rehearsal.play(intercept=halt)
+
+    def call():
+        client = rehearsal.clients[CLIENT]
+        if stage is Stage.UPLOAD:
+            return client.upload(kept[stage], rehearsal.values[CLIENT])
+        return getattr(client, stage.value)(kept[stage])
+
+    assert_silent(report(rehearsal, call), rehearsal)
+    # And the client has let go of everything.
+    for thing in inside(rehearsal.clients[CLIENT]._state):
+        assert not isinstance(thing, Secret) or not thing.reveal()
+
+
+@pytest.mark.parametrize("values", [np.full(6, 2**40 + MARK), np.full(5, MARK + CLIENT), np.full(6, -MARK)])
+def test_a_refused_vector_is_not_quoted(values):
+    rehearsal = session()
+    inbox = rehearsal.play(until=Stage.SHARE)
+
+    def call():
+        rehearsal.clients[CLIENT].upload(inbox[CLIENT], rehearsal.values[CLIENT])
+
+    rehearsal.values[CLIENT] = values
+    text = report(rehearsal, call)
+    assert_silent(text, rehearsal)
+    assert str(MARK) not in text
+    assert str(2**40 + MARK) not in text
+
+
+def test_a_wrong_reconstruction_is_reported_without_what_came_out():
+    rehearsal = session()
+    spoil = records(0, 33, alter_record(CLIENT, flip(32)))
+
+    with pytest.raises(ShareError) as caught:
+        rehearsal.play(intercept=lambda s, a, b, m: spoil(m) if (s, a) == (Stage.UNMASK, 0) else m)
+    # The server's own frames: those of this test hold the whole rehearsal.
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+    ours = [frame for frame in frames if "prism_crypto" in frame]
+    assert ours
+    assert_silent("\n".join(ours) + str(caught.value), rehearsal)
+
+
+def test_nothing_is_logged_or_printed(caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    session().play(drop={3: Stage.UPLOAD})
+    assert caplog.records == []
+    assert capsys.readouterr() == ("", "")

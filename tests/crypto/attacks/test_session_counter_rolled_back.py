@@ -1,0 +1,156 @@
+"""Broken if a client can be brought to enter a session number that it has entered before.
+
+Under one number it could be shown two versions of one session. The number is on the disk before the advert
+leaves; what can't be known for sure is refused.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from forgery import refused
+from rehearsal import Rehearsal
+
+from prism_crypto import session_counter
+from prism_crypto.errors import InputError, OutOfOrder, PolicyError, StateError
+from prism_crypto.policy import Policy
+from prism_crypto.session_counter import MemoryCounter, SessionCounter
+from prism_crypto.spec import Stage
+
+
+@pytest.fixture
+def counter(tmp_path) -> SessionCounter:
+    return SessionCounter.enrol(tmp_path / "session")
+
+
+def enter(counter, number: int) -> bytes:
+    session = Rehearsal(range(3), number=number)
+    return session.client(1, counter=counter).advertise()
+
+
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_a_number_at_or_below_the_last_is_refused(counter, number):
+    enter(counter, 5)
+    with pytest.raises(StateError) as caught:
+        enter(counter, number)
+    assert caught.value.stage is Stage.ADVERTISE
+    assert counter.last == 5
+    enter(counter, 6)
+
+
+def test_the_number_survives_the_process(counter):
+    enter(counter, 7)
+    with pytest.raises(StateError):
+        enter(SessionCounter(counter.path), 7)
+
+
+def test_the_number_is_durable_before_the_advert_leaves(counter, monkeypatch):
+    order = []
+    real_fsync, real_replace = os.fsync, type(counter.path).replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), real_fsync(fd))[1])
+    monkeypatch.setattr(
+        type(counter.path), "replace", lambda self, to: (order.append("rename"), real_replace(self, to))[1]
+    )
+    assert enter(counter, 1)
+    assert order == ["fsync", "rename", "fsync"]  # the file, its name, the folder
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_no_advert_leaves_when_the_number_cannot_be_written(counter, monkeypatch, failing):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    session = Rehearsal(range(3), number=3)
+    client = session.client(1, counter=counter)
+    target = os if failing == "fsync" else type(counter.path)
+    monkeypatch.setattr(target, failing, fail)
+    with pytest.raises((StateError, OSError)):
+        client.advertise()
+    assert client.stage is None
+    with pytest.raises(OutOfOrder):
+        client.resend()
+
+
+def test_a_crash_after_the_number_costs_the_session_not_the_secrecy(counter):
+    enter(counter, 1)  # and then the machine goes down, with the advert sent or not
+    with pytest.raises(StateError):
+        enter(SessionCounter(counter.path), 1)
+    assert enter(SessionCounter(counter.path), 2)
+
+
+def test_a_missing_file_refuses_until_enrolment(tmp_path):
+    missing = SessionCounter(tmp_path / "never made")
+    with pytest.raises(StateError, match="enrolled"):
+        enter(missing, 1)
+    assert not missing.path.exists()
+
+
+def test_a_deleted_file_is_not_made_anew(counter):
+    enter(counter, 5)
+    counter.path.unlink()
+    with pytest.raises(StateError):
+        enter(counter, 6)
+
+
+def test_enrolment_does_not_reset_a_counter(counter):
+    enter(counter, 5)
+    with pytest.raises(StateError):
+        SessionCounter.enrol(counter.path)
+    assert counter.last == 5
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut": b"prism-crypto/v1/session-counter 1",
+    "negative": b"prism-crypto/v1/session-counter -1\n",
+    "padded": b"prism-crypto/v1/session-counter 007\n",
+    "other version": b"prism-crypto/v2/session-counter 7\n",
+    "two lines": b"prism-crypto/v1/session-counter 7\nprism-crypto/v1/session-counter 1\n",
+    "huge": b"prism-crypto/v1/session-counter " + b"9" * 10_000 + b"\n",
+    "other digits": "prism-crypto/v1/session-counter \u0667\n".encode(),
+    "binary": bytes(range(256)),
+    "too long": b"x" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_file_is_refused_and_not_repaired(counter, what):
+    counter.path.write_bytes(DAMAGED[what])
+    with pytest.raises(StateError):
+        enter(counter, 2**40)
+    assert counter.path.read_bytes() == DAMAGED[what]
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path):
+    (tmp_path / "session").mkdir()
+    with pytest.raises(StateError):
+        enter(SessionCounter(tmp_path / "session"), 1)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**64])
+def test_a_number_out_of_range_is_refused(number):
+    with pytest.raises(StateError):
+        MemoryCounter().advance(number)
+    with pytest.raises(InputError):
+        Rehearsal(number=number)
+
+
+def test_a_refused_session_does_not_use_up_its_number(counter):
+    session = Rehearsal(range(3), number=9)
+    with refused(PolicyError, Stage.ADVERTISE, 1):
+        session.client(1, counter=counter, policy=Policy(min_survivors=4)).advertise()
+    assert counter.last == 0
+
+
+def test_two_processes_at_once_do_not_enter_the_same_session(counter):
+    """Both hold the file open by name; the lock lets one see what the other wrote."""
+    entered = []
+    for _ in range(2):
+        try:
+            SessionCounter(counter.path).advance(4)
+            entered.append(True)
+        except StateError:
+            entered.append(False)
+    assert entered == [True, False]
+    assert session_counter.MAX_SESSION == 2**64 - 1
