@@ -157,8 +157,8 @@ class Ledger:
             round: its number, not less than the last line's.
             release: what was released (a ``MaskRelease``, or a JSON-safe mapping).
             delta: of every epsilon in the table.
-            epsilon: {(View, Adjacency): Spent}, all four (see :func:`spent_table`), or None: nothing is
-                claimed. It must be None with ``coins="test"``.
+            epsilon: {(View, Adjacency): Spent}, all four (:mod:`prism_privacy.epsilon_table` makes them), or
+                None: nothing is claimed. It must be None with ``coins="test"``.
             cohort: the guaranteed honest cohort; taken from the release by default.
             colluders: clients assumed to side with the server.
             metrics: whatever was measured; infinities are written ``"inf"``, NaN ``"nan"``.

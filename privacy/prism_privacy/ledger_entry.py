@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, Protocol, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
@@ -21,12 +21,6 @@ UNIT_WORDS: dict[Unit, str] = {
 }
 
 
-class HasEpsilon(Protocol):
-    """Anything that answers for an epsilon, such as an ``Accountant``."""
-
-    def epsilon(self, view: View, adjacency: Adjacency) -> float: ...
-
-
 @dataclass(frozen=True)
 class Spent:
     """Epsilons of one view and one adjacency. They answer different questions and are never mixed up.
@@ -37,44 +31,28 @@ class Spent:
             where the number of rounds is chosen by looking at results it is not a guarantee.
         planned: the guarantee of the plan that was fixed before the first round; None without a plan.
         budget: the guarantee a filter enforces; None without a filter.
+        bound: which of the valid bounds was the smallest and gave ``to_date``; None if not said.
     """
 
     round: float
     to_date: float
     planned: float | None = None
     budget: float | None = None
+    bound: str | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name in ("planned", "budget"):
+        for name in ("round", "to_date", "planned", "budget"):
+            value = getattr(self, name)
+            if value is None and name in ("planned", "budget"):
                 continue
-            if _validate.real(field.name, value) < 0:
-                raise InvalidParameter(f"an epsilon ({field.name}) cannot be negative, got {value!r}")
-            object.__setattr__(self, field.name, float(value))
+            if _validate.real(name, value) < 0:
+                raise InvalidParameter(f"an epsilon ({name}) cannot be negative, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        if self.bound is not None and not isinstance(self.bound, str):
+            raise InvalidParameter(f"bound must be a word, got {self.bound!r}")
 
 
 EpsilonTable = Mapping[tuple[View, Adjacency], Spent]
-
-
-def spent_table(
-    *,
-    once: HasEpsilon,
-    to_date: HasEpsilon,
-    planned: HasEpsilon | None = None,
-    budget: Mapping[tuple[View, Adjacency], float] | None = None,
-) -> dict[tuple[View, Adjacency], Spent]:
-    """Both views and both adjacencies, from accountants that hold this release, all so far, and the plan."""
-    return {
-        (view, adjacency): Spent(
-            once.epsilon(view, adjacency),
-            to_date.epsilon(view, adjacency),
-            None if planned is None else planned.epsilon(view, adjacency),
-            None if budget is None else budget.get((view, adjacency)),
-        )
-        for view in View
-        for adjacency in Adjacency
-    }
 
 
 @dataclass(frozen=True)
