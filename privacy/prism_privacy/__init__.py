@@ -2,18 +2,22 @@
 
     MaskRelease          what one round released: flip, clip, cohort
     Accountant           what has been spent, per view and adjacency
-    kappa                the certified constant behind it
+    RenyiFilter          a budget that refuses before it is passed, for parameters that adapt
+    Participation        accounts of clients that miss rounds
+    calibrate            the clip, flip or cohort that reaches an epsilon
+    kappa                the certified constant behind it all
     RandomizedResponse, clip_toward, release_bits, debias      the mechanism
     CoinSecret           the coins that only one client knows
     Ledger               the signed record of what was spent
 
 >>> acct = Accountant(delta=1e-5)
 >>> acct.spend(MaskRelease(flip=0.25, clip=1.0, space="probability", cohort=1000), rounds=100)
->>> print(acct.guarantee(View.SUM, Adjacency.ZERO_OUT))
-ε = 3.32844 at δ = 1e-05 (client, sum, zero_out; renyi)
+>>> round(acct.epsilon(View.SUM, Adjacency.ZERO_OUT), 2)
+3.33
 """
 
 from prism_privacy.accountant import Accountant, Guarantee, RoundSpending
+from prism_privacy.calibration import Calibration, calibrate
 from prism_privacy.clipping import clip_toward
 from prism_privacy.coins import CoinSecret, CoinStream, release_bits
 from prism_privacy.errors import (
@@ -42,6 +46,7 @@ __all__ = [
     "Accountant",
     "Adjacency",
     "BudgetExceeded",
+    "Calibration",
     "CalibrationError",
     "CoinError",
     "CoinSecret",
@@ -63,6 +68,7 @@ __all__ = [
     "Unit",
     "UnsoundComposition",
     "View",
+    "calibrate",
     "clip_toward",
     "debias",
     "exact_epsilon",

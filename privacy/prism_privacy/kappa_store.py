@@ -27,7 +27,7 @@ from prism_privacy.errors import InvalidParameter
 from prism_privacy.kappa_curve import Curve, curve_from_table
 from prism_privacy.moment_table import MOST_CLIENTS, MomentTable, OrderGrid, moment_table
 
-__all__ = ["GRID", "ORDERS", "cache_folder", "coordinate_curve", "kappa"]
+__all__ = ["GRID", "ORDERS", "cache_folder", "coordinate_curve", "estimated_curve", "kappa"]
 
 GRID = OrderGrid(bases=tuple(0.0125 * 2.0 ** (i / 6) for i in range(6)), doublings=20)
 """α−1 from 0.0125 to 23,000, six to a doubling: the best of them costs under 0.2% of ε."""
@@ -64,7 +64,7 @@ def _cache_file(cohort: int, flip: float, reach: float, grid: OrderGrid) -> Path
 def _load(path: Path, cohort: int, flip: float, grid: OrderGrid) -> MomentTable | None:
     """A table from the cache, or None where the file is missing, torn or not a table for this question."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             fields = {name: np.asarray(file[name], dtype=np.float64) for name in _FIELDS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -167,6 +167,15 @@ def coordinate_curve(cohort: int, flip: float, reach: float) -> Curve:
     Raises `InvalidParameter` outside 1 ≤ cohort ≤ 10⁶, 0 ≤ flip < 1/2, reach > 0.
     """
     return _curve(*_checked(cohort, flip, reach), GRID)
+
+
+def estimated_curve(cohort: int, flip: float, reach: float) -> Curve:
+    """Like `coordinate_curve`, but from the two extreme configurations only: quick, and no bound."""
+    cohort, flip, reach = _checked(cohort, flip, reach)
+    if cohort == 1 or flip == 0.0:
+        return coordinate_curve(cohort, flip, reach)
+    table = moment_table(cohort, flip, reach / (1.0 - 2.0 * flip), GRID, extremes_only=True)
+    return curve_from_table(table, reach)
 
 
 def kappa(order: float, cohort: int, flip: float, reach: float) -> float:

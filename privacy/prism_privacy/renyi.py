@@ -10,13 +10,14 @@ whose second derivative is at most 1/4, so D_α ≤ (α/8)(y−x)²; zCDP is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 from dp_accounting.rdp import rdp_privacy_accountant
 from numpy.typing import NDArray
 
+from prism_privacy.kappa_curve import Curve
 from prism_privacy.kappa_store import ORDERS, coordinate_curve
 from prism_privacy.releases import MaskRelease
 from prism_privacy.units import Adjacency, View
@@ -27,19 +28,26 @@ Floats = NDArray[np.float64]
 
 
 @lru_cache(maxsize=4096)
-def renyi_curve(release: MaskRelease, view: View, adjacency: Adjacency) -> Floats:
+def renyi_curve(
+    release: MaskRelease,
+    view: View,
+    adjacency: Adjacency,
+    coordinate: Callable[[int, float, float], Curve] = coordinate_curve,
+) -> Floats:
     """D_α of one round on `ORDERS`, shape (A,); read-only. All `inf` for flip = 0.
 
     Every bound that holds is used, the smallest at each order: κ(α)R², d·(one coordinate's most) where d is
     known, zCDP in score space, and for SUM whatever holds for UPLOAD, of which it is a function.
+
+    coordinate   where one coordinate's bounds come from; another source than the default is an estimate
     """
     radius, reach = release.radius(adjacency), release.reach(adjacency)
-    curve = coordinate_curve(1, release.flip, reach).divergence(radius, release.dim)
+    curve = coordinate(1, release.flip, reach).divergence(radius, release.dim)
     if release.space == "score" and release.clip is not None and release.flip > 0.0:
         rho = (release.width * release.clip) ** 2 / (8.0 if adjacency is Adjacency.ZERO_OUT else 2.0)
         curve = np.minimum(curve, ORDERS * rho)
     if view is View.SUM and release.cohort > 1:
-        summed = coordinate_curve(release.cohort, release.flip, reach).divergence(radius, release.dim)
+        summed = coordinate(release.cohort, release.flip, reach).divergence(radius, release.dim)
         curve = np.minimum(curve, summed)
     curve = np.array(curve)
     curve.flags.writeable = False

@@ -1,0 +1,121 @@
+"""Calibration returns the side on which the accountant's own ε is at most the target."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    Calibration,
+    CalibrationError,
+    InvalidParameter,
+    MaskRelease,
+    View,
+    calibrate,
+)
+
+ZERO_OUT = Adjacency.ZERO_OUT
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def spent(found: Calibration, **change: float) -> float:
+    accountant = Accountant(found.delta)
+    accountant.spend(MaskRelease(**{**found.release.as_dict(), **change}), found.rounds)  # type: ignore[arg-type]
+    return accountant.epsilon(found.view, found.adjacency)
+
+
+@pytest.mark.parametrize("adjacency", list(Adjacency))
+@pytest.mark.parametrize(
+    ("view", "cohort", "epsilon", "space"),
+    [
+        (View.SUM, 60, 8.0, "probability"),
+        (View.SUM, 60, 0.4, "probability"),
+        (View.SUM, 60, 2.0, "score"),
+        (View.UPLOAD, None, 20.0, "probability"),
+        (View.UPLOAD, None, 20.0, "score"),
+    ],
+)
+def test_the_clip_found_is_the_largest_that_stays_within_epsilon(
+    view: View, cohort: int | None, epsilon: float, space: str, adjacency: Adjacency
+) -> None:
+    found = calibrate(
+        epsilon=epsilon,
+        delta=1e-5,
+        rounds=30,
+        cohort=cohort,
+        flip=0.2,
+        view=view,
+        adjacency=adjacency,
+        space=space,
+    )
+    assert found.clip is not None
+    assert spent(found) == found.epsilon <= epsilon
+    assert spent(found, clip=found.clip * 1.003) > epsilon
+
+
+def test_the_flip_found_is_the_smallest_that_stays_within_epsilon() -> None:
+    found = calibrate(
+        epsilon=5.0, delta=1e-5, rounds=20, cohort=50, clip=0.5, view=View.SUM, adjacency=ZERO_OUT
+    )
+    assert 0.0 < found.flip < 0.5
+    assert spent(found) == found.epsilon <= 5.0
+    assert spent(found, flip=found.flip * 0.995) > 5.0
+
+
+def test_the_cohort_found_is_the_smallest_that_stays_within_epsilon() -> None:
+    found = calibrate(
+        epsilon=5.0, delta=1e-5, rounds=20, clip=1.0, flip=0.25, view=View.SUM, adjacency=ZERO_OUT
+    )
+    assert spent(found) == found.epsilon <= 5.0
+    assert spent(found, cohort=found.cohort - 1) > 5.0
+
+
+def test_a_target_that_the_box_alone_meets_gives_the_clip_of_the_box() -> None:
+    found = calibrate(
+        epsilon=9.0, delta=1e-5, rounds=2, flip=0.25, cohort=50, view=View.SUM, adjacency=ZERO_OUT, dim=4
+    )
+    assert found.clip == pytest.approx(0.5 * math.sqrt(4))
+    assert found.epsilon < 9.0
+
+
+def test_a_target_out_of_reach_names_the_nearest_that_can_be_had() -> None:
+    with pytest.raises(
+        CalibrationError, match=r"no flip reaches ε = 0\.5: the nearest is flip = 0\.4999"
+    ) as error:
+        calibrate(epsilon=0.5, delta=1e-5, rounds=100, cohort=10, clip=1.0, view=View.SUM, adjacency=ZERO_OUT)
+    assert error.value.nearest is not None
+    assert error.value.nearest > 0.5
+    assert error.value.at == pytest.approx(0.4999)
+    with pytest.raises(CalibrationError, match="ε = inf"):
+        calibrate(epsilon=8.0, delta=1e-5, rounds=1, cohort=10, flip=0.0, view=View.SUM, adjacency=ZERO_OUT)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"flip": 0.25, "clip": 1.0, "cohort": 10},
+        {"flip": 0.25},
+        {},
+        {"flip": 0.25, "clip": 1.0, "view": View.UPLOAD},
+        {"flip": 0.7, "cohort": 10},
+        {"flip": 0.25, "cohort": 10, "epsilon": 0.0},
+        {"flip": 0.25, "cohort": 10, "rounds": 0},
+    ],
+)
+def test_exactly_one_parameter_is_free(given: dict[str, object]) -> None:
+    question: dict[str, object] = {
+        "epsilon": 1.0,
+        "delta": 1e-5,
+        "rounds": 5,
+        "view": View.SUM,
+        "adjacency": ZERO_OUT,
+    }
+    with pytest.raises(InvalidParameter):
+        calibrate(**{**question, **given})  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""The cache saves time and can never change an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prism_privacy import kappa_store
+from prism_privacy.kappa_store import GRID, ORDERS, OrderGrid, cache_folder, coordinate_curve, kappa
+
+
+@pytest.fixture
+def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder and an empty memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget()
+    yield tmp_path / "prism-secure" / "kappa"
+    forget()
+
+
+def forget() -> None:
+    kappa_store._table.cache_clear()
+    kappa_store._curve.cache_clear()
+
+
+def test_a_table_is_kept_and_read_back_to_the_same_bits(cold: Path) -> None:
+    first = coordinate_curve(61, 0.23, 0.5)
+    (kept,) = cold.glob("*.npz")
+    forget()
+    written = kept.stat().st_mtime_ns
+    again = coordinate_curve(61, 0.23, 0.5)
+    assert np.array_equal(first.kappa, again.kappa)
+    assert np.array_equal(first.most, again.most)
+    assert kept.stat().st_mtime_ns == written
+    assert not list(cold.glob("*.tmp"))
+
+
+def test_small_cohorts_and_uploads_are_not_kept(cold: Path) -> None:
+    coordinate_curve(1, 0.23, 0.5)
+    coordinate_curve(50, 0.23, 0.5)
+    assert not cold.exists()
+
+
+@pytest.mark.parametrize("damage", ["torn", "garbage", "zeros", "another question", "nan"])
+def test_a_damaged_file_is_computed_again_and_replaced(cold: Path, damage: str) -> None:
+    first = coordinate_curve(61, 0.23, 0.5)
+    (kept,) = cold.glob("*.npz")
+    whole = kept.read_bytes()
+    if damage == "torn":
+        kept.write_bytes(whole[: len(whole) // 2])
+    elif damage == "garbage":
+        kept.write_bytes(b"not a table")
+    elif damage == "zeros":
+        kept.write_bytes(b"")
+    else:
+        with np.load(kept) as file:
+            fields = dict(file)
+        if damage == "nan":
+            fields["forward"][3, 3] = np.nan
+        else:
+            fields["orders"] = fields["orders"] * 2
+        np.savez(kept, **fields)
+    forget()
+    assert np.array_equal(coordinate_curve(61, 0.23, 0.5).kappa, first.kappa)
+    assert kept.read_bytes() == whole
+
+
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    forget()
+    assert kappa(2.0, 61, 0.23, 0.5) > 0
+    assert blocked.read_text() == "a file where a folder should be"
+    forget()
+
+
+def test_a_failure_while_writing_leaves_no_file(cold: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kappa_store.np, "savez", full_disk)
+    assert coordinate_curve(61, 0.23, 0.5).kappa[0] > 0
+    assert list(cold.iterdir()) == []
+
+
+def test_the_name_of_a_file_changes_with_the_code_and_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(*question: object) -> str:
+        return kappa_store._cache_file(*question).name  # type: ignore[arg-type]
+
+    grid = OrderGrid((0.5,), 0)
+    names = {
+        name(61, 0.23, 1.0, GRID),
+        name(62, 0.23, 1.0, GRID),
+        name(61, 0.24, 1.0, GRID),
+        name(61, 0.23, 0.5, GRID),
+        name(61, 0.23, 1.0, grid),
+    }
+    monkeypatch.setattr(kappa_store, "_code_version", lambda: "another")
+    names.add(name(61, 0.23, 1.0, GRID))
+    assert len(names) == 6
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/prism-secure/kappa")
+    for unset in ("", "relative/is/ignored"):
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert cache_folder() == Path("~/.cache/prism-secure/kappa").expanduser()
+
+
+def test_the_shipped_curves_are_those_that_this_code_computes(cold: Path) -> None:
+    shipped = kappa_store._shipped()
+    assert {(1000, 0.25, 0.5), (1000, 0.05, 0.9), (10_000, 0.25, 0.5)} <= set(shipped)
+    for key in [(100, 0.25, 0.5), (200, 0.1, 0.5), (500, 0.4, 0.1)]:
+        fresh = kappa_store._compute(*key, GRID)
+        kept = shipped[key]
+        assert np.array_equal(kept.orders, ORDERS)
+        for name in ("kappa", "most"):
+            stored, computed = getattr(kept, name), getattr(fresh, name)
+            assert (stored >= computed).all()
+            assert (stored <= computed * (1 + 3e-7)).all()
+    assert not any(np.isnan(curve.kappa).any() for curve in shipped.values())
