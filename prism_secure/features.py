@@ -76,22 +76,26 @@ class _Conv(nn.Module):
             bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
         except KeyError as missing:
             raise FeatureError(f"the EfficientNet-Lite0 weights lack {missing}") from None
-        folded = (weight * gain[:, None, None, None]).contiguous(memory_format=torch.channels_last)
-        self.weight = nn.Parameter(folded, requires_grad=False)
+        weight = weight * gain[:, None, None, None]
+        # TensorFlow pads an even map at stride 2 on the right and below only. A kernel with an empty first
+        # row and column, under symmetric padding, computes the same without copying the map.
+        self.padding = (weight.shape[-1] - stride + 1) // 2
+        if stride == 2:
+            weight = F.pad(weight, (1, 0, 1, 0))
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.stride = stride
         self.groups = weight.shape[0] if depthwise else 1
         self.relu6 = relu6
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.weight.shape[-1]
-        total = [max((math.ceil(n / self.stride) - 1) * self.stride + kernel - n, 0) for n in x.shape[-2:]]
-        padding: tuple[int, int] | int = (total[0] // 2, total[1] // 2)
-        if any(t % 2 for t in total):
-            (top, left) = padding
-            x = F.pad(x, (left, total[1] - left, top, total[0] - top))
-            padding = 0
-        y = F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        if self.weight.shape[-1] == 1:
+            # A matrix product over channels: faster than a 1×1 convolution on the small maps here.
+            y = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        else:
+            if self.stride == 2 and x.shape[-1] % 2:
+                x = F.pad(x, (1, 0, 1, 0))  # an odd map is padded alike on both sides
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
         return F.hardtanh(y, 0.0, 6.0) if self.relu6 else y
 
 

@@ -72,13 +72,53 @@ def test_lite0_folding_and_padding_equal_plain_batchnorm_and_tensorflow_padding(
 def test_lite0_loads_every_block_of_its_weights():
     network = EfficientNetLite0({15: 1}, image_size=64)
     assert network.dimension == 320
-    ours = sum(p.numel() for p in network.parameters())
+    ours = sum(float((p.double() ** 2).sum()) for name, p in network.named_parameters() if "weight" in name)
     state = _lite0_state(None)
-    convolutions = sum(v.numel() for k, v in state.items() if v.dim() == 4 and "head" not in k)
-    biases = sum(
-        v.numel() for k, v in state.items() if k.endswith(".bias") and "_bn" in k and k != "_bn1.bias"
-    )
-    assert ours == convolutions + biases
+    theirs = 0.0
+    for key, weight in state.items():
+        if weight.dim() != 4 or "head" in key:
+            continue
+        norms = {
+            "_conv_stem": "_bn0",
+            "_expand_conv": "_bn0",
+            "_depthwise_conv": "_bn1",
+            "_project_conv": "_bn2",
+        }
+        prefix, _, kind = key.removesuffix(".weight").rpartition(".")
+        norm = f"{prefix}.{norms[kind]}" if prefix else norms[kind]
+        gain = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + 1e-3)
+        theirs += float(((weight * gain[:, None, None, None]).double() ** 2).sum())
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("side", [32, 28, 36])
+def test_lite0_blocks_equal_tensorflow_padding_at_even_and_odd_sizes(side):
+    """Blocks 0 to 3: stride 2 on maps of 16, 14 and 18 (even) and then of 8, 7 and 9 (odd too)."""
+    state = _lite0_state(None)
+    images = F.interpolate(IMAGES, size=(side, side))
+
+    def convolve(x, conv, norm, stride, groups, relu6=True):
+        weight = state[f"{conv}.weight"]
+        k = weight.shape[-1]
+        total = max((math.ceil(x.shape[-1] / stride) - 1) * stride + k - x.shape[-1], 0)
+        before = total // 2
+        x = F.pad(x, (before, total - before, before, total - before))
+        y = F.conv2d(x, weight, stride=stride, groups=groups)
+        mean, var = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        y = F.batch_norm(y, mean, var, state[f"{norm}.weight"], state[f"{norm}.bias"], eps=1e-3)
+        return y.clamp(0, 6) if relu6 else y
+
+    x = convolve(images.expand(-1, 3, -1, -1), "_conv_stem", "_bn0", 2, 1)
+    for i, stride in enumerate((1, 2, 1, 2)):
+        name, start = f"_blocks.{i}", x
+        if i:
+            x = convolve(x, f"{name}._expand_conv", f"{name}._bn0", 1, 1)
+        x = convolve(x, f"{name}._depthwise_conv", f"{name}._bn1", stride, x.shape[1])
+        x = convolve(x, f"{name}._project_conv", f"{name}._bn2", 1, 1, relu6=False)
+        if x.shape == start.shape:
+            x = x + start
+    network = EfficientNetLite0({3: 1}, image_size=side)
+    assert torch.allclose(network(images), x.mean((2, 3)), atol=1e-4)
 
 
 def test_resize_sees_the_image_larger():
