@@ -1,13 +1,17 @@
 """Differential privacy for masks: mechanisms, accountants, ledger and budget.
 
+What is released, and how
     MaskRelease          what one round released: flip, clip, cohort
+    MomentRelease        one noisy release of feature moments, protecting single records
+    RandomizedResponse, clip_toward, release_bits, debias      the mechanism for masks
+    CoinSecret, CoinStream, Outbox      coins that only one client knows, and an upload that is sent once
+
+What it costs
     Accountant           what has been spent, per view and adjacency
-    RenyiFilter          a budget that refuses before it is passed, for parameters that adapt
     Participation        accounts of clients that miss rounds
+    RenyiFilter, Budget  budgets that refuse before they are passed, for parameters that adapt
     calibrate            the clip, flip or cohort that reaches an epsilon
-    kappa                the certified constant behind it all
-    RandomizedResponse, clip_toward, release_bits, debias      the mechanism
-    CoinSecret           the coins that only one client knows
+    kappa, exact_epsilon the certified constant and the exact sum behind it all
     Ledger               the signed record of what was spent
 
 >>> acct = Accountant(delta=1e-5)
@@ -17,9 +21,11 @@
 """
 
 from prism_privacy.accountant import Accountant, Guarantee, RoundSpending
+from prism_privacy.budget import Budget
 from prism_privacy.calibration import Calibration, calibrate
 from prism_privacy.clipping import clip_toward
 from prism_privacy.coins import CoinSecret, CoinStream, release_bits
+from prism_privacy.epsilon_table import spent_table
 from prism_privacy.errors import (
     BudgetExceeded,
     CalibrationError,
@@ -34,17 +40,26 @@ from prism_privacy.errors import (
 )
 from prism_privacy.filters import RenyiFilter
 from prism_privacy.kappa_store import kappa
-from prism_privacy.ledger import Ledger
+from prism_privacy.ledger import Ledger, verify_ledger
+from prism_privacy.ledger_check import LedgerReport
+from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.ledger_key import LedgerKey
+from prism_privacy.moments_release import MomentRelease
+from prism_privacy.moments_store import moments_once
+from prism_privacy.noisy_moments import NoisyMoments, noisy_moments
+from prism_privacy.noisy_sums import NoisySums, release_moments
 from prism_privacy.outbox import Outbox
 from prism_privacy.participation import Participation
 from prism_privacy.randomized_response import RandomizedResponse, debias
 from prism_privacy.releases import MaskRelease
+from prism_privacy.summed_moments import SummedMoments
 from prism_privacy.unclipped import exact_epsilon
 from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = [
     "Accountant",
     "Adjacency",
+    "Budget",
     "BudgetExceeded",
     "Calibration",
     "CalibrationError",
@@ -54,17 +69,26 @@ __all__ = [
     "Guarantee",
     "InvalidParameter",
     "Ledger",
+    "LedgerEntry",
     "LedgerError",
+    "LedgerKey",
+    "LedgerReport",
     "MaskRelease",
+    "MomentRelease",
+    "NoisyMoments",
+    "NoisySums",
     "Outbox",
     "OutboxError",
     "Participation",
     "ParticipationExceeded",
     "PrivacyError",
     "RandomizedResponse",
+    "RecordGuarantee",
     "ReleaseConflict",
     "RenyiFilter",
     "RoundSpending",
+    "Spent",
+    "SummedMoments",
     "Unit",
     "UnsoundComposition",
     "View",
@@ -73,5 +97,10 @@ __all__ = [
     "debias",
     "exact_epsilon",
     "kappa",
+    "moments_once",
+    "noisy_moments",
     "release_bits",
+    "release_moments",
+    "spent_table",
+    "verify_ledger",
 ]
