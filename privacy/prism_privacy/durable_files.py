@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from prism_privacy.errors import PrivacyError
@@ -13,29 +14,29 @@ _LARGEST = 1 << 16
 
 
 def write_secret_file(path: Path, content: bytes, error: type[PrivacyError]) -> None:
-    """Create ``path`` with mode 0600 and ``content``, on disk when this returns; never overwrite.
+    """Create ``path`` with mode 0600 and ``content``, whole or not at all; never overwrite.
+
+    A process killed on the way leaves no ``path``, at most a hidden file of its own that nothing reads.
 
     Raises:
         error: the file exists, or the file system keeps no private modes.
         OSError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        descriptor = os.open(path, flags, 0o600)
-    except FileExistsError:
-        raise error(f"{path} exists already; a secret is never overwritten") from None
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _OTHERS:
                 raise error(f"{path}: this file system cannot keep a file private (mode 0600)")
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        sync_directory(path.parent)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise error(f"{path} exists already; a secret is never overwritten") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
 
 
 def read_secret_file(path: Path, error: type[PrivacyError]) -> bytes:
@@ -57,7 +58,7 @@ def read_secret_file(path: Path, error: type[PrivacyError]) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise error(f"{path} is not a regular file")
-        if status.st_uid not in (os.geteuid(), 0):
+        if status.st_uid != os.geteuid():
             raise error(f"{path} belongs to user {status.st_uid}, not to user {os.geteuid()}")
         mode = stat.S_IMODE(status.st_mode)
         if mode & _OTHERS:

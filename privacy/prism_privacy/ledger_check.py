@@ -110,15 +110,15 @@ def check_ledger(
 
 def _header(path: Path, line: bytes, public_key: bytes | None) -> dict[str, Any]:
     try:
-        claimed = parse(line)["body"].get("public_key")
+        version, claimed = (parse(line)["body"].get(name) for name in ("version", "public_key"))
+        if version != VERSION:
+            raise InvalidParameter(f"version {version!r}, expected {VERSION!r}")
         if not isinstance(claimed, str):
             raise InvalidParameter("the header names no public key")
         key = public_key_bytes(claimed)
         if public_key is not None and key != public_key:
             raise InvalidParameter(f"written with key {claimed}, expected {public_key.hex()}")
         body = decode_line(line, key)
-        if body.get("version") != VERSION:
-            raise InvalidParameter(f"version {body.get('version')!r}, expected {VERSION!r}")
         if set(body) != _HEADER_FIELDS | _CHAIN_FIELDS or body["kind"] != "header":
             raise InvalidParameter("the header's fields are not those of a ledger")
         _check_chain(body, index=0, previous=ZERO_HASH)

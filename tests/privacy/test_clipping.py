@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from prism_privacy.clipping import clip_toward
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.fixed_point import SCALE
@@ -222,6 +223,16 @@ def test_huge_scores_and_tiny_clips_end_at_the_public_point_or_near_it():
     assert np.array_equal(
         clip_toward(far, theta, flip=0.1, clip=1e-300, space="score", temperature=1.0), centre
     )
+
+
+@pytest.mark.parametrize("units", [1.45, 2.45, 5.4])
+def test_a_public_point_that_rounds_down_a_lot_makes_the_clip_shrink_until_the_logits_fit(units):
+    # k_t is below 2^24 p_t, so the same step is a larger step in logits than the score clip allowed
+    theta = np.full(3, units / SCALE)
+    k = clip_toward(np.zeros(3), theta, flip=0.0, clip=6.0, space="score", temperature=1.0)
+    with mpmath.workdps(60):
+        moved = mpmath.sqrt(sum((mp_logit(a) - mp_logit(int(units))) ** 2 for a in k))
+    assert 5.9 < moved <= 6.0
 
 
 def test_without_a_clip_the_score_space_is_the_box_alone():

@@ -6,6 +6,7 @@ import hmac
 import os
 import pickle
 import stat
+import tempfile
 
 import numpy as np
 import pytest
@@ -155,6 +156,31 @@ def test_what_is_no_coin_secret_is_refused_without_showing_it(tmp_path):
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(CoinError, match="cannot be opened"):
         CoinSecret.load(tmp_path / "link")
+
+
+def test_a_secret_of_another_user_or_that_is_no_file_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "coins"
+    CoinSecret.create(path)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(CoinError, match="belongs to user"):
+        CoinSecret.load(path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(CoinError, match="not a regular file"):
+        CoinSecret.load(tmp_path / "pipe")
+
+
+def test_where_no_file_is_private_no_secret_is_kept(tmp_path, monkeypatch):
+    real = tempfile.mkstemp
+
+    def open_to_all(**more):
+        descriptor, name = real(**more)
+        os.fchmod(descriptor, 0o644)
+        return descriptor, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", open_to_all)
+    with pytest.raises(CoinError, match="cannot keep a file private"):
+        CoinSecret.create(tmp_path / "coins")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_finished_is_not_left_behind(tmp_path, monkeypatch):

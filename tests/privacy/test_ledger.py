@@ -30,7 +30,7 @@ from prism_privacy.ledger_entry import (
     json_safe,
 )
 from prism_privacy.ledger_key import LedgerKey
-from prism_privacy.ledger_line import ZERO_HASH, encode_line, line_hash
+from prism_privacy.ledger_line import ZERO_HASH, _signed, encode_line, line_hash
 from prism_privacy.releases import MaskRelease
 from prism_privacy.units import Adjacency, View
 
@@ -175,6 +175,8 @@ EDITS = {
     "a line of nothing but brackets": lambda lines: [*lines[:-1], b"[" * 100_000],
     "a line of null bytes": lambda lines: [*lines[:-1], b"\0" * 50],
     "a line that is a list": lambda lines: [*lines[:-1], b"[1]"],
+    "a line whose body is a list": lambda lines: [*lines[:-1], b'{"body":[],"signature":"00"}'],
+    "a third field": lambda lines: [*lines[:-1], b'{"also":1,"body":{},"signature":"00"}'],
 }
 
 
@@ -242,12 +244,11 @@ def resign(path, key, changes, line=2, index=None, previous=None):
     lines = path.read_bytes().splitlines()[:line]
     body = json.loads(lines[-1])["body"] | changes
     body = {k: v for k, v in body.items() if v is not ...}
-    lines[-1] = encode_line(
-        key,
-        body,
-        index=line - 1 if index is None else index,
-        previous=(line_hash(lines[-2]) if line > 1 else ZERO_HASH) if previous is None else previous,
-    )
+    place = {
+        "index": line - 1 if index is None else index,
+        "previous": (line_hash(lines[-2]) if line > 1 else ZERO_HASH) if previous is None else previous,
+    }
+    lines[-1] = _signed(key, "line", body | place)
     path.write_bytes(b"".join(x + b"\n" for x in lines))
     path.with_name(path.name + ".head").unlink(missing_ok=True)
 
@@ -298,7 +299,7 @@ def test_a_header_outside_the_schema_is_refused(written, key, changes, message):
         verify_ledger(written)
 
 
-def test_positions_and_versions_are_part_of_the_signature(written, key, monkeypatch):
+def test_positions_and_versions_are_part_of_the_signature(written, key):
     resign(written, key, {}, line=3, index=7)
     with pytest.raises(LedgerError, match="line 3: it was written as line 8"):
         verify_ledger(written, key)
@@ -308,17 +309,10 @@ def test_positions_and_versions_are_part_of_the_signature(written, key, monkeypa
     resign(written, key, {}, line=3, previous=ZERO_HASH)
     with pytest.raises(LedgerError, match="line 3: the line before it is not"):
         verify_ledger(written, key)
-    lines = written.read_bytes().splitlines()
-    import prism_privacy.ledger_line as lines_module
-
-    for count in (1, 2):
-        body = json.loads(lines[count - 1])["body"]
-        with monkeypatch.context() as patch:
-            patch.setattr(lines_module, "VERSION", "prism-privacy/v2/ledger")
-            other = encode_line(key, body, index=count - 1, previous=body["previous"])
-        # a line of another version fails already because the version is part of what is signed
-        written.write_bytes(b"".join(x + b"\n" for x in [*lines[: count - 1], other]))
-        with pytest.raises(LedgerError, match=f"line {count}: "):
+    resign(written, key, {}, line=2)
+    for line, message in ((2, "line 2: version 'prism-privacy/v2/ledger', expected"), (1, "line 1: version")):
+        resign(written, key, {"version": "prism-privacy/v2/ledger"}, line=line)
+        with pytest.raises(LedgerError, match=message):
             verify_ledger(written, key)
 
 
@@ -391,6 +385,7 @@ def test_a_head_that_is_older_missing_foreign_or_broken_is_named(written, key):
         (b"", "canonical"),
         (good.replace(b'"lines":6', b'"lines":8'), "signature"),
         (encode_line(key, {}, index=0, previous=ZERO_HASH), "signature"),
+        (_signed(key, "head", {"lines": "6", "hash": "x"}), "how many lines"),
     ):
         head.write_bytes(content)
         with pytest.raises(LedgerError, match=message):
