@@ -54,19 +54,22 @@ def x25519_public(private: bytes) -> bytes:
     return x25519(private, (9).to_bytes(32, "little"))
 
 
-Point = tuple[int, int]
+Point = tuple[int, int, int, int]
+"""(X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z."""
 
 
 def edwards_add(p: Point, q: Point) -> Point:
-    (x1, y1), (x2, y2) = p, q
-    t = D25519 * x1 * x2 * y1 * y2
-    x = (x1 * y2 + x2 * y1) * pow(1 + t, -1, P25519)
-    y = (y1 * y2 + x1 * x2) * pow(1 - t, -1, P25519)
-    return x % P25519, y % P25519
+    """RFC 8032, section 5.1.4."""
+    a = (p[1] - p[0]) * (q[1] - q[0]) % P25519
+    b = (p[1] + p[0]) * (q[1] + q[0]) % P25519
+    c = 2 * p[3] * q[3] * D25519 % P25519
+    d = 2 * p[2] * q[2] % P25519
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % P25519, g * h % P25519, f * g % P25519, e * h % P25519
 
 
 def edwards_multiply(k: int, p: Point) -> Point:
-    result = (0, 1)
+    result = (0, 1, 1, 0)
     while k:
         if k & 1:
             result = edwards_add(result, p)
@@ -84,18 +87,21 @@ def edwards_x(y: int, odd: int) -> int:
 
 
 BASE_Y = 4 * pow(5, -1, P25519) % P25519
-BASE = (edwards_x(BASE_Y, 0), BASE_Y)
+BASE = (edwards_x(BASE_Y, 0), BASE_Y, 1, edwards_x(BASE_Y, 0) * BASE_Y % P25519)
 
 
 def edwards_encode(p: Point) -> bytes:
-    return (p[1] | (p[0] % 2) << 255).to_bytes(32, "little")
+    inverse = pow(p[2], -1, P25519)
+    x, y = p[0] * inverse % P25519, p[1] * inverse % P25519
+    return (y | (x % 2) << 255).to_bytes(32, "little")
 
 
 def edwards_decode(data: bytes) -> Point:
     value = int.from_bytes(data, "little")
     y = value % 2**255
     demand(y < P25519, "not a reduced coordinate")
-    return edwards_x(y, value >> 255), y
+    x = edwards_x(y, value >> 255)
+    return x, y, 1, x * y % P25519
 
 
 def _ed25519_scalar(private: bytes) -> tuple[int, bytes]:
@@ -130,7 +136,7 @@ def ed25519_verify(public: bytes, message: bytes, signature: bytes) -> None:
     right = edwards_add(
         edwards_decode(r), edwards_multiply(_ed25519_challenge(r, public, message), edwards_decode(public))
     )
-    demand(left == right, "the signature does not verify")
+    demand(edwards_encode(left) == edwards_encode(right), "the signature does not verify")
 
 
 # --- symmetric: RFC 5869, SP 800-38A, SP 800-38D --------------------------------------------------------

@@ -1,0 +1,256 @@
+"""Fuzz everything that reads bytes from outside: ``python tests/crypto/fuzz_decoders.py -runs=1000000``.
+
+With atheris (``pip install atheris``) this is a coverage-guided libFuzzer target and takes libFuzzer's
+options. Without it the same targets run on random mutations of real messages, and ``-runs`` and ``-seed`` are
+known. An input is a target's number and the bytes for it. Nothing but a `SecureSumError` may come out, and
+what a decoder accepts must encode to the very same bytes.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "crypto"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import msgspec
+import numpy as np
+from rehearsal import SERVER, Rehearsal, stages
+
+from prism_crypto import confirm, messages, session, shamir, share, unmask, upload
+from prism_crypto.advert import check_advert
+from prism_crypto.errors import SecureSumError
+from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.survivors import read_survivors
+
+Target = tuple[str, Callable[[bytes], Any], list[bytes]]
+"""A name, what reads the bytes, and real messages to start from."""
+
+KINDS = [
+    messages.AdvertMessage,
+    messages.ShareMessage,
+    messages.UploadMessage,
+    messages.ConfirmMessage,
+    messages.UnmaskMessage,
+    messages.AdvertsMessage,
+    messages.SharesMessage,
+    messages.SurvivorsMessage,
+    messages.ConfirmationsMessage,
+    messages.OpenedMessage,
+]
+
+
+def targets() -> list[Target]:
+    """Every decoder, behind the state of a real session in which it is used."""
+    found: list[Target] = []
+    for mode, graph in (
+        ("active", {}),
+        ("semi_honest", {}),
+        ("semi_honest", {"graph": "harary", "dropout": 0.0}),
+    ):
+        found += _of_a_session(f"{mode}{' sparse' if graph else ''}", mode, **graph)
+    return found
+
+
+def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
+    ids = range(20) if fields else range(4)
+    rehearsal = Rehearsal(ids, CountSpec(20), mode=mode, **fields)
+    seen: dict[Any, bytes] = {}
+    states: dict[Stage, Any] = {}
+    gatherings: dict[Stage, Any] = {}
+
+    def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if receiver is SERVER:
+            gatherings[stage] = rehearsal.server._state
+        elif receiver == 1:
+            states[stage] = rehearsal.clients[1]._state
+            seen[stage] = bytes(message)
+        if sender == 1:
+            seen[stage, "up"] = bytes(message)
+        return message
+
+    # Two runs: the clients' states of the first are used up when it ends.
+    rehearsal.play(intercept=note)
+    opened, finished = rehearsal.server.opened(), rehearsal.clients[1]._state
+    context0 = rehearsal.session.context0
+    live = Rehearsal(ids, CountSpec(20), mode=mode, **fields)
+    found: list[Target] = []
+    for stage in stages(mode):
+        gathering = gatherings[stage]
+        found.append((f"{name}: server, {stage.value}", partial(gathering.accept, 1), [seen[stage, "up"]]))
+        if stage is not Stage.ADVERTISE:
+            found.append((f"{name}: client, {stage.value}", _client(live, mode, stage), [seen[stage]]))
+    found.append((f"{name}: opened", partial(unmask.read_opened, finished), [opened]))
+    offer = rehearsal.session.offer()
+    found.append((f"{name}: offer", session.Session.from_offer, [offer]))
+    advert = messages.decode(
+        messages.AdvertMessage, seen[Stage.ADVERTISE, "up"], context0, limit=10**6, stage=Stage.ADVERTISE
+    ).advert
+    found.append(
+        (
+            f"{name}: advert",
+            lambda data: check_advert(data, 1, rehearsal.session, rehearsal.roster, Stage.SHARE),
+            [advert],
+        )
+    )
+    for kind in KINDS:
+        real = next((m for m in [*seen.values(), opened] if m[1] == kind.__struct_config__.tag), b"\x94")
+        context = context0 if kind in (messages.AdvertMessage, messages.AdvertsMessage) else finished.context
+        found.append((f"{name}: {kind.__name__}", partial(_decode, kind, context), [real]))
+    if not fields and mode == "active":
+        found.append(
+            ("records", lambda data: messages.decode_records(data, 33, stage=Stage.UNMASK), [bytes(74)])
+        )
+        found.append(("ids", lambda data: messages.decode_ids(data, stage=Stage.UPLOAD), [bytes(range(16))]))
+        found.append(("shares", _combine, [bytes(range(70)), b"\xff" * 70]))
+        found.append(("words", partial(_unpack, rehearsal.session.packing), [bytes(16)]))
+    return found
+
+
+def _client(live: Rehearsal, mode: str, stage: Stage) -> Callable[[bytes], Any]:
+    """The reading half of a client's stage, which leaves the state as it was."""
+    inbox: dict[int, bytes] = {}
+    before = stages(mode)[stages(mode).index(stage) - 1]
+    fresh = Rehearsal(live.ids, live.session.spec, mode=mode, **_graph(live))
+    inbox = fresh.play(until=before)
+    state = fresh.clients[1]._state
+    assert inbox[1]
+    if stage is Stage.SHARE:
+        return partial(share._read_adverts, state)
+    if stage is Stage.UPLOAD:
+        return partial(upload._read_shares, state)
+    if stage is Stage.CONFIRM or mode == "semi_honest":
+        return lambda data: read_survivors(state, data, stage)
+    return partial(_read_confirmations, state)
+
+
+def _graph(live: Rehearsal) -> dict[str, Any]:
+    return {"graph": "harary", "dropout": 0.0} if live.session.graph == "harary" else {}
+
+
+def _read_confirmations(state: confirm.Confirmed, data: bytes) -> None:
+    """`unmask.unmask` up to its checks; it releases shares once, so a copy of what it needs is kept."""
+    uploaded = state.uploaded
+    message = messages.decode(
+        messages.ConfirmationsMessage, data, uploaded.context, limit=10**6, stage=Stage.UNMASK
+    )
+    for peer, signature in messages.decode_records(message.signatures, 64, stage=Stage.UNMASK).items():
+        unmask._verify(uploaded.party, peer, state, signature)
+
+
+def _decode(kind: type[messages.Message], context: bytes, data: bytes) -> None:
+    message = messages.decode(kind, data, context, limit=10_000, stage=Stage.SHARE)
+    if messages.encode(message) != data:
+        raise AssertionError(f"{kind.__name__} accepts bytes that it does not write: {data.hex()}")
+
+
+def _combine(data: bytes) -> None:
+    width = 35
+    cut = [data[i : i + width] for i in range(0, len(data), width)]
+    shamir.combine({int.from_bytes(piece[:2]): piece[2:] for piece in cut}, max(len(cut), 1))
+
+
+def _unpack(packing: Any, data: bytes) -> None:
+    words = np.zeros(packing.words + 1, dtype=np.uint64)
+    usable = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")[: words.size]
+    words[: usable.size] = usable
+    packing.unpack(words, survivors=4, bound=1)
+
+
+def one_input(all_targets: list[Target], data: bytes) -> str:
+    """Run one input: a target's number and its bytes. Says how it ended."""
+    if not data:
+        return "empty"
+    _, read, _ = all_targets[data[0] % len(all_targets)]
+    try:
+        read(bytes(data[1:]))
+    except SecureSumError as error:
+        return type(error).__name__
+    return "accepted"
+
+
+def mutated(message: bytes, draw: random.Random) -> bytes:
+    """A message with something wrong in it: in its bytes, or in a field of an otherwise well-formed one."""
+    if draw.random() < 0.5:
+        try:
+            fields = msgspec.msgpack.decode(message)
+        except (msgspec.MsgspecError, ValueError):
+            fields = None
+        if isinstance(fields, list) and len(fields) > 3:
+            place = draw.randrange(3, len(fields))
+            if isinstance(fields[place], bytes):
+                fields[place] = scrambled(fields[place], draw)
+            else:
+                fields[place] = draw.choice((0, 1, 3, 5, 2**32, 2**64 - 1))
+            return msgspec.msgpack.encode(fields)
+    return scrambled(message, draw)
+
+
+def scrambled(message: bytes, draw: random.Random) -> bytes:
+    """One to four things that go wrong with bytes."""
+    data = bytearray(message)
+    for _ in range(draw.randrange(1, 5)):
+        place = draw.randrange(len(data) + 1)
+        match draw.randrange(7):
+            case 0 if data:
+                data[place % len(data)] ^= 1 << draw.randrange(8)
+            case 1 if data:
+                data[place % len(data)] = draw.choice((0, 1, 0x7F, 0x80, 0x90, 0xC4, 0xC6, 0xDD, 0xFF))
+            case 2:
+                del data[place:]
+            case 3:
+                data[place:place] = draw.randbytes(draw.randrange(1, 9))
+            case 4:
+                del data[place : place + draw.randrange(1, 9)]
+            case 5:
+                data[place : place + 4] = draw.choice((b"\xff" * 4, bytes(4), b"\x00\x00\x01\x00"))
+            case _:
+                data[place:place] = data[: draw.randrange(1, 40)]
+    return bytes(data)
+
+
+def by_mutation(runs: int, seed: int = 0) -> dict[str, int]:
+    """Random mutations of real messages, evenly over the targets. Returns how the inputs ended."""
+    all_targets, draw = targets(), random.Random(seed)
+    ends: dict[str, int] = {}
+    for i in range(runs):
+        number = i % len(all_targets)
+        data = bytes([number]) + mutated(draw.choice(all_targets[number][2]), draw)
+        end = one_input(all_targets, data)
+        ends[end] = ends.get(end, 0) + 1
+    return ends
+
+
+def main() -> None:
+    try:
+        import atheris
+    except ImportError:
+        options = dict(option.lstrip("-").split("=") for option in sys.argv[1:])
+        start = time.perf_counter()
+        ends = by_mutation(int(options.get("runs", 100_000)), int(options.get("seed", 0)))
+        print(f"{sum(ends.values())} inputs in {time.perf_counter() - start:.1f} s: {ends}")
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        return
+    atheris.instrument_all()
+    all_targets = targets()
+    if len(all_targets) > 256:
+        raise AssertionError("a target's number is one byte")
+    folders = [Path(option) for option in sys.argv[1:] if not option.startswith("-")]
+    if folders:  # the first folder is the corpus: begin it with the real messages
+        folders[0].mkdir(exist_ok=True)
+        for number, (_, _, real) in enumerate(all_targets):
+            for i, message in enumerate(real):
+                (folders[0] / f"real-{number}-{i}").write_bytes(bytes([number]) + message)
+    atheris.Setup(sys.argv, lambda data: one_input(all_targets, data) and None)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
