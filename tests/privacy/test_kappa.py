@@ -277,12 +277,13 @@ def test_kappa_grows_with_the_order_and_the_reach_and_falls_with_the_cohort_and_
 def test_at_a_large_cohort_kappa_is_that_of_a_gaussian() -> None:
     """α/(2n f(1−f)), the central limit; at n·f = 5 it is off by a factor, so it is no bound."""
     assert kappa(4.0, 5000, 0.25, 0.1) == pytest.approx(4.0 / (2 * 5000 * 0.25 * 0.75), rel=0.02)
-    assert kappa(8.0, 100, 0.05, 1.0) > 8.0 / (2 * 100 * 0.05 * 0.95) * 5
+    assert kappa(8.0, 100, 0.05, 1.0) > 8.0 / (2 * 100 * 0.05 * 0.95) * 20
 
 
 def test_the_tempting_closed_form_for_uploads_is_too_small() -> None:
     order, flip = 8.0, 0.05
-    assert kappa(order, 1, flip, 0.9) > 1.2 * order / (2 * flip * (1 - flip))
+    assert kappa(order, 1, flip, 0.9) > 2.0 * order / (2 * flip * (1 - flip))
+    assert kappa(2.0, 1, flip, 0.9) == pytest.approx(2.0 / (2 * flip * (1 - flip)))
 
 
 def test_without_flips_nothing_is_protected() -> None:
