@@ -7,7 +7,7 @@ that pairwise masks produce. The price is 64/k bits a coordinate, against log2(M
 3.46 for the bits of 10 clients, 7.11 against 6.66 for 100.
 
 Coordinate j is digit j // W of word j mod W, where W = ⌈d/k⌉: a digit of all words is a contiguous slice of
-the vector, so packing is Horner's rule on slices.
+the vector, so packing is arithmetic on slices.
 
 One word more, the sentinel, carries a 1 from every client: the opened sum must count the survivors. It
 catches a mask that was lost or added twice. It does not catch a client that lies about its values.
@@ -26,6 +26,8 @@ from prism_crypto.errors import InputError, SumError
 
 # 256 KiB of words: k passes over a block stay in a core's second-level cache.
 _BLOCK_WORDS = 32 * 1024
+
+_NARROW = ((2**8, np.uint8), (2**16, np.uint16), (2**32, np.uint32))
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,14 @@ class Packing:
         self._check_input(values, bound)
         words = np.zeros(self.words + 1, dtype=np.uint64)
         words[-1] = 1
-        base = np.uint64(self._base)
         # None is negative, so the same bits read as an unsigned number of that size are the same value.
         digits = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
         for start in range(0, self.words, _BLOCK_WORDS):
             block = words[start : min(start + _BLOCK_WORDS, self.words)]
-            for digit in reversed(range(self.digits_per_word)):
-                block *= base
-                part = digits[self._coordinates(digit, start, block.size)]
-                block[: part.size] += part
+            rows = [
+                digits[self._coordinates(digit, start, block.size)] for digit in range(self.digits_per_word)
+            ]
+            block[:] = _joined(rows, self._base, bound)
         return words
 
     def unpack(
@@ -167,3 +168,25 @@ class Packing:
         lowest, highest = int(values.min()), int(values.max())
         if lowest < 0 or highest > bound:
             raise InputError(f"values must be in 0..{bound}, not {lowest}..{highest}")
+
+
+def _joined(rows: list[NDArray[Any]], base: int, largest: int) -> NDArray[Any]:
+    """Σ rows[i]·base^i, digit by digit, for values up to ``largest``; the last rows may be shorter, or empty.
+
+    Neighbouring rows are joined in pairs, the pairs in pairs, and so on, each time in the narrowest type that
+    holds the result: most of the work is done on bytes instead of words, eight times as many at once.
+    """
+    while len(rows) > 1:
+        largest *= base + 1
+        dtype: type[np.unsignedinteger[Any]] = next((t for bits, t in _NARROW if largest < bits), np.uint64)
+        joined = []
+        for low, high in zip(rows[::2], rows[1::2], strict=False):
+            pair: NDArray[np.unsignedinteger[Any]] = low.astype(dtype)
+            if high.size:
+                raised: NDArray[np.unsignedinteger[Any]] = high.astype(dtype)
+                np.multiply(raised, dtype(base), out=raised)
+                np.add(pair[: high.size], raised, out=pair[: high.size])
+            joined.append(pair)
+        rows = joined + rows[2 * len(joined) :]
+        base *= base
+    return rows[0]

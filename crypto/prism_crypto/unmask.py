@@ -28,7 +28,7 @@ from prism_crypto.errors import (
 from prism_crypto.gathering import Gathering, Hall
 from prism_crypto.identity import SIGNATURE_BYTES
 from prism_crypto.keys import KeyPair, pair_seed
-from prism_crypto.keystream import add_keystream
+from prism_crypto.keystream import add_keystream, add_keystreams
 from prism_crypto.messages import (
     FRAME_BYTES,
     ID_BYTES,
@@ -270,6 +270,7 @@ class Unmasking(Gathering):
         pair = KeyPair(combine(self._shares[owner], self.hall.session.threshold))
         if pair.public != advert.mask_key:
             raise ShareError("the shares of the mask key do not give the key that was advertised")
+        masks: list[tuple[bytes | bytearray, bool]] = []
         for peer in self.hall.topology.neighbours(owner, self._alive):
             theirs = self._advert(peer).mask_key
             agreed = pair.agree(theirs)
@@ -278,9 +279,9 @@ class Unmasking(Gathering):
                 if owner < peer
                 else ((peer, owner), (theirs, pair.public))
             )
-            seed = pair_seed(agreed, self.context, ids, keys)
             # The survivor added the mask if its id is the lower one; take off what it put on.
-            add_keystream(self._total, seed, subtract=peer < owner)
+            masks.append((pair_seed(agreed, self.context, ids, keys), peer < owner))
+        add_keystreams(self._total, masks)
         pair.erase()
 
     def _advert(self, client_id: int) -> Advert:

@@ -22,7 +22,7 @@ from prism_crypto.context import tag
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SecureSumError, ShareError
 from prism_crypto.gathering import Gathering, Hall
 from prism_crypto.keys import open_sealed, pair_seed
-from prism_crypto.keystream import add_keystream
+from prism_crypto.keystream import add_keystreams
 from prism_crypto.messages import (
     FRAME_BYTES,
     ID_BYTES,
@@ -90,10 +90,9 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
     sharers, sealed = _read_shares(state, data)
     shares = {peer: Secret(_open_pair(state, peer, pair)) for peer, pair in sealed.items()}
 
-    add_keystream(words, state.seed.reveal())
-    for peer in sealed:
-        seed = _pair_seed(state, peer)
-        add_keystream(words, seed, subtract=peer < state.party.client_id)
+    me = state.party.client_id
+    masks: list[tuple[bytes | bytearray, bool]] = [(_pair_seed(state, peer), peer < me) for peer in sealed]
+    add_keystreams(words, [(state.seed.reveal(), False), *masks])
     message = encode(UploadMessage(VERSION, tag(state.context), _little_endian(words)))
 
     after = Uploaded(state.party, state.context, sharers, state.own_shares, shares)
