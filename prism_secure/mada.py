@@ -13,8 +13,12 @@ blends θ_{t+1} = θ + λ(θ̄ − θ), and they differ in λ:
     "coupled"   the same with both masks drawn from the same coins: mean|θ̄ − θ|, which does reach 0
     "cosine"    1 − cos(θ, θ̄), the official code's other choice
     "kalman"    noise-aware, each coordinate its own: (innovation² − noise)₊ / innovation² within [floor, 1],
-                noise being the known variance above
+                noise being the known variance above, times the λ of "schedule"
     "kalman_global"  the same from the means over all coordinates: a single λ
+
+The schedule and the gain answer different noise. The gain knows what sampling and randomized response put on
+the vote; it cannot know that late in a run most of what clients agree on is their optimizers' own wandering.
+Falling λ averages that out. For the gain alone, set lambda_start = lambda_end = 1.
 
 `space="logit"` blends log-odds instead of probabilities, as the official code does. Everything is float64,
 in numpy, a pure function of its arguments; θ_{t+1} is clamped to [θ_min, 1 − θ_min].
@@ -43,8 +47,8 @@ class Aggregation:
     Args:
         rule: one of `RULES`.
         space: blend "theta" or "logit".
-        lambda_start: λ of "fixed", and of "schedule" at first.
-        lambda_end: λ of "schedule" in the last round.
+        lambda_start: λ of "fixed"; of "schedule" and the kalman rules at first.
+        lambda_end: λ of "schedule" and the kalman rules in the last round.
         hold: share of the rounds before "schedule" starts to fall.
         floor: least gain of the kalman rules.
         momentum: heavy-ball share of the last move, in the same space; 0 for none.
@@ -156,8 +160,9 @@ def _gain(
     rule = aggregation.rule
     if rule == "fixed":
         return aggregation.lambda_start
+    falling = scheduled(progress, aggregation.lambda_start, aggregation.lambda_end, aggregation.hold)
     if rule == "schedule":
-        return scheduled(progress, aggregation.lambda_start, aggregation.lambda_end, aggregation.hold)
+        return falling
     inside = np.clip(mean, 0, 1)
     if rule == "sampled":
         if rng is None:
@@ -175,7 +180,7 @@ def _gain(
     if rule == "kalman_global":
         innovation, noise = np.mean(innovation), np.mean(noise)
     signal = np.maximum(innovation - noise, 0)
-    gain = np.clip(signal / np.maximum(innovation, 1e-12), aggregation.floor, 1)
+    gain = falling * np.clip(signal / np.maximum(innovation, 1e-12), aggregation.floor, 1)
     return float(gain) if rule == "kalman_global" else gain
 
 

@@ -100,6 +100,13 @@ def test_kalman_is_nearer_to_the_truth_than_taking_the_vote_under_noise():
     assert error["kalman"] < 0.6 * error["fixed"]
 
 
+@pytest.mark.parametrize("rule", ["kalman", "kalman_global"])
+def test_the_schedule_scales_the_kalman_gain(rule):
+    early = _step(rule, progress=0.0, lambda_end=0.25).gain
+    late = _step(rule, progress=1.0, lambda_end=0.25).gain
+    assert late == pytest.approx(0.25 * early)
+
+
 def test_logit_space_blends_log_odds():
     step = _step("fixed", space="logit", lambda_start=0.25, theta_min=0.02)
     bar = np.clip(COUNTS / N, 0.02, 0.98)
