@@ -14,7 +14,7 @@ from forgery import take_apart
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto import upload as upload_stage
-from prism_crypto.keystream import add_keystream
+from prism_crypto.keystream import add_keystream, add_keystreams
 from prism_crypto.spec import CountSpec, Stage
 
 WORDS = 4096
@@ -32,16 +32,14 @@ def streams(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     """Play up to upload; return (client, seed, subtracted) in the order in which they were used."""
     used: list[tuple[int, bytes, bool]] = []
     uploader = iter(range(4))
-    current = -1
 
-    def note(words, seed, *, subtract=False):
-        nonlocal current
-        if not words[:-1].any():  # the first mask on a packed vector of zeros
-            current = next(uploader)
-        used.append((current, bytes(seed), subtract))
-        add_keystream(words, seed, subtract=subtract)
+    def note(words, masks):
+        assert not words[:-1].any()  # a packed vector of zeros, before any mask
+        client = next(uploader)
+        used.extend((client, bytes(seed), subtract) for seed, subtract in masks)
+        add_keystreams(words, masks)
 
-    monkeypatch.setattr(upload_stage, "add_keystream", note)
+    monkeypatch.setattr(upload_stage, "add_keystreams", note)
     rehearsal.play(until=Stage.UPLOAD)
     return used
 

@@ -14,7 +14,7 @@ from rehearsal import Rehearsal
 
 from prism_crypto import unmask as unmask_stage
 from prism_crypto import upload as upload_stage
-from prism_crypto.keystream import add_keystream
+from prism_crypto.keystream import add_keystreams
 from prism_crypto.spec import CountSpec, Stage
 
 HERE, THERE = 1, 3
@@ -37,10 +37,11 @@ def world(values, shift, monkeypatch, mode: str, drop) -> tuple[list, list[int],
     log: list = []
     seed = b""
 
-    def ideal(words, used, *, subtract=False):
-        add_keystream(words, used, subtract=subtract)
-        if bytes(used) == seed:
-            words[:] = words - shift if subtract else words + shift
+    def ideal(words, masks):
+        add_keystreams(words, masks)
+        for used, subtract in masks:
+            if bytes(used) == seed:
+                words[:] = words - shift if subtract else words + shift
 
     def note(stage, sender, receiver, message):
         nonlocal seed
@@ -50,7 +51,7 @@ def world(values, shift, monkeypatch, mode: str, drop) -> tuple[list, list[int],
         return message
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload_stage, "add_keystream", ideal)
+        patch.setattr(upload_stage, "add_keystreams", ideal)
         session.play(drop=drop, intercept=note)
     return log, session.server.result.counts.tolist(), seed
 
@@ -89,11 +90,15 @@ def test_the_shared_mask_of_two_survivors_is_never_reconstructed(mode, monkeypat
     """The server's own unmasking asks for no stream of that seed, whoever else drops."""
     used: list[bytes] = []
 
-    def note(words, seed, *, subtract=False):
-        used.append(bytes(seed))
-        add_keystream(words, seed, subtract=subtract)
+    def one(words, seed, *, subtract=False):
+        many(words, [(seed, subtract)])
 
-    monkeypatch.setattr(unmask_stage, "add_keystream", note)
+    def many(words, masks):
+        used.extend(bytes(seed) for seed, _ in masks)
+        add_keystreams(words, masks)
+
+    monkeypatch.setattr(unmask_stage, "add_keystream", one)
+    monkeypatch.setattr(unmask_stage, "add_keystreams", many)
     session = Rehearsal(mode=mode)
     seeds: list[bytes] = []
 
