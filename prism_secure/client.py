@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from prism_privacy.clipping import clip_toward
-from prism_privacy.coins import CoinSecret, release_bits
-from prism_privacy.outbox import Outbox
+from prism_privacy import CoinSecret, Outbox, clip_toward, release_bits
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.moments import FeatureMoments

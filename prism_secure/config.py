@@ -51,8 +51,8 @@ class Federation(_Section):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
-    rounds: int = 12
-    local_steps: int = 8
+    rounds: int = 10
+    local_steps: int = 32
     seed: int = 0
     workers: int = 2
     """Processes that train clients side by side. The result does not depend on it."""
@@ -70,7 +70,7 @@ class Model(_Section):
 
     width: int = 16
     """Channels of the last block (ngf)."""
-    latent: int = 128
+    latent: int = 64
     image_size: int = 32
     conditional: bool = True
     """Whether the label is an input of the generator."""
@@ -112,9 +112,10 @@ class Features(_Section):
 class Training(_Section):
     """A client's local steps."""
 
-    batch_size: int = 80
+    batch_size: int = 40
     """Generated images a step; a multiple of the classes."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.03
+    """Adam's step on the scores."""
 
     def __post_init__(self) -> None:
         self._require("batch_size", self.batch_size >= 2, "at least 2")

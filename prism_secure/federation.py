@@ -8,6 +8,7 @@ once.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_crypto.errors import SecureSumError
-from prism_crypto.secure_sum import SessionContext, secure_sum
+from prism_crypto import SecureSumError, SessionContext, secure_sum
 from prism_privacy import PrivacyError
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
@@ -57,7 +57,7 @@ def run(
     config: Config,
     out: Path,
     *,
-    command: str = "",
+    command: str = "python",
     listener: Listener | None = None,
     open_sum: OpenSum | None = None,
 ) -> Path:
@@ -65,7 +65,7 @@ def run(
 
     Args:
         config: what to do; a folder that was started with another configuration is refused.
-        command: the command line, kept in the report.
+        command: the command line that the report shows; a call from Python is just "python".
         listener: told of every step; see `prism_secure.progress`.
         open_sum: how a round's bits are summed; by default `open_securely`. Tests put a plain sum here.
 
@@ -80,12 +80,13 @@ def run(
         folder.start()
         try:
             _train(config, folder, command, listener, open_sum or open_securely)
-        except (PrivacyError, SecureSumError) as error:
-            folder.fail(str(error))
+        except (PrismError, PrivacyError, SecureSumError) as error:
+            with contextlib.suppress(PrismError):  # the reason matters more than its page
+                folder.fail(str(error))
+                write_report(out)
+            if isinstance(error, PrismError):
+                raise
             raise RoundError(str(error)) from error
-        except PrismError as error:
-            folder.fail(str(error))
-            raise
         return write_report(out)
 
 
@@ -100,23 +101,23 @@ def _train(config: Config, folder: RunFolder, command: str, listener: Listener, 
             held_out_images=len(dataset.test_images),
         )
         write_environment(folder.path, command, facts)
-    server = Server(config, folder.federation, dimension)
-    if folder.checkpoint_path.exists():
-        server.load(folder.checkpoint_path)
-    listener.started(config.federation.rounds, server.round, config.federation.clients + 1)
     clients = [
         Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
     ]
     with Spending(config, folder, dimension) as spending, Workers(config, folder.path) as workers:
-        while server.round < config.federation.rounds and spending.admits(server.round + 1):
+        rounds = spending.planned_rounds
+        server = Server(config, folder.federation, dimension, rounds)
+        if folder.checkpoint_path.exists():
+            server.load(folder.checkpoint_path)
+        listener.started(rounds, server.round, config.federation.clients + 1)
+        while server.round < rounds:
             record = _round(server, clients, config, folder, workers, spending, listener, open_sum)
             folder.append(record)
             server.save(folder.checkpoint_path)
             listener.round_finished(record)
-        stopped = server.round < config.federation.rounds
         write_model(folder.model_path, recipe.architecture, recipe.model_seed, _deployed(config, server))
-    reason = f"the budget of epsilon = {config.budget.epsilon} ended it" if stopped else "all rounds are done"
-    folder.finish(f"round {server.round} of {config.federation.rounds}: {reason}")
+    budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
+    folder.finish(f"{rounds} of {config.federation.rounds} rounds{budget}")
 
 
 def _round(
@@ -138,7 +139,7 @@ def _round(
     opened = open_sum(config, broadcast, [_bits_of(client, broadcast) for client in clients])
     summed = time.perf_counter() - summing
     step = server.absorb(opened.counts, opened.survivors)
-    due = server.round % config.metrics.every == 0 or server.round == config.federation.rounds
+    due = server.round % config.metrics.every == 0 or server.round == spending.planned_rounds
     quality = workers.measure(_deployed(config, server), folder.sample_path(server.round)) if due else None
     listener.worked()
     return RoundRecord(

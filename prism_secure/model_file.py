@@ -24,18 +24,20 @@ from prism_secure.supermask import Supermask
 _FORMAT = "prism-secure/v1/model"
 
 
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    architecture: dict[str, int]
+    seed: int
+    weights: int
+
+
 def write_model(path: Path, architecture: Architecture, seed: int, mask: NDArray[np.bool_]) -> None:
     """Write (architecture, seed, mask) to `path`, whole or not at all.
 
     Raises:
         StorageError: the disk refused.
     """
-    header = {
-        "format": _FORMAT,
-        "architecture": msgspec.json.encode(architecture.as_dict()).decode(),
-        "seed": str(seed),
-        "weights": str(len(mask)),
-    }
+    # One entry only: safetensors writes several in an order that changes from run to run.
+    header = {_FORMAT: msgspec.json.encode(_Header(architecture.as_dict(), seed, len(mask))).decode()}
     write_atomic(path, save({"mask": np.packbits(mask)}, metadata=header))
 
 
@@ -51,15 +53,15 @@ def read_model(path: Path) -> DeployedGenerator:
             packed = file.get_tensor("mask") if "mask" in file.keys() else None  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read as a model: {error}") from None
-    if header.get("format") != _FORMAT or packed is None:
+    if _FORMAT not in header or packed is None:
         raise ModelError(f"{path} is not a model of this kind: expected format {_FORMAT!r}")
     try:
-        architecture = Architecture(**msgspec.json.decode(header["architecture"]))
-        seed, weights = int(header["seed"]), int(header["weights"])
-    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        known = msgspec.json.decode(header[_FORMAT], type=_Header)
+        architecture = Architecture(**known.architecture)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ModelError(f"{path} has a damaged header: {error}") from None
-    dimension = Supermask(ResNetGenerator(architecture), seed=seed).dimension
-    if weights != dimension or packed.dtype != np.uint8 or len(packed) != -(-dimension // 8):
-        raise ModelError(f"{path} holds a mask of {weights} bits for a network of {dimension} weights")
+    dimension = Supermask(ResNetGenerator(architecture), seed=known.seed).dimension
+    if known.weights != dimension or packed.dtype != np.uint8 or packed.shape != (-(-dimension // 8),):
+        raise ModelError(f"{path} holds a mask of {known.weights} bits for a network of {dimension} weights")
     mask = np.unpackbits(packed, count=dimension)
-    return DeployedGenerator(architecture, seed=seed, mask=torch.from_numpy(mask.astype(np.float32)))
+    return DeployedGenerator(architecture, seed=known.seed, mask=torch.from_numpy(mask.astype(np.float32)))

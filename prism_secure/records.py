@@ -7,9 +7,6 @@ from typing import Any
 
 import msgspec
 
-Quantity = float | str
-"""A number, with infinity written "inf" because JSON has no infinity."""
-
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics of the deployed mask against held-out images; see `prism_secure.metrics`."""
@@ -70,19 +67,19 @@ def decode(line: bytes) -> RoundRecord:
 
 
 def finite(value: Any) -> Any:
-    """Write infinities as "inf", at any depth.
+    """Write what JSON has no number for as "inf" and "nan", at any depth.
 
-    >>> finite({"epsilon": [float("inf"), 1.0]})
-    {'epsilon': ['inf', 1.0]}
+    >>> finite({"epsilon": [float("inf"), 1.0], "kid": float("nan")})
+    {'epsilon': ['inf', 1.0], 'kid': 'nan'}
     """
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [finite(inner) for inner in value]
-    return "inf" if isinstance(value, float) and value == math.inf else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _infinite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _infinite(inner) for key, inner in value.items()}
-    return math.inf if value == "inf" else value
+    return float(value) if value in ("inf", "nan") else value

@@ -28,10 +28,12 @@ class Server:
         config: the run's configuration.
         federation: the run's id.
         dimension: d, the length of a mask.
+        rounds: how many rounds are planned; schedules end with the last.
     """
 
-    def __init__(self, config: Config, federation: str, dimension: int) -> None:
+    def __init__(self, config: Config, federation: str, dimension: int, rounds: int) -> None:
         self.round = 0
+        self._rounds = rounds
         self._config = config
         self._federation = federation
         low = config.privacy.theta_min
@@ -57,10 +59,8 @@ class Server:
             counts,
             clients=survivors,
             flip=config.privacy.flip,
-            progress=self.round / max(config.federation.rounds - 1, 1),
-            aggregation=Aggregation(
-                **msgspec.structs.asdict(config.aggregation), theta_min=config.privacy.theta_min
-            ),
+            progress=self.round / max(self._rounds - 1, 1),
+            aggregation=Aggregation(**rule, theta_min=config.privacy.theta_min),
             move=self._move,
             rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),
         )

@@ -1,12 +1,12 @@
-"""What a run has spent: its accountants, its signed ledger, and the budget that ends it in time."""
+"""What a run will spend and has spent: its plan, its accountant, and its signed ledger."""
 
 from __future__ import annotations
 
-from prism_privacy import Adjacency, MaskRelease, View
-from prism_privacy.accountant import Accountant
-from prism_privacy.ledger import Ledger, LedgerKey
-from prism_privacy.ledger_entry import spent_table
+from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, View
+from prism_privacy.epsilon_table import spent_table
+from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
+from prism_secure.errors import ConfigError
 from prism_secure.records import Epsilons
 from prism_secure.run_folder import RunFolder
 
@@ -15,12 +15,17 @@ class Spending:
     """Charges each round to the ledger, once, before anything of it can leave a client.
 
     Every client takes part in every round under the same release, so the largest epsilon over clients is
-    each client's.
+    each client's. A budget shortens the plan before the first round: nothing that is measured on the way
+    decides when to stop, and so the planned epsilon is a guarantee.
 
     Args:
         config: the run's configuration.
         folder: where the ledger and its key are; both are made on first use.
         dimension: d, the length of a mask.
+
+    Raises:
+        ConfigError: the budget does not admit a single round.
+        prism_privacy.LedgerError: the ledger is damaged, or its key is not this folder's.
     """
 
     def __init__(self, config: Config, folder: RunFolder, dimension: int) -> None:
@@ -33,16 +38,12 @@ class Spending:
             cohort=config.cohort,
             dim=dimension,
         )
-        self._once = self._accountant(1)
-        self._planned = self._accountant(config.federation.rounds)
-        if folder.ledger_path.exists():
-            self._ledger = Ledger.open(folder.ledger_path, LedgerKey.load(folder.ledger_key_path))
-        else:
-            key_path = folder.ledger_key_path
-            key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
-            self._ledger = Ledger.create(
-                folder.ledger_path, key, federation=folder.federation, clients=config.federation.clients
-            )
+        self.planned_rounds = self._admitted()
+        self._accountant = Accountant(delta=privacy.delta)
+        self._accountant.plan(self._release, rounds=self.planned_rounds)
+        self._ledger = self._open_ledger(folder)
+        if self.charged_rounds:
+            self._accountant.spend(self._release, rounds=self.charged_rounds)
 
     def __enter__(self) -> Spending:
         return self
@@ -51,37 +52,53 @@ class Spending:
         self._ledger.close()
 
     @property
-    def rounds(self) -> int:
+    def charged_rounds(self) -> int:
         """How many rounds the ledger has charged."""
         return len(self._ledger.entries)
 
     def charge(self, round_number: int) -> Epsilons:
         """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date."""
-        to_date = self._accountant(round_number)
-        if round_number > self.rounds:
+        if round_number > self.charged_rounds:
+            self._accountant.spend(self._release)
             self._ledger.append(
                 round=round_number,
                 release=self._release,
                 delta=self._config.privacy.delta,
-                epsilon=spent_table(once=self._once, to_date=to_date, planned=self._planned),
+                epsilon=spent_table(self._accountant, self._release),
                 colluders=self._config.privacy.colluders,
             )
+        table = self._ledger.entries[round_number - 1].epsilon or {}
         return Epsilons(
-            **{
-                f"{view.value}_{adjacency.value}": to_date.epsilon(view, adjacency)
-                for view in View
-                for adjacency in Adjacency
-            }
+            **{f"{view.value}_{adjacency.value}": cell.to_date for (view, adjacency), cell in table.items()}
         )
 
-    def admits(self, round_number: int) -> bool:
-        """Whether the round is charged already, or its epsilon(SUM, ZERO_OUT) to date is within the budget."""
-        limit = self._config.budget.epsilon
-        if limit is None or round_number <= self.rounds:
-            return True
-        return self._accountant(round_number).epsilon(View.SUM, Adjacency.ZERO_OUT) <= limit
+    def _admitted(self) -> int:
+        """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
+        wanted, limit = self._config.federation.rounds, self._config.budget.epsilon
+        if limit is None or self._cost(wanted) <= limit:
+            return wanted
+        if (least := self._cost(1)) > limit:
+            raise ConfigError(
+                f"budget.epsilon = {limit} admits no round: one costs epsilon(SUM, ZERO_OUT) = {least:.4g} "
+                f"at delta = {self._config.privacy.delta:g}; raise privacy.flip, lower privacy.clip, or take "
+                "more clients"
+            )
+        admitted, refused = 1, wanted
+        while refused - admitted > 1:
+            middle = (admitted + refused) // 2
+            admitted, refused = (middle, refused) if self._cost(middle) <= limit else (admitted, middle)
+        return admitted
 
-    def _accountant(self, rounds: int) -> Accountant:
+    def _cost(self, rounds: int) -> float:
         accountant = Accountant(delta=self._config.privacy.delta)
         accountant.spend(self._release, rounds=rounds)
-        return accountant
+        return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+
+    def _open_ledger(self, folder: RunFolder) -> Ledger:
+        key_path = folder.ledger_key_path
+        key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
+        if folder.ledger_path.exists():
+            return Ledger.open(folder.ledger_path, key)
+        return Ledger.create(
+            folder.ledger_path, key, federation=folder.federation, clients=self._config.federation.clients
+        )

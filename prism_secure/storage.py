@@ -63,13 +63,16 @@ def sync_folder(path: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line durably; if the disk refuses midway, the file is cut back to whole lines.
+    """Append one line durably. A torn last line is cut off first, and this one where the disk refuses midway.
+
+    One writer at a time: the caller holds a lock.
 
     Raises:
         StorageError: the disk refused.
     """
+    start = sum(len(kept) + 1 for kept in whole_lines(path))
     with _as_storage_error(path), path.open("ab") as file:
-        start = file.tell()
+        file.truncate(start)
         try:
             file.write(line + b"\n")
             file.flush()
@@ -81,12 +84,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file, after cutting off a last line that a kill left without its end."""
+    """The lines of a file, without a last one that has no end yet: torn by a kill, or still being written."""
     if not path.exists():
         return []
     data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with _as_storage_error(path), path.open("r+b") as file:
-            file.truncate(whole)
-    return data[:whole].splitlines()
+    return data[: data.rfind(b"\n") + 1].splitlines()

@@ -6,12 +6,13 @@ worker ends by itself when the process that started it is gone, however that hap
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
-from prism_secure.evaluation import Evaluation
 from prism_secure.recipe import Recipe
 from prism_secure.records import Quality
 from prism_secure.run_folder import client_folder
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """A pool for one run; use it as a context manager.
+    """A pool for one run; use it as a context manager. A single worker is this process itself.
 
     Args:
         config: the run's configuration.
@@ -44,15 +44,21 @@ class Workers:
     def __init__(self, config: Config, folder: Path) -> None:
         count = min(config.federation.workers, config.federation.clients)
         self._clients = config.federation.clients
-        self._pool = ProcessPoolExecutor(
-            count, multiprocessing.get_context("spawn"), initializer=_start, initargs=(config, folder)
-        )
+        self._open = contextlib.ExitStack()
+        self._pool: Executor
+        if count == 1:
+            self._open.enter_context(_one_thread())
+            self._pool = _Here(_Worker(config, folder))
+        else:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(config, folder))
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._open.close()
 
     def train(self, broadcast: Broadcast) -> Iterator[int]:
         """Let every client answer; yields each as it is done.
@@ -62,20 +68,34 @@ class Workers:
             PrismError, PrivacyError: what a client raised.
         """
         jobs = {self._pool.submit(_answer, client, broadcast): client for client in range(self._clients)}
-        pending: set[Future[None]] = set(jobs)
         try:
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for job in done:
-                    _result(job)
-                    yield jobs[job]
+            for job in as_completed(jobs):
+                _result(job)
+                yield jobs[job]
         finally:
-            for job in pending:
+            for job in jobs:
                 job.cancel()
 
     def measure(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
         """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
         return _result(self._pool.submit(_measure, mask, samples))
+
+
+class _Here(Executor):
+    """Runs a job in this process when it is submitted."""
+
+    def __init__(self, worker: _Worker) -> None:
+        global _worker
+        _worker = worker
+
+    def submit(self, work: Callable[..., Result], /, *args: object, **kwargs: object) -> Future[Result]:
+        job: Future[Result] = Future()
+        job.set_result(work(*args, **kwargs))
+        return job
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        global _worker
+        _worker = None
 
 
 def _result(job: Future[Result]) -> Result:
@@ -92,6 +112,8 @@ class _Worker:
     """What one worker process keeps between jobs."""
 
     def __init__(self, config: Config, folder: Path) -> None:
+        from prism_secure.evaluation import Evaluation  # seconds of imports that the parent does not need
+
         self.recipe = Recipe(config)
         self.evaluate = Evaluation(self.recipe)
         self._folder = folder
@@ -101,6 +123,7 @@ class _Worker:
 
 
 _worker: _Worker | None = None
+_until_exit = contextlib.ExitStack()
 
 
 def _start(config: Config, folder: Path) -> None:
@@ -110,10 +133,22 @@ def _start(config: Config, folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    torch.set_num_threads(1)
-    threadpoolctl.threadpool_limits(1)
-    torch.use_deterministic_algorithms(True)
+    _until_exit.enter_context(_one_thread())
     _worker = _Worker(config, folder)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with threadpoolctl.threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
 
 
 def _end_with(sentinel: int) -> None:

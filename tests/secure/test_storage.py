@@ -41,6 +41,9 @@ def test_torn_last_line_is_dropped_and_does_not_swallow_the_next(tmp_path: Path)
     path = tmp_path / "log"
     path.write_bytes(b"one\ntw")
     assert whole_lines(path) == [b"one"]
+    assert path.read_bytes() == b"one\ntw", (
+        "a reader must not change a file that a writer may be appending to"
+    )
     append_line(path, b"two")
     assert whole_lines(path) == [b"one", b"two"]
     assert whole_lines(tmp_path / "missing") == []

@@ -1,0 +1,227 @@
+"""A whole run in small: what it writes, that a kill changes nothing, that only sums reach the server."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prism_secure.client import Broadcast
+from prism_secure.config import Config, load_config
+from prism_secure.errors import ConfigError, RoundError
+from prism_secure.federation import Bits, Opened, open_securely, run
+from prism_secure.model_file import read_model
+from prism_secure.records import RoundRecord
+from prism_secure.run_folder import read_records
+
+TINY = [
+    "federation.clients=4",
+    "federation.workers=1",
+    "federation.rounds=3",
+    "federation.local_steps=2",
+    "model.width=4",
+    "model.latent=8",
+    'features.extractors=["fourier"]',
+    "training.batch_size=20",
+    "metrics.samples=200",
+    "privacy.flip=0.1",
+]
+
+
+def _tiny(*overrides: str) -> Config:
+    return load_config(None, [*TINY, *overrides])
+
+
+def _same_secrets(source: Path, target: Path) -> Path:
+    """A new run folder whose clients hold the same coins, in the same federation, as in `source`."""
+    for key in source.glob("clients/*/coins.key"):
+        copy = target / key.relative_to(source)
+        copy.parent.mkdir(parents=True)
+        shutil.copy2(key, copy)
+    shutil.copy2(source / "federation.id", target)
+    return target
+
+
+def _outcome(folder: Path) -> tuple[bytes, bytes, list[tuple[int, float]]]:
+    """What two runs of one federation must have in common, bit for bit."""
+    rounds = [(record.round, record.quality.fid) for record in read_records(folder) if record.quality]
+    checkpoint = (folder / "checkpoint" / "server.safetensors").read_bytes()
+    return (folder / "model.safetensors").read_bytes(), checkpoint, rounds
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the tiny recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    run(_tiny(), folder)
+    return folder
+
+
+def test_run_folder_holds_everything_that_it_promises(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    promised = {
+        "config.toml",
+        "ledger.jsonl",
+        "metrics.jsonl",
+        "checkpoint",
+        "samples",
+        "report.html",
+        "DONE",
+    }
+    assert promised <= names
+    assert "FAILED" not in names
+    assert len(list((finished / "samples").glob("*.png"))) == 3
+    records = read_records(finished)
+    assert [record.round for record in records] == [1, 2, 3]
+    assert all(record.survivors == 4 for record in records)
+    epsilons = [record.epsilon.sum_zero_out for record in records]
+    assert epsilons == sorted(epsilons)
+    assert all(record.epsilon.sum_zero_out <= record.epsilon.upload_zero_out for record in records)
+
+
+def test_secrets_are_private_and_stay_out_of_what_is_shown(finished: Path) -> None:
+    for secret in [*finished.glob("clients/*/coins.key"), finished / "ledger.key"]:
+        assert secret.stat().st_mode & 0o077 == 0
+        digits = max(secret.read_text("ascii").split(), key=len)
+        assert len(digits) == 64
+        for name in ("config.toml", "ledger.jsonl", "metrics.jsonl", "environment.json", "report.html"):
+            assert digits not in (finished / name).read_text("utf-8")
+
+
+def test_deployed_model_is_a_mask_and_generates_without_the_federation(finished: Path) -> None:
+    generator = read_model(finished / "model.safetensors")
+    images, labels = generator.generate(20, seed=1)
+    assert images.shape == (20, 1, 32, 32)
+    assert labels is not None
+    assert float(images.std()) > 0
+
+
+def test_plain_sum_of_the_same_bits_gives_the_same_model(finished: Path, tmp_path: Path) -> None:
+    """The secure sum changes who sees what, and nothing else."""
+
+    def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+        counts = np.sum([one() for one in bits], axis=0, dtype=np.int64)
+        return Opened(counts, len(bits), 1.0, 0, 0)
+
+    folder = _same_secrets(finished, tmp_path)
+    run(_tiny(), folder, open_sum=plain)
+    assert _outcome(folder) == _outcome(finished)
+
+
+def test_number_of_workers_does_not_change_the_model(finished: Path, tmp_path: Path) -> None:
+    folder = _same_secrets(finished, tmp_path)
+    run(_tiny("federation.workers=2"), folder)
+    assert _outcome(folder) == _outcome(finished)
+
+
+def test_other_coins_give_another_model(finished: Path, tmp_path: Path) -> None:
+    """Without this the equalities above would say nothing about coins."""
+    run(_tiny(), tmp_path / "run")
+    assert _outcome(tmp_path / "run")[0] != _outcome(finished)[0]
+
+
+@pytest.mark.parametrize("after_lines", [0, 1, 2])
+def test_killed_run_continues_to_the_same_model_and_charges_no_round_twice(
+    finished: Path, tmp_path: Path, after_lines: int
+) -> None:
+    folder = _same_secrets(finished, tmp_path)
+    command = [sys.executable, "-m", "prism_secure.cli", "run", "--out", str(folder)]
+    for override in TINY:
+        command += ["--set", override]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    # Somewhere inside the next round: its charge is written, its uploads are being made.
+    ledger = folder / "ledger.jsonl"
+    while process.poll() is None and time.monotonic() < deadline:
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= after_lines + 2:
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[1].decode()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "DONE").exists()
+
+    run(_tiny(), folder)
+    assert _outcome(folder) == _outcome(finished)
+    lines = ledger.read_bytes().splitlines()
+    assert len(lines) == len((finished / "ledger.jsonl").read_bytes().splitlines())
+    assert [record.round for record in read_records(folder)] == [1, 2, 3]
+
+
+def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path) -> None:
+    folder = _same_secrets(finished, tmp_path)
+
+    class Impatient:
+        def started(self, rounds: int, finished: int, work: int) -> None: ...
+        def note(self, text: str) -> None: ...
+        def worked(self) -> None: ...
+
+        def round_finished(self, record: RoundRecord) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(_tiny(), folder, listener=Impatient())
+    assert [record.round for record in read_records(folder)] == [1]
+    assert not (folder / "DONE").exists()
+    run(_tiny(), folder)
+    assert _outcome(folder) == _outcome(finished)
+
+
+def test_failed_round_leaves_its_reason_and_can_be_resumed(tmp_path: Path, finished: Path) -> None:
+    folder = _same_secrets(finished, tmp_path)
+
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+        if broadcast.round == 2:
+            raise RoundError("the sum did not open")
+        return open_securely(config, broadcast, bits)
+
+    with pytest.raises(RoundError):
+        run(_tiny(), folder, open_sum=broken)
+    assert (folder / "FAILED").read_text("utf-8") == "the sum did not open\n"
+    run(_tiny(), folder)
+    assert not (folder / "FAILED").exists()
+    assert _outcome(folder) == _outcome(finished)
+
+
+def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_path: Path) -> None:
+    second = read_records(finished)[1].epsilon.sum_zero_out
+    run(_tiny(f"budget.epsilon={second * 1.001}"), tmp_path / "run")
+    records = read_records(tmp_path / "run")
+    assert [record.round for record in records] == [1, 2]
+    assert records[-1].epsilon.sum_zero_out == second
+    assert "2 of 3 rounds" in (tmp_path / "run" / "DONE").read_text("utf-8")
+
+
+def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one costs epsilon"):
+        run(_tiny("budget.epsilon=0.5"), tmp_path / "run")
+    assert not (tmp_path / "run" / "clients" / "00" / "coins.key").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["mask.mode=bernoulli"],
+        ["model.conditional=false"],
+        ["data.partition=shards"],
+        ["data.partition=dirichlet"],
+        ["privacy.clip=1.0"],
+        ["privacy.clip=4.0", "privacy.clip_space=score"],
+        ["privacy.flip=0"],
+        ["secure_sum.mode=semi_honest", "privacy.colluders=1"],
+        ["secure_sum.min_survivors=3"],
+    ],
+)
+def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str]) -> None:
+    run(_tiny("federation.rounds=1", *overrides), tmp_path / "run")
+    (record,) = read_records(tmp_path / "run")
+    assert record.quality is not None
+    assert np.isfinite(record.quality.fid)
+    assert record.bits_per_parameter < 64
