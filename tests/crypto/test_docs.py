@@ -1,0 +1,41 @@
+"""The examples of the documentation run, and its figures are the code's."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+from prism_crypto import CountSpec, Session
+from prism_crypto.graph import harary_degree
+from prism_crypto.packing import Packing
+
+PAGE = Path(__file__).parents[2] / "docs" / "secure-sum.md"
+
+
+def test_the_examples_run_as_printed():
+    result = doctest.testfile(str(PAGE), module_relative=False)
+    assert result.attempted > 15
+    assert result.failed == 0
+
+
+def test_the_figures_are_those_of_the_code():
+    text = PAGE.read_text()
+    for n, bits in ((10, "3.56"), (100, "7.11"), (1000, "10.67")):
+        assert f"{Packing(10**6, n).bits_per_coordinate:.2f}" == bits
+        assert f"{bits} at n = {n}" in text
+    for n, degree in ((100, "24 neighbours at n = 100"), (1000, "46 at 1000"), (10_000, "54 at\n10,000")):
+        assert str(harary_degree(n, 0.1, 0.1).degree) in degree
+        assert degree in text
+
+
+def test_the_worked_thresholds_are_right():
+    def threshold(colluders):
+        from prism_crypto import Identity, Roster
+
+        roster = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
+        plan = Session.plan(
+            CountSpec(1), range(10), federation="f", number=1, roster=roster, colluders=colluders
+        )
+        return plan.threshold
+
+    assert [threshold(c) for c in (0, 3, 5)] == [7, 7, 8]
