@@ -220,26 +220,25 @@ _LARGE: dict[str, dict[str, Any]] = {
 def _apart(name: str, quick: bool, arguments: dict[str, Any]) -> Iterator[Figure]:
     """Run a large session in a process of its own, so that its peak of memory is its own."""
     d = 10_000 if quick else 1_000_000
-    n = arguments["n"]
-    command = [
-        sys.executable,
-        "-m",
-        "prism_crypto.bench",
-        "--one",
-        f"{n},{d},{arguments['mode']},{arguments['dropped']}",
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)  # noqa: S603
-    found = json.loads(done.stdout)
+    n: int = arguments["n"]
+    found = _in_another_process(n, d, arguments["mode"], arguments["dropped"])
     bits = {10: "≤ 3.6", 100: "≤ 7.2", 1000: "≤ 10.7"}[n]
     yield Figure(f"{name}, d={d:,}, every party", found["seconds"], "s", None, arguments["bar"])
     yield Figure("  its CPU time", found["cpu"], "s")
     yield Figure("  its peak memory", found["peak_mib"], "MiB", None, "≤ 1024" if n == 1000 else "")
     yield Figure("  its wire", found["bits"], "bits/coordinate", None, bits)
-    k = found["neighbours"]
+    k = round(found["neighbours"])
     yield Figure(
         f"  bytes up beside the vector ({k} neighbours)", found["up"], "B", None, f"≤ {2048 + 200 * k}"
     )
     yield Figure("  bytes down", found["down"], "B", None, f"≤ {2048 + 350 * k}")
+
+
+def _in_another_process(n: int, d: int, mode: str, dropped: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "prism_crypto.bench", "--one", f"{n},{d},{mode},{dropped}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def _one(description: str) -> dict[str, float]:

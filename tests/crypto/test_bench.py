@@ -1,0 +1,124 @@
+"""The benchmark runs, checks its sums, and says so when flwr or matplotlib are missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from prism_crypto import bench, bench_flower
+from prism_crypto.bench_growth import one_client
+from prism_crypto.session import Session
+from prism_crypto.spec import CountSpec
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sessions of six clients where the real ones have a hundred and a thousand."""
+    real = bench._session
+    monkeypatch.setattr(
+        bench, "_session", lambda n, d, mode, dropped=0: real(min(n, 6), 50, mode, min(dropped, 1))
+    )
+    monkeypatch.setattr(bench, "_growth", lambda quick: [one_client(100, 50)])
+    monkeypatch.setattr(
+        bench, "_curves", lambda quick, flower: {"n": [(1, 0.5, 1.0), (2, 1.0, 2.0)], "d": [(1, 0.5, None)]}
+    )
+    monkeypatch.setattr(bench, "_limit", lambda n, d: 1.0)
+    monkeypatch.setattr(bench, "_masking", lambda n, d: 1.25)
+    one = {"seconds": 3.0, "cpu": 2.0, "peak_mib": 99.0, "bits": 7.1, "neighbours": 99, "up": 10, "down": 20}
+    monkeypatch.setattr(bench, "_in_another_process", lambda *_: one)
+
+
+class StandIn:
+    """In Flower's place: fixed times."""
+
+    upload_bytes = 800
+
+    def __init__(self, n, d, dropped=0):
+        stages = ("setup", "share", "upload", "unmask", "server")
+        self.seconds = {stage: [1.0, 2.0, 3.0] for stage in stages}
+
+    def run(self, *, until="unmask"):
+        return self
+
+
+def test_without_flower_ours_stands_alone(small, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "flower_version", lambda: None)
+    assert bench.main(["--quick"]) == 0
+    shown = capsys.readouterr().out
+    assert "flwr is missing" in shown
+    assert "share stage" in shown
+    assert "≤ 1.5" in shown
+
+
+def test_with_flower_both_sides_stand_in_one_table(small, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "flower_version", lambda: "9.9")
+    monkeypatch.setattr(bench, "FlowerSession", StandIn)
+    plot, figures = tmp_path / "plot.png", tmp_path / "figures.json"
+    assert bench.main(["--quick", "--plot", str(plot), "--json", str(figures)]) == 0
+    shown = capsys.readouterr().out
+    assert "flwr: version 9.9" in shown
+    found = json.loads(figures.read_text())
+    assert found["flwr"] == "9.9"
+    upload = found["figures"][0]
+    assert upload["flower"] == 2000.0
+    assert f"{upload['flower'] / upload['ours']:.1f}×" in shown
+    if importlib.util.find_spec("matplotlib"):
+        assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_there_is_no_plot_and_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "matplotlib is missing" in bench._plot(tmp_path / "plot.png", {})
+    assert bench_flower.flower_version() is None
+
+
+def test_a_large_session_runs_in_a_process_of_its_own(capsys):
+    assert bench.main(["--one", "6,50,active,1"]) == 0
+    here = json.loads(capsys.readouterr().out)
+    there = bench._in_another_process(6, 50, "active", 1)
+    assert set(here) == set(there)
+    assert (here["up"], here["down"], here["neighbours"]) == (there["up"], there["down"], 5)
+    assert 0 < there["peak_mib"] < 4096
+
+
+def test_a_wrong_sum_would_be_seen(monkeypatch):
+    real = bench.secure_sum
+
+    def wrong(*arguments, **options):
+        result = real(*arguments, **options)
+        result.counts[0] += 1
+        return result
+
+    monkeypatch.setattr(bench, "secure_sum", wrong)
+    with pytest.raises(AssertionError, match="sum is wrong"):
+        bench._session(3, 10, "active")
+
+
+def test_the_limit_the_masking_and_the_curves_are_measured():
+    assert bench._limit(2, 100_000) > 0
+    assert bench._masking(2, 100_000) > 0
+    curves = bench._curves(quick=True, flower=False)
+    assert all(ours > 0 and flower is None for points in curves.values() for _, ours, flower in points)
+
+
+def test_one_client_of_ten_thousand_pays_for_its_neighbours_only():
+    few, many = one_client(100, 100), one_client(10_000, 100)
+    for cost in (few, many):
+        plan = Session.plan(
+            CountSpec(100), range(cost.clients), federation="f", number=1, mode="semi_honest", graph="harary"
+        )
+        assert cost.neighbours == plan.degree
+        assert cost.sent <= 2048 + 200 * cost.neighbours
+        assert cost.received <= 2048 + 350 * cost.neighbours
+    assert many.received / few.received < 1.05 * many.neighbours / few.neighbours
+
+
+@pytest.mark.flower
+@pytest.mark.filterwarnings("ignore")
+def test_flower_runs_to_its_end():
+    pytest.importorskip("flwr")
+    seconds = bench_flower.FlowerSession(4, 1000, dropped=1).run().seconds
+    assert [len(seconds[stage]) for stage in ("setup", "share", "upload", "unmask")] == [4, 4, 3, 3]
+    assert bench_flower.flower_version()
