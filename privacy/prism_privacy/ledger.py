@@ -43,6 +43,7 @@ from prism_privacy.ledger_entry import (
 )
 from prism_privacy.ledger_key import LedgerKey, public_key_bytes
 from prism_privacy.ledger_line import ZERO_HASH, encode_head, encode_line, line_hash
+from prism_privacy.moments_release import ADJACENCY_WORDS
 
 
 class Release(Protocol):
@@ -102,13 +103,15 @@ class Ledger:
         target = Path(path)
         if not isinstance(federation, str) or not federation:
             raise InvalidParameter(f"federation must be a non-empty string, got {federation!r}")
+        words = {str(unit): said for unit, said in UNIT_WORDS.items()} | ADJACENCY_WORDS
+        units: dict[str, Json] = {**words}
         body: dict[str, Json] = {
             "kind": "header",
             "federation": federation,
             "public_key": key.public_key.hex(),
             "clients": None if clients is None else _validate.count("clients", clients),
             "records": None if records is None else _validate.count("records", records),
-            "units": {unit.value: words for unit, words in UNIT_WORDS.items()},
+            "units": units,
             "settings": json_safe(settings or {}, "settings"),
         }
         if target.exists():

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
+from prism_privacy.moments_release import ADJACENCY_WORDS, MomentRelease
 from prism_privacy.units import Adjacency, Unit, View
 
 Kind = Literal["round", "aborted", "moments", "end"]
@@ -71,6 +72,28 @@ class RecordGuarantee:
     delta: float
     release: Mapping[str, Json]
 
+    def __post_init__(self) -> None:
+        if self.adjacency not in ADJACENCY_WORDS:
+            raise InvalidParameter(
+                f"record adjacency must be one of {', '.join(ADJACENCY_WORDS)}, got {self.adjacency!r}"
+            )
+        epsilon = _validate.real("record epsilon", self.epsilon)
+        if epsilon < 0:
+            raise InvalidParameter(f"record epsilon cannot be negative, got {self.epsilon!r}")
+        object.__setattr__(self, "epsilon", epsilon)
+        object.__setattr__(self, "delta", _validate.delta(self.delta))
+        if not isinstance(self.release, Mapping):
+            raise InvalidParameter("record release must be an object")
+
+    @classmethod
+    def of(cls, release: MomentRelease, delta: float) -> Self:
+        """The guarantee of a moment release.
+
+        >>> RecordGuarantee.of(MomentRelease(records=1000, norm=1.0, sigma=0.01), 1e-5).adjacency
+        'swap'
+        """
+        return cls(release.adjacency, release.epsilon(delta), delta, release.as_dict())
+
 
 @dataclass(frozen=True)
 class LedgerEntry:
@@ -108,10 +131,11 @@ class LedgerEntry:
             raise InvalidParameter(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         if self.coins not in get_args(Coins):
             raise InvalidParameter(f"coins must be 'secret' or 'test', got {self.coins!r}")
-        _validate.count("round", self.round, least=0)
-        _validate.count("cohort", self.cohort)
-        _validate.count("colluders", self.colluders, least=0)
-        _validate.delta(self.delta)
+        # canonical types, so that what was written and what is read back are equal
+        object.__setattr__(self, "round", _validate.count("round", self.round, least=0))
+        object.__setattr__(self, "cohort", _validate.count("cohort", self.cohort))
+        object.__setattr__(self, "colluders", _validate.count("colluders", self.colluders, least=0))
+        object.__setattr__(self, "delta", _validate.delta(self.delta))
         if self.coins == "test" and self.epsilon is not None:
             raise InvalidParameter(
                 "test coins are known to others: an entry with coins='test' has epsilon=None"
@@ -122,10 +146,8 @@ class LedgerEntry:
                 raise InvalidParameter("epsilon needs an entry for both views under both adjacencies")
             if not all(isinstance(spent, Spent) for spent in self.epsilon.values()):
                 raise InvalidParameter("epsilon must map (View, Adjacency) to Spent")
-        if self.record is not None:
-            _validate.delta(self.record.delta)
-            if _validate.real("record epsilon", self.record.epsilon) < 0:
-                raise InvalidParameter(f"record epsilon cannot be negative, got {self.record.epsilon!r}")
+        if self.record is not None and not isinstance(self.record, RecordGuarantee):
+            raise InvalidParameter(f"record must be a RecordGuarantee, got {type(self.record).__name__}")
 
     def to_json(self) -> dict[str, Json]:
         """The entry as JSON-safe values; infinities are the word ``"inf"``."""

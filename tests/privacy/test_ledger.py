@@ -31,6 +31,7 @@ from prism_privacy.ledger_entry import (
 )
 from prism_privacy.ledger_key import LedgerKey
 from prism_privacy.ledger_line import ZERO_HASH, _signed, encode_line, line_hash
+from prism_privacy.moments_release import MomentRelease
 from prism_privacy.releases import MaskRelease
 from prism_privacy.units import Adjacency, View
 
@@ -500,8 +501,7 @@ def test_a_bad_entry_is_refused_before_anything_is_written(written, key):
             {"coins": "known", "epsilon": None},
             {"release": {"cohort": None}},
             {"epsilon": dict.fromkeys(table(), 1.0)},
-            {"record": RecordGuarantee("swap", 1.0, 0.0, {})},
-            {"record": RecordGuarantee("swap", -1.0, 0.1, {})},
+            {"record": {"epsilon": 1.0}},
         ):
             with pytest.raises(InvalidParameter):
                 add(ledger, 6, **bad)
@@ -519,6 +519,36 @@ def test_a_bad_entry_is_refused_before_anything_is_written(written, key):
 def test_an_epsilon_that_is_no_number_or_negative_is_refused(values):
     with pytest.raises(InvalidParameter):
         Spent(*values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [("swap", 1.0, 0.0, {}), ("swap", -1.0, 0.1, {}), ("neighbour", 1.0, 0.1, {}), ("swap", 1.0, 0.1, None)],
+)
+def test_a_record_guarantee_that_is_none_is_refused(values):
+    with pytest.raises(InvalidParameter):
+        RecordGuarantee(*values)
+
+
+def test_the_record_level_guarantee_stands_beside_the_client_level_one(written, key):
+    release = MomentRelease(1000, 1.0, 0.0, "add_remove")
+    with Ledger.open(written, key) as ledger:
+        add(ledger, 6, record=RecordGuarantee.of(release, 1e-5))
+    line = json.loads(written.read_bytes().splitlines()[-1])["body"]
+    assert line["record"]["epsilon"] == "inf"
+    assert line["epsilon"]["sum"]["zero_out"]["to_date"] == 3.0
+    again = verify_ledger(written, key).entries[-1].record
+    assert again.epsilon == math.inf
+    assert MomentRelease(**again.release) == release
+    header = json.loads(written.read_bytes().splitlines()[0])["body"]
+    assert header["units"]["add_remove"].startswith("one record is added or removed")
+
+
+def test_numpy_numbers_are_written_as_plain_ones(written, key):
+    with Ledger.open(written, key) as ledger:
+        entry = add(ledger, np.int64(6), cohort=np.int32(5), colluders=np.int64(1), delta=np.float64(1e-6))
+    assert verify_ledger(written, key).entries[-1] == entry
+    assert type(entry.round) is int
 
 
 def test_known_coins_claim_no_epsilon(written, key):

@@ -256,6 +256,22 @@ def test_summed_shares_open_to_the_sums_with_the_noise_of_one_release(second_wei
     assert plan.epsilon(1e-5) == release.epsilon(1e-5)
 
 
+def test_a_real_secure_sum_opens_the_moments_of_those_who_stayed():
+    from prism_crypto import Stage, secure_sum
+
+    release = MomentRelease(300, 1.0, 0.01, classes=5)
+    plan = SummedMoments(release, cohort=4, dimension=6, most_records=60)
+    data = clients(5)
+    shares = [plan.share(x, y, coins(f"secure {j}")) for j, (x, y) in enumerate(data)]
+    result = secure_sum(shares, bound=plan.bound, drop={2: Stage.UPLOAD})
+    sums = plan.open(result.counts, survivors=len(result.survivors))
+    assert result.survivors == (0, 1, 3, 4)
+    rest = [data[i] for i in result.survivors]
+    first, _, counts = plain(1.0, np.concatenate([x for x, _ in rest]), np.concatenate([y for _, y in rest]))
+    assert sums.first == pytest.approx(first, abs=6 * release.noise)
+    assert sums.counts == pytest.approx(counts, abs=6 * release.noise / release.count_weight)
+
+
 def test_the_shares_of_a_cohort_have_at_least_the_noise_of_the_release():
     for sigma in (1e-5, 0.00037, 0.01, 1.0):
         for cohort in (1, 2, 3, 7, 10, 999):
