@@ -164,15 +164,19 @@ def test_two_writers_of_one_client_agree_on_one_release(tmp_path):
 
     def client(own):
         outbox = Outbox(tmp_path / "c")
-        for number in sent:
-            barrier.wait()
-            packed = outbox.stored("fed", number)
-            if packed is None:
-                try:
-                    packed = outbox.keep("fed", number, own + bytes([number]))
-                except ReleaseConflict:
-                    packed = outbox.stored("fed", number)
-            sent[number].append(packed)
+        try:
+            for number in sent:
+                barrier.wait()
+                packed = outbox.stored("fed", number)
+                if packed is None:
+                    try:
+                        packed = outbox.keep("fed", number, own + bytes([number]))
+                    except ReleaseConflict:
+                        packed = outbox.stored("fed", number)
+                sent[number].append(packed)
+        except BaseException:
+            barrier.abort()
+            raise
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(client, b"one"), pool.submit(client, b"two")]:
