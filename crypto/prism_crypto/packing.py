@@ -95,11 +95,9 @@ class Packing:
             InputError: wrong shape or dtype, or a value out of range.
         """
         bound = self.largest_total if bound is None else bound
-        self._check_input(values, bound)
+        digits = self._checked(values, bound)
         words = np.zeros(self.words + 1, dtype=np.uint64)
         words[-1] = 1
-        # None is negative, so the same bits read as an unsigned number of that size are the same value.
-        digits = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
         for start in range(0, self.words, _BLOCK_WORDS):
             block = words[start : min(start + _BLOCK_WORDS, self.words)]
             rows = [
@@ -158,16 +156,23 @@ class Packing:
         first = digit * self.words + start
         return slice(min(first, self.dimension), min(first + count, self.dimension))
 
-    def _check_input(self, values: NDArray[Any], bound: int) -> None:
+    def _checked(self, values: NDArray[Any], bound: int) -> NDArray[np.unsignedinteger[Any]]:
+        """The values as unsigned integers of their own size, if they are in range."""
         if not 0 <= bound <= self.largest_total:
             raise InputError(f"bound must be in 0..{self.largest_total} (the largest total), not {bound}")
+        values = np.asarray(values)  # a masked array would keep the masked values out of the check
         if values.shape != (self.dimension,):
             raise InputError(f"expected values of shape ({self.dimension},), not {values.shape}")
         if values.dtype.kind not in "biu":
             raise InputError(f"expected integers or booleans, not {values.dtype}")
-        lowest, highest = int(values.min()), int(values.max())
+        # The same bits read as unsigned are the same values if none is negative. Of a bool it is the bits
+        # that count: np.frombuffer makes bools of any byte, and these would spill into other coordinates.
+        unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
+        lowest = int(values.min()) if values.dtype.kind == "i" else 0
+        highest = int((values if lowest < 0 else unsigned).max())
         if lowest < 0 or highest > bound:
             raise InputError(f"values must be in 0..{bound}, not {lowest}..{highest}")
+        return unsigned
 
 
 def _joined(rows: list[NDArray[Any]], base: int, largest: int) -> NDArray[Any]:

@@ -213,3 +213,24 @@ def test_random_words_almost_never_pass_for_a_sum(word, bit):
 def test_words_of_another_session_are_refused(words):
     with pytest.raises(InputError):
         Packing(10, 5).unpack(words, 1)
+
+
+def test_bools_with_other_bits_than_one_are_refused():
+    """np.frombuffer makes such bools of any file; each prints as True and would add 2 or 255."""
+    for byte in (2, 128, 255):
+        raw = np.frombuffer(bytes([0, byte, 1]), dtype=np.bool_)
+        assert raw.tolist() == [False, True, True]
+        with pytest.raises(InputError, match=rf"not 0\.\.{byte}"):
+            Packing(3, 10).pack(raw, bound=1)
+
+
+def test_values_under_a_mask_are_checked_too():
+    masked = np.ma.masked_array([0, 9, 1], mask=[False, True, False])
+    with pytest.raises(InputError, match=r"not 0\.\.9"):
+        Packing(3, 10).pack(masked, bound=1)
+
+
+def test_the_largest_signed_value_is_not_mistaken_for_a_negative_one():
+    largest = 2**63 - 1
+    packing = Packing(2, largest)
+    assert packing.pack(np.array([largest, 0], dtype=np.int64)).tolist() == [largest, 0, 1]
