@@ -13,6 +13,7 @@ import msgspec
 
 from prism_secure.config import Config, describe, dump_config, load_config
 from prism_secure.errors import ConfigError, PrismError
+from prism_secure.wording import format_epsilon
 
 INTERRUPTED = 130
 
@@ -159,12 +160,27 @@ def _config(options: argparse.Namespace, command: str) -> int:
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:
-    from prism_privacy import verify_ledger
+    from prism_privacy import LedgerError, PrivacyError
+    from prism_privacy.ledger import verify_ledger
 
     if not options.file.exists():
         raise ConfigError(f"{options.file}: no such ledger")
-    report = verify_ledger(options.file, bytes.fromhex(options.key) if options.key else None)
-    print(report)
+    try:
+        report = verify_ledger(options.file, options.key)
+    except LedgerError as error:
+        print(f"prism-secure: {error}", file=sys.stderr)
+        return 1
+    except PrivacyError as error:
+        raise ConfigError(str(error)) from None
+    print(f"intact: {len(report.entries)} releases in {report.lines} lines, head {report.head}")
+    owner = "the key that you gave" if report.pinned else "the key that the file itself names"
+    print(f"signed by {report.public_key}, {owner}")
+    for (view, adjacency), spent in sorted(
+        (report.entries[-1].epsilon or {}).items() if report.entries else ()
+    ):
+        print(f"epsilon to date, {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
+    if report.entries:
+        print(f"at delta = {report.entries[-1].delta:g}, for everything that one client contributes")
     return 0
 
 

@@ -24,7 +24,7 @@ from prism_privacy import PrivacyError
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
 from prism_secure.environment import Facts, write_environment
-from prism_secure.errors import PrismError, RoundError
+from prism_secure.errors import PrismError, RoundError, StorageError
 from prism_secure.generator import ResNetGenerator
 from prism_secure.model_file import write_model
 from prism_secure.progress import Listener, Silent
@@ -80,13 +80,15 @@ def run(
         folder.start()
         try:
             _train(config, folder, command, listener, open_sum or open_securely)
-        except (PrismError, PrivacyError, SecureSumError) as error:
+        except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError):  # the reason matters more than its page
                 folder.fail(str(error))
                 write_report(out)
-            if isinstance(error, PrismError):
-                raise
-            raise RoundError(str(error)) from error
+            if isinstance(error, OSError):
+                raise StorageError(f"the disk refused: {error}; the same command continues") from error
+            if not isinstance(error, PrismError):
+                raise RoundError(str(error)) from error
+            raise
         return write_report(out)
 
 

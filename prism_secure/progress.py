@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import TracebackType
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from prism_secure.records import RoundRecord
+from prism_secure.wording import format_epsilon
 
 HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  bits/param  seconds"
 
@@ -94,22 +94,8 @@ def describe_round(record: RoundRecord, rounds: int) -> str:
     """One line: round, FID, KID, epsilon to date in both views (ZERO_OUT), bits per parameter, seconds."""
     quality = record.quality
     fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
-    epsilons = f"{epsilon(record.epsilon.sum_zero_out):>9}  {epsilon(record.epsilon.upload_zero_out):>9}"
+    epsilons = f"{format_epsilon(record.epsilon.sum_zero_out):>9}  {format_epsilon(record.epsilon.upload_zero_out):>9}"
     return (
         f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
         f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"
     )
-
-
-def epsilon(value: float) -> str:
-    """An epsilon as it is: never rounded down, never hidden.
-
-    >>> epsilon(4.6012), epsilon(123456.2), epsilon(float("inf"))
-    ('4.61', '123457', 'inf')
-    """
-    if math.isinf(value):
-        return "inf"
-    if value >= 1000:
-        return f"{math.ceil(value)}"
-    scale = 10 if value >= 100 else 100
-    return f"{math.ceil(value * scale - 1e-9) / scale:.{1 if scale == 10 else 2}f}"

@@ -1,0 +1,160 @@
+"""What a person at a terminal meets: one clear line and an exit code, whatever went wrong."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prism_secure.cli import main
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.progress import describe_round
+from prism_secure.records import Epsilons, Quality, RoundRecord
+
+TINY = """
+[federation]
+clients = 3
+rounds = 2
+local_steps = 1
+workers = 1
+[model]
+width = 4
+latent = 8
+[features]
+extractors = ["fourier"]
+[training]
+batch_size = 20
+[metrics]
+samples = 200
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def _start(recipe: Path, out: Path, **how: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "prism_secure.cli", "run", "--config", str(recipe), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def test_run_prints_a_line_a_round_and_where_the_report_is(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "FID" in lines[0]
+    assert [line.split()[0] for line in lines[1:3]] == ["1/2", "2/2"]
+    assert lines[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
+
+    assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 0
+    text = (tmp_path / "run" / "ledger.jsonl").read_text("utf-8")
+    (tmp_path / "run" / "ledger.jsonl").write_text(text.replace('"cohort":3', '"cohort":9', 1))
+    assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 1
+    assert "line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--set", "privacy.flop=1"], 2, "did you mean 'privacy.flip'?"),
+        (["run", "--set", "data.source=idx", "--set", "data.folder=nowhere"], 3, "nowhere"),
+        (["run", "--set", "data.source=mnist"], 3, "data.folder"),
+        (["run", "--set", 'features.extractors=["vgg19_bn"]'], 3, "VGG19-BN"),
+        (["run", "--set", "training.batch_size=15"], 2, "multiple of the 10 classes"),
+        (["run", "--config", "missing.toml"], 2, "missing.toml"),
+        (["report", "nowhere"], 4, "nowhere"),
+        (["ledger", "verify", "nowhere"], 2, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] == "run":
+        arguments = [*arguments, "--out", str(tmp_path / "run"), "--set", "federation.workers=1"]
+    assert main(arguments) == code
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("prism-secure: ")
+    assert complaint.count("\n") == 1
+    assert message in complaint
+
+
+def test_truncated_data_file_is_named(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (folder / name).write_bytes(b"\x00\x00\x08\x03\x00\x00")
+    arguments = ["--set", "data.source=idx", "--set", f"data.folder={folder}"]
+    assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run"), *arguments]) == 3
+    assert "idx" in capsys.readouterr().err
+
+
+def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(recipe: Path, tmp_path: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    process = _start(recipe, tmp_path / "run", preexec_fn=small_files)
+    _, complaint = process.communicate(timeout=200)
+    assert process.returncode == 5, complaint
+    assert complaint.startswith("prism-secure: ")
+    assert complaint.count("\n") == 1
+    assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(recipe: Path, tmp_path: Path) -> None:
+    process = _start(recipe, tmp_path / "run")
+    ledger = tmp_path / "run" / "ledger.jsonl"
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not ledger.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=200)
+    assert process.returncode == 130, complaint
+    assert complaint == "prism-secure: interrupted; the same command continues where it stopped\n"
+    assert not (tmp_path / "run" / "FAILED").exists()
+
+
+def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--set", "privacy.clip=2"]) == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert load_config(tmp_path / "mine.toml") == load_config(None, ["privacy.clip=2"])
+    assert main(["config", "--explain"]) == 0
+    explained = capsys.readouterr().out
+    for line in dump_config(Config()).splitlines():
+        if " = " in line:
+            assert f"  {line.split(' = ')[0]} = " in explained
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["config"], ["ledger"], ["ledger", "verify"]])
+def test_help_is_there_for_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    assert end.value.code == 0
+    assert "usage: prism-secure" in capsys.readouterr().out
+
+
+def test_a_round_that_was_not_measured_says_so() -> None:
+    epsilons = Epsilons(sum_zero_out=1.0, sum_replace_one=2.0, upload_zero_out=3.0, upload_replace_one=4.0)
+    record = RoundRecord(
+        round=1, survivors=3, epsilon=epsilons, bits_per_parameter=3.556, uplink_bytes=1, downlink_bytes=1,
+        step=1.0, seconds=1.0, secure_sum_seconds=0.1,
+    )  # fmt: skip
+    assert "–" in describe_round(record, 10)
+    quality = Quality(fid=99.0, kid=0.5, precision=0, recall=0, density=0, coverage=0)
+    measured = msgspec.structs.replace(record, quality=quality)
+    assert "99.0" in describe_round(measured, 10)
