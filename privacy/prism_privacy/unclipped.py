@@ -21,17 +21,11 @@ __all__ = ["exact_epsilon"]
 
 
 def _log_tail(trials: int, success: float, least: int) -> float:
-    """log P(Bin(trials, success) ≥ least)."""
-    if least <= 0:
-        return 0.0
-    if least > trials:
-        return -math.inf
+    """log P(Bin(trials, success) ≥ least), for 1 ≤ least ≤ trials."""
     direct = float(special.betainc(least, trials - least + 1, success))
     if direct > 1e-200:
         return math.log(direct)
-    if least <= trials * success + 1.0:
-        raise ArithmeticError(f"the tail of a binomial above {least} of {trials} must not vanish")
-    # Above the mean the terms fall at least geometrically: sum them relative to the first.
+    # So far above the mean the terms fall at least geometrically: sum them relative to the first.
     first = (
         math.lgamma(trials + 1)
         - math.lgamma(least + 1)

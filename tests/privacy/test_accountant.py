@@ -145,7 +145,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 @pytest.mark.parametrize("rounds", [1, 20, 100, 500])
-@pytest.mark.parametrize(("cohort", "flip"), [(1000, 0.25), (2000, 0.05), (1000, 0.4)])
+@pytest.mark.parametrize(("cohort", "flip"), [(1000, 0.25), (2000, 0.05), (500, 0.4)])
 def test_at_many_flips_epsilon_lies_in_the_band_of_the_gaussian_limit(
     cohort: int, flip: float, rounds: int
 ) -> None:
@@ -217,7 +217,7 @@ def exact_delta(flip: float, bits: int, epsilon: float) -> mpmath.mpf:
 @pytest.mark.parametrize(
     ("flip", "bits"), [(0.25, 1), (0.25, 2), (0.05, 7), (0.4, 301), (0.1, 400), (0.49, 2000)]
 )
-@pytest.mark.parametrize("delta", [1e-5, 0.01, 0.3])
+@pytest.mark.parametrize("delta", [1e-5, 0.3])
 def test_exact_composition_is_the_binomial_sum_at_sixty_digits(flip: float, bits: int, delta: float) -> None:
     epsilon = exact_epsilon(flip, bits, delta)
     assert exact_delta(flip, bits, epsilon) <= delta
@@ -229,7 +229,7 @@ def test_exact_composition_is_the_binomial_sum_at_sixty_digits(flip: float, bits
 
 def test_exact_composition_matches_the_privacy_loss_distribution() -> None:
     one = privacy_loss_distribution.from_randomized_response(0.5, 2)  # noise 0.5 of 2: f = 0.25
-    for bits in (1, 100, 1000):
+    for bits in (1, 300):
         whole = one.self_compose(bits).get_epsilon_for_delta(DELTA)
         assert exact_epsilon(0.25, bits, DELTA) == pytest.approx(whole, rel=1e-3)
 
@@ -290,7 +290,7 @@ def test_a_score_clip_gives_zcdp_where_that_is_smaller() -> None:
     assert (renyi_curve(release, View.SUM, ZERO_OUT) <= renyi_curve(clipped, View.SUM, ZERO_OUT)).all()
     # The Bernoulli divergence never passes (α/8)(logit p − logit q)².
     rng = np.random.default_rng(0)
-    for _ in range(2000):
+    for _ in range(500):
         p, q = rng.uniform(0.001, 0.999, 2)
         order = float(rng.choice([1.1, 2.0, 7.0, 40.0]))
         gap = math.log(p / (1 - p)) - math.log(q / (1 - q))
@@ -311,6 +311,7 @@ def test_rounds_that_differ_add_up_in_any_order_and_both_clips_together() -> Non
             curve = 3 * renyi_curve(first, view, adjacency) + 2 * renyi_curve(second, view, adjacency)
             assert total == pytest.approx(to_epsilon(curve, DELTA)[0], rel=1e-12)
     assert one.rounds == other.rounds == 5
+    assert one.delta == DELTA
     assert one.spent == ((first, 3), (second, 2))
 
 
@@ -396,6 +397,13 @@ def test_a_group_costs_more_than_its_members_alone_and_at_least_what_an_instance
         assert group <= three.epsilon(view, ZERO_OUT) * (1 + 1e-9)
 
 
+def test_a_group_that_loses_nothing_to_speak_of_loses_nothing() -> None:
+    accountant = Accountant(0.5)
+    accountant.spend(MaskRelease(0.25, 1e-4, 10))
+    assert accountant.epsilon(View.SUM, ZERO_OUT) == 0.0
+    assert accountant.group(2, View.SUM, ZERO_OUT) == 0.0
+
+
 def test_group_orders_reproduce_the_square_law_of_concentrated_privacy() -> None:
     """A curve αρ gives k clients αk²ρ, up to the last orders of the grid."""
     from prism_privacy.group_privacy import _group_at
@@ -425,6 +433,7 @@ def test_the_client_that_took_part_most_is_reported() -> None:
 def test_a_client_past_its_cap_is_refused_and_nobody_is_charged() -> None:
     release = MaskRelease(0.25, 1.0, 100)
     book = Participation(DELTA, cap=2)
+    assert book.cap == 2
     book.spend(release, ["a"], rounds=2)
     with pytest.raises(ParticipationExceeded, match="'a' with 2 already"):
         book.spend(release, ["b", "a"])

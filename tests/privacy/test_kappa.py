@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import logsumexp
 
 from prism_privacy.errors import InvalidParameter
@@ -39,10 +40,10 @@ def renyi(p: Floats, q: Floats, order: float) -> float:
 
 @pytest.mark.parametrize(("cohort", "flip"), [(1, 0.25), (1, 0.02), (2, 0.25), (3, 0.1), (4, 0.3)])
 def test_no_configuration_of_clients_on_a_grid_beats_kappa(cohort: int, flip: float) -> None:
-    grid = np.linspace(flip, 1.0 - flip, 5 if cohort < 4 else 4)
+    grid = np.linspace(flip, 1.0 - flip, 4 if cohort < 4 else 3)
     bounds = {order: kappa(order, cohort, flip, 1.0) for order in SOME_ORDERS}
     worst = dict.fromkeys(SOME_ORDERS, 0.0)
-    fine = np.concatenate((grid, flip + (1.0 - 2.0 * flip) * np.array([0.01, 0.05, 0.15, 0.4, 0.6, 0.9])))
+    fine = np.concatenate((grid, flip + (1.0 - 2.0 * flip) * np.array([0.01, 0.15, 0.5, 0.9])))
     for others in itertools.combinations_with_replacement(grid, cohort - 1):
         rest = poisson_binomial(list(others))
         for p, q in itertools.permutations(fine, 2):
@@ -87,7 +88,7 @@ def test_ten_thousand_random_instances_do_not_violate_kappa() -> None:
         flip = float(rng.choice([0.01, 0.05, 0.1, 0.25, 0.4, 0.49]))
         width = 1.0 - 2.0 * flip
         reach = width * float(rng.choice([1.0, 0.5, 0.2]))
-        bound, orders = coordinate_curve(cohort, flip, reach).kappa[::3], ORDERS[::3]
+        bound, orders = coordinate_curve(cohort, flip, reach).kappa[::6], ORDERS[::6]
         for _ in range(180):
             tried += 1
             edge = rng.random(cohort - 1) < rng.random()
@@ -105,7 +106,7 @@ def test_ten_thousand_random_instances_do_not_violate_kappa() -> None:
             # logsumexp of numbers near zero is good to 2^-50, which matters only where α is near 1.
             slip = 2.0**-50 * (1 + orders * 5) / ((orders - 1.0) * move**2)
             assert (ratio - slip <= bound).all()
-            closest = max(closest, float((ratio / bound)[10:20].max()))
+            closest = max(closest, float((ratio / bound)[5:10].max()))
     assert tried >= 10_000
     assert closest > 0.95, "a search that stays far from the bound shows nothing"
 
@@ -170,7 +171,7 @@ def exact_binomial(trials: int, success: mpmath.mpf) -> list[mpmath.mpf]:
         (9, 0, 0.05),
         (30, 29, 0.1),
         (999, 0, 0.25),
-        (4999, 0, 0.01),
+        (2999, 0, 0.01),
     ],
 )
 def test_moments_agree_with_sixty_digits_within_the_stated_slack(
@@ -188,7 +189,7 @@ def test_moments_agree_with_sixty_digits_within_the_stated_slack(
         kept = edge_counts(at_low, at_high, flip)
         forward, backward, chi2, _ = _moments(kept, flip, grid, moves)
         orders = grid.orders
-        for at, k in ((0, 0), (0, 8), (1, 13), (2, 2), (2, 14), (1, orders.size - 1)):
+        for at, k in ((0, 0), (1, 13), (2, 14), (1, orders.size - 1)):
             ahead, behind, second = exact_moments(others, f, mpmath.mpf(moves[at]), float(orders[k]))
             sd = math.sqrt(second)
             slack = 2.0**-53 * 64 * (kept.size + 64) * (orders[k] + 1.0 / (moves[at] * sd))
@@ -308,3 +309,31 @@ def test_questions_outside_the_range_are_refused(question: dict[str, float]) -> 
     fine: dict[str, float] = {"order": 2.0, "cohort": 10, "flip": 0.25, "reach": 0.5}
     with pytest.raises(InvalidParameter):
         kappa(**{**fine, **question})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cohort", "flip"), [(300, 0.02), (1000, 0.25), (1000, 0.05), (3000, 0.4), (10_000, 0.1)]
+)
+def test_large_cohorts_do_not_violate_kappa_either(cohort: int, flip: float) -> None:
+    """Several hundred vertices and moves each, with scipy's binomials instead of this package's."""
+    rng = np.random.default_rng(cohort)
+    width = 1.0 - 2.0 * flip
+    for reach in (width, 0.3 * width):
+        bound = coordinate_curve(cohort, flip, reach).kappa[::4]
+        orders = ORDERS[::4]
+        for attempt in range(150):
+            low_clients = (0, cohort - 1, int(rng.integers(cohort)))[min(attempt % 4, 2)]
+            low = stats.binom.pmf(np.arange(low_clients + 1), low_clients, flip)
+            high = stats.binom.pmf(np.arange(cohort - low_clients), cohort - 1 - low_clients, 1.0 - flip)
+            rest = np.convolve(low, high)
+            move = reach * float(rng.choice([1.0, 0.7, rng.random()]))
+            start = float(rng.choice([flip, 1.0 - flip - move]))
+            p, q = np.convolve(rest, [1 - start - move, start + move]), np.convolve(rest, [1 - start, start])
+            seen = np.minimum(p, q) > 1e-250
+            log_p, log_q = np.log(p[seen]), np.log(q[seen])
+            if rng.random() < 0.5:
+                log_p, log_q = log_q, log_p
+            moment = logsumexp(orders[:, None] * log_p + (1.0 - orders[:, None]) * log_q, axis=1)
+            slip = 2.0**-40 * (1 + orders) / ((orders - 1.0) * move**2)
+            assert (moment / ((orders - 1.0) * move**2) - slip <= bound).all()
