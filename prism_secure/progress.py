@@ -94,7 +94,8 @@ def describe_round(record: RoundRecord, rounds: int) -> str:
     """One line: round, FID, KID, epsilon to date in both views (ZERO_OUT), bits per parameter, seconds."""
     quality = record.quality
     fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
-    epsilons = f"{format_epsilon(record.epsilon.sum_zero_out):>9}  {format_epsilon(record.epsilon.upload_zero_out):>9}"
+    seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
+    epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}"
     return (
         f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
         f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"
