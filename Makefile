@@ -24,7 +24,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest --cov --cov-report=term -m "not slow and not flower"
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term -m "not slow and not flower"
 
 install: $(VENV)/.installed       ## make .venv with what `run` needs
 install-dev: $(VENV)/.installed-dev  ## and with what `test` needs

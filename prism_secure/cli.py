@@ -1,4 +1,4 @@
-"""The command line: `prism-secure run | report | config | ledger verify`, with `--help` that teaches."""
+"""The command line: `prism-secure run | report | config | ledger | bench`, with `--help` that teaches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ exit codes: 0 done, 2 configuration, 3 data or weights, 4 run folder, 5 disk, 6 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `prism_secure.errors`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, options.rest = parser.parse_known_args(arguments)
+    if options.rest and options.command is not _bench_secure_sum:
+        parser.error(f"unrecognized arguments: {shlex.join(options.rest)}")
     try:
         return int(options.command(options, shlex.join(["prism-secure", *arguments])))
     except PrismError as error:
@@ -94,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
     verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
     verify.set_defaults(command=_verify)
+
+    bench = _command(commands, "bench", "measure what the parts cost, beside others'", None, None)
+    secure_sum = bench.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "secure-sum",
+        help="the secure sum, beside Flower's SecAgg+ where flwr is installed",
+        add_help=False,  # the benchmark explains its own options
+    )
+    secure_sum.set_defaults(command=_bench_secure_sum)
     return parser
 
 
@@ -182,6 +193,12 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     if report.entries:
         print(f"at delta = {report.entries[-1].delta:g}, for everything that one client contributes")
     return 0
+
+
+def _bench_secure_sum(options: argparse.Namespace, command: str) -> int:
+    from prism_crypto.bench import main as bench
+
+    return bench(options.rest)
 
 
 if __name__ == "__main__":

@@ -140,12 +140,31 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
             assert f"  {line.split(' = ')[0]} = " in explained
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["report"], ["config"], ["ledger"], ["ledger", "verify"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["run"],
+        ["report"],
+        ["config"],
+        ["ledger"],
+        ["ledger", "verify"],
+        ["bench"],
+        ["bench", "secure-sum"],
+    ],
+)
 def test_help_is_there_for_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([*command, "--help"])
     assert end.value.code == 0
-    assert "usage: prism-secure" in capsys.readouterr().out
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["config", "--explian"])
+    assert end.value.code == 2
+    assert "--explian" in capsys.readouterr().err
 
 
 def test_a_round_that_was_not_measured_says_so() -> None:
