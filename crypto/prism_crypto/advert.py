@@ -8,7 +8,7 @@ import msgspec
 
 from prism_crypto.context import TAG_BYTES, tag, u32
 from prism_crypto.errors import ContextMismatch, MessageError, PublicKeyError, SecureSumError
-from prism_crypto.identity import SIGNATURE_BYTES, Roster
+from prism_crypto.identity import SIGNATURE_BYTES, Roster, pinned
 from prism_crypto.keys import KEY_BYTES, check_public_key
 from prism_crypto.session import Session
 from prism_crypto.spec import Mode, Stage
@@ -78,9 +78,9 @@ def check_advert(
         check_public_key(advert.mask_key)
         if advert.sealing_key == advert.mask_key:
             raise PublicKeyError("one public key for sealing and for masks")
-        if session.mode is Mode.ACTIVE and roster is not None:
+        if session.mode is Mode.ACTIVE:
             body = advert.signed_part(context0, client_id)
-            roster.verify(client_id, Stage.ADVERTISE, body, advert.signature)
+            pinned(roster).verify(client_id, Stage.ADVERTISE, body, advert.signature)
     except SecureSumError as error:
         error.at(stage, client_id)
         raise

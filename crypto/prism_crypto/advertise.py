@@ -61,8 +61,8 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     seed = Secret(draw(party.rng, SEED_BYTES))
     commitment = self_mask_commitment(context0, party.client_id, seed.reveal())
     advert = Advert(tag(context0), sealing.public, masking.public, commitment)
-    if party.identity is not None and party.active:
-        signature = party.identity.sign(Stage.ADVERTISE, advert.signed_part(context0, party.client_id))
+    if party.active:
+        signature = party.signer().sign(Stage.ADVERTISE, advert.signed_part(context0, party.client_id))
         advert = Advert(tag(context0), sealing.public, masking.public, commitment, signature)
     encoded = advert.encode()
     message = encode(AdvertMessage(VERSION, tag(context0), encoded))

@@ -31,7 +31,7 @@ def flower_version() -> str | None:
     return version("flwr")
 
 
-class FlowerSession:
+class FlowerSession:  # pragma: no cover - needs flwr; its test is marked so
     """One session of SecAgg+ among ``n`` clients, all neighbours, with vectors of dimension ``d``.
 
     Args:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prism_crypto.context import tag
 from prism_crypto.errors import SecureSumError, ThresholdError
 from prism_crypto.gathering import Gathering, Hall
-from prism_crypto.identity import SIGNATURE_BYTES
+from prism_crypto.identity import SIGNATURE_BYTES, pinned
 from prism_crypto.messages import (
     FRAME_BYTES,
     VERSION,
@@ -58,9 +58,7 @@ def confirm(state: Uploaded, data: bytes) -> tuple[Confirmed, bytes]:
     """
     survivors = read_survivors(state, data, Stage.CONFIRM)
     body = confirmation_body(state.context, state.sharers, survivors)
-    identity = state.party.identity
-    assert identity is not None
-    signature = identity.sign(Stage.CONFIRM, body)
+    signature = state.party.signer().sign(Stage.CONFIRM, body)
     return Confirmed(state, survivors, body, signature), encode(
         ConfirmMessage(VERSION, tag(state.context), signature)
     )
@@ -83,8 +81,7 @@ class Confirming(Gathering):
         context = self._unmasking.context
         message = decode(ConfirmMessage, data, context, limit=limit, stage=self.stage, peer=peer)
         try:
-            if self.hall.roster is not None:
-                self.hall.roster.verify(peer, self.stage, self._body, message.signature)
+            pinned(self.hall.roster).verify(peer, self.stage, self._body, message.signature)
         except SecureSumError as error:
             error.at(self.stage, peer)
             raise

@@ -24,7 +24,7 @@ from prism_crypto.randomness import Rng, checked_rng, draw
 from prism_crypto.secret import Confidential
 from prism_crypto.spec import Stage
 
-__all__ = ["MAX_CLIENT_ID", "NO_ROSTER", "SIGNATURE_BYTES", "Identity", "Roster", "check_client_id"]
+__all__ = ["MAX_CLIENT_ID", "NO_ROSTER", "SIGNATURE_BYTES", "Identity", "Roster", "check_client_id", "pinned"]
 
 SIGNATURE_BYTES = 64
 MAX_CLIENT_ID = 2**32 - 2
@@ -215,6 +215,17 @@ class Roster:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IdentityError(f"{path} is no roster file of format {_ROSTER_FORMAT}") from error
         raise IdentityError(f"{path} is no roster file of format {_ROSTER_FORMAT}")
+
+
+def pinned(roster: Roster | None) -> Roster:
+    """The roster, where there must be one.
+
+    Raises:
+        IdentityError: there is none. Nothing is ever taken as verified for want of a key.
+    """
+    if roster is None:
+        raise IdentityError("no pinned roster to verify with")
+    return roster
 
 
 def _decimal(name: str) -> int:

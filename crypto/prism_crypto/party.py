@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prism_crypto.errors import ThresholdError
+from prism_crypto.errors import IdentityError, ThresholdError
 from prism_crypto.identity import Identity, Roster
 from prism_crypto.keys import AgreedKey
 from prism_crypto.randomness import Rng
@@ -34,6 +34,16 @@ class Party(Confidential):
     def sparse(self) -> bool:
         """Whether this client sees its neighbours only."""
         return self.session.graph == "harary"
+
+    def signer(self) -> Identity:
+        """The key that signs for this client.
+
+        Raises:
+            IdentityError: it has none; a client of an active session is not made without.
+        """
+        if self.identity is None:
+            raise IdentityError("no identity to sign with", peer=self.client_id)
+        return self.identity
 
     def check_quorum(self, total: int, known: int, stage: Stage, what: str) -> None:
         """Go on only with enough clients.

@@ -212,8 +212,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 raise PolicyError("active mode needs a roster")
             if 2 * t <= n + c:
                 raise PolicyError(f"active mode needs 2t > n + c, not t={t} for n={n}, c={c}")
-        elif n < 2:
-            raise PolicyError(f"a sum needs 2 clients, not {n}")
         if self.graph == "complete":
             if self.invited.ids is None:
                 raise PolicyError("the complete graph needs the ids of the invited clients")
@@ -221,8 +219,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 raise PolicyError(f"the complete graph of {n} clients has degree {n - 1}, not {self.degree}")
             if 2 * t <= n or t <= c:
                 raise PolicyError(f"semi-honest mode needs t > n/2 and t > c, not t={t} for n={n}, c={c}")
-            if t > n:
-                raise PolicyError(f"the threshold {t} is above the number of clients, {n}")
         elif (self.degree, t) != (expected := _sparse(n, n - self.min_survivors, c)):
             raise PolicyError(
                 f"a sparse graph of {n} clients that may lose {n - self.min_survivors} and has {c} colluders "
@@ -241,12 +237,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InputError(f"a session number is in 1..2^64-1, not {self.number}")
         if not 0 <= self.round < 2**64:
             raise InputError(f"a round is in 0..2^64-1, not {self.round}")
-        if not 0 < n <= MAX_CLIENT_ID:
-            raise InputError(f"expected 1 to {MAX_CLIENT_ID} invited clients, not {n}")
+        if not 2 <= n <= MAX_CLIENT_ID:
+            raise InputError(f"expected 2 to {MAX_CLIENT_ID} invited clients, not {n}")
         for name in ("threshold", "min_survivors", "min_cohort", "colluders"):
             if not 0 <= (value := getattr(self, name)) <= n:
                 raise InputError(f"{name} must be in 0..{n}, not {value}")
-        if not 0 < self.degree < max(n, 2):
+        if not 0 < self.degree < n:
             raise InputError(f"degree must be in 1..{n - 1}, not {self.degree}")
         if len(self.federation.encode()) > _MAX_TEXT or len(self.model_hash) > _MAX_TEXT:
             raise InputError(f"federation and model_hash take at most {_MAX_TEXT} bytes")

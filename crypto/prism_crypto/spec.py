@@ -11,8 +11,8 @@ from prism_crypto.errors import InputError
 
 __all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "Mode", "Stage", "check_types", "coerce_mode"]
 
-MAX_DIMENSION = 2**33
-"""One AES-CTR stream of at most 2^36 bytes covers this many 64-bit words even at one digit a word."""
+MAX_DIMENSION = 2**33 - 1
+"""One AES-CTR stream of at most 2^36 bytes covers so many words of one digit each, and the sentinel."""
 
 MAX_TOTAL = 2**63 - 1
 """The largest sum that a coordinate may reach: the opened counts are int64."""
@@ -85,7 +85,7 @@ class CountSpec(msgspec.Struct, frozen=True, kw_only=False):
     """The vectors that are summed: integers 0..bound in each of ``dimension`` coordinates.
 
     Args:
-        dimension: number of coordinates d, 1 to 2^33.
+        dimension: number of coordinates d, 1 to 2^33 - 1.
         bound: the largest value that one client may put into one coordinate; 1 for bits.
         codec: how the application reads the integers; bound into the session's context, never interpreted.
 

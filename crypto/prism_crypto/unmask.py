@@ -26,7 +26,7 @@ from prism_crypto.errors import (
     ThresholdError,
 )
 from prism_crypto.gathering import Gathering, Hall
-from prism_crypto.identity import SIGNATURE_BYTES
+from prism_crypto.identity import SIGNATURE_BYTES, pinned
 from prism_crypto.keys import KeyPair, pair_seed
 from prism_crypto.keystream import add_keystream, add_keystreams
 from prism_crypto.messages import (
@@ -105,9 +105,8 @@ def _verify(party: Party, peer: int, state: Confirmed, signature: bytes) -> None
         if signature != state.signature:
             raise SignatureError("not the confirmation that this client sent", stage=Stage.UNMASK, peer=peer)
         return
-    assert party.roster is not None
     try:
-        party.roster.verify(peer, Stage.CONFIRM, state.body, signature)
+        pinned(party.roster).verify(peer, Stage.CONFIRM, state.body, signature)
     except SecureSumError as error:
         error.at(Stage.UNMASK, peer)
         raise

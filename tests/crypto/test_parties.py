@@ -37,7 +37,7 @@ from prism_crypto import (
     SumError,
     ThresholdError,
 )
-from prism_crypto.advert import Advert
+from prism_crypto.advert import Advert, check_advert
 from prism_crypto.context import encode_ids, tag, u32
 from prism_crypto.messages import (
     SEALED_BYTES,
@@ -55,6 +55,7 @@ from prism_crypto.messages import (
     encode,
     encode_records,
 )
+from prism_crypto.party import Party
 from prism_crypto.shamir import PRIME, SHARE_BYTES
 
 
@@ -823,3 +824,25 @@ def test_nothing_but_the_server_and_the_context_is_in_an_empty_frame():
 
 def tags_of(room):
     return parse(OpenedMessage, room.server.opened()).tag
+
+
+def test_nothing_passes_for_verified_or_signed_for_want_of_a_key():
+    room = Rehearsal()
+    advert = parse(AdvertMessage, room.clients[0].advertise()).advert
+    check_advert(advert, 0, room.session, room.roster, Stage.SHARE)
+    with pytest.raises(IdentityError, match="no pinned roster") as caught:
+        check_advert(advert, 0, room.session, None, Stage.SHARE)
+    assert (caught.value.stage, caught.value.peer) == (Stage.SHARE, 0)
+    with pytest.raises(IdentityError, match="no identity"):
+        Party(0, room.session, None, room.roster, room.rng[0]).signer()
+
+
+def test_a_client_that_drops_with_all_its_neighbours_leaves_nothing_to_take_off(monkeypatch):
+    """Its mask key is not needed, so too few shares of it are no reason to stop."""
+    room = sparse(dropout=0.2)
+    room.play(until=Stage.UPLOAD, drop={7: Stage.UPLOAD})
+    unmasking = room.server._state
+    assert unmasking._needed(7)
+    around = unmasking.hall.topology.neighbours(7, range(60))
+    monkeypatch.setattr(unmasking, "_alive", frozenset(range(60)) - {7, *around})
+    assert not unmasking._needed(7)

@@ -251,6 +251,14 @@ def test_a_client_that_drops_is_charged_for_what_it_sent():
     assert result.uplink_bytes[0] > 0
 
 
+def test_identities_may_be_kept_from_session_to_session():
+    inputs = vectors(3)
+    identities = [Identity.generate(i) for i in range(3)]
+    for number in (1, 2):
+        context = SessionContext(number=number)
+        check(inputs, secure_sum(inputs, identities=identities, context=context))
+
+
 def test_every_session_draws_new_keys():
     def recorder(record):
         def rng(count):
