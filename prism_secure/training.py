@@ -77,7 +77,7 @@ class LocalTrainer:
         architecture, model_seed: the generator, frozen.
         extractor: the frozen features.
         mask_mode, temperature, density: see `prism_secure.supermask`.
-        learning_rate: Adam's step on s/τ·τ, i.e. on the scores.
+        learning_rate: Adam's step on the scores; under `hard` masks only its ratio to τ matters.
         betas: Adam's decay rates (PRISM: 0.5, 0.999).
         batch_size: generated images a step; with classes, rounded to a multiple of them by the caller.
         matching: the loss.
