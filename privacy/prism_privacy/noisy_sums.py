@@ -124,18 +124,19 @@ def integer_sums(
 def quantise_rows(rows: NDArray[np.float64], norm: float) -> NDArray[np.int64]:
     """Rows scaled to ``norm`` where longer, in units of 2^-20 of it; every squared sum is at most 2^40.
 
-    Rounding is toward zero, so it never lengthens a row. Where binary64 rounded a length down, the row is
-    scaled once more by a little less.
+    Rounding is toward zero, so it never lengthens a row. The result is checked in integers: a row that is
+    still too long, because binary64 rounded its length down, is shortened until it is not.
     """
     scaled = rows / norm
     largest = np.abs(scaled).max(axis=1, initial=0.0, keepdims=True)
     largest[largest == 0.0] = 1.0
     length = largest * np.linalg.norm(scaled / largest, axis=1, keepdims=True)
     scaled = scaled / np.maximum(length, 1.0) * _UNITS
-    units = np.trunc(scaled).astype(np.int64)
-    long = np.square(units).sum(axis=1) > _UNITS * _UNITS
-    units[long] = np.trunc(scaled[long] * (1.0 - 2.0**-30)).astype(np.int64)
-    return units  # type: ignore[no-any-return]
+    units: NDArray[np.int64] = np.trunc(scaled).astype(np.int64)
+    while (long := np.square(units).sum(axis=1) > _UNITS * _UNITS).any():
+        scaled[long] *= 1.0 - 1.0 / _UNITS
+        units[long] = np.trunc(scaled[long]).astype(np.int64)
+    return units
 
 
 def from_units(parts: list[NDArray[np.int64]], release: MomentRelease, *, is_test: bool) -> NoisySums:

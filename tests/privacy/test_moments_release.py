@@ -135,11 +135,21 @@ def test_quantised_rows_never_leave_the_ball_and_hardly_move():
     assert quantise_rows(exact, 1.0)[1:].tolist() == [[UNITS, 0], [0, 0], [-UNITS, 0]]
 
 
-def test_rows_whose_length_rounds_down_are_shortened():
-    rng = np.random.default_rng(1)
-    angles = rng.random(20_000) * 2 * math.pi
-    units = quantise_rows(np.stack([np.cos(angles), np.sin(angles)], axis=1) * (1 + 2e-16), 1.0)
-    assert (np.square(units).sum(axis=1) <= UNITS**2).all()
+def test_rows_whose_length_was_rounded_down_are_shortened_until_the_integers_fit(monkeypatch):
+    real = np.linalg.norm
+    monkeypatch.setattr(np.linalg, "norm", lambda *a, **k: real(*a, **k) * (1 - 1e-5))
+    rows = np.concatenate([np.full((1, 4), 0.5), np.eye(4), np.random.default_rng(1).normal(size=(500, 4))])
+    units = quantise_rows(rows, 1.0)
+    total = np.square(units).sum(axis=1)
+    assert (total <= UNITS**2).all()
+    assert total[:5].min() > UNITS**2 * (1 - 1e-5)
+
+
+def test_rounding_never_lengthens_a_coordinate():
+    rows = np.random.default_rng(2).normal(size=(1000, 5)) * 0.1
+    units = quantise_rows(rows, 1.0)
+    assert (np.abs(units) <= np.abs(rows) * UNITS).all()
+    assert (units * rows >= 0).all()
 
 
 def test_what_sigma_means():

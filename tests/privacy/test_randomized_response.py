@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.fixed_point import SCALE, squared_limit, sum_of_squares
 from prism_privacy.randomized_response import RandomizedResponse, debias
