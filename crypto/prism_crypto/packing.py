@@ -184,14 +184,19 @@ def _joined(rows: list[NDArray[Any]], base: int, largest: int) -> NDArray[Any]:
     while len(rows) > 1:
         largest *= base + 1
         dtype: type[np.unsignedinteger[Any]] = next((t for bits, t in _NARROW if largest < bits), np.uint64)
-        joined = []
+        joined: list[NDArray[Any]] = []
         for low, high in zip(rows[::2], rows[1::2], strict=False):
-            pair: NDArray[np.unsignedinteger[Any]] = low.astype(dtype)
-            if high.size:
-                raised: NDArray[np.unsignedinteger[Any]] = high.astype(dtype)
-                np.multiply(raised, dtype(base), out=raised)
-                np.add(pair[: high.size], raised, out=pair[: high.size])
-            joined.append(pair)
+            if not high.size:  # the vector ends before these digits
+                joined.append(low)
+                continue
+            raised: NDArray[np.unsignedinteger[Any]] = np.multiply(
+                high.astype(dtype, copy=False), dtype(base)
+            )
+            if high.size == low.size:
+                joined.append(np.add(raised, low, out=raised))
+            else:
+                joined.append(low.astype(dtype))
+                joined[-1][: high.size] += raised
         rows = joined + rows[2 * len(joined) :]
         base *= base
     return rows[0]
