@@ -10,6 +10,7 @@ import reference as wire
 from forgery import (
     ADVERT_BYTES,
     SEALED_BYTES,
+    SIGNATURE_BYTES,
     drop_record,
     only,
     records,
@@ -134,3 +135,11 @@ def test_the_number_of_survivors_and_their_list_cannot_disagree():
     lie = refield(lambda fields: [5, wire.id_list([0, 1, 2, 3])])
     with refused(MessageError, Stage.CONFIRM, None):
         session.play(intercept=only(Stage.CONFIRM, SERVER, 0, lie))
+
+
+def test_a_clients_own_confirmation_cannot_be_replaced():
+    """Whatever is said to be its own signature must be the one that it made."""
+    session = Rehearsal()
+    swap = records(0, SIGNATURE_BYTES, lambda cut: cut.update({0: cut[1]}))
+    with refused(SignatureError, Stage.UNMASK, 0):
+        session.play(intercept=only(Stage.UNMASK, SERVER, 0, swap))
