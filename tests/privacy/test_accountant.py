@@ -227,6 +227,10 @@ def test_exact_composition_is_the_binomial_sum_at_sixty_digits(flip: float, bits
         assert exact_delta(flip, bits, 0.0) <= delta * (1 + 1e-9)
 
 
+def test_few_noisy_bits_at_a_large_delta_lose_nothing() -> None:
+    assert exact_epsilon(0.25, 3, 0.9) == exact_epsilon(0.49, 1, 0.3) == 0.0
+
+
 def test_exact_composition_matches_the_privacy_loss_distribution() -> None:
     one = privacy_loss_distribution.from_randomized_response(0.5, 2)  # noise 0.5 of 2: f = 0.25
     for bits in (1, 300):

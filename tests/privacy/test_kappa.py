@@ -43,7 +43,8 @@ def test_no_configuration_of_clients_on_a_grid_beats_kappa(cohort: int, flip: fl
     grid = np.linspace(flip, 1.0 - flip, 4 if cohort < 4 else 3)
     bounds = {order: kappa(order, cohort, flip, 1.0) for order in SOME_ORDERS}
     worst = dict.fromkeys(SOME_ORDERS, 0.0)
-    fine = np.concatenate((grid, flip + (1.0 - 2.0 * flip) * np.array([0.01, 0.15, 0.5, 0.9])))
+    moves = [0.01, 0.03, 0.07, 0.15, 0.4, 0.6, 0.9] if cohort < 3 else [0.01, 0.15, 0.5, 0.9]
+    fine = np.concatenate((grid, flip + (1.0 - 2.0 * flip) * np.array(moves)))
     for others in itertools.combinations_with_replacement(grid, cohort - 1):
         rest = poisson_binomial(list(others))
         for p, q in itertools.permutations(fine, 2):

@@ -123,3 +123,14 @@ def test_the_shipped_curves_are_those_that_this_code_computes(cold: Path) -> Non
             assert (stored >= computed).all()
             assert (stored <= computed * (1 + 3e-7)).all()
     assert not any(np.isnan(curve.kappa).any() for curve in shipped.values())
+
+
+def test_a_table_for_other_orders_or_none_at_all_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    kappa_store._shipped.cache_clear()
+    monkeypatch.setattr(kappa_store, "ORDERS", ORDERS * 2)
+    assert kappa_store._shipped() == {}
+    kappa_store._shipped.cache_clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(kappa_store, "_SHIPPED", "absent.npz")
+    assert kappa_store._shipped() == {}
+    kappa_store._shipped.cache_clear()
