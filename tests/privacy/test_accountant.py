@@ -47,7 +47,7 @@ def epsilon_of(
 
 
 PUBLISHED = {
-    # (view, cohort, flip, clip): ε at 1, 20, 100 and 500 rounds, as printed in the project's design
+    # (view, cohort, flip, clip): ε at 1, 20, 100 and 500 rounds, from an earlier, coarser certification
     (View.UPLOAD, 1, 0.25, 0.5): (5.8, 37, 122, 464),
     (View.UPLOAD, 1, 0.25, 1.0): (13, 102, 380, 1580),
     (View.UPLOAD, 1, 0.25, 2.0): (32, 313, 1400, 5832),
