@@ -192,10 +192,27 @@ def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage):
             return client.upload(kept[stage], rehearsal.values[CLIENT])
         return getattr(client, stage.value)(kept[stage])
 
+    held = secrets_of(rehearsal.clients[CLIENT]._state)
     assert_silent(report(rehearsal, call), rehearsal)
-    # And the client has let go of everything.
-    for thing in inside(rehearsal.clients[CLIENT]._state):
-        assert not isinstance(thing, Secret) or not thing.reveal()
+    # And what the client held is overwritten.
+    assert not any(any(value) for value in held)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.UNMASK])
+def test_a_client_that_leaves_overwrites_what_it_holds(stage):
+    rehearsal = session()
+    rehearsal.play(until=stage)
+    held = secrets_of(rehearsal.clients[CLIENT]._state)
+    rehearsal.clients[CLIENT].abort()
+    assert not any(any(value) for value in held)
+
+
+def secrets_of(state: object) -> list[bytearray]:
+    """The very bytes of all secrets in a state, not copies."""
+    found = [thing.reveal() for thing in inside(state) if isinstance(thing, Secret)]
+    assert found
+    assert any(any(value) for value in found)
+    return found
 
 
 @pytest.mark.parametrize("values", [np.full(6, 2**40 + MARK), np.full(5, MARK + CLIENT), np.full(6, -MARK)])
