@@ -248,3 +248,20 @@ def test_nothing_is_logged_or_printed(caplog, capsys):
     session().play(drop={3: Stage.UPLOAD})
     assert caplog.records == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_secrets_are_overwritten_as_soon_as_they_have_been_used():
+    rehearsal = session()
+    client = rehearsal.clients[CLIENT]
+    inbox = rehearsal.play(until=Stage.SHARE)
+    used = [client._state.seed.reveal(), client._state.masking.private()]
+    assert all(any(value) for value in used)
+    for i, one in rehearsal.clients.items():
+        rehearsal.server.receive(i, one.upload(inbox[i], rehearsal.values[i]))
+    assert not any(any(value) for value in used)
+    for stage in (Stage.CONFIRM, Stage.UNMASK):
+        inbox = rehearsal.server.close()
+        shares = secrets_of(client._state)
+        for i, one in rehearsal.clients.items():
+            rehearsal.server.receive(i, getattr(one, stage.value)(inbox[i]))
+    assert not any(any(value) for value in shares)
