@@ -11,7 +11,7 @@ help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 run: $(VENV)/.installed  ## train with the default recipe and print where the report is
-	$(BIN)/prism-secure run --config experiments/default.toml --out $(RUN) $(ARGS)
+	$(BIN)/prism-secure run --out $(RUN) $(ARGS)
 
 test: lint types coverage  ## everything CI checks
 

@@ -13,7 +13,7 @@ import msgspec
 
 from prism_secure.config import Config, describe, dump_config, load_config
 from prism_secure.errors import ConfigError, PrismError
-from prism_secure.wording import format_epsilon
+from prism_secure.wording import format_delta, format_epsilon
 
 INTERRUPTED = 130
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "config",
         "print the resolved configuration",
         "Print the configuration that `run` would use, as TOML: a recipe to start from. With --explain, what "
-        "each setting takes and means.",
+        "each setting takes.",
         None,
     )
     config.add_argument("--explain", action="store_true", help="say what each setting takes")
@@ -191,7 +191,9 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     ):
         print(f"epsilon to date, {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
     if report.entries:
-        print(f"at delta = {report.entries[-1].delta:g}, for everything that one client contributes")
+        print(
+            f"at delta = {format_delta(report.entries[-1].delta)}, for everything that one client contributes"
+        )
     return 0
 
 

@@ -73,6 +73,8 @@ class Client:
                 f"client {self.index} is asked for round {broadcast.round}, but its state is after round "
                 f"{round_number}: {self.folder} does not belong to this checkpoint"
             )
+        if broadcast.round > 1:
+            self.forget_upload(broadcast.federation, broadcast.round - 1)
         config = self._recipe.config
         result = self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
@@ -92,10 +94,14 @@ class Client:
             raise RunFolderError(f"client {self.index} has no upload for round {broadcast.round}")
         return np.unpackbits(np.frombuffer(packed, np.uint8), count=len(broadcast.theta))
 
+    def forget_upload(self, federation: str, round_number: int) -> None:
+        """Delete the bits of a round that is over, keeping the fact that it was answered."""
+        self._outbox.settle(federation, round_number)
+
     def _release(self, scores: torch.Tensor, broadcast: Broadcast, privacy: Privacy) -> NDArray[np.uint8]:
         """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
         tau = self._recipe.config.mask.temperature
-        in_scores = privacy.clip is not None and privacy.clip_space == "score"
+        in_scores = privacy.clip_space == "score"
         values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
         p = clip_toward(
             values,

@@ -131,11 +131,11 @@ class Aggregation(_Section):
     space: Literal["theta", "logit"] = "theta"
     """Blend probabilities or log-odds."""
     lambda_start: float = 1.0
-    """lambda of `fixed`, and of `schedule` at first."""
+    """lambda of `fixed`; of `schedule` and the `kalman` rules, their factor at first."""
     lambda_end: float = 0.2
-    """lambda of `schedule` in the last round."""
+    """The same in the last round; `fixed` ignores it."""
     hold: float = 0.6
-    """Share of the rounds before `schedule` starts to fall."""
+    """Share of the rounds before it starts to fall."""
     floor: float = 0.05
     """Least gain of the `kalman` rules."""
     momentum: float = 0.0
@@ -163,6 +163,10 @@ class Privacy(_Section):
     def __post_init__(self) -> None:
         self._require("flip", 0 <= self.flip < 0.5, "in [0, 0.5)")
         self._require("clip", self.clip is None or 0 < self.clip < math.inf, "a positive number")
+        unclipped = self.clip is None
+        self._require(
+            "clip_space", not (unclipped and self.clip_space == "score"), "'probability' without a clip"
+        )
         self._require("delta", 0 < self.delta < 1, "in (0, 1)")
         self._require("colluders", self.colluders >= 0, "at least 0")
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
@@ -173,7 +177,8 @@ class SecureSum(_Section):
 
     mode: Literal["active", "semi_honest"] = "active"
     threshold: int | None = None
-    """Shares needed to open; left out: floor(2n/3) + 1 (active) or floor(n/2) + 1 (semi-honest)."""
+    """Shares needed to open; left out: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
+    `colluders` ask for it."""
     min_survivors: int | None = None
     """The least number of clients whose sum may be opened; left out: all clients."""
 
@@ -186,7 +191,7 @@ class Budget(_Section):
     """A limit that is checked before it would be passed."""
 
     epsilon: float | None = None
-    """Stop before the round whose epsilon(SUM, ZERO_OUT) to date would exceed this."""
+    """Plan no more rounds than keep epsilon(SUM, ZERO_OUT) within this."""
 
     def __post_init__(self) -> None:
         self._require("epsilon", self.epsilon is None or self.epsilon > 0, "a positive number")
@@ -230,6 +235,8 @@ class Config(_Section):
             raise ValueError(
                 f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
             )
+        if 2 * self.threshold <= n:
+            raise ValueError(f"secure_sum.threshold must be above n/2 = {n / 2:g}, got {self.threshold}")
         if self.secure_sum.mode == "semi_honest":
             ok, bound = self.privacy.colluders < self.threshold, f"threshold = {self.threshold}"
         else:
@@ -253,10 +260,12 @@ class Config(_Section):
     @property
     def threshold(self) -> int:
         """How many clients' shares open the sum (Bonawitz et al. 2017, section 4.2)."""
-        n = self.federation.clients
+        n, colluders = self.federation.clients, self.privacy.colluders
         if self.secure_sum.threshold is not None:
             return self.secure_sum.threshold
-        return 2 * n // 3 + 1 if self.secure_sum.mode == "active" else n // 2 + 1
+        if self.secure_sum.mode == "active":
+            return max(2 * n // 3, (n + colluders) // 2) + 1
+        return max(n // 2, colluders) + 1
 
     @property
     def cohort(self) -> int:

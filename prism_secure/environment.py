@@ -1,7 +1,7 @@
 """Where a run took place: what somebody needs to repeat it, and nothing about who ran it.
 
 `environment.json` in the run folder holds the command and what `describe_environment` finds. Neither host
-nor user name nor any path of the machine enters it; a home directory in the command becomes `"$HOME"`.
+nor user name enters it, and of paths only those of the command, with the home directory as `"$HOME"`.
 """
 
 from __future__ import annotations

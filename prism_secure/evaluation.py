@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from prism_secure.deployment import DeployedGenerator
-from prism_secure.metric_features import ClassifierFeatures, InceptionFeatures
+from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.records import Quality
@@ -29,8 +29,8 @@ class Evaluation:
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        dataset, kind = self._recipe.dataset, self._recipe.config.metrics.features
-        network = ClassifierFeatures() if kind == "classifier" else InceptionFeatures()
+        dataset = self._recipe.dataset
+        network = metric_features(self._recipe.config.metrics.features)
         return Evaluator(dataset.test_images, features=network, classes=dataset.classes)
 
     def __call__(self, mask: NDArray[np.bool_], samples: Path) -> Quality:

@@ -117,6 +117,8 @@ def _train(config: Config, folder: RunFolder, command: str, listener: Listener, 
             folder.append(record)
             server.save(folder.checkpoint_path)
             listener.round_finished(record)
+        for client in clients:
+            client.forget_upload(folder.federation, rounds)
         write_model(folder.model_path, recipe.architecture, recipe.model_seed, _deployed(config, server))
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
     folder.finish(f"{rounds} of {config.federation.rounds} rounds{budget}")
@@ -180,6 +182,7 @@ def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) ->
         threshold=config.threshold,
         min_survivors=config.min_survivors,
         colluders=config.privacy.colluders,
+        graph="complete",  # a sparse graph may fail to hide, and the accountant would have to pay for that
         context=SessionContext(
             federation=broadcast.federation,
             number=broadcast.round,

@@ -16,8 +16,8 @@ from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config
 from prism_secure.environment import Facts, read_environment
 from prism_secure.errors import RunFolderError
-from prism_secure.records import Epsilons, RoundRecord, decode
-from prism_secure.run_folder import read_config
+from prism_secure.records import Epsilons, RoundRecord
+from prism_secure.run_folder import read_config, read_records
 
 __all__ = ["RunHistory", "Status", "read_history", "spent"]
 
@@ -112,27 +112,9 @@ def read_history(folder: Path) -> RunHistory:
 
 
 def _records(folder: Path, config: Config) -> list[RoundRecord]:
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from None
-    records: list[RoundRecord] = []
-    # A last line without its end is one that the run is writing, or was when it was killed.
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            record = decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path} is damaged in line {number}: {error}") from None
-        rounds = config.federation.rounds
-        if record.round != number or number > rounds:
-            raise RunFolderError(
-                f"{path} is damaged in line {number}: expected round {number} of {rounds}, "
-                f"got round {record.round}"
-            )
-        records.append(record)
+    records, rounds = read_records(folder), config.federation.rounds
+    if len(records) > rounds:
+        raise RunFolderError(f"{folder} holds {len(records)} rounds, its configuration asks for {rounds}")
     return records
 
 

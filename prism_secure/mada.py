@@ -32,6 +32,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_privacy import debias
+
 Rule = Literal["fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"]
 RULES: tuple[Rule, ...] = (
     "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global",
@@ -85,15 +87,6 @@ class Step:
     theta: Vector
     gain: float
     move: Vector
-
-
-def debias(counts: NDArray[np.integer], clients: int, flip: float) -> Vector:
-    """θ̄ = (counts/n − f)/(1 − 2f), float64 (d,): unbiased, and outside [0, 1] where noise put it there."""
-    if clients < 1:
-        raise ValueError(f"a vote needs clients, not {clients}")
-    if not 0 <= flip < 0.5:
-        raise ValueError(f"flip must lie in [0, 0.5), not {flip}")
-    return (np.asarray(counts, dtype=np.float64) / clients - flip) / (1 - 2 * flip)
 
 
 def vote_variance(counts: NDArray[np.integer], clients: int, flip: float) -> Vector:

@@ -21,6 +21,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from prism_secure.wording import format_epsilon
+
 __all__ = ["epsilon_plot", "quality_plot"]
 
 # Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
@@ -152,7 +154,7 @@ def epsilon_plot(
         else:
             axes.text(0.5, 0.5, "no round finished yet", transform=axes.transAxes, ha="center")
         last_values = ", ".join(
-            f"ε({view}) is {'infinite' if math.isinf(v[-1]) else format(v[-1], '.3g')}"
+            f"ε({view}) is {'infinite' if math.isinf(v[-1]) else format_epsilon(v[-1])}"
             for view, v in zero_out.items()
             if len(v)
         )

@@ -61,7 +61,6 @@ class Display:
         )
         self._task: TaskID | None = None
         self._rounds = 0
-        self._work = 1
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -73,7 +72,7 @@ class Display:
         self._progress.stop()
 
     def started(self, rounds: int, finished: int, work: int) -> None:
-        self._rounds, self._work = rounds, work
+        self._rounds = rounds
         self._task = self._progress.add_task("training", total=(rounds - finished) * work)
         if finished:
             self.note(f"continuing after round {finished} of {rounds}")

@@ -2,7 +2,9 @@
 
 config.toml     the resolved configuration; a resume with another one is refused
 federation.id   a random name that enters every context and every client's coins
-ledger.jsonl    what was released and what it cost, signed with ledger.key (0600)
+environment.json  the command, versions and processor of the first start
+ledger.jsonl    what was released and what it cost, signed with ledger.key (0600); ledger.jsonl.head, a
+                signed count of its lines, shows whether the end was cut off
 metrics.jsonl   one `RoundRecord` a line
 checkpoint/     the server's state after the last finished round, replaced atomically
 clients/NN/     what client NN would keep on its own machine: coin secret, optimizer state, outbox
@@ -22,7 +24,7 @@ import msgspec
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.records import RoundRecord, decode, encode
-from prism_secure.storage import append_line, make_folder, whole_lines, write_atomic
+from prism_secure.storage import append_line, as_storage_error, make_folder, whole_lines, write_atomic
 
 
 class RunFolder:
@@ -44,12 +46,13 @@ class RunFolder:
                 f"{path} holds files that are not a run; name an empty or a new folder with --out"
             )
         make_folder(path)
-        self._lock = (path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunFolderError(f"{path} is in use by another prism-secure process") from None
+        with as_storage_error(path):
+            self._lock = (path / ".lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise RunFolderError(f"{path} is in use by another prism-secure process") from None
         try:
             self._open(config)
         except BaseException:
@@ -134,8 +137,24 @@ def client_folder(path: Path, client: int) -> Path:
 
 
 def read_records(path: Path) -> list[RoundRecord]:
-    """The finished rounds of a run folder, in order."""
-    return [decode(line) for line in whole_lines(path / "metrics.jsonl")]
+    """The finished rounds of a run folder, in order.
+
+    Raises:
+        RunFolderError: a line is not a record, or not of the round it should be.
+    """
+    log = path / "metrics.jsonl"
+    records: list[RoundRecord] = []
+    for number, line in enumerate(whole_lines(log), start=1):
+        try:
+            record = decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{log} is damaged in line {number}: {error}") from None
+        if record.round != number:
+            raise RunFolderError(
+                f"{log} is damaged in line {number}: expected round {number}, got round {record.round}"
+            )
+        records.append(record)
+    return records
 
 
 def read_config(path: Path) -> Config:

@@ -7,8 +7,10 @@ from prism_privacy.epsilon_table import spent_table
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError
+from prism_secure.history import spent
 from prism_secure.records import Epsilons
 from prism_secure.run_folder import RunFolder
+from prism_secure.wording import format_epsilon
 
 
 class Spending:
@@ -67,10 +69,8 @@ class Spending:
                 epsilon=spent_table(self._accountant, self._release),
                 colluders=self._config.privacy.colluders,
             )
-        table = self._ledger.entries[round_number - 1].epsilon or {}
-        return Epsilons(
-            **{f"{view.value}_{adjacency.value}": cell.to_date for (view, adjacency), cell in table.items()}
-        )
+        entry = self._ledger.entries[round_number - 1]
+        return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
 
     def _admitted(self) -> int:
         """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
@@ -79,9 +79,9 @@ class Spending:
             return wanted
         if (least := self._cost(1)) > limit:
             raise ConfigError(
-                f"budget.epsilon = {limit} admits no round: one costs epsilon(SUM, ZERO_OUT) = {least:.4g} "
-                f"at delta = {self._config.privacy.delta:g}; raise privacy.flip, lower privacy.clip, or take "
-                "more clients"
+                f"budget.epsilon = {limit} admits no round: one costs epsilon(SUM, ZERO_OUT) = "
+                f"{format_epsilon(least)} at delta = {self._config.privacy.delta:g}; raise privacy.flip, "
+                "lower privacy.clip, or take more clients"
             )
         admitted, refused = 1, wanted
         while refused - admitted > 1:

@@ -12,7 +12,8 @@ from prism_secure.errors import StorageError
 
 
 @contextlib.contextmanager
-def _as_storage_error(path: Path) -> Iterator[None]:
+def as_storage_error(path: Path) -> Iterator[None]:
+    """Whatever the operating system refuses becomes a `StorageError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -28,7 +29,7 @@ def make_folder(path: Path) -> None:
     Raises:
         StorageError: it cannot be created.
     """
-    with _as_storage_error(path):
+    with as_storage_error(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -38,7 +39,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         StorageError: the disk refused (full, read-only); the old file is untouched.
     """
-    with _as_storage_error(path):
+    with as_storage_error(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
@@ -71,7 +72,7 @@ def append_line(path: Path, line: bytes) -> None:
         StorageError: the disk refused.
     """
     start = sum(len(kept) + 1 for kept in whole_lines(path))
-    with _as_storage_error(path), path.open("ab") as file:
+    with as_storage_error(path), path.open("ab") as file:
         file.truncate(start)
         try:
             file.write(line + b"\n")

@@ -11,12 +11,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import threadpoolctl
@@ -29,8 +28,6 @@ from prism_secure.errors import RoundError
 from prism_secure.recipe import Recipe
 from prism_secure.records import Quality
 from prism_secure.run_folder import client_folder
-
-Result = TypeVar("Result")
 
 
 class Workers:
@@ -45,19 +42,19 @@ class Workers:
         count = min(config.federation.workers, config.federation.clients)
         self._clients = config.federation.clients
         self._open = contextlib.ExitStack()
-        self._pool: Executor
+        self._here: _Worker | None = None
         if count == 1:
             self._open.enter_context(_one_thread())
-            self._pool = _Here(_Worker(config, folder))
+            self._here = _Worker(config, folder)
         else:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(config, folder))
+            self._open.callback(self._pool.shutdown, wait=True, cancel_futures=True)
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
         self._open.close()
 
     def train(self, broadcast: Broadcast) -> Iterator[int]:
@@ -67,10 +64,20 @@ class Workers:
             RoundError: a worker died (out of memory, or killed).
             PrismError, PrivacyError: what a client raised.
         """
-        jobs = {self._pool.submit(_answer, client, broadcast): client for client in range(self._clients)}
+        if self._here is not None:
+            for client in range(self._clients):
+                self._here.client(client).answer(broadcast)
+                yield client
+            return
+        jobs: dict[Future[None], int] = {}
         try:
+            with _worker_death_named():
+                jobs |= {
+                    self._pool.submit(_answer, client, broadcast): client for client in range(self._clients)
+                }
             for job in as_completed(jobs):
-                _result(job)
+                with _worker_death_named():
+                    job.result()
                 yield jobs[job]
         finally:
             for job in jobs:
@@ -78,29 +85,16 @@ class Workers:
 
     def measure(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
         """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
-        return _result(self._pool.submit(_measure, mask, samples))
+        if self._here is not None:
+            return self._here.evaluate(mask, samples)
+        with _worker_death_named():
+            return self._pool.submit(_measure, mask, samples).result()
 
 
-class _Here(Executor):
-    """Runs a job in this process when it is submitted."""
-
-    def __init__(self, worker: _Worker) -> None:
-        global _worker
-        _worker = worker
-
-    def submit(self, work: Callable[..., Result], /, *args: object, **kwargs: object) -> Future[Result]:
-        job: Future[Result] = Future()
-        job.set_result(work(*args, **kwargs))
-        return job
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        global _worker
-        _worker = None
-
-
-def _result(job: Future[Result]) -> Result:
+@contextlib.contextmanager
+def _worker_death_named() -> Iterator[None]:
     try:
-        return job.result()
+        yield
     except BrokenProcessPool:
         raise RoundError(
             "a worker process died, most likely for want of memory; try federation.workers=1, "

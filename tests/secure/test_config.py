@@ -36,9 +36,11 @@ def test_defaults_need_no_file() -> None:
         ("data.partition=iiid", "data.partition must be 'iid' | 'shards' | 'dirichlet', got 'iiid'"),
         ('features.extractors=["vgg"]', "features.extractors must be list of"),
         ("features.extractors=[]", "features.extractors must be one or more different extractors"),
+        ("privacy.clip_space=score", "privacy.clip_space must be 'probability' without a clip, got 'score'"),
+        ("secure_sum.threshold=5", "secure_sum.threshold must be above n/2 = 5, got 5"),
         ("secure_sum.threshold=11", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
         ("secure_sum.min_survivors=11", "secure_sum.min_survivors must be at most federation.clients = 10"),
-        ("privacy.colluders=4", "privacy.colluders must be below 2 * threshold - n = 4, got 4"),
+        ("privacy.colluders=10", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'"),
@@ -63,6 +65,10 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
 def test_cohort_is_what_policies_guarantee_less_colluders() -> None:
     config = load_config(None, ["secure_sum.min_survivors=8", "privacy.colluders=2"])
     assert (config.threshold, config.min_survivors, config.cohort) == (7, 8, 6)
+    suspicious = load_config(None, ["privacy.colluders=5"])
+    assert (suspicious.threshold, suspicious.cohort) == (8, 5)
+    with pytest.raises(ConfigError, match="below 2 \\* threshold - n = 4, got 5"):
+        load_config(None, ["privacy.colluders=5", "secure_sum.threshold=7"])
     relaxed = load_config(None, ["secure_sum.mode=semi_honest"])
     assert (relaxed.threshold, relaxed.cohort) == (6, 10)
 

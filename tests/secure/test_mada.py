@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from prism_secure.mada import RULES, Aggregation, aggregate, debias, vote_variance
+from prism_privacy import debias
+from prism_secure.mada import RULES, Aggregation, aggregate, vote_variance
 
 RNG = np.random.default_rng(0)
 D, N = 4000, 10
@@ -159,5 +160,5 @@ def test_a_vote_that_does_not_fit_is_refused():
         _step("fixed", counts=COUNTS[:-1])
     with pytest.raises(ValueError, match="flip"):
         debias(COUNTS, N, 0.5)
-    with pytest.raises(ValueError, match="clients"):
+    with pytest.raises(ValueError, match="survivors"):
         debias(COUNTS, 0, 0.1)
