@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prism_privacy.errors import PrivacyError
@@ -78,10 +82,11 @@ def sync_directory(directory: Path) -> None:
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put ``content`` at ``path`` in one step: after a crash there is the old file or the new, whole.
 
-    Not for two writers at a time: both would use one temporary name, ``<name>.tmp``.
+    Of two writers at a time the later one wins; neither sees the other's half. ``mode`` is narrowed by the
+    umask. A process killed on the way leaves a hidden file that nothing reads (:func:`remove_leftovers`).
     """
-    temporary = path.with_name(path.name + ".tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(content)
@@ -92,3 +97,26 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of ``path`` left beside it; only where no other writer can be at work."""
+    start, end = f".{path.name}.", ".tmp"
+    for file in path.parent.iterdir():
+        if file.name.startswith(start) and file.name.endswith(end):
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_directory(directory: Path) -> Iterator[None]:
+    """One process, and one thread of it, at a time; a second caller waits.
+
+    The lock is advisory (flock) and ends with the process. It is not reentrant: taking it twice in one
+    thread waits for ever.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

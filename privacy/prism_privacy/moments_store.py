@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prism_privacy.durable_files import replace_file
+from prism_privacy.durable_files import locked_directory, replace_file
 from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
 from prism_privacy.moments_release import MomentRelease
 from prism_privacy.noisy_sums import NoisySums
@@ -25,12 +25,16 @@ def moments_once(
 ) -> NoisySums:
     """The release stored at ``path``, or ``make()``, stored before it is returned.
 
+    The folder is locked from the look for a stored release to the end of storing a new one, so that of two
+    processes one makes the release and the other waits and reads it.
+
     Args:
         path: one file for one client and one set of records, in a folder that exists.
         release: what is asked for.
         context: public words for what the features are (extractor, data set, client), so that a release
             is not taken for one of other features. No private value belongs in it.
-        make: makes the release; called only if there is none.
+        make: makes the release; called only if there is none. It must not come back here for another file
+            of the same folder: it would wait for itself.
 
     Raises:
         ReleaseConflict: a release with other parameters or another context is stored here. Making this one
@@ -46,14 +50,16 @@ def moments_once(
     >>> bool((first.first == again.first).all())
     True
     """
-    stored = load_moments(path, release, context)
-    if stored is not None:
-        return stored
-    made = make()
-    if made.release != release:
-        raise InvalidParameter(f"make() gave {made.release}, asked for {release}")
-    replace_file(Path(path), _encode(made, context), mode=0o600)
-    return made
+    target = Path(path)
+    with locked_directory(target.parent):
+        stored = load_moments(target, release, context)
+        if stored is not None:
+            return stored
+        made = make()
+        if made.release != release:
+            raise InvalidParameter(f"make() gave {made.release}, asked for {release}")
+        replace_file(target, _encode(made, context), mode=0o600)
+        return made
 
 
 def load_moments(path: str | os.PathLike[str], release: MomentRelease, context: str) -> NoisySums | None:

@@ -9,6 +9,14 @@ an upload is stored and on disk *before* it is sent, and a round that has an upl
         packed = outbox.keep(federation, round, pack(release_bits(p, coins)))
     send(packed)
 
+Sending those bytes again costs nothing in two cases only: within *one* session of the secure sum, where the
+server can open one sum with them and no more; and in the account of the view UPLOAD, which lets the observer
+see the bits themselves. Under SUM the same bits in two opened sums are two releases, and worse than two with
+fresh coins: the difference of two sums over different survivors is what the clients in between sent, for one
+client its bare upload. So once an upload has left, a sum that is opened again is a new round, with a new
+number, new coins and a new charge. The outbox cannot see sessions; the secure sum's client keeps this by
+refusing a second session for a round whose upload has left.
+
 What is stored is the unmasked upload: whoever reads it sees the client's bits, so files have mode 0600 and
 the folder 0700. :meth:`Outbox.settle` forgets the bytes of a round that is over and keeps their digest,
 which is enough to refuse another release for it.
@@ -16,16 +24,13 @@ which is enough to refuse another release for it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from prism_privacy import _validate
-from prism_privacy.durable_files import replace_file, sync_directory
+from prism_privacy.durable_files import locked_directory, remove_leftovers, replace_file, sync_directory
 from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
 
 _MAGIC: Final = b"prism-privacy/v1/outbox\n"
@@ -102,7 +107,7 @@ class Outbox:
         content = bytes(payload)
         digest = hashlib.sha256(content).digest()
         path = self._path(federation, round)
-        with self._locked():
+        with locked_directory(self._directory):
             kept = self._read(path)
             if kept is None:
                 if not path.parent.is_dir():
@@ -123,10 +128,11 @@ class Outbox:
             OutboxError: nothing was kept for it, or the file is damaged.
         """
         path = self._path(federation, round)
-        with self._locked():
+        with locked_directory(self._directory):
             kept = self._read(path)
             if kept is None:
                 raise OutboxError(f"round {round} of {federation!r} has no upload to settle")
+            remove_leftovers(path)  # of a writer killed on the way: they hold the bytes to be forgotten
             if kept[0] == _FULL:
                 replace_file(path, _MAGIC + _SETTLED + kept[1], mode=0o600)
 
@@ -148,16 +154,6 @@ class Outbox:
 
     def _path(self, federation: str, round: int) -> Path:
         return self._folder(federation) / f"{_validate.count('round', round, least=0):08d}.upload"
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time: two processes of one client must not both find a round unsent."""
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _read(self, path: Path) -> tuple[bytes, bytes, bytes] | None:
         """(kind, digest, payload), or None where no such file exists."""

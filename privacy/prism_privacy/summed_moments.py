@@ -104,7 +104,9 @@ class SummedMoments:
     ) -> NDArray[np.int64]:
         """One client's input to the secure sum: (size,) int64 in [0, bound]. **Private** until summed.
 
-        Make it once: keep the share and send the same one again on a retry.
+        Make it once and keep it: within one session of the secure sum the same share may be sent again. In
+        a second session it may not: two opened sums over different survivors differ by bare shares. A sum
+        that is to be opened again once a share has left needs fresh shares, and is charged again.
 
         Args:
             features: (N, D) with N <= most_records.

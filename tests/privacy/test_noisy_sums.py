@@ -2,6 +2,9 @@
 
 import math
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,3 +326,20 @@ def test_the_noisy_sums_of_two_neighbours_with_the_same_noise_differ_by_the_sens
     )
     assert 0 < distance <= release.sensitivity
     assert isinstance(release_moments(FEATURES, LABELS, release), NoisySums)
+
+
+def test_two_processes_that_ask_at_once_use_one_release(tmp_path):
+    """Without the lock both would find nothing stored, and two releases would be charged as one."""
+    command = [sys.executable, Path(__file__).with_name("racing.py"), tmp_path, "20"]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 3
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    answers = [racer.communicate()[0].split() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert len(answers[0]) == 20
+    assert answers[0] == answers[1] == answers[2]
+    assert len(set(answers[0])) == 20

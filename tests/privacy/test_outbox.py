@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from prism_privacy.coins import CoinSecret, release_bits
+from prism_privacy.durable_files import replace_file
 from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
 from prism_privacy.fixed_point import SCALE
 from prism_privacy.outbox import Outbox
@@ -182,3 +183,37 @@ def test_two_writers_of_one_client_agree_on_one_release(tmp_path):
         for done in [pool.submit(client, b"one"), pool.submit(client, b"two")]:
             done.result()
     assert all(len(packed) == 2 and len(set(packed)) == 1 for packed in sent.values())
+
+
+def test_what_a_killed_writer_left_is_not_read_and_goes_when_the_round_is_settled(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    outbox.keep("fed", 1, b"bits")
+    outbox.keep("fed", 11, b"bits")
+    (upload,) = (tmp_path / "client").rglob("00000001.upload")
+    left = upload.with_name(f".{upload.name}.0123456789abcdef.tmp")
+    other = upload.with_name(".00000011.upload.0123456789abcdef.tmp")
+    left.write_bytes(b"bits")
+    other.write_bytes(b"bits")
+    assert outbox.rounds("fed") == (1, 11)
+    outbox.settle("fed", 1)
+    assert not left.exists()
+    assert other.exists()
+
+
+def test_two_writers_of_one_file_leave_one_of_their_contents_whole(tmp_path):
+    """Each round both write one file at once; with a shared temporary name one would lose its own."""
+    path = tmp_path / "file"
+    contents = [bytes([letter]) * 300_000 for letter in b"ab"]
+    barrier = Barrier(2)
+
+    def write(content):
+        for _ in range(50):
+            barrier.wait(timeout=60)
+            replace_file(path, content, mode=0o600)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write, content) for content in contents]:
+            done.result(timeout=120)
+    assert path.read_bytes() in contents
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
