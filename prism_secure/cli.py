@@ -91,11 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         "verify",
         "check the chain and the signatures of a ledger",
         "Check that no line of a ledger was changed, removed or reordered, and that its writer signed each. "
-        "Exit code 0: intact, 1: not.",
+        "Exit code 0: intact, 1: not, or not to be told.",
         None,
     )
     verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
     verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
+    verify.add_argument("--head", metavar="HEX", help="a head that you wrote down: it must be on the chain")
     verify.set_defaults(command=_verify)
 
     bench = _command(commands, "bench", "measure what the parts cost, beside others'", None, None)
@@ -177,13 +178,23 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     if not options.file.exists():
         raise ConfigError(f"{options.file}: no such ledger")
     try:
-        report = verify_ledger(options.file, options.key)
+        report = verify_ledger(options.file, options.key, head=options.head)
     except LedgerError as error:
         print(f"prism-secure: {error}", file=sys.stderr)
         return 1
     except PrivacyError as error:
         raise ConfigError(str(error)) from None
-    print(f"intact: {len(report.entries)} releases in {report.lines} lines, head {report.head}")
+    if not report.end_checked and options.head is None:
+        print(
+            f"prism-secure: {options.file.name}.head is missing, so lines may have been cut off the end; "
+            "put it back, or name a head that you wrote down with --head",
+            file=sys.stderr,
+        )
+        return 1
+    state = "complete" if report.complete else "open"
+    print(f"intact, {state}: {len(report.entries)} releases in {report.lines} lines, head {report.head}")
+    if any(entry.coins == "test" for entry in report.entries):
+        print("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
     owner = "the key that you gave" if report.pinned else "the key that the file itself names"
     print(f"signed by {report.public_key}, {owner}")
     for (view, adjacency), spent in sorted(

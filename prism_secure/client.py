@@ -24,7 +24,7 @@ from prism_secure.errors import RunFolderError
 from prism_secure.moments import FeatureMoments
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.storage import write_atomic
-from prism_secure.supermask import theta_from_scores
+from prism_secure.supermask import scores_from_theta, theta_from_scores
 from prism_secure.training import ClientState
 
 
@@ -83,8 +83,10 @@ class Client:
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", self.index, broadcast.round),
         )
-        bits = self._release(result.scores, broadcast, config.privacy)
-        self._outbox.keep(broadcast.federation, broadcast.round, np.packbits(bits).tobytes())
+        if self._sent(broadcast) is None:
+            bits = self._release(result.scores, broadcast, config.privacy)
+            payload = broadcast.digest + np.packbits(bits).tobytes()
+            self._outbox.keep(broadcast.federation, broadcast.round, payload)
         self._save_state(broadcast.round, result.state)
 
     def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
@@ -102,7 +104,13 @@ class Client:
         """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
         tau = self._recipe.config.mask.temperature
         in_scores = privacy.clip_space == "score"
+        public = broadcast.theta
         values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
+        if in_scores:
+            public = scores_from_theta(torch.from_numpy(public), tau).numpy()
+        # A score that overflowed says nothing: it becomes the public point, here and without a word, because
+        # an error would tell the server something about this client's data.
+        values = np.where(np.isfinite(values), values, public)
         p = clip_toward(
             values,
             broadcast.theta,
@@ -117,10 +125,23 @@ class Client:
 
     def _coins(self) -> CoinSecret:
         path = self.folder / "coins.key"
-        return CoinSecret.load(path) if path.exists() else CoinSecret.create(path)
+        if path.exists():
+            return CoinSecret.load(path)
+        if (self.folder / "state.safetensors").exists():
+            raise RunFolderError(
+                f"{path} is gone, and a client that has answered must not draw other coins; put it back"
+            )
+        return CoinSecret.create(path)
 
     def _sent(self, broadcast: Broadcast) -> bytes | None:
-        return self._outbox.stored(broadcast.federation, broadcast.round)
+        """The packed bits that left for this very broadcast, or None."""
+        kept = self._outbox.stored(broadcast.federation, broadcast.round)
+        if kept is None:
+            return None
+        digest, packed = kept[: len(broadcast.digest)], kept[len(broadcast.digest) :]
+        if digest != broadcast.digest:
+            raise RunFolderError(f"client {self.index} answered round {broadcast.round} for another theta")
+        return packed
 
     def _targets(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""

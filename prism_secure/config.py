@@ -85,11 +85,14 @@ class Model(_Section):
 class Mask(_Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
-    mode: Literal["hard", "bernoulli"] = "hard"
+    mode: Literal["hard", "bernoulli", "topk"] = "hard"
     temperature: float = 0.1
     """tau in theta = sigmoid(score / tau)."""
+    density: float = 0.5
+    """With `topk`: the share of the weights that is kept."""
 
     def __post_init__(self) -> None:
+        self._require("density", 0 < self.density <= 1, "in (0, 1]")
         self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 
 
@@ -204,6 +207,8 @@ class Metrics(_Section):
     """Evaluate after each so many rounds, and after the last."""
     samples: int = 2000
     features: Literal["classifier", "inception_v3"] = "classifier"
+    held_out: Literal["public", "private"] = "public"
+    """What you declare the held-out images to be; no epsilon covers what metrics say about private ones."""
 
     def __post_init__(self) -> None:
         self._require("every", self.every >= 1, "at least 1")

@@ -50,7 +50,6 @@ class Opened:
 
 
 Bits = Callable[[], NDArray[np.uint8]]
-OpenSum = Callable[[Config, Broadcast, Sequence[Bits]], Opened]
 
 
 def run(
@@ -59,7 +58,6 @@ def run(
     *,
     command: str = "python",
     listener: Listener | None = None,
-    open_sum: OpenSum | None = None,
 ) -> Path:
     """Train in the run folder `out`, new or to be continued, and return the path of its report.
 
@@ -67,7 +65,6 @@ def run(
         config: what to do; a folder that was started with another configuration is refused.
         command: the command line that the report shows; a call from Python is just "python".
         listener: told of every step; see `prism_secure.progress`.
-        open_sum: how a round's bits are summed; by default `open_securely`. Tests put a plain sum here.
 
     Raises:
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
@@ -79,7 +76,7 @@ def run(
             return write_report(out)
         folder.start()
         try:
-            _train(config, folder, command, listener, open_sum or open_securely)
+            _train(config, folder, command, listener)
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError):  # the reason matters more than its page
                 folder.fail(str(error))
@@ -92,7 +89,7 @@ def run(
         return write_report(out)
 
 
-def _train(config: Config, folder: RunFolder, command: str, listener: Listener, open_sum: OpenSum) -> None:
+def _train(config: Config, folder: RunFolder, command: str, listener: Listener) -> None:
     recipe = Recipe(config)
     dimension = Supermask(ResNetGenerator(recipe.architecture), seed=recipe.model_seed).dimension
     if not (folder.path / "environment.json").exists():
@@ -106,14 +103,15 @@ def _train(config: Config, folder: RunFolder, command: str, listener: Listener, 
     clients = [
         Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
     ]
-    with Spending(config, folder, dimension) as spending, Workers(config, folder.path) as workers:
+    server = Server(config, folder.federation, dimension)
+    if folder.checkpoint_path.exists():
+        server.load(folder.checkpoint_path)
+    spending = Spending(config, folder, dimension, server.round)
+    with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
-        server = Server(config, folder.federation, dimension, rounds)
-        if folder.checkpoint_path.exists():
-            server.load(folder.checkpoint_path)
         listener.started(rounds, server.round, config.federation.clients + 1)
         while server.round < rounds:
-            record = _round(server, clients, config, folder, workers, spending, listener, open_sum)
+            record = _round(server, clients, config, folder, workers, spending, listener)
             folder.append(record)
             server.save(folder.checkpoint_path)
             listener.round_finished(record)
@@ -132,7 +130,6 @@ def _round(
     workers: Workers,
     spending: Spending,
     listener: Listener,
-    open_sum: OpenSum,
 ) -> RoundRecord:
     began = time.perf_counter()
     broadcast = server.broadcast()
@@ -140,9 +137,9 @@ def _round(
     for _ in workers.train(broadcast):
         listener.worked()
     summing = time.perf_counter()
-    opened = open_sum(config, broadcast, [_bits_of(client, broadcast) for client in clients])
+    opened = open_securely(config, broadcast, [_bits_of(client, broadcast) for client in clients])
     summed = time.perf_counter() - summing
-    step = server.absorb(opened.counts, opened.survivors)
+    step = server.absorb(opened.counts, opened.survivors, planned_rounds=spending.planned_rounds)
     due = server.round % config.metrics.every == 0 or server.round == spending.planned_rounds
     quality = workers.measure(_deployed(config, server), folder.sample_path(server.round)) if due else None
     listener.worked()
@@ -167,7 +164,9 @@ def _bits_of(client: Client, broadcast: Broadcast) -> Bits:
 def _deployed(config: Config, server: Server) -> NDArray[np.bool_]:
     """The one mask that would be deployed now, bool (d,)."""
     seed = public_seed(config.federation.seed, "deployed")
-    return deployed_mask(torch.from_numpy(server.theta), config.mask.mode, seed=seed).numpy()
+    return deployed_mask(
+        torch.from_numpy(server.theta), config.mask.mode, seed=seed, density=config.mask.density
+    ).numpy()
 
 
 def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:

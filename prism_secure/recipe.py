@@ -110,6 +110,7 @@ class Recipe:
             extractor=self.extractor,
             mask_mode=config.mask.mode,
             temperature=config.mask.temperature,
+            density=config.mask.density,
             learning_rate=config.training.learning_rate,
             batch_size=config.training.batch_size,
             matching=MomentMatching(),

@@ -270,7 +270,6 @@ def _render(run: RunHistory) -> str:
     last = records[-1] if records else None
     return templates.get_template(_TEMPLATE).render(
         config=config,
-        finished_rounds=len(records),
         evaluated_rounds=len(judged),
         records=_thin(records, _ROWS),
         judged=_thin(judged, _ROWS),

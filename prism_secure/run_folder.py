@@ -7,7 +7,8 @@ ledger.jsonl    what was released and what it cost, signed with ledger.key (0600
                 signed count of its lines, shows whether the end was cut off
 metrics.jsonl   one `RoundRecord` a line
 checkpoint/     the server's state after the last finished round, replaced atomically
-clients/NN/     what client NN would keep on its own machine: coin secret, optimizer state, outbox
+clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images, optimizer
+                state, outbox. Private (0700): take it out before you pass a run folder on
 samples/        a grid of images from the deployed mask after each evaluated round
 model.safetensors, report.html
 DONE | FAILED   how it ended; neither while it runs or after an interruption
@@ -133,6 +134,8 @@ def client_folder(path: Path, client: int) -> Path:
     """The private folder of one client in a run folder, made on first use."""
     folder = path / "clients" / f"{client:02d}"
     make_folder(folder)
+    with as_storage_error(folder):
+        folder.chmod(0o700)
     return folder
 
 

@@ -28,12 +28,10 @@ class Server:
         config: the run's configuration.
         federation: the run's id.
         dimension: d, the length of a mask.
-        rounds: how many rounds are planned; schedules end with the last.
     """
 
-    def __init__(self, config: Config, federation: str, dimension: int, rounds: int) -> None:
+    def __init__(self, config: Config, federation: str, dimension: int) -> None:
         self.round = 0
-        self._rounds = rounds
         self._config = config
         self._federation = federation
         low = config.privacy.theta_min
@@ -45,12 +43,13 @@ class Server:
         """What the clients of the next round start from."""
         return Broadcast(self._federation, self.round + 1, self.theta)
 
-    def absorb(self, counts: NDArray[np.int64], survivors: int) -> float:
+    def absorb(self, counts: NDArray[np.int64], survivors: int, *, planned_rounds: int) -> float:
         """Move theta towards the debiased mean of the opened counts; returns the mean step lambda.
 
         Args:
             counts: int64 (d,), the sum of the survivors' bits.
             survivors: how many clients are in the sum.
+            planned_rounds: how many there will be; schedules end with the last.
         """
         config = self._config
         rule = msgspec.structs.asdict(config.aggregation)
@@ -59,7 +58,7 @@ class Server:
             counts,
             clients=survivors,
             flip=config.privacy.flip,
-            progress=self.round / max(self._rounds - 1, 1),
+            progress=self.round / max(planned_rounds - 1, 1),
             aggregation=Aggregation(**rule, theta_min=config.privacy.theta_min),
             move=self._move,
             rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),

@@ -6,7 +6,7 @@ from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, View
 from prism_privacy.epsilon_table import spent_table
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.history import spent
 from prism_secure.records import Epsilons
 from prism_secure.run_folder import RunFolder
@@ -24,13 +24,16 @@ class Spending:
         config: the run's configuration.
         folder: where the ledger and its key are; both are made on first use.
         dimension: d, the length of a mask.
+        finished_rounds: how many rounds the checkpoint has behind it.
 
     Raises:
         ConfigError: the budget does not admit a single round.
+        RunFolderError: the ledger is not that of these rounds: gone, put back to an older copy, or of
+            another run.
         prism_privacy.LedgerError: the ledger is damaged, or its key is not this folder's.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, dimension: int) -> None:
+    def __init__(self, config: Config, folder: RunFolder, dimension: int, finished_rounds: int) -> None:
         privacy = config.privacy
         self._config = config
         self._release = MaskRelease(
@@ -43,7 +46,7 @@ class Spending:
         self.planned_rounds = self._admitted()
         self._accountant = Accountant(delta=privacy.delta)
         self._accountant.plan(self._release, rounds=self.planned_rounds)
-        self._ledger = self._open_ledger(folder)
+        self._ledger = self._open_ledger(folder, finished_rounds)
         if self.charged_rounds:
             self._accountant.spend(self._release, rounds=self.charged_rounds)
 
@@ -94,11 +97,26 @@ class Spending:
         accountant.spend(self._release, rounds=rounds)
         return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
 
-    def _open_ledger(self, folder: RunFolder) -> Ledger:
+    def _open_ledger(self, folder: RunFolder, finished_rounds: int) -> Ledger:
         key_path = folder.ledger_key_path
         key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
-        if folder.ledger_path.exists():
-            return Ledger.open(folder.ledger_path, key)
+        path = folder.ledger_path
+        if finished_rounds and not path.exists():
+            raise RunFolderError(
+                f"{path} is gone, but {finished_rounds} rounds were charged to it; put it back"
+            )
+        if path.exists():
+            ledger = Ledger.open(path, key)
+            charged = [entry.round for entry in ledger.entries]
+            expected = list(range(1, len(charged) + 1))
+            same = all(entry.release == self._release.as_dict() for entry in ledger.entries)
+            if charged != expected or len(charged) - finished_rounds not in (0, 1) or not same:
+                ledger.close()
+                raise RunFolderError(
+                    f"{path} does not belong to this checkpoint: {finished_rounds} rounds are finished, the "
+                    f"ledger has charged rounds {charged} {'' if same else 'of other releases'}"
+                )
+            return ledger
         return Ledger.create(
             folder.ledger_path, key, federation=folder.federation, clients=self._config.federation.clients
         )

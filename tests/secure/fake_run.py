@@ -98,7 +98,7 @@ def make_run(
     coins: str = "secret",
 ) -> Path:
     """A run folder after `rounds` rounds (left out: all of them), evaluated every so many."""
-    config = load_config(None, overrides)
+    config = load_config(None, ["federation.rounds=12", *(overrides or [])])
     rounds = config.federation.rounds if rounds is None else rounds
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(dump_config(config))

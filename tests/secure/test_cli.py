@@ -60,6 +60,10 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
     assert "finished already" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "run")]) == 0
     assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 0
+    (tmp_path / "run" / "ledger.jsonl.head").rename(tmp_path / "head")
+    assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 1
+    assert "cut off the end" in capsys.readouterr().err
+    (tmp_path / "head").rename(tmp_path / "run" / "ledger.jsonl.head")
     text = (tmp_path / "run" / "ledger.jsonl").read_text("utf-8")
     (tmp_path / "run" / "ledger.jsonl").write_text(text.replace('"cohort":3', '"cohort":9', 1))
     assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 1

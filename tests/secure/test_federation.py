@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from prism_secure.client import Broadcast
+from prism_secure import federation
+from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
-from prism_secure.errors import ConfigError, RoundError
+from prism_secure.errors import ConfigError, RoundError, RunFolderError
 from prism_secure.federation import Bits, Opened, open_securely, run
 from prism_secure.model_file import read_model
+from prism_secure.recipe import Recipe
 from prism_secure.records import RoundRecord
 from prism_secure.run_folder import read_records
 
@@ -103,7 +107,9 @@ def test_deployed_model_is_a_mask_and_generates_without_the_federation(finished:
     assert float(images.std()) > 0
 
 
-def test_plain_sum_of_the_same_bits_gives_the_same_model(finished: Path, tmp_path: Path) -> None:
+def test_plain_sum_of_the_same_bits_gives_the_same_model(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The secure sum changes who sees what, and nothing else."""
 
     def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
@@ -111,7 +117,8 @@ def test_plain_sum_of_the_same_bits_gives_the_same_model(finished: Path, tmp_pat
         return Opened(counts, len(bits), 1.0, 0, 0)
 
     folder = _same_secrets(finished, tmp_path)
-    run(_tiny(), folder, open_sum=plain)
+    monkeypatch.setattr(federation, "open_securely", plain)
+    run(_tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
@@ -174,7 +181,9 @@ def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path) ->
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_failed_round_leaves_its_reason_and_can_be_resumed(tmp_path: Path, finished: Path) -> None:
+def test_failed_round_leaves_its_reason_and_can_be_resumed(
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = _same_secrets(finished, tmp_path)
 
     def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
@@ -182,8 +191,10 @@ def test_failed_round_leaves_its_reason_and_can_be_resumed(tmp_path: Path, finis
             raise RoundError("the sum did not open")
         return open_securely(config, broadcast, bits)
 
-    with pytest.raises(RoundError):
-        run(_tiny(), folder, open_sum=broken)
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "open_securely", broken)
+        with pytest.raises(RoundError):
+            run(_tiny(), folder)
     assert (folder / "FAILED").read_text("utf-8") == "the sum did not open\n"
     run(_tiny(), folder)
     assert not (folder / "FAILED").exists()
@@ -209,6 +220,8 @@ def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
     "overrides",
     [
         ["mask.mode=bernoulli"],
+        ["mask.mode=topk", "mask.density=0.3"],
+        ["aggregation.rule=kalman", "aggregation.space=logit"],
         ["model.conditional=false"],
         ["data.partition=shards"],
         ["data.partition=dirichlet"],
@@ -225,3 +238,64 @@ def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str]) -> None:
     assert record.quality is not None
     assert np.isfinite(record.quality.fid)
     assert record.bits_per_parameter < 64
+
+
+@pytest.mark.parametrize("loss", ["gone", "rolled back", "of another run"])
+def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_path: Path, loss: str) -> None:
+    """Otherwise rounds would be charged anew, to a ledger that says that there were fewer."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "DONE").unlink()
+    ledger, head = folder / "ledger.jsonl", folder / "ledger.jsonl.head"
+    if loss == "gone":
+        ledger.unlink()
+    elif loss == "rolled back":
+        other = tmp_path / "short"
+        run(_tiny("federation.rounds=1"), _keyed(finished, other))
+        shutil.copy2(other / "ledger.jsonl", ledger)
+        shutil.copy2(other / "ledger.jsonl.head", head)
+    else:
+        other = tmp_path / "other"
+        run(_tiny("privacy.flip=0.2"), _keyed(finished, other))
+        shutil.copy2(other / "ledger.jsonl", ledger)
+        shutil.copy2(other / "ledger.jsonl.head", head)
+    before = {path: path.read_bytes() for path in (ledger, head) if path.exists()}
+    with pytest.raises(RunFolderError, match=r"ledger\.jsonl"):
+        run(_tiny(), folder)
+    assert {path: path.read_bytes() for path in (ledger, head) if path.exists()} == before
+
+
+def _keyed(source: Path, target: Path) -> Path:
+    """A new run folder whose ledger is signed by the same key, in the same federation."""
+    target.mkdir()
+    shutil.copy2(source / "ledger.key", target)
+    shutil.copy2(source / "federation.id", target)
+    return target
+
+
+def test_worker_that_is_killed_is_named_and_the_run_continues(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _same_secrets(finished, tmp_path)
+
+    def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+        for child in multiprocessing.active_children():
+            child.kill()
+        return open_securely(config, broadcast, bits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "open_securely", dying)
+        with pytest.raises(RoundError, match="worker process died"):
+            run(_tiny("federation.workers=2"), folder)
+    run(_tiny(), folder)
+    assert _outcome(folder) == _outcome(finished)
+
+
+def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
+    """An error, or NaN in the bits' law, would tell the server something about the client's data."""
+    client = Client(0, finished / "clients" / "00", Recipe(_tiny()))
+    theta = np.full(1000, 0.01)
+    broadcast = Broadcast("somewhere", 1, theta)
+    scores = torch.full((1000,), float("nan"))
+    bits = client._release(scores, broadcast, _tiny("privacy.flip=0").privacy)
+    assert bits.mean() < 0.05

@@ -111,7 +111,7 @@ def test_secure_sums_server_never_holds_a_clients_bits(masks: list[NDArray[np.ui
 
 def test_federations_server_keeps_probabilities_only(masks: list[NDArray[np.uint8]]) -> None:
     config = load_config(None, [f"federation.clients={CLIENTS}"])
-    server = Server(config, "memory", DIMENSION, rounds=2)
-    server.absorb(np.sum(masks, axis=0, dtype=np.int64), CLIENTS)
+    server = Server(config, "memory", DIMENSION)
+    server.absorb(np.sum(masks, axis=0, dtype=np.int64), CLIENTS, planned_rounds=2)
     assert not any(_holds(server, bits) for bits in masks)
     assert server.round == 1
