@@ -72,8 +72,9 @@ class SecureSumClient(Confidential):
         policy: what this client demands. It is checked by `advertise`, before any byte leaves.
         identity: this client's signing key; needed in active mode.
         roster: the pinned keys of all clients; needed in active mode.
-        counter: where session numbers are recorded; needed in active mode. `SessionCounter` keeps them in a
-            file.
+        counter: where session numbers and the rounds of uploads are recorded; needed in active mode.
+            `SessionCounter` keeps them in a file. A semi-honest client without one relies on the server also
+            for this: that no two sessions differ in its vector alone.
         resends: keep the last reply for `resend`. Without it a client holds no vector after `upload`.
         rng: source of randomness.
 
@@ -131,7 +132,8 @@ class SecureSumClient(Confidential):
 
         Raises:
             PolicyError: the session is unsound or below this client's policy.
-            StateError: its number is not above all that this client has seen.
+            StateError: its number is not above all that this client has seen, or its round not above all in
+                which an upload of this client has left.
             OutOfOrder: this is not the next stage.
         """
         return self._deliver(self._step(Ready, Stage.ADVERTISE, self._enter))
@@ -143,12 +145,16 @@ class SecureSumClient(Confidential):
     def upload(self, shares: bytes, values: NDArray[Any]) -> bytes:
         """Stage 3: take the shares, return the masked vector. Errors: see `prism_crypto.upload.upload`.
 
+        The session's round is recorded before this returns; from then on this client refuses other sessions
+        of that round, with `StateError`. So a round whose upload has left is never repeated: the application
+        goes on with a new round, for which it makes a new input.
+
         Args:
             shares: the server's message.
             values: this client's integers, shape (d,), any integer dtype or bool, each 0..bound. They are
                 checked first: after `InputError` the stage may be tried again.
         """
-        outcome = self._step(Shared, Stage.UPLOAD, partial(upload, data=shares, values=values))
+        outcome = self._step(Shared, Stage.UPLOAD, partial(self._send, data=shares, values=values))
         del values  # an error is raised from a frame that does not hold the vector
         return self._deliver(outcome)
 
@@ -207,11 +213,23 @@ class SecureSumClient(Confidential):
         self._policy.check(self.session, self.client_id, state.party.roster)
         if self._counter is not None:
             try:
-                self._counter.advance(self.session.number)
+                self._counter.advance(self.session.number, self.session.round)
             except StateError as error:
                 error.at(Stage.ADVERTISE, self.client_id)
                 raise
         return advertise(state)
+
+    def _send(self, state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:
+        after, message = upload(state, data, values)
+        if self._counter is not None:
+            try:
+                self._counter.uploaded(self.session.round)
+            except BaseException as error:
+                after.erase()
+                if isinstance(error, StateError):
+                    error.at(Stage.UPLOAD, self.client_id)
+                raise
+        return after, message
 
     def _step(self, expected: type[S], stage: Stage, action: Callable[[S], tuple[_State, bytes]]) -> _Outcome:
         """Run one stage; return the reply, or the error to raise."""

@@ -17,7 +17,7 @@
     ├── ThresholdError             too few clients remain: a clean abort, nothing opens
     ├── SumError                   the opened words are no sum of the survivors' inputs
     ├── IdentityError              an identity or roster file, or a key in it, can't be used
-    └── StateError                 the session counter is missing, damaged or would go back
+    └── StateError                 the session counter is missing, damaged or would go back in number or round
 
 A message names what was expected, what came, from whom and at which stage. It never holds a secret, and
 the state machines raise from frames that hold none.
@@ -137,4 +137,4 @@ class IdentityError(SecureSumError):
 
 
 class StateError(SecureSumError):
-    """The session counter is missing, damaged, or would go backwards."""
+    """The session counter is missing, damaged, or would go backwards, in its number or its round."""

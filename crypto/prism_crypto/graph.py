@@ -16,6 +16,9 @@ from typing import NamedTuple, TypeAlias
 from prism_crypto.errors import InputError
 from prism_crypto.randomness import Rng, draw
 
+MAX_DEGREE = 512
+"""No sparse graph has more neighbours; the search for a degree ends here, whatever it is asked."""
+
 Neighbours: TypeAlias = tuple[tuple[int, ...], ...]
 """For each client 0..n-1 its neighbours in increasing order."""
 
@@ -119,7 +122,8 @@ def harary_degree(
         The degree k and the least t that satisfies 1 and 2 for it.
 
     Raises:
-        InputError: an argument is out of range, or no degree below n is enough; use the complete graph then.
+        InputError: an argument is out of range, or no degree below n and up to `MAX_DEGREE` is enough; use
+            the complete graph then.
 
     >>> harary_degree(1000, dropout=0.1, colluding=0.1)
     GraphParameters(degree=46, threshold=26)
@@ -137,16 +141,17 @@ def harary_degree(
         raise InputError(f"security and correctness must be positive bits, not {security} and {correctness}")
     # 0.29 * 100 is 28.999999999999996, yet 29 clients are meant.
     corrupt, gone = int(colluding * n + 1e-9), int(dropout * n + 1e-9)
-    for degree in range(2, n, 2):
+    highest = min(n - 1, MAX_DEGREE)
+    for degree in range(2, highest + 1, 2):
         if n**2 * (corrupt + gone) ** degree << security >= n**degree:
             continue
         total = comb(n - 1, degree)
         threshold = _least_threshold(n, corrupt, degree, security)
-        too_few = sum(_ways(n - 1, n - gone - 1, degree, alive) for alive in range(threshold))
+        too_few = sum(_ways(n - 1, n - gone - 1, degree)[:threshold])
         if threshold <= degree and n * too_few << correctness < total:
             return GraphParameters(degree, threshold)
     raise InputError(
-        f"no degree below {n} is enough for dropout {dropout} and colluding {colluding}: "
+        f"no degree up to {highest} is enough for {n} clients, dropout {dropout} and colluding {colluding}: "
         "use the complete graph"
     )
 
@@ -154,16 +159,27 @@ def harary_degree(
 def _least_threshold(n: int, corrupt: int, degree: int, security: int) -> int:
     """The least t ≥ 1 with n · P[t or more of ``degree`` neighbours are corrupt] < 2^-security."""
     total, above = comb(n - 1, degree), 0
+    ways = _ways(n - 1, corrupt, degree)
     for threshold in range(degree, 0, -1):
-        above += _ways(n - 1, corrupt, degree, threshold)
+        above += ways[threshold]
         if n * above << security >= total:
             return threshold + 1
     return 1
 
 
-def _ways(population: int, marked: int, draws: int, hits: int) -> int:
-    """How many of the subsets of ``draws`` hold exactly ``hits`` of the marked ones."""
-    return comb(marked, hits) * comb(population - marked, draws - hits)
+def _ways(population: int, marked: int, draws: int) -> list[int]:
+    """For each number of hits 0..draws, how many subsets of ``draws`` hold exactly that many marked ones.
+
+    Each is found from the one before: C(m, h)·C(p-m, k-h) at h+1 over the same at h is a ratio of small
+    numbers, and the division leaves no rest.
+    """
+    unmarked = population - marked
+    least = max(0, draws - unmarked)
+    ways = [0] * least + [comb(marked, least) * comb(unmarked, draws - least)]
+    for hits in range(least, draws):
+        following = ways[-1] * (marked - hits) * (draws - hits)
+        ways.append(following // ((hits + 1) * (unmarked - draws + hits + 1)))
+    return ways
 
 
 def _check_clients(n: int) -> None:

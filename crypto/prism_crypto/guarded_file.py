@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from prism_crypto.errors import IdentityError
 
-__all__ = ["PRIVATE", "PUBLIC", "read_json", "write_new"]
+__all__ = ["PRIVATE", "PUBLIC", "read_json", "sync_folder", "write_new"]
 
 PRIVATE = 0o600
 """Mode of a file with a secret in it: nobody else may read it."""
@@ -22,24 +23,51 @@ _MAX_FILE_BYTES = 64 * 1024 * 1024
 
 
 def write_new(path: Path, text: str, mode: int) -> None:
-    """Write a new file with exactly this mode, and wait until it is on the disk.
+    """Write a new file with exactly this mode, whole or not at all, and wait until it is on the disk.
+
+    A process killed on the way leaves no ``path``, at most a hidden file (mode 0600) that nothing reads.
 
     Raises:
-        IdentityError: something is there already, or it can't be written.
+        IdentityError: something is there already (a link counts), it can't be written, or the file system
+            keeps no modes.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     reason = None
     try:
-        descriptor = os.open(path, flags, mode)
+        _write_beside(path, text.encode("ascii"), mode)
+        sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror
     if reason is not None:
         raise IdentityError(f"{path} can't be written: {reason}")
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were made or changed in ``folder`` survive a power cut.
+
+    Raises:
+        OSError: it can't be opened or synced.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_beside(path: Path, content: bytes, mode: int) -> None:
+    """Write under a name of its own; only the finished file gets the name ``path``, if nothing has it."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077 & ~mode:
+                raise IdentityError(f"{path}: this file system can't keep a file at mode {mode:04o}")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def read_json(path: Path, mode: int) -> Any:

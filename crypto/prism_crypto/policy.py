@@ -66,12 +66,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             PolicyError: saying what is demanded and what was offered.
         """
-        try:
-            session.check()
-        except (PolicyError, InputError) as error:
-            problem = error.message
-        else:
-            problem = self._shortfall(session, client_id, roster)
+        # This client's own demands first: they are quick to compare; whether a sparse graph is sound is not.
+        problem = self._shortfall(session, client_id, roster)
+        if not problem:
+            try:
+                session.check()
+            except (PolicyError, InputError) as error:
+                problem = error.message
         if problem:
             raise PolicyError(problem, stage=Stage.ADVERTISE, peer=client_id)
 

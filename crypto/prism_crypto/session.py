@@ -69,7 +69,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     Attributes:
         federation: name of the federation, at most 256 bytes.
         number: session number, from 1, only ever increasing.
-        round: the application's round.
+        round: the application's round, from 1; 0 (default) if it does not number them. A client's counter
+            lets one upload leave in a round, see `prism_crypto.session_counter`. The round is the server's
+            word: an application joins only if it is the one for which its input was made.
         spec: what is summed.
         invited: who may take part. n, for the threshold and for the largest total, is their number.
         mode: against whom.
@@ -327,6 +329,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise MessageError("not the canonical encoding of an offer")
         if version != _OFFER_VERSION:
             raise MessageError(f"expected an offer of version {_OFFER_VERSION}, not {version}")
+        if session.invited.count > max_clients:
+            raise MessageError(
+                f"an offer for {session.invited.count} clients; at most {max_clients} are expected"
+            )
         return msgspec.structs.replace(session, model_hash=model_hash, binding=binding)
 
 

@@ -71,7 +71,7 @@ def test_an_unsound_session_is_refused_whatever_the_policy():
     with pytest.raises(PolicyError, match="2t > n"):
         Policy(min_survivors=2).check(session, 0, ROSTER)
     broken = msgspec.structs.replace(SESSION, roster_hash=b"")
-    with pytest.raises(PolicyError, match="roster_hash"):
+    with pytest.raises(PolicyError, match="roster"):
         Policy(min_survivors=2).check(broken, 0, ROSTER)
 
 

@@ -1,4 +1,4 @@
-"""Session numbers only increase; a lost or damaged file refuses."""
+"""Session numbers and rounds of uploads only increase; a lost or damaged file refuses."""
 
 from __future__ import annotations
 
@@ -47,13 +47,17 @@ def test_nobody_is_enrolled_over_an_old_file(counter):
     [
         b"",
         b"5\n",
-        b"prism-crypto/v1/session-counter 5",
-        b"prism-crypto/v1/session-counter 05\n",
-        b"prism-crypto/v1/session-counter -5\n",
-        b"prism-crypto/v1/session-counter 5\n\n",
-        b"prism-crypto/v2/session-counter 5\n",
-        b"prism-crypto/v1/session-counter \xb2\n",
-        b"prism-crypto/v1/session-counter " + b"9" * 5000 + b"\n",
+        b"prism-crypto/v1/session-counter 5 round 2",
+        b"prism-crypto/v1/session-counter 05 round 2\n",
+        b"prism-crypto/v1/session-counter -5 round 2\n",
+        b"prism-crypto/v1/session-counter 5 round 2\n\n",
+        b"prism-crypto/v2/session-counter 5 round 2\n",
+        b"prism-crypto/v1/session-counter \xb2 round 2\n",
+        b"prism-crypto/v1/session-counter " + b"9" * 5000 + b" round 2\n",
+        b"prism-crypto/v1/session-counter 5 round \n",
+        b"prism-crypto/v1/session-counter 5 round 02\n",
+        b"prism-crypto/v1/session-counter 5 round -2\n",
+        b"prism-crypto/v1/session-counter 5 round " + b"9" * 21 + b"\n",
     ],
 )
 def test_a_damaged_file_refuses(counter, content):
@@ -61,6 +65,54 @@ def test_a_damaged_file_refuses(counter, content):
     with pytest.raises(StateError, match="damaged"):
         counter.advance(100)
     assert counter.path.read_bytes() == content
+
+
+def test_a_file_without_a_round_is_not_taken_for_one_that_never_uploaded(counter):
+    content = b"prism-crypto/v1/session-counter 5\n"
+    counter.path.write_bytes(content)
+    with pytest.raises(StateError, match=r"earlier version and holds no round.*enrolled again"):
+        counter.advance(100, round=100)
+    assert counter.path.read_bytes() == content
+
+
+def test_the_largest_number_and_round_fit(counter):
+    counter.advance(MAX_SESSION, round=2**64 - 1)
+    counter.uploaded(2**64 - 1)
+    assert (counter.last, counter.last_round) == (MAX_SESSION, 2**64 - 1)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_a_round_is_closed_by_an_upload_and_by_nothing_else(kind, counter):
+    counter = counter if kind == "file" else MemoryCounter()
+    counter.advance(1, round=3)
+    assert counter.last_round == 0
+    counter.advance(2, round=3)
+    counter.uploaded(3)
+    assert (counter.last, counter.last_round) == (2, 3)
+    for round in (3, 1, 0, -1, 2**64):
+        with pytest.raises(StateError):
+            counter.advance(3, round=round)
+        with pytest.raises(StateError):
+            counter.uploaded(round)
+    assert (counter.last, counter.last_round) == (2, 3)
+    counter.advance(3, round=4)
+    assert (counter.last, counter.last_round) == (3, 3)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_rounds_that_are_not_numbered_are_not_recorded(kind, counter):
+    counter = counter if kind == "file" else MemoryCounter()
+    for number in (1, 2):
+        counter.advance(number)
+        counter.uploaded(0)
+    assert (counter.last, counter.last_round) == (2, 0)
+
+
+def test_recording_an_upload_does_not_take_the_session_number_back(counter):
+    counter.advance(1, round=1)
+    SessionCounter(counter.path).advance(9, round=2)  # another process, meanwhile
+    counter.uploaded(1)
+    assert (counter.last, counter.last_round) == (9, 1)
 
 
 def test_a_folder_in_the_files_place_refuses(tmp_path):
@@ -71,13 +123,15 @@ def test_a_folder_in_the_files_place_refuses(tmp_path):
 
 def test_the_number_is_on_the_disk_before_it_replaces_the_old_one(counter, monkeypatch):
     events = []
-    real_fsync, real_replace = os.fsync, os.replace
+    real_fsync, real_replace = os.fsync, type(counter.path).replace
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append("fsync"), real_fsync(fd)))
     monkeypatch.setattr(
         type(counter.path), "replace", lambda self, to: (events.append("rename"), real_replace(self, to))
     )
-    counter.advance(1)
+    counter.advance(1, round=1)
     assert events == ["fsync", "rename", "fsync"]
+    counter.uploaded(1)
+    assert events == 2 * ["fsync", "rename", "fsync"]
 
 
 def test_a_crash_before_the_rename_leaves_the_old_number(counter, monkeypatch):

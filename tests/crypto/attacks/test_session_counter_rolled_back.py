@@ -102,13 +102,14 @@ def test_enrolment_does_not_reset_a_counter(counter):
 
 DAMAGED = {
     "empty": b"",
-    "cut": b"prism-crypto/v1/session-counter 1",
-    "negative": b"prism-crypto/v1/session-counter -1\n",
-    "padded": b"prism-crypto/v1/session-counter 007\n",
-    "other version": b"prism-crypto/v2/session-counter 7\n",
-    "two lines": b"prism-crypto/v1/session-counter 7\nprism-crypto/v1/session-counter 1\n",
-    "huge": b"prism-crypto/v1/session-counter " + b"9" * 10_000 + b"\n",
-    "other digits": "prism-crypto/v1/session-counter \u0667\n".encode(),
+    "without a round": b"prism-crypto/v1/session-counter 7\n",
+    "cut": b"prism-crypto/v1/session-counter 1 round 1",
+    "negative": b"prism-crypto/v1/session-counter -1 round 1\n",
+    "padded": b"prism-crypto/v1/session-counter 007 round 1\n",
+    "other version": b"prism-crypto/v2/session-counter 7 round 1\n",
+    "two lines": 2 * b"prism-crypto/v1/session-counter 7 round 1\n",
+    "huge": b"prism-crypto/v1/session-counter " + b"9" * 10_000 + b" round 1\n",
+    "other digits": "prism-crypto/v1/session-counter \u0667 round 1\n".encode(),
     "binary": bytes(range(256)),
     "too long": b"x" * 1_000_000,
 }
