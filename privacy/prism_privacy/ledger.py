@@ -6,9 +6,11 @@ the line's index and the SHA-256 of the line before it, and the signature is the
 on the body. So no line can be edited, removed, inserted, repeated, reordered or moved to another ledger.
 
 A chain alone cannot show that its *last* lines were cut off, so a small signed file beside it,
-``<name>.head``, says how many lines there are. It is written after the line it counts. What remains
-possible for somebody who can write both files is to put back an older copy of both; whoever wrote down a
-head can find that out (``verify(head=...)``).
+``<name>.head``, says how many lines there are. It is written after the line it counts. Two things remain
+possible for somebody who can write both files: to cut off last lines and delete the head file, which a
+report shows as ``end_checked=False`` and the next writer refuses; and to put back an older copy of both,
+which whoever wrote down a head can find out (``verify(head=...)``). So a reader who was not given a head
+should insist on ``end_checked``, and one who was should pass it.
 
 A process killed at any moment leaves whole lines and at most one torn line at the end, without its
 newline. Readers ignore a torn line; the next writer cuts it off. Whatever :meth:`Ledger.append` returned
@@ -43,6 +45,7 @@ from prism_privacy.ledger_entry import (
 )
 from prism_privacy.ledger_key import LedgerKey, public_key_bytes
 from prism_privacy.ledger_line import ZERO_HASH, encode_head, encode_line, line_hash
+from prism_privacy.ledger_order import EntryOrder
 from prism_privacy.moments_release import ADJACENCY_WORDS
 
 
@@ -70,6 +73,7 @@ class Ledger:
         self._key = key
         self._descriptor = -1
         self._entries: list[LedgerEntry] = []
+        self._order = EntryOrder()
         self._lines = 0
         self._hash = ZERO_HASH
         self._clients: int | None = None
@@ -157,7 +161,8 @@ class Ledger:
         """Write one entry; it is on disk when this returns.
 
         Args:
-            round: its number, not less than the last line's.
+            round: its number: one more than the last round's (:mod:`prism_privacy.ledger_order` has the rule
+                for every kind).
             release: what was released (a ``MaskRelease``, or a JSON-safe mapping).
             delta: of every epsilon in the table.
             epsilon: {(View, Adjacency): Spent}, all four (:mod:`prism_privacy.epsilon_table` makes them), or
@@ -165,12 +170,14 @@ class Ledger:
             cohort: the guaranteed honest cohort; taken from the release by default.
             colluders: clients assumed to side with the server.
             metrics: whatever was measured; infinities are written ``"inf"``, NaN ``"nan"``.
-            record: the record-level guarantee, or None.
+            record: the record-level guarantee of everything that is ever released of a record, or None; the
+                same in every entry that has one.
             coins: ``"test"`` if the coins were known.
             kind: see :class:`LedgerEntry`.
 
         Raises:
-            InvalidParameter: the entry breaks the schema; nothing was written.
+            InvalidParameter: the entry breaks the schema, its number leaves a gap or repeats a round, its
+                epsilon to date falls, or it states a second record-level guarantee; nothing was written.
             LedgerError: the ledger is closed or ended; nothing was written.
             OSError: the disk is full or broken; the file is put back to its last whole line.
         """
@@ -196,13 +203,13 @@ class Ledger:
             last = self._entries[-1]
             if last.kind == "end":
                 raise LedgerError(f"{self._path} was ended in round {last.round}; nothing can follow")
-            if entry.round < last.round:
-                raise InvalidParameter(f"round {entry.round} cannot follow round {last.round}")
+        self._order.check(entry)
         line = encode_line(self._key, entry.to_json(), index=self._lines, previous=self._hash)
         self._write(line)
         self._lines += 1
         self._hash = line_hash(line)
         self._entries.append(entry)
+        self._order.take(entry)
         return entry
 
     @property
@@ -262,6 +269,8 @@ class Ledger:
         content = load_bytes(self._path)
         report = check_ledger(self._path, content, self._key.public_key, need_head=True, head=None)
         self._entries = list(report.entries)
+        for entry in self._entries:
+            self._order.take(entry)
         self._lines = report.lines
         self._hash = report.head
         self._clients, self._records = report.clients, report.records
@@ -290,6 +299,10 @@ def verify_ledger(
     head: str | None = None,
 ) -> LedgerReport:
     """Check every line of a ledger: form, order, chain, signatures, schema, and its head file.
+
+    Order means: rounds without a gap or a repeat, an epsilon to date that never falls, one record-level
+    guarantee (:mod:`prism_privacy.ledger_order`). Without a head file the end is *not* checked, and the
+    report says ``end_checked=False``: last lines may be gone, with all that they had spent.
 
     Args:
         path: the ledger; its head file is looked for beside it.

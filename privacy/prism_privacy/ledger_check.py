@@ -10,6 +10,7 @@ from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger_entry import LedgerEntry
 from prism_privacy.ledger_key import public_key_bytes
 from prism_privacy.ledger_line import VERSION, ZERO_HASH, decode_head, decode_line, line_hash, parse
+from prism_privacy.ledger_order import EntryOrder
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
 _CHAIN_FIELDS = {"version", "index", "previous"}
@@ -29,7 +30,10 @@ class LedgerReport:
         entries: every entry, oldest first.
         head: SHA-256 of the last line.
         end_checked: True if the signed head file was there and agrees; False if it is missing, so that
-            last lines may have been cut off unseen.
+            last lines may have been cut off unseen: whoever can write the ledger can delete the head file as
+            well, and then nothing in what is left shows that more was spent. A report with ``end_checked``
+            False speaks of its first ``lines`` lines only; a head that was written down elsewhere
+            (``verify(head=...)``) is what shows that they reach at least that far.
         torn_bytes: length of an unfinished last line, 0 if there is none. It holds no entry.
         complete: True if the last entry says that the run is over.
         clients, records: as the header says.
@@ -77,14 +81,16 @@ def check_ledger(
     key = bytes.fromhex(header["public_key"])
     entries: list[LedgerEntry] = []
     hashes = [line_hash(lines[0])]
+    order = EntryOrder()
     for number, line in enumerate(lines[1:], start=2):
         try:
             body = decode_line(line, key)
             _check_chain(body, index=number - 1, previous=hashes[-1])
             entry = LedgerEntry.from_json({k: v for k, v in body.items() if k not in _CHAIN_FIELDS})
-            _check_order(entries, entry)
+            order.check(entry)
         except InvalidParameter as cause:
             raise LedgerError(f"{path}, line {number}: {cause}", line=number) from None
+        order.take(entry)
         entries.append(entry)
         hashes.append(line_hash(line))
     end_checked = _check_head_file(path, key, hashes, need_head=need_head)
@@ -140,15 +146,6 @@ def _check_chain(body: dict[str, Any], *, index: int, previous: str) -> None:
 
 def _one_more(index: object) -> str:
     return str(index + 1) if isinstance(index, int) else repr(index)
-
-
-def _check_order(entries: list[LedgerEntry], entry: LedgerEntry) -> None:
-    if not entries:
-        return
-    if entries[-1].kind == "end":
-        raise InvalidParameter("it follows the line that ended the ledger")
-    if entry.round < entries[-1].round:
-        raise InvalidParameter(f"round {entry.round} follows round {entries[-1].round}")
 
 
 def _check_head_file(path: Path, key: bytes, hashes: list[str], *, need_head: bool) -> bool:

@@ -62,7 +62,9 @@ class RecordGuarantee:
 
     Attributes:
         adjacency: ``"swap"`` or ``"add_remove"``.
-        epsilon: of the whole federation's releases, for one record; fixed when the release was made.
+        epsilon: of everything that is ever released of one record, fixed when it was released. A record is
+            in one client's release, so over clients this is the largest; but two releases *of the same
+            records* add up: add their epsilons and their deltas here. A ledger holds one such guarantee.
         delta: its delta.
         release: the parameters of the release, JSON-safe.
     """
@@ -102,7 +104,7 @@ class LedgerEntry:
     Attributes:
         kind: ``"round"``; ``"aborted"``: a session that did not open, charged all the same; ``"moments"``:
             the record-level release made before any round; ``"end"``: the run is over.
-        round: the round's number, never less than the line before.
+        round: the round's number; rounds count 1, 2, 3, … without a gap.
         release: the parameters of the release, as its ``as_dict()`` gives them.
         cohort: honest clients that the opened sum was guaranteed to hold, the target included.
         colluders: clients assumed to side with the server.

@@ -327,7 +327,7 @@ def test_rounds_never_go_back_and_nothing_follows_the_end(written, key):
             add(ledger, 6)
     assert verify_ledger(written, key).lines == 8
     resign(written, key, {"round": 0}, line=3)
-    with pytest.raises(LedgerError, match="line 3: round 0 follows round 1"):
+    with pytest.raises(LedgerError, match="line 3: round 0 cannot follow round 1"):
         verify_ledger(written, key)
 
 
@@ -647,3 +647,133 @@ def test_data_classes_and_torch_scalars_have_a_json_form():
     }
     with pytest.raises(InvalidParameter, match=r"x.a\[1\] is NaN"):
         json_safe({"a": [1, math.nan]}, "x")
+
+
+def numbered(*names):
+    """[(kind, number)] from words like "round 1"."""
+    return [(kind, int(number)) for kind, number in (name.split() for name in names)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["round 1", "round 2", "round 3", "end 3"],
+        ["moments 0", "round 1", "end 2"],
+        ["moments 1", "round 1"],
+        ["round 1", "aborted 1", "round 2"],
+        ["round 1", "aborted 2", "aborted 2", "round 2"],
+        ["aborted 1", "round 2"],
+    ],
+)
+def test_numbers_without_a_gap_are_taken(tmp_path, key, names):
+    with Ledger.create(tmp_path / "l", key, federation="fed") as ledger:
+        for kind, number in numbered(*names):
+            add(ledger, number, kind=kind)
+    assert [(e.kind, e.round) for e in verify_ledger(tmp_path / "l", key).entries] == numbered(*names)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["round 0"], "from 1 on"),
+        (["round 2"], "gap"),
+        (["round 9"], "gap"),
+        (["aborted 2"], "gap"),
+        (["end 2"], "gap"),
+        (["moments 400"], "gap"),
+        (["round 1", "round 1"], "there already"),
+        (["round 1", "round 3"], "gap"),
+        (["round 1", "round 2", "round 400"], "gap"),
+        (["round 1", "aborted 3"], "gap"),
+        (["round 1", "aborted 2", "round 4"], "gap"),
+        (["round 1", "aborted 1", "round 1"], "there already"),
+        (["moments 0", "round 1", "moments 1"], "second entry of kind 'moments'"),
+    ],
+)
+def test_a_gap_or_a_repeat_is_refused_when_written_and_when_read(tmp_path, key, monkeypatch, names, message):
+    path = tmp_path / "l"
+    *good, (kind, number) = numbered(*names)
+    with Ledger.create(path, key, federation="fed") as ledger:
+        for word, value in good:
+            add(ledger, value, kind=word)
+        before = path.read_bytes()
+        with pytest.raises(InvalidParameter, match=message):
+            add(ledger, number, kind=kind)
+        assert path.read_bytes() == before
+        monkeypatch.setattr(ledger._order, "check", lambda entry: None)
+        add(ledger, number, kind=kind)
+    with pytest.raises(LedgerError, match=message) as caught:
+        verify_ledger(path, key)
+    assert caught.value.line == len(names) + 1
+
+
+@pytest.mark.parametrize("cell", [(view, adjacency) for view in View for adjacency in Adjacency])
+def test_an_epsilon_to_date_that_falls_is_refused_in_every_view(tmp_path, key, monkeypatch, cell):
+    path = tmp_path / "l"
+    lower = table(3) | {cell: Spent(0.5, 0.99)}
+    with Ledger.create(path, key, federation="fed") as ledger:
+        add(ledger, 1)
+        add(ledger, 2)  # 1.0 to date
+        add(ledger, 3, coins="test", epsilon=None)
+        for delta in (1e-5, 1e-6):
+            with pytest.raises(InvalidParameter, match=f"{cell[0]}, {cell[1]}.* falls from 1 to 0.99"):
+                add(ledger, 4, epsilon=lower, delta=delta)
+        add(ledger, 4, epsilon=lower, delta=1e-4)  # a larger delta may have the smaller epsilon
+        monkeypatch.setattr(ledger._order, "check", lambda entry: None)
+        add(ledger, 5, epsilon=lower)
+    with pytest.raises(LedgerError, match=r"line 6: .*falls from 1 to 0\.99"):
+        verify_ledger(path, key)
+
+
+def test_what_an_accountant_says_of_mixed_rounds_never_falls(tmp_path, key):
+    accountant = Accountant(delta=1e-5)
+    releases = [RELEASE, MaskRelease(flip=0.3, clip=0.5, cohort=9), MaskRelease(0.4, None, cohort=8, dim=4)]
+    with Ledger.create(tmp_path / "l", key, federation="fed") as ledger:
+        for number in range(1, 10):
+            accountant.spend(releases[number % 3])
+            ledger.append(
+                round=number,
+                release=releases[number % 3],
+                delta=1e-5,
+                epsilon=spent_table(accountant, releases[number % 3]),
+            )
+    assert verify_ledger(tmp_path / "l").lines == 10
+
+
+def test_a_ledger_states_one_record_level_guarantee(tmp_path, key, monkeypatch):
+    path = tmp_path / "l"
+    one, other = (RecordGuarantee("swap", epsilon, 1e-5, {"shape": (1, math.inf)}) for epsilon in (2.0, 2.5))
+    with Ledger.create(path, key, federation="fed") as ledger:
+        add(ledger, 0, kind="moments", record=one)
+        add(ledger, 1)
+    with Ledger.open(path, key) as ledger:
+        add(ledger, 2, record=one)
+        with pytest.raises(InvalidParameter, match=r"another record-level guarantee \(epsilon 2.5\)"):
+            add(ledger, 3, record=other)
+        monkeypatch.setattr(ledger._order, "check", lambda entry: None)
+        add(ledger, 3, record=other)
+    with pytest.raises(LedgerError, match="line 5: it states another record-level guarantee"):
+        verify_ledger(path, key)
+
+
+def test_order_is_kept_by_a_writer_who_comes_back(written, key):
+    with Ledger.open(written, key) as ledger:
+        for number, message in ((5, "there already"), (7, "gap")):
+            with pytest.raises(InvalidParameter, match=message):
+                add(ledger, number)
+        with pytest.raises(InvalidParameter, match=r"falls from 2\.5 to 0\.5"):
+            add(ledger, 6, epsilon=table(1))
+        add(ledger, 6)
+
+
+def test_an_end_cut_off_with_its_head_file_is_called_unchecked_and_shown_by_a_head_written_down(written, key):
+    head = verify_ledger(written, key).head
+    lines = written.read_bytes().splitlines(keepends=True)
+    written.write_bytes(b"".join(lines[:3]))
+    written.with_name("ledger.jsonl.head").unlink()
+    report = verify_ledger(written, key)
+    assert (report.lines, report.end_checked) == (3, False)
+    with pytest.raises(LedgerError, match="is not on its chain"):
+        verify_ledger(written, key, head=head)
+    with pytest.raises(LedgerError, match="is missing: lines at the end"):
+        Ledger.open(written, key)
