@@ -8,6 +8,7 @@ from enum import Enum
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
 from prism_privacy.errors import InvalidParameter
+from prism_privacy.units import Adjacency, View
 
 _E = TypeVar("_E", bound=Enum)
 
@@ -79,3 +80,8 @@ def member(name: str, kind: type[_E], value: object) -> _E:
     except ValueError:
         words = ", ".join(repr(item.value) for item in kind)
         raise InvalidParameter(f"{name} must be one of {words}, got {value!r}") from None
+
+
+def view_and_adjacency(view: object, adjacency: object) -> tuple[View, Adjacency]:
+    """A view and an adjacency, each given as itself or as its word."""
+    return member("view", View, view), member("adjacency", Adjacency, adjacency)

@@ -2,11 +2,10 @@
 
 Three different words, never mixed:
 - **to date** is ε of the rounds spent so far. It is a guarantee about a run that was going to stop here in
-any
-  case, not about one that stopped because of what it saw.
+  any case, not about one that stopped because of what it saw.
 - **planned** is ε of a plan fixed before round one. That is the guarantee of a run with fixed parameters.
 - **filter** is the budget of a filter (`filters.py`). That is the guarantee of a run with adaptive
-parameters.
+  parameters.
 """
 
 from __future__ import annotations
@@ -186,7 +185,7 @@ class Accountant:
 
     def guarantee(self, view: View, adjacency: Adjacency, *, delta: float | None = None) -> Guarantee:
         """ε to date with the bound that gave it; `delta` asks at another δ."""
-        view, adjacency = _words(view, adjacency)
+        view, adjacency = _validate.view_and_adjacency(view, adjacency)
         delta = self._delta if delta is None else _validate.delta(delta)
         return self._guarantee(self._counts(), view, adjacency, delta)
 
@@ -199,7 +198,7 @@ class Accountant:
 
         Raises `UnsoundComposition` without a plan, or when more was spent than planned.
         """
-        view, adjacency = _words(view, adjacency)
+        view, adjacency = _validate.view_and_adjacency(view, adjacency)
         if not self._plan:
             raise UnsoundComposition("nothing was planned: call plan() before the first round")
         beyond = self._counts() - self._plan
@@ -212,7 +211,7 @@ class Accountant:
 
     def group(self, clients: int, view: View, adjacency: Adjacency) -> float:
         """ε to date for `clients` clients at once, at this δ. `group(1, …)` is `epsilon(…)`."""
-        view, adjacency = _words(view, adjacency)
+        view, adjacency = _validate.view_and_adjacency(view, adjacency)
         clients = _validate.count("clients", clients)
         counts = self._counts()
         if clients == 1 or not counts:
@@ -230,7 +229,7 @@ class Accountant:
 
     def curve(self, view: View, adjacency: Adjacency) -> tuple[RoundSpending, ...]:
         """ε of every round and to date, one point a round."""
-        view, adjacency = _words(view, adjacency)
+        view, adjacency = _validate.view_and_adjacency(view, adjacency)
         return tuple(self._points(view, adjacency))
 
     def _points(self, view: View, adjacency: Adjacency) -> Iterator[RoundSpending]:
@@ -246,7 +245,3 @@ def _one_by_one(spent: Iterable[tuple[MaskRelease, int]]) -> Iterator[MaskReleas
     for release, rounds in spent:
         for _ in range(rounds):
             yield release
-
-
-def _words(view: object, adjacency: object) -> tuple[View, Adjacency]:
-    return _validate.member("view", View, view), _validate.member("adjacency", Adjacency, adjacency)

@@ -83,4 +83,4 @@ class OutboxError(PrivacyError):
 
 
 class ReleaseConflict(OutboxError):
-    """A round that was sent already must be answered with the same bytes."""
+    """A round that was sent already has its bytes; others would be another release, to be charged."""

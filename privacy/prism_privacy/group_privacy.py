@@ -3,8 +3,7 @@
 Three bounds hold, and the smallest is used.
 
 1. **From (ε, δ).** k steps from world to world: (kε′, δ) with δ = δ′·(e^(kε′) − 1)/(e^ε′ − 1), where (ε′, δ′)
-is
-   any point of the single client's curve (Vadhan, "The Complexity of Differential Privacy", lemma 2.2).
+   is any point of the single client's curve (Vadhan, "The Complexity of Differential Privacy", lemma 2.2).
 2. **From the Rényi curve**, by induction on k with
        D_α^(k) ≤ (kα/(kα−1))·D^(k−1) at order (kα−1)/(k−1)  +  D at order kα
    (Bun and Steinke, TCC 2016, lemma B.2; it turns αρ into αk²ρ, their proposition 1.9). Orders between those

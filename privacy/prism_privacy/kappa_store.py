@@ -4,6 +4,9 @@ A table reaches λ = 2^(−k/2) for an integer k, the least such that covers wha
 exactly what is asked. Cache files are named by a hash of (the code that computes tables, n, f, reach,
 orders), so another version never reads them; they are written to a temporary file and renamed; one that
 cannot be read, written or believed is ignored, never an error. `XDG_CACHE_HOME` decides where they lie.
+
+Whoever can write a table can lower ε. So a file is believed only if it and its folder belong to this user
+and nobody else can write them; otherwise the table is computed, and a folder of others is not written to.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import io
 import math
 import os
+import stat
 import tempfile
 import zipfile
 from functools import lru_cache
@@ -25,7 +29,7 @@ from numpy.typing import NDArray
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.kappa_curve import Curve, curve_from_table
-from prism_privacy.moment_table import MOST_CLIENTS, MomentTable, OrderGrid, moment_table
+from prism_privacy.kappa_moments import MOST_CLIENTS, MomentTable, OrderGrid, moment_table
 
 __all__ = ["GRID", "ORDERS", "cache_folder", "coordinate_curve", "estimated_curve", "kappa"]
 
@@ -44,7 +48,7 @@ _FIELDS = ("orders", "nodes", "forward", "backward", "chi2", "third")
 def _code_version() -> str:
     """A digest of the modules that compute tables: the cache forgets what other code computed."""
     digest = hashlib.sha256()
-    for name in ("poisson_binomial.py", "moment_table.py"):
+    for name in ("poisson_binomial.py", "kappa_moments.py"):
         digest.update(resources.files("prism_privacy").joinpath(name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -61,10 +65,27 @@ def _cache_file(cohort: int, flip: float, reach: float, grid: OrderGrid) -> Path
     return cache_folder() / f"n{cohort}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
 
 
+def _only_ours(status: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user and nobody else may write to it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _read_ours(path: Path) -> bytes:
+    """The content of a file that only this user can have written; `OSError` where that is not sure."""
+    if not _only_ours(path.parent.stat()):
+        raise PermissionError(f"{path.parent}: others can write here")
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or not _only_ours(status):
+            raise PermissionError(f"{path}: others can write it")
+        return file.read()
+
+
 def _load(path: Path, cohort: int, flip: float, grid: OrderGrid) -> MomentTable | None:
-    """A table from the cache, or None where the file is missing, torn or not a table for this question."""
+    """A table from the cache, or None: no file, torn, not ours, or not a table for this question."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(io.BytesIO(_read_ours(path)), allow_pickle=False) as file:
             fields = {name: np.asarray(file[name], dtype=np.float64) for name in _FIELDS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -91,7 +112,9 @@ def _load(path: Path, cohort: int, flip: float, grid: OrderGrid) -> MomentTable 
 def _save(path: Path, table: MomentTable) -> None:
     """Keep a table: write beside, then rename, so that a reader sees all of it or nothing."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _only_ours(path.parent.stat()):
+            return
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:

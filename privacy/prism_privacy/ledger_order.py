@@ -6,7 +6,7 @@ missing number is a missing entry. Let n be the highest number so far of a round
 a new ledger).
 
 - ``round``: n+1; or n, if number n so far stands for aborted sessions only.
-- ``aborted``: n, another charge for round n; or n+1, a round that was charged and never opened.
+- ``aborted``: n, another charge for round n >= 1; or n+1, a round that was charged and never opened.
 - ``moments``, ``end``: n or n+1.
 - Numbers never go back, and nothing follows ``end``.
 
@@ -77,8 +77,10 @@ class EntryOrder:
                 raise InvalidParameter("it follows the line that ended the ledger")
             if entry.round < self._last.round:
                 raise InvalidParameter(f"round {entry.round} cannot follow round {self._last.round}")
+        if entry.kind in ("round", "aborted") and entry.round < 1:
+            raise InvalidParameter(f"{entry.kind} {entry.round}: rounds are numbered from 1 on")
         if entry.kind == "round" and entry.round == self._opened:
-            raise InvalidParameter(f"round {entry.round} is there already, or is not a number from 1 on")
+            raise InvalidParameter(f"round {entry.round} is there already; it is charged once")
         if not self._top <= entry.round <= self._top + 1:
             raise InvalidParameter(
                 f"{entry.kind} {entry.round} leaves a gap: expected {self._top + 1} after {self._top} rounds"

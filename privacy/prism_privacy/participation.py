@@ -1,5 +1,4 @@
-"""Clients that do not take part in every round: each has its own account, and the largest is what is
-reported.
+"""Clients that miss rounds: each has its own account, and the largest is what is reported.
 
 There is no amplification by subsampling here: the server knows who takes part, so a client is protected only
 by the rounds that it misses, and those are counted and capped rather than assumed.
@@ -72,11 +71,13 @@ class Participation:
 
     def guarantee_of(self, client: Hashable, view: View, adjacency: Adjacency) -> Guarantee:
         """ε to date of one client; 0 for one that never took part."""
-        return guarantee_of(self._accounts.get(client, {}), self._delta, *_words(view, adjacency))
+        return guarantee_of(
+            self._accounts.get(client, {}), self._delta, *_validate.view_and_adjacency(view, adjacency)
+        )
 
     def guarantee(self, view: View, adjacency: Adjacency) -> Guarantee:
         """ε to date of the client that has spent most: the one to report."""
-        view, adjacency = _words(view, adjacency)
+        view, adjacency = _validate.view_and_adjacency(view, adjacency)
         histories = {frozenset(account.items()) for account in self._accounts.values()}
         # Where all rounds were alike the longest history is the largest.
         if len({release for history in histories for release, _ in history}) == 1:
@@ -90,8 +91,4 @@ class Participation:
         """ε of a client that takes part as often as the cap allows, always with `release`."""
         if self._cap is None:
             raise InvalidParameter("without a cap there is no planned participation")
-        return guarantee_of({release: self._cap}, self._delta, *_words(view, adjacency))
-
-
-def _words(view: object, adjacency: object) -> tuple[View, Adjacency]:
-    return _validate.member("view", View, view), _validate.member("adjacency", Adjacency, adjacency)
+        return guarantee_of({release: self._cap}, self._delta, *_validate.view_and_adjacency(view, adjacency))

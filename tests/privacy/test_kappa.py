@@ -14,8 +14,8 @@ from scipy.special import logsumexp
 
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.kappa_curve import curve_from_table
+from prism_privacy.kappa_moments import OrderGrid, _configurations, _moments, moment_table
 from prism_privacy.kappa_store import GRID, ORDERS, coordinate_curve, kappa
-from prism_privacy.moment_table import OrderGrid, _configurations, _moments, moment_table
 from prism_privacy.poisson_binomial import TAIL, edge_counts
 
 Floats = NDArray[np.float64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,63 @@ def test_a_damaged_file_is_computed_again_and_replaced(cold: Path, damage: str) 
     forget()
     assert np.array_equal(coordinate_curve(61, 0.23, 0.5).kappa, first.kappa)
     assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("part", ["file", "folder"])
+@pytest.mark.parametrize("way", ["group can write", "others can write", "another owner"])
+def test_what_others_could_have_written_is_not_believed(
+    cold: Path, monkeypatch: pytest.MonkeyPatch, part: str, way: str
+) -> None:
+    """A planted table with half the true values would halve the epsilon."""
+    first = coordinate_curve(61, 0.23, 0.5)
+    (kept,) = cold.glob("*.npz")
+    with np.load(kept) as file:
+        fields = dict(file)
+    np.savez(kept, **{n: v if n in ("orders", "nodes") else v / 2 for n, v in fields.items()})
+    planted = kept.read_bytes()
+    forget()
+    assert (coordinate_curve(61, 0.23, 0.5).kappa < first.kappa).all(), "the planted table is readable"
+    target = kept if part == "file" else cold
+    if way == "another owner":
+        real, node = kappa_store._only_ours, target.stat().st_ino
+        monkeypatch.setattr(kappa_store, "_only_ours", lambda s: s.st_ino != node and real(s))
+    else:
+        target.chmod(target.stat().st_mode | (0o020 if way.startswith("group") else 0o002))
+    forget()
+    assert np.array_equal(coordinate_curve(61, 0.23, 0.5).kappa, first.kappa)
+    if part == "folder":
+        assert kept.read_bytes() == planted, "nothing is written where others can write"
+    else:
+        assert kept.read_bytes() != planted
+        assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_link_in_the_cache_is_not_followed(cold: Path) -> None:
+    first = coordinate_curve(61, 0.23, 0.5)
+    (kept,) = cold.glob("*.npz")
+    kept.rename(cold / "elsewhere")
+    kept.symlink_to(cold / "elsewhere")
+    forget()
+    assert np.array_equal(coordinate_curve(61, 0.23, 0.5).kappa, first.kappa)
+    assert not kept.is_symlink()
+
+
+def test_the_cache_works_under_a_wide_umask(cold: Path) -> None:
+    old = os.umask(0)
+    try:
+        coordinate_curve(61, 0.23, 0.5)
+    finally:
+        os.umask(old)
+    (kept,) = cold.glob("*.npz")
+    assert kappa_store._read_ours(kept)
+
+
+def test_who_owns_a_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path.stat()
+    tmp_path.chmod(0o700)
+    assert kappa_store._only_ours(tmp_path.stat())
+    monkeypatch.setattr(os, "geteuid", lambda: status.st_uid + 1)
+    assert not kappa_store._only_ours(tmp_path.stat())
 
 
 def test_an_unwritable_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -676,6 +676,7 @@ def test_numbers_without_a_gap_are_taken(tmp_path, key, names):
     ("names", "message"),
     [
         (["round 0"], "from 1 on"),
+        (["aborted 0"], "from 1 on"),
         (["round 2"], "gap"),
         (["round 9"], "gap"),
         (["aborted 2"], "gap"),

@@ -117,10 +117,10 @@ def _configurations(cohort: int) -> list[tuple[int, int]]:
 
 
 def _upload_log_moments(flip: float, orders: Floats, nodes: Floats) -> tuple[Floats, Floats]:
-    """Upper bounds on log(1+g) for a single client, forward and backward, each (A, L): two atoms, no
-    overflow.
+    """Upper bounds on log(1+g) for a single client, forward and backward, each (A, L).
 
-    The logarithms cancel where λ is small, so they carry an absolute error of a few 2⁻⁵³·α·log((1−f)/f).
+    There are two atoms and nothing overflows. The logarithms cancel where λ is small, so they carry an
+    absolute error of a few 2⁻⁵³·α·log((1−f)/f).
     """
     low, high = flip, 1.0 - flip
     p_one = (1.0 - nodes) * low + nodes * high  # P(bit = 1) for the moved client
