@@ -14,6 +14,7 @@ import pytest
 from forgery import refused
 from rehearsal import Rehearsal
 
+from prism_crypto import client as client_module
 from prism_crypto.errors import InputError, OutOfOrder, StateError
 from prism_crypto.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.spec import Stage
@@ -130,6 +131,19 @@ def test_no_upload_leaves_when_its_round_cannot_be_recorded(tmp_path, monkeypatc
         client.resend()
     with pytest.raises(OutOfOrder):
         client.upload(shares[VICTIM], rehearsal.values[VICTIM])
+
+
+def test_an_upload_that_is_held_back_leaves_no_shares_behind(counters, monkeypatch):
+    rehearsal, made = session(1, counters), []
+    shares = until_upload(rehearsal)
+    counters[VICTIM].uploaded(1)  # by another session of this round
+    real = client_module.upload
+    monkeypatch.setattr(client_module, "upload", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1])
+    with refused(StateError, Stage.UPLOAD, VICTIM):
+        rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])
+    [(after, _)] = made
+    assert len(after.shares) == 4
+    assert not any(secret.reveal() for secret in (after.own_shares, *after.shares.values()))
 
 
 def test_a_client_killed_once_the_round_is_recorded_has_lost_the_round_not_the_secrecy(tmp_path):
