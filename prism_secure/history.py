@@ -53,7 +53,7 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def record_guarantee(self) -> RecordGuarantee | None:
-        """The record-level guarantee, if the ledger holds one: the largest, were there several."""
+        """The record-level guarantee that the ledger states, if any."""
         entries = self.ledger.entries if self.ledger else ()
         found = [entry.record for entry in entries if entry.record is not None]
         return max(found, key=lambda guarantee: guarantee.epsilon, default=None)

@@ -27,57 +27,14 @@ in numpy, a pure function of its arguments; θ_{t+1} is clamped to [θ_min, 1 �
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prism_privacy import debias
-
-Rule = Literal["fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"]
-RULES: tuple[Rule, ...] = (
-    "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global",
-)  # fmt: skip
+from prism_secure.config import Aggregation
 
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aggregation:
-    """A rule with its numbers.
-
-    Args:
-        rule: one of `RULES`.
-        space: blend "theta" or "logit".
-        lambda_start: λ of "fixed"; of "schedule" and the kalman rules at first.
-        lambda_end: λ of "schedule" and the kalman rules in the last round.
-        hold: share of the rounds before "schedule" starts to fall.
-        floor: least gain of the kalman rules.
-        momentum: heavy-ball share of the last move, in the same space; 0 for none.
-        theta_min: θ stays within [theta_min, 1 − theta_min].
-    """
-
-    rule: Rule = "fixed"
-    space: Literal["theta", "logit"] = "theta"
-    lambda_start: float = 1.0
-    lambda_end: float = 0.2
-    hold: float = 0.6
-    floor: float = 0.05
-    momentum: float = 0.0
-    theta_min: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"aggregation rule {self.rule!r} is none of {', '.join(RULES)}")
-        if self.space not in ("theta", "logit"):
-            raise ValueError(f"space is 'theta' or 'logit', not {self.space!r}")
-        for name in ("lambda_start", "lambda_end", "floor", "hold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
-        if not 0 < self.theta_min < 0.5:
-            raise ValueError(f"theta_min must lie in (0, 0.5), not {self.theta_min}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +65,7 @@ def aggregate(
     flip: float,
     progress: float,
     aggregation: Aggregation,
+    theta_min: float,
     move: Vector | None = None,
     rng: np.random.Generator | None = None,
 ) -> Step:
@@ -118,13 +76,15 @@ def aggregate(
         counts: the opened sums of bits (d,), over `clients` actual survivors.
         flip: f of the randomized response the bits went through.
         progress: how far the run is: 0 in the first round, 1 in the last ("schedule" reads it).
+        aggregation: the rule and its numbers.
+        theta_min: θ_{t+1} stays within [theta_min, 1 − theta_min].
         move: the last `Step.move`, when momentum is used.
         rng: public randomness of "sampled"; no other rule draws.
     """
     theta = np.asarray(theta, dtype=np.float64)
     if theta.shape != np.shape(counts):
         raise ValueError(f"θ has shape {theta.shape}, the counts {np.shape(counts)}")
-    low = aggregation.theta_min
+    low = theta_min
     mean = debias(counts, clients, flip)
     gain = _gain(theta, mean, counts, clients, flip, progress, aggregation, rng)
     if aggregation.space == "theta":

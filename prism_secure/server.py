@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -13,7 +12,7 @@ from safetensors.numpy import load, save
 from prism_secure.client import Broadcast
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.mada import Aggregation, aggregate
+from prism_secure.mada import aggregate
 from prism_secure.recipe import public_seed
 from prism_secure.storage import write_atomic
 from prism_secure.supermask import initial_theta
@@ -52,14 +51,14 @@ class Server:
             planned_rounds: how many there will be; schedules end with the last.
         """
         config = self._config
-        rule = msgspec.structs.asdict(config.aggregation)
         step = aggregate(
             self.theta,
             counts,
             clients=survivors,
             flip=config.privacy.flip,
             progress=self.round / max(planned_rounds - 1, 1),
-            aggregation=Aggregation(**rule, theta_min=config.privacy.theta_min),
+            aggregation=config.aggregation,
+            theta_min=config.privacy.theta_min,
             move=self._move,
             rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),
         )

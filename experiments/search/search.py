@@ -18,7 +18,6 @@ import json
 import time
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 
@@ -26,7 +25,7 @@ from prism_secure.config import load_config
 from prism_secure.data import to_float
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.features import DEFAULT_TAPS, Concatenated, EfficientNetLite0, RandomFourierFeatures
-from prism_secure.mada import Aggregation, aggregate
+from prism_secure.mada import aggregate
 from prism_secure.metric_features import ClassifierFeatures
 from prism_secure.metrics import Evaluator
 from prism_secure.moments import MomentMatching
@@ -88,7 +87,6 @@ def main() -> None:
         targets.append(trainer.targets(to_float(dataset.train_images[chosen]), dataset.train_labels[chosen]))
     states = [trainer.initial_state() for _ in targets]
     low, flip, clients = privacy.theta_min, privacy.flip, federation.clients
-    rule = Aggregation(**msgspec.structs.asdict(config.aggregation), theta_min=low)
     start = initial_theta(trainer.dimension, seed=public_seed(federation.seed, "scores")).numpy()
     theta, move = np.clip(start, low, 1 - low), None
     history, began = [], time.process_time()
@@ -114,7 +112,8 @@ def main() -> None:
             clients=clients,
             flip=flip,
             progress=number / max(federation.rounds - 1, 1),
-            aggregation=rule,
+            aggregation=config.aggregation,
+            theta_min=low,
             move=move,
             rng=np.random.default_rng([federation.seed, number]),
         )
