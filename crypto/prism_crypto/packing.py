@@ -165,12 +165,14 @@ class Packing:
             raise InputError(f"expected values of shape ({self.dimension},), not {values.shape}")
         if values.dtype.kind not in "biu":
             raise InputError(f"expected integers or booleans, not {values.dtype}")
-        # The same bits read as unsigned are the same values if none is negative. Of a bool it is the bits
-        # that count: np.frombuffer makes bools of any byte, and these would spill into other coordinates.
+        # The same bits read as unsigned are the same values if none is negative, and a negative one reads as
+        # more than its type holds: one pass finds both. Of a bool it is the bits that count: np.frombuffer
+        # makes bools of any byte, and these would spill into other coordinates.
         unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
-        lowest = int(values.min()) if values.dtype.kind == "i" else 0
-        highest = int((values if lowest < 0 else unsigned).max())
-        if lowest < 0 or highest > bound:
+        largest = min(bound, int(np.iinfo(values.dtype).max)) if values.dtype.kind == "i" else bound
+        if int(unsigned.max()) > largest:
+            lowest = int(values.min()) if values.dtype.kind == "i" else 0
+            highest = int((values if lowest < 0 else unsigned).max())
             raise InputError(f"values must be in 0..{bound}, not {lowest}..{highest}")
         return unsigned
 

@@ -234,3 +234,15 @@ def test_the_largest_signed_value_is_not_mistaken_for_a_negative_one():
     largest = 2**63 - 1
     packing = Packing(2, largest)
     assert packing.pack(np.array([largest, 0], dtype=np.int64)).tolist() == [largest, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_a_negative_value_that_reads_as_an_allowed_unsigned_one_is_refused(
+    dtype: type[np.signedinteger],
+) -> None:
+    """-100 as int8 has the bits of 156: reading it as unsigned would let it through a bound of 200."""
+    packing = Packing(4, 2**62)
+    bound = 2 ** (8 * np.dtype(dtype).itemsize - 1) + 100 if dtype is not np.int64 else 2**62
+    values = np.array([1, 0, -100, 2], dtype=dtype)
+    with pytest.raises(InputError, match="-100"):
+        packing.pack(values, bound=bound)
