@@ -32,7 +32,7 @@ examples:
   prism-secure run --out runs/plain --set privacy.flip=0         no noise: better images, epsilon inf
   prism-secure run --out runs/mine --config mine.toml --set federation.rounds=4
 
-`prism-secure config` prints every setting with its default.
+`prism-secure config --explain` prints every setting, its default and what it takes.
 
 exit codes: 0 done, 2 configuration, 3 data or weights, 4 run folder, 5 disk, 6 round failed, 130 interrupted
 """
@@ -191,8 +191,7 @@ def _verify(options: argparse.Namespace, command: str) -> int:
             file=sys.stderr,
         )
         return 1
-    state = "complete" if report.complete else "open"
-    print(f"intact, {state}: {len(report.entries)} releases in {report.lines} lines, head {report.head}")
+    print(f"intact: {len(report.entries)} rounds charged, head {report.head}")
     if any(entry.coins == "test" for entry in report.entries):
         print("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
     owner = "the key that you gave" if report.pinned else "the key that the file itself names"

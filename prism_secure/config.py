@@ -291,6 +291,8 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
         where = str(path)
         try:
             raw = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
     for override in overrides or []:

@@ -70,6 +70,8 @@ def run(
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
     """
     listener = listener or Silent()
+    if not (out / "DONE").exists():
+        Recipe(config).check()
     with RunFolder(out, config) as folder:
         if folder.done:
             listener.note(f"{out} is finished already")

@@ -18,6 +18,7 @@ from prism_secure.features import (
     Vgg19Bn,
 )
 from prism_secure.generator import Architecture
+from prism_secure.metric_features import metric_features
 from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
 from prism_secure.training import LocalTrainer
@@ -115,6 +116,16 @@ class Recipe:
             batch_size=config.training.batch_size,
             matching=MomentMatching(),
         )
+
+    def check(self) -> None:
+        """Build everything once, so that what is missing or does not fit is said before anything is written.
+
+        Raises:
+            ConfigError, DataError, FeatureError: data, weights or sizes that a run would trip over later.
+        """
+        _ = self.trainer
+        _ = self.partition
+        metric_features(self.config.metrics.features)(to_float(self.dataset.test_images[:8]))
 
     def targets(self, client: int) -> FeatureMoments:
         """The feature moments of one client's images; all that its training reads of them."""
