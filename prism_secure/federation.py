@@ -25,7 +25,6 @@ from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
 from prism_secure.environment import Facts, write_environment
 from prism_secure.errors import PrismError, RoundError, StorageError
-from prism_secure.generator import ResNetGenerator
 from prism_secure.model_file import write_model
 from prism_secure.progress import Listener, Silent
 from prism_secure.recipe import Recipe, public_seed
@@ -34,7 +33,7 @@ from prism_secure.report import write_report
 from prism_secure.run_folder import RunFolder, client_folder
 from prism_secure.server import Server
 from prism_secure.spending import Spending
-from prism_secure.supermask import Supermask, deployed_mask
+from prism_secure.supermask import deployed_mask
 from prism_secure.workers import Workers
 
 
@@ -70,15 +69,16 @@ def run(
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
     """
     listener = listener or Silent()
+    recipe = Recipe(config)
     if not (out / "DONE").exists():
-        Recipe(config).check()
+        recipe.check()
     with RunFolder(out, config) as folder:
         if folder.done:
             listener.note(f"{out} is finished already")
             return write_report(out)
         folder.start()
         try:
-            _train(config, folder, command, listener)
+            _train(recipe, folder, command, listener)
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError):  # the reason matters more than its page
                 folder.fail(str(error))
@@ -91,9 +91,8 @@ def run(
         return write_report(out)
 
 
-def _train(config: Config, folder: RunFolder, command: str, listener: Listener) -> None:
-    recipe = Recipe(config)
-    dimension = Supermask(ResNetGenerator(recipe.architecture), seed=recipe.model_seed).dimension
+def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener) -> None:
+    config, dimension = recipe.config, recipe.trainer.dimension
     if not (folder.path / "environment.json").exists():
         dataset = recipe.dataset
         facts = Facts(
