@@ -1,0 +1,62 @@
+"""`prism-secure ledger verify`: check a ledger of what was released."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
+from prism_secure.wording import format_delta, format_epsilon
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "ledger", "check a ledger of what was released")
+    verify = add_command(
+        parser.add_subparsers(required=True, metavar="COMMAND"),
+        "verify",
+        "check the chain and the signatures of a ledger",
+        "Check that no line of a ledger was changed, removed or reordered, and that its writer signed each. "
+        "Exit code 0: intact, 1: not, or not to be told.",
+    )
+    verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
+    verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
+    verify.add_argument("--head", metavar="HEX", help="a head that you wrote down: it must be on the chain")
+    verify.set_defaults(command=_verify)
+
+
+def _verify(options: argparse.Namespace, command: str) -> int:
+    from prism_privacy import LedgerError, PrivacyError
+    from prism_privacy.ledger import verify_ledger
+
+    if not options.file.exists():
+        raise ConfigError(f"{options.file}: no such ledger")
+    try:
+        report = verify_ledger(options.file, options.key, head=options.head)
+    except LedgerError as error:
+        print(f"prism-secure: {error}", file=sys.stderr)
+        return 1
+    except PrivacyError as error:
+        raise ConfigError(str(error)) from None
+    if not report.end_checked and options.head is None:
+        print(
+            f"prism-secure: {options.file.name}.head is missing, so lines may have been cut off the end; "
+            "put it back, or name a head that you wrote down with --head",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"intact: {len(report.entries)} rounds charged, head {report.head}")
+    if any(entry.coins == "test" for entry in report.entries):
+        print("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
+    owner = "the key that you gave" if report.pinned else "the key that the file itself names"
+    print(f"signed by {report.public_key}, {owner}")
+    for (view, adjacency), spent in sorted(
+        (report.entries[-1].epsilon or {}).items() if report.entries else ()
+    ):
+        print(f"epsilon to date, {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
+    if report.entries:
+        print(
+            f"at delta = {format_delta(report.entries[-1].delta)}, for everything that one client contributes"
+        )
+    return 0
