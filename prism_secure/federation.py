@@ -30,7 +30,7 @@ from prism_secure.progress import Listener, Silent
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.records import RoundRecord
 from prism_secure.report import write_report
-from prism_secure.run_folder import RunFolder, client_folder
+from prism_secure.run_folder import RunFolder, client_folder, read_records
 from prism_secure.server import Server
 from prism_secure.spending import Spending
 from prism_secure.supermask import deployed_mask
@@ -50,6 +50,10 @@ class Opened:
 
 Bits = Callable[[], NDArray[np.uint8]]
 
+Stop = Callable[[Sequence[RoundRecord]], str | None]
+"""Asked before every round with the finished ones: a reason to end the run here, or None. Whoever decides by
+public metrics keeps the planned epsilon; no epsilon covers decisions by private ones."""
+
 
 def run(
     config: Config,
@@ -57,6 +61,7 @@ def run(
     *,
     command: str = "python",
     listener: Listener | None = None,
+    stop: Stop | None = None,
 ) -> Path:
     """Train in the run folder `out`, new or to be continued, and return the path of its report.
 
@@ -64,6 +69,7 @@ def run(
         config: what to do; a folder that was started with another configuration is refused.
         command: the command line that the report shows; a call from Python is just "python".
         listener: told of every step; see `prism_secure.progress`.
+        stop: may end the run before its last planned round; see `Stop`.
 
     Raises:
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
@@ -78,7 +84,7 @@ def run(
             return write_report(out)
         folder.start()
         try:
-            _train(recipe, folder, command, listener)
+            _train(recipe, folder, command, listener, stop)
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError):  # the reason matters more than its page
                 folder.fail(str(error))
@@ -91,7 +97,7 @@ def run(
         return write_report(out)
 
 
-def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener) -> None:
+def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, stop: Stop | None) -> None:
     config, dimension = recipe.config, recipe.trainer.dimension
     if not (folder.path / "environment.json").exists():
         dataset = recipe.dataset
@@ -111,16 +117,20 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener) 
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
         listener.started(rounds, server.round, config.federation.clients + 1)
+        ended = ""
         while server.round < rounds:
+            # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
+            if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
+                break
             record = _round(server, clients, config, folder, workers, spending, listener)
             folder.append(record)
             server.save(folder.checkpoint_path)
             listener.round_finished(record)
         for client in clients:
-            client.forget_upload(folder.federation, rounds)
+            client.forget_upload(folder.federation, server.round)
         write_model(folder.model_path, recipe.architecture, recipe.model_seed, _deployed(config, server))
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
-    folder.finish(f"{rounds} of {config.federation.rounds} rounds{budget}")
+    folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 
 
 def _round(

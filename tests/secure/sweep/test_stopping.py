@@ -1,0 +1,33 @@
+"""A run that is told to stop ends like any other run, and a kill does not change where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prism_secure.federation import run
+from prism_secure.history import read_history
+from prism_secure.records import RoundRecord
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_runs import tiny_config
+
+
+def test_run_that_is_told_to_stop_is_finished_and_keeps_its_planned_epsilon(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def after_two(records: Sequence[RoundRecord]) -> str | None:
+        asked.append(len(records))
+        return "enough" if len(records) == 2 else None
+
+    run(tiny_config(), tmp_path, stop=after_two)
+    history = read_history(tmp_path)
+    assert asked == [0, 1, 2]
+    assert (tmp_path / "DONE").read_text("utf-8") == "2 of 3 rounds: enough\n"
+    assert (tmp_path / "model.safetensors").exists()
+    assert len(history.records) == 2
+    assert history.ledger is not None
+    for spent in (history.ledger.entries[-1].epsilon or {}).values():
+        assert spent.planned is not None
+        assert spent.planned > spent.to_date
