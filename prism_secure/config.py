@@ -285,18 +285,32 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
         ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
             value is of the wrong type or impossible.
     """
-    raw: dict[str, Any] = {}
-    where = "--set"
-    if path is not None:
-        where = str(path)
-        try:
-            raw = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    raw = read_toml(path) if path is not None else {}
     for override in overrides or []:
-        _apply(raw, override)
+        apply_override(raw, override)
+    return config_of(raw, str(path or "--set"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables.
+
+    Raises:
+        ConfigError: unreadable, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def config_of(raw: dict[str, Any], where: str) -> Config:
+    """The configuration that tables of settings mean; `where` is the source that errors name.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
     _refuse_unknown(Config, raw, where, "")
     try:
         return msgspec.convert(raw, Config)
@@ -327,7 +341,8 @@ def _without_none(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into tables of settings; what is no TOML value is a string."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
