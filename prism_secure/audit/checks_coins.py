@@ -1,0 +1,167 @@
+"""Whether the coins behind the released bits were secret. Needs the clients' private folders, as a simulation
+has them.
+
+No file can prove that a number was drawn at random. What can be shown is that a client's first upload follows
+from its own secret and not from public values, and that no secret is one that a public seed gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
+from prism_secure.audit.checks_ledger import _check_mode
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.environment import describe_environment, read_environment
+from prism_secure.errors import PrismError
+from prism_secure.recipe import Recipe, public_seed
+from prism_secure.run_folder import client_folder
+from prism_secure.server import Server
+from prism_secure.workers import Workers
+
+_LEAST_VALUES = 12
+"""32 random bytes have fewer different values with probability below 1e-17."""
+
+
+def secrets(evidence: Evidence, notes: Notebook) -> None:
+    """Does each client have a coin secret of its own, which others cannot read or derive?"""
+    known = {"secret": 0, "test": 0}
+    for entry in evidence.charges:
+        known[entry.coins] += 1
+    if known["secret"]:
+        notes.fact(f"the ledger calls the coins of {known['secret']} charges secret")
+    seen: dict[bytes, str] = {}
+    guesses = set(_guesses(evidence.config.federation.seed, len(evidence.clients)))
+    for folder in evidence.clients:
+        _check_mode(notes, folder, evidence, 0o700)
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                _check_mode(notes, path, evidence, 0o600)
+        secret = _secret(folder / "coins.key")
+        if secret is None:
+            notes.finding(f"Client {folder.name} has no coin secret that can be read, but a folder.")
+            continue
+        if secret in seen:
+            notes.finding(f"Clients {seen[secret]} and {folder.name} have the same coin secret.")
+        seen[secret] = folder.name
+        if secret in guesses or len(set(secret)) < _LEAST_VALUES:
+            notes.finding(
+                f"Client {folder.name}'s coin secret follows from the public seed "
+                f"{evidence.config.federation.seed} or from a pattern: anybody can take its noise away."
+            )
+    if not notes.findings:
+        notes.fact(
+            f"{len(seen)} different secrets, files private; none is among {len(guesses)} guesses from the "
+            "public seed"
+        )
+
+
+def replay(evidence: Evidence, notes: Notebook) -> None:
+    """Do the first upload's bits follow from the client's secret, and not without it?"""
+    folder = evidence.clients[0]
+    try:
+        if 1 not in Outbox(folder / "outbox").rounds(evidence.federation):
+            raise Unchecked(f"client {folder.name} has sent nothing yet", expected=True)
+        with tempfile.TemporaryDirectory(prefix="prism-audit-") as name:
+            own = _first_upload(evidence, folder, Path(name) / "own", keep_secret=True)
+            other = _first_upload(evidence, folder, Path(name) / "other", keep_secret=False)
+            by_own = _was_sent(evidence, folder, own, Path(name) / "outbox-own")
+            by_other = _was_sent(evidence, folder, other, Path(name) / "outbox-other")
+    except (PrismError, PrivacyError) as error:
+        raise Unchecked(f"the first round cannot be repeated here: {error}", expected=True) from None
+    if by_other:
+        notes.finding(
+            f"Client {folder.name}'s first upload comes out the same with another coin secret: its bits follow "
+            "from public values, and so epsilon does not hold.",
+            upload_sha256=hashlib.sha256(other).hexdigest(),
+        )
+    elif by_own:
+        notes.fact(
+            f"repeated round 1 of client {folder.name}: its own secret gives the upload that was sent, another "
+            "does not"
+        )
+    else:
+        _unexplained(evidence, folder, notes)
+
+
+def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
+    """The upload is not what this program makes of the folder: a foreign machine explains that, no other does."""
+    here, there = describe_environment(), read_environment(evidence.folder)[0]
+    names = ("python", "packages", "cpu_capability", "commit")
+    changed = [name for name in names if here.get(name) != there.get(name)]
+    text = f"Client {folder.name}'s first upload cannot be reproduced from its secret"
+    if changed:
+        notes.note(
+            f"{text}; {', '.join(changed)} differ from the run's, and other versions round otherwise.",
+            "likely",
+            differs=changed,
+        )
+    else:
+        notes.finding(
+            f"{text}, with the same program on the same kind of processor: it was made with other coins, data or "
+            "code.",
+            "likely",
+        )
+
+
+def _first_upload(evidence: Evidence, folder: Path, copy: Path, *, keep_secret: bool) -> bytes:
+    """What this program sends in round 1, in a copy of the run whose client 0 has yet to answer."""
+    config = evidence.config
+    one = msgspec.structs.replace(config, federation=msgspec.structs.replace(config.federation, workers=1))
+    client = client_folder(copy, 0)
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("state.") and path.name != "coins.key":
+            shutil.copy2(path, client / path.name)
+    if keep_secret:
+        shutil.copy2(folder / "coins.key", client / "coins.key")
+    else:
+        CoinSecret.create(client / "coins.key")
+    broadcast = Server(one, evidence.federation, Recipe(one).trainer.dimension).broadcast()
+    with Workers(one, copy) as workers:
+        next(iter(workers.train(broadcast)))
+    payload = Outbox(client / "outbox").stored(evidence.federation, 1)
+    assert payload is not None
+    return payload
+
+
+def _was_sent(evidence: Evidence, folder: Path, payload: bytes, copy: Path) -> bool:
+    """Whether the client's outbox remembers these very bytes; it keeps a digest of those that are gone."""
+    shutil.copytree(folder / "outbox", copy)
+    try:
+        Outbox(copy).keep(evidence.federation, 1, payload)
+    except ReleaseConflict:
+        return False
+    return True
+
+
+def _secret(path: Path) -> bytes | None:
+    try:
+        return bytes.fromhex(path.read_text("ascii").split()[-1])
+    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        return None
+
+
+def _guesses(seed: int, clients: int) -> Iterator[bytes]:
+    """What programmers make of a public seed when they want 32 bytes a client."""
+    words = ("coins", "coin", "mask", "secret", "client", "noise")
+    for client in range(clients):
+        numbers = {seed, seed + client, seed * 1000 + client, client}
+        numbers |= {public_seed(seed, word) for word in words}
+        numbers |= {public_seed(seed, word, client) for word in words}
+        for number in numbers:
+            yield number.to_bytes(32, "big")
+            yield number.to_bytes(32, "little")
+            yield random.Random(number).randbytes(32)  # noqa: S311 - what is looked for
+            yield np.random.default_rng(number).bytes(32)
+            yield np.random.RandomState(number % 2**32).bytes(32)
+            for text in (f"{number}", f"{number}:{client}", f"{number}-{client}", f"{number}{client}"):
+                yield hashlib.sha256(text.encode()).digest()

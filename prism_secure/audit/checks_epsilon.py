@@ -1,0 +1,322 @@
+"""Every epsilon of the ledger, computed once more by the oracle."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from prism_privacy import Adjacency, LedgerEntry, View
+from prism_secure.audit import oracle
+from prism_secure.audit.checks_ledger import _need_charges
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.audit.oracle import Mask
+from prism_secure.wording import format_epsilon
+
+TOO_SMALL = 0.01
+"""A ledger's epsilon that is smaller than the oracle's by more than this share is a finding."""
+TOO_LARGE = 0.05
+"""One that is larger by more than this is a note: safe, but not what these settings cost."""
+
+Cell = tuple[View, Adjacency]
+CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)
+
+
+class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
+    """One epsilon at the end of the ledger, for the table of the report."""
+
+    view: str
+    adjacency: str
+    rounds: int
+    ledger: float
+    oracle: float
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What the oracle knows when the ledger writes an entry."""
+
+    entry: LedgerEntry
+    mask: Mask
+    spent: Counter[Mask]
+
+
+def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
+    """Does every client-level epsilon cover what was released: alone, to date, and as planned?"""
+    _need_charges(evidence)
+    if any(entry.coins == "test" for entry in evidence.charges):
+        notes.note("Test coins were used: the run claims no epsilon, and none can be claimed for it.")
+        return []
+    silent = [entry.round for entry in evidence.charges if entry.epsilon is None]
+    if silent:
+        notes.note(f"No epsilon is claimed for rounds {silent}.")
+    points = list(_points(evidence))
+    compared = 0
+    for cell in CELLS:
+        compared += _to_date(notes, points, cell, evidence)
+        compared += _alone(notes, points, cell, evidence)
+        compared += _planned(notes, points, cell, evidence)
+    if not any(found.severity == "finding" for found in notes.findings):
+        notes.fact(
+            f"{compared} epsilons of {len(points)} charges computed again: none is smaller by more than "
+            f"{TOO_SMALL:.0%}"
+        )
+    last = next((point for point in reversed(points) if point.entry.epsilon is not None), None)
+    if last is None:
+        return []
+    table = last.entry.epsilon or {}
+    return [
+        Recomputed(
+            view=cell[0].value,
+            adjacency=cell[1].value,
+            rounds=last.spent.total(),
+            ledger=table[cell].to_date,
+            oracle=_oracle(last.spent, last.entry.delta, cell),
+        )
+        for cell in CELLS
+    ]
+
+
+def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
+    """Does metrics.jsonl repeat the signed ledger's epsilons?"""
+    _need_charges(evidence)
+    kept = {entry.round: entry for entry in evidence.charges if entry.epsilon is not None}
+    for record in evidence.records:
+        entry = kept.get(record.round)
+        if entry is None or entry.epsilon is None:
+            continue
+        for view, adjacency in CELLS:
+            shown = getattr(record.epsilon, f"{view.value}_{adjacency.value}")
+            signed = entry.epsilon[view, adjacency].to_date
+            if shown != signed and not math.isclose(shown, signed, rel_tol=1e-9):
+                notes.finding(
+                    f"Round {record.round}: metrics.jsonl shows epsilon({view.value}, {adjacency.value}) = "
+                    f"{format_epsilon(shown)}, the ledger {format_epsilon(signed)}.",
+                    metrics=shown,
+                    ledger=signed,
+                )
+                return
+    notes.fact(f"{len(evidence.records)} rounds of metrics.jsonl repeat the ledger's epsilons")
+
+
+def record_level(evidence: Evidence, notes: Notebook) -> None:
+    """Does the record-level epsilon cover the one noisy release of feature moments?"""
+    stated = next((entry.record for entry in evidence.entries if entry.record is not None), None)
+    if stated is None:
+        raise Unchecked("no record-level guarantee is claimed", expected=True)
+    release = stated.release
+    try:
+        move = oracle.record_move(
+            str(release["adjacency"]),
+            int(release["classes"]),  # type: ignore[arg-type]
+            float(release["second_weight"]),  # type: ignore[arg-type]
+            float(release["count_weight"]),  # type: ignore[arg-type]
+            bool(release["nonnegative"]),
+        )
+        noise = float(release["sigma"]) * int(release["records"]) / float(release["norm"])  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise Unchecked(f"the record-level release is not one that is known here: {error!r}") from None
+    found = oracle.gaussian(noise / move, stated.delta)
+    told = {"ledger": stated.epsilon, "oracle": found, "noise": noise, "largest_move": move}
+    if stated.epsilon < found * (1 - TOO_SMALL):
+        notes.finding(
+            f"The ledger states epsilon = {format_epsilon(stated.epsilon)} for one record; noise "
+            f"{noise:.4g} against a move of {move:.4g} gives {format_epsilon(found)}.",
+            "computed",
+            **told,
+        )
+    elif release["adjacency"] != stated.adjacency:
+        notes.finding(
+            "The record-level guarantee and its release name different adjacencies.",
+            guarantee=stated.adjacency,
+            release=release["adjacency"],
+        )
+    else:
+        notes.fact(
+            f"one record: {format_epsilon(stated.epsilon)} stated, {format_epsilon(found)} computed again"
+        )
+    if stated.epsilon > found * (1 + TOO_LARGE):
+        notes.note("The record-level epsilon is larger than its release costs.", "computed", **told)
+    wanted = evidence.config.privacy.record_epsilon
+    if stated.epsilon > wanted * (1 + 1e-9):
+        notes.finding(
+            "The record-level epsilon is above what config.toml asks for.",
+            ledger=stated.epsilon,
+            config=wanted,
+        )
+    if stated.delta != evidence.config.privacy.delta:
+        notes.finding(
+            "The record-level delta is not that of config.toml.",
+            ledger=stated.delta,
+            config=evidence.config.privacy.delta,
+        )
+    first = evidence.charges[0] if evidence.charges else None
+    moments = [entry for entry in evidence.entries if entry.kind == "moments"]
+    if len(moments) != 1 or (first is not None and evidence.entries.index(moments[0]) > 0):
+        notes.finding(
+            "The record-level release must be the first entry of the ledger, and there once.",
+            entries_of_kind_moments=len(moments),
+        )
+
+
+def _points(evidence: Evidence) -> Iterator[_Point]:
+    spent: Counter[Mask] = Counter()
+    for entry in evidence.charges:
+        try:
+            mask = Mask.of(entry.release)
+        except ValueError as error:
+            raise Unchecked(f"round {entry.round}: {error}") from None
+        spent[mask] += 1
+        yield _Point(entry, mask, spent.copy())
+
+
+def _oracle(spent: Counter[Mask], delta: float, cell: Cell) -> float:
+    return oracle.epsilon(spent, delta, summed=cell[0] is View.SUM, replaced=cell[1] is Adjacency.REPLACE_ONE)
+
+
+def _to_date(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence) -> int:
+    known: dict[tuple[object, ...], float] = {}
+    worst: tuple[float, _Point, float, float] | None = None
+    for point in points:
+        if point.entry.epsilon is None:
+            continue
+        key = (frozenset(point.spent.items()), point.entry.delta)
+        if key not in known:
+            known[key] = _oracle(point.spent, point.entry.delta, cell)
+        stated = point.entry.epsilon[cell].to_date
+        worst = _worse(worst, (_ratio(stated, known[key]), point, stated, known[key]))
+    if worst is not None:
+        _judge(notes, "to date", worst, worst[1].spent, cell, evidence)
+    return sum(point.entry.epsilon is not None for point in points)
+
+
+def _alone(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence) -> int:
+    worst: tuple[float, _Point, float, float] | None = None
+    known: dict[tuple[Mask, float], float] = {}
+    for point in points:
+        if point.entry.epsilon is None:
+            continue
+        key = (point.mask, point.entry.delta)
+        if key not in known:
+            known[key] = _oracle(Counter({point.mask: 1}), point.entry.delta, cell)
+        stated = point.entry.epsilon[cell].round
+        worst = _worse(worst, (_ratio(stated, known[key]), point, stated, known[key]))
+    if worst is not None:
+        _judge(notes, "of one round", worst, Counter({worst[1].mask: 1}), cell, evidence)
+    return sum(point.entry.epsilon is not None for point in points)
+
+
+def _planned(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence) -> int:
+    """The plan is fixed before round one: one figure, for no fewer rounds than were charged in the end."""
+    stated = [
+        (point, planned)
+        for point in points
+        if point.entry.epsilon is not None and (planned := point.entry.epsilon[cell].planned) is not None
+    ]
+    if not stated:
+        return 0
+    view, adjacency = cell
+    if len({planned for _, planned in stated}) > 1:
+        notes.finding(
+            f"The planned epsilon({view.value}, {adjacency.value}) changes from round to round; a plan is fixed "
+            "before the first.",
+            planned=sorted({planned for _, planned in stated}),
+        )
+        return 0
+    point, planned = stated[0]
+    config = evidence.config
+    if len({point.mask for point in points}) > 1:
+        return 0
+    rounds = config.federation.rounds if config.budget.epsilon is None else len(points)
+    plan = Counter({point.mask: max(rounds, len(points))})
+    found = _oracle(plan, point.entry.delta, cell)
+    worst = (_ratio(planned, found), point, planned, found)
+    _judge(notes, "as planned", worst, plan, cell, evidence, note_larger=config.budget.epsilon is None)
+    limit = config.budget.epsilon
+    if limit is not None and cell == (View.SUM, Adjacency.ZERO_OUT) and planned > limit * (1 + 1e-9):
+        notes.finding(
+            "The plan is above the budget that config.toml sets.", planned=planned, budget_epsilon=limit
+        )
+    return len(stated)
+
+
+def _ratio(stated: float, found: float) -> float:
+    """Stated over recomputed; 1 where they agree that there is no bound, or nothing was spent."""
+    if stated == found:
+        return 1.0
+    if math.isinf(found):
+        return 0.0
+    return math.inf if found <= 1e-12 else stated / found
+
+
+def _worse(
+    known: tuple[float, _Point, float, float] | None, new: tuple[float, _Point, float, float]
+) -> tuple[float, _Point, float, float]:
+    """The smaller ratio counts; the larger only where none is too small."""
+    if known is None or new[0] < min(known[0], 1 - TOO_SMALL):
+        return new
+    return new if known[0] >= 1 - TOO_SMALL and new[0] > known[0] else known
+
+
+def _judge(
+    notes: Notebook,
+    column: str,
+    worst: tuple[float, _Point, float, float],
+    spent: Counter[Mask],
+    cell: Cell,
+    evidence: Evidence,
+    *,
+    note_larger: bool = True,
+) -> None:
+    ratio, point, stated, found = worst
+    view, adjacency = cell
+    name = f"epsilon({view.value}, {adjacency.value}) {column}"
+    told = {
+        "round": point.entry.round,
+        "ledger": stated,
+        "oracle": found,
+        "rounds": spent.total(),
+        "delta": point.entry.delta,
+    }
+    if ratio < 1 - TOO_SMALL:
+        why = _explained(stated, spent, point, cell, evidence)
+        notes.finding(
+            f"Round {point.entry.round}: the ledger states {name} = {format_epsilon(stated)}; these settings "
+            f"cost {format_epsilon(found)}{f' ({why})' if why else ''}.",
+            "computed",
+            **told,
+        )
+    elif ratio > 1 + TOO_LARGE and note_larger:
+        notes.note(
+            f"Round {point.entry.round}: the ledger states {name} = {format_epsilon(stated)}, more than the "
+            f"{format_epsilon(found)} that these settings cost.",
+            "computed",
+            **told,
+        )
+
+
+def _explained(stated: float, spent: Counter[Mask], point: _Point, cell: Cell, evidence: Evidence) -> str:
+    """Which known mistake gives the stated figure, in words; "" where none does."""
+    view, adjacency = cell
+    delta = point.entry.delta
+
+    def gives(counted: Counter[Mask], at: Cell = cell) -> bool:
+        return math.isclose(_oracle(counted, delta, at), stated, rel_tol=TOO_SMALL)
+
+    if adjacency is Adjacency.REPLACE_ONE and gives(spent, (view, Adjacency.ZERO_OUT)):
+        return "it is what zero_out costs: a move of C where replace_one allows 2C"
+    if len(spent) == 1:
+        (mask,) = spent
+        for rounds in range(spent.total() - 1, 0, -1):
+            if gives(Counter({mask: rounds})):
+                return f"it is what {rounds} of the {spent.total()} rounds cost"
+        clients = evidence.config.federation.clients
+        for cohort in sorted({clients, clients - evidence.config.privacy.colluders} - {mask.cohort}):
+            other = Mask(mask.flip, mask.clip, cohort, mask.space, mask.dim, mask.sum_failure)
+            if view is View.SUM and cohort > 0 and gives(Counter({other: spent.total()})):
+                return f"it is what a cohort of {cohort} instead of {mask.cohort} would cost"
+    return ""

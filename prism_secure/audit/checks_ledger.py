@@ -1,0 +1,200 @@
+"""The ledger itself, and whether it says what the run's settings say."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from prism_privacy import LedgerError, LedgerKey, LedgerReport
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Notebook, Unchecked
+
+HARARY_FAILURE = 2.0**-40
+"""Probability per round that a sparse graph of the secure sum fails to hide uploads; SUM has to pay it."""
+
+
+def chain(evidence: Evidence, notes: Notebook) -> None:
+    """Is every line signed, chained to the one before, and the end still there?"""
+    ledger = evidence.ledger
+    if isinstance(ledger, LedgerError):
+        where = {} if ledger.line is None else {"line": ledger.line}
+        notes.finding(f"The ledger does not verify: {ledger}.", **where)
+        return
+    notes.fact(f"{ledger.lines} lines, head {ledger.head}")
+    if ledger.torn_bytes:
+        notes.note(
+            f"An unfinished last line of {ledger.torn_bytes} bytes was left by a writer that was killed; it "
+            "holds no entry."
+        )
+    if not ledger.end_checked and evidence.head is None:
+        raise Unchecked(
+            "ledger.jsonl.head is missing, so lines may have been cut off the end; put it back, or name a head "
+            "that you wrote down with --head"
+        )
+
+
+def writer(evidence: Evidence, notes: Notebook) -> None:
+    """Was the ledger written by this run's key, for this federation?"""
+    ledger = _verified(evidence)
+    if ledger.federation != evidence.federation:
+        notes.finding(
+            "The ledger is of another federation than the folder.",
+            ledger=ledger.federation,
+            folder=evidence.federation,
+        )
+    if ledger.pinned:
+        notes.fact(f"signed by {ledger.public_key}, the key that you gave")
+    path = evidence.folder / "ledger.key"
+    if not path.exists():
+        if not ledger.pinned:
+            notes.note(
+                f"The ledger names its own key, {ledger.public_key}: whoever rewrote it from its first line "
+                "with another key would go unseen. Compare it with the key that the writer gave you (--key).",
+            )
+        return
+    _check_mode(notes, path, evidence, 0o600)
+    try:
+        own = LedgerKey.load(path).public_key.hex()
+    except LedgerError as error:
+        notes.note(f"ledger.key cannot be used to compare: {error}")
+        return
+    if own != ledger.public_key:
+        notes.finding(
+            "The ledger is signed with another key than the one that this run created: it was written anew.",
+            signed_by=ledger.public_key,
+            run_key=own,
+        )
+    else:
+        notes.fact(f"signed by {own}, the key in the folder")
+
+
+def settings(evidence: Evidence, notes: Notebook) -> None:
+    """Do the releases in the ledger have the flip, clip and delta of config.toml?"""
+    config, privacy = evidence.config, evidence.config.privacy
+    _need_charges(evidence)
+    expected: dict[str, Any] = {
+        "flip": privacy.flip,
+        "clip": privacy.clip,
+        "space": privacy.clip_space,
+    }
+    if evidence.facts.parameters is not None:
+        expected["dim"] = evidence.facts.parameters
+    for name, value in expected.items():
+        _compare(notes, evidence, f"release.{name}", value, lambda entry, key=name: entry.release.get(key))
+    _compare(notes, evidence, "delta", privacy.delta, lambda entry: entry.delta)
+    if config.federation.clients > 200 and config.secure_sum.mode == "semi_honest":
+        for entry in evidence.charges:
+            failure = entry.release.get("sum_failure")
+            if not isinstance(failure, float) or failure < HARARY_FAILURE:
+                notes.finding(
+                    f"Round {entry.round}: {config.federation.clients} clients sum over a sparse graph, whose "
+                    "failure epsilon(SUM) has to take out of delta, and the ledger takes nothing.",
+                    sum_failure=failure,
+                    expected=HARARY_FAILURE,
+                )
+                break
+    if not notes.findings:
+        notes.fact(
+            f"{len(evidence.charges)} charges with "
+            + ", ".join(f"{name} = {value}" for name, value in expected.items())
+            + f", delta = {privacy.delta:g}"
+        )
+
+
+def cohort(evidence: Evidence, notes: Notebook) -> None:
+    """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
+    config = evidence.config
+    _need_charges(evidence)
+    clients, colluders = config.federation.clients, config.privacy.colluders
+    least = config.secure_sum.min_survivors or clients
+    honest = least - colluders
+    reasons = {
+        least: "which counts the assumed colluders as honest",
+        clients: "which counts clients that may drop out, and colluders",
+        clients - colluders: "which counts clients that may drop out",
+    }
+    for name, found in (
+        ("cohort", {entry.cohort for entry in evidence.charges}),
+        ("release.cohort", {entry.release.get("cohort") for entry in evidence.charges}),
+    ):
+        for value in found - {honest}:
+            why = reasons.get(value, "") if isinstance(value, int) and value > honest else ""
+            text = (
+                f"The ledger accounts for {name} = {value}{', ' + why if why else ''}; at least {least} "
+                f"survivors less {colluders} colluders guarantee {honest}."
+            )
+            (notes.finding if not isinstance(value, int) or value > honest else notes.note)(
+                text, ledger=value, guaranteed=honest, clients=clients
+            )
+    _compare(notes, evidence, "colluders", colluders, lambda entry: entry.colluders)
+    ledger = evidence.ledger
+    if isinstance(ledger, LedgerReport) and ledger.clients not in (None, clients):
+        notes.finding(
+            "The ledger's header speaks of another number of clients than config.toml.",
+            ledger=ledger.clients,
+            config=clients,
+        )
+    kept = {entry.round: entry for entry in evidence.charges}
+    for record in evidence.records:
+        entry = kept.get(record.round)
+        needed = least if entry is None else max(least, entry.cohort + entry.colluders)
+        if not needed <= record.survivors <= clients:
+            notes.finding(
+                f"Round {record.round} was opened over {record.survivors} survivors; the ledger and the "
+                f"clients' policy ask for {needed} to {clients}.",
+                survivors=record.survivors,
+                least=needed,
+            )
+            break
+    if not notes.findings:
+        notes.fact(f"{least} survivors at least, {colluders} colluders assumed: a cohort of {honest}")
+
+
+def _verified(evidence: Evidence) -> LedgerReport:
+    if isinstance(evidence.ledger, LedgerError):
+        raise Unchecked("the ledger does not verify", expected=True)
+    return evidence.ledger
+
+
+def _need_charges(evidence: Evidence) -> None:
+    if not evidence.charges:
+        raise Unchecked("nothing was charged yet", expected=not evidence.records)
+
+
+def _compare(notes: Notebook, evidence: Evidence, name: str, expected: object, read: Any) -> None:
+    """One finding for the first entry that says something else than the configuration."""
+    different = [entry for entry in evidence.charges if read(entry) != expected]
+    if different:
+        first = different[0]
+        notes.finding(
+            f"config.toml and the ledger disagree on {name}, in {len(different)} of {len(evidence.charges)} "
+            f"charges, from round {first.round} on.",
+            ledger=read(first),
+            config=expected,
+        )
+
+
+def _check_mode(notes: Notebook, path: Any, evidence: Evidence, allowed: int) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & ~allowed & 0o077:
+        notes.finding(
+            f"Others can reach {path.relative_to(evidence.folder)}.",
+            mode=f"{mode:04o}",
+            expected=f"{allowed:04o}",
+        )
+
+
+def record_terms(release: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record-level release that its epsilon depends on."""
+    names = (
+        "records",
+        "norm",
+        "sigma",
+        "adjacency",
+        "classes",
+        "second_weight",
+        "count_weight",
+        "nonnegative",
+    )
+    return {name: release[name] for name in names}

@@ -1,0 +1,140 @@
+"""What a run folder holds, read without changing it; each part when a check asks for it.
+
+A part that is missing or cannot be read raises `Unchecked` with the reason, so one damaged file spoils the
+checks that need it and no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from prism_privacy import LedgerEntry, LedgerError, LedgerReport, PrivacyError, verify_ledger
+from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger_line import parse
+from prism_secure.audit.findings import Unchecked
+from prism_secure.config import Config
+from prism_secure.environment import Facts, read_environment
+from prism_secure.errors import RunFolderError
+from prism_secure.records import RoundRecord
+from prism_secure.run_folder import read_config, read_records
+
+_CHAIN = ("version", "index", "previous")
+
+
+class Evidence:
+    """One run folder.
+
+    Args:
+        folder: the run folder.
+        key: the ledger writer's public key in hexadecimal, if the auditor knows it.
+        head: a head of the ledger that somebody wrote down, if there is one.
+    """
+
+    def __init__(self, folder: Path, key: str | None = None, head: str | None = None) -> None:
+        self.folder = folder
+        self.key = key
+        self.head = head
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the folder states."""
+        try:
+            return read_config(self.folder)
+        except RunFolderError as error:
+            raise Unchecked(str(error)) from None
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the run wrote about itself when it started."""
+        try:
+            return read_environment(self.folder)[1]
+        except RunFolderError as error:
+            raise Unchecked(str(error)) from None
+
+    @cached_property
+    def federation(self) -> str:
+        """The federation's id."""
+        return self._text("federation.id").strip()
+
+    @cached_property
+    def ledger(self) -> LedgerReport | LedgerError:
+        """The ledger, checked from its first line on, or what is wrong with it."""
+        path = self.folder / "ledger.jsonl"
+        if not path.exists():
+            raise Unchecked("there is no ledger.jsonl, so nothing says what was released")
+        try:
+            return verify_ledger(path, self.key, head=self.head)
+        except LedgerError as error:
+            return error
+        except PrivacyError as error:
+            raise Unchecked(str(error)) from None
+
+    @cached_property
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """What the ledger's lines say. From a ledger that does not verify: the lines that still can be read."""
+        if isinstance(self.ledger, LedgerReport):
+            return self.ledger.entries
+        found = []
+        for line in (self.folder / "ledger.jsonl").read_bytes().split(b"\n")[1:]:
+            with contextlib.suppress(InvalidParameter):
+                body = parse(line)["body"]
+                found.append(LedgerEntry.from_json({key: body[key] for key in body if key not in _CHAIN}))
+        return tuple(found)
+
+    @cached_property
+    def charges(self) -> tuple[LedgerEntry, ...]:
+        """The entries that charge a mask release: rounds, and sessions that did not open."""
+        return tuple(entry for entry in self.entries if entry.kind in ("round", "aborted"))
+
+    @cached_property
+    def records(self) -> list[RoundRecord]:
+        """The finished rounds of metrics.jsonl; empty where there are none yet."""
+        try:
+            return read_records(self.folder)
+        except RunFolderError as error:
+            raise Unchecked(str(error)) from None
+
+    @cached_property
+    def checkpoint(self) -> tuple[int, NDArray[np.float64]]:
+        """How many rounds the server has behind it, and theta, float64 (d,)."""
+        path = self.folder / "checkpoint" / "server.safetensors"
+        if not path.exists():
+            raise Unchecked("there is no checkpoint/server.safetensors", expected=not self.records)
+        try:
+            with safe_open(path, framework="np") as file:
+                return int(file.get_tensor("round")), file.get_tensor("theta")
+        except (OSError, SafetensorError, ValueError) as error:
+            raise Unchecked(f"checkpoint/server.safetensors cannot be read: {error}") from None
+
+    @cached_property
+    def done(self) -> str | None:
+        """What DONE says."""
+        return self._text("DONE") if (self.folder / "DONE").exists() else None
+
+    @cached_property
+    def failed(self) -> str | None:
+        """What FAILED says."""
+        return self._text("FAILED") if (self.folder / "FAILED").exists() else None
+
+    @cached_property
+    def clients(self) -> list[Path]:
+        """The clients' private folders, where the auditor was given them."""
+        found = sorted(path for path in (self.folder / "clients").glob("*") if path.is_dir())
+        if not any((path / "coins.key").exists() for path in found):
+            raise Unchecked(
+                "the clients' private folders are not here, as it should be once a run folder is passed on",
+                expected=True,
+            )
+        return found
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self.folder / name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unchecked(f"{name} cannot be read: {error}") from None

@@ -1,0 +1,76 @@
+"""The audit's pages: self-contained HTML, no script, no request, readable by somebody who was not there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from prism_secure.audit.checks_epsilon import TOO_SMALL
+from prism_secure.audit.findings import CERTAINTY_WORDS
+from prism_secure.audit.run_audit import RunAudit
+from prism_secure.records import finite
+from prism_secure.storage import write_atomic
+from prism_secure.wording import format_delta, format_epsilon
+
+OUTCOME_WORDS = {
+    "passed": "nothing wrong",
+    "note": "note",
+    "finding": "finding",
+    "skipped": "not checked",
+    "unchecked": "could not check",
+}
+
+
+def write_run_page(audit: RunAudit, path: Path) -> None:
+    """The report of one run folder's audit.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    bounds = {(bound.view, bound.adjacency): bound.epsilon for bound in audit.lower_bounds}
+    page = render(
+        "run.html.jinja",
+        audit=audit,
+        bounds=bounds,
+        certainties=CERTAINTY_WORDS,
+        tolerance=f"{TOO_SMALL:.0%}",
+    )
+    write_atomic(path, page.encode())
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package; a name that it needs and does not get is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("prism_secure.audit", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "epsilon": format_epsilon,
+        "delta": format_delta,
+        "below": _below,
+        "shown": _shown,
+        "outcome": OUTCOME_WORDS.__getitem__,
+    }
+    return environment.get_template(template).render(**values)
+
+
+def _below(value: float) -> str:
+    """A lower bound, rounded down, so that what is read is never above what was computed."""
+    if math.isinf(value):
+        return "inf"
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{math.floor(value * 10**digits) / 10**digits:,.{digits}f}"
+
+
+def _shown(value: Any) -> str:
+    """A piece of evidence as text."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(finite(value))

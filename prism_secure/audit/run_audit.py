@@ -1,0 +1,152 @@
+"""Every check on one run folder, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from prism_secure.audit import checks_coins, checks_epsilon, checks_ledger, checks_run
+from prism_secure.audit.checks_epsilon import Recomputed
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Answer, Finding, Notebook, Unchecked
+from prism_secure.audit.floors import LowerBound, lower_bounds
+from prism_secure.errors import RunFolderError
+from prism_secure.records import finite
+from prism_secure.storage import write_atomic
+
+Check = Callable[[Evidence, Notebook], object]
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("chain", checks_ledger.chain),
+    ("writer", checks_ledger.writer),
+    ("settings", checks_ledger.settings),
+    ("cohort", checks_ledger.cohort),
+    ("client epsilon", checks_epsilon.client_level),
+    ("record epsilon", checks_epsilon.record_level),
+    ("metrics", checks_epsilon.metrics_agree),
+    ("rounds", checks_run.rounds),
+    ("ending", checks_run.ending),
+    ("model", checks_run.model),
+    ("secrets", checks_coins.secrets),
+    ("replay", checks_coins.replay),
+)
+"""In the order of the report; a check's question is the first line of its docstring."""
+
+EXIT_CODES = {"clean": 0, "finding": 1, "could not check": 2}
+
+
+class RunAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the auditor says about one run folder."""
+
+    name: str
+    """The folder's own name, without where it lies."""
+    verdict: Literal["clean", "finding", "could not check"]
+    answers: list[Answer]
+    epsilons: list[Recomputed]
+    lower_bounds: list[LowerBound]
+    delta: float | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 at least one finding, 2 something that should be there could not be checked."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that is wrong."""
+        return [found for answer in self.answers for found in answer.findings if found.severity == "finding"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-safe; infinities are "inf"."""
+        return dict(finite(msgspec.to_builtins(self)))
+
+
+def audit_run(
+    folder: Path, *, key: str | None = None, head: str | None = None, replay: bool = True
+) -> RunAudit:
+    """Check one run folder; nothing in it is changed.
+
+    Args:
+        folder: a run folder, finished or not.
+        key: the ledger writer's Ed25519 public key, 64 hexadecimal digits, if it is known.
+        head: a head of the ledger that somebody wrote down; it must be on the chain.
+        replay: repeat a client's first round, where its folder is there: seconds of training.
+
+    Raises:
+        RunFolderError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: no such run folder")
+    evidence = Evidence(folder, key, head)
+    answers: list[Answer] = []
+    epsilons: list[Recomputed] = []
+    for name, check in CHECKS:
+        if check is checks_coins.replay and not replay:
+            continue
+        notes = Notebook()
+        question = (check.__doc__ or "").partition("\n")[0]
+        unchecked = None
+        try:
+            found = check(evidence, notes)
+            epsilons = found if isinstance(found, list) else epsilons
+        except Unchecked as reason:
+            unchecked = reason
+        answers.append(notes.answer(name, question, unchecked))
+    outcomes = {answer.outcome for answer in answers}
+    bounds: list[LowerBound] = []
+    delta = None
+    if epsilons:
+        delta = evidence.charges[-1].delta
+        bounds = lower_bounds(evidence, epsilons)
+    return RunAudit(
+        name=folder.resolve().name,
+        verdict="finding"
+        if "finding" in outcomes
+        else "could not check"
+        if "unchecked" in outcomes
+        else "clean",
+        answers=answers,
+        epsilons=epsilons,
+        lower_bounds=bounds,
+        delta=delta,
+    )
+
+
+def write_json(audit: RunAudit, path: Path) -> None:
+    """The audit as JSON.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(audit.as_dict())) + b"\n")
+
+
+_MARKS = {
+    "passed": "ok",
+    "note": "note",
+    "finding": "FINDING",
+    "skipped": "skipped",
+    "unchecked": "UNCHECKED",
+}
+
+
+def summary(audit: RunAudit) -> list[str]:
+    """The audit as lines for a terminal: one per check, findings and notes below theirs."""
+    lines = []
+    for answer in audit.answers:
+        lines.append(f"{_MARKS[answer.outcome]:>9}  {answer.name}: {answer.question}")
+        lines += [
+            f"           {found.severity}, {found.certainty}: {found.text}" for found in answer.findings
+        ]
+        if answer.reason:
+            lines.append(f"           {answer.reason}")
+    counted = len(audit.findings)
+    verdict = {
+        "clean": "clean: nothing wrong was found in what could be looked at",
+        "finding": f"{counted} finding{'s' if counted != 1 else ''}",
+        "could not check": "no finding, but something that should be there could not be checked",
+    }
+    return [*lines, verdict[audit.verdict]]
