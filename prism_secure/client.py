@@ -6,11 +6,16 @@ old state, and repeats the same deterministic steps with the same coins and arri
 (Sending them again is free here because everybody survives in this process, so a repeated session opens the
 same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
+
+With a record-level claim the images are read once, before the first round, for one noisy release of their
+moments (`prism_secure.record_release`). It is stored before anything is computed from it, and from then on it
+is all there is: a client whose release is gone draws no other, but stops.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +25,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from prism_privacy import CoinSecret, Outbox, clip_toward, release_bits
+from prism_privacy import CoinSecret, NoisySums, Outbox, clip_toward, moments_once, release_bits
+from prism_privacy.moments_store import load_moments
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.moments import FeatureMoments
 from prism_secure.recipe import Recipe, public_seed
-from prism_secure.storage import write_atomic
+from prism_secure.record_release import RecordRelease, targets_of
+from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 from prism_secure.supermask import scores_from_theta, theta_from_scores
 from prism_secure.training import ClientState
 
@@ -50,7 +57,7 @@ class Client:
 
     Args:
         index: its id, 0 to n - 1.
-        folder: its private folder: coin secret (0600), optimizer state, moments, outbox.
+        folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
         recipe: the objects of the configuration, shared by all clients of a process.
     """
 
@@ -59,6 +66,35 @@ class Client:
         self.folder = folder
         self._recipe = recipe
         self._outbox = Outbox(folder / "outbox")
+
+    def prepare(self, federation: str) -> None:
+        """Before round 1: read from the images all that training needs of them; safe to repeat.
+
+        Raises:
+            RunFolderError: what was read is gone, though this client has answered a round.
+            prism_privacy.PrivacyError: the release is damaged, or another one is stored in its place.
+        """
+        release = self._recipe.record_release
+        if release is None:
+            self._exact_moments()
+        elif self._released(release) is None:
+            if self._outbox.rounds(federation) or (self.folder / "state.safetensors").exists():
+                raise RunFolderError(self._gone(release))
+            if release.summed:
+                self._make_share(release)
+            else:
+                self._keep(release, lambda: release.make(self.index, *self._recipe.features(self.index)))
+
+    def share(self) -> NDArray[np.int64]:
+        """With a summed release: what this client adds to it, int64 (size,). **Private** until summed."""
+        return np.asarray(_read(self._share_path)["share"])
+
+    def receive(self, opened: NoisySums) -> None:
+        """Keep the opened sum of all clients' shares as what this client trains from; its share can go."""
+        release = self._recipe.record_release
+        assert release is not None
+        self._keep(release, lambda: opened)
+        self._share_path.unlink(missing_ok=True)
 
     def answer(self, broadcast: Broadcast) -> None:
         """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
@@ -146,12 +182,53 @@ class Client:
         return packed
 
     def _targets(self) -> FeatureMoments:
+        """What this client's images should look like, as far as its training may know."""
+        release = self._recipe.record_release
+        if release is None:
+            return self._exact_moments()
+        released = self._released(release)
+        if released is None:
+            raise RunFolderError(self._gone(release))
+        return targets_of(released)
+
+    def _exact_moments(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""
         path = self.folder / "moments.safetensors"
         if not path.exists():
             found = self._recipe.targets(self.index)
             write_atomic(path, save({name: value.numpy() for name, value in vars(found).items()}), mode=0o600)
         return FeatureMoments(**{name: torch.from_numpy(value) for name, value in _read(path).items()})
+
+    def _released(self, release: RecordRelease) -> NoisySums | None:
+        """The release that was kept, or None."""
+        path = release.file(self.index, self.folder)
+        return load_moments(path, release.of(self.index), release.context(self._whose(release)))
+
+    def _keep(self, release: RecordRelease, make: Callable[[], NoisySums]) -> None:
+        path = release.file(self.index, self.folder)
+        make_private_folder(path.parent)
+        with as_storage_error(path):
+            moments_once(path, release.of(self.index), release.context(self._whose(release)), make)
+
+    def _whose(self, release: RecordRelease) -> int | None:
+        return None if release.summed else self.index
+
+    def _make_share(self, release: RecordRelease) -> None:
+        """Draw the share of a summed release, once: two shares of the same images would be two releases."""
+        if not self._share_path.exists():
+            features, labels = self._recipe.features(self.index)
+            share = release.plan.share(features, labels)
+            write_atomic(self._share_path, save({"share": share}), mode=0o600)
+
+    @property
+    def _share_path(self) -> Path:
+        return self.folder / "share.safetensors"
+
+    def _gone(self, release: RecordRelease) -> str:
+        return (
+            f"{release.file(self.index, self.folder)} is gone: client {self.index} trains from this release "
+            "of its images alone, and a second one would cost epsilon on top of the first; put it back"
+        )
 
     def _load_state(self) -> tuple[int, ClientState]:
         path = self.folder / "state.safetensors"

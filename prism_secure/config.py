@@ -150,14 +150,27 @@ class Aggregation(_Section):
 
 
 class Privacy(_Section):
-    """Randomized response and clipping of each client's mask, and the delta that epsilon is stated at."""
+    """Randomized response and clipping of each client's mask, the noise on what it learns from its images,
+    and the delta that both epsilons are stated at."""
 
     flip: float = 0.1
     """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf."""
     clip: float | None = None
     """L2 radius C of a client's influence on its bit probabilities; left out: unclipped."""
     clip_space: Literal["probability", "score"] = "probability"
+    """Whether `clip` bounds the move of bit probabilities or of scores (in units of tau)."""
     delta: float = 1e-5
+    """Of every epsilon; well below 1/clients and 1/images of a client."""
+    record_epsilon: float = math.inf
+    """Epsilon for one image of one client, over all rounds together: each client's feature moments are
+    released once, with the noise that this needs, and are all it trains from. inf: no such claim, exact
+    moments."""
+    record_release: Literal["client", "summed"] = "client"
+    """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
+    "summed": one release over all clients opens in a secure sum, with less noise, and everybody sees it."""
+    record_store: str | None = None
+    """With `record_epsilon`: a private folder where releases are kept and found again, so that several runs
+    over the same images make one release and not one each. Left out: in the run folder."""
     colluders: int = 0
     """Clients that epsilon(SUM) assumes to side with the server."""
     theta_min: float = 0.01
@@ -171,6 +184,7 @@ class Privacy(_Section):
             "clip_space", not (unclipped and self.clip_space == "score"), "'probability' without a clip"
         )
         self._require("delta", 0 < self.delta < 1, "in (0, 1)")
+        self._require("record_epsilon", self.record_epsilon > 0, "a positive number or inf")
         self._require("colluders", self.colluders >= 0, "at least 0")
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 

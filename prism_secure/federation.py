@@ -26,6 +26,7 @@ from prism_secure.config import Config
 from prism_secure.environment import Facts, write_environment
 from prism_secure.errors import PrismError, RoundError, StorageError
 from prism_secure.model_file import write_model
+from prism_secure.moment_sum import open_moments
 from prism_secure.progress import Listener, Silent
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.records import RoundRecord
@@ -113,9 +114,16 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
     server = Server(config, folder.federation, dimension)
     if folder.checkpoint_path.exists():
         server.load(folder.checkpoint_path)
-    spending = Spending(config, folder, dimension, server.round)
+    release = recipe.record_release
+    spending = Spending(config, folder, dimension, server.round, release)
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
+        if server.round == 0:
+            spending.charge_moments()
+            for _ in workers.prepare(folder.federation):
+                pass
+            if release is not None and release.summed:
+                open_moments(release, clients, folder.path, folder.federation)
         listener.started(rounds, server.round, config.federation.clients + 1)
         ended = ""
         while server.round < rounds:
@@ -158,6 +166,7 @@ def _round(
         round=server.round,
         survivors=opened.survivors,
         epsilon=spent,
+        record=spending.record,
         bits_per_parameter=opened.bits_per_parameter,
         uplink_bytes=opened.uplink_bytes,
         downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(clients),
@@ -195,7 +204,7 @@ def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) ->
         graph="complete",  # a sparse graph may fail to hide, and the accountant would have to pay for that
         context=SessionContext(
             federation=broadcast.federation,
-            number=broadcast.round,
+            number=broadcast.round + 1,  # the first is for the moments, where they are summed
             round=broadcast.round,
             model_hash=broadcast.digest,
             binding=msgspec.json.encode({"mask": config.mask, "privacy": config.privacy}),

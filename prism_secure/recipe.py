@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
@@ -21,6 +24,7 @@ from prism_secure.generator import Architecture
 from prism_secure.metric_features import metric_features
 from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
+from prism_secure.record_release import RecordRelease
 from prism_secure.training import LocalTrainer
 
 
@@ -125,10 +129,32 @@ class Recipe:
         """
         _ = self.trainer
         _ = self.partition
+        _ = self.record_release and self.record_release.guarantee
         metric_features(self.config.metrics.features)(to_float(self.dataset.test_images[:8]))
 
+    @cached_property
+    def record_release(self) -> RecordRelease | None:
+        """What clients train from instead of their images; None without a record-level claim."""
+        if math.isinf(self.config.privacy.record_epsilon):
+            return None
+        return RecordRelease(
+            self.config,
+            sizes=self.partition.sizes,
+            classes=self.architecture.classes or 1,
+            dimension=self.extractor.dimension,
+        )
+
     def targets(self, client: int) -> FeatureMoments:
-        """The feature moments of one client's images; all that its training reads of them."""
+        """The exact moments of one client's images: all it reads of them, without a record-level claim."""
+        return self.trainer.targets(*self._images(client))
+
+    def features(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features (N, D) of one client's images and their labels (N,): what its release is made of."""
+        images, labels = self._images(client)
+        with torch.no_grad():
+            parts = [self.extractor(part) for part in images.split(250)]
+        return torch.cat(parts).numpy(), labels.to(torch.int64).numpy()
+
+    def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.from_numpy(self.partition.indices[client])
-        images = to_float(self.dataset.train_images[chosen])
-        return self.trainer.targets(images, self.dataset.train_labels[chosen])
+        return to_float(self.dataset.train_images[chosen]), self.dataset.train_labels[chosen]

@@ -21,6 +21,11 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Share of class-conditional samples that the metric's classifier puts in their class."""
 
 
+CLIENT_UNIT = "everything one client contributes"
+RECORD_UNIT = "one image of one client"
+"""What an epsilon protects, in words."""
+
+
 class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
     """Epsilon to date of one client, by view and adjacency."""
 
@@ -28,6 +33,17 @@ class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
     sum_replace_one: float
     upload_zero_out: float
     upload_replace_one: float
+    unit: str = CLIENT_UNIT
+
+
+class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
+    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
+
+    epsilon: float
+    delta: float
+    adjacency: str
+    """"swap": the image is replaced by any other, its label included."""
+    unit: str = RECORD_UNIT
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +52,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     survivors: int
     epsilon: Epsilons
+    record: RecordEpsilon | None = None
+    """None where nothing is claimed for a single image."""
     bits_per_parameter: float
     """Bits of a client's upload message per mask bit, measured on its bytes."""
     uplink_bytes: int

@@ -7,8 +7,9 @@ ledger.jsonl    what was released and what it cost, signed with ledger.key (0600
                 signed count of its lines, shows whether the end was cut off
 metrics.jsonl   one `RoundRecord` a line
 checkpoint/     the server's state after the last finished round, replaced atomically
-clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images, optimizer
-                state, outbox. Private (0700): take it out before you pass a run folder on
+clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
+                its one noisy release), optimizer state, outbox. Private (0700): take it out before you pass a
+                run folder on
 samples/        a grid of images from the deployed mask after each evaluated round
 model.safetensors, report.html
 DONE | FAILED   how it ended; neither while it runs or after an interruption
@@ -25,7 +26,14 @@ import msgspec
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.records import RoundRecord, decode, encode
-from prism_secure.storage import append_line, as_storage_error, make_folder, whole_lines, write_atomic
+from prism_secure.storage import (
+    append_line,
+    as_storage_error,
+    make_folder,
+    make_private_folder,
+    whole_lines,
+    write_atomic,
+)
 
 
 class RunFolder:
@@ -133,9 +141,7 @@ class RunFolder:
 def client_folder(path: Path, client: int) -> Path:
     """The private folder of one client in a run folder, made on first use."""
     folder = path / "clients" / f"{client:02d}"
-    make_folder(folder)
-    with as_storage_error(folder):
-        folder.chmod(0o700)
+    make_private_folder(folder)
     return folder
 
 

@@ -1,14 +1,28 @@
-"""What a run will spend and has spent: its plan, its accountant, and its signed ledger."""
+"""What a run will spend and has spent: its plan, its accountant, and its signed ledger.
+
+Two epsilons stand side by side and are never added. For **everything one client contributes** each round's
+masks are charged; for **one image of one client** there is one release before the first round, and rounds are
+post-processing of it.
+
+A *summed* release changes the first account: it opens, so what it tells about a client is charged, and then
+the masks cost nothing more, because all clients train from the opened moments alone (and from the public
+seed): their masks are post-processing of what everybody has seen.
+"""
 
 from __future__ import annotations
 
-from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, View
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, Spent, View
 from prism_privacy.epsilon_table import spent_table
+from prism_privacy.ledger_entry import LedgerEntry
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.history import spent
-from prism_secure.records import Epsilons
+from prism_secure.record_release import RecordRelease
+from prism_secure.records import Epsilons, RecordEpsilon
 from prism_secure.run_folder import RunFolder
 from prism_secure.wording import format_epsilon
 
@@ -25,6 +39,7 @@ class Spending:
         folder: where the ledger and its key are; both are made on first use.
         dimension: d, the length of a mask.
         finished_rounds: how many rounds the checkpoint has behind it.
+        release: the record-level release that clients train from, or None.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -33,7 +48,14 @@ class Spending:
         prism_privacy.LedgerError: the ledger is damaged, or its key is not this folder's.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, dimension: int, finished_rounds: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        dimension: int,
+        finished_rounds: int,
+        release: RecordRelease | None = None,
+    ) -> None:
         privacy = config.privacy
         self._config = config
         self._release = MaskRelease(
@@ -43,6 +65,8 @@ class Spending:
             cohort=config.cohort,
             dim=dimension,
         )
+        self._moments = release
+        self._guarantee = None if release is None else release.guarantee
         self.planned_rounds = self._admitted()
         self._accountant = Accountant(delta=privacy.delta)
         self._accountant.plan(self._release, rounds=self.planned_rounds)
@@ -59,21 +83,72 @@ class Spending:
     @property
     def charged_rounds(self) -> int:
         """How many rounds the ledger has charged."""
-        return len(self._ledger.entries)
+        return len(self._ledger.entries) - self._moments_charged
+
+    @property
+    def record(self) -> RecordEpsilon | None:
+        """What is guaranteed for one image, if anything is."""
+        found = self._guarantee
+        if found is None:
+            return None
+        return RecordEpsilon(epsilon=found.epsilon, delta=found.delta, adjacency=found.adjacency)
+
+    def charge_moments(self) -> None:
+        """Write the record-level release to the ledger, unless an attempt before a kill did."""
+        if self._guarantee is None or self._moments_charged:
+            return
+        assert self._moments is not None
+        table = {}
+        for view in View:
+            for adjacency in Adjacency:
+                alone = self._moments.client_epsilon(view, adjacency)
+                planned = alone if self._summed else self._accountant.planned(view, adjacency).epsilon
+                table[view, adjacency] = Spent(alone, alone, planned)
+        self._append("moments", 0, self._guarantee.release, table)
 
     def charge(self, round_number: int) -> Epsilons:
         """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date."""
         if round_number > self.charged_rounds:
             self._accountant.spend(self._release)
-            self._ledger.append(
-                round=round_number,
-                release=self._release,
-                delta=self._config.privacy.delta,
-                epsilon=spent_table(self._accountant, self._release),
-                colluders=self._config.privacy.colluders,
-            )
-        entry = self._ledger.entries[round_number - 1]
+            table = spent_table(self._accountant, self._release)
+            if self._summed:
+                table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
+            self._append("round", round_number, self._release.as_dict(), table)
+        entry = self._ledger.entries[self._moments_charged + round_number - 1]
         return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
+
+    @property
+    def _summed(self) -> RecordRelease | None:
+        return self._moments if self._moments is not None and self._moments.summed else None
+
+    @property
+    def _moments_charged(self) -> int:
+        """1 if the ledger begins with the record-level release, else 0."""
+        return sum(entry.kind == "moments" for entry in self._ledger.entries)
+
+    def _after_moments(self, masks: Spent, view: View, adjacency: Adjacency) -> Spent:
+        """What a round's masks cost where everything that they are drawn from was opened before."""
+        assert self._summed is not None
+        moments = self._summed.client_epsilon(view, adjacency)
+        return Spent(masks.round, moments, moments, bound="post-processing of the summed moments")
+
+    def _append(
+        self,
+        kind: Literal["moments", "round"],
+        round_number: int,
+        release: Mapping[str, Any],
+        table: Mapping[tuple[View, Adjacency], Spent],
+    ) -> None:
+        self._ledger.append(
+            kind=kind,
+            round=round_number,
+            release=release,
+            cohort=self._config.cohort,
+            delta=self._config.privacy.delta,
+            epsilon=table,
+            colluders=self._config.privacy.colluders,
+            record=self._guarantee,
+        )
 
     def _admitted(self) -> int:
         """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
@@ -93,6 +168,8 @@ class Spending:
         return admitted
 
     def _cost(self, rounds: int) -> float:
+        if self._summed is not None:
+            return self._summed.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
         accountant = Accountant(delta=self._config.privacy.delta)
         accountant.spend(self._release, rounds=rounds)
         return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
@@ -105,18 +182,45 @@ class Spending:
             raise RunFolderError(
                 f"{path} is gone, but {finished_rounds} rounds were charged to it; put it back"
             )
-        if path.exists():
-            ledger = Ledger.open(path, key)
-            charged = [entry.round for entry in ledger.entries]
-            expected = list(range(1, len(charged) + 1))
-            same = all(entry.release == self._release.as_dict() for entry in ledger.entries)
-            if charged != expected or len(charged) - finished_rounds not in (0, 1) or not same:
-                ledger.close()
-                raise RunFolderError(
-                    f"{path} does not belong to this checkpoint: {finished_rounds} rounds are finished, the "
-                    f"ledger has charged rounds {charged} {'' if same else 'of other releases'}"
-                )
-            return ledger
-        return Ledger.create(
-            folder.ledger_path, key, federation=folder.federation, clients=self._config.federation.clients
+        if not path.exists():
+            return Ledger.create(
+                path,
+                key,
+                federation=folder.federation,
+                clients=self._config.federation.clients,
+                records=None if self._moments is None else max(self._moments.sizes),
+            )
+        ledger = Ledger.open(path, key)
+        try:
+            self._refuse_foreign(ledger, finished_rounds)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _refuse_foreign(self, ledger: Ledger, finished_rounds: int) -> None:
+        """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""
+        entries = list(ledger.entries)
+        moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
+        charged = [entry.round for entry in entries]
+        unlike = [
+            *(["release"] if any(entry.release != self._release.as_dict() for entry in entries) else []),
+            *(["record-level release"] if not self._has_guarantee(moments, entries) else []),
+        ]
+        expected = list(range(1, len(charged) + 1))
+        if charged != expected or len(charged) - finished_rounds not in (0, 1) or unlike:
+            raise RunFolderError(
+                f"{ledger.path} does not belong to this checkpoint: {finished_rounds} rounds are finished, "
+                f"the ledger has charged rounds {charged}"
+                + (f" of another {' and '.join(unlike)}" if unlike else "")
+            )
+
+    def _has_guarantee(self, moments: LedgerEntry | None, rounds: Sequence[LedgerEntry]) -> bool:
+        """Whether the ledger charged this record-level release before any round, and says so in each."""
+        if self._guarantee is None:
+            return moments is None and all(entry.record is None for entry in rounds)
+        if moments is None:
+            return not rounds
+        return moments.release == self._guarantee.release and all(
+            entry.record == self._guarantee for entry in (moments, *rounds)
         )

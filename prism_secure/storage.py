@@ -33,6 +33,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def make_private_folder(path: Path) -> None:
+    """The same, open to its owner alone (0700)."""
+    make_folder(path)
+    with as_storage_error(path):
+        path.chmod(0o700)
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data`: readers see the old file or the new one, also after a power cut.
 

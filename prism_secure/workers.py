@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import threadpoolctl
@@ -57,6 +58,10 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
+    def prepare(self, federation: str) -> Iterator[int]:
+        """Let every client read from its images what training needs; yields and raises like `train`."""
+        return self._each(_prepare, federation)
+
     def train(self, broadcast: Broadcast) -> Iterator[int]:
         """Let every client answer; yields each as it is done.
 
@@ -64,16 +69,19 @@ class Workers:
             RoundError: a worker died (out of memory, or killed).
             PrismError, PrivacyError: what a client raised.
         """
+        return self._each(_answer, broadcast)
+
+    def _each(self, work: Callable[[Client, Any], None], argument: object) -> Iterator[int]:
         if self._here is not None:
             for client in range(self._clients):
-                self._here.client(client).answer(broadcast)
+                work(self._here.client(client), argument)
                 yield client
             return
         jobs: dict[Future[None], int] = {}
         try:
             with _worker_death_named():
                 jobs |= {
-                    self._pool.submit(_answer, client, broadcast): client for client in range(self._clients)
+                    self._pool.submit(_do, work, client, argument): client for client in range(self._clients)
                 }
             for job in as_completed(jobs):
                 with _worker_death_named():
@@ -150,8 +158,16 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _answer(client: int, broadcast: Broadcast) -> None:
-    _this_worker().client(client).answer(broadcast)
+def _do(work: Callable[[Client, Any], None], client: int, argument: object) -> None:
+    work(_this_worker().client(client), argument)
+
+
+def _prepare(client: Client, federation: str) -> None:
+    client.prepare(federation)
+
+
+def _answer(client: Client, broadcast: Broadcast) -> None:
+    client.answer(broadcast)
 
 
 def _measure(mask: NDArray[np.bool_], samples: Path) -> Quality:

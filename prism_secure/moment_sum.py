@@ -1,0 +1,75 @@
+"""The one secure sum before round 1 of a summed record-level release: shares in, noisy moments out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from prism_crypto import SessionContext, secure_sum
+from prism_privacy import NoisySums, moments_once
+from prism_secure.client import Client
+from prism_secure.record_release import RecordRelease
+from prism_secure.storage import make_private_folder, write_atomic
+
+
+class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What the session took: all messages of all clients, the opened sums sent back, and who is in them."""
+
+    survivors: int
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path, federation: str) -> None:
+    """Open the sum of all clients' shares, once, and give it to every client; safe to repeat.
+
+    Shares are drawn once and kept until the sum is, so a session that was cut short opens the same sum again:
+    everybody survives in this process. (Across machines a second session needs fresh shares and is charged
+    again.)
+
+    Args:
+        folder: of the run; `checkpoint/release.moments` (or the store that runs share) keeps what opened,
+            `moments.json` what it took.
+    """
+    path = release.opened_file(folder / "checkpoint")
+    make_private_folder(path.parent)
+
+    def session() -> NoisySums:
+        opened, took = _sum(release, clients, federation)
+        write_atomic(folder / "moments.json", msgspec.json.encode(took) + b"\n")
+        return opened
+
+    opened = moments_once(path, release.plan.release, release.context(None), session)
+    for client in clients:
+        client.receive(opened)
+
+
+def _sum(
+    release: RecordRelease, clients: Sequence[Client], federation: str
+) -> tuple[NoisySums, MomentSession]:
+    config, plan = release.config, release.plan
+    context = release.context(None)
+    result = secure_sum(
+        [client.share for client in clients],
+        bound=plan.bound,
+        mode=config.secure_sum.mode,
+        threshold=config.threshold,
+        min_survivors=config.min_survivors,
+        colluders=config.privacy.colluders,
+        graph="complete",
+        context=SessionContext(
+            federation=federation,
+            number=1,
+            model_hash=hashlib.sha256(f"prism-secure/v1/moments\0{federation}\0{context}".encode()).digest(),
+            binding=msgspec.json.encode({"privacy": config.privacy, "release": plan.release.as_dict()}),
+        ),
+    )
+    took = MomentSession(
+        survivors=len(result.survivors),
+        uplink_bytes=sum(result.uplink_bytes.values()),
+        downlink_bytes=sum(result.downlink_bytes.values()) + 8 * plan.size * len(clients),
+    )
+    return plan.open(result.counts, len(result.survivors)), took

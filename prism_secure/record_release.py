@@ -1,0 +1,212 @@
+"""The record-level release of a run: what each client learns of its images, once, and what that costs.
+
+With `privacy.record_epsilon` a client's training never meets its images. Before the first round the moments
+of their features are released once, with noise (`prism_privacy.MomentRelease`); the client keeps that release
+and trains from nothing else in every round. So masks, rounds, images and reports are post-processing of it,
+and epsilon for one image does not grow with them.
+
+    client   each client draws its own noise, and its release stays in its folder: nothing to trust
+    summed   each client draws a share of the noise, and only the sum over all clients opens, through the
+             secure sum. Less noise, but the opened moments leave the clients, and so cost epsilon at client
+             level, too
+
+Worlds are compared under *swap*: one image of one client is replaced by any other, its label included. How
+many images a client has, and how many classes there are, is public.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_privacy import (
+    Adjacency,
+    MomentRelease,
+    NoisySums,
+    RecordGuarantee,
+    SummedMoments,
+    View,
+    noisy_moments,
+    release_moments,
+)
+from prism_secure.config import Config
+from prism_secure.errors import ConfigError
+from prism_secure.moments import FeatureMoments
+
+NORM = 1.0
+SECOND_WEIGHT = math.sqrt(0.5)
+
+
+@dataclass(frozen=True)
+class RecordRelease:
+    """What one configuration releases.
+
+    Args:
+        config: its `privacy.record_epsilon` is finite.
+        sizes: images of each client; public under swap.
+        classes: labels that are told apart; 1 where the generator does without.
+        dimension: D, the number of features.
+
+    Raises:
+        ConfigError: a summed release without classes: its number of images would have to be secret.
+    """
+
+    config: Config
+    sizes: tuple[int, ...]
+    classes: int
+    dimension: int
+
+    def __post_init__(self) -> None:
+        if self.summed and self.classes == 1:
+            raise ConfigError(
+                "privacy.record_release = 'summed' sums moments by class: set model.conditional = true, "
+                "or let each client release its own with 'client'"
+            )
+
+    @property
+    def summed(self) -> bool:
+        """Whether one release over all clients opens in a secure sum."""
+        return self.config.privacy.record_release == "summed"
+
+    def of(self, client: int) -> MomentRelease:
+        """What this client trains from: its own release, or the one over all clients."""
+        return self._calibrated(sum(self.sizes) if self.summed else self.sizes[client])
+
+    def make(self, client: int, features: NDArray[np.floating], labels: NDArray[np.integer]) -> NoisySums:
+        """Draw a client's own release of features (N, D) with labels (N,): once, and keep it."""
+        return release_moments(features, labels if self.classes > 1 else None, self.of(client))
+
+    @cached_property
+    def plan(self) -> SummedMoments:
+        """How clients share the noise of a summed release, so that any `cohort` of them carry all of it."""
+        return SummedMoments(
+            self._calibrated(sum(self.sizes)),
+            cohort=self.config.cohort,
+            dimension=self.dimension,
+            most_records=max(self.sizes),
+        )
+
+    @cached_property
+    def guarantee(self) -> RecordGuarantee:
+        """Epsilon for one image of any client: the largest over the clients, as each image is with one."""
+        delta = self.config.privacy.delta
+        if self.summed:
+            release = self.plan.release
+            return RecordGuarantee(release.adjacency, self.plan.epsilon(delta), delta, release.as_dict())
+        releases = {size: self._calibrated(size) for size in self.sizes}
+        worst = max(releases, key=lambda size: (releases[size].epsilon(delta), size))
+        return RecordGuarantee.of(releases[worst], delta)
+
+    def client_epsilon(self, view: View, adjacency: Adjacency) -> float:
+        """What the release itself tells about everything that one client has.
+
+        A client's own release stays at home: 0. A summed one is opened; then a client's whole contribution is
+        a group of all its images. ZERO_OUT: it adds noise alone; REPLACE_ONE: it has other images. Under
+        UPLOAD its share is seen, which carries 1/sqrt(cohort) of the noise. Above 100 nothing is proved:
+        `inf`.
+        """
+        if not self.summed:
+            return 0.0
+        release = self.plan.release
+        if adjacency is Adjacency.ZERO_OUT:
+            release = replace(release, adjacency="add_remove")
+        if view is View.UPLOAD:
+            release = replace(release, sigma=release.sigma / math.sqrt(self.plan.cohort))
+        epsilon = group_epsilon(release, max(self.sizes), self.config.privacy.delta)
+        return epsilon if epsilon <= 100.0 else math.inf
+
+    def context(self, client: int | None) -> str:
+        """Public words for what the features are and whose: stored with the release, and compared.
+
+        Images are named by what the configuration declares of them, not by their content, of which nothing
+        may be read again. `client` None: all clients'.
+        """
+        return json.dumps(self._images | self._features | {"client": client}, sort_keys=True)
+
+    def file(self, client: int, folder: Path) -> Path:
+        """Where a client keeps what it trains from: in its own folder, or in the store that runs share."""
+        store = None if self.summed else self._store
+        return folder / "release.moments" if store is None else store / f"client-{client:02d}.moments"
+
+    def opened_file(self, folder: Path) -> Path:
+        """Where an opened sum of all clients is kept: in a folder of the run, or in the store."""
+        return folder / "release.moments" if self._store is None else self._store / "all.moments"
+
+    @property
+    def _store(self) -> Path | None:
+        """`record_store`/images/release: releases of the same images lie side by side."""
+        store = self.config.privacy.record_store
+        if store is None:
+            return None
+        release = self._features | {
+            "releases": [self.of(client).as_dict() for client in range(len(self.sizes))]
+        }
+        return Path(store).expanduser() / _digest(self._images) / _digest(release)
+
+    @property
+    def _images(self) -> dict[str, Any]:
+        config = self.config
+        folder = config.data.folder and str(Path(config.data.folder).expanduser().resolve())
+        data = msgspec.to_builtins(msgspec.structs.replace(config.data, folder=folder, download=False))
+        federation = {"clients": config.federation.clients, "seed": config.federation.seed}
+        return {"data": data, "federation": federation}
+
+    @property
+    def _features(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "features": msgspec.to_builtins(config.features),
+            "image_size": config.model.image_size,
+            "classes": self.classes,
+            "summed": [config.min_survivors, config.privacy.colluders] if self.summed else None,
+        }
+
+    def _calibrated(self, records: int) -> MomentRelease:
+        privacy = self.config.privacy
+        return MomentRelease.calibrated(
+            epsilon=privacy.record_epsilon,
+            delta=privacy.delta,
+            records=records,
+            norm=NORM,
+            adjacency="swap",
+            classes=self.classes,
+            second_weight=SECOND_WEIGHT,
+        )
+
+
+def targets_of(sums: NoisySums) -> FeatureMoments:
+    """What a client matches: moments from a release, with noisy counts, and classes that these show."""
+    found = noisy_moments(sums)
+    assert found.variance is not None
+    return FeatureMoments(
+        torch.from_numpy(found.mean).float(),
+        torch.from_numpy(found.variance).float(),
+        torch.from_numpy(np.where(found.present, found.counts, 0.0)).float(),
+    )
+
+
+def group_epsilon(release: MomentRelease, records: int, delta: float) -> float:
+    """Epsilon for `records` images that change together: as for one under so many times less noise.
+
+    The sums move by at most so many times the sensitivity of one (the triangle inequality), and the guarantee
+    depends on nothing but the noise in units of that move.
+
+    >>> release = MomentRelease.calibrated(epsilon=1.0, delta=1e-5, records=1000)
+    >>> [round(group_epsilon(release, k, 1e-5), 2) for k in (1, 2, 5)]
+    [1.0, 2.15, 6.17]
+    """
+    return replace(release, sigma=release.sigma / records).epsilon(delta)
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
