@@ -1,0 +1,125 @@
+"""The client's side, for any Flower app: `@secure_sum(app)` in place of `@app.train()`.
+
+The function below it trains and replies as it always did, with one `ArrayRecord` of integers 0..bound in the
+keys and shapes of the record that it was sent. But its reply does not leave: the five stages of the secure
+sum go over `app`, and the server gets the sum over all clients.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto
+from flwr.proto.message_pb2 import Context as ContextProto
+
+from prism_crypto import Stage
+from prism_secure.errors import ConfigError
+from prism_secure.flower import records
+from prism_secure.flower.party import Begin, Step, Train
+from prism_secure.flower.party_link import ask
+
+Binding = Callable[[Context], bytes]
+
+_bindings: dict[str, Binding] = {}
+
+
+def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[Train], Train]:
+    """Let `app` take part in secure sums of what the decorated function replies.
+
+    The client's folder (see `prism_secure.enrolment`) is named by ``folder`` in the node's configuration:
+    ``flower-supernode --node-config 'folder="…"'``; in a simulation ``folder`` in the run's configuration
+    names the folder that holds ``00``, ``01``, … of all clients.
+
+    The function runs in a process of its own (see `prism_secure.flower.party`), so it must be a function of
+    a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are dropped:
+    nothing but the sum leaves.
+
+    Args:
+        app: the app whose clients take part; it may have no other functions for ``train``'s stages.
+        binding: from the context, what else all clients must agree on, as this client knows it by itself:
+            enters the session's hash. By default nothing.
+
+    >>> from flwr.clientapp import ClientApp
+    >>> app = ClientApp()
+    >>> @secure_sum(app)
+    ... def train(message, context):
+    ...     ...
+    """
+
+    def register(train: Train) -> Train:
+        reference = f"{train.__module__}:{train.__qualname__}"
+        _bindings[reference] = binding or _nothing
+        source = train.__code__.co_filename
+
+        @app.train(Stage.ADVERTISE.value)
+        def begin(message: Message, context: Context) -> Message:
+            if train.__module__ == "__main__" or "<locals>" in train.__qualname__:
+                raise ConfigError(f"{reference} can't be imported by another process: put it into a module")
+            folder, owner = _whose(context)
+            request = Begin(
+                folder,
+                reference,
+                [entry for entry in sys.path if entry],
+                message_to_proto(message).SerializeToString(),
+                context_to_proto(context).SerializeToString(),
+            )
+            reply = ask(f"{owner}\0{source}", request)
+            return Message(records.packed(reply.message, reply.client), reply_to=message)
+
+        def step(stage: Stage) -> None:
+            @app.train(stage.value)
+            def go_on(message: Message, context: Context) -> Message:
+                folder, owner = _whose(context)
+                request = Step(folder, stage, records.unpacked(message.content))
+                reply = ask(f"{owner}\0{source}", request)
+                if reply.context:
+                    context.state = context_from_proto(ContextProto.FromString(reply.context)).state
+                return Message(records.packed(reply.message, reply.client), reply_to=message)
+
+        for stage in Stage:
+            if stage is not Stage.ADVERTISE:
+                step(stage)
+        return train
+
+    return register
+
+
+def binding_of(reference: str) -> Binding:
+    """What the function of this reference was registered with."""
+    return _bindings[reference]
+
+
+def client_folder(context: Context) -> Path:
+    """The folder of the client that a context belongs to.
+
+    Raises:
+        ConfigError: neither the node's configuration nor the run's names one.
+    """
+    return Path(_whose(context)[0])
+
+
+def _whose(context: Context) -> tuple[str, str]:
+    """The client's folder, and whose party it shares: its own, or in a simulation a worker's."""
+    named = context.node_config.get("folder")
+    if named is not None:
+        folder = str(Path(str(named)).expanduser().resolve())
+        return folder, folder
+    root, partition = context.run_config.get("folder"), context.node_config.get("partition-id")
+    if root is None or partition is None:
+        raise ConfigError(
+            "this node does not know its client's folder: start it with --node-config 'folder=\"…\"'; "
+            "in a simulation set folder in the run's configuration"
+        )
+    resolved = Path(str(root)).expanduser().resolve()
+    worker = cast(int, partition) % (os.cpu_count() or 1)
+    return str(resolved / f"{cast(int, partition):02d}"), f"{resolved}\0{worker}\0{context.run_id}"
+
+
+def _nothing(context: Context) -> bytes:
+    return b""

@@ -1,0 +1,273 @@
+"""The process that holds a client's part of a session from its first stage to its last.
+
+Flower starts a new process for each message, and a client's part of the secure sum must not be written
+down or copied between two of them: its secrets would be on a disk, and a server that sends one stage twice
+would find two clients instead of one that refuses. So the first message starts this process, a *party*,
+beside Flower's, and the processes of all further messages hand it what came and send on what it answers,
+over a Unix socket that only this user can open.
+
+It also trains. Flower handles one message of a node at a time, so the training that the first message asks
+for goes on here while the advert and the shares travel.
+
+A party serves one client (in a simulation: the clients of one of its workers), keeps what training has
+loaded for the next round, and ends with the SuperNode that it belongs to, or after an hour in which
+nobody has asked for anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto
+from flwr.proto.message_pb2 import Context as ContextProto
+from flwr.proto.message_pb2 import Message as MessageProto
+from numpy.typing import NDArray
+
+from prism_crypto import (
+    InputError,
+    MessageError,
+    PolicyError,
+    SecureSumClient,
+    SecureSumError,
+    Session,
+    Stage,
+)
+from prism_secure.enrolment import Enrolment
+from prism_secure.errors import PrismError, RoundError
+from prism_secure.flower import records
+
+IDLE_SECONDS = 3600.0
+
+Train: TypeAlias = Callable[[Message, Context], Message]
+
+
+class Begin(msgspec.Struct, frozen=True, tag=True):
+    """Enter a session: the function that trains, as ``module:name``, and what Flower handed over."""
+
+    folder: str
+    train: str
+    path: list[str]
+    message: bytes
+    context: bytes
+
+
+class Step(msgspec.Struct, frozen=True, tag=True):
+    """Go on with the session of a client."""
+
+    folder: str
+    stage: Stage
+    message: bytes
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the party answers: a message of the protocol, or why there is none."""
+
+    client: int = 0
+    message: bytes = b""
+    context: bytes = b""
+    error: str = ""
+
+
+Vector: TypeAlias = NDArray[Any]
+
+
+class _Member:
+    """One client in this process, and the session that it is in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = threading.Lock()
+        self.folder = folder
+        self.part: SecureSumClient | None = None
+        self.trained: Future[tuple[Vector, bytes]] | None = None
+
+    def begin(self, request: Begin, trainer: ThreadPoolExecutor) -> Reply:
+        message = message_from_proto(MessageProto.FromString(request.message))
+        context = context_from_proto(ContextProto.FromString(request.context))
+        train, binding = _trainer(request)
+        enrolment = Enrolment.load(self.folder)
+        self.leave()
+        session = Session.from_offer(
+            records.unpacked(message.content),
+            model_hash=records.digest(message.content),
+            binding=binding(context),
+        )
+        if session.federation != enrolment.federation:
+            raise PolicyError(
+                f"this client is enrolled in {enrolment.federation!r}, not in {session.federation!r}",
+                stage=Stage.ADVERTISE,
+            )
+        part = SecureSumClient(
+            enrolment.identity.client_id,
+            session,
+            enrolment.policy,
+            identity=enrolment.identity,
+            roster=enrolment.roster,
+            counter=enrolment.counter,
+            resends=False,
+        )
+        advert = part.advertise()
+        del message.content[records.RECORD]
+        self.part = part
+        self.trained = trainer.submit(_vector, train, message, context, session.spec.dimension)
+        return Reply(part.client_id, advert)
+
+    def step(self, request: Step) -> Reply:
+        part = self.part
+        if part is None:
+            raise RoundError(f"this client is in no session, so it can't {request.stage.value}")
+        match request.stage:
+            case Stage.SHARE:
+                return Reply(part.client_id, part.share(request.message))
+            case Stage.UPLOAD:
+                assert self.trained is not None
+                vector, context = self.trained.result()
+                self.trained = None
+                return Reply(part.client_id, part.upload(request.message, vector), context)
+            case Stage.CONFIRM:
+                return Reply(part.client_id, part.confirm(request.message))
+            case Stage.UNMASK:
+                return Reply(part.client_id, part.unmask(request.message))
+            case Stage.ADVERTISE:
+                raise MessageError("the first stage has no step")
+
+    def leave(self) -> None:
+        if self.part is not None:
+            self.part.abort()
+        if self.trained is not None:
+            self.trained.cancel()
+        self.part = self.trained = None
+
+
+class Party:
+    """Answers requests until it is told to end, or nobody needs it any more.
+
+    Args:
+        parent: process id of whoever starts Flower's processes; the party ends with it.
+    """
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self._members: dict[str, _Member] = {}
+        self._lock = threading.Lock()
+        self._trainer = ThreadPoolExecutor(1)  # one at a time: a client's folder has one writer
+        self._busy = 0
+        self._last = time.monotonic()
+
+    def serve(self, listener: Listener) -> None:
+        """Answer each connection in a thread of its own, for ever."""
+        threading.Thread(target=self._watch, args=(listener,), daemon=True).start()
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                connection = listener.accept()
+                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def answer(self, request: Begin | Step) -> Reply:
+        """One request, answered; an error becomes its text, from which the message is made that leaves."""
+        with self._lock:
+            member = self._members.setdefault(request.folder, _Member(Path(request.folder)))
+            self._busy += 1
+        try:
+            with member.lock:
+                try:
+                    if isinstance(request, Begin):
+                        return member.begin(request, self._trainer)
+                    return member.step(request)
+                except (SecureSumError, PrismError) as error:
+                    if not isinstance(error, InputError):
+                        member.leave()
+                    return Reply(error=f"{type(error).__name__}: {error}")
+                except Exception as error:
+                    # Its text may hold data of the application, so it stays on this machine.
+                    traceback.print_exc()
+                    member.leave()
+                    return Reply(error=f"the client's own code raised {type(error).__name__}")
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._last = time.monotonic()
+
+    def _converse(self, connection: Connection) -> None:
+        with connection, contextlib.suppress(OSError, EOFError):
+            request = msgspec.msgpack.decode(connection.recv_bytes(), type=Begin | Step)
+            connection.send_bytes(msgspec.msgpack.encode(self.answer(request)))
+
+    def _watch(self, listener: Listener) -> None:
+        while _alive(self._parent) and (self._busy or time.monotonic() - self._last < IDLE_SECONDS):
+            time.sleep(1)
+        with contextlib.suppress(OSError):
+            Path(str(listener.address)).unlink()
+        os._exit(0)  # whatever is still training, nobody waits for it
+
+
+def _trainer(request: Begin) -> tuple[Train, Callable[[Context], bytes]]:
+    """The function that trains and the one that says what it binds, imported as the application's own."""
+    from prism_secure.flower.client import binding_of
+
+    sys.path[:0] = [entry for entry in request.path if entry not in sys.path]
+    module, _, name = request.train.partition(":")
+    train: Any = importlib.import_module(module)
+    for part in name.split("."):
+        train = getattr(train, part)
+    return train, binding_of(request.train)
+
+
+def _vector(train: Train, message: Message, context: Context, dimension: int) -> tuple[Vector, bytes]:
+    """Train; the integers of the one `ArrayRecord` in the reply, in its order, and the context afterwards."""
+    reply = train(message, context)
+    found = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
+    if len(found) != 1:
+        raise InputError(f"the reply must hold one ArrayRecord to be summed, not {len(found)}")
+    arrays = [flat_integers(name, array) for name, array in found[0].items()]
+    vector = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    if len(vector) != dimension:
+        raise InputError(f"the session sums {dimension} integers, the reply holds {len(vector)}")
+    return vector, context_to_proto(context).SerializeToString()
+
+
+def flat_integers(name: str, array: Array) -> Vector:
+    """The values of one array, one-dimensional.
+
+    Raises:
+        InputError: they are not integers.
+    """
+    values = array.numpy().reshape(-1)
+    if values.dtype.kind not in "iub":
+        raise InputError(f"only integers can be summed, and {name!r} is {values.dtype}")
+    return values
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def main() -> None:
+    """Listen at the socket and serve for the parent that the arguments name.
+
+    The process that was started ends as soon as somebody can connect, and its child serves: so it is nobody's
+    child, and whoever starts it waits for no longer than that.
+    """
+    address, parent = sys.argv[1], int(sys.argv[2])
+    listener = Listener(address, family="AF_UNIX", backlog=64)
+    if os.fork():
+        os._exit(0)
+    Party(parent).serve(listener)

@@ -1,0 +1,78 @@
+"""From the process of one Flower message to the party of its client: found, or started, and asked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from multiprocessing.connection import Client as connect
+from pathlib import Path
+
+import msgspec
+
+from prism_secure.errors import RoundError
+from prism_secure.flower.party import Begin, Reply, Step
+from prism_secure.storage import make_private_folder
+
+_SERVE = "from prism_secure.flower.party import main; main()"
+
+
+def ask(owner: str, request: Begin | Step) -> Reply:
+    """Send one request to the party that `owner` names, and wait for the answer.
+
+    A session begins with a party that is there, or with a new one; it goes on with the one that has begun it.
+
+    Raises:
+        RoundError: the party is gone, or could not be started, or what it answers is an error.
+    """
+    address = _address(owner)
+    question = msgspec.msgpack.encode(request)
+    answer = _exchange(address, question)
+    if answer is None and isinstance(request, Begin):
+        with (address.with_suffix(".lock")).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            answer = _exchange(address, question)
+            if answer is None:
+                _start(address)
+                answer = _exchange(address, question)
+    if answer is None:
+        raise RoundError(
+            "the process that held this client's part of the session is gone: it has dropped out"
+        )
+    reply = msgspec.msgpack.decode(answer, type=Reply)
+    if reply.error:
+        raise RoundError(reply.error)
+    return reply
+
+
+def _exchange(address: Path, question: bytes) -> bytes | None:
+    """The answer; None if nobody listens, or stopped listening on the way."""
+    try:
+        with connect(str(address), family="AF_UNIX") as connection:
+            connection.send_bytes(question)
+            return connection.recv_bytes()
+    except (FileNotFoundError, ConnectionError, EOFError):
+        return None
+
+
+def _start(address: Path) -> None:
+    address.unlink(missing_ok=True)
+    command = [sys.executable, "-c", _SERVE, str(address), str(os.getppid())]
+    try:
+        subprocess.run(command, stdin=subprocess.DEVNULL, start_new_session=True, timeout=60, check=True)  # noqa: S603
+    except subprocess.SubprocessError:
+        raise RoundError("the process for a client's part of the session could not be started") from None
+
+
+def _address(owner: str) -> Path:
+    """The party's socket. Socket paths are short (108 bytes), so it is not in the client's own folder."""
+    folder = Path(tempfile.gettempdir()) / f"prism-secure-{os.geteuid()}"
+    make_private_folder(folder)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise RoundError(f"{folder} must be a folder of this user's own")
+    return folder / f"{hashlib.sha256(owner.encode()).hexdigest()[:24]}.sock"

@@ -1,0 +1,39 @@
+"""A Flower app as a user would write it: each client sends random bits of its own in the model's shapes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from prism_secure.flower import client_folder, secure_sum
+
+app = ClientApp()
+
+
+@secure_sum(app)
+def train(message: Message, context: Context) -> Message:
+    config = message.content.get("config", {})
+    time.sleep(config.get("seconds", 0.0))
+    client = int(client_folder(context).name)
+    if client == config.get("failing", -1):
+        raise ValueError(f"a record of client {client}")
+    if client == config.get("poisoning", -1):
+        return Message(RecordDict({"bits": ArrayRecord([np.full(5, 7)])}), reply_to=message)
+    arrays = message.content["arrays"]
+    mine = {name: Array(bits_of(client, name, array.shape)) for name, array in arrays.items()}
+    context.state["seen"] = MetricRecord({"rounds": context.state.get("seen", {"rounds": 0})["rounds"] + 1})
+    metrics = MetricRecord({"my-examples": 10 * client})
+    return Message(RecordDict({"arrays": ArrayRecord(mine), "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+
+def bits_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.default_rng([client, *name.encode()])
+    return rng.integers(0, 2, shape, dtype=np.uint8)

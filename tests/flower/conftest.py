@@ -1,0 +1,26 @@
+"""Tests of the Flower side; run with `make test-flower`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
+sys.path.insert(0, str(Path(__file__).parent))  # parties import the apps of these tests by name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parties_end_with_the_tests() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prism_secure.flower.party_link.os.getppid", os.getpid)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.flower)
