@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
-from prism_secure.records import RoundRecord
+from prism_secure.records import CLIENT_UNIT, RECORD_UNIT, RoundRecord
 from prism_secure.wording import format_epsilon
 
-HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  bits/param  seconds"
+HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
+UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
+"""What each epsilon of the table protects."""
 
 
 class Listener(Protocol):
@@ -76,6 +78,7 @@ class Display:
         self._task = self._progress.add_task("training", total=(rounds - finished) * work)
         if finished:
             self.note(f"continuing after round {finished} of {rounds}")
+        self.note(UNITS)
         self.note(f"[bold]{HEADER}[/bold]")
 
     def note(self, text: str) -> None:
@@ -90,11 +93,13 @@ class Display:
 
 
 def describe_round(record: RoundRecord, rounds: int) -> str:
-    """One line: round, FID, KID, epsilon to date in both views (ZERO_OUT), bits per parameter, seconds."""
+    """One line: round, FID, KID, the client's epsilon to date in both views (ZERO_OUT), an image's epsilon,
+    bits per parameter, seconds."""
     quality = record.quality
     fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
     seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
-    epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}"
+    image = format_epsilon(record.record.epsilon) if record.record else "–"
+    epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}  {image:>8}"
     return (
         f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
         f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ class RecordRelease:
         """Where an opened sum of all clients is kept: in a folder of the run, or in the store."""
         return folder / "release.moments" if self._store is None else self._store / "all.moments"
 
-    @property
+    @cached_property
     def _store(self) -> Path | None:
         """`record_store`/images/release: releases of the same images lie side by side."""
         store = self.config.privacy.record_store
@@ -173,15 +173,23 @@ class RecordRelease:
 
     def _calibrated(self, records: int) -> MomentRelease:
         privacy = self.config.privacy
-        return MomentRelease.calibrated(
-            epsilon=privacy.record_epsilon,
-            delta=privacy.delta,
-            records=records,
-            norm=NORM,
-            adjacency="swap",
-            classes=self.classes,
-            second_weight=SECOND_WEIGHT,
-        )
+        return _calibrated(privacy.record_epsilon, privacy.delta, records, self.classes, SECOND_WEIGHT)
+
+
+@cache
+def _calibrated(
+    epsilon: float, delta: float, records: int, classes: int, second_weight: float
+) -> MomentRelease:
+    """The least noise for this epsilon; asked for once per number of images, not once per client."""
+    return MomentRelease.calibrated(
+        epsilon=epsilon,
+        delta=delta,
+        records=records,
+        norm=NORM,
+        adjacency="swap",
+        classes=classes,
+        second_weight=second_weight,
+    )
 
 
 def targets_of(sums: NoisySums) -> FeatureMoments:

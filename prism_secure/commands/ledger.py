@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
+from prism_secure.records import CLIENT_UNIT, RECORD_UNIT
 from prism_secure.wording import format_delta, format_epsilon
+
+if TYPE_CHECKING:
+    from prism_privacy import LedgerEntry, RecordGuarantee
 
 
 def add_to(commands: Commands) -> None:
@@ -46,17 +51,31 @@ def _verify(options: argparse.Namespace, command: str) -> int:
             file=sys.stderr,
         )
         return 1
-    print(f"intact: {len(report.entries)} rounds charged, head {report.head}")
+    rounds = sum(entry.kind in ("round", "aborted") for entry in report.entries)
+    print(f"intact: {rounds} rounds charged, head {report.head}")
     if any(entry.coins == "test" for entry in report.entries):
         print("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
     owner = "the key that you gave" if report.pinned else "the key that the file itself names"
     print(f"signed by {report.public_key}, {owner}")
-    for (view, adjacency), spent in sorted(
-        (report.entries[-1].epsilon or {}).items() if report.entries else ()
-    ):
-        print(f"epsilon to date, {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
     if report.entries:
-        print(
-            f"at delta = {format_delta(report.entries[-1].delta)}, for everything that one client contributes"
-        )
+        record = next((entry.record for entry in report.entries if entry.record), None)
+        _print_epsilons(report.entries[-1], record)
+    for warning in report.warnings:
+        print(f"warning: {warning}")
     return 0
+
+
+def _print_epsilons(last: LedgerEntry, record: RecordGuarantee | None) -> None:
+    from prism_privacy.moments_release import ADJACENCY_WORDS
+
+    print(f"{CLIENT_UNIT}: epsilon to date at delta = {format_delta(last.delta)}")
+    for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
+        print(f"  {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
+    if last.epsilon is None:
+        print("  none is claimed")
+    if record is None:
+        print(f"{RECORD_UNIT}: no epsilon is claimed")
+        return
+    print(f"{RECORD_UNIT}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
+    print(f"  {record.adjacency}: {format_epsilon(record.epsilon)}")
+    print(f"  ({ADJACENCY_WORDS[record.adjacency]})")
