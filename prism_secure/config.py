@@ -8,6 +8,7 @@ what differs.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import tomllib
 import types
@@ -370,14 +371,15 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     raw[section][key] = value
 
 
+_hints = functools.cache(get_type_hints)  # a sweep reads thousands of configurations
+
+
 def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: str, prefix: str) -> None:
-    known = [
-        f"{section}.{key}" for section, kind in get_type_hints(Config).items() for key in get_type_hints(kind)
-    ]
+    hints = _hints(struct)
     for key, value in raw.items():
         name = f"{prefix}{key}"
-        hints = get_type_hints(struct)
         if key not in hints:
+            known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
             pool = known if prefix else list(hints)
             near = [item for item in pool if item.endswith(f".{key}")] or difflib.get_close_matches(
                 name, pool, n=1, cutoff=0.5
