@@ -1,0 +1,153 @@
+"""Epsilon over several runs on the same owners' data: what a sweep costs those whose data it used.
+
+Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
+shows the composed one beside them.
+
+**Which runs belong together.** Those with the same data source and folder, whatever their partition and seed:
+an owner may then be another client in another run, and no run is left out.
+
+**One client.** Rounds of mask releases add up in Rényi divergence (`prism_privacy.Accountant`), over all runs
+as over all rounds of one. A summed record-level release opens, and counts for everything that a client has:
+it is added with its epsilon and its delta, once for each distinct release.
+
+**One image.** Runs that share a stored release made it once. Distinct releases of the same images are
+composed: k of equal parameters are one Gaussian release with the coordinates of all k, so its noise counts
+1/sqrt(k) as much; groups of different parameters add up, epsilon and delta. A run that claims nothing for one
+image makes it `inf`.
+
+**What kind of statement.** Rounds count as charged, and as planned where an ended run might have gone on: who
+looks at results to decide about later rounds keeps the plan's epsilon. Where the *choice* of runs depended on
+earlier results (tpe, nsga2), the figure says what was spent, and is no guarantee that was fixed beforehand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_secure.records import Epsilons
+from prism_secure.sweep.results import Run
+
+__all__ = ["Composed", "Owners", "compose", "owners"]
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Runs that touched the same owners' data."""
+
+    source: str
+    """The data source, and its folder where it has one."""
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What several runs together tell about one client, and about one image.
+
+    Attributes:
+        runs: how many have charged anything.
+        epsilon: of one client, by view and adjacency.
+        delta: of that epsilon.
+        record_epsilon: of one image; `inf` if a run claims nothing for it.
+        record_delta: of that epsilon.
+        record_releases: how many distinct releases of the images there are.
+    """
+
+    runs: int
+    epsilon: Epsilons
+    delta: float
+    record_epsilon: float
+    record_delta: float
+    record_releases: int
+
+
+def owners(runs: Iterable[Run]) -> list[Owners]:
+    """Runs by whose data they used."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_source(run), []).append(run)
+    return [Owners(source, tuple(found)) for source, found in groups.items()]
+
+
+def compose(runs: Sequence[Run]) -> Composed:
+    """Epsilon over all runs together, as if each touched the same client and the same image.
+
+    Raises:
+        RunFolderError: a ledger is damaged.
+    """
+    charged = [run for run in runs if run.charged is not None]
+    delta = max((run.config.privacy.delta for run in charged), default=0.0)
+    zero = Epsilons(sum_zero_out=0.0, sum_replace_one=0.0, upload_zero_out=0.0, upload_replace_one=0.0)
+    if not charged:
+        return Composed(0, zero, 0.0, 0.0, 0.0, 0)
+    epsilon, client_delta = _one_client(charged, delta)
+    return Composed(len(charged), epsilon, client_delta, *_one_image(charged, delta))
+
+
+def _one_client(runs: Sequence[Run], delta: float) -> tuple[Epsilons, float]:
+    accountant, opened = Accountant(delta=delta), {}
+    test_coins = any(run.charged is not None and run.charged.epsilon is None for run in runs)
+    for run in runs:
+        if _summed(run):
+            opened[_release_key(run)] = run
+        elif run.charged is not None and run.charged_rounds:
+            accountant.spend(_masks(run.charged.release), rounds=run.planned_rounds)
+    cells = {}
+    for view in View:
+        for adjacency in Adjacency:
+            total = accountant.epsilon(view, adjacency) if accountant.rounds else 0.0
+            total += sum(getattr(run.planned, f"{view}_{adjacency}") for run in opened.values())
+            cells[f"{view}_{adjacency}"] = math.inf if test_coins else total
+    return Epsilons(**cells), delta * (len(opened) + (accountant.rounds > 0))
+
+
+def _one_image(runs: Sequence[Run], delta: float) -> tuple[float, float, int]:
+    if any(run.record is None for run in runs):
+        return math.inf, delta, 0
+    distinct = {_release_key(run): run.record for run in runs if run.record is not None}
+    groups = Counter(msgspec.json.encode(dict(found.release), order="sorted") for found in distinct.values())
+    total = 0.0
+    for encoded, count in groups.items():
+        release = MomentRelease(**msgspec.json.decode(encoded))
+        total += replace(release, sigma=release.sigma / math.sqrt(count)).epsilon(delta)
+    if any(math.isinf(found.epsilon) for found in distinct.values()):
+        total = math.inf
+    return total, delta * len(groups), len(distinct)
+
+
+def _masks(release: Mapping[str, Any]) -> MaskRelease:
+    return MaskRelease(**release)
+
+
+def _summed(run: Run) -> bool:
+    return run.record is not None and run.config.privacy.record_release == "summed"
+
+
+def _release_key(run: Run) -> str:
+    """Equal for runs that share one record-level release: a store, and all that it goes by."""
+    config = run.config
+    if config.privacy.record_store is None:
+        return run.name
+    privacy = config.privacy
+    return repr(
+        (
+            privacy.record_store, privacy.record_epsilon, privacy.record_release, privacy.delta,
+            msgspec.json.encode(config.data), config.federation.clients, config.federation.seed,
+            msgspec.json.encode(config.features), config.model.image_size, config.model.conditional,
+            (config.min_survivors, privacy.colluders) if privacy.record_release == "summed" else None,
+        )
+    )  # fmt: skip
+
+
+def _source(run: Run) -> str:
+    data = run.config.data
+    return (
+        data.source if data.folder is None else f"{data.source} in {Path(data.folder).expanduser().resolve()}"
+    )

@@ -1,0 +1,51 @@
+"""What a sweep compares its points by, each with a name and a direction.
+
+An epsilon is the *planned* one: the guarantee of the plan that was fixed before the first round, whether or
+not the run ended earlier.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal
+
+from prism_secure.errors import ConfigError
+
+Direction = Literal["minimize", "maximize"]
+
+DIRECTIONS: dict[str, Direction] = {
+    "epsilon.sum_zero_out": "minimize",
+    "epsilon.sum_replace_one": "minimize",
+    "epsilon.upload_zero_out": "minimize",
+    "epsilon.upload_replace_one": "minimize",
+    "epsilon.record": "minimize",
+    "fid": "minimize",
+    "kid": "minimize",
+    "precision": "maximize",
+    "recall": "maximize",
+    "density": "maximize",
+    "coverage": "maximize",
+    "label_accuracy": "maximize",
+    "bits_per_parameter": "minimize",
+    "uplink_bytes": "minimize",
+    "seconds": "minimize",
+}
+"""Quality is that of the last evaluated round; bytes and seconds are of all rounds together."""
+
+DEFAULT = ("epsilon.sum_zero_out", "fid")
+
+
+def direction(name: str) -> Direction:
+    """Which way an objective is better.
+
+    >>> direction("coverage")
+    'maximize'
+
+    Raises:
+        ConfigError: no such objective; the nearest one is offered.
+    """
+    if name not in DIRECTIONS:
+        near = difflib.get_close_matches(name, DIRECTIONS, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(DIRECTIONS)}"
+        raise ConfigError(f"sweep.objectives: unknown objective {name!r}{hint}")
+    return DIRECTIONS[name]

@@ -1,0 +1,277 @@
+"""What a sweep is to do: a base run, the keys that vary, and how their values are chosen.
+
+A recipe is a run's TOML file with one table more:
+
+    [federation]
+    rounds = 6
+
+    [sweep]
+    method = "grid"
+    seeds = [0, 1, 2]
+
+    [sweep.grid]
+    privacy.flip = [0, 0.05, 0.1]
+    privacy.clip = ["none", 4.0]
+
+A **point** is one choice of the varied keys; it has one **run** for each seed. Points and runs are named by a
+hash of what determines them, so the same recipe finds its runs again, and no run is ever made twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+import tomli_w
+
+from prism_secure.config import Config, apply_override, config_of, dump_config, read_toml
+from prism_secure.errors import ConfigError
+from prism_secure.sweep import objectives
+from prism_secure.sweep.space import Axis, parse_axis
+from prism_secure.sweep.stopping import Until, parse_until
+
+__all__ = ["Settings", "Sweep", "SweepRecipe", "point_id", "read_recipe", "run_id"]
+
+Settings = dict[str, Any]
+"""Values of the varied keys by name; None where an optional key is left out."""
+
+ADAPTIVE = ("tpe", "nsga2")
+"""Methods whose next point depends on earlier results."""
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[sweep]`."""
+
+    method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
+    """Every combination; random points; or a search of the front of all objectives (Optuna's samplers)."""
+    points: int | None = None
+    """How many points `random`, `tpe` and `nsga2` try; a grid has as many as it has combinations."""
+    seeds: tuple[int, ...] = ()
+    """federation.seed of each point's runs; left out: one run, with the base run's seed."""
+    objectives: tuple[str, ...] = objectives.DEFAULT
+    """What a search improves; see `prism_secure.sweep.objectives`."""
+    until: str | None = None
+    """End a run after the round in which this holds, "fid<80" say."""
+    pruning: Literal["none", "dominated"] = "none"
+    """With "dominated": end a run that a finished point beats on both counts; see `stopping`."""
+    margin: float = 0.2
+    """With `pruning`: by how much the other point's FID must be better, as a share of it."""
+    grid: dict[str, Any] = {}
+    """With `grid`: for each key the list of its values."""
+    search: dict[str, Any] = {}
+    """Otherwise: for each key a list, or {low, high} with `log` or `step`."""
+
+
+@dataclass(frozen=True)
+class SweepRecipe:
+    """A checked recipe.
+
+    Attributes:
+        base: the run that every point varies.
+        sweep: the table `[sweep]`.
+        axes: what each varied key may be.
+        until: `sweep.until`, parsed.
+    """
+
+    base: Config
+    sweep: Sweep
+    axes: Mapping[str, Axis]
+    until: Until | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """federation.seed of each run of a point."""
+        return self.sweep.seeds or (self.base.federation.seed,)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether which points there are depends on what earlier ones gave."""
+        return self.sweep.method in ADAPTIVE
+
+    def config(self, settings: Settings, seed: int) -> Config:
+        """One run's configuration.
+
+        Raises:
+            ConfigError: the settings do not go together; the message says at which point.
+        """
+        raw = copy.deepcopy(_tables(self.base))
+        for name, value in (settings | {"federation.seed": seed}).items():
+            section, _, key = name.partition(".")
+            if value is None:
+                raw.setdefault(section, {}).pop(key, None)
+            else:
+                raw.setdefault(section, {})[key] = value
+        try:
+            return config_of(raw, "sweep")
+        except ConfigError as error:
+            raise ConfigError(f"the point {describe(settings)}: {error}") from None
+
+    def grid(self) -> list[Settings]:
+        """Every combination, each once, the last key varying fastest; empty unless this is a grid."""
+        if self.sweep.method != "grid":
+            return []
+        names = list(self.axes)
+        choices = [axis.values for axis in self.axes.values() if isinstance(axis.values, tuple)]
+        points = [dict(zip(names, values, strict=True)) for values in itertools.product(*choices)]
+        return list({point_id(point): point for point in map(self.normal, points)}.values())
+
+    def normal(self, settings: Settings) -> Settings:
+        """The settings as the configuration holds them: 0 and 0.0 are one value of a number.
+
+        Raises:
+            ConfigError: they do not go together.
+        """
+        config = self.config(settings, self.seeds[0])
+        found = {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in settings}
+        return dict(msgspec.to_builtins(found))
+
+    def dump(self) -> str:
+        """The resolved recipe as TOML; `read_recipe` reads it back as an equal one."""
+        table = {key: value for key, value in msgspec.to_builtins(self.sweep).items() if value is not None}
+        table = {key: value for key, value in table.items() if key not in ("grid", "search") or value}
+        return dump_config(self.base) + "\n" + tomli_w.dumps({"sweep": table})
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None, *, until: str | None = None) -> SweepRecipe:
+    """Read and check a recipe; `overrides` are `section.key=value`, "sweep.points=8" among them.
+
+    Raises:
+        ConfigError: unreadable, an unknown key (the nearest valid one is offered), a value of the wrong type,
+        or
+            points that cannot be run: all of a grid are tried before anything starts.
+    """
+    raw = read_toml(path)
+    for override in overrides or []:
+        apply_override(raw, override)
+    table = raw.pop("sweep", None)
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: a sweep needs a table [sweep]; `prism-secure init` writes one")
+    table = dict(table)
+    for kind in ("grid", "search"):
+        table[kind] = _flat(table.get(kind, {}), f"{path}: [sweep.{kind}]")
+        for name in [name for name in table if name.startswith(f"{kind}.")]:  # from --set
+            table[kind][name.removeprefix(f"{kind}.")] = table.pop(name)
+    if until is not None:
+        table["until"] = until
+    sweep = _sweep(table, str(path))
+    base = config_of(raw, str(path))
+    used, unused = ("grid", "search") if sweep.method == "grid" else ("search", "grid")
+    if getattr(sweep, unused) or not getattr(sweep, used):
+        raise ConfigError(f"{path}: method = {sweep.method!r} takes its keys from [sweep.{used}] alone")
+    axes = {name: parse_axis(name, axis, used) for name, axis in getattr(sweep, used).items()}
+    recipe = SweepRecipe(base, sweep, axes, parse_until(sweep.until))
+    _check(recipe)
+    return recipe
+
+
+def run_id(config: Config) -> str:
+    """Names a run by all that determines it: 12 hexadecimal digits.
+
+    >>> run_id(Config()) == run_id(config_of({"federation": {"workers": 1}}, ""))
+    True
+    >>> run_id(Config()) == run_id(config_of({"federation": {"seed": 1}}, ""))
+    False
+    """
+    default = _tables(Config())
+    different = {
+        section: {key: value for key, value in keys.items() if value != default[section].get(key)}
+        for section, keys in _tables(config).items()
+    }
+    different["federation"].pop("workers", None)
+    return _digest({section: keys for section, keys in different.items() if keys})
+
+
+def point_id(settings: Settings) -> str:
+    """Names a point by its settings: 12 hexadecimal digits."""
+    return _digest(settings)
+
+
+def describe(settings: Settings) -> str:
+    """A point in words.
+
+    >>> describe({"privacy.flip": 0.1, "privacy.clip": None})
+    'flip=0.1 clip=none'
+    """
+    return " ".join(
+        f"{name.partition('.')[2]}={'none' if value is None else json.dumps(value).strip(chr(34))}"
+        for name, value in settings.items()
+    )
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"prism-secure/v1/sweep\0{text}".encode()).hexdigest()[:12]
+
+
+def _tables(config: Config) -> dict[str, dict[str, Any]]:
+    """A configuration as TOML has it: without keys that are left out."""
+    raw = msgspec.to_builtins(config)
+    return {
+        section: {key: value for key, value in keys.items() if value is not None}
+        for section, keys in raw.items()
+    }
+
+
+def _flat(table: Any, where: str) -> dict[str, Any]:
+    """`privacy.flip = [...]` in TOML is a table in a table; with quotes around the name it is one key."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, got {table!r}")
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and "." not in name:
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _sweep(table: dict[str, Any], where: str) -> Sweep:
+    known = get_type_hints(Sweep)
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown setting 'sweep.{name}'{hint}")
+    try:
+        sweep = msgspec.convert(table, Sweep)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}: sweep{place.rstrip('`')}: {text}") from None
+    for name in sweep.objectives:
+        objectives.direction(name)
+    if not sweep.objectives or len(set(sweep.objectives)) < len(sweep.objectives):
+        raise ConfigError(f"{where}: sweep.objectives must be one or more different objectives")
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise ConfigError(f"{where}: sweep.seeds must be different, got {list(sweep.seeds)}")
+    if (sweep.method == "grid") != (sweep.points is None):
+        raise ConfigError(
+            f"{where}: sweep.points is the number of points of random, tpe and nsga2 (a grid has its own), "
+            f"got {sweep.points} with method = {sweep.method!r}"
+        )
+    if sweep.points is not None and sweep.points < 1:
+        raise ConfigError(f"{where}: sweep.points must be at least 1, got {sweep.points}")
+    if not 0 <= sweep.margin < 1:
+        raise ConfigError(f"{where}: sweep.margin must be in [0, 1), got {sweep.margin}")
+    return sweep
+
+
+def _check(recipe: SweepRecipe) -> None:
+    """Refuse what can be known to fail before anything starts."""
+    private = recipe.base.metrics.held_out == "private" or "metrics.held_out" in recipe.axes
+    if private and (recipe.adaptive or recipe.until or recipe.sweep.pruning != "none"):
+        raise ConfigError(
+            "searching (tpe, nsga2), sweep.until and sweep.pruning decide by the metrics, and with "
+            "metrics.held_out = 'private' no epsilon covers what such decisions reveal; use a grid or random "
+            "points without them"
+        )
+    for settings in recipe.grid():
+        for seed in recipe.seeds:
+            recipe.config(settings, seed)
