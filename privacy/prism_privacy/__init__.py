@@ -14,12 +14,16 @@ What it costs
     kappa, exact_epsilon the certified constant and the exact sum behind it all
     Ledger               the signed record of what was spent
 
+Whether it is true
+    audit                tries to refute a claimed mechanism from its answers
+
 >>> acct = Accountant(delta=1e-5)
 >>> acct.spend(MaskRelease(flip=0.25, clip=1.0, space="probability", cohort=1000), rounds=100)
 >>> round(acct.epsilon(View.SUM, Adjacency.ZERO_OUT), 2)
 3.33
 """
 
+from prism_privacy import audit
 from prism_privacy.accountant import Accountant, Guarantee, RoundSpending
 from prism_privacy.budget import Budget
 from prism_privacy.calibration import Calibration, calibrate
@@ -27,6 +31,7 @@ from prism_privacy.clipping import clip_toward
 from prism_privacy.coins import CoinSecret, CoinStream, release_bits
 from prism_privacy.epsilon_table import spent_table
 from prism_privacy.errors import (
+    AuditError,
     BudgetExceeded,
     CalibrationError,
     CoinError,
@@ -59,6 +64,7 @@ from prism_privacy.units import Adjacency, Unit, View
 __all__ = [
     "Accountant",
     "Adjacency",
+    "AuditError",
     "Budget",
     "BudgetExceeded",
     "Calibration",
@@ -92,6 +98,7 @@ __all__ = [
     "Unit",
     "UnsoundComposition",
     "View",
+    "audit",
     "calibrate",
     "clip_toward",
     "debias",

@@ -8,8 +8,9 @@
     ├── UnsoundComposition    the releases cannot be composed under the guarantee that was asked for
     ├── LedgerError           a ledger file that is not what its writer wrote
     ├── CoinError             coins that must not be used: readable by others, reused, or missing
-    └── OutboxError           an outbox that cannot be read or written as it must be
-        └── ReleaseConflict   a second, different release for a round that was already sent
+    ├── OutboxError           an outbox that cannot be read or written as it must be
+    │   └── ReleaseConflict   a second, different release for a round that was already sent
+    └── AuditError            what was to be audited could not be examined; says nothing about its privacy
 
 A message names what was expected, what came and where; never a secret.
 """
@@ -17,6 +18,7 @@ A message names what was expected, what came and where; never a secret.
 from __future__ import annotations
 
 __all__ = [
+    "AuditError",
     "BudgetExceeded",
     "CalibrationError",
     "CoinError",
@@ -84,3 +86,7 @@ class OutboxError(PrivacyError):
 
 class ReleaseConflict(OutboxError):
     """A round that was sent already has its bytes; others would be another release, to be charged."""
+
+
+class AuditError(PrivacyError):
+    """What was to be audited failed, or gave something that is not what an audit can examine."""
