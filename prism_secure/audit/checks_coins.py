@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
-from prism_secure.audit.checks_ledger import _check_mode
+from prism_secure.audit.checks_ledger import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.environment import describe_environment, read_environment
@@ -42,10 +42,10 @@ def secrets(evidence: Evidence, notes: Notebook) -> None:
     seen: dict[bytes, str] = {}
     guesses = set(_guesses(evidence.config.federation.seed, len(evidence.clients)))
     for folder in evidence.clients:
-        _check_mode(notes, folder, evidence, 0o700)
+        check_mode(notes, folder, evidence, 0o700)
         for path in sorted(folder.iterdir()):
             if path.is_file():
-                _check_mode(notes, path, evidence, 0o600)
+                check_mode(notes, path, evidence, 0o600)
         secret = _secret(folder / "coins.key")
         if secret is None:
             notes.finding(f"Client {folder.name} has no coin secret that can be read, but a folder.")
@@ -80,13 +80,15 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
         raise Unchecked(f"the first round cannot be repeated here: {error}", expected=True) from None
     if by_other:
         notes.finding(
-            f"Client {folder.name}'s first upload comes out the same with another coin secret: its bits follow "
+            f"Client {folder.name}'s first upload comes out the same with another coin secret: its bits "
+            "follow "
             "from public values, and so epsilon does not hold.",
             upload_sha256=hashlib.sha256(other).hexdigest(),
         )
     elif by_own:
         notes.fact(
-            f"repeated round 1 of client {folder.name}: its own secret gives the upload that was sent, another "
+            f"repeated round 1 of client {folder.name}: its own secret gives the upload that was sent, "
+            "another "
             "does not"
         )
     else:
@@ -94,7 +96,7 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
 
 
 def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
-    """The upload is not what this program makes of the folder: a foreign machine explains that, no other does."""
+    """The upload is not what this program makes of the folder; another machine or version explains that."""
     here, there = describe_environment(), read_environment(evidence.folder)[0]
     names = ("python", "packages", "cpu_capability", "commit")
     changed = [name for name in names if here.get(name) != there.get(name)]
@@ -107,7 +109,8 @@ def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
         )
     else:
         notes.finding(
-            f"{text}, with the same program on the same kind of processor: it was made with other coins, data or "
+            f"{text}, with the same program on the same kind of processor: it was made with other coins, "
+            "data or "
             "code.",
             "likely",
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from prism_privacy import Adjacency, LedgerEntry, View
 from prism_secure.audit import oracle
-from prism_secure.audit.checks_ledger import _need_charges
+from prism_secure.audit.checks_ledger import need_charges
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.audit.oracle import Mask
@@ -47,7 +47,7 @@ class _Point:
 
 def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     """Does every client-level epsilon cover what was released: alone, to date, and as planned?"""
-    _need_charges(evidence)
+    need_charges(evidence)
     if any(entry.coins == "test" for entry in evidence.charges):
         notes.note("Test coins were used: the run claims no epsilon, and none can be claimed for it.")
         return []
@@ -83,7 +83,7 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
 
 def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
     """Does metrics.jsonl repeat the signed ledger's epsilons?"""
-    _need_charges(evidence)
+    need_charges(evidence)
     kept = {entry.round: entry for entry in evidence.charges if entry.epsilon is not None}
     for record in evidence.records:
         entry = kept.get(record.round)
@@ -222,7 +222,8 @@ def _planned(notes: Notebook, points: list[_Point], cell: Cell, evidence: Eviden
     view, adjacency = cell
     if len({planned for _, planned in stated}) > 1:
         notes.finding(
-            f"The planned epsilon({view.value}, {adjacency.value}) changes from round to round; a plan is fixed "
+            f"The planned epsilon({view.value}, {adjacency.value}) changes from round to round; a plan is "
+            "fixed "
             "before the first.",
             planned=sorted({planned for _, planned in stated}),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
 from typing import Any
 
 from prism_privacy import LedgerError, LedgerKey, LedgerReport
@@ -29,7 +28,8 @@ def chain(evidence: Evidence, notes: Notebook) -> None:
         )
     if not ledger.end_checked and evidence.head is None:
         raise Unchecked(
-            "ledger.jsonl.head is missing, so lines may have been cut off the end; put it back, or name a head "
+            "ledger.jsonl.head is missing, so lines may have been cut off the end; put it back, or name a "
+            "head "
             "that you wrote down with --head"
         )
 
@@ -53,7 +53,7 @@ def writer(evidence: Evidence, notes: Notebook) -> None:
                 "with another key would go unseen. Compare it with the key that the writer gave you (--key).",
             )
         return
-    _check_mode(notes, path, evidence, 0o600)
+    check_mode(notes, path, evidence, 0o600)
     try:
         own = LedgerKey.load(path).public_key.hex()
     except LedgerError as error:
@@ -72,7 +72,7 @@ def writer(evidence: Evidence, notes: Notebook) -> None:
 def settings(evidence: Evidence, notes: Notebook) -> None:
     """Do the releases in the ledger have the flip, clip and delta of config.toml?"""
     config, privacy = evidence.config, evidence.config.privacy
-    _need_charges(evidence)
+    need_charges(evidence)
     expected: dict[str, Any] = {
         "flip": privacy.flip,
         "clip": privacy.clip,
@@ -88,7 +88,8 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
             failure = entry.release.get("sum_failure")
             if not isinstance(failure, float) or failure < HARARY_FAILURE:
                 notes.finding(
-                    f"Round {entry.round}: {config.federation.clients} clients sum over a sparse graph, whose "
+                    f"Round {entry.round}: {config.federation.clients} clients sum over a sparse graph, "
+                    "whose "
                     "failure epsilon(SUM) has to take out of delta, and the ledger takes nothing.",
                     sum_failure=failure,
                     expected=HARARY_FAILURE,
@@ -105,27 +106,27 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
 def cohort(evidence: Evidence, notes: Notebook) -> None:
     """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
     config = evidence.config
-    _need_charges(evidence)
+    need_charges(evidence)
     clients, colluders = config.federation.clients, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
     honest = least - colluders
     reasons = {
-        least: "which counts the assumed colluders as honest",
         clients: "which counts clients that may drop out, and colluders",
         clients - colluders: "which counts clients that may drop out",
+        least: "which counts the assumed colluders as honest",
     }
     for name, found in (
         ("cohort", {entry.cohort for entry in evidence.charges}),
         ("release.cohort", {entry.release.get("cohort") for entry in evidence.charges}),
     ):
         for value in found - {honest}:
-            why = reasons.get(value, "") if isinstance(value, int) and value > honest else ""
-            text = (
-                f"The ledger accounts for {name} = {value}{', ' + why if why else ''}; at least {least} "
-                f"survivors less {colluders} colluders guarantee {honest}."
-            )
-            (notes.finding if not isinstance(value, int) or value > honest else notes.note)(
-                text, ledger=value, guaranteed=honest, clients=clients
+            why = f", {reasons[value]}" if value in reasons and value != honest else ""
+            notes.finding(
+                f"The ledger accounts for {name} = {value}{why}; at least {least} survivors less {colluders} "
+                f"colluders guarantee {honest}.",
+                ledger=value,
+                guaranteed=honest,
+                clients=clients,
             )
     _compare(notes, evidence, "colluders", colluders, lambda entry: entry.colluders)
     ledger = evidence.ledger
@@ -157,7 +158,7 @@ def _verified(evidence: Evidence) -> LedgerReport:
     return evidence.ledger
 
 
-def _need_charges(evidence: Evidence) -> None:
+def need_charges(evidence: Evidence) -> None:
     if not evidence.charges:
         raise Unchecked("nothing was charged yet", expected=not evidence.records)
 
@@ -175,7 +176,7 @@ def _compare(notes: Notebook, evidence: Evidence, name: str, expected: object, r
         )
 
 
-def _check_mode(notes: Notebook, path: Any, evidence: Evidence, allowed: int) -> None:
+def check_mode(notes: Notebook, path: Any, evidence: Evidence, allowed: int) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & ~allowed & 0o077:
         notes.finding(
@@ -183,18 +184,3 @@ def _check_mode(notes: Notebook, path: Any, evidence: Evidence, allowed: int) ->
             mode=f"{mode:04o}",
             expected=f"{allowed:04o}",
         )
-
-
-def record_terms(release: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record-level release that its epsilon depends on."""
-    names = (
-        "records",
-        "norm",
-        "sigma",
-        "adjacency",
-        "classes",
-        "second_weight",
-        "count_weight",
-        "nonnegative",
-    )
-    return {name: release[name] for name in names}

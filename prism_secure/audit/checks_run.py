@@ -38,7 +38,8 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
     for place, count in seen.items():
         if count > len(numbers):
             notes.finding(
-                f"{place} has {count} rounds, the ledger charged {len(numbers)}: what was released after that "
+                f"{place} has {count} rounds, the ledger charged {len(numbers)}: what was released after "
+                "that "
                 "was never accounted for.",
                 on_disk=count,
                 charged=len(numbers),
@@ -53,7 +54,8 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
     logged = charged - finished
     if logged > 0:
         notes.note(
-            f"{charged} charges for {finished} finished rounds: {logged} for sessions that did not open or were "
+            f"{charged} charges for {finished} finished rounds: {logged} for sessions that did not open or "
+            "were "
             f"cut short ({aborted} of them logged as aborted). They count in epsilon.",
             charged=charged,
             finished=finished,
@@ -74,7 +76,8 @@ def _sent(evidence: Evidence, notes: Notebook, charged: int) -> None:
         sent = Outbox(folder / "outbox").rounds(evidence.federation)
         if len(sent) > charged:
             notes.finding(
-                f"Client {folder.name} sent {len(sent)} uploads, the ledger charged {charged}: a session that "
+                f"Client {folder.name} sent {len(sent)} uploads, the ledger charged {charged}: a session "
+                "that "
                 "did not open was not accounted for.",
                 sent=list(sent)[-3:],
                 charged=charged,
@@ -104,7 +107,8 @@ def ending(evidence: Evidence, notes: Notebook) -> None:
             )
         elif finished < asked and evidence.config.budget.epsilon is None and ":" not in evidence.done:
             notes.finding(
-                f"The run calls itself done after {finished} of {asked} rounds, with no budget and no reason.",
+                f"The run calls itself done after {finished} of {asked} rounds, with no budget and no "
+                "reason.",
                 done=evidence.done.strip(),
             )
         else:

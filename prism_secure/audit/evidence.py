@@ -77,7 +77,7 @@ class Evidence:
 
     @cached_property
     def entries(self) -> tuple[LedgerEntry, ...]:
-        """What the ledger's lines say. From a ledger that does not verify: the lines that still can be read."""
+        """What the ledger's lines say; where it does not verify, the lines that still can be read."""
         if isinstance(self.ledger, LedgerReport):
             return self.ledger.entries
         found = []

@@ -1,8 +1,8 @@
 """What no correct account of a ledger can go below: the exact loss of one explicit pair of worlds.
 
-The accountant proves that epsilon is enough for all pairs of worlds; the pair here shows how much is needed. The
-protected client moves some coordinates of its probabilities as far as the settings allow, in every round, the
-others stand where they hide it worst, and the privacy loss of what is then released is composed numerically,
+The accountant proves that epsilon is enough for all pairs of worlds; the pair here shows how much is needed.
+The protected client moves some coordinates of its probabilities as far as the settings allow, in every round,
+the others stand where they hide it worst, and the privacy loss of what is released is composed numerically,
 rounded down (Koskela et al. 2020; dp_accounting's optimistic estimates). The truth for all pairs lies between
 this and the ledger's epsilon.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -69,6 +70,7 @@ def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[Lower
     return found
 
 
+@lru_cache(maxsize=256)
 def floor(
     mask: Mask, rounds: int, delta: float, upper: float, *, summed: bool, replaced: bool
 ) -> float | None:

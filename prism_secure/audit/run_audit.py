@@ -13,7 +13,7 @@ from prism_secure.audit.checks_epsilon import Recomputed
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Answer, Finding, Notebook, Unchecked
 from prism_secure.audit.floors import LowerBound, lower_bounds
-from prism_secure.errors import RunFolderError
+from prism_secure.errors import ConfigError
 from prism_secure.records import finite
 from prism_secure.storage import write_atomic
 
@@ -76,10 +76,10 @@ def audit_run(
         replay: repeat a client's first round, where its folder is there: seconds of training.
 
     Raises:
-        RunFolderError: there is no such folder.
+        ConfigError: there is no such folder.
     """
     if not folder.is_dir():
-        raise RunFolderError(f"{folder}: no such run folder")
+        raise ConfigError(f"{folder}: no such run folder")
     evidence = Evidence(folder, key, head)
     answers: list[Answer] = []
     epsilons: list[Recomputed] = []

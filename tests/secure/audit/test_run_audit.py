@@ -1,0 +1,378 @@
+"""Every planted bug of a run folder is found, by the check that is there for it; honest folders are clean.
+
+Nothing is random in what is found: a bug changes a figure, a signature, a hash, a file's mode or a count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from tampering import (
+    accounted,
+    caught_by,
+    copy,
+    edited,
+    lines_of,
+    make,
+    rewrite,
+    smaller,
+    texts,
+    with_zero_out_for_replace_one,
+    write_lines,
+)
+
+from prism_privacy import CoinSecret, LedgerKey, Outbox
+from prism_secure import federation
+from prism_secure.audit import checks_coins
+from prism_secure.audit.run_audit import RunAudit, audit_run
+from prism_secure.cli import main
+from prism_secure.client import Broadcast, Client
+from prism_secure.config import Config
+from prism_secure.environment import read_environment
+from prism_secure.errors import RoundError
+from prism_secure.federation import Bits, Opened, open_securely
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run of three rounds, cohort 3."""
+    return make(tmp_path_factory.mktemp("honest") / "run")
+
+
+@pytest.fixture
+def spoiled(honest: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test to spoil."""
+    return copy(honest, tmp_path / "run")
+
+
+def audited(folder: Path) -> RunAudit:
+    return audit_run(folder, replay=False)
+
+
+def test_honest_run_is_clean_and_its_page_and_json_say_so(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, data = tmp_path / "a.html", tmp_path / "a.json"
+    assert main(["audit", "run", str(honest), "--html", str(page), "--json", str(data)]) == 0
+    assert "clean" in capsys.readouterr().out
+    text = page.read_text("utf-8")
+    assert "No finding." in text
+    assert "://" not in text
+    kept = json.loads(data.read_text("utf-8"))
+    assert kept["verdict"] == "clean"
+    assert json.loads((honest / "audit.json").read_text("utf-8")) == kept
+    outcomes = {answer["name"]: answer["outcome"] for answer in kept["answers"]}
+    assert outcomes.pop("record epsilon") == "skipped"
+    assert set(outcomes.values()) == {"passed"}
+    assert len(kept["lower_bounds"]) == 4
+    stated = {(cell["view"], cell["adjacency"]): cell["ledger"] for cell in kept["epsilons"]}
+    for bound in kept["lower_bounds"]:
+        assert 0 < bound["epsilon"] < stated[bound["view"], bound["adjacency"]]
+
+
+# The ledger's own protection.
+
+
+def test_edited_ledger_line_is_found(spoiled: Path) -> None:
+    lines = lines_of(spoiled)
+    lines[2] = edited(lines[2], ["epsilon", "sum", "zero_out", "to_date"], 0.1)
+    write_lines(spoiled, lines)
+    audit = audited(spoiled)
+    assert "chain" in caught_by(audit)
+    assert "line 3" in texts(audit)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_removed_ledger_line_is_found(spoiled: Path, gone: int) -> None:
+    lines = lines_of(spoiled)
+    del lines[gone]
+    write_lines(spoiled, lines)
+    assert "chain" in caught_by(audited(spoiled))
+
+
+def test_reordered_ledger_lines_are_found(spoiled: Path) -> None:
+    lines = lines_of(spoiled)
+    lines[1], lines[2] = lines[2], lines[1]
+    write_lines(spoiled, lines)
+    assert "chain" in caught_by(audited(spoiled))
+
+
+def test_ledger_signed_anew_with_another_key_is_found(spoiled: Path) -> None:
+    """All of it, chained and consistent: only the key is not the run's."""
+    rewrite(spoiled, lambda entry: {}, key=LedgerKey())
+    assert caught_by(audited(spoiled)) == {"writer"}
+
+
+def test_ledger_signed_anew_is_found_by_the_key_alone(spoiled: Path, honest: Path) -> None:
+    """Whoever took the run's key file away as well is found by who knows the key."""
+    known = LedgerKey.load(honest / "ledger.key").public_key.hex()
+    (spoiled / "ledger.key").unlink()
+    rewrite(spoiled, lambda entry: {}, key=LedgerKey())
+    unpinned = audited(spoiled)
+    assert caught_by(unpinned) == set()
+    notes = [found.text for answer in unpinned.answers for found in answer.findings]
+    assert any("names its own key" in text for text in notes)
+    assert "chain" in caught_by(audit_run(spoiled, key=known, replay=False))
+
+
+def test_one_line_with_a_forged_signature_is_found(spoiled: Path) -> None:
+    lines = lines_of(spoiled)
+    forged = json.loads(lines[3])
+    forged["signature"] = LedgerKey().sign(b"anything").hex()
+    lines[3] = json.dumps(forged, sort_keys=True, separators=(",", ":")).encode()
+    write_lines(spoiled, lines)
+    assert "chain" in caught_by(audited(spoiled))
+
+
+def test_ledger_cut_short_together_with_its_head_could_not_be_checked(spoiled: Path) -> None:
+    """The lines that are left are in order; metrics.jsonl shows that there was one more."""
+    write_lines(spoiled, lines_of(spoiled)[:-1])
+    (spoiled / "ledger.jsonl.head").unlink()
+    assert caught_by(audited(spoiled)) == {"rounds"}
+
+
+# Epsilons that are too small, in ledgers that a wrong program chained and signed as it should.
+
+
+@pytest.mark.parametrize(("cohort", "words"), [(4, "colluders as honest"), (5, "clients that may drop out")])
+def test_cohort_that_counts_colluders_or_dropouts_is_found(spoiled: Path, cohort: int, words: str) -> None:
+    wrong = accounted(rounds=[1, 2, 3], cohort=cohort)
+    rewrite(spoiled, lambda entry: next(wrong) | {"cohort": cohort})
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"cohort"}
+    assert words in texts(audit)
+    assert "guarantee 3" in texts(audit)
+
+
+@pytest.mark.parametrize("cohort", [4, 5])
+def test_epsilon_of_a_larger_cohort_than_the_ledger_names_is_found(spoiled: Path, cohort: int) -> None:
+    """The release is written as it should be, and accounted as if there were more honest clients."""
+    wrong = accounted(rounds=[1, 2, 3], cohort=cohort)
+    rewrite(spoiled, lambda entry: {"epsilon": next(wrong)["epsilon"]})
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"client epsilon"}
+    assert f"a cohort of {cohort} instead of 3" in texts(audit)
+
+
+def test_replace_one_accounted_with_the_clip_instead_of_twice_the_clip_is_found(spoiled: Path) -> None:
+    rewrite(spoiled, with_zero_out_for_replace_one)
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"client epsilon"}
+    assert "a move of C where replace_one allows 2C" in texts(audit)
+
+
+def test_epsilon_composed_over_too_few_rounds_is_found(spoiled: Path) -> None:
+    wrong = accounted(rounds=[1, 1, 2])
+    rewrite(spoiled, lambda entry: {"epsilon": next(wrong)["epsilon"]})
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"client epsilon"}
+    assert "it is what 1 of the 2 rounds cost" in texts(audit)
+
+
+def test_plan_for_fewer_rounds_than_configured_is_found(spoiled: Path) -> None:
+    wrong = accounted(rounds=[1, 1, 1], planned=1)
+    planned = next(wrong)["epsilon"]
+    right = accounted(rounds=[1, 2, 3])
+
+    def cheaper(entry: object) -> dict[str, object]:
+        table = next(right)["epsilon"]
+        for cell, spent in table.items():
+            object.__setattr__(spent, "planned", planned[cell].planned)
+        return {"epsilon": table}
+
+    rewrite(spoiled, cheaper)
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"client epsilon"}
+    assert "as planned" in texts(audit)
+
+
+@pytest.mark.parametrize(("factor", "found"), [(0.985, True), (1.0, False), (1.04, False)])
+def test_epsilon_that_is_too_small_by_more_than_one_percent_is_found(
+    spoiled: Path, factor: float, found: bool
+) -> None:
+    rewrite(spoiled, lambda entry: smaller(entry, factor))
+    assert caught_by(audited(spoiled)) == ({"client epsilon"} if found else set())
+
+
+def test_epsilon_that_is_much_too_large_is_a_note_and_no_finding(spoiled: Path) -> None:
+    rewrite(spoiled, lambda entry: smaller(entry, 1.5))
+    audit = audited(spoiled)
+    assert audit.verdict == "clean"
+    (answer,) = [answer for answer in audit.answers if answer.name == "client epsilon"]
+    assert answer.outcome == "note"
+
+
+def test_metrics_that_show_less_than_the_ledger_are_found(spoiled: Path) -> None:
+    path = spoiled / "metrics.jsonl"
+    lines = path.read_text("utf-8").splitlines()
+    record = json.loads(lines[1])
+    record["epsilon"]["sum_zero_out"] /= 2
+    lines[1] = json.dumps(record)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    assert caught_by(audited(spoiled)) == {"metrics"}
+
+
+# Rounds that were never charged.
+
+
+def test_round_that_was_not_charged_is_found(spoiled: Path) -> None:
+    rewrite(spoiled, lambda entry: None if entry.round == 3 else {})
+    assert caught_by(audited(spoiled)) == {"rounds"}
+
+
+def test_aborted_session_that_was_not_charged_is_found(spoiled: Path) -> None:
+    """Its uploads left; only the clients' outboxes remember them."""
+    name = (spoiled / "federation.id").read_text("ascii")
+    Outbox(spoiled / "clients" / "02" / "outbox").keep(name, 4, b"bits of a session that did not open")
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"rounds"}
+    assert "sent 4 uploads" in texts(audit)
+
+
+def test_round_that_failed_and_was_charged_is_clean_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+        if broadcast.round == 2:
+            raise RoundError("the sum did not open")
+        return open_securely(config, broadcast, bits)
+
+    monkeypatch.setattr(federation, "open_securely", broken)
+    with pytest.raises(RoundError):
+        make(tmp_path / "run")
+    audit = audited(tmp_path / "run")
+    assert audit.verdict == "clean"
+    outcomes = {answer.name: answer.outcome for answer in audit.answers}
+    assert outcomes["rounds"] == outcomes["ending"] == "note"
+
+
+# Files that do not belong together.
+
+
+def test_swapped_mask_is_found(spoiled: Path) -> None:
+    path = spoiled / "model.safetensors"
+    with safe_open(path, framework="np") as file:
+        header, mask = file.metadata(), file.get_tensor("mask").copy()
+    mask[7] ^= 0b100
+    save_file({"mask": mask}, path, metadata=header)
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"model"}
+    (found,) = audit.findings
+    assert found.evidence["different_bits"] == 1
+
+
+def test_checkpoint_of_an_earlier_round_is_found(spoiled: Path) -> None:
+    path = spoiled / "checkpoint" / "server.safetensors"
+    arrays = load_file(path)
+    arrays["round"] = np.array(1)
+    save_file(arrays, path)
+    assert caught_by(audited(spoiled)) == {"rounds", "model"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "check"),
+    [
+        ("flip = 0.25", "flip = 0.3", "settings"),
+        ("clip = 1.0", "clip = 0.5", "settings"),
+        ("delta = 1e-05", "delta = 1e-06", "settings"),
+        ("min_survivors = 4", "min_survivors = 5", "cohort"),
+        ("colluders = 1", "colluders = 0", "cohort"),
+        ("rounds = 3", "rounds = 4", "client epsilon"),
+    ],
+)
+def test_settings_changed_afterwards_are_found(spoiled: Path, old: str, new: str, check: str) -> None:
+    path = spoiled / "config.toml"
+    text = path.read_text("utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), "utf-8")
+    assert check in caught_by(audited(spoiled))
+
+
+def test_round_opened_over_too_few_survivors_is_found(spoiled: Path) -> None:
+    path = spoiled / "metrics.jsonl"
+    path.write_text(path.read_text("utf-8").replace('"survivors":5', '"survivors":3', 1), "utf-8")
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"cohort"}
+    assert "3 survivors" in texts(audit)
+
+
+def test_done_that_claims_other_rounds_is_found(spoiled: Path) -> None:
+    (spoiled / "DONE").write_text("2 of 3 rounds\n")
+    assert caught_by(audited(spoiled)) == {"ending"}
+
+
+# Coins.
+
+
+def test_coin_secret_made_from_the_public_seed_is_found(spoiled: Path) -> None:
+    path = spoiled / "clients" / "01" / "coins.key"
+    header = path.read_text("ascii").split()[0]
+    path.write_text(f"{header} {hashlib.sha256(b'0:1').hexdigest()}\n", "ascii")
+    assert caught_by(audited(spoiled)) == {"secrets"}
+
+
+def test_coin_secret_shared_by_two_clients_is_found(spoiled: Path) -> None:
+    keys = [spoiled / "clients" / name / "coins.key" for name in ("01", "03")]
+    keys[1].write_bytes(keys[0].read_bytes())
+    assert caught_by(audited(spoiled)) == {"secrets"}
+
+
+def test_coin_secret_that_others_can_read_is_found(spoiled: Path) -> None:
+    (spoiled / "clients" / "04" / "coins.key").chmod(0o644)
+    assert caught_by(audited(spoiled)) == {"secrets"}
+
+
+def _coins_of_the_seed(client: Client) -> CoinSecret:
+    """The bug: coins that whoever reads config.toml can draw."""
+    CoinSecret.create(client.folder / "coins.key") if not (client.folder / "coins.key").exists() else None
+    return CoinSecret.for_test(hashlib.sha256(b"seed 0, client %d" % client.index).digest())
+
+
+def test_bits_drawn_from_the_public_seed_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the very program that draws them so, and by a right one that repeats the round."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_coins", _coins_of_the_seed)
+        make(folder, "federation.rounds=1")
+        same = audit_run(folder)
+        assert caught_by(same) == {"replay"}
+        assert [found.certainty for found in same.findings] == ["certain"]
+    monkeypatch.setattr(checks_coins, "describe_environment", lambda: read_environment(folder)[0])
+    other = audit_run(folder)
+    assert caught_by(other) == {"replay"}
+    assert [found.certainty for found in other.findings] == ["likely"]
+
+
+# What cannot be checked is said, and is not clean.
+
+
+@pytest.mark.parametrize(
+    "name", ["ledger.jsonl", "ledger.jsonl.head", "config.toml", "checkpoint/server.safetensors"]
+)
+def test_folder_that_lacks_what_it_should_hold_is_not_clean(
+    spoiled: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (spoiled / name).unlink()
+    assert main(["audit", "run", str(spoiled), "--no-replay"]) == 2
+    assert Path(name).name in capsys.readouterr().out
+
+
+def test_folder_without_the_clients_private_folders_can_be_clean(spoiled: Path) -> None:
+    for path in sorted((spoiled / "clients").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    audit = audit_run(spoiled)
+    assert audit.verdict == "clean"
+    outcomes = {answer.name: answer.outcome for answer in audit.answers}
+    assert outcomes["secrets"] == outcomes["replay"] == "skipped"
+
+
+def test_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "run", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
