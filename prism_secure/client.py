@@ -25,13 +25,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from prism_privacy import CoinSecret, NoisySums, Outbox, clip_toward, moments_once, release_bits
+from prism_privacy import (
+    CoinSecret,
+    NoisySums,
+    Outbox,
+    clip_toward,
+    moments_once,
+    noisy_moments,
+    release_bits,
+)
 from prism_privacy.moments_store import load_moments
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.moments import FeatureMoments
 from prism_secure.recipe import Recipe, public_seed
-from prism_secure.record_release import RecordRelease, targets_of
+from prism_secure.record_release import RecordRelease
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 from prism_secure.supermask import scores_from_theta, theta_from_scores
 from prism_secure.training import ClientState
@@ -59,12 +67,25 @@ class Client:
         index: its id, 0 to n - 1.
         folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
         recipe: the objects of the configuration, shared by all clients of a process.
+        coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
+        may_miss: whether the client may have sat out rounds, as on a machine of its own it may; it goes on
+            from the state that it has.
     """
 
-    def __init__(self, index: int, folder: Path, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        index: int,
+        folder: Path,
+        recipe: Recipe,
+        *,
+        coins: CoinSecret | None = None,
+        may_miss: bool = False,
+    ) -> None:
         self.index = index
         self.folder = folder
         self._recipe = recipe
+        self._known_coins = coins
+        self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
 
     def prepare(self, federation: str) -> None:
@@ -106,13 +127,13 @@ class Client:
         round_number, state = self._load_state()
         if round_number == broadcast.round and self._sent(broadcast) is not None:
             return
-        if round_number != broadcast.round - 1:
+        if not (round_number == broadcast.round - 1 or (self._may_miss and round_number < broadcast.round)):
             raise RunFolderError(
                 f"client {self.index} is asked for round {broadcast.round}, but its state is after round "
                 f"{round_number}: {self.folder} does not belong to this checkpoint"
             )
-        if broadcast.round > 1:
-            self.forget_upload(broadcast.federation, broadcast.round - 1)
+        if round_number:
+            self.forget_upload(broadcast.federation, round_number)
         config = self._recipe.config
         result = self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
@@ -162,6 +183,8 @@ class Client:
         return release_bits(p, coins)
 
     def _coins(self) -> CoinSecret:
+        if self._known_coins is not None:
+            return self._known_coins
         path = self.folder / "coins.key"
         if path.exists():
             return CoinSecret.load(path)
@@ -189,7 +212,7 @@ class Client:
         released = self._released(release)
         if released is None:
             raise RunFolderError(self._gone(release))
-        return targets_of(released)
+        return _targets_of(released)
 
     def _exact_moments(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""
@@ -240,6 +263,17 @@ class Client:
     def _save_state(self, round_number: int, state: ClientState) -> None:
         arrays = {"round": np.array(round_number), **state.to_arrays()}
         write_atomic(self.folder / "state.safetensors", save(arrays), mode=0o600)
+
+
+def _targets_of(sums: NoisySums) -> FeatureMoments:
+    """Moments from a release: noisy counts divide, and they alone say which classes there are."""
+    found = noisy_moments(sums)
+    assert found.variance is not None
+    return FeatureMoments(
+        torch.from_numpy(found.mean).float(),
+        torch.from_numpy(found.variance).float(),
+        torch.from_numpy(np.where(found.present, found.counts, 0.0)).float(),
+    )
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -12,19 +12,30 @@ seed): their masks are post-processing of what everybody has seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, Spent, View
 from prism_privacy.epsilon_table import spent_table
-from prism_privacy.ledger_entry import LedgerEntry
+from prism_privacy.ledger_entry import Coins, LedgerEntry
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.history import spent
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import Epsilons, RecordEpsilon
-from prism_secure.run_folder import RunFolder
 from prism_secure.wording import format_epsilon
+
+
+class LedgerPlace(Protocol):
+    """Where a ledger is: a run's folder, or that of a client on a machine of its own."""
+
+    @property
+    def federation(self) -> str: ...
+    @property
+    def ledger_path(self) -> Path: ...
+    @property
+    def ledger_key_path(self) -> Path: ...
 
 
 class Spending:
@@ -38,8 +49,10 @@ class Spending:
         config: the run's configuration.
         folder: where the ledger and its key are; both are made on first use.
         dimension: d, the length of a mask.
-        finished_rounds: how many rounds the checkpoint has behind it.
+        finished_rounds: how many rounds the checkpoint has behind it; None for a client that keeps a ledger
+            of its own, where each round that it takes part in counts as one.
         release: the record-level release that clients train from, or None.
+        coins: "test" if somebody could know them; then the ledger claims no epsilon.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -51,13 +64,15 @@ class Spending:
     def __init__(
         self,
         config: Config,
-        folder: RunFolder,
+        folder: LedgerPlace,
         dimension: int,
-        finished_rounds: int,
+        finished_rounds: int | None,
         release: RecordRelease | None = None,
+        coins: Coins = "secret",
     ) -> None:
         privacy = config.privacy
         self._config = config
+        self._coins = coins
         self._release = MaskRelease(
             flip=privacy.flip,
             clip=privacy.clip,
@@ -66,7 +81,7 @@ class Spending:
             dim=dimension,
         )
         self._moments = release
-        self._guarantee = None if release is None else release.guarantee
+        self._guarantee = None if release is None or coins == "test" else release.guarantee
         self.planned_rounds = self._admitted()
         self._accountant = Accountant(delta=privacy.delta)
         self._accountant.plan(self._release, rounds=self.planned_rounds)
@@ -106,14 +121,31 @@ class Spending:
                 table[view, adjacency] = Spent(alone, alone, planned)
         self._append("moments", 0, self._guarantee.release, table)
 
-    def charge(self, round_number: int) -> Epsilons:
-        """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date."""
+    @property
+    def last_metrics(self) -> Mapping[str, Any]:
+        """What the ledger's last entry says beside the cost; empty before the first."""
+        return self._ledger.entries[-1].metrics if self._ledger.entries else {}
+
+    def charge(
+        self,
+        round_number: int,
+        *,
+        kind: Literal["round", "aborted"] = "round",
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Epsilons:
+        """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date.
+
+        Args:
+            round_number: the next one, or one that is charged already.
+            kind: "aborted" for a round whose uploads may have left and whose sum did not open.
+            metrics: what else the ledger should say of the round, JSON-safe.
+        """
         if round_number > self.charged_rounds:
             self._accountant.spend(self._release)
             table = spent_table(self._accountant, self._release)
             if self._summed:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
-            self._append("round", round_number, self._release.as_dict(), table)
+            self._append(kind, round_number, self._release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
         return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
 
@@ -134,10 +166,11 @@ class Spending:
 
     def _append(
         self,
-        kind: Literal["moments", "round"],
+        kind: Literal["moments", "round", "aborted"],
         round_number: int,
         release: Mapping[str, Any],
         table: Mapping[tuple[View, Adjacency], Spent],
+        metrics: Mapping[str, Any] | None = None,
     ) -> None:
         self._ledger.append(
             kind=kind,
@@ -145,9 +178,11 @@ class Spending:
             release=release,
             cohort=self._config.cohort,
             delta=self._config.privacy.delta,
-            epsilon=table,
+            epsilon=None if self._coins == "test" else table,
             colluders=self._config.privacy.colluders,
+            metrics=metrics,
             record=self._guarantee,
+            coins=self._coins,
         )
 
     def _admitted(self) -> int:
@@ -174,7 +209,7 @@ class Spending:
         accountant.spend(self._release, rounds=rounds)
         return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
 
-    def _open_ledger(self, folder: RunFolder, finished_rounds: int) -> Ledger:
+    def _open_ledger(self, folder: LedgerPlace, finished_rounds: int | None) -> Ledger:
         key_path = folder.ledger_key_path
         key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
         path = folder.ledger_path
@@ -189,6 +224,9 @@ class Spending:
                 federation=folder.federation,
                 clients=self._config.federation.clients,
                 records=None if self._moments is None else max(self._moments.sizes),
+                settings={}
+                if self._moments is None
+                else {"record_release": self._config.privacy.record_release},
             )
         ledger = Ledger.open(path, key)
         try:
@@ -198,7 +236,7 @@ class Spending:
             raise
         return ledger
 
-    def _refuse_foreign(self, ledger: Ledger, finished_rounds: int) -> None:
+    def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
         """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""
         entries = list(ledger.entries)
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
@@ -208,6 +246,7 @@ class Spending:
             *(["record-level release"] if not self._has_guarantee(moments, entries) else []),
         ]
         expected = list(range(1, len(charged) + 1))
+        finished_rounds = len(charged) if finished_rounds is None else finished_rounds
         if charged != expected or len(charged) - finished_rounds not in (0, 1) or unlike:
             raise RunFolderError(
                 f"{ledger.path} does not belong to this checkpoint: {finished_rounds} rounds are finished, "
