@@ -7,10 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from prism_secure.commands import audit, bench, config, identity, ledger, report, run
+from prism_secure.commands import audit, bench, config, identity, ledger, report, run, sweep
 from prism_secure.errors import PrismError
 
-COMMANDS = (run, report, audit, config, ledger, identity, bench)
+COMMANDS = (run, sweep, report, audit, config, ledger, identity, bench)
 """In the order of `--help`."""
 
 INTERRUPTED = 130

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +55,8 @@ class PointFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: Settings
     failures: dict[str, list[str]] = {}
     """Why attempts failed, by run; removed when the run succeeds."""
+    refused: str = ""
+    """Why it cannot be run: a search may propose settings that do not go together."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,13 @@ class Run:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One choice of the varied keys, and its runs: one for each seed."""
+    """One choice of the varied keys, and its runs: one for each seed, none if it was refused."""
 
     id: str
     settings: Settings
     runs: tuple[Run, ...]
+    refused: str = ""
+    """Why it cannot be run."""
 
     @property
     def name(self) -> str:
@@ -337,19 +341,24 @@ def read_point(path: Path) -> PointFile:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
-def run_folder(folder: Path, config: Config) -> Path:
-    """Where in a sweep's folder a run is."""
-    return folder / RUNS / run_id(config)
+def sweep_run(folder: Path, config: Config, failures: Mapping[str, Sequence[str]] | None = None) -> Run:
+    """A run of the sweep in `folder`: named before it is told where the sweep keeps shared releases."""
+    name = run_id(config)
+    privacy = config.privacy
+    if math.isfinite(privacy.record_epsilon) and privacy.record_store is None:
+        privacy = msgspec.structs.replace(privacy, record_store=str(folder / RELEASES))
+        config = msgspec.structs.replace(config, privacy=privacy)
+    return Run(name, folder / RUNS / name, config, tuple((failures or {}).get(name, ())))
 
 
 def _point(folder: Path, recipe: SweepRecipe, settings: Settings, file: PointFile | None) -> SweepPoint:
+    file = file or PointFile(settings)
+    if file.refused:
+        return SweepPoint(point_id(settings), settings, (), file.refused)
     configs = [recipe.config(settings, seed) for seed in recipe.seeds]
-    failures = {} if file is None else file.failures
-    runs = (
-        Run(run_id(config), run_folder(folder, config), config, tuple(failures.get(run_id(config), ())))
-        for config in configs
+    return SweepPoint(
+        point_id(settings), settings, tuple(sweep_run(folder, config, file.failures) for config in configs)
     )
-    return SweepPoint(point_id(settings), settings, tuple(runs))
 
 
 def _nothing(epsilon: Epsilons) -> Epsilons:

@@ -1,0 +1,132 @@
+"""`prism-secure sweep`: many runs, on all cores and on many machines, continued after any kill."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import time
+from pathlib import Path
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
+
+HELP = """\
+Carry out all runs of a recipe: a run's TOML file with a table [sweep] that says which settings vary, and how.
+Every run gets a run folder under DIR/runs. The same command continues after a kill at any time: each run is
+made once, interrupted ones continue from their checkpoints, failed ones are tried again.
+"""
+
+EXAMPLES = """\
+a recipe (`prism-secure init` writes one with every setting explained):
+  [federation]
+  rounds = 6
+  [sweep]
+  seeds = [0, 1, 2]
+  [sweep.grid]
+  privacy.flip = [0, 0.05, 0.1]
+
+examples:
+  prism-secure sweep flip.toml --out sweeps/flip
+  prism-secure sweep flip.toml --out sweeps/quick --until 'fid<120' --set federation.rounds=3
+  prism-secure sweep flip.toml --out /shared/flip --storage postgresql://me@db/sweeps    on each machine
+  prism-secure report sweeps/flip
+
+exit codes: 0 done, 2 recipe, 4 folder, 5 disk or storage, 6 some runs failed, 130 interrupted
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "sweep", "many runs: privacy against quality", HELP, EXAMPLES)
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file with a table [sweep]")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the sweep's folder, new or to continue"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting of the base run, or of [sweep]; may be repeated",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at once; left out: one for each core")
+    parser.add_argument(
+        "--storage", metavar="URL", help="postgresql://..., for many machines; left out: DIR/study.db"
+    )
+    parser.add_argument(
+        "--until", metavar="GOAL", help="end each run after the round that reaches it, 'fid<80' say"
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="end the sweep at the first failure")
+    parser.add_argument(
+        "--dashboard", action="store_true", help="serve Optuna's page of the study on this machine meanwhile"
+    )
+    parser.set_defaults(command=_sweep)
+
+
+def _sweep(options: argparse.Namespace, command: str) -> int:
+    from prism_secure.sweep.recipe import read_recipe
+    from prism_secure.sweep.worker import Crew, devices
+
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"--workers must be at least 1, got {options.workers}")
+    recipe = read_recipe(options.recipe, options.overrides, until=options.until)
+    from prism_secure.sweep.dashboard import serve_dashboard
+    from prism_secure.sweep.display import Display
+    from prism_secure.sweep.engine import Engine
+    from prism_secure.sweep.folder import SweepFolder
+    from prism_secure.sweep.study import PointStudy, hidden, import_optuna
+
+    import_optuna()  # before a folder is made that nothing can be done with
+    command = shlex.join(hidden(word) for word in shlex.split(command))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    points = len(recipe.grid()) or recipe.sweep.points or 0
+    total = points * len(recipe.seeds)
+    workers = min(options.workers or cores, total)
+    folder = SweepFolder(options.out, recipe, command)
+    url = options.storage or folder.study_url
+    study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
+    with Crew(workers, devices()) as crew, Display(total, workers) as display:
+        display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
+        if options.dashboard:
+            display.note(f"Dashboard: {serve_dashboard(url)}")
+        engine = Engine(
+            recipe, folder, study, crew, display,
+            command=command, threads=max(1, cores // workers), fail_fast=options.fail_fast,
+        )  # fmt: skip
+        failed = engine.sweep()
+    print(_summary(options.out, failed))
+    if options.dashboard:
+        print("The dashboard is there until Ctrl-C.")
+        while True:
+            time.sleep(3600)
+    return 6 if failed else 0
+
+
+def _summary(folder: Path, failed: int) -> str:
+    """How it ended, and what all of it together tells about those whose data it used."""
+    from prism_secure.sweep.composition import compose, owners
+    from prism_secure.sweep.results import read_sweep
+    from prism_secure.wording import format_delta, format_epsilon
+
+    results = read_sweep(folder)
+    counts = results.counts()
+    finished = counts["done"] + counts["stopped"]
+    lines = [f"{finished} of {len(results.runs)} runs finished, {failed} points failed."]
+    for group in owners(results.runs):
+        total = compose(group.runs)
+        lines.append(
+            f"All {total.runs} runs on {group.source} together, for everything one client contributes: "
+            f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
+            f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {format_delta(total.delta)}."
+        )
+        if total.record_releases:
+            lines.append(
+                f"For one image of one client: ε = {format_epsilon(total.record_epsilon)} at "
+                f"δ = {format_delta(total.record_delta)}, from {total.record_releases} releases."
+            )
+    missing = counts["waiting"] + counts["unfinished"]
+    if missing and not failed:
+        lines.append(f"{missing} runs were made by other machines: their run folders are there.")
+    lines.append(f"Page: prism-secure report {shlex.quote(str(folder))}")
+    return "\n".join(lines)
