@@ -16,10 +16,10 @@ from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config
 from prism_secure.environment import Facts, read_environment
 from prism_secure.errors import RunFolderError
-from prism_secure.records import Epsilons, RoundRecord
+from prism_secure.records import Epsilons, MomentSession, RoundRecord, infinite
 from prism_secure.run_folder import read_config, read_records
 
-__all__ = ["RunHistory", "Status", "read_history", "spent"]
+__all__ = ["LowerBound", "RunHistory", "Status", "read_history", "spent"]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -30,6 +30,28 @@ class Status(msgspec.Struct, frozen=True):
     text: str
     reason: str
     """Why it ended early, "" otherwise."""
+
+
+class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
+    """An epsilon that the truth certainly is not below, as an audit found."""
+
+    unit: str
+    """"client" or "record"."""
+    epsilon: float
+    confidence: float
+    """1.0: computed exactly; less: a statistical test's."""
+    view: str | None = None
+    """"sum" or "upload"; None for a record."""
+    adjacency: str | None = None
+
+
+class _Audit(msgspec.Struct, frozen=True):
+    lower_bounds: list[LowerBound] = []
+
+
+_NOTHING = Epsilons(
+    sum_zero_out=math.inf, sum_replace_one=math.inf, upload_zero_out=math.inf, upload_replace_one=math.inf
+)
 
 
 class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +67,10 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger, checked from its first line on; None if there is none."""
     environment: dict[str, Any]
     facts: Facts
+    lower_bounds: list[LowerBound]
+    """What an audit of this run found epsilon to be at least; from `audit.json`, if there is one."""
+    moments: MomentSession | None
+    """What the secure sum of a summed record-level release took; None where there was none."""
 
     @property
     def test_coins(self) -> bool:
@@ -57,6 +83,31 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         entries = self.ledger.entries if self.ledger else ()
         found = [entry.record for entry in entries if entry.record is not None]
         return max(found, key=lambda guarantee: guarantee.epsilon, default=None)
+
+    @property
+    def rounds(self) -> list[LedgerEntry]:
+        """The ledger's entries about rounds, without the record-level release before them."""
+        entries = self.ledger.entries if self.ledger else ()
+        return [entry for entry in entries if entry.kind in ("round", "aborted")]
+
+    @property
+    def charged_unfinished(self) -> list[int]:
+        """Rounds that the ledger has charged and that are not finished: something of them may have left."""
+        return [entry.round for entry in self.rounds if entry.round > len(self.records)]
+
+    @property
+    def to_date(self) -> Epsilons | None:
+        """Epsilon to date of one client: what the signed ledger has charged, or what the records say if more.
+
+        None before anything was spent.
+        """
+        cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
+        largest = dict.fromkeys(cells, 0.0)
+        for record in self.records[-1:]:
+            largest = {cell: getattr(record.epsilon, cell) for cell in cells}
+        for entry in (self.ledger.entries if self.ledger else ())[-1:]:
+            largest = {cell: max(largest[cell], spent(entry, *at).to_date) for cell, at in cells.items()}
+        return Epsilons(**largest) if any(largest.values()) else None
 
     @property
     def disagreement(self) -> int | None:
@@ -100,14 +151,13 @@ def read_history(folder: Path) -> RunHistory:
         ledger=ledger,
         environment=environment,
         facts=facts,
+        lower_bounds=_lower_bounds(folder),
+        moments=_moments(folder),
     )
     if not history.test_coins:
         return history
-    nothing = Epsilons(
-        sum_zero_out=math.inf, sum_replace_one=math.inf, upload_zero_out=math.inf, upload_replace_one=math.inf
-    )
     return msgspec.structs.replace(
-        history, records=[msgspec.structs.replace(record, epsilon=nothing) for record in records]
+        history, records=[msgspec.structs.replace(record, epsilon=_NOTHING) for record in records]
     )
 
 
@@ -128,6 +178,27 @@ def _status(folder: Path, planned: int, done: int) -> Status:
             reason = (folder / name).read_text("utf-8", "replace").strip()
             return Status(kind, text, "" if kind == "done" and done == planned else reason)
     return Status("running", f"unfinished: {at}", "")
+
+
+def _lower_bounds(folder: Path) -> list[LowerBound]:
+    """From the file that `prism-secure audit run` leaves; what else is in it is the audit's own report."""
+    path = folder / "audit.json"
+    if not path.exists():
+        return []
+    try:
+        return msgspec.convert(infinite(msgspec.json.decode(path.read_bytes())), _Audit).lower_bounds
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _moments(folder: Path) -> MomentSession | None:
+    path = folder / "moments.json"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=MomentSession)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
 def _samples(folder: Path) -> list[tuple[int, Path]]:

@@ -12,15 +12,8 @@ from prism_crypto import SessionContext, secure_sum
 from prism_privacy import NoisySums, moments_once
 from prism_secure.client import Client
 from prism_secure.record_release import RecordRelease
+from prism_secure.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
-
-
-class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What the session took: all messages of all clients, the opened sums sent back, and who is in them."""
-
-    survivors: int
-    uplink_bytes: int
-    downlink_bytes: int
 
 
 def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path, federation: str) -> None:

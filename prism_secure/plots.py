@@ -99,6 +99,7 @@ def epsilon_plot(
     replace_one: Mapping[str, Sequence[float]],
     *,
     last: int,
+    image: Sequence[float] = (),
     name: str = "epsilon",
 ) -> str:
     """Epsilon to date per round on a logarithmic axis; infinity has its own place at the axis' end.
@@ -106,12 +107,13 @@ def epsilon_plot(
     Args:
         zero_out: up to two views by name, solid lines.
         replace_one: the same views under the stricter adjacency, dashed.
+        image: epsilon for one image, by round, where there is such a guarantee: it does not grow.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
-        every = np.concatenate([np.empty(0), *zero_out.values(), *replace_one.values()])
+        every = np.concatenate([np.empty(0), *zero_out.values(), *replace_one.values(), image])
         finite = every[np.isfinite(every) & (every > 0)]
         low = math.floor(math.log10(min(1.0, finite.min(initial=1.0))))
         high = math.ceil(math.log10(max(100.0, finite.max(initial=100.0))) + 0.05)
@@ -146,6 +148,10 @@ def epsilon_plot(
                     label=f"ε({view})" if solid else None,
                     clip_on=False,
                 )
+        if len(image):
+            y = [high + room * 0.5 if math.isinf(v) else math.log10(v) for v in image]
+            marker = "^" if len(y) <= _MANY else None
+            axes.plot(rounds[: len(y)], y, color=_THREE, marker=marker, label="ε(one image)", clip_on=False)
         _epsilon_ticks(axes, low, high, at=high + room * 0.57 if infinite else None)
         _round_axis(axes, last)
         axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)
@@ -158,6 +164,8 @@ def epsilon_plot(
             for view, v in zero_out.items()
             if len(v)
         )
+        if len(image):
+            last_values += f", for one image it is {format_epsilon(image[-1])} throughout"
         return _svg(figure, name, f"Epsilon to date over {len(rounds)} rounds, logarithmic; {last_values}.")
 
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from prism_privacy import (
@@ -36,12 +35,10 @@ from prism_privacy import (
     RecordGuarantee,
     SummedMoments,
     View,
-    noisy_moments,
     release_moments,
 )
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError
-from prism_secure.moments import FeatureMoments
 
 NORM = 1.0
 SECOND_WEIGHT = math.sqrt(0.5)
@@ -110,20 +107,12 @@ class RecordRelease:
     def client_epsilon(self, view: View, adjacency: Adjacency) -> float:
         """What the release itself tells about everything that one client has.
 
-        A client's own release stays at home: 0. A summed one is opened; then a client's whole contribution is
-        a group of all its images. ZERO_OUT: it adds noise alone; REPLACE_ONE: it has other images. Under
-        UPLOAD its share is seen, which carries 1/sqrt(cohort) of the noise. Above 100 nothing is proved:
-        `inf`.
+        A client's own release stays at home: 0. A summed one is opened; see `opened_epsilon`.
         """
         if not self.summed:
             return 0.0
-        release = self.plan.release
-        if adjacency is Adjacency.ZERO_OUT:
-            release = replace(release, adjacency="add_remove")
-        if view is View.UPLOAD:
-            release = replace(release, sigma=release.sigma / math.sqrt(self.plan.cohort))
-        epsilon = group_epsilon(release, max(self.sizes), self.config.privacy.delta)
-        return epsilon if epsilon <= 100.0 else math.inf
+        delta, cohort = self.config.privacy.delta, self.config.cohort
+        return opened_epsilon(self.plan.release, max(self.sizes), cohort, view, adjacency, delta)
 
     def context(self, client: int | None) -> str:
         """Public words for what the features are and whose: stored with the release, and compared.
@@ -192,17 +181,6 @@ def _calibrated(
     )
 
 
-def targets_of(sums: NoisySums) -> FeatureMoments:
-    """What a client matches: moments from a release, with noisy counts, and classes that these show."""
-    found = noisy_moments(sums)
-    assert found.variance is not None
-    return FeatureMoments(
-        torch.from_numpy(found.mean).float(),
-        torch.from_numpy(found.variance).float(),
-        torch.from_numpy(np.where(found.present, found.counts, 0.0)).float(),
-    )
-
-
 def group_epsilon(release: MomentRelease, records: int, delta: float) -> float:
     """Epsilon for `records` images that change together: as for one under so many times less noise.
 
@@ -214,6 +192,23 @@ def group_epsilon(release: MomentRelease, records: int, delta: float) -> float:
     [1.0, 2.15, 6.17]
     """
     return replace(release, sigma=release.sigma / records).epsilon(delta)
+
+
+def opened_epsilon(
+    release: MomentRelease, images: int, cohort: int, view: View, adjacency: Adjacency, delta: float
+) -> float:
+    """Epsilon for `images` images together, from a summed release: what it tells about whoever has them all.
+
+    ZERO_OUT: whoever it is adds noise alone; REPLACE_ONE: it has other images. Under UPLOAD a share is seen,
+    which carries 1/sqrt(cohort) of the noise. Noise of shares is cut off at 24 standard deviations, so that
+    above 100 nothing is proved (`prism_privacy.SummedMoments`): `inf`.
+    """
+    if adjacency is Adjacency.ZERO_OUT:
+        release = replace(release, adjacency="add_remove")
+    if view is View.UPLOAD:
+        release = replace(release, sigma=release.sigma / math.sqrt(cohort))
+    epsilon = group_epsilon(release, images, delta)
+    return epsilon if epsilon <= 100.0 else math.inf
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -68,6 +68,15 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """None in rounds that were not evaluated."""
 
 
+class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What opening a summed record-level release took: all messages of all clients, and the opened sums that
+    were sent back. Kept in `moments.json`."""
+
+    survivors: int
+    uplink_bytes: int
+    downlink_bytes: int
+
+
 def encode(record: RoundRecord) -> bytes:
     """One JSON line without its newline; infinities are written "inf"."""
     return msgspec.json.encode(finite(msgspec.to_builtins(record)))
@@ -81,7 +90,7 @@ def decode(line: bytes) -> RoundRecord:
     ...
     msgspec.ValidationError: Object missing required field `survivors`
     """
-    return msgspec.convert(_infinite(msgspec.json.decode(line)), RoundRecord)
+    return msgspec.convert(infinite(msgspec.json.decode(line)), RoundRecord)
 
 
 def finite(value: Any) -> Any:
@@ -97,7 +106,8 @@ def finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _infinite(value: Any) -> Any:
+def infinite(value: Any) -> Any:
+    """The inverse of `finite`, at any depth."""
     if isinstance(value, dict):
-        return {key: _infinite(inner) for key, inner in value.items()}
+        return {key: infinite(inner) for key, inner in value.items()}
     return float(value) if value in ("inf", "nan") else value

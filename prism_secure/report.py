@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_privacy.units import Adjacency, View
+from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_privacy.moments_release import ADJACENCY_WORDS
 from prism_secure import wording
 from prism_secure.config import Config
 from prism_secure.environment import Facts
-from prism_secure.history import RunHistory, read_history, spent
+from prism_secure.history import LowerBound, RunHistory, read_history, spent
 from prism_secure.plots import epsilon_plot, quality_plot
+from prism_secure.record_release import group_epsilon, opened_epsilon
 from prism_secure.records import Epsilons, RoundRecord
 from prism_secure.samples import Grid, encode_png, read_grid
 from prism_secure.storage import write_atomic
@@ -111,6 +113,7 @@ def _settings(config: Config) -> list[dict[str, Any]]:
         ("secure_sum", "threshold"): f"{config.threshold} (by rule)",
         ("secure_sum", "min_survivors"): f"{config.min_survivors} (all clients)",
         ("privacy", "clip"): "unclipped",
+        ("privacy", "record_store"): "the run folder",
         ("budget", "epsilon"): "no limit",
     }
 
@@ -151,11 +154,16 @@ def _verdict(run: RunHistory) -> wording.Verdict:
             "Its clients drew their bits from a test key, so that whoever knows the key can undo the noise. "
             "Every ε on this page is therefore inf.",
         )
-    return wording.verdict(run.records[-1].epsilon.sum_zero_out, run.config.privacy.delta)
+    assert run.to_date is not None
+    opened = run.config.privacy.record_release == "summed" and run.record_guarantee is not None
+    return wording.verdict(run.to_date.sum_zero_out, run.config.privacy.delta, moments_opened=opened)
 
 
 def _release_words(release: Mapping[str, Any]) -> str:
     """A release of the ledger in one short line; an unknown kind is written out, not guessed."""
+    if {"records", "norm", "sigma", "classes"} <= set(release):
+        noise = release["sigma"] * release["records"] / release["norm"]
+        return f"moments by class, noise {noise:.3g} × the largest image on each sum"
     if "flip" not in release or "clip" not in release:
         return ", ".join(f"{key} {value}" for key, value in release.items())
     clip = "unclipped" if release["clip"] is None else f"clip {release['clip']:g} ({release.get('space')})"
@@ -165,7 +173,7 @@ def _release_words(release: Mapping[str, Any]) -> str:
 
 def _one_release(run: RunHistory) -> str | None:
     """The release of every round, where all are the same."""
-    kinds = {_release_words(entry.release) for entry in run.ledger.entries} if run.ledger else set()
+    kinds = {_release_words(entry.release) for entry in run.rounds}
     return kinds.pop() if len(kinds) == 1 else None
 
 
@@ -173,8 +181,9 @@ def _planned(run: RunHistory) -> Epsilons | None:
     """The epsilons that were planned before the first round, if the ledger says so."""
     if run.ledger is None or not run.ledger.entries:
         return None
+    last = run.ledger.entries[-1]
     cells = {
-        f"{view}_{adjacency}": spent(run.ledger.entries[-1], view, adjacency).planned
+        f"{view}_{adjacency}": spent(last, view, adjacency).planned
         for view in View
         for adjacency in Adjacency
     }
@@ -244,8 +253,63 @@ def _plots(config: Config, records: Sequence[RoundRecord]) -> dict[str, str]:
                 "UPLOAD": [record.epsilon.upload_replace_one for record in records],
             },
             last=last,
+            image=[record.record.epsilon for record in records if record.record is not None],
         ),
     }
+
+
+def _groups(run: RunHistory) -> list[dict[str, Any]]:
+    """What k clients, and k images of one client, have together: computed from what the ledger charged."""
+    record, release = run.record_guarantee, _moment_release(run)
+    rows = []
+    for size in (size for size in (1, 2, 5, 10) if size <= run.config.federation.clients):
+        rows.append(
+            {
+                "size": size,
+                "clients": _clients_together(run, release, size),
+                "images": group_epsilon(release, size, record.delta) if release and record else None,
+            }
+        )
+    return rows
+
+
+def _clients_together(run: RunHistory, release: MomentRelease | None, size: int) -> dict[str, float]:
+    cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
+    config, delta = run.config, run.config.privacy.delta
+    summed = release is not None and config.privacy.record_release == "summed"
+    if run.ledger is None or run.test_coins or (summed and not run.ledger.records):
+        return dict.fromkeys(cells, math.inf)
+    if summed:
+        together = size * run.ledger.records, config.cohort
+        return {cell: opened_epsilon(release, *together, *at, delta) for cell, at in cells.items()}
+    accountant = Accountant(delta=delta)
+    for entry in run.rounds:
+        accountant.spend(MaskRelease(**entry.release))
+    return {cell: accountant.group(size, *at) for cell, at in cells.items()}
+
+
+def _moment_release(run: RunHistory) -> MomentRelease | None:
+    record = run.record_guarantee
+    return None if record is None or run.test_coins else MomentRelease(**record.release)
+
+
+def _in_share(run: RunHistory) -> float | None:
+    """Epsilon for one image against somebody who sees a client's share of a summed release in the clear."""
+    release = _moment_release(run)
+    if release is None or run.config.privacy.record_release != "summed":
+        return None
+    at = View.UPLOAD, Adjacency.REPLACE_ONE
+    return opened_epsilon(release, 1, run.config.cohort, *at, run.config.privacy.delta)
+
+
+def _floors(run: RunHistory) -> dict[str, LowerBound]:
+    """What an audit found epsilon to be at least, by the cell of the table that it belongs beside."""
+    floors: dict[str, LowerBound] = {}
+    for bound in run.lower_bounds:
+        cell = "image" if bound.unit == "record" else f"{bound.view}_{bound.adjacency}"
+        if cell not in floors or bound.epsilon > floors[cell].epsilon:
+            floors[cell] = bound
+    return floors
 
 
 def _render(run: RunHistory) -> str:
@@ -265,6 +329,7 @@ def _render(run: RunHistory) -> str:
         "thousands": lambda count: f"{count:,}",
         "release": _release_words,
         "delta": wording.format_delta,
+        "floor": wording.format_floor,
     }
     judged = [record for record in records if record.quality is not None]
     last = records[-1] if records else None
@@ -277,7 +342,18 @@ def _render(run: RunHistory) -> str:
         last=last,
         final=judged[-1] if judged else None,
         best=min(judged, key=lambda record: record.quality.fid) if judged else None,
-        verdict=_verdict(run) if last else None,
+        to_date=run.to_date,
+        charged=run.rounds[-1].round if run.rounds else len(records),
+        unfinished=run.charged_unfinished,
+        verdict=_verdict(run) if run.to_date else None,
+        image_verdict=wording.image_verdict(run.record_guarantee.epsilon, run.record_guarantee.delta)
+        if run.record_guarantee
+        else None,
+        in_share=_in_share(run),
+        moments=run.moments,
+        groups=_groups(run) if run.to_date else [],
+        floors=_floors(run),
+        adjacency_words=ADJACENCY_WORDS,
         status=run.status,
         source=SOURCES.get(config.data.source, config.data.source),
         extractor=EXTRACTORS.get(config.metrics.features, config.metrics.features),

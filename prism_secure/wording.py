@@ -7,7 +7,7 @@ are worth. The sentences follow from epsilon alone, so a run cannot be described
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import msgspec
 
@@ -16,7 +16,9 @@ __all__ = [
     "format_bytes",
     "format_delta",
     "format_epsilon",
+    "format_floor",
     "format_seconds",
+    "image_verdict",
     "true_alarms",
     "verdict",
 ]
@@ -52,6 +54,19 @@ def format_epsilon(value: float) -> str:
     most = 2 if exact >= Decimal("0.1") else 2 - exact.adjusted()
     places = 0 if exact >= 100 else 1 if exact >= 10 else most
     return f"{_up(exact, -places):,f}"
+
+
+def format_floor(value: float) -> str:
+    """A lower bound of epsilon, rounded down: three digits.
+
+    >>> [format_floor(e) for e in (0.29961, 12.378, 4567.8, float("inf"))]
+    ['0.299', '12.3', '4,560', 'inf']
+    """
+    if math.isinf(value) or value <= 0:
+        return "inf" if value > 0 else "0"
+    exact = Decimal(repr(float(value)))
+    exponent = min(exact.adjusted() - 2, 3)
+    return f"{exact.quantize(Decimal(1).scaleb(exponent), rounding=ROUND_FLOOR):,f}"
 
 
 def _up(value: Decimal, exponent: int) -> Decimal:
@@ -114,14 +129,24 @@ def true_alarms(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS
     return min(1.0, up, down)
 
 
-def verdict(epsilon: float, delta: float) -> Verdict:
+def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Verdict:
     """What a client-level epsilon promises against whoever sees the sums.
+
+    moments_opened   whether a record-level release over all clients was opened, which carries noise for
+                     single images and not for whole clients
 
     >>> verdict(1e5, 1e-5).title
     'ε(SUM) = 100,000 is no meaningful guarantee by itself.'
     >>> verdict(0.5, 1e-5).text  # doctest: +ELLIPSIS
     'By this bound, ... to be wrong about 1% of those who did not, finds at most 1.7% of those who did.'
     """
+    if math.isinf(epsilon) and moments_opened:
+        return Verdict(
+            "none",
+            "ε(SUM) = inf: nothing is proved for a whole client.",
+            "The opened moments carry noise that is made for one image. All images of a client together move "
+            "them by so much more that no bound on what they tell about a client is worth stating.",
+        )
     if math.isinf(epsilon):
         return Verdict(
             "none",
@@ -129,20 +154,46 @@ def verdict(epsilon: float, delta: float) -> Verdict:
             "The masks carry no noise, so no differential privacy holds: one opened sum can settle with "
             "certainty what a client contributed.",
         )
-    shown = format_epsilon(epsilon)
-    percent = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
     test = (
         "By this bound, whoever guesses whether a client put anything of its own into the sums, and accepts "
-        f"to be wrong about {FALSE_ALARMS:.0%} of those who did not, finds at most {percent:g}% of those "
-        "who did."
+        f"to be wrong about {FALSE_ALARMS:.0%} of those who did not, finds at most "
+        "{share} of those who did."
     )
+    return _verdict(f"ε(SUM) = {format_epsilon(epsilon)}", epsilon, delta, test)
+
+
+def image_verdict(epsilon: float, delta: float) -> Verdict:
+    """What a record-level epsilon promises for one image of one client.
+
+    >>> image_verdict(2.0, 1e-5).title
+    'ε(one image) = 2.00 is a limited guarantee.'
+    >>> image_verdict(2.0, 1e-5).text  # doctest: +ELLIPSIS
+    'By this bound, ... wrong about 1% of those that were not, finds at most 7.4% of those that were.'
+    """
+    if math.isinf(epsilon):
+        return Verdict(
+            "none",
+            "ε(one image) = inf: there is no guarantee.",
+            "The release carries too little noise for any bound.",
+        )
+    test = (
+        "By this bound, whoever guesses whether an image was among those of a client or another was in its "
+        f"place, and accepts to be wrong about {FALSE_ALARMS:.0%} of those that were not, finds at most "
+        "{share} of those that were."
+    )
+    return _verdict(f"ε(one image) = {format_epsilon(epsilon)}", epsilon, delta, test)
+
+
+def _verdict(figure: str, epsilon: float, delta: float, test: str) -> Verdict:
+    percent = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
+    text = test.format(share=f"{percent:g}%")
     if percent >= 100:
-        test += (
+        text += (
             " That rules nothing out: the figure is shown because it is what can be proved, not because it "
             "protects."
         )
     if epsilon > 10:
-        return Verdict("weak", f"ε(SUM) = {shown} is no meaningful guarantee by itself.", test)
+        return Verdict("weak", f"{figure} is no meaningful guarantee by itself.", text)
     if epsilon > 1:
-        return Verdict("limited", f"ε(SUM) = {shown} is a limited guarantee.", test)
-    return Verdict("strong", f"ε(SUM) = {shown} is a strong guarantee.", test)
+        return Verdict("limited", f"{figure} is a limited guarantee.", text)
+    return Verdict("strong", f"{figure} is a strong guarantee.", text)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger_entry import Spent
+from prism_privacy.ledger_entry import RecordGuarantee, Spent
 from prism_privacy.ledger_key import LedgerKey
+from prism_privacy.moments_release import MomentRelease
 from prism_privacy.releases import MaskRelease
 from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.environment import Facts, write_environment
-from prism_secure.records import Epsilons, Quality, RoundRecord, encode
+from prism_secure.records import Epsilons, Quality, RecordEpsilon, RoundRecord, encode
 from prism_secure.samples import encode_png, sample_grid
 
 NAMES = (
@@ -61,6 +62,9 @@ def record_of(config: Config, number: int, *, evaluated: bool = True) -> RoundRe
         epsilon=Epsilons(
             **{f"{v}_{a}": epsilon_after(config, number, v, a) for v in View for a in Adjacency}
         ),
+        record=None
+        if (record := record_guarantee(config)) is None
+        else RecordEpsilon(epsilon=record.epsilon, delta=record.delta, adjacency=record.adjacency),
         bits_per_parameter=3.5572,
         uplink_bytes=n * 110_345,
         downlink_bytes=n * 971_210,
@@ -69,6 +73,15 @@ def record_of(config: Config, number: int, *, evaluated: bool = True) -> RoundRe
         secure_sum_seconds=0.21 + 0.01 * math.cos(number),
         quality=quality if evaluated else None,
     )
+
+
+def record_guarantee(config: Config) -> RecordGuarantee | None:
+    """Of one release a client of 1,000 images with ten classes."""
+    if math.isinf(config.privacy.record_epsilon):
+        return None
+    epsilon, delta = config.privacy.record_epsilon, config.privacy.delta
+    release = MomentRelease.calibrated(epsilon=epsilon, delta=delta, records=1000, classes=10)
+    return RecordGuarantee.of(release, delta)
 
 
 @functools.cache
@@ -119,9 +132,24 @@ def make_run(
 def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret") -> None:
     """The ledger that belongs to the records of `make_run`."""
     release = MaskRelease(config.privacy.flip, config.privacy.clip, cohort=config.cohort, dim=PARAMETERS)
+    record = record_guarantee(config)
     with Ledger.create(
-        folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=config.federation.clients
+        folder / "ledger.jsonl",
+        LedgerKey(),
+        federation="f" * 32,
+        clients=config.federation.clients,
+        records=1000,
     ) as ledger:
+        if record is not None:
+            ledger.append(
+                round=0,
+                kind="moments",
+                release=record.release,
+                delta=config.privacy.delta,
+                epsilon={(view, adjacency): Spent(0.0, 0.0) for view in View for adjacency in Adjacency},
+                cohort=config.cohort,
+                record=record,
+            )
         for number in range(1, rounds + 1):
             table = {
                 (view, adjacency): Spent(
@@ -137,5 +165,6 @@ def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret
                 release=release,
                 delta=config.privacy.delta,
                 epsilon=None if coins == "test" else table,
+                record=record,
                 coins=coins,
             )

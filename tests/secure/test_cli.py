@@ -52,8 +52,10 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "FID" in lines[0]
-    assert [line.split()[0] for line in lines[1:3]] == ["1/2", "2/2"]
+    assert "everything one client contributes" in lines[0]
+    assert "one image of one client" in lines[0]
+    assert "FID" in lines[1]
+    assert [line.split()[0] for line in lines[2:4]] == ["1/2", "2/2"]
     assert lines[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
 
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import math
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prism_privacy import Accountant, MaskRelease, MomentRelease
 from prism_privacy.ledger import Ledger
 from prism_privacy.ledger_entry import RecordGuarantee
 from prism_privacy.ledger_key import LedgerKey
+from prism_privacy.units import Adjacency, View
 from prism_secure import wording
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
@@ -113,7 +116,7 @@ def test_the_page_says_what_was_trained_what_left_and_what_it_cost(default: Page
         "No image, label, gradient, score or weight left a client.",
         "is no meaningful guarantee by itself",
         "It does not make a sum of 10 clients private.",
-        "not claimed yet: covered only as part of its client",
+        "One image of one client not claimed: covered only as part of its client",
         "2,000 generated images against 2,000 held-out images that no client trained on",
         "The held-out images are declared public: the metrics are outside ε.",
         "prism-secure run --out runs/first",
@@ -219,19 +222,103 @@ def test_a_run_with_known_coins_claims_no_epsilon(tmp_path: Path) -> None:
 
 def test_a_record_level_guarantee_of_the_ledger_is_shown(tmp_path: Path) -> None:
     folder = fake_run.make_run(tmp_path, rounds=2, ledger=False)
+    release = MomentRelease.calibrated(epsilon=1.973, delta=1e-5, records=1000)
     with Ledger.create(folder / "ledger.jsonl", LedgerKey(), federation="f") as ledger:
         ledger.append(
             round=0,
             kind="moments",
-            release={"records": 1000, "sigma": 0.002},
+            release=release.as_dict(),
             delta=1e-5,
             epsilon=None,
             cohort=10,
-            record=RecordGuarantee("swap", 1.973, 1e-5, {"records": 1000}),
+            record=RecordGuarantee.of(release, 1e-5),
         )
     text = page_of(folder).text
-    assert "A single image (record level, swap, δ = 1e-5 ): anybody 1.98".replace(" )", ")") in text
+    assert "all rounds together – 1.98" in text
     assert "not claimed" not in text
+
+
+def test_both_epsilons_stand_side_by_side_each_with_what_it_protects(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["privacy.record_epsilon=2"], rounds=3)
+    page = page_of(folder)
+    for words in (
+        "One image of one client ε(one image) = 2.00 is a limited guarantee.",
+        "Everything one client contributes ε(SUM) =",
+        "each client made one noisy summary of its images before the first round",
+        "What is computed from a noisy summary cannot tell more about an image than the summary itself.",
+        "from anybody: the server, the other clients, whoever has the model; all rounds together – 2.00",
+        "one record is replaced by any other, its label included; the number of records is public",
+        "after the moments that protect single images at ε = 2.00",
+        "for one image it is 2.00 throughout",
+    ):
+        assert words in page.text
+    assert "ε(one image) 2.00" in page.source.split("</title>")[0]
+
+
+def test_a_summed_release_is_said_to_have_left_the_clients(tmp_path: Path) -> None:
+    overrides = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
+    folder = fake_run.make_run(tmp_path, overrides, rounds=2)
+    (folder / "moments.json").write_text('{"survivors":10,"uplink_bytes":5154200,"downlink_bytes":80000}\n')
+    text = page_of(folder).text
+    assert "one sum over all clients of noisy feature moments was opened before the first round" in text
+    assert "never left the clients" not in text
+    assert "holds while 10 of them are honest" in text
+    # A share carries 1/√10 of the noise.
+    share = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
+    share = dataclasses.replace(share, sigma=share.sigma / math.sqrt(10))
+    shown = wording.format_epsilon(share.epsilon(1e-5))
+    assert f"somebody who sees a client’s own share in the clear it is ε = {shown}" in text
+    assert "Summing the moments before the first round took 5.15 MB from all clients" in text
+
+
+def test_groups_cost_what_the_accountant_and_the_release_say(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["privacy.record_epsilon=2", "privacy.clip=0.5"], rounds=2)
+    (row,) = re.findall(
+        r'<tr><th scope="row">5</th>(.*?)</tr>', page_of(folder).source.split('id="groups"')[1]
+    )
+    shown = re.findall(r'<td class="n">(.*?)</td>', row)
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MaskRelease(0.1, 0.5, cohort=10, dim=fake_run.PARAMETERS), 2)
+    clients = [accountant.group(5, v, a) for v in (View.SUM, View.UPLOAD) for a in Adjacency]
+    release = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
+    five = MomentRelease(**{**release.as_dict(), "sigma": release.sigma / 5}).epsilon(1e-5)
+    assert shown == [wording.format_epsilon(epsilon) for epsilon in (*clients, five)]
+
+
+def test_a_charged_round_that_is_not_finished_counts(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3, done=False)
+    metrics = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(b"".join(metrics[:2]))
+    history = read_history(folder)
+    assert history.charged_unfinished == [3]
+    third = fake_run.epsilon_after(history.config, 3, View.SUM, Adjacency.ZERO_OUT)
+    assert history.to_date is not None
+    assert history.to_date.sum_zero_out == third
+    text = page_of(folder).text
+    assert "Charged in the ledger and not finished: round 3." in text
+    assert f"whole contribution is {wording.format_epsilon(third)}" in text
+    (folder / "metrics.jsonl").unlink()
+    assert "Charged in the ledger and not finished: round 1, 2, 3." in page_of(folder).text
+
+
+def test_lower_bounds_of_an_audit_stand_beside_the_figures_rounded_down(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, ["privacy.record_epsilon=2"], rounds=2)
+    bounds = [
+        {"unit": "client", "view": "sum", "adjacency": "zero_out", "epsilon": 12.39, "confidence": 1.0},
+        {"unit": "record", "view": None, "adjacency": "swap", "epsilon": 0.9999, "confidence": 0.95},
+    ]
+    (folder / "audit.json").write_text(json.dumps({"verdict": "clean", "lower_bounds": bounds}))
+    text = page_of(folder).text
+    assert "≥ 12.3, computed" in text
+    assert "2.00 ≥ 0.999, 95% sure" in text
+    (folder / "audit.json").write_text('{"lower_bounds": [{"epsilon": "x"}]}')
+    with pytest.raises(RunFolderError, match=r"audit\.json is damaged"):
+        write_report(folder)
+
+
+def test_metrics_on_private_images_are_marked_as_outside_epsilon(tmp_path: Path) -> None:
+    text = page_of(fake_run.make_run(tmp_path, ["metrics.held_out=private"], rounds=1)).text
+    assert "declared private: these figures say something about them that no ε covers" in text
 
 
 def test_figures_below_the_signed_ledger_are_pointed_out(tmp_path: Path) -> None:
