@@ -115,13 +115,17 @@ class MomentMatching:
 
     "ema": Σ over present classes and features of (m − μ)²/σ² + variance_weight·(√v − √ν)²/σ²; m, v are the
     averaged fake mean and variance, μ, ν the real ones, and σ² the pooled variance of the real features, so
-    that every feature counts in its own unit. "faithful" follows the paper: unscaled inner products with
-    the tracked differences.
+    that every feature counts in its own unit. Not `scaled`, "ema" leaves out the division by σ²: for features
+    that have one unit already, as those of a noisy release must. There the noise is the same on every
+    feature, and with all weights the same it hardly matters: the loss has a large part that no generator can
+    remove, while the slope sees of the noise only what lies along directions in which images can move.
+    "faithful" follows the paper: unscaled inner products with the tracked differences.
 
     Args:
         averaging: see the module's text.
         decay: weight of the past in "ema"; 0 uses the newest batch only.
         variance_weight: weight of the second-moment term.
+        scaled: whether "ema" divides by the pooled variance of the real features.
         tracking_rate: Adam's step for the tracked differences of "faithful" (the paper: 1e-5).
     """
 
@@ -131,6 +135,7 @@ class MomentMatching:
         averaging: Averaging = "ema",
         decay: float = 0.9,
         variance_weight: float = 1.0,
+        scaled: bool = True,
         tracking_rate: float = 1e-5,
     ) -> None:
         if averaging not in ("ema", "faithful"):
@@ -140,6 +145,7 @@ class MomentMatching:
         self.averaging: Averaging = averaging
         self.decay = decay
         self.variance_weight = variance_weight
+        self.scaled = scaled
         self.tracking_rate = tracking_rate
 
     def __call__(
@@ -158,13 +164,15 @@ class MomentMatching:
         correction = 1 - self.decay**step
         mean = blended1 / correction
         variance = (blended2 / correction - mean**2).clamp(min=0)
-        scale = 1.0 / (target.pooled_variance() + 1e-6)
         terms = (mean - target.mean) ** 2
         if self.variance_weight:
             # Deviations are in the features' unit; a little under the root gives it a slope at 0.
             spread = torch.sqrt(variance + 1e-6) - torch.sqrt(target.variance + 1e-6)
             terms = terms + self.variance_weight * spread**2
-        per_class = (terms * scale).mean(dim=1)
+        if self.scaled:
+            per_class = (terms * (1.0 / (target.pooled_variance() + 1e-6))).mean(dim=1)
+        else:
+            per_class = terms.sum(dim=1)
         loss = (per_class * target.present).sum() / target.present.sum()
         # The gradient passes only a share (1 − decay)/correction of the average; undo that, not the value.
         gain = correction / (1 - self.decay)

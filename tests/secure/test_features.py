@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from prism_secure.errors import FeatureError
 from prism_secure.features import (
+    BoundedFeatures,
     Concatenated,
     EfficientNetLite0,
     RandomFourierFeatures,
@@ -16,6 +17,7 @@ from prism_secure.features import (
     _cells,
     _lite0_state,
 )
+from prism_secure.public_images import dead_leaves
 
 IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -204,3 +206,62 @@ def test_vgg_takes_sixteen_relu_maps_of_the_papers_size(tmp_path):
     torch.save({"features.0.weight": torch.zeros(1)}, path)
     with pytest.raises(FeatureError, match="can't read"):
         Vgg19Bn(weights=path)
+
+
+PUBLIC = dead_leaves(60, seed=1)
+
+
+@pytest.fixture(scope="module")
+def bounded(lite0):
+    return BoundedFeatures([lite0, RandomFourierFeatures(10)], PUBLIC)
+
+
+def test_bounded_features_never_exceed_norm_one_whatever_the_image(bounded):
+    noise = torch.randn(20, 1, 32, 32, generator=torch.Generator().manual_seed(2))
+    strange = torch.cat([PUBLIC, noise, 100 * noise, torch.full_like(noise[:1], 1e4)])
+    norms = bounded(strange).norm(dim=1)
+    assert float(norms.max()) <= 1 + 1e-6
+    assert float(norms[-1]) == pytest.approx(1, abs=1e-6)
+    assert 0.05 < float((bounded(PUBLIC).norm(dim=1) > 1 - 1e-6).float().mean()) < 0.15
+
+
+def test_bounded_features_are_standardised_by_the_public_images(lite0):
+    fourier = RandomFourierFeatures(10)
+    bounded = BoundedFeatures([lite0, fourier], PUBLIC, quantile=1.0)
+    found = bounded(PUBLIC)
+    assert found.shape == (60, bounded.dimension) == (60, lite0.dimension + fourier.dimension)
+    assert torch.allclose(found.mean(0), torch.zeros(bounded.dimension), atol=1e-5)
+    deviation = found.std(0, unbiased=False)
+    alive = lite0(PUBLIC).std(0) > 0.2
+    both = torch.cat([deviation[: lite0.dimension][alive], deviation[lite0.dimension :]])
+    assert float(both.max() / both.min()) == pytest.approx(1, rel=1e-3)
+    assert float(found.norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
+
+
+def test_a_feature_that_public_images_hardly_move_is_not_blown_up():
+    class Two(RandomFourierFeatures):
+        def forward(self, images):
+            return torch.stack([images.mean((1, 2, 3)), 1e-6 * images[:, 0, 0, 0]], dim=1)
+
+    two = Two(1)
+    two.dimension = 2
+    bounded = BoundedFeatures([two], PUBLIC)
+    unbounded_ratio = 1e6 * float(PUBLIC.mean((1, 2, 3)).std() / PUBLIC[:, 0, 0, 0].std())
+    assert float(bounded.gain[1] / bounded.gain[0]) < 2 / BoundedFeatures.LEAST_SPREAD < unbounded_ratio
+
+
+def test_bounded_features_depend_on_the_image_alone_and_pass_the_gradient(bounded):
+    together = bounded(torch.cat([IMAGES, -IMAGES]))
+    assert torch.allclose(together[:1], bounded(IMAGES[:1]), atol=1e-5)
+    images = IMAGES.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(bounded(images)[:, 0].sum(), images)
+    assert float(gradient.abs().sum()) > 0
+
+
+def test_bounded_features_refuse_what_gives_no_unit(lite0):
+    with pytest.raises(FeatureError, match="no feature extractor"):
+        BoundedFeatures([], PUBLIC)
+    with pytest.raises(FeatureError, match="different public images"):
+        BoundedFeatures([RandomFourierFeatures(5)], PUBLIC[:1].expand(3, -1, -1, -1))
+    with pytest.raises(FeatureError, match="quantile"):
+        BoundedFeatures([lite0], PUBLIC, quantile=0)

@@ -79,6 +79,33 @@ def test_without_memory_the_loss_is_the_scaled_distance_of_the_batch_moments():
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_unscaled_the_loss_is_the_plain_distance_whatever_the_variances():
+    fake = torch.randn(12, 4)
+    labels = torch.arange(12) % 3
+    target = _target()
+    bare = FeatureMoments(target.mean, torch.zeros_like(target.variance), target.counts)
+    loss, _ = MomentMatching(decay=0.0, variance_weight=0.0, scaled=False)(fake, labels, bare, _past())
+    expected = sum(float(((fake[labels == k].mean(0) - target.mean[k]) ** 2).sum()) / 2 for k in (0, 2))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_noise_on_a_target_adds_a_constant_and_leaves_directions_that_images_cannot_move_alone():
+    """Unscaled, noise on a feature that no image changes moves the loss and not the gradient."""
+    fake = torch.randn(12, 4)
+    fake[:, 3] = 0.0  # the fourth feature is always 0
+    fake.requires_grad_(True)
+    labels = torch.arange(12) % 3
+    target = _target()
+    noisy = FeatureMoments(target.mean + torch.tensor([0, 0, 0, 5.0]), target.variance, target.counts)
+    found = []
+    for some in (target, noisy):
+        loss, _ = MomentMatching(variance_weight=0.0, scaled=False)(fake, labels, some, _past())
+        (gradient,) = torch.autograd.grad(loss, fake)
+        found.append((float(loss.detach()), gradient))
+    assert found[1][0] > found[0][0] + 1
+    assert torch.equal(found[0][1][:, :3], found[1][1][:, :3])
+
+
 def test_classes_that_a_client_lacks_carry_no_gradient():
     fake = torch.randn(12, 4, requires_grad=True)
     labels = torch.arange(12) % 3
