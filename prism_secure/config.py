@@ -21,6 +21,10 @@ import tomli_w
 from prism_secure.errors import ConfigError
 
 
+SPARSE_ABOVE = 200
+"""Semi-honest secure sums of more clients run on a sparse graph: in the complete one work grows as n a client."""
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
@@ -59,7 +63,7 @@ class Federation(_Section):
     """Processes that train clients side by side. The result does not depend on it."""
 
     def __post_init__(self) -> None:
-        self._require("clients", 3 <= self.clients <= 1000, "from 3 (the secure sum's least) to 1000")
+        self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
         self._require("rounds", self.rounds >= 1, "at least 1")
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
@@ -266,11 +270,49 @@ class Config(_Section):
             )
         if not ok:
             raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
+        if self.sparse:
+            self._check_sparse()
         if self.cohort < 1:
             raise ValueError(
                 f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
                 f"got {self.privacy.colluders}"
             )
+
+    def _check_sparse(self) -> None:
+        if self.secure_sum.threshold is not None:
+            raise ValueError(
+                f"secure_sum.threshold must be left out above {SPARSE_ABOVE} semi-honest clients, where the "
+                f"sparse graph needs one of its own, got {self.secure_sum.threshold}"
+            )
+        from prism_crypto import CountSpec, PolicyError, Session  # only large cohorts wait for the import
+
+        n = self.federation.clients
+        try:
+            Session.plan(
+                CountSpec(dimension=1),
+                range(n),
+                federation="plan",
+                number=1,
+                mode="semi_honest",
+                min_survivors=self.min_survivors,
+                colluders=self.privacy.colluders,
+                graph="harary",
+            )
+        except PolicyError as error:
+            raise ValueError(
+                f"secure_sum.min_survivors and privacy.colluders must leave most of {n} clients honest and "
+                f"present: {error}"
+            ) from None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether each client masks with some others only (Bell et al. 2020), not with all of them."""
+        return self.secure_sum.mode == "semi_honest" and self.federation.clients > SPARSE_ABOVE
+
+    @property
+    def sum_failure(self) -> float:
+        """Probability, a round, that the secure sum's graph fails to hide uploads; delta pays for it."""
+        return 2.0**-40 if self.sparse else 0.0
 
     @property
     def min_survivors(self) -> int:
@@ -279,7 +321,7 @@ class Config(_Section):
 
     @property
     def threshold(self) -> int:
-        """How many clients' shares open the sum (Bonawitz et al. 2017, section 4.2)."""
+        """How many clients' shares open the sum on the complete graph (Bonawitz et al. 2017, section 4.2)."""
         n, colluders = self.federation.clients, self.privacy.colluders
         if self.secure_sum.threshold is not None:
             return self.secure_sum.threshold

@@ -198,10 +198,10 @@ def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) ->
         bits,
         bound=1,
         mode=config.secure_sum.mode,
-        threshold=config.threshold,
+        threshold=None if config.sparse else config.threshold,  # a sparse graph has one of its own
         min_survivors=config.min_survivors,
         colluders=config.privacy.colluders,
-        graph="complete",  # a sparse graph may fail to hide, and the accountant would have to pay for that
+        graph="harary" if config.sparse else "complete",
         context=SessionContext(
             federation=broadcast.federation,
             number=broadcast.round + 1,  # the first is for the moments, where they are summed

@@ -79,6 +79,7 @@ class Spending:
             space=privacy.clip_space,
             cohort=config.cohort,
             dim=dimension,
+            sum_failure=config.sum_failure,
         )
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee

@@ -1,0 +1,85 @@
+"""Large cohorts: the sparse graph of the secure sum, what it costs in delta, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prism_privacy import Accountant, Adjacency, MaskRelease, View
+from prism_secure.client import Broadcast
+from prism_secure.config import SPARSE_ABOVE, Config, load_config
+from prism_secure.errors import ConfigError
+from prism_secure.federation import open_securely
+from prism_secure.run_folder import RunFolder
+from prism_secure.spending import Spending
+
+CLIENTS = SPARSE_ABOVE + 1
+
+
+def _cohort(*overrides: str) -> Config:
+    return load_config(
+        None,
+        [
+            f"federation.clients={CLIENTS}",
+            "secure_sum.mode=semi_honest",
+            "privacy.flip=0.25",
+            "privacy.clip=0.5",
+            *overrides,
+        ],
+    )
+
+
+def test_sparse_secure_sum_opens_the_exact_sum() -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (CLIENTS, 30), dtype=np.uint8)
+    theta = np.full(30, 0.5)
+    config = _cohort("privacy.colluders=10")
+    opened = open_securely(config, Broadcast("f", 1, theta), [lambda row=row: row for row in bits])
+    assert np.array_equal(opened.counts, bits.sum(0))
+    assert opened.survivors == CLIENTS
+    complete = open_securely(
+        _cohort("federation.clients=30"), Broadcast("f", 1, theta), [lambda row=row: row for row in bits[:30]]
+    )
+    # Beside the vector a client sends a few neighbours' shares, not everybody's.
+    assert opened.uplink_bytes / CLIENTS < complete.uplink_bytes / 30
+
+
+def test_a_sparse_graph_is_paid_for_out_of_delta(tmp_path: Path) -> None:
+    config = _cohort("federation.rounds=1", "privacy.delta=1e-12")
+    tmp_path.joinpath("run").mkdir()
+    with RunFolder(tmp_path / "run", config) as folder:
+        folder.start()
+        with Spending(config, folder, 1000, 0) as spending:
+            spent = spending.charge(1)
+    sure = Accountant(delta=1e-12 - 2.0**-40)
+    sure.spend(MaskRelease(0.25, 0.5, CLIENTS, dim=1000))
+    free = Accountant(delta=1e-12)
+    free.spend(MaskRelease(0.25, 0.5, CLIENTS, dim=1000))
+    cost = [account.epsilon(View.SUM, Adjacency.ZERO_OUT) for account in (sure, free)]
+    assert spent.sum_zero_out == pytest.approx(cost[0])
+    assert cost[0] > cost[1]
+    assert '"sum_failure":9.094947017729282e-13' in (tmp_path / "run" / "ledger.jsonl").read_text()
+
+
+def test_the_complete_graph_costs_no_delta() -> None:
+    assert _cohort("federation.clients=200").sum_failure == 0
+    assert _cohort("secure_sum.mode=active").sum_failure == 0
+    assert math.log2(_cohort().sum_failure) == -40
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["secure_sum.threshold=150"], "secure_sum.threshold must be left out above 200 semi-honest clients"),
+        (["privacy.colluders=100", "secure_sum.min_survivors=120"], "leave most of 201 clients honest"),
+        (["federation.clients=10001"], "federation.clients must be from 3"),
+    ],
+)
+def test_parameters_without_a_sparse_graph_are_refused_before_anything_runs(
+    overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        _cohort(*overrides)
+    assert message in str(error.value)
