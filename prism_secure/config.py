@@ -20,9 +20,8 @@ import tomli_w
 
 from prism_secure.errors import ConfigError
 
-
 SPARSE_ABOVE = 200
-"""Semi-honest secure sums of more clients run on a sparse graph: in the complete one work grows as n a client."""
+"""Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
