@@ -1,1 +1,45 @@
-"""Federated learning of binary masks with a secure sum and a privacy accountant."""
+"""Federated learning of binary masks with a secure sum and a privacy accountant.
+
+What is public is listed in ``docs/api.md``. The names here are imported when they are asked for, so that
+``import prism_secure`` does not wait for torch.
+
+>>> from prism_secure import load_config
+>>> load_config(overrides=["privacy.flip=0.25"]).privacy.flip
+0.25
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Config": "config",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DeployedGenerator": "deployment",
+    "FeatureError": "errors",
+    "ModelError": "errors",
+    "PrismError": "errors",
+    "RoundError": "errors",
+    "RunFolderError": "errors",
+    "RunHistory": "history",
+    "StorageError": "errors",
+    "Supermask": "supermask",
+    "dump_config": "config",
+    "load_config": "config",
+    "read_history": "history",
+    "read_model": "model_file",
+    "run": "federation",
+    "write_report": "report",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prism_secure' has no attribute {name!r}")
+    return getattr(import_module(f"prism_secure.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

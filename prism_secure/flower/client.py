@@ -33,8 +33,8 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
     """Let `app` take part in secure sums of what the decorated function replies.
 
     The client's folder (see `prism_secure.enrolment`) is named by ``folder`` in the node's configuration:
-    ``flower-supernode --node-config 'folder="…"'``; in a simulation ``folder`` in the run's configuration
-    names the folder that holds ``00``, ``01``, … of all clients.
+    ``flower-supernode --node-config 'folder="…"'``; in a simulation ``clients-folder`` in the run's
+    configuration names the folder that holds ``00``, ``01``, … of all clients.
 
     The function runs in a process of its own (see `prism_secure.flower.party`), so it must be a function of
     a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are dropped:
@@ -110,11 +110,12 @@ def _whose(context: Context) -> tuple[str, str]:
     if named is not None:
         folder = str(Path(str(named)).expanduser().resolve())
         return folder, folder
-    root, partition = context.run_config.get("folder"), context.node_config.get("partition-id")
+    root = context.run_config.get("clients-folder")
+    partition = context.node_config.get("partition-id")
     if root is None or partition is None:
         raise ConfigError(
             "this node does not know its client's folder: start it with --node-config 'folder=\"…\"'; "
-            "in a simulation set folder in the run's configuration"
+            "in a simulation set clients-folder in the run's configuration"
         )
     resolved = Path(str(root)).expanduser().resolve()
     worker = cast(int, partition) % (os.cpu_count() or 1)

@@ -1,0 +1,41 @@
+"""Two rounds of prism-secure's secure sum; the second is measured."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from measured import MeasuredGrid, Round
+
+from prism_crypto import CountSpec
+from prism_secure.enrolment import read_membership
+from prism_secure.flower import SecureSum
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = context.run_config
+    clients, dimension = int(config["clients"]), int(config["dimension"])
+    federation, roster = read_membership(Path(str(config["folder"])))
+    while len(list(grid.get_node_ids())) < clients:
+        time.sleep(1)
+    measured = MeasuredGrid(grid)
+    summed = SecureSum(measured, roster, federation, mode=str(config["mode"]), timeout=1200)
+    # The same parameters that the other side sends to be trained, float32.
+    model = RecordDict({"arrays": ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})})
+    for number in range(1, int(config["rounds"]) + 1):
+        with Round(measured) as round_:
+            result = summed.open(model, CountSpec(dimension), round=number)
+        assert len(result.survivors) == clients
+    expected = sum(
+        np.random.default_rng(node).integers(0, 2, dimension, dtype=np.uint8).astype(np.int64)
+        for node in grid.get_node_ids()
+    )
+    assert np.array_equal(result.counts, expected)
+    round_.figures["bits_per_coordinate"] = result.bits_per_coordinate
+    round_.write(f"{config['figures']}/server.json")

@@ -1,0 +1,27 @@
+"""One round of FedAvg over as many bytes as the secure sum's."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from measured import MeasuredGrid, Round
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = context.run_config
+    clients, dimension = int(config["clients"]), int(config["dimension"])
+    while len(list(grid.get_node_ids())) < clients:
+        time.sleep(1)
+    measured = MeasuredGrid(grid)
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
+    model = ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})
+    with Round(measured) as round_:
+        strategy.start(measured, model, num_rounds=int(config["rounds"]))
+    round_.write(f"{config['figures']}/server.json")

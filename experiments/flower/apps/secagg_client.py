@@ -1,0 +1,25 @@
+"""Random bits as float32, summed by Flower's SecAgg+."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import Context
+from flwr.client import ClientApp, NumPyClient
+from flwr.client.mod import secaggplus_mod
+from measured import timed
+
+
+class Client(NumPyClient):
+    def __init__(self, node: int) -> None:
+        self._node = node
+
+    def fit(self, parameters, config):
+        bits = np.random.default_rng(self._node).integers(0, 2, parameters[0].shape)
+        return [bits.astype(np.float32)], 1, {}
+
+
+def client_fn(context: Context):
+    return Client(context.node_id).to_client()
+
+
+app = ClientApp(client_fn, mods=[timed, secaggplus_mod])

@@ -1,0 +1,73 @@
+"""Every command of docs/deploy.md, in its order, with real SuperLink and SuperNodes on loopback."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deployment import Machines, free_port
+
+from prism_privacy.ledger import verify_ledger
+from prism_secure.run_folder import read_records
+
+PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
+HOSPITALS = ["north", "east", "south"]
+STEP = re.compile(r"<!-- (at|test): (.*?) -->\n(?:```sh\n(.*?)```)?", re.DOTALL)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    machines = Machines(tmp_path)
+    yield machines
+    machines.close()
+
+
+def test_every_shell_block_of_the_page_is_marked_for_this_test() -> None:
+    text = PAGE.read_text()
+    assert text.count("```sh\n") == sum(kind == "at" for kind, _, _ in STEP.findall(text)) >= 8
+
+
+@pytest.mark.timeout(1800)
+def test_three_hospitals_from_nothing_to_a_trained_generator(machines: Machines) -> None:
+    ports = {party: str(free_port()) for party in ["link", *HOSPITALS]}
+    for kind, what, script in STEP.findall(PAGE.read_text()):
+        if kind == "test":
+            {"exchange": exchange, "recipe": share_recipe}[what](machines.root)
+            continue
+        names, _, stays = what.partition(",")
+        for party in names.split():
+            here = script.replace("fl.example.org", "localhost").replace("0.0.0.0", "127.0.0.1")
+            here = re.sub(r"\b8000\b", ports["link"], here)
+            here = re.sub(r"\b9094\b", ports.get(party, ""), here)
+            if party in HOSPITALS:
+                here = here.replace("--id 0", f"--id {HOSPITALS.index(party)}")
+            if stays:
+                machines.start(party, here.replace("\\\n", " "))
+                machines.wait_for(party, "SuperNode ID" if party in HOSPITALS else "startup complete")
+            else:
+                machines.run(party, here, timeout=1200)
+    run = machines.root / "coordinator" / "run"
+    assert (run / "DONE").exists()
+    assert (run / "report.html").exists()
+    assert [record.survivors for record in read_records(run)] == [3, 3]
+    for ledger in [run, *(machines.root / name / "client" for name in HOSPITALS)]:
+        entries = verify_ledger(ledger / "ledger.jsonl").entries
+        assert [entry.kind for entry in entries] == ["moments", "round", "round"]
+        assert all(entry.record is not None and entry.record.epsilon <= 10.0 for entry in entries)
+
+
+def exchange(root: Path) -> None:
+    """What the hospitals and the coordinator give each other by hand."""
+    for name in HOSPITALS:
+        shutil.copy(root / name / "node-key.pub", root / "coordinator" / f"{name}.pub")
+        shutil.copy(root / "coordinator" / "ca.crt", root / name)
+        for party in ["coordinator", *HOSPITALS]:
+            shutil.copy(root / name / "client" / "member.txt", root / party / f"{name}.txt")
+
+
+def share_recipe(root: Path) -> None:
+    for name in HOSPITALS:
+        shutil.copy(root / "coordinator" / "recipe.toml", root / name / "client")

@@ -1,0 +1,98 @@
+"""Flower's simulation runtime: fifty clients over Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deployment import Machines, free_port
+
+from prism_crypto import Policy
+from prism_secure.enrolment import enroll_simulated
+
+HERE = Path(__file__).parent
+CLIENTS = 50
+
+SERVER = """
+import json
+from pathlib import Path
+
+import numpy as np
+from bits_app import bits_of
+from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.serverapp import ServerApp
+
+from prism_crypto import CountSpec
+from prism_secure.enrolment import read_membership
+from prism_secure.flower import SecureSum
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    root = Path(context.run_config["clients-folder"])
+    federation, roster = read_membership(root / "server")
+    model = RecordDict({"arrays": ArrayRecord({"x": Array(np.zeros(1000, np.float32))})})
+    summed = SecureSum(grid, roster, federation, timeout=600)
+    wrong = []
+    for number in (1, 2):
+        result = summed.open(model, CountSpec(1000), round=number)
+        expected = np.sum([bits_of(client, "x", (1000,)) for client in result.survivors], axis=0, dtype=int)
+        wrong.append(int(np.abs(result.counts - expected).sum()))
+    (root / "result.json").write_text(json.dumps({"survivors": len(result.survivors), "wrong": wrong}))
+"""
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    machines = Machines(tmp_path)
+    yield machines
+    machines.close()
+
+
+@pytest.mark.timeout(1800)
+def test_fifty_simulated_clients(machines: Machines, tmp_path: Path) -> None:
+    root, port = tmp_path / "members", free_port()
+    enroll_simulated(root, "fifty", CLIENTS, Policy(min_survivors=40))
+    app = tmp_path / "link" / "app"
+    app.mkdir(parents=True)
+    (app / "bits_app.py").write_text((HERE / "bits_app.py").read_text())
+    (app / "sim_server.py").write_text(SERVER)
+    (app / "pyproject.toml").write_text(
+        f"""
+[project]
+name = "fifty"
+version = "1.0.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "tests"
+[tool.flwr.app.components]
+serverapp = "sim_server:app"
+clientapp = "bits_app:app"
+[tool.flwr.app.config]
+clients-folder = "{root}"
+"""
+    )
+    (tmp_path / "link" / "flwr").mkdir()
+    (tmp_path / "link" / "flwr" / "config.toml").write_text(
+        f'[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    machines.start(
+        "link",
+        f"flower-superlink --insecure --simulation --host 127.0.0.1 --port {port} "
+        "--disable-runtime-dependency-installation",
+    )
+    machines.wait_for("link", "startup complete")
+    machines.run(
+        "link",
+        f"flwr run app sim --federation-config 'num-supernodes={CLIENTS} client-resources-num-cpus=1'",
+    )
+    end = time.monotonic() + 1200
+    while not (root / "result.json").exists():
+        assert time.monotonic() < end, machines.log("link")[-6000:]
+        time.sleep(1)
+    assert json.loads((root / "result.json").read_text()) == {"survivors": CLIENTS, "wrong": [0, 0]}
