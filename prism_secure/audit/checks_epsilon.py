@@ -12,15 +12,11 @@ import msgspec
 from prism_privacy import Adjacency, LedgerEntry, View
 from prism_secure.audit import oracle
 from prism_secure.audit.checks_ledger import need_charges
+from prism_secure.audit.checks_record import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.audit.oracle import Mask
 from prism_secure.wording import format_epsilon
-
-TOO_SMALL = 0.01
-"""A ledger's epsilon that is smaller than the oracle's by more than this share is a finding."""
-TOO_LARGE = 0.05
-"""One that is larger by more than this is a note: safe, but not what these settings cost."""
 
 Cell = tuple[View, Adjacency]
 CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)
@@ -55,11 +51,18 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     if silent:
         notes.note(f"No epsilon is claimed for rounds {silent}.")
     points = list(_points(evidence))
+    opened = summed_release(evidence)
+    if opened is not None:
+        notes.fact(
+            "the summed moments were opened before round 1: they are what is charged, and masks that are "
+            "made "
+            "from them and the public seed alone cost nothing more"
+        )
     compared = 0
     for cell in CELLS:
-        compared += _to_date(notes, points, cell, evidence)
+        compared += _to_date(notes, points, cell, evidence, opened)
         compared += _alone(notes, points, cell, evidence)
-        compared += _planned(notes, points, cell, evidence)
+        compared += _planned(notes, points, cell, evidence, opened)
     if not any(found.severity == "finding" for found in notes.findings):
         notes.fact(
             f"{compared} epsilons of {len(points)} charges computed again: none is smaller by more than "
@@ -75,7 +78,7 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
             adjacency=cell[1].value,
             rounds=last.spent.total(),
             ledger=table[cell].to_date,
-            oracle=_oracle(last.spent, last.entry.delta, cell),
+            oracle=_together(last.spent, last.entry.delta, cell, opened),
         )
         for cell in CELLS
     ]
@@ -103,66 +106,6 @@ def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
     notes.fact(f"{len(evidence.records)} rounds of metrics.jsonl repeat the ledger's epsilons")
 
 
-def record_level(evidence: Evidence, notes: Notebook) -> None:
-    """Does the record-level epsilon cover the one noisy release of feature moments?"""
-    stated = next((entry.record for entry in evidence.entries if entry.record is not None), None)
-    if stated is None:
-        raise Unchecked("no record-level guarantee is claimed", expected=True)
-    release = stated.release
-    try:
-        move = oracle.record_move(
-            str(release["adjacency"]),
-            int(release["classes"]),  # type: ignore[arg-type]
-            float(release["second_weight"]),  # type: ignore[arg-type]
-            float(release["count_weight"]),  # type: ignore[arg-type]
-            bool(release["nonnegative"]),
-        )
-        noise = float(release["sigma"]) * int(release["records"]) / float(release["norm"])  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise Unchecked(f"the record-level release is not one that is known here: {error!r}") from None
-    found = oracle.gaussian(noise / move, stated.delta)
-    told = {"ledger": stated.epsilon, "oracle": found, "noise": noise, "largest_move": move}
-    if stated.epsilon < found * (1 - TOO_SMALL):
-        notes.finding(
-            f"The ledger states epsilon = {format_epsilon(stated.epsilon)} for one record; noise "
-            f"{noise:.4g} against a move of {move:.4g} gives {format_epsilon(found)}.",
-            "computed",
-            **told,
-        )
-    elif release["adjacency"] != stated.adjacency:
-        notes.finding(
-            "The record-level guarantee and its release name different adjacencies.",
-            guarantee=stated.adjacency,
-            release=release["adjacency"],
-        )
-    else:
-        notes.fact(
-            f"one record: {format_epsilon(stated.epsilon)} stated, {format_epsilon(found)} computed again"
-        )
-    if stated.epsilon > found * (1 + TOO_LARGE):
-        notes.note("The record-level epsilon is larger than its release costs.", "computed", **told)
-    wanted = evidence.config.privacy.record_epsilon
-    if stated.epsilon > wanted * (1 + 1e-9):
-        notes.finding(
-            "The record-level epsilon is above what config.toml asks for.",
-            ledger=stated.epsilon,
-            config=wanted,
-        )
-    if stated.delta != evidence.config.privacy.delta:
-        notes.finding(
-            "The record-level delta is not that of config.toml.",
-            ledger=stated.delta,
-            config=evidence.config.privacy.delta,
-        )
-    first = evidence.charges[0] if evidence.charges else None
-    moments = [entry for entry in evidence.entries if entry.kind == "moments"]
-    if len(moments) != 1 or (first is not None and evidence.entries.index(moments[0]) > 0):
-        notes.finding(
-            "The record-level release must be the first entry of the ledger, and there once.",
-            entries_of_kind_moments=len(moments),
-        )
-
-
 def _points(evidence: Evidence) -> Iterator[_Point]:
     spent: Counter[Mask] = Counter()
     for entry in evidence.charges:
@@ -178,7 +121,14 @@ def _oracle(spent: Counter[Mask], delta: float, cell: Cell) -> float:
     return oracle.epsilon(spent, delta, summed=cell[0] is View.SUM, replaced=cell[1] is Adjacency.REPLACE_ONE)
 
 
-def _to_date(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence) -> int:
+def _together(spent: Counter[Mask], delta: float, cell: Cell, opened: SummedRelease | None) -> float:
+    """Everything that was released of one client so far."""
+    return _oracle(spent, delta, cell) if opened is None else opened.client_epsilon(delta, cell)
+
+
+def _to_date(
+    notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence, opened: SummedRelease | None
+) -> int:
     known: dict[tuple[object, ...], float] = {}
     worst: tuple[float, _Point, float, float] | None = None
     for point in points:
@@ -186,7 +136,7 @@ def _to_date(notes: Notebook, points: list[_Point], cell: Cell, evidence: Eviden
             continue
         key = (frozenset(point.spent.items()), point.entry.delta)
         if key not in known:
-            known[key] = _oracle(point.spent, point.entry.delta, cell)
+            known[key] = _together(point.spent, point.entry.delta, cell, opened)
         stated = point.entry.epsilon[cell].to_date
         worst = _worse(worst, (_ratio(stated, known[key]), point, stated, known[key]))
     if worst is not None:
@@ -210,7 +160,9 @@ def _alone(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence
     return sum(point.entry.epsilon is not None for point in points)
 
 
-def _planned(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence) -> int:
+def _planned(
+    notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence, opened: SummedRelease | None
+) -> int:
     """The plan is fixed before round one: one figure, for no fewer rounds than were charged in the end."""
     stated = [
         (point, planned)
@@ -234,7 +186,7 @@ def _planned(notes: Notebook, points: list[_Point], cell: Cell, evidence: Eviden
         return 0
     rounds = config.federation.rounds if config.budget.epsilon is None else len(points)
     plan = Counter({point.mask: max(rounds, len(points))})
-    found = _oracle(plan, point.entry.delta, cell)
+    found = _together(plan, point.entry.delta, cell, opened)
     worst = (_ratio(planned, found), point, planned, found)
     _judge(notes, "as planned", worst, plan, cell, evidence, note_larger=config.budget.epsilon is None)
     limit = config.budget.epsilon

@@ -22,6 +22,7 @@ from scipy import stats
 from prism_privacy import Adjacency, View
 from prism_secure.audit import oracle
 from prism_secure.audit.checks_epsilon import Recomputed
+from prism_secure.audit.checks_record import summed_release
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.oracle import Mask
 
@@ -49,7 +50,7 @@ def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[Lower
     """One bound per view and adjacency, at the end of the ledger, where one can be computed in seconds."""
     spent = Counter(Mask.of(entry.release) for entry in evidence.charges)
     delta = evidence.charges[-1].delta
-    if len(spent) != 1:
+    if len(spent) != 1 or summed_release(evidence) is not None:
         return []
     ((mask, rounds),) = spent.items()
     found = []

@@ -103,6 +103,12 @@ def _placements(cohort: int) -> list[int]:
     return sorted({int(k) for k in np.concatenate([near, others - near])})
 
 
+def _log_sum(terms: Floats) -> Floats:
+    """log of the sum of exp(terms) over the last axis."""
+    top = terms.max(axis=-1)
+    return np.asarray(top + np.log(np.exp(terms - top[..., None]).sum(axis=-1)))
+
+
 @lru_cache(maxsize=256)
 def coordinate(cohort: int, flip: float, reach: float) -> Coordinate:
     """The supremum over what was tried: placements of the others, moves up to `reach`, both directions."""
@@ -117,14 +123,14 @@ def coordinate(cohort: int, flip: float, reach: float) -> Coordinate:
         chi2 = float(np.sum((moved - still) ** 2 / still))
         kappa = np.maximum(kappa, ORDERS / 2 * chi2 / (1 - 2 * flip) ** 2)
         mixed = (1 - moves[:, None]) * still + moves[:, None] * moved
-        loss = np.log(mixed) - np.log(still)
-        for k, order in enumerate(ORDERS):
-            forward = special.logsumexp(np.log(still) + order * loss, axis=1)
-            backward = special.logsumexp(np.log(still) + (1 - order) * loss, axis=1)
-            moment = np.maximum(forward, backward)
+        start, loss = np.log(still), np.log(mixed) - np.log(still)
+        for part in np.array_split(np.arange(ORDERS.size), max(1, loss.size * ORDERS.size // 2_000_000)):
+            order = ORDERS[part, None, None]
+            moment = np.maximum(_log_sum(start + order * loss), _log_sum(start + (1 - order) * loss))
             moment[moment < 1e-9] = 0.0  # rounding; the limit of small moves, chi2, covers it
-            kappa[k] = max(kappa[k], float(np.max(moment / (moves * (1 - 2 * flip)) ** 2)) / excess[k])
-            most[k] = max(most[k], float(moment[-1]) / excess[k])
+            ratio = np.max(moment / (moves * (1 - 2 * flip)) ** 2, axis=1)
+            kappa[part] = np.maximum(kappa[part], ratio / excess[part])
+            most[part] = np.maximum(most[part], moment[:, -1] / excess[part])
     return Coordinate(kappa, most)
 
 

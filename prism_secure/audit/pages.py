@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from prism_secure.audit.checks_epsilon import TOO_SMALL
+from prism_secure.audit.checks_record import TOO_SMALL
 from prism_secure.audit.findings import CERTAINTY_WORDS
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.records import finite

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from prism_secure.audit import checks_coins, checks_epsilon, checks_ledger, checks_run
+from prism_secure.audit import checks_coins, checks_epsilon, checks_ledger, checks_record, checks_run
 from prism_secure.audit.checks_epsilon import Recomputed
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Answer, Finding, Notebook, Unchecked
@@ -25,7 +25,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("settings", checks_ledger.settings),
     ("cohort", checks_ledger.cohort),
     ("client epsilon", checks_epsilon.client_level),
-    ("record epsilon", checks_epsilon.record_level),
+    ("record epsilon", checks_record.record_level),
     ("metrics", checks_epsilon.metrics_agree),
     ("rounds", checks_run.rounds),
     ("ending", checks_run.ending),
