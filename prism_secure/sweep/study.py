@@ -127,6 +127,8 @@ class PointStudy:
                 return Claim(trial.number, settings)
             trial.set_user_attr(COPY, original)
             self._drop(trial.number)
+            if self._recipe.adaptive:  # another proposal instead, unless they only repeat themselves
+                self._refill(retry_failed=False)
         return None
 
     def finish(self, claim: Claim, values: Sequence[float]) -> None:
@@ -200,10 +202,13 @@ class PointStudy:
                 params = {key: self._recipe.axes[key].encoded(settings[key]) for key in settings}
                 self._study.enqueue_trial(params, user_attrs={QUEUED: True, POINT: point})
         if self._recipe.adaptive:
-            used = self._trials("WAITING", "RUNNING", "COMPLETE") + [
-                trial for trial in self._trials("FAIL") if {COPY, FAILED} & set(trial.user_attrs)
+            wanted = self._recipe.sweep.points or 0
+            refused = [
+                t for t in self._trials("FAIL") if FAILED in t.user_attrs and POINT not in t.user_attrs
             ]
-            for _ in range((self._recipe.sweep.points or 0) - len(used)):
+            used = len(self._trials("WAITING", "RUNNING", "COMPLETE")) + len(failed - alive) + len(refused)
+            copies = sum(COPY in trial.user_attrs for trial in ended)
+            for _ in range(min(wanted - used, 2 * wanted - copies)):
                 self._study.enqueue_trial({}, user_attrs={QUEUED: True})
 
     def _wait_for_creator(self) -> None:

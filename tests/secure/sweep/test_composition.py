@@ -1,0 +1,141 @@
+"""Epsilon over several runs: nothing is left out, nothing shared is counted twice."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    Ledger,
+    LedgerKey,
+    MaskRelease,
+    MomentRelease,
+    RecordGuarantee,
+    View,
+    spent_table,
+)
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.sweep.composition import compose, owners
+from prism_secure.sweep.results import Run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import fake_run
+
+RELEASE = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
+
+
+def make(folder: Path, *overrides: str, charged: int | None = None, record: bool = False) -> Run:
+    """A run that is charged what its configuration costs, by the accountant itself."""
+    config: Config = load_config(
+        None, ["federation.rounds=4", "privacy.clip=1.0", "privacy.flip=0.25", *overrides]
+    )
+    folder.mkdir()
+    (folder / "config.toml").write_text(dump_config(config))
+    release = MaskRelease(config.privacy.flip, config.privacy.clip, cohort=config.cohort, dim=1000)
+    accountant = Accountant(delta=config.privacy.delta)
+    accountant.plan(release, rounds=config.federation.rounds)
+    rounds = config.federation.rounds if charged is None else charged
+    guarantee = RecordGuarantee.of(RELEASE, 1e-5) if record else None
+    with Ledger.create(folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10) as ledger:
+        for number in range(1, rounds + 1):
+            accountant.spend(release)
+            ledger.append(
+                round=number, release=release, delta=config.privacy.delta,
+                epsilon=spent_table(accountant, release), record=guarantee,
+            )  # fmt: skip
+    if charged is None:
+        (folder / "DONE").write_text(f"{rounds} of {rounds} rounds\n")
+    return Run(folder.name, folder, config)
+
+
+def alone(rounds: int, **release: float) -> float:
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MaskRelease(release.get("flip", 0.25), 1.0, cohort=10, dim=1000), rounds)
+    return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+
+
+def test_rounds_of_several_runs_cost_what_as_many_rounds_of_one_run_cost(tmp_path: Path) -> None:
+    runs = [make(tmp_path / name) for name in "ab"]
+    total = compose(runs)
+    assert total.runs == 2
+    assert total.epsilon.sum_zero_out == alone(8)
+    assert runs[0].planned is not None
+    assert alone(4) == runs[0].planned.sum_zero_out < total.epsilon.sum_zero_out
+    assert total.delta == 1e-5
+
+
+def test_runs_with_different_noise_are_added_in_divergence_not_in_epsilon(tmp_path: Path) -> None:
+    runs = [make(tmp_path / "a"), make(tmp_path / "b", "privacy.flip=0.1")]
+    total = compose(runs).epsilon.sum_zero_out
+    assert max(alone(4), alone(4, flip=0.1)) < total < alone(4) + alone(4, flip=0.1)
+
+
+def test_run_that_ended_early_or_goes_on_counts_as_it_was_planned(tmp_path: Path) -> None:
+    stopped = make(tmp_path / "a", charged=2)
+    (tmp_path / "a" / "DONE").write_text("2 of 4 rounds: fid 70 < 80 is reached\n")
+    unfinished = make(tmp_path / "b", charged=1)
+    assert (stopped.state, unfinished.state) == ("stopped", "unfinished")
+    assert compose([stopped]).epsilon.sum_zero_out == alone(4)
+    assert compose([unfinished]).epsilon.sum_zero_out == alone(4)
+
+
+def test_run_without_noise_makes_the_whole_infinite_and_one_that_never_began_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    runs = [make(tmp_path / "a"), make(tmp_path / "b", "privacy.flip=0")]
+    assert math.isinf(compose(runs).epsilon.sum_zero_out)
+    waiting = Run("c", tmp_path / "c", runs[0].config)
+    assert compose([runs[0], waiting]) == compose([runs[0]])
+    assert compose([waiting]).epsilon.sum_zero_out == 0
+
+
+def test_runs_on_other_data_are_not_put_together_and_other_partitions_of_the_same_are(tmp_path: Path) -> None:
+    runs = [
+        make(tmp_path / "a"),
+        make(tmp_path / "b", "federation.seed=1", "data.partition=shards"),
+        make(tmp_path / "c", "data.source=idx", "data.folder=elsewhere"),
+    ]
+    groups = owners(runs)
+    assert [[run.name for run in group.runs] for group in groups] == [["a", "b"], ["c"]]
+
+
+def test_shared_release_of_images_is_counted_once_and_own_ones_are_composed(tmp_path: Path) -> None:
+    record = ["privacy.record_epsilon=2.0"]
+    shared = [*record, "privacy.record_store=store"]
+    one = [make(tmp_path / name, *shared, record=True) for name in ("a", "b")]
+    assert compose(one).record_epsilon == RELEASE.epsilon(1e-5)
+    assert compose(one).record_releases == 1
+
+    apart = [make(tmp_path / name, *record, record=True) for name in ("c", "d")]
+    two = compose(apart)
+    assert two.record_releases == 2
+    half = msgspec.convert(RELEASE.as_dict() | {"sigma": RELEASE.sigma / math.sqrt(2)}, dict)
+    assert two.record_epsilon == MomentRelease(**half).epsilon(1e-5)
+    assert RELEASE.epsilon(1e-5) < two.record_epsilon < 2 * RELEASE.epsilon(1e-5)
+
+    other_seed = [one[0], make(tmp_path / "e", *shared, "federation.seed=1", record=True)]
+    assert compose(other_seed).record_releases == 2, "another partition makes releases of its own"
+    assert math.isinf(compose([one[0], make(tmp_path / "f")]).record_epsilon), "one run claims nothing"
+
+
+def test_ledger_that_was_changed_is_not_believed(tmp_path: Path) -> None:
+    from prism_secure.errors import RunFolderError
+
+    run = make(tmp_path / "a")
+    path = run.folder / "ledger.jsonl"
+    path.write_text(path.read_text("utf-8").replace('"cohort":10', '"cohort":99'))
+    with pytest.raises(RunFolderError, match="signature"):
+        compose([Run(run.name, run.folder, run.config)])
+
+
+def test_test_coins_claim_nothing(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path / "a", ["federation.rounds=2"], images=False, coins="test")
+    run = Run("a", folder, load_config(folder / "config.toml"))
+    assert math.isinf(compose([run]).epsilon.sum_zero_out)
+    assert math.isinf(run.records[-1].epsilon.sum_zero_out)

@@ -1,0 +1,102 @@
+"""What can be known to be wrong with a recipe is said before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prism_secure.errors import ConfigError
+from prism_secure.sweep.recipe import read_recipe, run_id
+
+GRID = """
+[federation]
+rounds = 3
+[sweep]
+seeds = [0, 1]
+[sweep.grid]
+privacy.flip = [0, 0.1]
+"privacy.clip" = ["none", 1.0]
+features.extractors = [["fourier"], ["efficientnet_lite0", "fourier"]]
+"""
+SEARCH = """
+[sweep]
+method = "tpe"
+points = 4
+[sweep.search]
+privacy.flip = {low = 0.05, high = 0.4}
+federation.rounds = {low = 2, high = 8}
+"""
+
+
+def read(folder: Path, text: str, *overrides: str, until: str | None = None):  # type: ignore[no-untyped-def]
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return read_recipe(path, list(overrides), until=until)
+
+
+def test_grid_has_every_combination_once_and_reads_back_from_its_resolved_form(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GRID)
+    points = recipe.grid()
+    assert len(points) == 8
+    assert {point["privacy.clip"] for point in points} == {None, 1.0}
+    configs = [recipe.config(point, seed) for point in points for seed in recipe.seeds]
+    assert len({run_id(config) for config in configs}) == 16
+    assert all(config.federation.rounds == 3 for config in configs)
+    (tmp_path / "resolved.toml").write_text(recipe.dump())
+    assert read_recipe(tmp_path / "resolved.toml") == recipe
+
+
+def test_values_that_are_one_value_are_one_point(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GRID, "sweep.grid.privacy.flip=[0, 0.0, 0.1]")
+    assert len(recipe.grid()) == 8
+
+
+def test_run_is_named_by_what_determines_it_not_by_how_it_is_written(tmp_path: Path) -> None:
+    short = read(tmp_path, GRID)
+    explicit = read(tmp_path, GRID, "privacy.delta=1e-5", "federation.workers=7")
+    point = short.grid()[0]
+    assert run_id(short.config(point, 0)) == run_id(explicit.config(point, 0))
+    other = read(tmp_path, GRID, "privacy.delta=1e-6")
+    assert run_id(short.config(point, 0)) != run_id(other.config(point, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (GRID, ["privacy.flop=1"], "did you mean 'privacy.flip'"),
+        (GRID, ["sweep.grid.privacy.flop=[1]"], "did you mean 'privacy.flip'"),
+        (GRID, ["sweep.grid.data.clients=[10]"], "did you mean 'federation.clients'"),
+        (GRID, ["sweep.mehtod=grid"], "did you mean 'method'"),
+        (GRID, ["sweep.method=gird"], "sweep.method: Invalid enum value 'gird'"),
+        (GRID, ["sweep.grid.privacy.flip=[0.1, 0.7]"], "flip=0.7.*must be in"),
+        (GRID, ["sweep.grid.privacy.flip=0.1"], "must be a list of values"),
+        (GRID, ["sweep.grid.federation.seed=[1, 2]"], "sweep.seeds"),
+        (GRID, ["sweep.grid.secure_sum.min_survivors=[99]"], "min_survivors must be at most"),
+        (GRID, ["sweep.seeds=[1, 1]"], "must be different"),
+        (GRID, ["sweep.points=3"], "a grid has its own"),
+        (GRID, ["sweep.objectives=['fdi']"], "did you mean 'fid'"),
+        (GRID, ["sweep.until=fid"], "METRIC<NUMBER"),
+        (GRID, ["sweep.method=tpe", "sweep.points=3"], r"\[sweep.search\]"),
+        (GRID.partition("[sweep]")[0], [], r"table \[sweep\]"),
+        (SEARCH, ["sweep.search.mask.mode={low = 0, high = 1}"], "name its values in a list"),
+        (SEARCH, ["sweep.search.privacy.flip={low = 0.4, high = 0.1}"], "low must be below high"),
+        (SEARCH, ["sweep.search.privacy.flip={low = 0, high = 0.1, log = true}"], "above 0 with log"),
+        (SEARCH, ["metrics.held_out=private"], "no epsilon covers"),
+        (GRID, ["metrics.held_out=private", "sweep.until=fid<80"], "no epsilon covers"),
+        (GRID, ["metrics.held_out=private", "sweep.pruning=dominated"], "no epsilon covers"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_would_be_right(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text, *overrides)
+
+
+def test_grid_without_decisions_by_metrics_may_use_private_ones(tmp_path: Path) -> None:
+    assert read(tmp_path, GRID, "metrics.held_out=private").grid()
+
+
+def test_goal_of_the_command_line_is_the_recipes_goal(tmp_path: Path) -> None:
+    assert read(tmp_path, GRID, until="fid<80") == read(tmp_path, GRID, "sweep.until=fid<80")
