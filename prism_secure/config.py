@@ -101,12 +101,15 @@ class Mask(_Section):
 
 
 class Features(_Section):
-    """Frozen public features whose means and variances the generator matches."""
+    """Frozen public features whose means, and variances if wanted, the generator matches."""
 
     extractors: tuple[Literal["efficientnet_lite0", "fourier", "vgg19_bn"], ...] = (
         "efficientnet_lite0",
         "fourier",
     )
+    bounded: bool = False
+    """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
+    alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -123,8 +126,11 @@ class Training(_Section):
     """Generated images a step; a multiple of the classes."""
     learning_rate: float = 0.03
     """Adam's step on the scores."""
+    variance_weight: float = 1.0
+    """Weight of matching the features' standard deviations, beside their means; 0: means only."""
 
     def __post_init__(self) -> None:
+        self._require("variance_weight", 0 <= self.variance_weight < math.inf, "at least 0")
         self._require("batch_size", self.batch_size >= 2, "at least 2")
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 

@@ -14,6 +14,7 @@ from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.errors import ConfigError
 from prism_secure.features import (
+    BoundedFeatures,
     Concatenated,
     EfficientNetLite0,
     FeatureExtractor,
@@ -24,8 +25,12 @@ from prism_secure.generator import Architecture
 from prism_secure.metric_features import metric_features
 from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
+from prism_secure.public_images import dead_leaves
 from prism_secure.record_release import RecordRelease
 from prism_secure.training import LocalTrainer
+
+PUBLIC_IMAGES = 1000
+"""How many public images bounded features take their units from."""
 
 
 def public_seed(seed: int, *purpose: str | int) -> int:
@@ -98,7 +103,15 @@ class Recipe:
                 parts.append(RandomFourierFeatures(channels=channels, seed=seed))
             else:
                 parts.append(Vgg19Bn(image_size=size))
-        return Concatenated(parts)
+        if not self.config.features.bounded:
+            return Concatenated(parts)
+        public = dead_leaves(
+            PUBLIC_IMAGES,
+            side=size,
+            channels=channels,
+            seed=public_seed(self.config.federation.seed, "public images"),
+        )
+        return BoundedFeatures(parts, public)
 
     @cached_property
     def trainer(self) -> LocalTrainer:
@@ -118,7 +131,9 @@ class Recipe:
             density=config.mask.density,
             learning_rate=config.training.learning_rate,
             batch_size=config.training.batch_size,
-            matching=MomentMatching(),
+            matching=MomentMatching(
+                variance_weight=config.training.variance_weight, scaled=not config.features.bounded
+            ),
         )
 
     def check(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
@@ -35,6 +37,22 @@ def test_default_recipe_can_be_built() -> None:
     recipe.check()
     assert recipe.trainer.dimension == 307_600
     assert recipe.partition.sizes == (1000,) * 10
+
+
+def test_bounded_features_of_clients_images_have_norm_one_at_most_and_their_units_from_the_seed() -> None:
+    overrides = ["features.bounded=true", 'features.extractors=["fourier"]', "training.variance_weight=0"]
+    recipe = Recipe(load_config(None, overrides))
+    found, labels = recipe.features(0)
+    norms = np.linalg.norm(found, axis=1)
+    assert found.shape == (1000, recipe.extractor.dimension)
+    assert labels.shape == (1000,)
+    assert norms.max() <= 1 + 1e-6
+    assert norms.mean() > 0.5
+    assert not recipe.trainer.matching.scaled
+    assert recipe.trainer.matching.variance_weight == 0
+    again, other = (Recipe(load_config(None, [*overrides, f"federation.seed={seed}"])) for seed in (0, 1))
+    assert torch.equal(again.extractor.gain, recipe.extractor.gain)
+    assert not torch.equal(other.extractor.gain, recipe.extractor.gain)
 
 
 def test_seeds_of_different_purposes_differ() -> None:
