@@ -212,7 +212,7 @@ class Client:
         released = self._released(release)
         if released is None:
             raise RunFolderError(self._gone(release))
-        return _targets_of(released)
+        return _targets_of(release.as_opened(released))
 
     def _exact_moments(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""
@@ -268,10 +268,10 @@ class Client:
 def _targets_of(sums: NoisySums) -> FeatureMoments:
     """Moments from a release: noisy counts divide, and they alone say which classes there are."""
     found = noisy_moments(sums)
-    assert found.variance is not None
+    variance = np.zeros_like(found.mean) if found.variance is None else found.variance
     return FeatureMoments(
         torch.from_numpy(found.mean).float(),
-        torch.from_numpy(found.variance).float(),
+        torch.from_numpy(variance).float(),
         torch.from_numpy(np.where(found.present, found.counts, 0.0)).float(),
     )
 

@@ -177,7 +177,11 @@ class Privacy(_Section):
     moments."""
     record_release: Literal["client", "summed"] = "client"
     """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
-    "summed": one release over all clients opens in a secure sum, with less noise, and everybody sees it."""
+    "summed": one release over all clients opens in a secure sum, with less noise, and everybody trains from
+    it."""
+    record_cohort: int | None = None
+    """With "summed": so many honest clients' noise is enough. 1: each adds all of it, so that nobody need be
+    trusted with single images. Left out: those that the secure sum guarantees, min_survivors - colluders."""
     record_store: str | None = None
     """With `record_epsilon`: a private folder where releases are kept and found again, so that several runs
     over the same images make one release and not one each. Left out: in the run folder."""
@@ -195,6 +199,7 @@ class Privacy(_Section):
         )
         self._require("delta", 0 < self.delta < 1, "in (0, 1)")
         self._require("record_epsilon", self.record_epsilon > 0, "a positive number or inf")
+        self._require("record_cohort", self.record_cohort is None or self.record_cohort >= 1, "at least 1")
         self._require("colluders", self.colluders >= 0, "at least 0")
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 
@@ -282,6 +287,11 @@ class Config(_Section):
                 f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
                 f"got {self.privacy.colluders}"
             )
+        if self.record_cohort > self.cohort:
+            raise ValueError(
+                f"privacy.record_cohort must be at most min_survivors - colluders = {self.cohort}, got "
+                f"{self.record_cohort}"
+            )
 
     def _check_sparse(self) -> None:
         if self.secure_sum.threshold is not None:
@@ -333,6 +343,11 @@ class Config(_Section):
         if self.secure_sum.mode == "active":
             return max(2 * n // 3, (n + colluders) // 2) + 1
         return max(n // 2, colluders) + 1
+
+    @property
+    def record_cohort(self) -> int:
+        """Honest clients whose shares of the noise make up all of a summed release's."""
+        return self.privacy.record_cohort or self.cohort
 
     @property
     def cohort(self) -> int:

@@ -8,7 +8,8 @@ and epsilon for one image does not grow with them.
     client   each client draws its own noise, and its release stays in its folder: nothing to trust
     summed   each client draws a share of the noise, and only the sum over all clients opens, through the
              secure sum. Less noise, but the opened moments leave the clients, and so cost epsilon at client
-             level, too
+             level, too. With `privacy.record_cohort = 1` each share holds all of the noise: there is more of
+             it, and a single image is protected even from whoever sees its client's share in the clear
 
 Worlds are compared under *swap*: one image of one client is replaced by any other, its label included. How
 many images a client has, and how many classes there are, is public.
@@ -41,7 +42,10 @@ from prism_secure.config import Config
 from prism_secure.errors import ConfigError
 
 NORM = 1.0
+"""Of bounded features: an image's are never longer."""
 SECOND_WEIGHT = math.sqrt(0.5)
+"""Of the second moments, where the loss wants them. With v^2 + w^2 = 1, w the weight of the counts, one image
+moves the release by at most 2: second moments cost nothing but exactness of the counts."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,20 @@ class RecordRelease:
 
     @cached_property
     def plan(self) -> SummedMoments:
-        """How clients share the noise of a summed release, so that any `cohort` of them carry all of it."""
+        """How clients share the noise of a summed release, so that any `record_cohort` carry all of it."""
         return SummedMoments(
             self._calibrated(sum(self.sizes)),
-            cohort=self.config.cohort,
+            cohort=self.config.record_cohort,
             dimension=self.dimension,
             most_records=max(self.sizes),
         )
+
+    def as_opened(self, sums: NoisySums) -> NoisySums:
+        """The same sums, with the noise that they really carry: that of all survivors' shares."""
+        if not self.summed:
+            return sums
+        more = math.sqrt(self.config.min_survivors / self.plan.cohort)
+        return replace(sums, release=replace(sums.release, sigma=sums.release.sigma * more))
 
     @cached_property
     def guarantee(self) -> RecordGuarantee:
@@ -111,8 +122,8 @@ class RecordRelease:
         """
         if not self.summed:
             return 0.0
-        delta, cohort = self.config.privacy.delta, self.config.cohort
-        return opened_epsilon(self.plan.release, max(self.sizes), cohort, view, adjacency, delta)
+        images, cohort, delta = max(self.sizes), self.plan.cohort, self.config.privacy.delta
+        return opened_epsilon(self.plan.release, images, cohort, view, adjacency, delta)
 
     def context(self, client: int | None) -> str:
         """Public words for what the features are and whose: stored with the release, and compared.
@@ -157,12 +168,17 @@ class RecordRelease:
             "features": msgspec.to_builtins(config.features),
             "image_size": config.model.image_size,
             "classes": self.classes,
-            "summed": [config.min_survivors, config.privacy.colluders] if self.summed else None,
+            "summed over": self.config.record_cohort if self.summed else None,
+            "second moments": self._second_weight,
         }
 
     def _calibrated(self, records: int) -> MomentRelease:
         privacy = self.config.privacy
-        return _calibrated(privacy.record_epsilon, privacy.delta, records, self.classes, SECOND_WEIGHT)
+        return _calibrated(privacy.record_epsilon, privacy.delta, records, self.classes, self._second_weight)
+
+    @property
+    def _second_weight(self) -> float:
+        return SECOND_WEIGHT if self.config.training.variance_weight else 0.0
 
 
 @cache
@@ -178,6 +194,7 @@ def _calibrated(
         adjacency="swap",
         classes=classes,
         second_weight=second_weight,
+        count_weight=math.sqrt(1.0 - second_weight**2),
     )
 
 

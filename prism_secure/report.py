@@ -280,7 +280,7 @@ def _clients_together(run: RunHistory, release: MomentRelease | None, size: int)
     if run.ledger is None or run.test_coins or (summed and not run.ledger.records):
         return dict.fromkeys(cells, math.inf)
     if summed:
-        together = size * run.ledger.records, config.cohort
+        together = size * run.ledger.records, config.record_cohort
         return {cell: opened_epsilon(release, *together, *at, delta) for cell, at in cells.items()}
     accountant = Accountant(delta=delta)
     for entry in run.rounds:
@@ -299,7 +299,7 @@ def _in_share(run: RunHistory) -> float | None:
     if release is None or run.config.privacy.record_release != "summed":
         return None
     at = View.UPLOAD, Adjacency.REPLACE_ONE
-    return opened_epsilon(release, 1, run.config.cohort, *at, run.config.privacy.delta)
+    return opened_epsilon(release, 1, run.config.record_cohort, *at, run.config.privacy.delta)
 
 
 def _floors(run: RunHistory) -> dict[str, LowerBound]:

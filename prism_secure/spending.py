@@ -120,7 +120,8 @@ class Spending:
                 alone = self._moments.client_epsilon(view, adjacency)
                 planned = alone if self._summed else self._accountant.planned(view, adjacency).epsilon
                 table[view, adjacency] = Spent(alone, alone, planned)
-        self._append("moments", 0, self._guarantee.release, table)
+        cohort = self._summed.plan.cohort if self._summed else self._config.cohort
+        self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
 
     @property
     def last_metrics(self) -> Mapping[str, Any]:
@@ -172,12 +173,13 @@ class Spending:
         release: Mapping[str, Any],
         table: Mapping[tuple[View, Adjacency], Spent],
         metrics: Mapping[str, Any] | None = None,
+        cohort: int | None = None,
     ) -> None:
         self._ledger.append(
             kind=kind,
             round=round_number,
             release=release,
-            cohort=self._config.cohort,
+            cohort=cohort or self._config.cohort,
             delta=self._config.privacy.delta,
             epsilon=None if self._coins == "test" else table,
             colluders=self._config.privacy.colluders,
