@@ -36,11 +36,13 @@ class Data(_Section):
     source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "idx", "images"] = (
         "fashion_mnist_12k"
     )
+    """Where the images come from; the first is bundled, the others lie in `folder`."""
     folder: str | None = None
     """Where the files of a source that is not bundled lie."""
     download: bool = False
     """Whether torchvision may download a missing data set into `folder`."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
     shards_per_client: int = 4
     """With `shards`: how many runs of images sorted by label each client gets."""
     dirichlet_alpha: float = 0.5
@@ -55,9 +57,13 @@ class Federation(_Section):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
+    """How many take part, in every round."""
     rounds: int = 10
+    """How many sums are opened; each is charged."""
     local_steps: int = 32
+    """Steps of a client in a round: the same for all, whatever they hold."""
     seed: int = 0
+    """Public; the clients' coins never come from it."""
     workers: int = 2
     """Processes that train clients side by side. The result does not depend on it."""
 
@@ -74,8 +80,12 @@ class Model(_Section):
 
     width: int = 16
     """Channels of the last block (ngf)."""
+    max_channels: int = 0
+    """Most channels of a block: each halving of the side doubles them up to this; 0 for no limit."""
     latent: int = 64
+    """Length of the noise vector that becomes an image."""
     image_size: int = 32
+    """Side of the images, a power of two; data of another size are resized."""
     conditional: bool = True
     """Whether the label is an input of the generator."""
 
@@ -90,6 +100,7 @@ class Mask(_Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
     mode: Literal["hard", "bernoulli", "topk"] = "hard"
+    """Keep weights with a positive score, keep each with probability theta, or keep the `density` highest."""
     temperature: float = 0.1
     """tau in theta = sigmoid(score / tau)."""
     density: float = 0.5
@@ -107,6 +118,7 @@ class Features(_Section):
         "efficientnet_lite0",
         "fourier",
     )
+    """Their features side by side: of an ImageNet network, random ones of pixels, or the paper's VGG19-BN."""
     bounded: bool = False
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
@@ -141,6 +153,7 @@ class Aggregation(_Section):
     rule: Literal[
         "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
     ] = "schedule"
+    """What lambda, the step towards the round's mean mask, is made of."""
     space: Literal["theta", "logit"] = "theta"
     """Blend probabilities or log-odds."""
     lambda_start: float = 1.0
@@ -152,6 +165,7 @@ class Aggregation(_Section):
     floor: float = 0.05
     """Least gain of the `kalman` rules."""
     momentum: float = 0.0
+    """Share of the last round's move that is made again."""
 
     def __post_init__(self) -> None:
         for name in ("lambda_start", "lambda_end", "hold", "floor"):
@@ -208,6 +222,7 @@ class SecureSum(_Section):
     """The secure sum's parameters, as the clients' policies enforce them."""
 
     mode: Literal["active", "semi_honest"] = "active"
+    """Against a server that deviates at will, or against one that follows the protocol."""
     threshold: int | None = None
     """Shares needed to open; left out: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
     `colluders` ask for it."""
@@ -235,7 +250,9 @@ class Metrics(_Section):
     every: int = 1
     """Evaluate after each so many rounds, and after the last."""
     samples: int = 2000
+    """Generated images that are compared with the held-out ones."""
     features: Literal["classifier", "inception_v3"] = "classifier"
+    """The network that compares them; figures of different ones do not compare."""
     held_out: Literal["public", "private"] = "public"
     """What you declare the held-out images to be; no epsilon covers what metrics say about private ones."""
 

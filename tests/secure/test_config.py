@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError
+from prism_secure.explain import meanings
 
 
 def test_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
@@ -36,6 +38,8 @@ def test_defaults_need_no_file() -> None:
         ("data.partition=iiid", "data.partition must be 'iid' | 'shards' | 'dirichlet', got 'iiid'"),
         ('features.extractors=["vgg"]', "features.extractors must be list of"),
         ("features.extractors=[]", "features.extractors must be one or more different extractors"),
+        ("privacy.record_epsilon=0", "privacy.record_epsilon must be a positive number or inf, got 0"),
+        ("privacy.record_cohort=0", "privacy.record_cohort must be at least 1, got 0"),
         ("privacy.clip_space=score", "privacy.clip_space must be 'probability' without a clip, got 'score'"),
         ("secure_sum.threshold=5", "secure_sum.threshold must be above n/2 = 5, got 5"),
         ("secure_sum.threshold=11", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
@@ -78,3 +82,25 @@ def test_a_later_override_wins_and_keeps_the_files_other_keys(tmp_path: Path) ->
     path.write_text("[privacy]\nflip = 0.25\nclip = 2.0\n")
     config = load_config(path, ["privacy.flip=0.2", "privacy.flip=0.3"])
     assert (config.privacy.flip, config.privacy.clip) == (0.3, 2.0)
+
+
+def test_every_setting_has_a_meaning() -> None:
+    keys = {
+        (section, key) for section, kind in get_type_hints(Config).items() for key in get_type_hints(kind)
+    }
+    assert set(meanings()) == keys
+    assert [key for key, text in meanings().items() if not text.endswith(".")] == []
+
+
+def test_no_more_noise_may_be_missing_than_honest_clients_bring() -> None:
+    few = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.colluders=2"]
+    assert load_config(None, few).record_cohort == 8
+    assert load_config(None, [*few, "privacy.record_cohort=1"]).record_cohort == 1
+    with pytest.raises(ConfigError, match="at most min_survivors - colluders = 8, got 9"):
+        load_config(None, [*few, "privacy.record_cohort=9"])
+
+
+def test_an_infinite_record_epsilon_reads_back(tmp_path: Path) -> None:
+    config = load_config(None, ["privacy.record_epsilon=inf"])
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.toml") == config

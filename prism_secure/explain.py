@@ -1,0 +1,35 @@
+"""What each setting means, in the words that stand below it in `prism_secure.config`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from functools import cache
+from typing import get_type_hints
+
+from prism_secure import config
+
+
+@cache
+def meanings() -> dict[tuple[str, str], str]:
+    """The meaning of every (section, key), as one line of text.
+
+    >>> meanings()["mask", "temperature"]
+    'tau in theta = sigmoid(score / tau).'
+    """
+    sections = {kind.__name__: section for section, kind in get_type_hints(config.Config).items()}
+    found = {}
+    for struct in ast.parse(inspect.getsource(config)).body:
+        if not (isinstance(struct, ast.ClassDef) and struct.name in sections):
+            continue
+        for field, below in zip(struct.body, [*struct.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                found[sections[struct.name], field.target.id] = _text(below)
+    return found
+
+
+def _text(below: ast.stmt | None) -> str:
+    """The string that stands alone below a field, "" if something else does."""
+    if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        return " ".join(str(below.value.value).split())
+    return ""
