@@ -35,6 +35,7 @@ from prism_privacy import (
     release_bits,
 )
 from prism_privacy.moments_store import load_moments
+from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.moments import FeatureMoments
@@ -170,6 +171,8 @@ class Client:
         # A score that overflowed says nothing: it becomes the public point, here and without a word, because
         # an error would tell the server something about this client's data.
         values = np.where(np.isfinite(values), values, public)
+        if self._recipe.config.training.fill_clip and privacy.clip is not None:
+            values = fill_clip(values, public, flip=privacy.flip, clip=privacy.clip)
         p = clip_toward(
             values,
             broadcast.theta,

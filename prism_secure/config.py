@@ -91,6 +91,7 @@ class Model(_Section):
 
     def __post_init__(self) -> None:
         self._require("width", 1 <= self.width <= 1024, "from 1 to 1024")
+        self._require("max_channels", self.max_channels >= 0, "at least 0")
         self._require("latent", 1 <= self.latent <= 4096, "from 1 to 4096")
         power = self.image_size & (self.image_size - 1) == 0
         self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
@@ -136,8 +137,13 @@ class Training(_Section):
 
     batch_size: int = 40
     """Generated images a step; a multiple of the classes."""
+    optimizer: Literal["adam", "root"] = "adam"
+    """How a gradient becomes a step: by Adam, with moments that a client keeps, or as its signed square root,
+    with none; "root" is for cohorts of very many clients that take a step or two a round."""
     learning_rate: float = 0.03
-    """Adam's step on the scores."""
+    """Size of a step on the scores."""
+    fill_clip: bool = False
+    """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
     variance_weight: float = 1.0
     """Weight of matching the features' standard deviations, beside their means; 0: means only."""
 
@@ -297,6 +303,9 @@ class Config(_Section):
             )
         if not ok:
             raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
+        clip, space = self.privacy.clip, self.privacy.clip_space
+        if self.training.fill_clip and (clip is None or space != "probability"):
+            raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
         if self.sparse:
             self._check_sparse()
         if self.cohort < 1:

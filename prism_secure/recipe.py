@@ -80,6 +80,7 @@ class Recipe:
         return Architecture(
             latent=model.latent,
             width=model.width,
+            max_channels=model.max_channels,
             image_size=model.image_size,
             channels=self.dataset.channels,
             classes=len(self.dataset.classes) if model.conditional else 0,
@@ -129,6 +130,7 @@ class Recipe:
             mask_mode=config.mask.mode,
             temperature=config.mask.temperature,
             density=config.mask.density,
+            optimizer=config.training.optimizer,
             learning_rate=config.training.learning_rate,
             batch_size=config.training.batch_size,
             matching=MomentMatching(

@@ -1,8 +1,16 @@
-"""A client's local training: some Adam steps on the scores of its mask.
+"""A client's local training: some steps on the scores of its mask.
 
-Scores start from the broadcast θ, s = τ·logit θ. What stays with the client between rounds is its
-optimizer's moments and its moving averages (`ClientState`); what leaves is nothing here: the scores go
-to the privacy mechanism, which turns them into bits.
+Scores start from the broadcast θ, s = τ·logit θ. Two rules make a step:
+
+    "adam"  Adam, whose moments each client keeps between rounds
+    "root"  −sign(g)·√|g|, scaled to the learning rate's root mean square: nothing is kept. In large cohorts a
+            client takes few steps, its gradient is mostly noise of its few images, and the server's average
+            does the smoothing. The root lies between the gradient, of which few large coordinates take
+            the whole clip, and its sign, in which noise weighs as much as signal
+
+What stays with the client between rounds is its optimizer's moments and its moving averages
+(`ClientState`); what leaves is nothing here: the scores go to the privacy mechanism, which turns them into
+bits.
 
 The number of steps is fixed and the batches are balanced over the classes whatever the client holds, so that
 nothing but the moments depends on its data. Everything is a function of the arguments: same θ, state, target
@@ -12,6 +20,7 @@ and seed, same scores, bit for bit, on one thread.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,14 +31,16 @@ from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
 from prism_secure.moments import FakeAverages, FeatureMoments, MomentMatching, feature_moments
 from prism_secure.supermask import MaskMode, Supermask, scores_from_theta, training_mask
 
+Optimizer = Literal["adam", "root"]
+
 
 @dataclass(frozen=True)
 class ClientState:
     """What a client keeps between rounds.
 
     Attributes:
-        first, second: Adam's moments of the score gradient, float32 (d,).
-        step: Adam's step count.
+        first, second: Adam's moments of the score gradient, float32 (d,); empty for "root".
+        step: how many steps were made.
         averages: the moving averages of the loss.
     """
 
@@ -77,7 +88,8 @@ class LocalTrainer:
         architecture, model_seed: the generator, frozen.
         extractor: the frozen features.
         mask_mode, temperature, density: see `prism_secure.supermask`.
-        learning_rate: Adam's step on the scores; under `hard` masks only its ratio to τ matters.
+        optimizer: "adam" or "root"; see the module's text.
+        learning_rate: size of a step on the scores; under `hard` masks only its ratio to τ matters.
         betas: Adam's decay rates (PRISM: 0.5, 0.999).
         batch_size: generated images a step; with classes, rounded to a multiple of them by the caller.
         matching: the loss.
@@ -92,6 +104,7 @@ class LocalTrainer:
         mask_mode: MaskMode = "hard",
         temperature: float = 0.1,
         density: float = 0.5,
+        optimizer: Optimizer = "adam",
         learning_rate: float = 0.1,
         betas: tuple[float, float] = (0.5, 0.999),
         batch_size: int = 80,
@@ -107,6 +120,7 @@ class LocalTrainer:
         self.mask_mode: MaskMode = mask_mode
         self.temperature = temperature
         self.density = density
+        self.optimizer: Optimizer = optimizer
         self.learning_rate = learning_rate
         self.betas = betas
         self.batch_size = batch_size
@@ -125,9 +139,10 @@ class LocalTrainer:
     def initial_state(self) -> ClientState:
         """Before a client's first round."""
         rows = self.architecture.classes or 1
+        kept = self.dimension if self.optimizer == "adam" else 0
         return ClientState(
-            torch.zeros(self.dimension),
-            torch.zeros(self.dimension),
+            torch.zeros(kept),
+            torch.zeros(kept),
             0,
             FakeAverages.zero(rows, self.extractor.dimension, self.matching.averaging),
         )
@@ -142,7 +157,7 @@ class LocalTrainer:
         seed: int,
         learning_rate: float | None = None,
     ) -> LocalResult:
-        """`steps` Adam steps from the broadcast θ (d,), with latents and mask draws from `seed`.
+        """`steps` steps from the broadcast θ (d,), with latents and mask draws from `seed`.
 
         `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round.
         """
@@ -162,7 +177,10 @@ class LocalTrainer:
             (gradient,) = torch.autograd.grad(loss, leaf)
             losses.append(float(loss.detach()))
             scores = leaf.detach()
-            _adam_step(scores, gradient, first, second, step, rate, self.betas)
+            if self.optimizer == "root":
+                _root_step(scores, gradient, rate)
+            else:
+                _adam_step(scores, gradient, first, second, step, rate, self.betas)
         return LocalResult(
             scores, ClientState(first, second, state.step + steps, averages), losses[0], losses[-1]
         )
@@ -178,3 +196,10 @@ def _adam_step(
     second.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
     denominator = torch.sqrt(second / (1 - betas[1] ** step)).add_(1e-8)
     scores.addcdiv_(first, denominator, value=-rate / (1 - betas[0] ** step))
+
+
+@torch.no_grad()
+def _root_step(scores: Tensor, gradient: Tensor, rate: float) -> None:
+    """scores (d,) −= rate·u/rms(u) with u = sign(g)·√|g|, in place; the mean of u² is that of |g|."""
+    size = gradient.abs()
+    scores.addcdiv_(gradient.sign() * size.sqrt(), size.mean().sqrt() + 1e-20, value=-rate)

@@ -121,3 +121,30 @@ def test_a_client_with_one_class_trains_as_well():
 def test_batches_that_cannot_be_balanced_are_refused():
     with pytest.raises(ValueError, match="multiple of the 2 classes"):
         _trainer(batch_size=21)
+
+
+def test_root_steps_are_signed_roots_of_the_gradient_and_keep_no_moments():
+    trainer = _trainer(optimizer="root", learning_rate=0.02)
+    theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
+    start = scores_from_theta(theta, trainer.temperature)
+    moved = trainer.train(theta, trainer.initial_state(), target, steps=1, seed=1)
+    step = moved.scores - start
+    assert float(step.square().mean().sqrt()) == pytest.approx(0.02, rel=1e-3)
+    assert moved.state.first.numel() == moved.state.second.numel() == 0
+    # Adam's first step is the sign of the same gradient.
+    adam = (
+        _trainer(learning_rate=0.02).train(theta, _trainer().initial_state(), target, steps=1, seed=1).scores
+    )
+    large = step.abs() > 1e-3
+    assert torch.equal(step[large].sign(), (adam - start)[large].sign())
+    # Roots: twice the logarithm of the step is that of the gradient, so steps differ by more than signs do.
+    assert float(step[large].abs().max() / step[large].abs().min()) > 5
+
+
+def test_root_training_lowers_the_distance_of_the_moments():
+    trainer = _trainer(optimizer="root", learning_rate=0.02)
+    target = trainer.targets(*_data())
+    result = trainer.train(
+        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=60, seed=5
+    )
+    assert result.last_loss < 0.7 * result.first_loss
