@@ -95,6 +95,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
             command=command, threads=max(1, cores // workers), fail_fast=options.fail_fast,
         )  # fmt: skip
         failed = engine.sweep()
+    study.close()
     print(_summary(options.out, failed))
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")

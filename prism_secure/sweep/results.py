@@ -286,7 +286,7 @@ def front(points: Iterable[SweepPoint], x: str, y: str) -> list[SweepPoint]:
     def cost(point: SweepPoint) -> tuple[float, float]:
         signs = (1 if direction(name) == "minimize" else -1 for name in (x, y))
         values = (point.mean(name) for name in (x, y))
-        return tuple(s * v for s, v in zip(signs, values, strict=True))  # type: ignore[return-value]
+        return tuple(s * v for s, v in zip(signs, values, strict=True))
 
     costs = {point.id: cost(point) for point in points if point.finished}
     found = [point for point in points if point.id in costs and not any(map(math.isnan, costs[point.id]))]

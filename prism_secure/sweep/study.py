@@ -32,6 +32,7 @@ BEAT = 20
 """Seconds between heartbeats."""
 GRACE = 90
 """Seconds without a heartbeat after which a trial of another machine is dead."""
+_ATTEMPTS = 5
 _CREATION = 30.0
 """Seconds that other machines give the first one to fill a new study."""
 
@@ -77,9 +78,7 @@ class PointStudy:
             self._study = optuna.create_study(
                 storage=self._storage, sampler=sampler, study_name=name, directions=directions
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(list(recipe.sweep.objectives))
+            self._study.set_metric_names(list(recipe.sweep.objectives))
         except optuna.exceptions.DuplicatedStudyError:
             self._study = optuna.load_study(storage=self._storage, sampler=sampler, study_name=name)
             self._wait_for_creator()
@@ -90,14 +89,17 @@ class PointStudy:
         self._refill(retry_failed=True)
         self._study.set_user_attr(FILLED, True)
 
+    def close(self) -> None:
+        """Let go of the storage."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def reap(self) -> None:
         """Put back what sweeps of other machines had taken that no longer give a sign of life."""
         if self._local:
             return
         optuna = import_optuna()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            optuna.storages.fail_stale_trials(self._study)
+        optuna.storages.fail_stale_trials(self._study)
         # Killed between taking a trial and its first heartbeat: Optuna never fails these.
         seen = {trial.number: trial for trial in self._trials("RUNNING") if OWNER not in trial.user_attrs}
         self._ownerless = {n: self._ownerless.get(n, time.monotonic()) for n in seen}
@@ -272,6 +274,9 @@ def import_optuna() -> Any:
     except ImportError:
         raise ConfigError("a sweep needs Optuna: pip install 'prism-secure[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Heartbeats are an experiment of Optuna's, meant for its own loop; here `beat` sends them.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed", UserWarning)
     return optuna
 
 
@@ -295,7 +300,8 @@ def open_storage(url: str) -> Any:
         StorageError: it cannot be reached.
     """
     optuna = import_optuna()
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool  # a connection kept overnight may be dead in the morning
 
     if url.startswith("postgresql://"):
         try:
@@ -304,22 +310,26 @@ def open_storage(url: str) -> Any:
             raise ConfigError("PostgreSQL needs a driver: pip install 'prism-secure[postgresql]'") from None
     elif not url.startswith("sqlite:///"):
         raise ConfigError(f"--storage takes postgresql://USER@HOST/DATABASE, got {hidden(url)!r}")
-    options: dict[str, Any] = {}
-    if not url.startswith("sqlite"):
-        options = {"heartbeat_interval": BEAT, "grace_period": GRACE}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if options:
-                options["heartbeat_stale_trial_callback"] = requeue
+    local = url.startswith("sqlite")
+    beating = {
+        "heartbeat_interval": BEAT,
+        "grace_period": GRACE,
+        "heartbeat_stale_trial_callback": requeue,
+    }
+    for attempt in range(_ATTEMPTS):
+        try:
             return optuna.storages.RDBStorage(
                 url.replace("postgresql://", "postgresql+psycopg://", 1),
-                engine_kwargs={"connect_args": {"timeout": 60}} if not options else {"pool_pre_ping": True},
-                **options,
+                engine_kwargs={"connect_args": {"timeout": 60}} if local else {"poolclass": NullPool},
+                **({} if local else beating),
             )
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StorageError(f"cannot open {hidden(url)}: {reason}") from None
+        except SQLAlchemyError as error:
+            # Two machines that make a new database's tables at once: one of them has to look again.
+            if isinstance(error, OperationalError) or attempt == _ATTEMPTS - 1:
+                reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+                raise StorageError(f"cannot open {hidden(url)}: {reason}") from None
+            time.sleep(0.5)
+    raise AssertionError
 
 
 def _sampler(optuna: Any, recipe: SweepRecipe) -> Any:

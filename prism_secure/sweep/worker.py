@@ -203,7 +203,7 @@ def serve(connection: Connection, environment: dict[str, str]) -> None:
 
         def ask(records: Sequence[RoundRecord], job: Job = job) -> str | None:
             connection.send(Asked(job, len(records), records[-1] if records else None))
-            return connection.recv()  # type: ignore[no-any-return]
+            return connection.recv()
 
         try:
             run(job.config, job.folder, command=job.command, stop=ask)

@@ -29,7 +29,7 @@ federation.rounds = {low = 2, high = 8}
 """
 
 
-def read(folder: Path, text: str, *overrides: str, until: str | None = None):  # type: ignore[no-untyped-def]
+def read(folder: Path, text: str, *overrides: str, until: str | None = None):
     path = folder / "recipe.toml"
     path.write_text(text)
     return read_recipe(path, list(overrides), until=until)

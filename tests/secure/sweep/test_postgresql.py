@@ -1,0 +1,204 @@
+"""Many machines on one sweep, with a real PostgreSQL server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from prism_secure.errors import ConfigError, StorageError
+from prism_secure.sweep import folder as folder_module
+from prism_secure.sweep import study as study_module
+from prism_secure.sweep.display import Display
+from prism_secure.sweep.engine import Engine
+from prism_secure.sweep.folder import SweepFolder
+from prism_secure.sweep.recipe import SweepRecipe, read_recipe
+from prism_secure.sweep.results import read_sweep
+from prism_secure.sweep.study import PointStudy
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_crew import FakeCrew, Killed, Script
+
+GRID = "[federation]\nrounds = 3\n[sweep]\nseeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0, 0.1, 0.2]\nprivacy.clip = [1.0, 2.0]\n"  # noqa: E501
+
+
+def _program(name: str) -> str | None:
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(versions[-1]) if versions else None)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A PostgreSQL server of its own, and its address; it refuses to run as root, so root makes it
+    `nobody`'s."""
+    pytest.importorskip("psycopg", reason="pip install 'prism-secure[postgresql]'")
+    initdb, postgres = _program("initdb"), _program("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
+    user = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    place = Path(tempfile.mkdtemp(prefix="prism-postgresql-"))
+    if user:
+        shutil.chown(place, "nobody", "nogroup")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = None
+    try:
+        quiet = {
+            "stdout": subprocess.DEVNULL,
+            "cwd": place,
+            "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        }
+        make = [initdb, "-D", str(place / "data"), "-U", "sweep", "-A", "trust", "--no-sync", "-E", "UTF8"]
+        done = subprocess.run(make, stderr=subprocess.PIPE, text=True, check=False, **quiet, **user)
+        if done.returncode:
+            pytest.skip(f"initdb does not work for {user or getpass.getuser()}: {done.stderr.strip()[-200:]}")
+        options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(place), "-F"]
+        process = subprocess.Popen(
+            [postgres, "-D", str(place / "data"), *options], stderr=subprocess.DEVNULL, **quiet, **user
+        )
+        url = f"postgresql://sweep@127.0.0.1:{port}/postgres"
+        _wait_for(url)
+        yield url
+    finally:
+        if process is not None:
+            process.send_signal(signal.SIGINT)  # SIGTERM would wait for connections
+            process.wait(60)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _wait_for(url: str) -> None:
+    import psycopg
+
+    end = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, request: pytest.FixtureRequest) -> SweepRecipe:
+    """One of its own for each test, and so a study of its own."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(GRID)
+    return read_recipe(path, [f"training.learning_rate={1e-3 * (1 + hash(request.node.name) % 997)}"])
+
+
+class Machine:
+    """A machine's part of the sweep."""
+
+    def __init__(self, name: str, path: Path, recipe: SweepRecipe, url: str) -> None:
+        self.name, self.path, self.recipe, self.url = name, path, recipe, url
+        self.computed: Counter[tuple[str, int]] = Counter()
+        self.failed: int | None = None
+
+    def sweep(self, script: Script | None = None) -> None:
+        crew = FakeCrew(2, script)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(folder_module, "machine", lambda: self.name)
+            folder = SweepFolder(self.path, self.recipe, "c")
+            owner = folder.owner
+        study = PointStudy(self.recipe, folder.study_name(self.recipe), self.url, owner)
+        try:
+            with (self.path / f"log-{self.name}").open("a") as log:
+                display = Display(12, 2, Console(file=log, width=200))
+                self.failed = Engine(self.recipe, folder, study, crew, display, command="c").sweep()
+        finally:
+            study.close()
+            self.computed += crew.computed
+            folder.close()
+
+
+def test_two_machines_share_a_sweep_and_each_point_is_run_by_one(
+    server: str, recipe: SweepRecipe, tmp_path: Path
+) -> None:
+    def slow(job: object, rounds: int) -> None:
+        time.sleep(0.02)  # neither may be done before the other has begun
+
+    machines = [Machine(name, tmp_path / name, recipe, server) for name in ("a", "b")]
+    threads = [threading.Thread(target=machine.sweep, args=(slow,)) for machine in machines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [machine.failed for machine in machines] == [0, 0]
+    assert all(machine.computed for machine in machines), "both had a part"
+    together = machines[0].computed + machines[1].computed
+    assert len(together) == 36
+    assert set(together.values()) == {1}
+    study = PointStudy(recipe, SweepFolder.study_name(None, recipe), server, "c")
+    assert (study.finished(), study.waiting(), study.elsewhere()) == (6, 0, 0)
+    study.close()
+
+    for machine in machines[1:]:  # a page is made of the folders, put together
+        for name in ("points", "runs"):
+            shutil.copytree(machine.path / name, machines[0].path / name, dirs_exist_ok=True)
+    assert {run.state for run in read_sweep(machines[0].path).runs} == {"done"}
+
+
+def test_machine_that_is_gone_is_replaced_by_another_that_continues_its_runs(
+    server: str, recipe: SweepRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "GRACE", 2)
+    monkeypatch.setattr(study_module, "BEAT", 1)
+    gone, other = (Machine(name, tmp_path / "shared", recipe, server) for name in ("a", "b"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PointStudy, "release", lambda self, numbers: None)
+        with pytest.raises(Killed):
+            gone.sweep(lambda job, rounds: "kill" if rounds == 2 else None)
+    assert gone.computed
+    other.sweep()
+    assert other.failed == 0
+    together = gone.computed + other.computed
+    assert len(together) == 36
+    assert set(together.values()) == {1}, "what was finished before was computed again"
+    assert {run.state for run in read_sweep(other.path).runs} == {"done"}
+
+
+def test_same_machine_continues_at_once_without_waiting_for_a_heartbeat(
+    server: str, recipe: SweepRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PointStudy, "release", lambda self, numbers: None)
+    machine = Machine("a", tmp_path / "sweep", recipe, server)
+    with pytest.raises(Killed):
+        machine.sweep(lambda job, rounds: "kill" if rounds == 1 else None)
+    with contextlib.suppress(Killed):
+        machine.sweep(lambda job, rounds: "kill" if rounds == 3 else None)
+    began = time.monotonic()
+    machine.sweep()
+    assert time.monotonic() - began < study_module.GRACE
+    assert machine.failed == 0
+    assert len(machine.computed) == 36
+    assert set(machine.computed.values()) == {1}
+
+
+def test_server_that_is_not_there_is_one_line_without_the_password(recipe: SweepRecipe) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"postgresql://me:secret@127.0.0.1:{free.getsockname()[1]}/sweeps"
+        with pytest.raises(StorageError) as caught:
+            PointStudy(recipe, "study", url, "owner")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="postgresql://"):
+        PointStudy(recipe, "study", "mysql://me:secret@db/x", "owner")
