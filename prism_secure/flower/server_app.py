@@ -39,7 +39,8 @@ from prism_secure.enrolment import read_membership
 from prism_secure.environment import Facts, write_environment
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
 from prism_secure.evaluation import Evaluation
-from prism_secure.flower.client_app import binding, write_broadcast
+from prism_secure.flower.client_app import binding, check_recipe
+from prism_secure.flower.member import write_broadcast
 from prism_secure.flower.server import SecureSum
 from prism_secure.model_file import write_model
 from prism_secure.recipe import Recipe, public_seed
@@ -68,13 +69,7 @@ def main(grid: Grid, context: Context) -> None:
     recipe_file = given.get("recipe") or None
     config = load_config(None if recipe_file is None else Path(str(recipe_file)).expanduser())
     federation, roster = read_membership(folder)
-    if roster.ids != tuple(range(config.federation.clients)):
-        raise ConfigError(
-            f"the recipe is for clients 0 to {config.federation.clients - 1}, the roster pins "
-            f"{', '.join(map(str, roster.ids))}"
-        )
-    if config.privacy.record_release == "summed":
-        raise ConfigError("privacy.record_release = 'summed' is for `prism-secure run`; take 'client'")
+    check_recipe(config, roster)
     recipe = Recipe(config)
     recipe.check()
     make_folder(out)
@@ -155,7 +150,7 @@ class Rounds:
         """Every round that is left, and the model.
 
         Raises:
-            RoundError: too few nodes for too long.
+            RoundError: too few nodes for too long, or two rounds in a row were lost.
             PrismError, PrivacyError: see their modules.
         """
         recipe, run, server = self._recipe, self._run, self._server
@@ -177,6 +172,11 @@ class Rounds:
                 run.append(record)
                 self._next_path.replace(run.checkpoint_path)
                 log(INFO, "round %d: %d survivors", record.round, record.survivors)
+                if [kept.survivors for kept in read_records(run.path)[-2:]] == [0, 0]:
+                    raise RoundError(
+                        "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
+                        "then the same command goes on"
+                    )
         write_model(run.model_path, recipe.architecture, recipe.model_seed, self._deployed())
         run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
 

@@ -17,7 +17,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.enrolment import enroll_simulated
-from prism_secure.flower.client_app import test_coins as coins_of
+from prism_secure.flower.member import known_coins
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
 from prism_secure.server import Server
@@ -118,8 +118,8 @@ clientapp = "prism_secure.flower.client_app:app"
 folder = "{self.root}/members/server"
 recipe = "{self.root}/link/recipe.toml"
 out = "{self.root}/run"
-timeout = 90
-train-timeout = 90
+timeout = 180
+train-timeout = 180
 patience = 600
 own-data = false
 test-coins = true
@@ -193,7 +193,7 @@ def in_process(config: Config, folder: Path, survivors: list[tuple[int, ...]]) -
     clients = {}
     for index in range(CLIENTS):
         (folder / str(index)).mkdir(parents=True)
-        coins = coins_of(KEY, index)
+        coins = known_coins(KEY, index)
         clients[index] = Client(index, folder / str(index), recipe, coins=coins, may_miss=True)
     server = Server(config, "five", recipe.trainer.dimension)
     for there in survivors:

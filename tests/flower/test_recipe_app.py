@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from prism_secure.enrolment import enroll_simulated
 from prism_secure.errors import RoundError
 from prism_secure.federation import open_securely
 from prism_secure.flower import client_app, server_app
+from prism_secure.flower.member import known_coins
 from prism_secure.history import read_history
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
@@ -75,9 +77,24 @@ class Place:
         return server.theta
 
 
+@pytest.fixture(autouse=True)
+def parties_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """They hold torch and a data set each."""
+    with subprocess.Popen(["sleep", "3600"]) as parent:
+        monkeypatch.setattr("prism_secure.flower.party_link.os.getppid", lambda: parent.pid)
+        yield
+        parent.kill()
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+def garbled(reply: Message) -> Message:
+    """What is refused is as good as not sent, and nobody waits for it."""
+    reply.content["secure_sum"]["message"] = b"garbage"
+    return reply
 
 
 def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]) -> np.ndarray:
@@ -86,7 +103,7 @@ def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]
     clients = []
     for index in range(4):
         (folder / str(index)).mkdir(parents=True)
-        coins = client_app.test_coins(KEY, index)
+        coins = known_coins(KEY, index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
     server = Server(config, FEDERATION, recipe.trainer.dimension)
     for _ in range(config.federation.rounds):
@@ -122,8 +139,7 @@ def test_same_seed_and_coins_give_the_same_theta_as_in_one_process(place: Place,
 def test_client_that_dies_in_a_round_and_comes_back(place: Place, tmp_path: Path) -> None:
     """Gone from the upload of round 1 on; back in round 2, from the state that it has."""
     dead = {(102, "train.upload")}
-    place.grid.tamper = lambda node, kind, reply: None if (node, kind) in dead else reply
-    place.settings["train-timeout"] = 30
+    place.grid.tamper = lambda node, kind, reply: garbled(reply) if (node, kind) in dead else reply
     push = place.grid.push_messages
 
     def back_in_round_2(messages: list[Message]) -> list[str]:
@@ -147,7 +163,7 @@ def in_process_with_lost_upload(config: Config, folder: Path) -> np.ndarray:
     for index in range(4):
         (folder / str(index)).mkdir(parents=True)
         clients.append(
-            Client(index, folder / str(index), recipe, coins=client_app.test_coins(KEY, index), may_miss=True)
+            Client(index, folder / str(index), recipe, coins=known_coins(KEY, index), may_miss=True)
         )
     server = Server(config, FEDERATION, recipe.trainer.dimension)
     for _ in range(config.federation.rounds):
@@ -163,8 +179,7 @@ def in_process_with_lost_upload(config: Config, folder: Path) -> np.ndarray:
 def test_round_that_fails_after_an_upload_has_left_is_lost_and_charged(tmp_path: Path) -> None:
     place = Place(tmp_path, test_coins=False)
     silent = {(node, "train.confirm") for node in (100, 101, 102)}
-    place.grid.tamper = lambda node, kind, reply: None if (node, kind) in silent else reply
-    place.settings["timeout"] = 15
+    place.grid.tamper = lambda node, kind, reply: garbled(reply) if (node, kind) in silent else reply
     push = place.grid.push_messages
 
     def speaking_in_round_2(messages: list[Message]) -> list[str]:
@@ -182,6 +197,17 @@ def test_round_that_fails_after_an_upload_has_left_is_lost_and_charged(tmp_path:
     assert 0 < first < second < np.inf
     assert place.theta().tobytes() != start.tobytes()
     assert history.status.kind == "done"
+
+
+def test_run_in_which_every_round_is_lost_stops_before_it_has_spent_everything(tmp_path: Path) -> None:
+    place = Place(tmp_path, "federation.rounds=5")
+    place.grid.tamper = lambda node, kind, reply: garbled(reply) if kind == "train.upload" else reply
+    with pytest.raises(RoundError, match="two rounds in a row"):
+        place.train()
+    assert [record.survivors for record in read_records(place.out)] == [0, 0]
+    entries = verify_ledger(place.out / "ledger.jsonl").entries
+    assert [entry.kind for entry in entries] == ["aborted", "aborted"]
+    assert read_history(place.out).status.kind == "failed"
 
 
 def test_server_that_stops_between_and_inside_rounds_goes_on(place: Place) -> None:
