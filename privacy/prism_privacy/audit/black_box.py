@@ -111,7 +111,7 @@ class BlackBox:
             )
         ones = answer == 1
         if not np.all(ones | (answer == 0)):
-            strange = answer[~(ones | (answer == 0))].reshape(-1)[0]
+            strange = answer[~(ones | (answer == 0))].reshape(-1)[0].item()
             raise AuditError(f"the mechanism must answer with zeros and ones, got {strange!r}, {where}")
         self.calls += 1
         if self._progress is not None and (self.calls % 64 == 0 or self.calls == self._total):

@@ -183,8 +183,10 @@ def format_log_p(log_p: float) -> str:
     """A p-value for people.
 
     >>> format_log_p(math.log(0.25)), format_log_p(-1000.0), format_log_p(-math.inf)
-    ('0.25', '10^-434', '0')
+    ('0.25', '10⁻⁴³⁴', '0')
     """
     if math.isinf(log_p):
         return "0"
-    return f"{math.exp(log_p):.2g}" if log_p > math.log(1e-4) else f"10^{log_p / math.log(10.0):.0f}"
+    if log_p > math.log(1e-4):
+        return f"{math.exp(log_p):.2g}"
+    return "10" + f"{log_p / math.log(10.0):.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

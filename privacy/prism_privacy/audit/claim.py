@@ -61,11 +61,11 @@ class Claim:
             raise InvalidParameter(f"clip_space must be 'probability' or 'score', got {self.clip_space!r}")
         if self.clip_space == "score" and (self.input != "scores" or clip is None):
             raise InvalidParameter("clip_space='score' needs input='scores' and a clip")
-        if self.epsilon is not None and not _validate.real("epsilon", self.epsilon) > 0.0:
-            raise InvalidParameter(f"epsilon must be > 0, got {self.epsilon!r}")
+        epsilon = None if self.epsilon is None else _validate.positive("epsilon", self.epsilon)
         for name, value in (
             ("flip", flip),
             ("clip", clip),
+            ("epsilon", epsilon),
             ("delta", _validate.delta(self.delta)),
             ("adjacency", _validate.member("adjacency", Adjacency, self.adjacency)),
             ("temperature", _validate.positive("temperature", self.temperature)),
