@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from prism_secure.audit.budget import Account
+from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks_record import TOO_SMALL
+from prism_secure.audit.figures import spending_plot
 from prism_secure.audit.findings import CERTAINTY_WORDS
 from prism_secure.audit.run_audit import RunAudit
+from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.records import finite
 from prism_secure.storage import write_atomic
 from prism_secure.wording import format_delta, format_epsilon
@@ -38,6 +43,26 @@ def write_run_page(audit: RunAudit, path: Path) -> None:
         bounds=bounds,
         certainties=CERTAINTY_WORDS,
         tolerance=f"{TOO_SMALL:.0%}",
+    )
+    write_atomic(path, page.encode())
+
+
+def write_budget_page(accounts: Sequence[Account], ledgers: Sequence[SpentLedger], path: Path) -> None:
+    """The report of a budget.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    by_limit: dict[tuple[Limit, str], list[Account]] = {}
+    for account in accounts:
+        by_limit.setdefault((account.limit, account.data), []).append(account)
+    figures = [spending_plot(same, name=f"spent{number}") for number, same in enumerate(by_limit.values())]
+    page = render(
+        "budget.html.jinja",
+        accounts=accounts,
+        over=[account for account in accounts if account.over],
+        ledgers=ledgers,
+        figures=figures,
     )
     write_atomic(path, page.encode())
 

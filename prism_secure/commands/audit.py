@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prism_secure.commands import audit_mechanism
 from prism_secure.commands.parsing import Commands, add_command
 
 RUN_HELP = """\
@@ -25,10 +26,42 @@ exit codes: 0 clean, 1 at least one finding, 2 something that should be there co
 """
 
 
+BUDGET_HELP = """\
+Add up what many runs over the same owners' data spent, and compare it with limits. Releases are composed over
+all ledgers as over the rounds of one; no epsilons are added where the curves behind them are known.
+
+The budget file, as many [[limit]] as there are limits:
+
+  [[limit]]
+  unit = "client"            # or "record"
+  view = "sum"               # or "upload"; none for a record
+  adjacency = "zero_out"     # or "replace_one"; for a record "swap" or "add_remove"
+  epsilon = 8.0
+  delta = 1e-5
+  data = "fashion_mnist"     # left out: each data set
+  client = 3                 # left out: each client
+
+  [[ledger]]                 # whose data a ledger is about that lies in no run folder
+  path = "hospital-a/ledger.jsonl"
+  data = "hospital-a"
+  client = 0
+"""
+
+BUDGET_EXAMPLES = """\
+examples:
+  prism-secure audit budget --budget budget.toml runs/*
+  prism-secure audit budget --budget budget.toml runs/a hospital-a/ledger.jsonl --html budget.html
+
+exit codes: 0 within all limits, 1 over, 2 could not check
+"""
+
+
 def add_to(commands: Commands) -> None:
     parser = add_command(commands, "audit", "look for what is wrong with a run or a mechanism")
     audits = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(audits)
+    audit_mechanism.add_to(audits)
+    _add_budget(audits)
 
 
 def _add_run(audits: Commands) -> None:
@@ -60,3 +93,52 @@ def _run(options: argparse.Namespace, command: str) -> int:
         write_run_page(audit, options.html)
         print(f"Report: {options.html.resolve()}")
     return audit.exit_code
+
+
+def _add_budget(audits: Commands) -> None:
+    parser = add_command(
+        audits, "budget", "add up what many runs spent, against limits", BUDGET_HELP, BUDGET_EXAMPLES
+    )
+    parser.add_argument(
+        "ledgers", type=Path, nargs="+", metavar="RUN_DIR|LEDGER", help="run folders or ledgers"
+    )
+    parser.add_argument("--budget", type=Path, required=True, metavar="FILE", help="the limits, as TOML")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the totals as JSON")
+    parser.set_defaults(command=_budget)
+
+
+def _budget(options: argparse.Namespace, command: str) -> int:
+    import msgspec
+
+    from prism_secure.audit.budget import audit_budget
+    from prism_secure.audit.budget_file import load_budget
+    from prism_secure.audit.pages import write_budget_page
+    from prism_secure.audit.spent_ledgers import read_ledgers
+    from prism_secure.errors import ConfigError, RunFolderError
+    from prism_secure.records import finite
+    from prism_secure.storage import write_atomic
+    from prism_secure.wording import format_delta, format_epsilon
+
+    budget = load_budget(options.budget)
+    try:
+        ledgers = read_ledgers(options.ledgers, budget.ledger, options.budget.parent)
+        accounts = audit_budget(ledgers, budget.limit)
+    except RunFolderError as error:
+        raise ConfigError(str(error)) from None  # exit code 2: could not check
+    for account in accounts:
+        limit = account.limit
+        print(
+            f"{'OVER' if account.over else 'ok':>6}  {account.data}, {account.clients}: {limit.words}: "
+            f"epsilon {format_epsilon(account.epsilon)} of {format_epsilon(limit.epsilon)} at delta = "
+            f"{format_delta(limit.delta)}, {account.charges} charges in {len(account.ledgers)} ledgers"
+        )
+    for note in dict.fromkeys(note for account in accounts for note in account.notes):
+        print(f"        {note}")
+    if options.json:
+        told = finite([msgspec.to_builtins(account) | {"over": account.over} for account in accounts])
+        write_atomic(options.json, msgspec.json.format(msgspec.json.encode(told)) + b"\n")
+    if options.html:
+        write_budget_page(accounts, ledgers, options.html)
+        print(f"Report: {options.html.resolve()}")
+    return 1 if any(account.over for account in accounts) else 0

@@ -1,0 +1,65 @@
+"""The audit's figures as inline SVG, in the look of the report's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from prism_secure import plots
+from prism_secure.audit.budget import Account
+from prism_secure.wording import format_epsilon
+
+_COLOURS = (plots._ONE, plots._TWO, plots._THREE, plots._INK)
+
+
+def spending_plot(accounts: Sequence[Account], *, name: str) -> str:
+    """Epsilon as it grew with every charge, for those under one limit, and the limit.
+
+    Args:
+        accounts: of one limit, at least one; the four that spent most are drawn.
+        name: a word that is unique in the page.
+    """
+    limit = accounts[0].limit
+    drawn = sorted(accounts, key=lambda account: -account.epsilon)[: len(_COLOURS)]
+    with mpl.rc_context(plots._STYLE):
+        figure = Figure(figsize=plots._SIZE)
+        axes = figure.subplots()
+        figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
+        highest = max(
+            [limit.epsilon]
+            + [point.epsilon for account in drawn for point in account.spent if math.isfinite(point.epsilon)]
+        )
+        for account, colour in zip(drawn, _COLOURS, strict=False):
+            finite = [point for point in account.spent if math.isfinite(point.epsilon)]
+            label = f"{account.clients}, {format_epsilon(account.epsilon)}"
+            if len(finite) > 1:
+                x, y = zip(*((point.charges, point.epsilon) for point in finite), strict=True)
+                axes.plot(x, y, color=colour, label=label, clip_on=False)
+            else:
+                axes.plot([], [], color=colour, label=label)
+            if len(finite) < len(account.spent):
+                first = next(point for point in account.spent if math.isinf(point.epsilon))
+                axes.plot([first.charges], [highest * 1.15], color=colour, marker="^", clip_on=False)
+        axes.axhline(limit.epsilon, color=plots._INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        axes.annotate(
+            f"limit {limit.epsilon:g}", (0.01, limit.epsilon), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", fontsize=8.5,
+        )  # fmt: skip
+        _finish(axes, highest)
+        axes.set_title(f"ε spent: {limit.words}", loc="left", fontsize=10, pad=4)
+        spent = "; ".join(f"{account.clients} {format_epsilon(account.epsilon)}" for account in drawn)
+        return plots._svg(figure, name, f"Epsilon spent, with the limit {limit.epsilon:g}: {spent}.")
+
+
+def _finish(axes: Axes, highest: float) -> None:
+    axes.set_ylim(0, highest * 1.2)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set_xlabel("charges, in the order of the ledgers")
+    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.85, facecolor=plots._PAPER, edgecolor="none")

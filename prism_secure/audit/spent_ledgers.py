@@ -1,0 +1,155 @@
+"""Ledgers of one data owner: what each charged, and for whose data.
+
+A ledger in a run folder is about all clients of that run, and its config.toml says which images they had.
+Runs over the same images are about the same owners; where they dealt them out differently (another partition,
+seed or number of clients), a client of one run may be any client of another: every client is charged for all.
+A ledger by itself says nothing about data: a budget file names its owner, or else it counts as one about the
+same data as all others that do not say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prism_privacy import LedgerEntry, LedgerError, LedgerReport, MaskRelease, verify_ledger
+from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger_entry import RecordGuarantee
+from prism_secure.audit.budget_file import LedgerOwner
+from prism_secure.config import Config
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.run_folder import read_config
+
+UNNAMED = "data that no ledger names"
+
+
+@dataclass(frozen=True)
+class SpentLedger:
+    """One ledger and whose data it charged.
+
+    name     how it is shown
+    report   the ledger, checked
+    config   of its run folder, or None
+    owner    what the budget file says of it, or None
+    """
+
+    name: str
+    report: LedgerReport
+    config: Config | None
+    owner: LedgerOwner | None
+
+    @property
+    def data(self) -> str:
+        """The data set: its source, and its folder where it has one."""
+        if self.owner is not None:
+            return self.owner.data
+        if self.config is None:
+            return UNNAMED
+        data = self.config.data
+        return data.source if data.folder is None else f"{data.source} in {Path(data.folder).name}"
+
+    @property
+    def dealt(self) -> str:
+        """How the images were dealt out: two equal ones gave each client the same images."""
+        if self.config is None or self.owner is not None:
+            return ""
+        data = self.config.data
+        return repr(
+            (data.partition, data.shards_per_client, data.dirichlet_alpha,
+             self.config.federation.clients, self.config.federation.seed)
+        )  # fmt: skip
+
+    @property
+    def clients(self) -> range | None:
+        """The clients it charges; None: any."""
+        if self.owner is not None and self.owner.client is not None:
+            return range(self.owner.client, self.owner.client + 1)
+        return None if self.report.clients is None else range(self.report.clients)
+
+    @cached_property
+    def charges(self) -> list[MaskRelease]:
+        """The mask releases it charged, sessions that did not open included, oldest first.
+
+        Raises:
+            RunFolderError: one is not a mask release.
+        """
+        try:
+            return [MaskRelease(**entry.release) for entry in self._masks]
+        except (TypeError, InvalidParameter) as error:
+            raise RunFolderError(f"{self.name}: not a mask release: {error}") from None
+
+    @property
+    def claims_nothing(self) -> bool:
+        """Whether test coins or missing epsilons leave it without any bound."""
+        return any(entry.epsilon is None for entry in self._masks)
+
+    @property
+    def record(self) -> RecordGuarantee | None:
+        """Its record-level guarantee."""
+        return next((entry.record for entry in self.report.entries if entry.record is not None), None)
+
+    @property
+    def summed(self) -> bool:
+        """Whether its record-level release was opened over all clients, which costs at client level, too."""
+        return self.record is not None and self.report.settings.get("record_release") == "summed"
+
+    @property
+    def cohort(self) -> int:
+        """Honest clients in every sum."""
+        return self.report.entries[0].cohort
+
+    @cached_property
+    def release_key(self) -> str:
+        """Equal for ledgers that share one stored record-level release; else their own."""
+        if self.record is None or self.config is None or self.config.privacy.record_store is None:
+            return self.report.head
+        config, privacy = self.config, self.config.privacy
+        parts: tuple[Any, ...] = (
+            privacy.record_store, privacy.record_release, self.data, self.dealt, self.record.release,
+            config.features, config.model.image_size, config.model.conditional,
+        )  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+    @property
+    def _masks(self) -> list[LedgerEntry]:
+        return [entry for entry in self.report.entries if entry.kind in ("round", "aborted")]
+
+
+def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: Path) -> list[SpentLedger]:
+    """The ledgers of run folders and ledger files, each once, in the order in which they were last written.
+
+    Args:
+        paths: run folders, or ledgers.
+        owners: what the budget file says; its paths are relative to `beside`.
+
+    Raises:
+        ConfigError: a path is no ledger, or the budget file names one that is not among them.
+        RunFolderError: a ledger does not verify, or its end cannot be checked: nothing can be said then.
+    """
+    named = {(beside / owner.path).resolve(): owner for owner in owners}
+    found: dict[str, SpentLedger] = {}
+    times: dict[str, float] = {}
+    for path in paths:
+        file = path / "ledger.jsonl" if path.is_dir() else path
+        if not file.exists():
+            raise ConfigError(f"{path}: neither a ledger nor a run folder with one")
+        try:
+            report = verify_ledger(file)
+        except LedgerError as error:
+            raise RunFolderError(f"{error}") from None
+        if not report.end_checked:
+            raise RunFolderError(f"{file}.head is missing, so lines may have been cut off the end")
+        owner = named.pop(file.resolve(), None) or named.pop(path.resolve(), None)
+        config = read_config(file.parent) if (file.parent / "config.toml").exists() else None
+        found[report.head] = SpentLedger(path.name if path.is_dir() else str(path), report, config, owner)
+        times[report.head] = file.stat().st_mtime
+    if named:
+        missing = ", ".join(owner.path for owner in named.values())
+        raise ConfigError(f"the budget file names ledgers that were not given: {missing}")
+    return [found[head] for head in sorted(found, key=times.__getitem__)]
