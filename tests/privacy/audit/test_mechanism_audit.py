@@ -56,15 +56,10 @@ FOUND_BY = {
 }
 
 
-NEED_MORE = {"flip 4% low at f=.02", "coins of 2^16 streams", "seed modulo 2^16", "clip in bfloat16"}
-"""Found in 95 of 100 seeds with the default number of trials only; the others with a quarter of it."""
-
-
 @functools.cache
 def audited(name: str) -> MechanismAudit:
-    trials = 2048 if name in NEED_MORE else 512
     case = CASES[name]
-    return audit_mechanism(case.make(), case.claim, seed=1, trials=trials)
+    return audit_mechanism(case.make(), case.claim, seed=1, trials=case.trials)
 
 
 @pytest.mark.parametrize("name", [case.name for case in PLANTED])
@@ -115,7 +110,7 @@ def test_the_published_claim_is_refuted_by_canaries_and_by_the_law() -> None:
 
 def test_the_clip_that_is_missing_shows_its_norm() -> None:
     norm = next(finding for finding in audited("clip absent").findings if finding.name == "norm")
-    assert "between 7.9" in norm.evidence  # 8 = √1024·(1−2f)/2
+    assert "between 7.8" in norm.evidence  # 8 = √1024·(1−2f)/2
     assert "claimed at most 1" in norm.evidence
 
 
