@@ -7,10 +7,22 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from prism_secure.commands import audit, bench, config, identity, ledger, report, run, sweep
+from prism_secure.commands import (
+    audit,
+    bench,
+    config,
+    doctor,
+    identity,
+    init,
+    ledger,
+    listing,
+    report,
+    run,
+    sweep,
+)
 from prism_secure.errors import PrismError
 
-COMMANDS = (run, sweep, report, audit, config, ledger, identity, bench)
+COMMANDS = (run, sweep, report, listing, audit, config, ledger, identity, bench, init, doctor)
 """In the order of `--help`."""
 
 INTERRUPTED = 130

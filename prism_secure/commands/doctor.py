@@ -1,0 +1,193 @@
+"""`prism-secure doctor`: what is installed, what works here, and how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import PrismError
+
+HELP = """\
+Say what is installed, try what every run needs, and name what is missing with the command that brings it.
+Ends with exit code 0 unless something that every run needs is broken.
+"""
+
+EXTRAS = {
+    "sweep": (("optuna", "plotly", "pyarrow"), "sweeps and their pages"),
+    "dashboard": (("optuna-dashboard",), "a live page of a sweep"),
+    "postgresql": (("psycopg",), "sweeps on many machines"),
+    "dp-sgd": (("opacus",), "DP-SGD on scores"),
+    "flower": (("flwr",), "clients on other machines"),
+    "onnx": (("onnx", "onnxscript"), "export of models as ONNX"),
+}
+"""What each extra brings, and what for."""
+
+ROOM = 1_000_000_000
+"""Bytes of free disk below which a run may not fit."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `level`: "ok"; "missing": only some features need it; "broken": every run does."""
+
+    level: str
+    name: str
+    text: str
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "doctor", "what is installed, what works, how to get the rest", HELP)
+    parser.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace, command: str) -> int:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    styles = {"ok": "green", "missing": "yellow", "broken": "red bold"}
+    broken = 0
+    for finding in findings():
+        broken += finding.level == "broken"
+        line = Text(f"{finding.level:<8}", style=styles[finding.level])
+        console.print(line.append(f"{finding.name:<22}{finding.text}", style="default"), soft_wrap=True)
+    console.print(
+        "Everything that a run needs works." if not broken else f"{broken} things that runs need are broken."
+    )
+    return 1 if broken else 0
+
+
+def findings() -> Iterator[Finding]:
+    """Everything that is looked at, one after the other."""
+    yield Finding("ok", "python", f"{platform.python_version()} ({platform.python_implementation()})")
+    yield Finding("ok", "prism-secure", _version("prism-secure") or "not installed, but importable")
+    yield _tried("torch", _torch)
+    yield _tried("graphics card", _cuda)
+    yield _tried("secure sum", _secure_sum)
+    yield _tried("accountant", _accountant)
+    yield _tried("bundled images", _bundled)
+    yield _tried("features", _features)
+    yield _tried("features: vgg19_bn", _vgg, needed=False)
+    yield _tried("metrics: inception_v3", _inception, needed=False)
+    yield _tried("report", _report)
+    for extra, (packages, purpose) in EXTRAS.items():
+        versions = {package: _version(package) for package in packages}
+        absent = [package for package, version in versions.items() if version is None]
+        if absent:
+            text = f"{purpose}: {', '.join(absent)} missing; pip install 'prism-secure[{extra}]'"
+            yield Finding("missing", f"extra: {extra}", text)
+        else:
+            found = ", ".join(f"{package} {version}" for package, version in versions.items())
+            yield Finding("ok", f"extra: {extra}", f"{purpose}: {found}")
+    yield _tried("this folder", _disk)
+
+
+def _tried(name: str, look: Callable[[], str], *, needed: bool = True) -> Finding:
+    try:
+        return Finding("ok", name, look())
+    except PrismError as error:
+        return Finding("broken" if needed else "missing", name, str(error))
+    except Exception as error:  # whatever it is, the other lines are worth reading
+        return Finding("broken" if needed else "missing", name, f"{type(error).__name__}: {error}")
+
+
+def _torch() -> str:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.linalg.cholesky(torch.eye(3))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {cores} cores ({capability})"
+
+
+def _cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none; none is needed"
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+
+
+def _secure_sum() -> str:
+    import numpy as np
+
+    from prism_crypto import secure_sum
+
+    result = secure_sum([np.array(bits) for bits in ([0, 1], [1, 1], [1, 1])])
+    if list(result.counts) != [2, 3]:
+        raise ArithmeticError(f"0+1+1, 1+1+1 came out as {list(result.counts)}")
+    return "opens the right sum"
+
+
+def _accountant() -> str:
+    from prism_privacy import Accountant, Adjacency, MaskRelease, View
+
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MaskRelease(flip=0.25, clip=1.0, cohort=1000), rounds=100)
+    epsilon = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+    if not 3.0 < epsilon < 3.6:
+        raise ArithmeticError(f"the example of the README came out as {epsilon}")
+    return f"100 rounds of the README's example cost ε = {epsilon:.2f}"
+
+
+def _bundled() -> str:
+    from prism_secure.data import load
+
+    found = load("fashion_mnist_12k")
+    return f"fashion_mnist_12k: {len(found.train_images):,} images, {len(found.test_images):,} held out"
+
+
+def _features() -> str:
+    from prism_secure.features import EfficientNetLite0
+
+    EfficientNetLite0(image_size=32)
+    return "efficientnet_lite0 and fourier"
+
+
+def _vgg() -> str:
+    from prism_secure.features import Vgg19Bn
+
+    Vgg19Bn(image_size=32)
+    return "weights found"
+
+
+def _inception() -> str:
+    from prism_secure.metric_features import metric_features
+
+    metric_features("inception_v3")
+    return "weights found"
+
+
+def _report() -> str:
+    import jinja2
+    import matplotlib
+
+    return f"matplotlib {matplotlib.__version__}, jinja2 {jinja2.__version__}; no browser is needed"
+
+
+def _disk() -> str:
+    import fcntl
+
+    free = shutil.disk_usage(Path.cwd()).free
+    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".prism-secure-") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if free < ROOM:
+        raise OSError(
+            f"{free / 1e9:.1f} GB free; a run of the default recipe needs about 0.1 GB, a sweep more"
+        )
+    return f"can be written and locked, {free / 1e9:,.0f} GB free"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

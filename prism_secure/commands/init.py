@@ -1,0 +1,102 @@
+"""`prism-secure init`: a recipe with every setting explained."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import tomli_w
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.config import Config, describe
+from prism_secure.errors import ConfigError
+from prism_secure.explain import meanings
+from prism_secure.storage import write_atomic
+
+HELP = """\
+Write a recipe: every setting with its default, what it means and what it takes, and a table [sweep] to take
+the comment signs away from. What you delete keeps its default.
+"""
+
+START = """\
+# A recipe for `prism-secure run --config FILE --out DIR`, and, with the table [sweep] at the end, for
+# `prism-secure sweep FILE --out DIR`. Every setting has its default; delete what you do not change.
+"""
+
+SWEEP = """\
+# A sweep varies settings, and makes one run for each point and seed. Take the sign away before what you use.
+#
+#[sweep]
+# How points are chosen: "grid" (every combination), "random", or a search of the front of all
+# objectives with Optuna's "tpe" or "nsga2".
+#method = "grid"
+# How many points, for "random", "tpe" and "nsga2" alone.
+#points = 24
+# Each point is run once for each seed.
+#seeds = [0, 1, 2]
+# What a search improves; an epsilon is the planned one. Others: epsilon.sum_replace_one,
+# epsilon.upload_zero_out, epsilon.record, kid, precision, recall, density, coverage, label_accuracy,
+# bits_per_parameter, seconds.
+#objectives = ["epsilon.sum_zero_out", "fid"]
+# End a run after the round in which this holds; its planned epsilon stays.
+#until = "fid<80"
+# "dominated": end a run that a finished point beats in FID by `margin`, at no larger epsilon; or "none".
+#pruning = "dominated"
+#margin = 0.2
+#
+# For "grid": lists; "none" leaves out a setting that may be left out.
+#[sweep.grid]
+#privacy.flip = [0, 0.05, 0.1]
+#privacy.clip = ["none", 4.0]
+#
+# For the others: lists, or ranges, with `log = true` or `step`.
+#[sweep.search]
+#privacy.flip = {low = 0.01, high = 0.4}
+#mask.temperature = {low = 0.01, high = 1, log = true}
+#aggregation.rule = ["schedule", "kalman"]
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "init", "write a recipe with every setting explained", HELP)
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=Path("recipe.toml"), metavar="FILE", help="default: recipe.toml"
+    )
+    parser.set_defaults(command=_init)
+
+
+def _init(options: argparse.Namespace, command: str) -> int:
+    if options.file.exists():
+        raise ConfigError(f"{options.file} exists already and is not overwritten; name another file")
+    write_atomic(options.file, recipe().encode())
+    print(f"Wrote {options.file}. Then: prism-secure run --config {options.file} --out runs/first")
+    return 0
+
+
+def recipe() -> str:
+    """The file's text."""
+    parts = [START]
+    for section, kind in get_type_hints(Config).items():
+        lines = [f"[{section}]", *_comment(kind.__doc__ or "")]
+        values = msgspec.to_builtins(getattr(Config(), section))
+        for key, hint in get_type_hints(kind).items():
+            takes = (
+                ""
+                if values[key] is not None and describe(hint) in ("int", "float", "str", "bool")
+                else (f" ({describe(hint)})")
+            )
+            lines += ["", *_comment(f"{meanings()[section, key]}{takes}")]
+            lines.append(f"#{key} =" if values[key] is None else f"{key} = {_toml(values[key])}")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join([*parts, SWEEP])
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), 100, initial_indent="# ", subsequent_indent="# ")
+
+
+def _toml(value: Any) -> str:
+    return tomli_w.dumps({"x": value}, multiline_strings=False).partition("= ")[2].strip().replace("\n", "")

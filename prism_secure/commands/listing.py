@@ -1,0 +1,114 @@
+"""`prism-secure list`: the runs and sweeps under a folder, and how they stand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError, RunFolderError
+
+if TYPE_CHECKING:
+    from prism_secure.sweep.results import Run
+
+HELP = """\
+List run folders and sweeps under a folder: state, rounds, FID, and epsilon to date of one client (ZERO_OUT)
+and, where it is claimed, of one image. A sweep is one line; name its own folder to see its runs.
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "list", "the runs and sweeps under a folder", HELP)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="default: the current folder"
+    )
+    parser.set_defaults(command=_list)
+
+
+def _list(options: argparse.Namespace, command: str) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not options.folder.is_dir():
+        raise ConfigError(f"{options.folder}: no such folder")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=1000)  # a line is a line for other programs
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("folder", overflow="fold")
+    table.add_column("state")
+    for name in ("rounds", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold")
+    for row in _rows(options.folder):
+        table.add_row(*map(Text, row))
+    if table.row_count:
+        console.print(table)
+    else:
+        print(f"No runs and no sweeps under {options.folder}.")
+    return 0
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
+    from prism_secure.sweep.results import RECIPE, read_run, read_sweep
+
+    if (folder / RECIPE).exists():
+        sweep = read_sweep(folder)
+        for point in sweep.points:
+            for run in point.runs:
+                yield _row(f"{run.folder.relative_to(folder)}", run, f"{point.name} seed={run.seed}")
+            if point.refused:
+                yield ("", "refused", "", "", "", "", "", f"{point.name}: {point.refused}")
+        return
+    for found in _folders(folder):
+        name = str(found.relative_to(folder)) if found != folder else "."
+        try:
+            if (found / RECIPE).exists():
+                yield _sweep_row(name, found)
+            else:
+                yield _row(name, read_run(found), "")
+        except (RunFolderError, ConfigError) as error:
+            yield (name, "damaged", "", "", "", "", "", str(error))
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    """Sweeps and run folders, in order of their names; nothing is looked for inside them."""
+    for place, folders, files in os.walk(folder):
+        if "sweep.toml" in files or ("config.toml" in files and "federation.id" in files):
+            folders.clear()
+            yield Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
+    from prism_secure.wording import format_epsilon
+
+    last = run.records[-1] if run.records else None
+    epsilons = ("", "") if last is None else (last.epsilon.sum_zero_out, last.epsilon.upload_zero_out)
+    return (
+        name,
+        run.state,
+        f"{len(run.records)}/{run.config.federation.rounds}",
+        f"{run.quality.fid:.1f}" if run.quality else "",
+        *(format_epsilon(value) if isinstance(value, float) else "" for value in epsilons),
+        "" if run.record is None else format_epsilon(run.record.epsilon),
+        " ".join(filter(None, [what, run.reason and f"({run.reason})"])),
+    )
+
+
+def _sweep_row(name: str, folder: Path) -> tuple[str, ...]:
+    from prism_secure.sweep.results import read_sweep
+
+    sweep = read_sweep(folder)
+    counts = sweep.counts()
+    finished = counts["done"] + counts["stopped"]
+    best = min((run.quality.fid for run in sweep.runs if run.quality), default=None)
+    words = [f"sweep of {', '.join(sweep.keys)}: {finished} of {len(sweep.runs)} runs finished"]
+    if counts["failed"]:
+        words.append(f"{counts['failed']} failed")
+    state = "failed" if counts["failed"] else "done" if finished == len(sweep.runs) else "unfinished"
+    return (name, state, "", "" if best is None else f"{best:.1f}", "", "", "", ", ".join(words))

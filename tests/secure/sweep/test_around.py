@@ -1,0 +1,133 @@
+"""`list`, `init` and `doctor`: what one asks before and after."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from prism_secure.cli import main
+from prism_secure.commands import doctor
+from prism_secure.commands.init import recipe
+from prism_secure.config import Config, dump_config, load_config
+from prism_secure.explain import meanings
+from prism_secure.sweep.folder import SweepFolder
+from prism_secure.sweep.recipe import read_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_run
+from fake_crew import compute, finish, start
+
+from prism_secure.sweep.results import sweep_run
+from prism_secure.sweep.worker import Job
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_init_writes_the_default_recipe_with_every_setting_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    assert main(["init", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    assert load_config(path) == Config()
+    text = " ".join(path.read_text("utf-8").replace("#", " ").split())
+    for (section, key), meaning in meanings().items():
+        assert meaning in text, f"{section}.{key} is not explained"
+
+    assert main(["init", str(path)]) == 2
+    assert "not overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("unused", ["search", "grid"])
+def test_inits_sweep_works_when_its_signs_are_taken_away(tmp_path: Path, unused: str) -> None:
+    text = re.sub(r"^#(?=\[?[a-z])", "", recipe().partition("A sweep varies")[2], flags=re.M)
+    table = tomllib.loads("#" + text)["sweep"]
+    del table[unused]
+    if unused == "search":
+        del table["points"]
+    else:
+        table["method"] = "tpe"
+    import tomli_w
+
+    path = tmp_path / "sweep.toml"
+    path.write_text(dump_config(Config()) + tomli_w.dumps({"sweep": table}))
+    assert read_recipe(path).axes
+
+
+def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run.make_run(tmp_path / "runs" / "first", ["federation.rounds=3"], images=False)
+    fake_run.make_run(tmp_path / "runs" / "half", ["federation.rounds=3"], rounds=1, images=False, done=False)
+    for name in ("first", "half", "odd"):
+        (tmp_path / "runs" / name).mkdir(exist_ok=True)
+        (tmp_path / "runs" / name / "federation.id").write_text("f")
+    (tmp_path / "runs" / "odd" / "config.toml").write_text("nonsense")
+    toml = tmp_path / "recipe.toml"
+    toml.write_text("[federation]\nrounds = 2\n[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n")
+    asked = read_recipe(toml)
+    SweepFolder(tmp_path / "sweep", asked, "c").close()
+    run = sweep_run(tmp_path / "sweep", asked.config(asked.grid()[0], 0))
+    job = Job(run.name, run.config, run.folder, "c")
+    start(job)
+    for number in (1, 2):
+        compute(job, number)
+    finish(job, "")
+
+    assert main(["list", str(tmp_path)]) == 0
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert set(shown) == {"runs/first", "runs/half", "runs/odd", "sweep"}
+    assert "done" in shown["runs/first"]
+    assert "3/3" in shown["runs/first"]
+    assert "unfinished" in shown["runs/half"]
+    assert "damaged" in shown["runs/odd"]
+    assert "1 of 2 runs finished" in shown["sweep"]
+
+    assert main(["list", str(tmp_path / "sweep")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["done", "waiting"]
+    assert "flip=0.1" in lines[1]
+
+    assert main(["list", str(tmp_path / "nowhere")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main(["list", str(tmp_path / "empty")]) == 0
+    assert "No runs" in capsys.readouterr().out
+
+
+def test_doctor_finds_everything_that_a_run_needs_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "broken" not in shown.partition("Everything")[0]
+    assert "fashion_mnist_12k: 10,000 images" in shown
+
+
+def test_doctor_names_what_is_missing_and_fails_for_what_is_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> str:
+        raise ArithmeticError("1 + 1 came out as 3")
+
+    for name in ("_torch", "_cuda", "_accountant", "_bundled", "_features", "_vgg", "_inception", "_report"):
+        monkeypatch.setattr(doctor, name, lambda: "")
+    monkeypatch.setattr(doctor, "_secure_sum", broken)
+    monkeypatch.setattr(doctor, "EXTRAS", {"sweep": (("no-such-package",), "sweeps")})
+    assert main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "1 + 1 came out as 3" in shown
+    assert "no-such-package missing; pip install 'prism-secure[sweep]'" in shown
+
+
+def test_doctor_knows_every_extra() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(declared) - {"dev"}
+    for extra, (packages, _) in doctor.EXTRAS.items():
+        for package in packages:
+            assert any(line.startswith(package) for line in declared[extra]), f"{extra}: {package}"
