@@ -109,6 +109,11 @@ class Client:
 
     def share(self) -> NDArray[np.int64]:
         """With a summed release: what this client adds to it, int64 (size,). **Private** until summed."""
+        if not self._share_path.exists():
+            raise RunFolderError(
+                f"client {self.index} gave its share of the noisy moments before, and a second one would "
+                "cost epsilon on top; put checkpoint/release.moments, the sum of the first, back"
+            )
         return np.asarray(_read(self._share_path)["share"])
 
     def receive(self, opened: NoisySums) -> None:

@@ -297,6 +297,25 @@ def test_a_summed_release_opens_one_sum_that_every_client_trains_from(summed: Pa
     assert took["uplink_bytes"] > 3 * 8 * 10 * 800
 
 
+def test_an_opened_sum_that_is_lost_is_not_opened_again_from_other_shares(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = tmp_path / "run", tiny(data, RECORD, SUMMED)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "open_securely", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder)
+    kept = releases_of(folder)
+    (folder / "checkpoint" / "release.moments").unlink()
+    with pytest.raises(RunFolderError, match=r"put checkpoint/release\.moments"):
+        run(config, folder)
+    assert releases_of(folder) == kept
+
+
 def test_opened_moments_are_charged_to_the_client_and_rounds_add_nothing(data: Path, summed: Path) -> None:
     """By an independent formula: the Gaussian mechanism at the sensitivity of a client's 20 images."""
     first, *rounds = entries_of(summed)
