@@ -1,0 +1,256 @@
+"""What many ledgers cost together: composed, shared releases once, nobody left out, unknown keys refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    Ledger,
+    LedgerKey,
+    MaskRelease,
+    MomentRelease,
+    RecordGuarantee,
+    Spent,
+    View,
+    spent_table,
+)
+from prism_secure.cli import main
+from prism_secure.config import dump_config, load_config
+
+MASK = MaskRelease(0.25, 0.5, cohort=10, dim=1000)
+MOMENTS = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
+NOTHING = {(view, adjacency): Spent(0.0, 0.0) for view in View for adjacency in Adjacency}
+
+
+def ledger_folder(
+    path: Path,
+    *,
+    rounds: int = 3,
+    release: MaskRelease = MASK,
+    record: MomentRelease | None = None,
+    overrides: tuple[str, ...] = (),
+    settings: dict[str, str] | None = None,
+    coins: str = "secret",
+    clients: int = 10,
+    config: bool = True,
+) -> Path:
+    """A run folder as far as a budget reads it."""
+    path.mkdir(parents=True)
+    if config:
+        (path / "config.toml").write_text(dump_config(load_config(None, list(overrides))))
+    guarantee = None if record is None else RecordGuarantee.of(record, 1e-5)
+    accountant = Accountant(delta=1e-5)
+    with Ledger.create(
+        path / "ledger.jsonl",
+        LedgerKey(),
+        federation=path.name,
+        clients=clients,
+        records=1000,
+        settings=settings,
+    ) as ledger:
+        if record is not None and guarantee is not None:
+            ledger.append(
+                kind="moments",
+                round=0,
+                release=record,
+                delta=1e-5,
+                epsilon=NOTHING,
+                cohort=10,
+                record=guarantee,
+            )
+        for number in range(1, rounds + 1):
+            accountant.spend(release)
+            table = spent_table(accountant, release)
+            if settings:
+                table = {cell: replace(spent, to_date=1e9) for cell, spent in table.items()}
+            ledger.append(
+                round=number,
+                release=release,
+                delta=1e-5,
+                epsilon=None if coins == "test" else table,
+                coins=coins,
+                record=guarantee,
+            )
+    return path
+
+
+def limit(tmp_path: Path, *, extra: str = "", **values: object) -> Path:
+    told = {
+        "unit": "client",
+        "view": "sum",
+        "adjacency": "zero_out",
+        "epsilon": 1000.0,
+        "delta": 1e-5,
+    } | values
+    lines = [f"{key} = {json.dumps(value)}" for key, value in told.items() if value is not None]
+    path = tmp_path / "budget.toml"
+    path.write_text("\n".join(["[[limit]]", *lines, extra]) + "\n")
+    return path
+
+
+def totals(tmp_path: Path, budget: Path, *ledgers: Path, code: int = 0) -> list[dict[str, object]]:
+    out = tmp_path / "totals.json"
+    assert main(["audit", "budget", "--budget", str(budget), "--json", str(out), *map(str, ledgers)]) == code
+    return list(json.loads(out.read_text()))
+
+
+def test_rounds_of_all_ledgers_compose_as_the_rounds_of_one(tmp_path: Path) -> None:
+    folders = [ledger_folder(tmp_path / name, rounds=rounds) for name, rounds in (("a", 3), ("b", 7))]
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MASK, rounds=10)
+    for view in View:
+        for adjacency in Adjacency:
+            budget = limit(tmp_path, view=view.value, adjacency=adjacency.value)
+            (account,) = totals(tmp_path, budget, *folders)
+            assert account["epsilon"] == pytest.approx(accountant.epsilon(view, adjacency))
+            assert account["charges"] == 10
+            assert account["clients"] == "clients 0 to 9"
+
+
+def test_more_than_the_limit_is_exit_code_one_and_the_page_says_so(tmp_path: Path) -> None:
+    folder = ledger_folder(tmp_path / "a")
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MASK, rounds=3)
+    spent = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+    page = tmp_path / "page.html"
+    for epsilon, code, words in ((spent * 0.999, 1, "Over budget"), (spent * 1.001, 0, "Within all limits")):
+        budget = limit(tmp_path, epsilon=epsilon)
+        assert main(["audit", "budget", "--budget", str(budget), str(folder), "--html", str(page)]) == code
+        assert words in page.read_text("utf-8")
+    assert "://" not in page.read_text("utf-8")
+
+
+def test_clients_that_took_part_in_different_ledgers_have_their_own_totals(tmp_path: Path) -> None:
+    """A run of ten clients, and a ledger of client 3 alone, which the budget file names."""
+    run = ledger_folder(tmp_path / "run")
+    own = ledger_folder(tmp_path / "own", rounds=5, config=False) / "ledger.jsonl"
+    owner = '[[ledger]]\npath = "own/ledger.jsonl"\ndata = "fashion_mnist_12k"\nclient = 3\n'
+    accounts = totals(tmp_path, limit(tmp_path, extra=owner), run, own)
+    assert {account["clients"]: account["charges"] for account in accounts} == {
+        "clients 0, 1, 2, 4, 5, 6, 7, 8, …": 3,
+        "client 3": 8,
+    }
+    (only,) = totals(tmp_path, limit(tmp_path, client=3, extra=owner), run, own)
+    assert only["charges"] == 8
+
+
+def test_runs_that_deal_the_same_images_out_differently_are_charged_to_every_client(tmp_path: Path) -> None:
+    folders = [
+        ledger_folder(tmp_path / "a"),
+        ledger_folder(tmp_path / "b", overrides=("federation.seed=1",)),
+    ]
+    (account,) = totals(tmp_path, limit(tmp_path), *folders)
+    assert account["charges"] == 6
+    assert account["clients"] == "every client"
+    assert account["notes"]
+
+
+def test_other_data_has_its_own_total(tmp_path: Path) -> None:
+    folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", overrides=("data.source=mnist",))]
+    accounts = totals(tmp_path, limit(tmp_path), *folders)
+    assert [account["data"] for account in accounts] == ["fashion_mnist_12k", "mnist"]
+    (account,) = totals(tmp_path, limit(tmp_path, data="mnist"), *folders)
+    assert account["ledgers"] == ["b"]
+
+
+def test_ledgers_that_name_no_data_count_together(tmp_path: Path) -> None:
+    """Two bare files: nothing shows that they are about different people."""
+    files = [ledger_folder(tmp_path / name, config=False) / "ledger.jsonl" for name in ("a", "b")]
+    (account,) = totals(tmp_path, limit(tmp_path), *files)
+    assert account["charges"] == 6
+
+
+def test_one_ledger_given_twice_is_charged_once(tmp_path: Path) -> None:
+    folder = ledger_folder(tmp_path / "a")
+    (account,) = totals(tmp_path, limit(tmp_path), folder, folder / "ledger.jsonl")
+    assert account["charges"] == 3
+
+
+def test_test_coins_leave_no_bound(tmp_path: Path) -> None:
+    folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", coins="test")]
+    (account,) = totals(tmp_path, limit(tmp_path), *folders, code=1)
+    assert account["epsilon"] == "inf"
+
+
+RECORD = {"unit": "record", "view": None, "adjacency": "swap"}
+
+
+def test_record_releases_compose_as_gaussians_and_not_by_adding(tmp_path: Path) -> None:
+    """Two equal releases are one with half the variance: 3.0 instead of 4 here."""
+    folders = [ledger_folder(tmp_path / name, record=MOMENTS) for name in ("a", "b")]
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *folders)
+    both = replace(MOMENTS, sigma=MOMENTS.sigma / math.sqrt(2)).epsilon(1e-5)
+    assert account["epsilon"] == pytest.approx(both, rel=1e-6)
+    assert account["epsilon"] < 2 * MOMENTS.epsilon(1e-5) * 0.8
+
+
+def test_record_release_that_runs_share_counts_once_and_another_does_not(tmp_path: Path) -> None:
+    shared = ("privacy.record_epsilon=2.0", "privacy.record_store=kept")
+    same = [ledger_folder(tmp_path / name, record=MOMENTS, overrides=shared) for name in ("a", "b")]
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *same)
+    assert account["epsilon"] == pytest.approx(MOMENTS.epsilon(1e-5), rel=1e-6)
+    other = ledger_folder(tmp_path / "c", record=MOMENTS, overrides=(*shared, "model.image_size=16"))
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *same, other)
+    assert account["epsilon"] > 1.3 * MOMENTS.epsilon(1e-5)
+
+
+def test_run_without_a_record_guarantee_leaves_records_without_a_bound(tmp_path: Path) -> None:
+    folders = [ledger_folder(tmp_path / "a", record=MOMENTS), ledger_folder(tmp_path / "b")]
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *folders, code=1)
+    assert account["epsilon"] == "inf"
+    assert any("b has no record-level guarantee" in note for note in account["notes"])
+
+
+def test_summed_release_is_charged_to_the_client_in_place_of_its_masks(tmp_path: Path) -> None:
+    """All records of a client change together; the masks are made from what was opened."""
+    release = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)
+    folder = ledger_folder(tmp_path / "a", record=release, settings={"record_release": "summed"})
+    (account,) = totals(tmp_path, limit(tmp_path, epsilon=1e6), folder)
+    group = replace(release, adjacency="add_remove", sigma=release.sigma / 1000).epsilon(1e-5)
+    assert account["epsilon"] == pytest.approx(group, rel=1e-6)
+    plain = ledger_folder(tmp_path / "b")
+    (account,) = totals(tmp_path, limit(tmp_path, epsilon=1e6), folder, plain)
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MASK, rounds=3)
+    masks = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+    assert max(group, masks) < account["epsilon"] < group + masks
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epsilom": 1.0}, "epsilom"),
+        ({"view": None}, "needs its view"),
+        ({"unit": "record"}, "adjacency of a record"),
+        ({"unit": "record", "adjacency": "swap"}, "has no view"),
+        ({"epsilon": 0.0}, "positive"),
+        ({"delta": 1.0}, "delta"),
+        ({"data": "mnist"}, "fashion_mnist_12k"),
+        ({"client": 99}, "client 99"),
+    ],
+)
+def test_budget_file_that_is_wrong_is_one_clear_line(
+    tmp_path: Path, change: dict[str, object], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ledger_folder(tmp_path / "a")
+    assert main(["audit", "budget", "--budget", str(limit(tmp_path, **change)), str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_ledger_that_does_not_verify_could_not_be_checked(tmp_path: Path) -> None:
+    folder = ledger_folder(tmp_path / "a")
+    budget = limit(tmp_path)
+    (folder / "ledger.jsonl.head").unlink()
+    assert main(["audit", "budget", "--budget", str(budget), str(folder)]) == 2
+    ledger = folder / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"flip":0.25', b'"flip":0.45', 1))
+    assert main(["audit", "budget", "--budget", str(budget), str(folder)]) == 2
