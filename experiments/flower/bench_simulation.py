@@ -80,7 +80,7 @@ figures = "{link}"
 reply-bytes = {8 * (session.packing.words + 1)}
 """
     )
-    (link / "flwr").mkdir()
+    (link / "flwr").mkdir(exist_ok=True)
     (link / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )

@@ -44,8 +44,8 @@ OVERRIDES = [
 class Federation:
     """A SuperLink, and five enrolled clients with node keys, all on loopback with TLS."""
 
-    def __init__(self, root: Path) -> None:
-        self.machines = Machines(root)
+    def __init__(self, root: Path, machines: Machines) -> None:
+        self.machines = machines
         self.root = root
         self.config = load_config(None, OVERRIDES)
         self.port = free_port()
@@ -55,7 +55,7 @@ class Federation:
             (root / "members" / f"{client:02d}" / "recipe.toml").write_text(dump_config(self.config))
         self._certificates()
         self.link()
-        (root / "link" / "flwr").mkdir()
+        (root / "link" / "flwr").mkdir(exist_ok=True)
         (root / "link" / "flwr" / "config.toml").write_text(
             f'[superlink]\ndefault = "five"\n[superlink.five]\naddress = "localhost:{self.port}"\n'
             f'root-certificates = "{root}/link/ca.crt"\n'
@@ -138,9 +138,11 @@ test-coins = true
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[Federation]:
-    found = Federation(tmp_path)
-    yield found
-    found.machines.close()
+    machines = Machines(tmp_path, limit=3000)
+    try:
+        yield Federation(tmp_path, machines)
+    finally:
+        machines.close()
 
 
 @pytest.mark.timeout(3000)

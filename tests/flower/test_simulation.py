@@ -77,7 +77,7 @@ clientapp = "bits_app:app"
 clients-folder = "{root}"
 """
     )
-    (tmp_path / "link" / "flwr").mkdir()
+    (tmp_path / "link" / "flwr").mkdir(exist_ok=True)
     (tmp_path / "link" / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
