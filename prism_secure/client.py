@@ -141,12 +141,14 @@ class Client:
         if round_number:
             self.forget_upload(broadcast.federation, round_number)
         config = self._recipe.config
+        group = config.latent_group(self.index)
         result = self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
             state,
             self._targets(),
             steps=config.federation.local_steps,
-            seed=public_seed(config.federation.seed, "latents", self.index, broadcast.round),
+            seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
+            shared=config.training.latent_groups > 0,
         )
         if self._sent(broadcast) is None:
             bits = self._release(result.scores, broadcast, config.privacy)

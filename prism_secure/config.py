@@ -142,6 +142,9 @@ class Training(_Section):
     with none; "root" is for cohorts of very many clients that take a step or two a round."""
     learning_rate: float = 0.03
     """Size of a step on the scores."""
+    latent_groups: int = 0
+    """Deal the clients to so many groups, whose members draw the same latents in a round, so that a simulation
+    makes the images of a group once; 0: each client draws its own."""
     fill_clip: bool = False
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
     variance_weight: float = 1.0
@@ -150,6 +153,7 @@ class Training(_Section):
     def __post_init__(self) -> None:
         self._require("variance_weight", 0 <= self.variance_weight < math.inf, "at least 0")
         self._require("batch_size", self.batch_size >= 2, "at least 2")
+        self._require("latent_groups", self.latent_groups >= 0, "at least 0")
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 
 
@@ -344,6 +348,11 @@ class Config(_Section):
                 f"secure_sum.min_survivors and privacy.colluders must leave most of {n} clients honest and "
                 f"present: {error}"
             ) from None
+
+    def latent_group(self, client: int) -> int:
+        """The clients that draw the same latents as this one in a round have the same number."""
+        groups, n = self.training.latent_groups, self.federation.clients
+        return client * groups // n if groups else client
 
     @property
     def sparse(self) -> bool:

@@ -81,6 +81,16 @@ class LocalResult:
     last_loss: float
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Features (B, D) of generated images, a function of the scores `leaf` (d,), and the draws' state after."""
+
+    leaf: Tensor
+    features: Tensor
+    labels: Tensor | None
+    drawn: Tensor
+
+
 class LocalTrainer:
     """One process's generator and extractor; any number of clients train through it in turn.
 
@@ -125,6 +135,7 @@ class LocalTrainer:
         self.betas = betas
         self.batch_size = batch_size
         self.matching = matching or MomentMatching()
+        self._kept: tuple[int, _Batch] | None = None
 
     @property
     def dimension(self) -> int:
@@ -156,10 +167,13 @@ class LocalTrainer:
         steps: int,
         seed: int,
         learning_rate: float | None = None,
+        shared: bool = False,
     ) -> LocalResult:
         """`steps` steps from the broadcast θ (d,), with latents and mask draws from `seed`.
 
-        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round.
+        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round. `shared`
+        says that other clients train from the same θ and seed: the images of their first step, which are the
+        same too, are kept for them. It changes how long training takes, and no result.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
         draws = torch.Generator().manual_seed(seed)
@@ -167,16 +181,13 @@ class LocalTrainer:
         first, second = state.first.clone(), state.second.clone()
         averages, losses = state.averages, []
         for step in range(state.step + 1, state.step + steps + 1):
-            leaf = scores.requires_grad_(True)
-            mask = training_mask(
-                leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density
-            )
-            latents, labels = draw_latents(self.batch_size, self.architecture, draws)
-            images = self.supermask(mask, latents, labels)
-            loss, averages = self.matching(self.extractor(images), labels, target, averages)
-            (gradient,) = torch.autograd.grad(loss, leaf)
+            if shared and step == state.step + 1:
+                batch = self._shared_batch(scores, draws, seed)
+            else:
+                batch = self._generate(scores, draws)
+            loss, averages = self.matching(batch.features, batch.labels, target, averages)
+            (gradient,) = torch.autograd.grad(loss, batch.leaf, retain_graph=shared)
             losses.append(float(loss.detach()))
-            scores = leaf.detach()
             if self.optimizer == "root":
                 _root_step(scores, gradient, rate)
             else:
@@ -184,6 +195,22 @@ class LocalTrainer:
         return LocalResult(
             scores, ClientState(first, second, state.step + steps, averages), losses[0], losses[-1]
         )
+
+    def _generate(self, scores: Tensor, draws: torch.Generator) -> _Batch:
+        leaf = scores.clone().requires_grad_(True)
+        mask = training_mask(
+            leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density
+        )
+        latents, labels = draw_latents(self.batch_size, self.architecture, draws)
+        features = self.extractor(self.supermask(mask, latents, labels))
+        return _Batch(leaf, features, labels, draws.get_state())
+
+    def _shared_batch(self, scores: Tensor, draws: torch.Generator, seed: int) -> _Batch:
+        kept = self._kept
+        if kept is None or kept[0] != seed or not torch.equal(kept[1].leaf.detach(), scores):
+            kept = self._kept = (seed, self._generate(scores, draws))
+        draws.set_state(kept[1].drawn)
+        return kept[1]
 
 
 @torch.no_grad()

@@ -148,3 +148,28 @@ def test_root_training_lowers_the_distance_of_the_moments():
         initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=60, seed=5
     )
     assert result.last_loss < 0.7 * result.first_loss
+
+
+@pytest.mark.parametrize("mode", ["hard", "bernoulli"])
+def test_images_kept_for_the_next_client_change_no_result(mode):
+    """Two clients of a group, then another round: as if each had generated everything itself."""
+    images, labels = _data()
+    trainer = _trainer(mask_mode=mode)
+    targets = [trainer.targets(images[i::2], labels[i::2]) for i in range(2)]
+    thetas = [initial_theta(trainer.dimension, seed=s) for s in (0, 1)]
+    jobs = [
+        (thetas[0], targets[0], 3),
+        (thetas[0], targets[1], 3),
+        (thetas[1], targets[1], 3),
+        (thetas[0], targets[0], 4),
+    ]
+    results = [
+        [
+            trainer.train(thetas[t], trainer.initial_state(), targets[i], steps=2, seed=seed, shared=shared)
+            for t, i, seed in jobs
+        ]
+        for trainer, shared in ((_trainer(mask_mode=mode), False), (_trainer(mask_mode=mode), True))
+    ]
+    for own, kept in zip(*results, strict=True):
+        assert torch.equal(own.scores, kept.scores)
+    assert not torch.equal(results[0][0].scores, results[0][1].scores)
