@@ -143,8 +143,8 @@ class Training(_Section):
     learning_rate: float = 0.03
     """Size of a step on the scores."""
     latent_groups: int = 0
-    """Deal the clients to so many groups, whose members draw the same latents in a round, so that a simulation
-    makes the images of a group once; 0: each client draws its own."""
+    """Deal the clients to so many groups whose members draw the same latents in a round: a simulation makes
+    the images of a group once. 0: each client draws its own."""
     fill_clip: bool = False
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
     variance_weight: float = 1.0

@@ -83,7 +83,7 @@ class LocalResult:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Features (B, D) of generated images, a function of the scores `leaf` (d,), and the draws' state after."""
+    """Features (B, D) of generated images as a function of the scores `leaf` (d,), and the draws' state."""
 
     leaf: Tensor
     features: Tensor

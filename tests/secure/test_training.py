@@ -157,12 +157,7 @@ def test_images_kept_for_the_next_client_change_no_result(mode):
     trainer = _trainer(mask_mode=mode)
     targets = [trainer.targets(images[i::2], labels[i::2]) for i in range(2)]
     thetas = [initial_theta(trainer.dimension, seed=s) for s in (0, 1)]
-    jobs = [
-        (thetas[0], targets[0], 3),
-        (thetas[0], targets[1], 3),
-        (thetas[1], targets[1], 3),
-        (thetas[0], targets[0], 4),
-    ]
+    jobs = [(0, 0, 3), (0, 1, 3), (1, 1, 3), (0, 0, 4)]
     results = [
         [
             trainer.train(thetas[t], trainer.initial_state(), targets[i], steps=2, seed=seed, shared=shared)
