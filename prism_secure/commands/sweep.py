@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import time
@@ -85,8 +86,12 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     workers = min(options.workers or cores, total)
     folder = SweepFolder(options.out, recipe, command)
     url = options.storage or folder.study_url
-    study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
-    with Crew(workers, devices()) as crew, Display(total, workers) as display:
+    with contextlib.ExitStack() as open_things:
+        open_things.callback(folder.close)
+        study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
+        open_things.callback(study.close)
+        crew = open_things.enter_context(Crew(workers, devices()))
+        display = open_things.enter_context(Display(total, workers))
         display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
         if options.dashboard:
             display.note(f"Dashboard: {serve_dashboard(url)}")
@@ -95,7 +100,6 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
             command=command, threads=max(1, cores // workers), fail_fast=options.fail_fast,
         )  # fmt: skip
         failed = engine.sweep()
-    study.close()
     print(_summary(options.out, failed))
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")

@@ -1,0 +1,116 @@
+"""`prism-secure sweep` with real runs in real processes, killed in the middle."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from prism_secure.cli import main
+from prism_secure.sweep.results import read_sweep
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_runs import TINY
+
+RECIPE = "[sweep]\nseeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1]\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def _arguments(recipe: Path, out: Path) -> list[str]:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return ["sweep", str(recipe), "--out", str(out), *settings]
+
+
+def test_sweep_that_is_killed_continues_with_the_same_command_and_repeats_no_round(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sweep"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prism_secure.cli", *_arguments(recipe, out), "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 250
+    while process.poll() is None and time.monotonic() < deadline:
+        if any((out / "runs").glob("*/metrics.jsonl")):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[1].decode()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert read_sweep(out).counts()["done"] < 2
+
+    assert main([*_arguments(recipe, out), "--workers", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "continue" in shown
+    assert "2 of 2 runs finished, 0 points failed" in shown
+    assert "together, for everything one client contributes" in shown
+    results = read_sweep(out)
+    assert results.counts()["done"] == 2
+    assert len(list((out / "runs").iterdir())) == 2
+    for run in results.runs:
+        history = run.history()
+        assert history.ledger is not None
+        assert [entry.round for entry in history.ledger.entries] == [1, 2, 3]
+        assert [record.round for record in run.records] == [1, 2, 3]
+        assert (run.folder / "report.html").exists()
+
+    assert main(_arguments(recipe, out)) == 0, "nothing is left to do"
+    assert "begin" not in capsys.readouterr().out
+
+
+def test_sweep_that_cannot_start_says_why_in_one_line(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def complaint(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main([*_arguments(recipe, tmp_path / "sweep"), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert not (tmp_path / "sweep").exists()
+        return error
+
+    assert "did you mean 'privacy.flip'" in complaint("--set", "sweep.grid.privacy.flop=[1]")
+    assert "METRIC<NUMBER" in complaint("--until", "fid")
+    assert "--workers" in complaint("--workers", "0")
+
+
+def test_sweep_without_optuna_names_the_extra(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(_arguments(recipe, tmp_path / "sweep")) == 2
+    assert "pip install 'prism-secure[sweep]'" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_password_of_the_storage_stays_out_of_the_folder(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "postgresql://me:secret@127.0.0.1:1/none"
+    assert main([*_arguments(recipe, tmp_path / "sweep"), "--storage", url]) == 5
+    assert "secret" not in capsys.readouterr().err
+    for path in (tmp_path / "sweep").rglob("*"):
+        assert not path.is_file() or b"secret" not in path.read_bytes()
+    assert "me:***@" in (tmp_path / "sweep" / "command.txt").read_text("utf-8")
+
+
+def test_dashboard_answers_on_loopback(tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="pip install 'prism-secure[dashboard]'")
+    from prism_secure.sweep.dashboard import serve_dashboard
+
+    address = serve_dashboard(f"sqlite:///{tmp_path / 'study.db'}")
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        assert "Optuna" in answer.read().decode()
