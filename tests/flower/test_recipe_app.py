@@ -199,14 +199,18 @@ def test_round_that_fails_after_an_upload_has_left_is_lost_and_charged(tmp_path:
     assert history.status.kind == "done"
 
 
-def test_run_in_which_every_round_is_lost_stops_before_it_has_spent_everything(tmp_path: Path) -> None:
+def test_run_that_loses_two_rounds_in_a_row_stops_before_it_has_spent_everything(tmp_path: Path) -> None:
     place = Place(tmp_path, "federation.rounds=5")
-    place.grid.tamper = lambda node, kind, reply: garbled(reply) if kind == "train.upload" else reply
+
+    def tamper(node: int, kind: str, reply: Message) -> Message:
+        return garbled(reply) if kind == "train.upload" and reply.metadata.group_id != "1" else reply
+
+    place.grid.tamper = tamper
     with pytest.raises(RoundError, match="two rounds in a row"):
         place.train()
-    assert [record.survivors for record in read_records(place.out)] == [0, 0]
+    assert [record.survivors for record in read_records(place.out)] == [4, 0, 0]
     entries = verify_ledger(place.out / "ledger.jsonl").entries
-    assert [entry.kind for entry in entries] == ["aborted", "aborted"]
+    assert [entry.kind for entry in entries] == ["round", "aborted", "aborted"]
     assert read_history(place.out).status.kind == "failed"
 
 
