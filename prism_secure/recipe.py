@@ -31,6 +31,8 @@ from prism_secure.training import LocalTrainer
 
 PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
+FOURIER_WEIGHT = 0.6
+"""Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
 
 
 def public_seed(seed: int, *purpose: str | int) -> int:
@@ -112,7 +114,8 @@ class Recipe:
             channels=channels,
             seed=public_seed(self.config.federation.seed, "public images"),
         )
-        return BoundedFeatures(parts, public)
+        weights = [FOURIER_WEIGHT if isinstance(part, RandomFourierFeatures) else 1.0 for part in parts]
+        return BoundedFeatures(parts, public, weights=weights)
 
     @cached_property
     def trainer(self) -> LocalTrainer:

@@ -227,15 +227,16 @@ def test_bounded_features_never_exceed_norm_one_whatever_the_image(bounded):
 
 def test_bounded_features_are_standardised_by_the_public_images(lite0):
     fourier = RandomFourierFeatures(10)
-    bounded = BoundedFeatures([lite0, fourier], PUBLIC, quantile=1.0)
+    bounded = BoundedFeatures([lite0, fourier], PUBLIC, weights=[1.0, 0.5], quantile=1.0)
     found = bounded(PUBLIC)
+    found[:, lite0.dimension :] *= 2
     assert found.shape == (60, bounded.dimension) == (60, lite0.dimension + fourier.dimension)
     assert torch.allclose(found.mean(0), torch.zeros(bounded.dimension), atol=1e-5)
     deviation = found.std(0, unbiased=False)
     alive = lite0(PUBLIC).std(0) > 0.2
     both = torch.cat([deviation[: lite0.dimension][alive], deviation[lite0.dimension :]])
     assert float(both.max() / both.min()) == pytest.approx(1, rel=1e-3)
-    assert float(found.norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
+    assert float(bounded(PUBLIC).norm(dim=1).max()) == pytest.approx(1, rel=1e-5)
 
 
 def test_a_feature_that_public_images_hardly_move_is_not_blown_up():
@@ -263,5 +264,7 @@ def test_bounded_features_refuse_what_gives_no_unit(lite0):
         BoundedFeatures([], PUBLIC)
     with pytest.raises(FeatureError, match="different public images"):
         BoundedFeatures([RandomFourierFeatures(5)], PUBLIC[:1].expand(3, -1, -1, -1))
+    with pytest.raises(FeatureError, match="positive weights"):
+        BoundedFeatures([lite0], PUBLIC, weights=[0.0])
     with pytest.raises(FeatureError, match="quantile"):
         BoundedFeatures([lite0], PUBLIC, quantile=0)
