@@ -56,12 +56,27 @@ exit codes: 0 within all limits, 1 over, 2 could not check
 """
 
 
+MEMBERSHIP_HELP = """\
+Draw what epsilon(SUM) and epsilon(UPLOAD) mean: how well the best attacker tells whether a client put
+anything of its own into the rounds, and how many bits of its mask it recovers, from the opened sums and from
+uploads, beside the most that the certified epsilon leaves it. Worlds are simulated from the settings; no run
+is needed.
+"""
+
+MEMBERSHIP_EXAMPLES = """\
+examples:
+  prism-secure audit membership --flip 0.25 --clip 1 --cohort 100 --rounds 20 --out membership.html
+  prism-secure audit membership --flip 0.25 --clip 1 --cohort 10 --out membership.png
+"""
+
+
 def add_to(commands: Commands) -> None:
     parser = add_command(commands, "audit", "look for what is wrong with a run or a mechanism")
     audits = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(audits)
     audit_mechanism.add_to(audits)
     _add_budget(audits)
+    _add_membership(audits)
 
 
 def _add_run(audits: Commands) -> None:
@@ -142,3 +157,41 @@ def _budget(options: argparse.Namespace, command: str) -> int:
         write_budget_page(accounts, ledgers, options.html)
         print(f"Report: {options.html.resolve()}")
     return 1 if any(account.over for account in accounts) else 0
+
+
+def _add_membership(audits: Commands) -> None:
+    parser = add_command(
+        audits, "membership", "draw how well a client can be told apart", MEMBERSHIP_HELP, MEMBERSHIP_EXAMPLES
+    )
+    parser.add_argument(
+        "--flip", type=float, required=True, metavar="F", help="flip probability, in (0, 0.5)"
+    )
+    parser.add_argument("--clip", type=float, required=True, metavar="C", help="L2 clip of the probabilities")
+    parser.add_argument("--cohort", type=int, required=True, metavar="N", help="honest clients in every sum")
+    parser.add_argument("--rounds", type=int, default=1, metavar="T", help="rounds (default 1)")
+    parser.add_argument(
+        "--theta", type=float, default=0.5, metavar="P", help="the public point, in (0, 1) (default 0.5)"
+    )
+    parser.add_argument("--delta", type=float, default=1e-5, metavar="D", help="where epsilon is stated")
+    parser.add_argument("--worlds", type=int, default=100_000, metavar="W", help="worlds of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation; nothing private is in it")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .html, .png or .svg file")
+    parser.set_defaults(command=_membership)
+
+
+def _membership(options: argparse.Namespace, command: str) -> int:
+    from prism_privacy import PrivacyError
+    from prism_privacy.audit.membership import Membership
+    from prism_secure.audit.membership_page import attack, write_membership
+    from prism_secure.errors import ConfigError
+
+    if options.worlds < 1000:
+        raise ConfigError(f"--worlds must be at least 1000, got {options.worlds}")
+    try:
+        worlds = Membership(options.flip, options.clip, options.cohort, options.rounds, options.theta)
+        found = attack(worlds, count=options.worlds, seed=options.seed, delta=options.delta)
+    except PrivacyError as error:
+        raise ConfigError(str(error)) from None
+    write_membership(found, options.out, command)
+    print(f"Picture: {options.out.resolve()}")
+    return 0

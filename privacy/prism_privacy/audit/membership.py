@@ -124,12 +124,14 @@ class Roc:
 
     Attributes:
         fpr: the rates of false alarms that the thresholds were chosen for, on one half of the worlds.
-        tpr: the share of worlds with the client that were found, on the other half.
+        false: the rate of false alarms that they turned out to have, on the other half.
+        tpr: the share of worlds with the client that were found.
         low, high: Clopper-Pearson limits of that share, each alone at the confidence asked for.
-        fpr_low, fpr_high: the same for the rate of false alarms that the threshold really has.
+        fpr_low, fpr_high: the same for the rate of false alarms.
     """
 
     fpr: Floats
+    false: Floats
     tpr: Floats
     low: Floats
     high: Floats
@@ -158,6 +160,7 @@ def roc(without: Floats, present: Floats, fpr: Floats, confidence: float = 0.95)
     fpr_band = np.array([clopper_pearson(hits, len(fresh), error) for hits in false])
     return Roc(
         fpr=np.asarray(fpr, dtype=np.float64),
+        false=np.array(false) / len(fresh),
         tpr=np.array(found) / len(present),
         low=tpr_band[:, 0],
         high=tpr_band[:, 1],

@@ -1,0 +1,45 @@
+"""The picture of membership: page and figure come out, and what cannot be drawn is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from prism_secure.cli import main
+
+SETTINGS = ["audit", "membership", "--flip", "0.25", "--clip", "0.5", "--cohort", "10", "--worlds", "2000"]
+
+
+def test_page_has_both_views_and_no_request(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert main([*SETTINGS, "--rounds", "3", "--out", str(page)]) == 0
+    text = page.read_text("utf-8")
+    assert "from the opened sums" in text
+    assert "from the client&#39;s uploads" in text or "from the client's uploads" in text
+    assert text.count("<svg") == 2
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_figure_alone_is_on_white_and_in_true_colours(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"figure.{ending}"
+    assert main([*SETTINGS, "--out", str(path)]) == 0
+    if ending == "png":
+        colours = {colour for _, colour in Image.open(path).convert("RGB").getcolors(1 << 24) or []}
+        assert {(0xFF, 0xFF, 0xFF), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours
+    else:
+        assert "#0a0a0" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--out", "a.pdf"], ["--flip", "0.6"], ["--worlds", "10"], ["--theta", "0"], ["--cohort", "0"]]
+)
+def test_what_cannot_be_drawn_is_one_line(
+    tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SETTINGS, "--out", "a.html", *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
