@@ -143,7 +143,7 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
         if not needed <= record.survivors <= clients:
             notes.finding(
                 f"Round {record.round} was opened over {record.survivors} survivors; the ledger and the "
-                f"clients' policy ask for {needed} to {clients}.",
+                f"clients' policy ask for at least {needed} of {clients}.",
                 survivors=record.survivors,
                 least=needed,
             )
