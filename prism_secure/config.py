@@ -115,11 +115,11 @@ class Mask(_Section):
 class Features(_Section):
     """Frozen public features whose means, and variances if wanted, the generator matches."""
 
-    extractors: tuple[Literal["efficientnet_lite0", "fourier", "vgg19_bn"], ...] = (
-        "efficientnet_lite0",
-        "fourier",
-    )
-    """Their features side by side: of an ImageNet network, random ones of pixels, or the paper's VGG19-BN."""
+    extractors: tuple[
+        Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"], ...
+    ] = ("efficientnet_lite0", "fourier")
+    """Their features side by side: of an ImageNet network (pooled: 192 averages over the whole image), random
+    ones of pixels, or the paper's VGG19-BN."""
     bounded: bool = False
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""

@@ -62,6 +62,8 @@ _BATCH_NORM_EPS = 1e-3
 
 DEFAULT_TAPS: dict[int, int] = {-1: 4, 0: 4, 2: 4, 4: 4, 7: 2, 10: 1}
 """Maps and grids that `experiments/search` found best at 32×32: coarse places, no single pixels."""
+POOLED_TAPS: dict[int, int] = {0: 1, 2: 1, 4: 1, 10: 1}
+"""192 averages over the whole image: what is in it, not where."""
 
 
 class _Conv(nn.Module):

@@ -14,6 +14,7 @@ from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.errors import ConfigError
 from prism_secure.features import (
+    POOLED_TAPS,
     BoundedFeatures,
     Concatenated,
     EfficientNetLite0,
@@ -101,6 +102,8 @@ class Recipe:
         for name in self.config.features.extractors:
             if name == "efficientnet_lite0":
                 parts.append(EfficientNetLite0(image_size=size))
+            elif name == "efficientnet_lite0_pooled":
+                parts.append(EfficientNetLite0(POOLED_TAPS, image_size=size))
             elif name == "fourier":
                 seed = public_seed(self.config.federation.seed, "fourier")
                 parts.append(RandomFourierFeatures(channels=channels, seed=seed))

@@ -45,6 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--release", choices=("exact", "client", "shared", "summed"), default="exact")
     parser.add_argument("--epsilon", type=float, default=2.0)
     parser.add_argument("--noise-seed", type=int, default=0)
+    parser.add_argument("--images", type=int, help="take only so many of each client's images")
     parser.add_argument("--every", type=int, default=2, help="rounds between evaluations")
     return parser.parse_args()
 
@@ -59,10 +60,10 @@ def _matched(sums: NoisySums) -> FeatureMoments:
 def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]:
     """What each client matches."""
     clients = range(recipe.config.federation.clients)
+    sizes = [options.images or size for size in recipe.partition.sizes]
     if options.release == "exact":
-        return [recipe.targets(client) for client in clients]
+        return [recipe.targets(client) for client in clients]  # of all its images
     second = 0.0 if recipe.config.training.variance_weight == 0 else math.sqrt(0.5)
-    sizes = recipe.partition.sizes
 
     def release(records: int) -> MomentRelease:
         return MomentRelease.calibrated(
@@ -74,13 +75,17 @@ def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]
             count_weight=math.sqrt(1 - second**2),
         )
 
+    def features(client: int) -> tuple[np.ndarray, np.ndarray]:
+        found, labels = recipe.features(client)
+        return found[: sizes[client]], labels[: sizes[client]]
+
     coins = [
         CoinSecret.for_test(bytes([options.noise_seed, client] * 16)).stream("x", 0, bytes(32), "moments")
         for client in clients
     ]
     if options.release == "client":
         return [
-            _matched(release_moments(*recipe.features(client), release(sizes[client]), coins[client]))
+            _matched(release_moments(*features(client), release(sizes[client]), coins[client]))
             for client in clients
         ]
     plan = SummedMoments(
@@ -89,7 +94,7 @@ def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]
         dimension=recipe.extractor.dimension,
         most_records=max(sizes),
     )
-    shares = (plan.share(*recipe.features(client), coins[client]) for client in clients)
+    shares = (plan.share(*features(client), coins[client]) for client in clients)
     opened = plan.open(sum(shares, np.zeros(plan.size, np.int64)), len(sizes), is_test=True)
     return [_matched(opened)] * len(sizes)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from prism_secure.errors import FeatureError
 from prism_secure.features import (
+    POOLED_TAPS,
     BoundedFeatures,
     Concatenated,
     EfficientNetLite0,
@@ -35,6 +36,18 @@ def test_dimension_is_what_comes_out(lite0):
     found = both(IMAGES)
     assert found.shape == (3, both.dimension)
     assert torch.allclose(found[:, -40:], 0.5 * fourier(IMAGES))
+
+
+def test_pooled_features_are_few_and_say_what_not_where():
+    pooled = EfficientNetLite0(POOLED_TAPS)
+    assert pooled.dimension == 16 + 24 + 40 + 112
+    found = pooled(torch.cat([IMAGES, IMAGES.flip(0)]))
+    assert torch.allclose(found[:3], found[3:].flip(0), atol=1e-4)
+    flat = torch.full((1, 1, 32, 32), -1.0)
+    left, right = flat.clone(), flat.clone()
+    left[..., 8:16, 0:8], right[..., 8:16, 16:24] = 1.0, 1.0
+    moved, empty = pooled(torch.cat([left, right])), pooled(flat)
+    assert float((moved[0] - moved[1]).norm()) < 0.5 * float((moved[0] - empty[0]).norm())
 
 
 def test_weights_are_frozen_the_images_are_not_and_train_mode_is_refused(lite0):
