@@ -203,9 +203,9 @@ class Privacy(_Section):
     """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
     "summed": one release over all clients opens in a secure sum, with less noise, and everybody trains from
     it."""
-    record_cohort: int | None = None
+    record_cohort: int = 1
     """With "summed": so many honest clients' noise is enough. 1: each adds all of it, so that nobody need be
-    trusted with single images. Left out: those that the secure sum guarantees, min_survivors - colluders."""
+    trusted with single images. 0: as many as the secure sum guarantees, min_survivors - colluders."""
     record_store: str | None = None
     """With `record_epsilon`: a private folder where releases are kept and found again, so that several runs
     over the same images make one release and not one each. Left out: in the run folder."""
@@ -223,7 +223,7 @@ class Privacy(_Section):
         )
         self._require("delta", 0 < self.delta < 1, "in (0, 1)")
         self._require("record_epsilon", self.record_epsilon > 0, "a positive number or inf")
-        self._require("record_cohort", self.record_cohort is None or self.record_cohort >= 1, "at least 1")
+        self._require("record_cohort", self.record_cohort >= 0, "at least 0")
         self._require("colluders", self.colluders >= 0, "at least 0")
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 

@@ -110,8 +110,12 @@ def make_run(
     done: bool = True,
     coins: str = "secret",
 ) -> Path:
-    """A run folder after `rounds` rounds (left out: all of them), evaluated every so many."""
-    config = load_config(None, ["federation.rounds=12", *(overrides or [])])
+    """A run folder after `rounds` rounds (left out: all of them), evaluated every so many.
+
+    Nothing is claimed for single images unless `overrides` say so.
+    """
+    plain = ["privacy.record_epsilon=inf", "privacy.record_release=client"]
+    config = load_config(None, ["federation.rounds=12", *plain, *(overrides or [])])
     rounds = config.federation.rounds if rounds is None else rounds
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(dump_config(config))

@@ -67,7 +67,7 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
     assert "cut off the end" in capsys.readouterr().err
     (tmp_path / "head").rename(tmp_path / "run" / "ledger.jsonl.head")
     text = (tmp_path / "run" / "ledger.jsonl").read_text("utf-8")
-    (tmp_path / "run" / "ledger.jsonl").write_text(text.replace('"cohort":3', '"cohort":9', 1))
+    (tmp_path / "run" / "ledger.jsonl").write_text(text.replace('"colluders":0', '"colluders":1', 1))
     assert main(["ledger", "verify", str(tmp_path / "run" / "ledger.jsonl")]) == 1
     assert "line 2" in capsys.readouterr().err
 

@@ -39,7 +39,7 @@ def test_defaults_need_no_file() -> None:
         ('features.extractors=["vgg"]', "features.extractors must be list of"),
         ("features.extractors=[]", "features.extractors must be one or more different extractors"),
         ("privacy.record_epsilon=0", "privacy.record_epsilon must be a positive number or inf, got 0"),
-        ("privacy.record_cohort=0", "privacy.record_cohort must be at least 1, got 0"),
+        ("privacy.record_cohort=-1", "privacy.record_cohort must be at least 0, got -1"),
         ("privacy.clip_space=score", "privacy.clip_space must be 'probability' without a clip, got 'score'"),
         ("secure_sum.threshold=5", "secure_sum.threshold must be above n/2 = 5, got 5"),
         ("secure_sum.threshold=11", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
@@ -94,8 +94,8 @@ def test_every_setting_has_a_meaning() -> None:
 
 def test_no_more_noise_may_be_missing_than_honest_clients_bring() -> None:
     few = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.colluders=2"]
-    assert load_config(None, few).record_cohort == 8
-    assert load_config(None, [*few, "privacy.record_cohort=1"]).record_cohort == 1
+    assert load_config(None, few).record_cohort == 1
+    assert load_config(None, [*few, "privacy.record_cohort=0"]).record_cohort == 8
     with pytest.raises(ConfigError, match="at most min_survivors - colluders = 8, got 9"):
         load_config(None, [*few, "privacy.record_cohort=9"])
 

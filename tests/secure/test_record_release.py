@@ -31,6 +31,7 @@ from tiny_data import TINY, write_data
 
 RECORD = "privacy.record_epsilon=2"
 SUMMED = "privacy.record_release=summed"
+ALONE = "privacy.record_cohort=1"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(data: Path, *overrides: str) -> Config:
-    return load_config(None, [*TINY, f"data.folder={data}", *overrides])
+    distributed = "privacy.record_cohort=0"
+    kept = "privacy.record_release=client"
+    return load_config(None, [*TINY, f"data.folder={data}", kept, distributed, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +297,7 @@ def test_a_summed_release_opens_one_sum_that_every_client_trains_from(summed: Pa
     assert not list(summed.glob("clients/*/share*"))
     took = json.loads((summed / "moments.json").read_text())
     assert took["survivors"] == 3
-    assert took["uplink_bytes"] > 3 * 8 * 10 * 800
+    assert took["uplink_bytes"] > 3 * 8_010 * 3  # bytes of a packed coordinate: at least three
 
 
 def test_an_opened_sum_that_is_lost_is_not_opened_again_from_other_shares(
@@ -348,6 +351,36 @@ def test_less_noise_is_summed_than_each_client_would_draw(data: Path) -> None:
     assert together.plan.cohort == 3
     share = together.plan.share_noise[0] / together.plan.release.lattice_noise[0]
     assert share == pytest.approx(1 / math.sqrt(3), rel=1e-3)
+
+
+def test_with_a_cohort_of_one_every_share_holds_all_of_the_noise(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, RECORD, SUMMED, ALONE, "federation.rounds=1")
+    release = Recipe(config).record_release
+    assert release is not None
+    assert release.plan.share_noise == release.plan.release.lattice_noise
+    for adjacency in Adjacency:  # so its client is as safe from who sees the share as from who sees the sum
+        assert release.client_epsilon(View.UPLOAD, adjacency) == release.client_epsilon(View.SUM, adjacency)
+    run(config, tmp_path / "run")
+    client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
+    opened = client._released(release)
+    assert opened is not None
+    # What is trained from knows that three clients' noise is in the sum.
+    assert release.as_opened(opened).release.noise == pytest.approx(math.sqrt(3) * release.plan.release.noise)
+    assert entries_of(tmp_path / "run")[0].cohort == 1
+
+
+def test_the_noise_of_an_opened_sum_is_that_of_all_survivors(data: Path, tmp_path: Path) -> None:
+    """Measured: what opens, less the clients' exact sums, has the spread that is counted on, and no less."""
+    config = tiny(data, RECORD, SUMMED, ALONE)
+    recipe = Recipe(config)
+    release = recipe.record_release
+    assert release is not None
+    exact = sum(np.asarray(recipe.features(client)[0], dtype=np.float64).sum(0) for client in range(3))
+    shares = [release.plan.share(*recipe.features(client)) for client in range(3)]
+    opened = release.plan.open(np.sum(shares, axis=0), survivors=3)
+    noise = opened.first.sum(0) - exact  # over ten classes and three clients
+    expected = release.plan.release.noise * math.sqrt(3 * 10)
+    assert 0.9 * expected < noise.std() < 1.1 * expected  # 800 features: 0.9 and 1.1 are four deviations
 
 
 def test_colluders_do_not_count_among_those_who_add_noise(data: Path) -> None:

@@ -151,7 +151,7 @@ def test_ten_named_rows_and_their_past_are_shown(default: Page) -> None:
 def test_defaults_are_muted_and_changes_stand_out_with_their_default(tmp_path: Path) -> None:
     source = page_of(fake_run.make_run(tmp_path, ["privacy.clip=2.5", "federation.rounds=2"])).source
     changed = re.findall(r'<tr class="changed"><th scope="row">(\w+)</th><td class="n">(.*?)</td>', source)
-    assert dict(changed) == {
+    assert {key: text for key, text in changed if not key.startswith("record_")} == {
         "rounds": f"2<small>default: {load_config().federation.rounds}</small>",
         "clip": "2.5<small>default: unclipped</small>",
     }
