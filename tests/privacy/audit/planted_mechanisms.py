@@ -190,7 +190,7 @@ class Case:
     name: str
     claim: Claim
     make: Callable[[], Mechanism]
-    trials: int = 256
+    trials: int = 128
 
 
 _BITS = Claim(flip=FLIP)
@@ -240,7 +240,7 @@ PLANTED = (
     Case("clip around theta", _CLIPPED, lambda: clip_around_theta),
     Case("clip around theta (scores)", _SCORES, lambda: clip_around_theta_from_scores),
     Case("clip of each coordinate", _CLIPPED, lambda: clip_each_coordinate),
-    Case("clip in bfloat16", _CLIPPED, lambda: clip_in_bfloat16, 2048),
+    Case("clip in bfloat16", _CLIPPED, lambda: clip_in_bfloat16, 1024),
     Case("error feedback", _BITS, ErrorFeedback),
     Case("complement of the last coin", _BITS, ComplementOfTheLastCoin),
 )
