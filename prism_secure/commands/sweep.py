@@ -76,7 +76,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     from prism_secure.sweep.display import Display
     from prism_secure.sweep.engine import Engine
     from prism_secure.sweep.folder import SweepFolder
-    from prism_secure.sweep.study import PointStudy, hidden, import_optuna
+    from prism_secure.sweep.study import PointStudy, as_storage_error, hidden, import_optuna
 
     import_optuna()  # before a folder is made that nothing can be done with
     command = shlex.join(hidden(word) for word in shlex.split(command))
@@ -99,7 +99,8 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
             recipe, folder, study, crew, display,
             command=command, threads=max(1, cores // workers), fail_fast=options.fail_fast,
         )  # fmt: skip
-        failed = engine.sweep()
+        with as_storage_error(url):
+            failed = engine.sweep()
     print(_summary(options.out, failed))
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")

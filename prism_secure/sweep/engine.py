@@ -7,6 +7,7 @@ the same points, and their runs continue from their checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -103,8 +104,10 @@ class Engine:
                         return self._failed
                 self._handle_events()
                 self._beat()
-        finally:
-            self._study.release(self._open)
+        except BaseException:
+            with contextlib.suppress(Exception):  # as after a kill, the next start does it otherwise
+                self._study.release(self._open)
+            raise
 
     def _assign(self) -> None:
         while self._crew.idle:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -292,6 +292,24 @@ def hidden(url: str) -> str:
     return f"{scheme}{slashes}{user}{colon}***{at}{host}" if at and colon else url
 
 
+@contextlib.contextmanager
+def as_storage_error(url: str) -> Iterator[None]:
+    """Whatever a storage that was open refuses becomes a `StorageError` that names it."""
+    optuna = import_optuna()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise StorageError(f"{hidden(url)}: {_reason(error)}; the same command continues") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The database's own words, one line of them."""
+    below = error.__cause__ if type(error).__name__ == "StorageInternalError" else error
+    return str(getattr(below, "orig", None) or below).strip().splitlines()[0]
+
+
 def open_storage(url: str) -> Any:
     """Optuna's storage at a URL.
 
@@ -326,8 +344,7 @@ def open_storage(url: str) -> Any:
         except SQLAlchemyError as error:
             # Two machines that make a new database's tables at once: one of them has to look again.
             if isinstance(error, OperationalError) or attempt == _ATTEMPTS - 1:
-                reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-                raise StorageError(f"cannot open {hidden(url)}: {reason}") from None
+                raise StorageError(f"cannot open {hidden(url)}: {_reason(error)}") from None
             time.sleep(0.5)
     raise AssertionError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import sys
 from collections import Counter
 from pathlib import Path
@@ -327,3 +328,28 @@ def test_another_recipe_or_another_sweep_in_the_folder_is_refused(tmp_path: Path
         SweepFolder(tmp_path / "sweep", other, "c")
     with pytest.raises(RunFolderError, match="not a sweep"):
         SweepFolder(tmp_path, recipe, "c")
+
+
+def test_storage_that_breaks_in_the_middle_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    from prism_secure.errors import StorageError
+    from prism_secure.sweep.study import as_storage_error
+
+    sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID))
+    url = f"sqlite:///{sweep.path / 'study.db'}"
+
+    broken: list[int] = []
+
+    def breaking(job: Job, rounds: int) -> None:
+        if rounds == 2 and not broken:
+            broken.append(rounds)
+            with sqlite3.connect(sweep.path / "study.db") as study:
+                study.execute("alter table trials rename to elsewhere")
+
+    with pytest.raises(StorageError, match="no such table") as caught, as_storage_error(url):
+        sweep.run(breaking)
+    assert "\n" not in str(caught.value)
+    with sqlite3.connect(sweep.path / "study.db") as study:
+        study.execute("alter table elsewhere rename to trials")
+    assert sweep.run() == 0
+    assert set(sweep.computed.values()) == {1}
+    assert states(sweep) == {"done": 12}
