@@ -109,8 +109,9 @@ def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
 
 def _settings(config: Config) -> list[dict[str, Any]]:
     """Every setting by section: its value, whether it differs from the default, and what that is."""
+    threshold = "that of the sparse graph" if config.sparse else f"{config.threshold} (by rule)"
     resolved = {
-        ("secure_sum", "threshold"): f"{config.threshold} (by rule)",
+        ("secure_sum", "threshold"): threshold,
         ("secure_sum", "min_survivors"): f"{config.min_survivors} (all clients)",
         ("privacy", "clip"): "unclipped",
         ("privacy", "record_store"): "the run folder",

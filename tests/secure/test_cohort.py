@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from prism_secure.client import Broadcast
 from prism_secure.config import SPARSE_ABOVE, Config, load_config
 from prism_secure.errors import ConfigError
 from prism_secure.federation import open_securely
+from prism_secure.report import write_report
 from prism_secure.run_folder import RunFolder
 from prism_secure.spending import Spending
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_run
 
 CLIENTS = SPARSE_ABOVE + 1
 
@@ -67,6 +72,15 @@ def test_the_complete_graph_costs_no_delta() -> None:
     assert _cohort("federation.clients=200").sum_failure == 0
     assert _cohort("secure_sum.mode=active").sum_failure == 0
     assert math.log2(_cohort().sum_failure) == -40
+
+
+def test_report_says_what_a_sparse_graph_costs(tmp_path: Path) -> None:
+    words = "δ of ε(SUM) has paid for it"
+    settings = ["privacy.clip=0.5", f"federation.clients={CLIENTS}"]
+    sparse = fake_run.make_run(tmp_path / "sparse", [*settings, "secure_sum.mode=semi_honest"], rounds=1)
+    complete = fake_run.make_run(tmp_path / "complete", settings, rounds=1)
+    assert words in write_report(sparse).read_text("utf-8")
+    assert words not in write_report(complete).read_text("utf-8")
 
 
 @pytest.mark.parametrize(
