@@ -10,10 +10,9 @@ an owner may then be another client in another run, and no run is left out.
 as over all rounds of one. A summed record-level release opens, and counts for everything that a client has:
 it is added with its epsilon and its delta, once for each distinct release.
 
-**One image.** Runs that share a stored release made it once. Distinct releases of the same images are
-composed: k of equal parameters are one Gaussian release with the coordinates of all k, so its noise counts
-1/sqrt(k) as much; groups of different parameters add up, epsilon and delta. A run that claims nothing for one
-image makes it `inf`.
+**One image.** Runs that share a stored release made it once. Distinct releases of the same images are one
+Gaussian release with the coordinates of all of them: the squares of their moves, in units of their noise, add
+up. A run that claims nothing for one image makes it `inf`.
 
 **What kind of statement.** Rounds count as charged, and as planned where an ended run might have gone on: who
 looks at results to decide about later rounds keeps the plan's epsilon. Where the *choice* of runs depended on
@@ -23,15 +22,15 @@ earlier results (tpe, nsga2), the figure says what was spent, and is no guarante
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon
 from prism_secure.records import Epsilons
 from prism_secure.sweep.results import Run
 
@@ -112,14 +111,22 @@ def _one_image(runs: Sequence[Run], delta: float) -> tuple[float, float, int]:
     if any(run.record is None for run in runs):
         return math.inf, delta, 0
     distinct = {_release_key(run): run.record for run in runs if run.record is not None}
-    groups = Counter(msgspec.json.encode(dict(found.release), order="sorted") for found in distinct.values())
-    total = 0.0
-    for encoded, count in groups.items():
-        release = MomentRelease(**msgspec.json.decode(encoded))
-        total += replace(release, sigma=release.sigma / math.sqrt(count)).epsilon(delta)
     if any(math.isinf(found.epsilon) for found in distinct.values()):
-        total = math.inf
-    return total, delta * len(groups), len(distinct)
+        return math.inf, delta, len(distinct)
+    squares = sum(_move(_moments(found.release)) ** 2 for found in distinct.values())
+    return gaussian_epsilon(1.0 / math.sqrt(squares), delta), delta, len(distinct)
+
+
+def _move(release: MomentRelease) -> float:
+    """How far one image moves a release, in units of its noise, which is a little less than it is for being
+    discrete: as `MomentRelease.epsilon` has it."""
+    least = min(release.lattice_noise)
+    lost = math.sqrt(1.0 - (SMOOTHING / least) ** 2) * (1.0 - 2.0**-50)
+    return release.sensitivity / (release.noise * lost)
+
+
+def _moments(release: Mapping[str, Any]) -> MomentRelease:
+    return MomentRelease(**release)
 
 
 def _masks(release: Mapping[str, Any]) -> MaskRelease:

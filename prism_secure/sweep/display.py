@@ -103,6 +103,7 @@ class Display:
         self._done += 1
         self._seconds.append(time.monotonic() - row.began)
         self._recent.append((row.point, run))
+        self._failures = [failure for failure in self._failures if failure[0] != row.point]
         word = "stopped" if run.state == "stopped" else "done"
         self._line(word, row.point, " ".join(filter(None, [_result(run), run.reason])))
 
@@ -169,7 +170,7 @@ class Display:
     def _table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("point", overflow="fold")
-        for name in ("round", "FID", "ε(SUM)", "ε(UPLOAD)"):
+        for name in ("round", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
             table.add_column(name, justify="right")
         table.add_column("")
         for point, run in self._recent:
@@ -182,7 +183,7 @@ class Display:
             last = row.records[-1] if row.records else None
             table.add_row(Text(row.point), *_cells(row.run, row.rounds, last), Text(eta))
         for point, reason, state in self._failures:
-            table.add_row(Text(point), "", "", "", "", Text(f"failed, {state}: {reason}"), style="red")
+            table.add_row(Text(point), "", "", "", "", "", Text(f"failed, {state}: {reason}"), style="red")
         parts: list[RenderableType] = [table, Text(self._progress(), style="bold")]
         if self._elsewhere:
             parts.append(Text(self._elsewhere))
@@ -193,17 +194,17 @@ def _name(settings: Settings, run: Run) -> str:
     return f"{describe(settings)} seed={run.seed}"
 
 
-def _cells(run: Run, rounds: int, record: RoundRecord | None) -> tuple[str, str, str, str]:
+def _cells(run: Run, rounds: int, record: RoundRecord | None) -> tuple[str, str, str, str, str]:
     progress = f"{rounds}/{run.config.federation.rounds}"
     if record is None:
-        return progress, "–", "–", "–"
+        return progress, "–", "–", "–", "–"
     fid = f"{record.quality.fid:.1f}" if record.quality else "–"
     epsilon = record.epsilon
-    return progress, fid, format_epsilon(epsilon.sum_zero_out), format_epsilon(epsilon.upload_zero_out)
+    image = "–" if record.record is None else format_epsilon(record.record.epsilon)
+    return progress, fid, *map(format_epsilon, (epsilon.sum_zero_out, epsilon.upload_zero_out)), image
 
 
 def _result(run: Run) -> str:
-    rounds, fid, seen_sum, seen_upload = _cells(
-        run, len(run.records), run.records[-1] if run.records else None
-    )
-    return f"round {rounds}  FID {fid}  ε(SUM) {seen_sum}  ε(UPLOAD) {seen_upload}"
+    rounds, fid, *epsilons = _cells(run, len(run.records), run.records[-1] if run.records else None)
+    words = [f"ε({name}) {value}" for name, value in zip(("SUM", "UPLOAD", "image"), epsilons, strict=True)]
+    return "  ".join([f"round {rounds}", f"FID {fid}", *(word for word in words if "–" not in word)])
