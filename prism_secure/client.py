@@ -249,8 +249,7 @@ class Client:
     def _make_share(self, release: RecordRelease) -> None:
         """Draw the share of a summed release, once: two shares of the same images would be two releases."""
         if not self._share_path.exists():
-            features, labels = self._recipe.features(self.index)
-            share = release.plan.share(features, labels)
+            share = release.share(*self._recipe.features(self.index))
             write_atomic(self._share_path, save({"share": share}), mode=0o600)
 
     @property

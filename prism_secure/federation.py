@@ -26,7 +26,7 @@ from prism_secure.config import Config
 from prism_secure.environment import Facts, write_environment
 from prism_secure.errors import PrismError, RoundError, StorageError
 from prism_secure.model_file import write_model
-from prism_secure.moment_sum import open_moments
+from prism_secure.moment_sum import moments_are_open, open_moments
 from prism_secure.progress import Listener, Silent
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.records import RoundRecord
@@ -120,8 +120,9 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
         rounds = spending.planned_rounds
         if server.round == 0:
             spending.charge_moments()
-            for _ in workers.prepare(folder.federation):
-                pass
+            if release is None or not moments_are_open(release, folder.path):
+                for _ in workers.prepare(folder.federation):
+                    pass
             if release is not None and release.summed:
                 open_moments(release, clients, folder.path, folder.federation)
         listener.started(rounds, server.round, config.federation.clients + 1)

@@ -16,6 +16,11 @@ from prism_secure.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
 
 
+def moments_are_open(release: RecordRelease, folder: Path) -> bool:
+    """Whether this run, or one that shares its store, has opened the sum, so that no image need be read."""
+    return release.summed and release.opened_file(folder / "checkpoint").exists()
+
+
 def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path, federation: str) -> None:
     """Open the sum of all clients' shares, once, and give it to every client; safe to repeat.
 

@@ -39,7 +39,6 @@ from prism_privacy import (
     release_moments,
 )
 from prism_secure.config import Config
-from prism_secure.errors import ConfigError
 
 NORM = 1.0
 """Of bounded features: an image's are never longer."""
@@ -57,22 +56,12 @@ class RecordRelease:
         sizes: images of each client; public under swap.
         classes: labels that are told apart; 1 where the generator does without.
         dimension: D, the number of features.
-
-    Raises:
-        ConfigError: a summed release without classes: its number of images would have to be secret.
     """
 
     config: Config
     sizes: tuple[int, ...]
     classes: int
     dimension: int
-
-    def __post_init__(self) -> None:
-        if self.summed and self.classes == 1:
-            raise ConfigError(
-                "privacy.record_release = 'summed' sums moments by class: set model.conditional = true, "
-                "or let each client release its own with 'client'"
-            )
 
     @property
     def summed(self) -> bool:
@@ -87,6 +76,10 @@ class RecordRelease:
         """Draw a client's own release of features (N, D) with labels (N,): once, and keep it."""
         return release_moments(features, labels if self.classes > 1 else None, self.of(client))
 
+    def share(self, features: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Draw a client's share of a summed release, (size,): once, and show it to nobody."""
+        return self.plan.share(features, labels if self.classes > 1 else np.zeros_like(labels))
+
     @cached_property
     def plan(self) -> SummedMoments:
         """How clients share the noise of a summed release, so that any `record_cohort` carry all of it."""
@@ -98,11 +91,18 @@ class RecordRelease:
         )
 
     def as_opened(self, sums: NoisySums) -> NoisySums:
-        """The same sums, with the noise that they really carry: that of all survivors' shares."""
+        """The same sums of this recipe's classes, with the noise that is in them: that of all survivors."""
         if not self.summed:
             return sums
+        assert sums.counts is not None
         more = math.sqrt(self.config.min_survivors / self.plan.cohort)
-        return replace(sums, release=replace(sums.release, sigma=sums.release.sigma * more))
+        return replace(
+            sums,
+            release=replace(sums.release, sigma=sums.release.sigma * more),
+            first=sums.first[: self.classes],
+            second=None if sums.second is None else sums.second[: self.classes],
+            counts=sums.counts[: self.classes],
+        )
 
     @cached_property
     def guarantee(self) -> RecordGuarantee:
@@ -174,7 +174,10 @@ class RecordRelease:
 
     def _calibrated(self, records: int) -> MomentRelease:
         privacy = self.config.privacy
-        return _calibrated(privacy.record_epsilon, privacy.delta, records, self.classes, self._second_weight)
+        # Clients may drop out of a sum, so it holds noisy counts, which releases of one class have none of:
+        # where labels are not told apart there is a second class, without images.
+        classes = max(2, self.classes) if self.summed else self.classes
+        return _calibrated(privacy.record_epsilon, privacy.delta, records, classes, self._second_weight)
 
     @property
     def _second_weight(self) -> float:

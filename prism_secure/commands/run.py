@@ -20,7 +20,8 @@ EXAMPLES = """\
 examples:
   prism-secure run --out runs/first                              the default recipe
   prism-secure run --out runs/shards --set data.partition=shards
-  prism-secure run --out runs/plain --set privacy.flip=0         no noise: better images, epsilon inf
+  prism-secure run --out runs/plain --set privacy.flip=0         no noise on masks: a client's epsilon is inf
+  prism-secure run --out runs/exact --set privacy.record_epsilon=inf     exact moments: no claim for one image
   prism-secure run --out runs/mine --config mine.toml --set federation.rounds=4
 
 `prism-secure config --explain` prints every setting, its default and what it takes.

@@ -390,12 +390,31 @@ def test_colluders_do_not_count_among_those_who_add_noise(data: Path) -> None:
     assert release.plan.cohort == 2
 
 
-def test_a_summed_release_without_classes_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path
+@pytest.mark.parametrize("mode", ["client", "summed"])
+def test_a_generator_without_classes_trains_from_one_row_of_moments(
+    data: Path, tmp_path: Path, mode: str
 ) -> None:
-    with pytest.raises(ConfigError, match="sums moments by class"):
-        run(tiny(data, RECORD, SUMMED, "model.conditional=false"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    config = tiny(data, RECORD, f"privacy.record_release={mode}", "model.conditional=false")
+    run(config, tmp_path / "run")
+    client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
+    target = client._targets()
+    assert target.mean.shape == (1, 800)
+    assert float(target.present) == 1.0
+    assert entries_of(tmp_path / "run")[0].record is not None
+
+
+def test_a_second_run_over_an_opened_sum_reads_no_image(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = [f"privacy.record_store={tmp_path / 'store'}", "federation.rounds=1"]
+    run(tiny(data, RECORD, SUMMED, *shared), tmp_path / "one")
+
+    def looked(*_: object) -> None:
+        raise AssertionError("a client's images were read")
+
+    monkeypatch.setattr(Recipe, "_images", looked)
+    run(tiny(data, RECORD, SUMMED, *shared, "privacy.flip=0.3"), tmp_path / "two")
+    assert releases_of(tmp_path / "one") == releases_of(tmp_path / "two")
 
 
 # --- side paths
