@@ -202,8 +202,11 @@ def serve(connection: Connection, environment: dict[str, str]) -> None:
             return
 
         def ask(records: Sequence[RoundRecord], job: Job = job) -> str | None:
-            connection.send(Asked(job, len(records), records[-1] if records else None))
-            return connection.recv()
+            try:
+                connection.send(Asked(job, len(records), records[-1] if records else None))
+                return connection.recv()
+            except (OSError, EOFError):
+                os._exit(1)  # the parent is gone: that is no failure of this run
 
         try:
             run(job.config, job.folder, command=job.command, stop=ask)
