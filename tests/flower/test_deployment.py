@@ -19,7 +19,7 @@ from prism_secure.config import Config, dump_config, load_config
 from prism_secure.enrolment import enroll_simulated
 from prism_secure.flower.member import known_coins
 from prism_secure.recipe import Recipe
-from prism_secure.run_folder import RunFolder, read_records
+from prism_secure.run_folder import read_records
 from prism_secure.server import Server
 
 HERE = Path(__file__).parent
@@ -176,9 +176,8 @@ def test_five_nodes_of_which_three_behave(federation: Federation, tmp_path: Path
     assert 1 not in survivors[2]  # the one that died in it
     assert not any(GARBLER in clients for clients in survivors)
     assert all(entry.coins == "test" and entry.epsilon is None for entry in charged)
-    with RunFolder(run, federation.config) as folder:
-        server = Server(federation.config, "five", Recipe(federation.config).trainer.dimension)
-        server.load(folder.checkpoint_path)
+    server = Server(federation.config, "five", Recipe(federation.config).trainer.dimension)
+    server.load(run / "checkpoint" / "server.safetensors")
     expected = in_process(federation.config, tmp_path / "in-process", survivors)
     assert server.theta.tobytes() == expected.tobytes()
     # each client has charged its own ledger for the rounds that it was asked in, and no other
