@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_crew import FakeCrew, Killed, Script
 
 BASE = "[federation]\nrounds = 3\n[sweep]\n"
-GRID = BASE + "seeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0, 0.1, 0.2]\nprivacy.clip = ['none', 1.0]\n"
+GRID = BASE + "seeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\nprivacy.clip = ['none', 1.0]\n"
 SEARCH = (
-    BASE + "method = '{}'\npoints = 12\n[sweep.search]\nprivacy.flip = [0, 0.1, 0.2, 0.3]\n"
+    BASE + "method = '{}'\npoints = 8\n[sweep.search]\nprivacy.flip = [0, 0.1, 0.2, 0.3]\n"
     "mask.temperature = {{low = 0.01, high = 1, log = true}}\n"
 )
 
@@ -93,10 +93,10 @@ def states(sweep: Sweep) -> Counter[str]:
 def test_grid_is_complete_and_makes_no_run_twice(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID))
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
-    assert len(sweep.computed) == 36
+    assert states(sweep) == {"done": 8}
+    assert len(sweep.computed) == 24
     assert set(sweep.computed.values()) == {1}
-    assert sweep.finished == 6
+    assert sweep.finished == 4
     assert sweep.run() == 0, "a sweep that is finished has nothing to do"
     assert set(sweep.computed.values()) == {1}
 
@@ -106,23 +106,23 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, monkeypatch: pyte
     rng = random.Random(3)
     sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID))
     monkeypatch.setattr(PointStudy, "release", lambda self, numbers: None)
-    for _ in range(8):
+    for _ in range(6):
         with pytest.raises(Killed):
             sweep.run(lambda job, rounds: "kill" if rng.random() < 0.3 else None)
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
-    assert len(sweep.computed) == 36
+    assert states(sweep) == {"done": 8}
+    assert len(sweep.computed) == 24
     assert set(sweep.computed.values()) == {1}, "a round of some run was computed twice"
-    assert len(list((sweep.path / "runs").iterdir())) == 12
-    assert sweep.finished == 6
+    assert len(list((sweep.path / "runs").iterdir())) == 8
+    assert sweep.finished == 4
 
 
 def test_killed_workers_are_replaced_and_their_runs_continue(tmp_path: Path) -> None:
     rng = random.Random(5)
     sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID))
     assert sweep.run(lambda job, rounds: "die" if rng.random() < 0.3 else None) == 0
-    assert states(sweep) == {"done": 12}
-    assert len(sweep.computed) == 36
+    assert states(sweep) == {"done": 8}
+    assert len(sweep.computed) == 24
     assert set(sweep.computed.values()) == {1}
     assert "killed" in sweep.log
 
@@ -140,7 +140,7 @@ def test_run_that_always_kills_its_worker_is_given_up_and_says_so(tmp_path: Path
 
     assert sweep.run(script) == 1
     assert len(crew_deaths) == DEATHS
-    assert states(sweep) == {"done": 11, "failed": 1}
+    assert states(sweep) == {"done": 7, "failed": 1}
     assert "out of memory" in next(run.reason for run in sweep.results.runs if run.state == "failed")
 
 
@@ -164,17 +164,17 @@ def test_failed_run_is_tried_once_more_and_stops_no_other(tmp_path: Path) -> Non
 
     assert sweep.run(script) == 1
     assert len(attempts) == 2
-    assert states(sweep) == {"done": 11, "failed": 1}
+    assert states(sweep) == {"done": 7, "failed": 1}
     (failed,) = [run for run in sweep.results.runs if run.state == "failed"]
     assert failed.name == doomed
     assert failed.reason == "scripted after round 2"
     assert len(failed.failures) == 2
     assert sweep.log.count("scripted after round 2") == 2
-    assert sweep.finished == 5
+    assert sweep.finished == 3
 
     assert sweep.run() == 0, "started again, it tries again"
-    assert states(sweep) == {"done": 12}
-    assert sweep.finished == 6
+    assert states(sweep) == {"done": 8}
+    assert sweep.finished == 4
     assert set(sweep.computed.values()) == {1}
 
 
@@ -189,7 +189,7 @@ def test_failure_that_does_not_come_back_is_forgotten(tmp_path: Path) -> None:
         return None
 
     assert sweep.run(script) == 0
-    assert states(sweep) == {"done": 12}
+    assert states(sweep) == {"done": 8}
 
 
 def test_fail_fast_ends_at_the_first_failure_and_the_same_sweep_continues(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_fail_fast_ends_at_the_first_failure_and_the_same_sweep_continues(tmp_pa
         sweep.run(lambda job, rounds: "fail" if rounds == 1 else None, fail_fast=True)
     assert states(sweep)["waiting"] > 0
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
+    assert states(sweep) == {"done": 8}
     assert set(sweep.computed.values()) == {1}
 
 
@@ -206,10 +206,10 @@ def test_fail_fast_ends_at_the_first_failure_and_the_same_sweep_continues(tmp_pa
 def test_search_tries_as_many_points_as_it_was_asked_for(tmp_path: Path, method: str) -> None:
     sweep = Sweep(tmp_path, recipe_of(tmp_path, SEARCH.format(method)))
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
+    assert states(sweep) == {"done": 8}
     assert {point.settings["privacy.flip"] for point in sweep.results.points} <= {0, 0.1, 0.2, 0.3}
-    assert len({point.id for point in sweep.results.points}) == 12
-    assert sweep.finished == 12
+    assert len({point.id for point in sweep.results.points}) == 8
+    assert sweep.finished == 8
 
 
 def test_search_survives_kills_with_the_points_that_it_had_chosen(
@@ -218,12 +218,12 @@ def test_search_survives_kills_with_the_points_that_it_had_chosen(
     rng = random.Random(4)
     sweep = Sweep(tmp_path, recipe_of(tmp_path, SEARCH.format("tpe")))
     monkeypatch.setattr(PointStudy, "release", lambda self, numbers: None)
-    for _ in range(4):
+    for _ in range(3):
         with pytest.raises(Killed):
             sweep.run(lambda job, rounds: "kill" if rng.random() < 0.3 else None)
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
-    assert len(list((sweep.path / "runs").iterdir())) == 12
+    assert states(sweep) == {"done": 8}
+    assert len(list((sweep.path / "runs").iterdir())) == 8
     assert set(sweep.computed.values()) == {1}
 
 
@@ -255,7 +255,7 @@ def test_settings_that_do_not_go_together_are_refused_and_the_search_goes_on(tmp
 def test_goal_ends_each_run_after_the_round_that_reaches_it(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID, "sweep.until=fid<280"))
     assert sweep.run() == 0
-    assert states(sweep) == {"stopped": 12}
+    assert states(sweep) == {"stopped": 8}
     for run in sweep.results.runs:
         fids = [record.quality.fid for record in run.records if record.quality]
         assert fids[-1] < 280
@@ -310,9 +310,9 @@ def test_two_machines_that_queue_the_same_points_run_each_once(tmp_path: Path) -
             study._study.enqueue_trial(params, user_attrs={QUEUED: True, POINT: point})
     study.close()
     assert sweep.run() == 0
-    assert states(sweep) == {"done": 12}
+    assert states(sweep) == {"done": 8}
     assert set(sweep.computed.values()) == {1}
-    assert sweep.finished == 6
+    assert sweep.finished == 4
 
 
 def test_another_recipe_or_another_sweep_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -352,4 +352,4 @@ def test_storage_that_breaks_in_the_middle_is_one_line_and_loses_nothing(tmp_pat
         study.execute("alter table elsewhere rename to trials")
     assert sweep.run() == 0
     assert set(sweep.computed.values()) == {1}
-    assert states(sweep) == {"done": 12}
+    assert states(sweep) == {"done": 8}
