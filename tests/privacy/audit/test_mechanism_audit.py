@@ -18,6 +18,7 @@ import pytest
 from prism_privacy import AuditError, InvalidParameter
 from prism_privacy.audit import Claim, Layer, MechanismAudit, audit_mechanism, make_seed, read_seed
 from prism_privacy.audit.black_box import Seeds
+from prism_privacy.audit.law import released_probabilities
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted_mechanisms import HONEST, PLANTED, flips_with, noise_overwritten
@@ -160,6 +161,17 @@ def test_what_cannot_be_checked_is_said() -> None:
     tiny = audit_mechanism(flips_with(0.01), Claim(flip=0.01), dim=64, trials=128)
     assert tiny.verdict.value == "could not check"
     assert "--dim" in tiny.unchecked[0]
+
+    almost_fair = Claim(flip=0.4995, clip=0.002)  # no midpoint of two bfloat16 numbers in its box
+    result = audit_mechanism(
+        lambda bits, theta, seed: (
+            np.random.default_rng(seed).random(bits.size) < released_probabilities(almost_fair, bits, theta)
+        ),
+        almost_fair,
+        trials=64,
+    )
+    assert result.verdict.value == "could not check"
+    assert "precision" in result.unchecked[0]
 
     hidden = np.random.default_rng(11)
 
