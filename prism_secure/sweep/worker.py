@@ -8,10 +8,12 @@ gone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,10 @@ from prism_secure.errors import PrismError
 from prism_secure.records import RoundRecord
 
 __all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job"]
+
+
+PATIENCE = 60.0
+"""Seconds that a run folder may be held by a process that is about to end."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,7 @@ def serve(connection: Connection, environment: dict[str, str]) -> None:
                 os._exit(1)  # the parent is gone: that is no failure of this run
 
         try:
+            _wait_for(job.folder / ".lock")
             run(job.config, job.folder, command=job.command, stop=ask)
             connection.send(Ended(job, None))
         except PrismError as error:
@@ -216,6 +223,19 @@ def serve(connection: Connection, environment: dict[str, str]) -> None:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             connection.send(Ended(job, reason, traceback.format_exc()))
+
+
+def _wait_for(lock: Path) -> None:
+    """Let a worker of a sweep that was just killed let go of the run's folder; `run` says it if none does."""
+    end = time.monotonic() + PATIENCE
+    while lock.exists() and time.monotonic() < end:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)
+            else:
+                return
 
 
 def _end_with(sentinel: int) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from prism_secure.federation import run
 from prism_secure.history import read_history
 from prism_secure.records import RoundRecord
+from prism_secure.sweep import worker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_runs import tiny_config
@@ -31,3 +34,13 @@ def test_run_that_is_told_to_stop_is_finished_and_keeps_its_planned_epsilon(tmp_
     for spent in (history.ledger.entries[-1].epsilon or {}).values():
         assert spent.planned is not None
         assert spent.planned > spent.to_date
+
+
+def test_worker_waits_for_a_run_folder_that_a_dying_process_holds(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    held = lock.open("w")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.5, held.close).start()
+    worker._wait_for(lock)
+    assert held.closed
+    worker._wait_for(tmp_path / "none")
