@@ -80,7 +80,7 @@ def table(path: Path) -> None:
             f"{mine[0]['trials']:,}",
             f"{mine[0]['calls']:,}",
             f"{mine[0]['dim']:,}",
-            f"{seconds[len(mine) // 2]:.1f} (most {seconds[-1]:.1f})",
+            f"{seconds[len(mine) // 2]:.2f} (most {seconds[-1]:.2f})",
         ]
         print("| " + " | ".join(map(str, cells)) + " |")
 
