@@ -4,13 +4,13 @@
 
 Three measurements over the same 24 configurations, each in a fresh folder:
 
-    alone      `prism_secure.federation.run`, one after the other, in one process that is warm: no sweep at
-    all 1 worker   `prism-secure sweep --workers 1`
-    2 workers  `prism-secure sweep --workers 2`
+    alone       `prism_secure.federation.run`, one after the other, in one process: no sweep at all
+    1 worker    `prism-secure sweep --workers 1`
+    2 workers   `prism-secure sweep --workers 2`
 
-The sweep's own overhead is what `1 worker` takes longer than `alone`, start of the process included; the gain
-is `alone` over `2 workers`. On a machine with other work to do neither figure means much: the load is
-printed.
+The gain is `alone` over `2 workers`. The sweep's own overhead is what `1 worker` takes longer than `alone`, its
+start included. On a machine with other work to do times mean little: the load is printed, and what the
+processors did for it, which depends on the others much less.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ print(f"runs alone: {time.perf_counter() - began:.1f} s")
 """
 
 
-def timed(name: str, command: list[str]) -> float:
+def timed(name: str, command: list[str]) -> tuple[float, float]:
+    """Wall and processor seconds of a command with all its children."""
     began, before = time.perf_counter(), os.times()
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -53,7 +54,7 @@ def timed(name: str, command: list[str]) -> float:
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     load = " ".join(f"{value:.2f}" for value in os.getloadavg())
     print(f"{name:<10} {seconds:7.1f} s   cpu {cpu:6.1f} s   load {load}   {last}", flush=True)
-    return seconds
+    return seconds, cpu
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, load {' '.join(f'{value:.2f}' for value in os.getloadavg())} at the start"
     )
     sweep = [sys.executable, "-m", "prism_secure.cli", "sweep", str(options.recipe)]
-    seconds = {}
+    took = {}
     for name, command in {
         "2 workers": [*sweep, "--workers", "2"],
         "alone": [sys.executable, "-c", ALONE, str(options.recipe)],
@@ -75,11 +76,12 @@ def main() -> None:
     }.items():
         out = options.out / name.replace(" ", "-")
         shutil.rmtree(out, ignore_errors=True)
-        seconds[name] = timed(
-            name, [*command, str(out)] if name == "alone" else [*command, "--out", str(out)]
-        )
-    print(f"gain on two workers: {seconds['alone'] / seconds['2 workers']:.2f}x")
-    print(f"overhead of the sweep: {seconds['1 worker'] / seconds['alone'] - 1:.1%}")
+        took[name] = timed(name, [*command, str(out)] if name == "alone" else [*command, "--out", str(out)])
+    (alone, cpu_alone), (one, cpu_one), (two, _) = (took[name] for name in ("alone", "1 worker", "2 workers"))
+    print(f"gain on two workers: {alone / two:.2f}x")
+    print(
+        f"overhead of the sweep: {one / alone - 1:.1%} of the time, {cpu_one / cpu_alone - 1:.1%} of the work"
+    )
 
 
 if __name__ == "__main__":
