@@ -8,9 +8,9 @@ Three measurements over the same 24 configurations, each in a fresh folder:
     1 worker    `prism-secure sweep --workers 1`
     2 workers   `prism-secure sweep --workers 2`
 
-The gain is `alone` over `2 workers`. The sweep's own overhead is what `1 worker` takes longer than `alone`, its
-start included. On a machine with other work to do times mean little: the load is printed, and what the
-processors did for it, which depends on the others much less.
+The gain is `alone` over `2 workers`. The sweep's own overhead is what `1 worker` takes longer than `alone`,
+its start included. On a machine with other work to do times mean little: the load is printed, and what the
+processors did, which depends on others much less.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Each kill is a SIGKILL of a random worker, or of the process that directs them, a random number of rounds
 after the last one; in the second case the same command is started again. At the end every run must be
-finished, and its ledger and metrics must hold every round exactly once; there must be as many run folders, and
-finished trials, as points.
+finished, its ledger and metrics must hold every round exactly once, and there must be as many run
+folders, and finished trials, as points.
 """
 
 from __future__ import annotations
