@@ -215,7 +215,7 @@ def _summed_move(ledger: SpentLedger, view: View, adjacency: Adjacency) -> float
         release = replace(release, adjacency="add_remove")
     if ledger.report.records is None or not release.sigma:
         return math.inf
-    share = math.sqrt(ledger.cohort) if view is View.UPLOAD else 1.0
+    share = math.sqrt(ledger.noise_shares) if view is View.UPLOAD else 1.0
     multiplier = _multiplier(release)
     return ledger.report.records * share / multiplier if multiplier else math.inf
 

@@ -61,7 +61,8 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
         return None
     if isinstance(ledger, LedgerError) or ledger.records is None:
         raise Unchecked("how many records a client has at most is not to be had from the ledger")
-    return SummedRelease(stated.release, ledger.records, evidence.entries[0].cohort)
+    shared_by = evidence.config.privacy.record_cohort or evidence.entries[0].cohort
+    return SummedRelease(stated.release, ledger.records, shared_by)
 
 
 def record_level(evidence: Evidence, notes: Notebook) -> None:

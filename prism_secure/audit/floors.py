@@ -78,7 +78,7 @@ def floor(
     """The largest epsilon of a few explicit pairs; None where they are not worth composing."""
     if mask.clip is None and mask.dim is not None and not summed and replaced:
         # Every coordinate from one end of the box to the other is a pair that meets the bound exactly.
-        return oracle.unclipped(mask.flip, mask.dim * rounds, delta)
+        return oracle.unclipped(mask.flip, mask.dim * rounds, delta) * (1 - 1e-9)
     if not 0 < upper <= _LARGEST:
         return None
     radius, cohort = mask.radius(replaced), mask.cohort if summed else 1

@@ -100,9 +100,10 @@ class SpentLedger:
         return self.record is not None and self.report.settings.get("record_release") == "summed"
 
     @property
-    def cohort(self) -> int:
-        """Honest clients in every sum."""
-        return self.report.entries[0].cohort
+    def noise_shares(self) -> int:
+        """How many honest clients' shares carry the noise of a summed release."""
+        stated = None if self.config is None else self.config.privacy.record_cohort
+        return stated or self.report.entries[0].cohort
 
     @cached_property
     def release_key(self) -> str:
@@ -111,9 +112,10 @@ class SpentLedger:
             return self.report.head
         config, privacy = self.config, self.config.privacy
         parts: tuple[Any, ...] = (
-            privacy.record_store, privacy.record_release, self.data, self.dealt, self.record.release,
-            config.features, config.model.image_size, config.model.conditional,
-        )  # fmt: skip
+            (privacy.record_store, privacy.record_release, privacy.record_cohort, self.record.release),
+            (self.data, self.dealt),
+            (config.features, config.model.image_size, config.model.conditional),
+        )
         return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
     @property

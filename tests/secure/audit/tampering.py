@@ -85,7 +85,12 @@ def rewrite(folder: Path, edit: Edit, *, key: LedgerKey | None = None) -> None:
     writer = key or LedgerKey.load(folder / "ledger.key")
     kept = []
     with Ledger.create(
-        path, writer, federation=report.federation, clients=report.clients, settings=report.settings
+        path,
+        writer,
+        federation=report.federation,
+        clients=report.clients,
+        records=report.records,
+        settings=report.settings,
     ) as ledger:
         for entry in report.entries:
             changes = edit(entry)

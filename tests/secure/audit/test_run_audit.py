@@ -5,6 +5,7 @@ Nothing is random in what is found: a bug changes a figure, a signature, a hash,
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from tampering import (
     write_lines,
 )
 
-from prism_privacy import CoinSecret, LedgerKey, Outbox
+from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox
 from prism_secure import federation
 from prism_secure.audit import checks_coins
 from prism_secure.audit.run_audit import RunAudit, audit_run
@@ -376,3 +377,64 @@ def test_folder_without_the_clients_private_folders_can_be_clean(spoiled: Path) 
 def test_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", "run", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# The record-level release.
+
+
+@pytest.fixture(scope="module", params=["client", "summed"])
+def with_record(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real run that releases its moments with noise: by each client, or summed and opened."""
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    settings = ["privacy.record_epsilon=2.0", f"privacy.record_release={request.param}"]
+    return make(folder, *settings, "federation.rounds=1", "metrics.every=1")
+
+
+def test_run_with_a_record_level_release_is_clean(with_record: Path) -> None:
+    audit = audited(with_record)
+    assert audit.verdict == "clean"
+    outcomes = {answer.name: answer.outcome for answer in audit.answers}
+    assert outcomes["record epsilon"] == "passed"
+
+
+def test_record_level_epsilon_that_is_too_small_is_found(with_record: Path, tmp_path: Path) -> None:
+    """The ledger states what other noise would give: in the release, ε is as the noise is."""
+    folder = copy(with_record, tmp_path / "run")
+    rewrite(folder, lambda entry: {"record": dataclasses.replace(entry.record, epsilon=1.9)})
+    assert caught_by(audited(folder)) == {"record epsilon"}
+
+
+def test_record_level_noise_that_was_halved_is_found(with_record: Path, tmp_path: Path) -> None:
+    folder = copy(with_record, tmp_path / "run")
+
+    def halved(entry: LedgerEntry) -> dict[str, object]:
+        assert entry.record is not None
+        release = dict(entry.record.release) | {"sigma": entry.record.release["sigma"] / 2}
+        changed = {"record": dataclasses.replace(entry.record, release=release)}
+        return changed | ({"release": release} if entry.kind == "moments" else {})
+
+    rewrite(folder, halved)
+    assert "record epsilon" in caught_by(audited(folder))
+
+
+def test_record_level_guarantee_without_its_charge_is_found(with_record: Path, tmp_path: Path) -> None:
+    folder = copy(with_record, tmp_path / "run")
+    rewrite(folder, lambda entry: None if entry.kind == "moments" else {})
+    assert "record epsilon" in caught_by(audited(folder))
+
+
+def test_record_level_guarantee_that_config_asks_for_and_nobody_made_is_found(spoiled: Path) -> None:
+    path = spoiled / "config.toml"
+    text = path.read_text("utf-8")
+    assert "record_epsilon = inf" in text
+    path.write_text(text.replace("record_epsilon = inf", "record_epsilon = 2.0"), "utf-8")
+    assert caught_by(audited(spoiled)) == {"record epsilon"}
+
+
+@pytest.mark.parametrize("with_record", ["summed"], indirect=True)
+def test_summed_release_that_is_not_charged_to_the_client_is_found(with_record: Path, tmp_path: Path) -> None:
+    """Opened moments tell about everything that a client has; a ledger that charges masks alone hides it."""
+    folder = copy(with_record, tmp_path / "run")
+    masks = next(accounted(rounds=[1], planned=1))["epsilon"]
+    rewrite(folder, lambda entry: {"epsilon": masks} if entry.kind == "round" else {"epsilon": None})
+    assert caught_by(audited(folder)) == {"client epsilon"}
