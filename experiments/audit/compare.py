@@ -43,7 +43,7 @@ def scores(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     dim = case.claim.smallest_dim()
     box = BlackBox(case.make(), Probes.calls(case.claim, UPLOADS), None)
     probes = Probes(case.claim, box, dim, UPLOADS, rng, Seeds(rng))
-    inside, (outside, _) = probes.repeated().per_call, probes.neighbour()
+    inside, outside = probes.repeated().per_call, probes.neighbour()
     seen: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     while sum(map(len, seen[0])) < COORDINATES or sum(map(len, seen[1])) < COORDINATES:
         signs = rng.integers(0, 2, dim)

@@ -74,8 +74,8 @@ def audit_mechanism(
 
     rate = probes.agreement()
     repeated, random = probes.repeated(), probes.random_signs()
-    neighbour, neighbour_rate = probes.neighbour()
-    groups, halfway, federation = probes.mixed(), probes.halfway(), probes.federation()
+    neighbour, groups = probes.neighbour(), probes.mixed()
+    halfway, federation = probes.halfway(), probes.federation()
     ignored, changed = probes.ignored_seed_bits(), probes.replays_that_differ()
 
     bits = trials * size
@@ -105,7 +105,7 @@ def audit_mechanism(
             f"{changed} replayed calls of the same input, theta and seed gave other bits: the mechanism "
             "keeps a state or has randomness of its own, so independence of its calls cannot be vouched for"
         )
-    bounds = _bounds(claim, size, repeated, random, neighbour, neighbour_rate, rate, error)
+    bounds = _bounds(claim, size, repeated, random, neighbour, rate, error)
     return MechanismAudit(
         claim,
         size,
@@ -139,7 +139,6 @@ def _bounds(
     repeated: Repeated,
     random: Counts,
     neighbour: Counts,
-    neighbour_rate: float,
     rate: float,
     error: float,
 ) -> tuple[Bound, ...]:

@@ -99,8 +99,8 @@ class Probes:
 
     @staticmethod
     def calls(claim: Claim, trials: int) -> int:
-        """At most how many calls all probes make."""
-        asked = 4 if claim.clip is None else 6
+        """How many calls all probes make; fewer where no p lies between two bfloat16 numbers."""
+        asked = 3 + (not _public_neighbour(claim)) + (0 if claim.clip is None else 2)
         return asked * trials + CLIENTS * ROUNDS + SEED_BITS + 1 + REPLAYS
 
     def edge(self, signs: NDArray[np.integer[Any]]) -> NDArray[Any]:
@@ -143,21 +143,20 @@ class Probes:
             per_call[call] = np.count_nonzero(bits == signs)
         return per_call
 
-    def neighbour(self) -> tuple[Counts, float]:
-        """Agreements with the signs of `repeated` in the neighbouring world, (N,), and their claimed rate.
+    def neighbour(self) -> Counts:
+        """Agreements with the signs of `repeated` in the neighbouring world, (N,).
 
         Without a clip, and for REPLACE_ONE, the neighbour has the opposite input. For ZERO_OUT it sends coins
         of the public p_t = ½, which no 0/1 input has as its law: the auditor tosses them itself.
         """
-        claim = self._claim
-        if claim.clip is not None and claim.adjacency is Adjacency.ZERO_OUT:
-            return self._rng.binomial(self._dim, 0.5, self._trials).astype(np.int64), 0.5
+        if _public_neighbour(self._claim):
+            return self._rng.binomial(self._dim, 0.5, self._trials).astype(np.int64)
         values = self.edge(1 - self._signs)
         per_call = np.empty(self._trials, dtype=np.int64)
         for call in range(self._trials):
             bits = self._box(values, self._half, self._seeds.fresh(), "the neighbouring world")
             per_call[call] = np.count_nonzero(bits == self._signs)
-        return per_call, 1.0 - self.agreement()
+        return per_call
 
     def mixed(self) -> list[Group]:
         """Several θ and several inputs in one upload.
@@ -271,6 +270,11 @@ class Probes:
             _digest(self._box(values, self._half, seed, "replay")) != digest
             for seed, digest in reversed(self._asked)
         )
+
+
+def _public_neighbour(claim: Claim) -> bool:
+    """Does the neighbouring client send coins of the public point?"""
+    return claim.clip is not None and claim.adjacency is Adjacency.ZERO_OUT
 
 
 def _differing(a: Bits, b: Bits) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prism_privacy import AuditError, InvalidParameter
+from prism_privacy import Adjacency, AuditError, InvalidParameter
 from prism_privacy.audit import Claim, Layer, MechanismAudit, audit_mechanism, make_seed, read_seed
 from prism_privacy.audit.black_box import Seeds
 from prism_privacy.audit.law import released_probabilities
@@ -218,10 +218,13 @@ def test_arguments_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         audit_mechanism(flips_with(0.25), Claim(flip=0.25), **wrong)
 
 
-def test_progress_counts_every_call_up_to_the_announced_number() -> None:
+@pytest.mark.parametrize(
+    "claim", [Claim(0.25), Claim(0.25, 1.0), Claim(0.25, 1.0, adjacency=Adjacency.REPLACE_ONE)], ids=str
+)
+def test_progress_counts_every_call_up_to_the_announced_number(claim: Claim) -> None:
     seen: list[tuple[int, int, str]] = []
     result = audit_mechanism(
-        flips_with(0.25), Claim(flip=0.25), dim=256, trials=64, progress=lambda *told: seen.append(told)
+        flips_with(0.25), claim, dim=256, trials=64, progress=lambda *told: seen.append(told)
     )
     assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
     assert {total for _, total, _ in seen} == {result.calls}
