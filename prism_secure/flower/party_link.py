@@ -33,7 +33,7 @@ def ask(owner: str, request: Begin | Step) -> Reply:
     question = msgspec.msgpack.encode(request)
     answer = _exchange(address, question)
     if answer is None and isinstance(request, Begin):
-        with (address.with_suffix(".lock")).open("w") as lock:
+        with (address.parent / "start.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             answer = _exchange(address, question)
             if answer is None:
@@ -63,9 +63,22 @@ def _start(address: Path) -> None:
     address.unlink(missing_ok=True)
     command = [sys.executable, "-c", _SERVE, str(address), str(os.getppid())]
     try:
-        subprocess.run(command, stdin=subprocess.DEVNULL, start_new_session=True, timeout=60, check=True)  # noqa: S603
+        # A log of its own: it would keep ours open as long as it lives, and somebody may wait for its end.
+        with address.with_suffix(".log").open("wb") as log:
+            subprocess.run(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                timeout=300,
+                check=True,
+            )
     except subprocess.SubprocessError:
-        raise RoundError("the process for a client's part of the session could not be started") from None
+        raise RoundError(
+            f"the process for a client's part of the session could not be started; see "
+            f"{address.with_suffix('.log')} on the client's machine"
+        ) from None
 
 
 def _address(owner: str) -> Path:

@@ -196,6 +196,7 @@ class Rounds:
                 if time.monotonic() - began > self._patience:
                     raise RoundError(f"round {broadcast.round} does not begin: {error}") from error
                 log(WARNING, "round %d is begun again: %s", broadcast.round, error)
+                time.sleep(2)
 
     def _opened(self, spending: Spending, broadcast: Broadcast, began: float) -> RoundRecord:
         config, server = self._recipe.config, self._server
