@@ -120,7 +120,7 @@ class Features(_Section):
     ] = ("efficientnet_lite0", "fourier")
     """Their features side by side: of an ImageNet network (pooled: 192 averages over the whole image), random
     ones of pixels, or the paper's VGG19-BN."""
-    bounded: bool = False
+    bounded: bool = True
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
 
@@ -147,7 +147,7 @@ class Training(_Section):
     the images of a group once. 0: each client draws its own."""
     fill_clip: bool = False
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
-    variance_weight: float = 1.0
+    variance_weight: float = 0.0
     """Weight of matching the features' standard deviations, beside their means; 0: means only."""
 
     def __post_init__(self) -> None:
@@ -195,11 +195,11 @@ class Privacy(_Section):
     """Whether `clip` bounds the move of bit probabilities or of scores (in units of tau)."""
     delta: float = 1e-5
     """Of every epsilon; well below 1/clients and 1/images of a client."""
-    record_epsilon: float = math.inf
+    record_epsilon: float = 2.0
     """Epsilon for one image of one client, over all rounds together: each client's feature moments are
     released once, with the noise that this needs, and are all it trains from. inf: no such claim, exact
     moments."""
-    record_release: Literal["client", "summed"] = "client"
+    record_release: Literal["client", "summed"] = "summed"
     """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
     "summed": one release over all clients opens in a secure sum, with less noise, and everybody trains from
     it."""
@@ -316,6 +316,11 @@ class Config(_Section):
             raise ValueError(
                 f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
                 f"got {self.privacy.colluders}"
+            )
+        if math.isfinite(self.privacy.record_epsilon) and not self.features.bounded:
+            raise ValueError(
+                "features.bounded must be true with a finite privacy.record_epsilon, because one image may move "
+                "a sum of features only so far; got false (privacy.record_epsilon = inf makes no such claim)"
             )
         if self.record_cohort > self.cohort:
             raise ValueError(
