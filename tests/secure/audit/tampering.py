@@ -42,6 +42,8 @@ TINY = [
     "metrics.every=3",
     "privacy.flip=0.25",
     "privacy.clip=1.0",
+    "privacy.record_epsilon=inf",
+    "privacy.record_release=client",
     "privacy.colluders=1",
     "secure_sum.min_survivors=4",
 ]
