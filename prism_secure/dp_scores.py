@@ -126,15 +126,17 @@ class DpSgd:
         """
         if not (epsilon > 0 and 0 < delta < 1):
             raise ValueError(f"expected epsilon > 0 and 0 < delta < 1, got {epsilon!r} and {delta!r}")
-        least = cls(records, batch, steps, clip, noise=0.3)
-        if least.epsilon(delta) <= epsilon:
-            return least
+        least = cls(records, batch, steps, clip, noise=1.0)
+        if least.epsilon(delta) <= epsilon:  # little noise takes long to account for: tried only where needed
+            least = replace(least, noise=0.3)
+            if least.epsilon(delta) <= epsilon:
+                return least
         noise = dp_accounting.calibrate_dp_mechanism(
             _accountant,
             lambda noise: replace(least, noise=noise).event(),
             epsilon,
             delta,
-            bracket_interval=dp_accounting.LowerEndpointAndGuess(least.noise, 1.0),
+            bracket_interval=dp_accounting.LowerEndpointAndGuess(least.noise, 2 * least.noise),
             tol=1e-3,
         )
         return replace(least, noise=float(noise))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from setting import BATCH, CLIENTS, EPOCHS, RATE, RECORDS, ROUNDS, STEPS, accuracy, build, shares
+from setting import BATCH, CLIENTS, EPOCHS, LOT, RATE, RECORDS, ROUNDS, STEPS, accuracy, build, shares
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -11,7 +11,7 @@ from prism_secure.masked_layers import MaskedConv2d, MaskedLinear
 from prism_secure.plug_in import secure_counts
 
 draws = np.random.default_rng(0)
-plan = DpSgd.calibrated(epsilon=8, delta=1e-5, records=RECORDS, batch=BATCH, steps=STEPS, clip=1.0)
+plan = DpSgd.calibrated(epsilon=8, delta=1e-5, records=RECORDS, batch=LOT, steps=STEPS, clip=1.0)
 
 
 class Client:

@@ -22,7 +22,9 @@ FULL = Path("/usr/share/datasets/fashion-mnist")
 DATA = load("idx", folder=FULL, image_size=28) if os.environ.get("FULL") else load(image_size=28)
 IMAGES = int(os.environ.get("IMAGES", len(DATA.train_images)))
 RECORDS = IMAGES // CLIENTS
-STEPS = ROUNDS * EPOCHS * (RECORDS // BATCH)
+LOT = int(os.environ.get("LOT", RECORDS // 2))
+"""DP-SGD's expected batch: with noise in every step, few steps over many examples serve better."""
+STEPS = ROUNDS * EPOCHS * (RECORDS // LOT)
 
 
 def shares(clients: int) -> list[tuple[Tensor, Tensor]]:

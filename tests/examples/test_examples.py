@@ -76,7 +76,7 @@ def test_fedpm_at_client_level_says_what_it_spent(run):
 
 
 def test_fedpm_with_dp_sgd_takes_just_the_steps_of_its_plan(run):
-    *rounds, last = run("fedpm/fedpm_dp_sgd.py", **TINY, BATCH="10")
+    *rounds, last = run("fedpm/fedpm_dp_sgd.py", **TINY)
     assert len(rounds) == 2
     found = re.fullmatch(r"record-level epsilon: ([0-9.]+) \(one image, add_remove\)", last)
     assert found
