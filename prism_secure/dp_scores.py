@@ -35,6 +35,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from prism_privacy import BudgetExceeded, CoinSecret, CoinStream, RecordGuarantee
+from prism_secure.errors import ConfigError
 from prism_secure.masked_layers import MaskedConv2d, MaskedLinear
 
 try:
@@ -42,8 +43,8 @@ try:
     from opacus.data_loader import dtype_safe, shape_safe, wrap_collate_with_empty
     from opacus.grad_sample import register_grad_sampler
     from opacus.optimizers import DPOptimizer
-except ImportError as missing:
-    raise ImportError("DP-SGD on scores needs Opacus: pip install 'prism-secure[dp-sgd]'") from missing
+except ImportError:
+    raise ConfigError("Opacus is not installed: pip install 'prism-secure[dp-sgd]'") from None
 
 __all__ = ["DpSgd", "make_private"]
 

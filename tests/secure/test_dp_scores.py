@@ -2,6 +2,8 @@
 
 import copy
 import math
+import subprocess
+import sys
 
 import dp_accounting
 import numpy as np
@@ -376,3 +378,17 @@ def test_impossible_plans_are_refused(change, said):
         DpSgd(**good | change)
     with pytest.raises(ValueError, match="epsilon > 0"):
         DpSgd.calibrated(epsilon=0.0, delta=1e-5, records=10, batch=1, steps=1, clip=1.0)
+
+
+def test_without_opacus_one_line_names_the_extra():
+    code = "import sys; sys.modules['opacus'] = None; import prism_secure.dp_scores"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "Opacus is not installed: pip install 'prism-secure[dp-sgd]'"
+    )
+
+
+def test_torch_s_own_generator_has_a_seed_of_32_bits_which_is_why_it_draws_no_noise_here():
+    one, two = (torch.randn(9, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5 + 2**32))
+    assert torch.equal(one, two)
