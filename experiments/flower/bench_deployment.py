@@ -25,10 +25,12 @@ from prism_secure.enrolment import enroll_simulated
 
 APPS = Path(__file__).parent / "apps"
 SIDES = {
-    "prism-secure, active": ("ours", "active"),
-    "prism-secure, semi-honest": ("ours", "semi_honest"),
-    "Flower SecAgg+": ("secagg", ""),
+    "active": ("ours", "active", True),
+    "semi-honest": ("ours", "semi_honest", True),
+    "active, no model": ("ours", "active", False),
+    "Flower SecAgg+": ("secagg", "", True),
 }
+"""Which app, in which mode, and whether the clients are sent a model of as many float32 parameters."""
 
 
 def main() -> None:
@@ -50,16 +52,16 @@ def main() -> None:
 def measure(machines: Machines, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     start(machines, options.clients)
     found = {}
-    for side, (app, mode) in SIDES.items():
-        enrolled = machines.root / f"members-{app}{mode}"
+    for number, (side, (app, mode, model)) in enumerate(SIDES.items()):
+        enrolled = machines.root / f"members-{number}"
         if app == "ours":
             policy = Policy(min_survivors=3, mode=Mode(mode))
-            enroll_simulated(enrolled, f"bench-{mode}", options.clients, policy)
+            enroll_simulated(enrolled, f"bench-{number}", options.clients, policy)
             for client in range(options.clients):
                 link = machines.root / f"node{client}" / "client"
                 link.unlink(missing_ok=True)
                 link.symlink_to(enrolled / f"{client:02d}")
-        found[side] = run(machines, options, app, mode, enrolled)
+        found[side] = run(machines, options, f"{number}", app, mode, model, enrolled)
     return found
 
 
@@ -91,19 +93,25 @@ def start(machines: Machines, clients: int) -> None:
 
 
 def run(
-    machines: Machines, options: argparse.Namespace, app: str, mode: str, enrolled: Path
+    machines: Machines,
+    options: argparse.Namespace,
+    name: str,
+    app: str,
+    mode: str,
+    model: bool,
+    enrolled: Path,
 ) -> dict[str, float]:
-    figures = machines.root / f"figures-{app}{mode}"
+    figures = machines.root / f"figures-{name}"
     figures.mkdir()
-    folder = machines.root / "link" / f"app-{app}{mode}".replace("_", "-")
+    folder = machines.root / "link" / f"app-{name}"
     folder.mkdir()
-    for name in ("measured.py", f"{app}_client.py", f"{app}_server.py"):
-        (folder / name).write_text((APPS / name).read_text())
+    for module in ("measured.py", f"{app}_client.py", f"{app}_server.py"):
+        (folder / module).write_text((APPS / module).read_text())
     (folder / "pyproject.toml").write_text(
         f"""
 [project]
 name = "bench-{app}"
-version = "1.0.{len(mode)}"
+version = "1.0.{name}"
 dependencies = []
 [tool.flwr.app]
 publisher = "bench"
@@ -115,6 +123,7 @@ clients = {options.clients}
 dimension = {options.dimension}
 rounds = {options.rounds}
 mode = "{mode}"
+model = {str(model).lower()}
 folder = "{enrolled}/server"
 figures = "{figures}"
 """
@@ -126,12 +135,17 @@ figures = "{figures}"
             raise SystemExit(f"{app} did not finish:\n{machines.log('link')[-4000:]}")
         time.sleep(0.5)
     time.sleep(3)
-    server = json.loads((figures / "server.json").read_text())
+    return read_figures(figures, options.clients)
+
+
+def read_figures(folder: Path, clients: int) -> dict[str, float]:
+    """What a side has left in its folder, clients' seconds as the mean over clients."""
+    server = json.loads((folder / "server.json").read_text())
     lines = [
-        json.loads(line) for path in figures.glob("client-*.jsonl") for line in path.read_text().splitlines()
+        json.loads(line) for path in folder.glob("client-*.jsonl") for line in path.read_text().splitlines()
     ]
-    measured = [line for line in lines if line["at"] >= server["began"]]
-    return server | {"client_seconds": sum(line["seconds"] for line in measured) / options.clients}
+    seconds = [line["seconds"] for line in lines if line["at"] >= server["began"]]
+    return server | {"client_seconds": sum(seconds) / clients}
 
 
 def show(figures: dict[str, dict[str, float]]) -> None:

@@ -24,7 +24,7 @@ import ours_client
 import ours_server
 import secagg_client
 import secagg_server
-from bench_deployment import SIDES, show
+from bench_deployment import SIDES, read_figures, show
 from flwr.app import Context, RecordDict
 from loop_grid import LoopGrid
 
@@ -46,13 +46,14 @@ def main() -> None:
     show(figures)
 
 
-def measure(root: Path, options: argparse.Namespace, app: str, mode: str) -> dict[str, float]:
+def measure(root: Path, options: argparse.Namespace, app: str, mode: str, model: bool) -> dict[str, float]:
     root.mkdir()
     enroll_simulated(
         root, "bench", options.clients, Policy(min_survivors=3, mode=Mode(mode) if mode else Mode.ACTIVE)
     )
     config = vars(options) | {
-        "mode": mode, "folder": f"{root}/server", "clients-folder": str(root), "figures": str(root),
+        "mode": mode, "model": model,
+        "folder": f"{root}/server", "clients-folder": str(root), "figures": str(root),
     }  # fmt: skip
     client_app, server_app = APPS[app]
     grid = LoopGrid(client_app, dict.fromkeys(range(100, 100 + options.clients), root))
@@ -60,17 +61,7 @@ def measure(root: Path, options: argparse.Namespace, app: str, mode: str) -> dic
         context.node_config = {"partition-id": partition, "num-partitions": options.clients}
         context.run_config = config
     server_app(grid, Context(7, 1, {}, RecordDict(), config))
-    return figures(root, options.clients)
-
-
-def figures(folder: Path, clients: int) -> dict[str, float]:
-    """What a side has left in its folder, clients' seconds as the mean over clients."""
-    server = json.loads((folder / "server.json").read_text())
-    lines = [
-        json.loads(line) for path in folder.glob("client-*.jsonl") for line in path.read_text().splitlines()
-    ]
-    seconds = [line["seconds"] for line in lines if line["at"] >= server["began"]]
-    return server | {"client_seconds": sum(seconds) / clients}
+    return read_figures(root, options.clients)
 
 
 if __name__ == "__main__":

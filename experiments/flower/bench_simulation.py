@@ -74,6 +74,7 @@ clients = {options.clients}
 dimension = {options.dimension}
 rounds = 1
 mode = "active"
+model = true
 folder = "{members}/server"
 clients-folder = "{members}"
 figures = "{link}"

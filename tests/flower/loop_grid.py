@@ -11,6 +11,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -50,6 +51,7 @@ class LoopGrid(Grid):
     def _handle(self, message: Message) -> Message | None:
         node, kind = message.metadata.dst_node_id, message.metadata.message_type
         self.sent.append((node, kind))
+        message = message_from_proto(message_to_proto(message))  # nobody shares objects with the server
         try:
             reply = self.app(message, self.contexts[node])
         except Exception as error:

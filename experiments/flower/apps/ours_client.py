@@ -19,8 +19,8 @@ _last: list[Context] = []
 @secure_sum(app)
 def train(message: Message, context: Context) -> Message:
     _last[:] = [context]
-    array = message.content["arrays"]["x"]
-    bits = np.random.default_rng(context.node_id).integers(0, 2, array.shape, dtype=np.uint8)
+    dimension = int(context.run_config["dimension"])
+    bits = np.random.default_rng(context.node_id).integers(0, 2, dimension, dtype=np.uint8)
     return Message(RecordDict({"arrays": ArrayRecord({"x": Array(bits)})}), reply_to=message)
 
 

@@ -26,8 +26,9 @@ def main(grid: Grid, context: Context) -> None:
         time.sleep(1)
     measured = MeasuredGrid(grid)
     summed = SecureSum(measured, roster, federation, mode=str(config["mode"]), timeout=1200)
-    # The same parameters that the other side sends to be trained, float32.
-    model = RecordDict({"arrays": ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})})
+    model = RecordDict()
+    if config["model"]:  # the same parameters that the other side sends to be trained, float32
+        model["arrays"] = ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})
     for number in range(1, int(config["rounds"]) + 1):
         with Round(measured) as round_:
             result = summed.open(model, CountSpec(dimension), round=number)
