@@ -14,19 +14,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
 from prism_secure.audit.checks_ledger import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.client import Client
 from prism_secure.environment import describe_environment, read_environment
 from prism_secure.errors import PrismError
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.run_folder import client_folder
 from prism_secure.server import Server
-from prism_secure.workers import Workers
+from prism_secure.workers import _one_thread
 
 _LEAST_VALUES = 12
 """32 random bytes have fewer different values with probability below 1e-17."""
@@ -72,8 +72,9 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
         if 1 not in Outbox(folder / "outbox").rounds(evidence.federation):
             raise Unchecked(f"client {folder.name} has sent nothing yet", expected=True)
         with tempfile.TemporaryDirectory(prefix="prism-audit-") as name:
-            own = _first_upload(evidence, folder, Path(name) / "own", keep_secret=True)
-            other = _first_upload(evidence, folder, Path(name) / "other", keep_secret=False)
+            recipe = Recipe(evidence.config)
+            own = _first_upload(evidence, recipe, folder, Path(name) / "own", keep_secret=True)
+            other = _first_upload(evidence, recipe, folder, Path(name) / "other", keep_secret=False)
             by_own = _was_sent(evidence, folder, own, Path(name) / "outbox-own")
             by_other = _was_sent(evidence, folder, other, Path(name) / "outbox-other")
     except (PrismError, PrivacyError) as error:
@@ -109,17 +110,15 @@ def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
         )
     else:
         notes.finding(
-            f"{text}, with the same program on the same kind of processor: it was made with other coins, "
-            "data or "
-            "code.",
+            f"{text}, with the same program and kind of processor: other coins, data or code made it.",
             "likely",
         )
 
 
-def _first_upload(evidence: Evidence, folder: Path, copy: Path, *, keep_secret: bool) -> bytes:
+def _first_upload(
+    evidence: Evidence, recipe: Recipe, folder: Path, copy: Path, *, keep_secret: bool
+) -> bytes:
     """What this program sends in round 1, in a copy of the run whose client 0 has yet to answer."""
-    config = evidence.config
-    one = msgspec.structs.replace(config, federation=msgspec.structs.replace(config.federation, workers=1))
     client = client_folder(copy, 0)
     for path in folder.iterdir():
         if path.is_file() and not path.name.startswith("state.") and path.name != "coins.key":
@@ -128,9 +127,9 @@ def _first_upload(evidence: Evidence, folder: Path, copy: Path, *, keep_secret: 
         shutil.copy2(folder / "coins.key", client / "coins.key")
     else:
         CoinSecret.create(client / "coins.key")
-    broadcast = Server(one, evidence.federation, Recipe(one).trainer.dimension).broadcast()
-    with Workers(one, copy) as workers:
-        next(iter(workers.train(broadcast)))
+    broadcast = Server(evidence.config, evidence.federation, recipe.trainer.dimension).broadcast()
+    with _one_thread():  # as in a run, so that sums are added in the same order
+        Client(0, client, recipe).answer(broadcast)
     payload = Outbox(client / "outbox").stored(evidence.federation, 1)
     assert payload is not None
     return payload

@@ -69,10 +69,10 @@ def record_level(evidence: Evidence, notes: Notebook) -> None:
     """Does the record-level epsilon cover the one noisy release of feature moments?"""
     stated, privacy = _stated(evidence), evidence.config.privacy
     if stated is None:
-        if math.isfinite(privacy.record_epsilon) and evidence.charges:
+        if math.isfinite(evidence.record_epsilon) and evidence.charges:
             notes.finding(
                 "config.toml asks for a record-level guarantee, and the ledger states none.",
-                config=privacy.record_epsilon,
+                config=evidence.record_epsilon,
             )
             return
         raise Unchecked("no record-level guarantee is claimed", expected=True)
@@ -96,11 +96,11 @@ def record_level(evidence: Evidence, notes: Notebook) -> None:
             f"one record ({stated.adjacency}): {format_epsilon(stated.epsilon)} stated, "
             f"{format_epsilon(found)} computed again"
         )
-    if stated.epsilon > privacy.record_epsilon * (1 + 1e-9):
+    if stated.epsilon > evidence.record_epsilon * (1 + 1e-9):
         notes.finding(
             "The record-level epsilon is above what config.toml asks for.",
             ledger=stated.epsilon,
-            config=privacy.record_epsilon,
+            config=evidence.record_epsilon,
         )
     for name, ledger, config in (
         ("delta", stated.delta, privacy.delta),

@@ -7,6 +7,8 @@ checks that need it and no others.
 from __future__ import annotations
 
 import contextlib
+import math
+import tomllib
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +50,13 @@ class Evidence:
             return read_config(self.folder)
         except RunFolderError as error:
             raise Unchecked(str(error)) from None
+
+    @cached_property
+    def record_epsilon(self) -> float:
+        """What config.toml asks for one record; inf where it says nothing, whatever today's default is."""
+        _ = self.config  # readable, or else unchecked
+        stated = tomllib.loads(self._text("config.toml")).get("privacy", {})
+        return float(stated.get("record_epsilon", math.inf))
 
     @cached_property
     def facts(self) -> Facts:

@@ -438,3 +438,12 @@ def test_summed_release_that_is_not_charged_to_the_client_is_found(with_record: 
     masks = next(accounted(rounds=[1], planned=1))["epsilon"]
     rewrite(folder, lambda entry: {"epsilon": masks} if entry.kind == "round" else {"epsilon": None})
     assert caught_by(audited(folder)) == {"client epsilon"}
+
+
+def test_folder_of_a_program_that_knew_no_record_level_release_is_clean(spoiled: Path) -> None:
+    """Its config.toml has no such setting: today's default is not what that run was asked for."""
+    path = spoiled / "config.toml"
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join(line for line in lines if "record_" not in line) + "\n", "utf-8")
+    audit = audited(spoiled)
+    assert audit.verdict == "clean"
