@@ -145,10 +145,11 @@ class SecureSum:
         """Send each node its content; its reply as it comes, once; ends when all are there or time is up."""
         end = time.monotonic() + wait
         kind = records.message_type(stage)
-        messages = [
-            Message(content, node, kind, ttl=wait, group_id=str(round)) for node, content in contents.items()
-        ]
-        nodes = dict(zip(self._grid.push_messages(messages), contents, strict=True))
+        nodes: dict[str, int] = {}
+        for node, content in contents.items():
+            message = Message(content, node, kind, ttl=wait, group_id=str(round))
+            # One by one: a grid drops what it can't send, and the other ids would not say whose they are.
+            nodes |= {name: node for name in self._grid.push_messages([message]) if name}
         while nodes and time.monotonic() < end:
             replies = list(self._grid.pull_messages(list(nodes)))
             for reply in replies:

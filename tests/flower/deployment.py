@@ -92,7 +92,7 @@ class Machines:
         path = self._folder(party) / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def wait_for(self, party: str, words: str, seconds: float = 180, count: int = 1) -> None:
+    def wait_for(self, party: str, words: str, seconds: float = 600, count: int = 1) -> None:
         """Until the party's log holds `words` that often.
 
         Raises:
