@@ -111,7 +111,11 @@ def check(out: Path) -> int:
     for run in sweep.runs:
         rounds = list(range(1, run.config.federation.rounds + 1))
         history = run.history()  # checks the whole ledger
-        charged = [entry.round for entry in history.ledger.entries] if history.ledger else []
+        charged = (
+            [entry.round for entry in history.ledger.entries if entry.kind == "round"]
+            if history.ledger
+            else []
+        )
         if run.state != "done" or [record.round for record in run.records] != rounds or charged != rounds:
             wrong.append(
                 f"{run.name}: {run.state}, rounds {[r.round for r in run.records]}, charged {charged}"

@@ -37,10 +37,10 @@ SWEEP = """\
 #points = 24
 # Each point is run once for each seed.
 #seeds = [0, 1, 2]
-# What a search improves; an epsilon is the planned one. Others: epsilon.sum_replace_one,
-# epsilon.upload_zero_out, epsilon.record, kid, precision, recall, density, coverage, label_accuracy,
-# bits_per_parameter, seconds.
-#objectives = ["epsilon.sum_zero_out", "fid"]
+# What a search improves; an epsilon is the planned one. Others: epsilon.sum_zero_out,
+# epsilon.sum_replace_one, epsilon.upload_zero_out, kid, precision, recall, density, coverage,
+# label_accuracy, bits_per_parameter, seconds.
+#objectives = ["epsilon.record", "fid"]
 # End a run after the round in which this holds; its planned epsilon stays.
 #until = "fid<80"
 # "dominated": end a run that a finished point beats in FID by `margin`, at no larger epsilon; or "none".

@@ -220,9 +220,7 @@ class Engine:
         values = [] if point.reasons else self._values(task.claim.settings)
         if not point.reasons and any(map(math.isnan, values)):
             unmeasured = [
-                name
-                for name, value in zip(self._recipe.sweep.objectives, values, strict=True)
-                if math.isnan(value)
+                name for name, value in zip(self._recipe.objectives, values, strict=True) if math.isnan(value)
             ]
             point.reasons.append(f"{', '.join(unmeasured)} was not measured")
         if point.reasons:
@@ -235,7 +233,7 @@ class Engine:
         """A point's objectives: means over its seeds."""
         path, recipe = self._folder.path, self._recipe
         runs = [sweep_run(path, recipe.config(settings, seed)) for seed in recipe.seeds]
-        return [statistics.fmean(run.objective(name) for run in runs) for name in recipe.sweep.objectives]
+        return [statistics.fmean(run.objective(name) for run in runs) for name in recipe.objectives]
 
     def _finished_curves(self) -> list[Curve]:
         """Of all finished runs in the folder, other machines' included."""
@@ -249,7 +247,7 @@ class Engine:
             name: getattr(getattr(run.config, name.split(".")[0]), name.split(".")[1])
             for name in self._recipe.axes
         }
-        epsilon = next((name for name in self._recipe.sweep.objectives if name.startswith("epsilon.")), None)
+        epsilon = next((name for name in self._recipe.objectives if name.startswith("epsilon.")), None)
         settings: Settings = dict(msgspec.to_builtins(found))
         return Curve(
             point=point_id(settings),

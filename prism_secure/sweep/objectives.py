@@ -32,8 +32,6 @@ DIRECTIONS: dict[str, Direction] = {
 }
 """Quality is that of the last evaluated round; bytes and seconds are of all rounds together."""
 
-DEFAULT = ("epsilon.sum_zero_out", "fid")
-
 
 def direction(name: str) -> Direction:
     """Which way an objective is better.

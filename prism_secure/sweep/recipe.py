@@ -24,6 +24,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many points `random`, `tpe` and `nsga2` try; a grid has as many as it has combinations."""
     seeds: tuple[int, ...] = ()
     """federation.seed of each point's runs; left out: one run, with the base run's seed."""
-    objectives: tuple[str, ...] = objectives.DEFAULT
-    """What a search improves; see `prism_secure.sweep.objectives`."""
+    objectives: tuple[str, ...] = ()
+    """What a search improves, see `prism_secure.sweep.objectives`; left out: FID, and the epsilon that the
+    base run limits (`SweepRecipe.objectives`)."""
     until: str | None = None
     """End a run after the round in which this holds, "fid<80" say."""
     pruning: Literal["none", "dominated"] = "none"
@@ -90,6 +92,21 @@ class SweepRecipe:
     def seeds(self) -> tuple[int, ...]:
         """federation.seed of each run of a point."""
         return self.sweep.seeds or (self.base.federation.seed,)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What points are compared by.
+
+        Left out: FID, and epsilon for one image where that varies, or where the moments of all clients are
+        opened and one client's epsilon is that release's, whatever the masks cost; else epsilon(SUM,
+        ZERO_OUT).
+        """
+        privacy = self.base.privacy
+        opened = math.isfinite(privacy.record_epsilon) and privacy.record_release == "summed"
+        if self.sweep.objectives:
+            return self.sweep.objectives
+        record = opened or "privacy.record_epsilon" in self.axes
+        return ("epsilon.record" if record else "epsilon.sum_zero_out", "fid")
 
     @property
     def adaptive(self) -> bool:
@@ -247,8 +264,8 @@ def _sweep(table: dict[str, Any], where: str) -> Sweep:
         raise ConfigError(f"{where}: sweep{place.rstrip('`')}: {text}") from None
     for name in sweep.objectives:
         objectives.direction(name)
-    if not sweep.objectives or len(set(sweep.objectives)) < len(sweep.objectives):
-        raise ConfigError(f"{where}: sweep.objectives must be one or more different objectives")
+    if len(set(sweep.objectives)) < len(sweep.objectives):
+        raise ConfigError(f"{where}: sweep.objectives must be different objectives")
     if len(set(sweep.seeds)) < len(sweep.seeds):
         raise ConfigError(f"{where}: sweep.seeds must be different, got {list(sweep.seeds)}")
     if (sweep.method == "grid") != (sweep.points is None):

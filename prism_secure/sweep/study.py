@@ -73,12 +73,12 @@ class PointStudy:
         self._ownerless: dict[int, float] = {}
         self._storage = open_storage(url)
         sampler = _sampler(optuna, recipe)
-        directions = [direction(objective) for objective in recipe.sweep.objectives]
+        directions = [direction(objective) for objective in recipe.objectives]
         try:
             self._study = optuna.create_study(
                 storage=self._storage, sampler=sampler, study_name=name, directions=directions
             )
-            self._study.set_metric_names(list(recipe.sweep.objectives))
+            self._study.set_metric_names(list(recipe.objectives))
         except optuna.exceptions.DuplicatedStudyError:
             self._study = optuna.load_study(storage=self._storage, sampler=sampler, study_name=name)
             self._wait_for_creator()

@@ -22,7 +22,7 @@ from prism_secure.sweep.worker import Job
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_crew import FakeCrew, Killed, Script
 
-BASE = "[federation]\nrounds = 3\n[sweep]\n"
+BASE = "[federation]\nrounds = 3\n[privacy]\nrecord_epsilon = inf\n[sweep]\n"
 GRID = BASE + "seeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\nprivacy.clip = ['none', 1.0]\n"
 SEARCH = (
     BASE + "method = '{}'\npoints = 8\n[sweep.search]\nprivacy.flip = [0, 0.1, 0.2, 0.3]\n"

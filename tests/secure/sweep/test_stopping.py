@@ -24,7 +24,7 @@ def test_run_that_is_told_to_stop_is_finished_and_keeps_its_planned_epsilon(tmp_
         asked.append(len(records))
         return "enough" if len(records) == 2 else None
 
-    run(tiny_config(), tmp_path, stop=after_two)
+    run(tiny_config("privacy.record_epsilon=inf"), tmp_path, stop=after_two)
     history = read_history(tmp_path)
     assert asked == [0, 1, 2]
     assert (tmp_path / "DONE").read_text("utf-8") == "2 of 3 rounds: enough\n"

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from prism_secure.cli import main
+from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_runs import TINY
 
-RECIPE = "[sweep]\nseeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1]\n"
+RECIPE = "[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n"
 
 
 @pytest.fixture
@@ -62,9 +63,14 @@ def test_sweep_that_is_killed_continues_with_the_same_command_and_repeats_no_rou
     for run in results.runs:
         history = run.history()
         assert history.ledger is not None
-        assert [entry.round for entry in history.ledger.entries] == [1, 2, 3]
+        rounds = [entry.round for entry in history.ledger.entries if entry.kind == "round"]
+        assert rounds == [1, 2, 3]
         assert [record.round for record in run.records] == [1, 2, 3]
         assert (run.folder / "report.html").exists()
+
+    total = compose(results.runs)
+    assert total.record_releases == 1, "both train from one release"
+    assert total.record_epsilon == pytest.approx(2.0, rel=1e-3)
 
     assert main(_arguments(recipe, out)) == 0, "nothing is left to do"
     assert "begin" not in capsys.readouterr().out

@@ -98,5 +98,15 @@ def test_grid_without_decisions_by_metrics_may_use_private_ones(tmp_path: Path) 
     assert read(tmp_path, GRID, "metrics.held_out=private").grid()
 
 
+def test_objectives_that_are_left_out_follow_what_the_base_run_limits(tmp_path: Path) -> None:
+    assert read(tmp_path, GRID).objectives == ("epsilon.record", "fid"), "all clients' moments are opened"
+    assert read(tmp_path, GRID, "privacy.record_epsilon=inf").objectives == ("epsilon.sum_zero_out", "fid")
+    own = ["privacy.record_release=client"]
+    assert read(tmp_path, GRID, *own).objectives == ("epsilon.sum_zero_out", "fid")
+    varied = [*own, "sweep.grid.privacy.record_epsilon=[1.0, 2.0]"]
+    assert read(tmp_path, GRID, *varied).objectives == ("epsilon.record", "fid")
+    assert read(tmp_path, GRID, "sweep.objectives=['kid']").objectives == ("kid",)
+
+
 def test_goal_of_the_command_line_is_the_recipes_goal(tmp_path: Path) -> None:
     assert read(tmp_path, GRID, until="fid<80") == read(tmp_path, GRID, "sweep.until=fid<80")
