@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from prism_secure.commands import (
     audit,
     bench,
+    compare,
     config,
     doctor,
     identity,
@@ -22,7 +23,7 @@ from prism_secure.commands import (
 )
 from prism_secure.errors import PrismError
 
-COMMANDS = (run, sweep, report, listing, audit, config, ledger, identity, bench, init, doctor)
+COMMANDS = (run, sweep, report, compare, listing, audit, config, ledger, identity, bench, init, doctor)
 """In the order of `--help`."""
 
 INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""`prism-secure report`: write the page of a run folder again."""
+"""`prism-secure report`: write the page of a run folder again, or that of a whole sweep."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from pathlib import Path
 
 from prism_secure.commands.parsing import Commands, add_command
 
+HELP = """\
+Write report.html into a run folder, finished or not. In a sweep's folder: one page about all its runs, and
+beside it in report/ every figure as SVG and every table as CSV and Parquet.
+"""
+
 
 def add_to(commands: Commands) -> None:
-    parser = add_command(commands, "report", "write a run folder's report.html again")
-    parser.add_argument("run", type=Path, metavar="DIR", help="a run folder, finished or not")
+    parser = add_command(commands, "report", "write the page of a run, or of a sweep", HELP)
+    parser.add_argument("run", type=Path, metavar="DIR", help="a run folder or a sweep's, finished or not")
     parser.set_defaults(command=_report)
 
 
 def _report(options: argparse.Namespace, command: str) -> int:
     from prism_secure.report import write_report
+    from prism_secure.sweep.results import RECIPE
 
-    print(f"Report: {write_report(options.run).resolve()}")
+    if (options.run / RECIPE).exists():
+        from prism_secure.sweep_report import write_sweep_page
+
+        page = write_sweep_page(options.run)
+    else:
+        page = write_report(options.run)
+    print(f"Report: {page.resolve()}")
     return 0

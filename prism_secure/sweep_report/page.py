@@ -1,0 +1,384 @@
+"""One self-contained page about many runs, made for somebody who has to decide, and the files beside it.
+
+    DIR/report.html              the page: figures, tables, script and data in one file; needs no network
+    DIR/report/FIGURE.svg        front, rounds, heat
+    DIR/report/TABLE.csv         points, runs, rounds, composed
+    DIR/report/TABLE.parquet     the same, typed
+
+Figures are there twice: drawn here as SVG, which print, files and readers without scripts get, and drawn by
+Plotly in the page, where they answer to the pointer. Both come from the same values.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from prism_secure import wording
+from prism_secure.environment import read_environment
+from prism_secure.errors import PrismError
+from prism_secure.records import finite
+from prism_secure.samples import read_grid
+from prism_secure.storage import make_folder, write_atomic
+from prism_secure.sweep.objectives import DIRECTIONS
+from prism_secure.sweep.results import SweepPoint, front, read_sweep
+from prism_secure.sweep_report.figures import (
+    Line,
+    Mark,
+    epsilon_words,
+    front_plot,
+    heat_plot,
+    rounds_plot,
+    standalone,
+)
+from prism_secure.sweep_report.subject import Subject, subject_of_sweep
+from prism_secure.sweep_report.tables import (
+    EPSILONS,
+    QUALITY,
+    composed_table,
+    lower_bounds,
+    points_table,
+    round_means,
+    rounds_table,
+    runs_table,
+    write_tables,
+)
+
+__all__ = ["write_page", "write_sweep_page"]
+
+METRICS = {
+    "fid": "FID (lower is better)",
+    "kid": "KID (lower is better)",
+    "precision": "precision (higher is better)",
+    "recall": "recall (higher is better)",
+    "density": "density (higher is better)",
+    "coverage": "coverage (higher is better)",
+    "label_accuracy": "label accuracy (higher is better)",
+}
+VIEWS = {
+    "epsilon.sum_zero_out": "ε(SUM): whoever sees only opened sums",
+    "epsilon.upload_zero_out": "ε(UPLOAD): whoever sees one client’s bits",
+    "epsilon.record": "ε(one image)",
+}
+"""The panels of the front; the page switches the first two to the stricter adjacency."""
+_OVER_ROUNDS = ("fid", "kid", "coverage", "label_accuracy")
+_LINE_POINTS = 25
+_PANELS = 9
+_GRIDS = 7
+"""Rows of samples along one front."""
+
+
+def write_sweep_page(folder: Path) -> Path:
+    """Write `report.html` and `report/` into a sweep's folder; returns the page's path.
+
+    Raises:
+        RunFolderError: the folder is not a sweep's, or a file in it is damaged.
+        PrismError: plotly or pyarrow is not installed.
+        StorageError: the disk refused.
+    """
+    return write_page(subject_of_sweep(read_sweep(folder)), folder)
+
+
+def write_page(subject: Subject, folder: Path) -> Path:
+    """Write the page of `subject` and its exports into `folder`; returns the page's path.
+
+    Raises:
+        RunFolderError: a run folder is damaged.
+        PrismError: plotly or pyarrow is not installed.
+        StorageError: the disk refused.
+    """
+    plotly = _plotly()
+    fronts = {name: front(subject.points, name, "fid") for name in EPSILONS}
+    ids = {name: {point.id for point in points} for name, points in fronts.items()}
+    figures = _figures(subject, ids)
+    tables = [points_table(subject, ids), runs_table(subject), composed_table(subject)]
+    exports = folder / "report"
+    make_folder(exports)
+    write_tables(exports, [*tables, rounds_table(subject)])
+    for name, svg in figures.items():
+        write_atomic(exports / f"{name}.svg", standalone(svg).encode())
+    page = _render(subject, fronts, figures, {table.name: table.csv() for table in tables}, plotly)
+    write_atomic(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def _plotly() -> str:
+    """Plotly's script, compressed for the page, which unpacks it: a third of the size."""
+    found = importlib.util.find_spec("plotly")
+    if found is None or not found.submodule_search_locations:
+        raise PrismError("the page of many runs needs plotly: pip install 'prism-secure[sweep]'")
+    script = Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+    return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
+
+
+def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
+    done = [point for point in subject.points if point.finished and math.isfinite(point.mean("fid"))]
+    panels = {
+        words: [
+            Mark(
+                point.epsilon(name.partition(".")[2]),
+                point.mean("fid"),
+                point.interval("fid"),
+                lower_bounds(point.runs).get(name.partition(".")[2]),
+                point.id in ids[name],
+            )
+            for point in done
+            if not math.isnan(point.epsilon(name.partition(".")[2]))
+        ]
+        for name, words in VIEWS.items()
+        if name in shown_epsilons(subject)
+    }
+    figures = {"front": front_plot(panels, METRICS["fid"])}
+    panel_of, kinds, kind_of = _multiples(subject)
+    lines: dict[str, list[Line]] = {}
+    for point in subject.points:
+        means = _thin(round_means(point, "fid"))
+        if means:
+            rounds, values = zip(*means, strict=True)
+            lines.setdefault(panel_of[point.id], []).append(Line(rounds, values, kind_of[point.id]))
+    if lines:
+        figures["rounds"] = rounds_plot(lines, METRICS["fid"], kinds)
+    keys = _heat_keys(subject)
+    if keys and done:
+        figures["heat"] = _heat(subject, *keys)
+    return figures
+
+
+def shown_epsilons(subject: Subject) -> list[str]:
+    """Those of `VIEWS` that say anything here: the one for single images only where some run claims it."""
+    claimed = any(run.record is not None for run in subject.runs)
+    return [name for name in VIEWS if name != "epsilon.record" or claimed]
+
+
+def _heat(subject: Subject, down: str, across: str) -> str:
+    rows, columns = levels(subject, down), levels(subject, across)
+    cells: dict[tuple[str, str], list[float]] = {}
+    for point in subject.points:
+        if math.isfinite(value := point.mean("fid")):
+            cells.setdefault((written(point, down), written(point, across)), []).append(value)
+    table = [[float(np.mean(cells.get((row, column), [math.nan]))) for column in columns] for row in rows]
+    names = down.partition(".")[2], across.partition(".")[2], "mean FID over the other settings"
+    return heat_plot(table, rows, columns, names)
+
+
+def written(point: SweepPoint, key: str) -> str:
+    """A setting as it is written on axes."""
+    value = point.settings[key]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def levels(subject: Subject, key: str) -> list[str]:
+    """A key's values in order, numbers by size, each once."""
+    kept: dict[str, Any] = {written(point, key): point.settings[key] for point in subject.points}
+
+    def order(text: str) -> tuple[int, float, str]:
+        value = kept[text]
+        number = isinstance(value, int | float)
+        return (0 if number else 1, float(value) if number else 0.0, text)
+
+    return sorted(kept, key=order)
+
+
+def _heat_keys(subject: Subject) -> tuple[str, str] | None:
+    """The two keys that move FID most: by the spread of its mean from value to value."""
+    spread = {}
+    for key in subject.keys:
+        groups: dict[str, list[float]] = {}
+        for point in subject.points:
+            if math.isfinite(value := point.mean("fid")):
+                groups.setdefault(written(point, key), []).append(value)
+        spread[key] = float(np.std([np.mean(values) for values in groups.values()])) if groups else 0.0
+    best = sorted(spread, key=lambda key: -spread[key])[:2]
+    return (best[0], best[1]) if len(best) == 2 else None
+
+
+def _multiples(subject: Subject) -> tuple[dict[str, str], list[str], dict[str, int]]:
+    """Which small panel each point is in, and its colour there: flip first, or the first key, then the next.
+
+    A key with many values is cut into ranges that hold about as many of them each.
+    """
+    if not subject.keys:
+        return {p.id: "all runs" for p in subject.points}, [], {p.id: 0 for p in subject.points}
+    first = "privacy.flip" if "privacy.flip" in subject.keys else subject.keys[0]
+    values = levels(subject, first)
+    name = first.partition(".")[2]
+    if len(values) <= _PANELS:
+        panels = {value: f"{name} = {value}" for value in values}
+    else:
+        parts = np.array_split(np.array(values), 6)
+        panels = {str(v): f"{name} = {part[0]} … {part[-1]}" for part in parts for v in part}
+    rest = [key for key in subject.keys if key != first]
+    second = levels(subject, rest[0]) if rest else []
+    kinds = [f"{rest[0].partition('.')[2]} = {value}" for value in second]
+    order = {value: index for index, value in enumerate(values)}
+    points = sorted(subject.points, key=lambda point: order[written(point, first)])
+    return (
+        {point.id: panels[written(point, first)] for point in points},
+        kinds,
+        {point.id: second.index(written(point, rest[0])) if rest else 0 for point in points},
+    )
+
+
+def _thin(items: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    if len(items) <= _LINE_POINTS:
+        return items
+    return [items[index] for index in np.linspace(0, len(items) - 1, _LINE_POINTS).round().astype(int)]
+
+
+def _data(subject: Subject) -> dict[str, Any]:
+    """What the page's script draws from."""
+    panel_of, kinds, kind_of = _multiples(subject)
+    points = []
+    for point in subject.points:
+        points.append(
+            {
+                "id": point.id,
+                "label": subject.label(point),
+                "settings": {key: written(point, key) for key in subject.keys},
+                "seeds": len(point.finished),
+                "mean": {name: _short(point.mean(name)) for name in DIRECTIONS if name not in EPSILONS},
+                "epsilon": {name: _short(point.epsilon(name.partition(".")[2])) for name in EPSILONS},
+                "interval": {name: [*map(_short, point.interval(name) or ())] for name in QUALITY},
+                "floor": {f"epsilon.{cell}": value for cell, value in lower_bounds(point.runs).items()},
+                "panel": panel_of[point.id],
+                "kind": kind_of[point.id],
+                "rounds": {
+                    name: [(number, _short(value)) for number, value in _thin(round_means(point, name))]
+                    for name in _OVER_ROUNDS
+                },
+            }
+        )
+    return {
+        "points": points,
+        "views": {name: VIEWS[name] for name in shown_epsilons(subject)},
+        "metrics": METRICS,
+        "directions": DIRECTIONS,
+        "kinds": kinds,
+        "panels": list(dict.fromkeys(panel_of.values())),
+        "levels": {key: levels(subject, key) for key in subject.keys},
+        "heat": _heat_keys(subject),
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _grids(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
+    """Along a front: one image of each class from the run with the middle FID, its last round."""
+    shown = []
+    found = [point for point in points if any(_last_grid(run.folder) for run in point.finished)]
+    if len(found) > _GRIDS:
+        found = [found[index] for index in np.linspace(0, len(found) - 1, _GRIDS).round().astype(int)]
+    for point in found:
+        runs = sorted(
+            (run for run in point.finished if _last_grid(run.folder)), key=lambda run: run.objective("fid")
+        )
+        path = _last_grid(runs[(len(runs) - 1) // 2].folder)
+        assert path is not None
+        grid = read_grid(path)
+        tiles = [row[0] for row in grid.rows] if len(grid.rows) > 1 else list(grid.rows[0])
+        tiles = tiles[:10]
+        height, width = tiles[0].shape[:2]
+        strip = Image.new("RGBA" if tiles[0].ndim == 3 else "LA", (len(tiles) * (width + 2) - 2, height))
+        for column, tile in enumerate(tiles):
+            strip.paste(Image.fromarray(tile).convert(strip.mode), (column * (width + 2), 0))
+        file = io.BytesIO()
+        strip.save(file, "png")
+        data = base64.b64encode(file.getvalue()).decode()
+        shown.append({"point": point, "width": strip.width, "height": height, "data": data})
+    return shown
+
+
+def _last_grid(folder: Path) -> Path | None:
+    return max((folder / "samples").glob("round-*.png"), default=None)
+
+
+def _versions(subject: Subject) -> list[tuple[str, list[str]]]:
+    """Every version, processor and commit that a run was made with; more than one where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for run in subject.runs:
+        environment, _ = read_environment(run.folder)
+        packages = environment.pop("packages", {})
+        environment.pop("command", None)
+        for name, value in (environment | packages).items():
+            text = "not in a checkout" if value is None else str(value)
+            found.setdefault(name.replace("_", " "), {})[text] = None
+    return [(name, list(values)) for name, values in found.items()]
+
+
+def _render(
+    subject: Subject,
+    fronts: dict[str, list[SweepPoint]],
+    figures: dict[str, str],
+    csvs: dict[str, str],
+    plotly: str,
+) -> str:
+    here = Path(__file__).parent
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "epsilon": epsilon_words,
+        "delta": wording.format_delta,
+        "bytes": wording.format_bytes,
+        "seconds": wording.format_seconds,
+        "floor": wording.format_floor,
+    }
+    composed = composed_table(subject)
+    views = shown_epsilons(subject)
+    along: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name in views:
+        key = tuple(point.id for point in fronts[name])
+        along.setdefault(key, {"views": [], "grids": _grids(fronts[name])})["views"].append(VIEWS[name])
+    finished = [run for run in subject.runs if run.finished]
+    judged = [point for point in subject.points if math.isfinite(point.mean("fid"))]
+    return templates.get_template("page.html.jinja").render(
+        subject=subject,
+        points=subject.points,
+        fronts=fronts,
+        front_ids={name: {point.id for point in points} for name, points in fronts.items()},
+        views={name: VIEWS[name] for name in views},
+        figures=figures,
+        csvs=csvs,
+        composed=[dict(zip(composed.columns, row, strict=True)) for row in composed.rows],
+        along=[entry for entry in along.values() if entry["grids"]],
+        floors={point.id: lower_bounds(point.runs) for point in subject.points},
+        metrics=METRICS,
+        over_rounds=_OVER_ROUNDS,
+        finished=len(finished),
+        failed=[run for run in subject.runs if run.state == "failed"],
+        refused=[point for point in subject.points if point.refused],
+        best=min(judged, key=lambda point: point.mean("fid")) if judged else None,
+        heat_keys=_heat_keys(subject),
+        deltas=sorted({run.config.privacy.delta for run in subject.runs}),
+        seeds=sorted({run.seed for run in subject.runs}),
+        total_seconds=sum(run.seconds for run in subject.runs),
+        total_bytes=sum(record.uplink_bytes for run in subject.runs for record in run.records),
+        versions=_versions(subject),
+        data=_for_script(_data(subject)),
+        plotly=plotly,
+        script=(here / "page.js").read_text("utf-8"),
+    )
+
+
+def _for_script(value: Any) -> str:
+    """JSON that cannot end the element it stands in."""
+    return json.dumps(finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

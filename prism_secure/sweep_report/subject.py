@@ -1,0 +1,112 @@
+"""What a page with many runs is about: points, the keys in which they differ, and where it all came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prism_secure.errors import ConfigError
+from prism_secure.sweep.recipe import Settings, point_id
+from prism_secure.sweep.results import Run, SweepPoint, SweepResults
+
+__all__ = ["Subject", "subject_of_runs", "subject_of_sweep"]
+
+_UNLIKE = {("federation", "seed"), ("federation", "workers"), ("privacy", "record_store")}
+"""Keys that make no other point: seeds are repetitions, the rest does not change the law of the result."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Points to be shown beside each other.
+
+    Attributes:
+        title: of the page.
+        points: each with its runs, one for each seed.
+        keys: what the points differ in, "privacy.flip" say.
+        command: what made them; "" if it is not known.
+        recipe: the sweep's TOML; "" for runs named one by one.
+        adaptive: whether which runs there are depended on earlier results.
+        names: how each run's folder is written, by `Run.folder`.
+    """
+
+    title: str
+    points: tuple[SweepPoint, ...]
+    keys: tuple[str, ...]
+    command: str
+    recipe: str
+    adaptive: bool
+    names: dict[Path, str]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of all points."""
+        return [run for point in self.points for run in point.runs]
+
+    @property
+    def private_metrics(self) -> bool:
+        """Whether some figures of quality say something about data that no epsilon covers."""
+        return any(run.config.metrics.held_out == "private" for run in self.runs)
+
+    def label(self, point: SweepPoint) -> str:
+        """A point in words; by its runs where no setting differs."""
+        return point.name or " ".join(self.names[run.folder] for run in point.runs)
+
+
+def subject_of_sweep(sweep: SweepResults) -> Subject:
+    """Everything in a sweep's folder."""
+    return Subject(
+        title="A sweep over " + " × ".join(key.partition(".")[2] for key in sweep.keys),
+        points=sweep.points,
+        keys=sweep.keys,
+        command=sweep.command,
+        recipe=sweep.recipe.dump(),
+        adaptive=sweep.recipe.adaptive,
+        names={run.folder: str(run.folder.relative_to(sweep.folder)) for run in sweep.runs},
+    )
+
+
+def subject_of_runs(runs: Sequence[Run], command: str = "") -> Subject:
+    """Runs by themselves: those that differ in nothing but the seed are one point.
+
+    Raises:
+        ConfigError: fewer than two, or one twice.
+    """
+    folders = [run.folder.resolve() for run in runs]
+    if len(runs) < 2:
+        raise ConfigError(f"comparing takes two runs at least, got {len(runs)}")
+    if len(set(folders)) < len(folders):
+        twice = next(run.folder for run in runs if folders.count(run.folder.resolve()) > 1)
+        raise ConfigError(f"{twice} is named more than once")
+    flat = [_flat(run) for run in runs]
+    keys = tuple(key for key in flat[0] if len({json.dumps(settings[key]) for settings in flat}) > 1)
+    points: dict[str, tuple[Settings, list[Run]]] = {}
+    for run, settings in zip(runs, flat, strict=True):
+        chosen = {key: settings[key] for key in keys}
+        points.setdefault(point_id(chosen), (chosen, []))[1].append(run)
+    words = ", ".join(key.partition(".")[2] for key in keys)
+    return Subject(
+        title=f"{len(runs)} runs that differ in {words}"
+        if words
+        else f"{len(runs)} runs of the same settings",
+        points=tuple(SweepPoint(name, chosen, tuple(found)) for name, (chosen, found) in points.items()),
+        keys=keys,
+        command=command,
+        recipe="",
+        adaptive=False,
+        names={run.folder: str(run.folder) for run in runs},
+    )
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    raw = msgspec.to_builtins(run.config)
+    return {
+        f"{section}.{key}": value
+        for section, keys in raw.items()
+        for key, value in keys.items()
+        if (section, key) not in _UNLIKE
+    }

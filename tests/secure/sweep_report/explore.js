@@ -1,0 +1,25 @@
+// The body of a function that a test runs in the page: see chromium.ask.
+const table = document.getElementById("points"), heads = [...table.tHead.rows[0].cells];
+const at = heads.findIndex((head) => head.dataset.key === "fid");
+const column = () => [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[at].dataset.v);
+heads[at].querySelector("button").click();
+const up = column(), upSort = heads[at].getAttribute("aria-sort");
+heads[at].querySelector("button").click();
+const down = column();
+const search = document.querySelector('.tools[data-table="points"] input');
+const filter = (text) => { search.value = text; search.dispatchEvent(new Event("input")); return column(); };
+const below = filter("fid<" + up[2]), flip = filter("flip=0.1 sum<inf").length, none = filter("nothing has this");
+filter("");
+const metric = document.querySelector("#figure-front select");
+metric.value = "coverage"; metric.dispatchEvent(new Event("change"));
+await new Promise((done) => setTimeout(done, 300));
+const figures = {};
+for (const name of ["front", "rounds", "heat"]) {
+  const place = document.getElementById("figure-" + name), svg = place.querySelector(".plot svg.main-svg");
+  figures[name] = {
+    size: [svg.getBoundingClientRect().width, svg.getBoundingClientRect().height],
+    marks: place.querySelectorAll(".plot .point, .plot .js-line, .plot .hm image").length,
+    fixed: getComputedStyle(place.querySelector(".static")).display,
+  };
+}
+return { up, upSort, down, below, flip, none, figures, axis: document.querySelector("#figure-front .ytitle").textContent };

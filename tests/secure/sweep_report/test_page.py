@@ -1,0 +1,171 @@
+"""The page of many runs: every figure and table is there, in files too, and works in a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from prism_secure.cli import main
+from prism_secure.errors import ConfigError, PrismError
+from prism_secure.sweep.composition import compose
+from prism_secure.sweep.results import read_run, read_sweep
+from prism_secure.sweep_report import page as page_module
+from prism_secure.sweep_report import subject_of_runs, subject_of_sweep, tables
+from prism_secure.wording import format_epsilon
+
+sys.path.insert(0, str(Path(__file__).parent))
+import chromium
+import fake_sweep
+
+pytest.importorskip("plotly", reason="the extra 'sweep' is not installed")
+parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'sweep' is not installed")
+EXPLORE = (Path(__file__).parent / "explore.js").read_text("utf-8")
+needs_chromium = pytest.mark.skipif(chromium.CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six points of two seeds, the last run not begun, one audited; its page written by the command."""
+    folder = fake_sweep.make_sweep(tmp_path_factory.mktemp("sweeps") / "flip", rounds=4, leave_out=1)
+    audited = next(run for run in read_sweep(folder).runs if run.config.privacy.flip > 0)
+    bound = {
+        "unit": "client", "view": "sum", "adjacency": "zero_out", "epsilon": 0.0625, "confidence": 0.95
+    }  # fmt: skip
+    (audited.folder / "audit.json").write_text(json.dumps({"lower_bounds": [bound]}))
+    assert main(["report", str(folder)]) == 0
+    return folder
+
+
+def read_csv(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "report" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_table_is_there_as_csv_and_parquet_with_the_same_values(sweep: Path) -> None:
+    for name, rows in (("points", 6), ("runs", 12), ("rounds", 44), ("composed", 1)):
+        text, typed = read_csv(sweep, name), parquet.read_table(sweep / "report" / f"{name}.parquet")
+        assert len(text) == rows
+        assert typed.column_names == list(text[0])
+        for written, kept in zip(text, typed.to_pylist(), strict=True):
+            for column, value in kept.items():
+                if isinstance(value, float):
+                    assert float(written[column]) == value
+                else:
+                    assert written[column] == ("" if value is None else str(value).lower()), column
+
+
+def test_points_csv_has_the_means_and_intervals_of_the_reading_interface(sweep: Path) -> None:
+    for point, row in zip(read_sweep(sweep).points, read_csv(sweep, "points"), strict=True):
+        assert float(row["fid"]) == point.mean("fid")
+        interval = point.interval("fid")
+        assert (row["fid_low"] == "") == (interval is None)
+        if interval:
+            assert (float(row["fid_low"]), float(row["fid_high"])) == interval
+        assert float(row["epsilon.sum_zero_out"]) == point.epsilon("sum_zero_out")
+
+
+def test_the_front_has_no_point_that_another_beats(sweep: Path) -> None:
+    rows = read_csv(sweep, "points")
+    best = [row for row in rows if row["front.epsilon.sum_zero_out"] == "true"]
+    assert 0 < len(best) < len(rows)
+    for row in best:
+        for other in rows:
+            cheaper = float(other["epsilon.sum_zero_out"]) <= float(row["epsilon.sum_zero_out"])
+            assert not (cheaper and float(other["fid"]) < float(row["fid"]))
+
+
+def test_the_page_says_what_all_runs_tell_together(sweep: Path) -> None:
+    total = compose([run for run in read_sweep(sweep).runs if run.config.privacy.flip > 0])
+    noisy = subject_of_runs([r for r in read_sweep(sweep).runs if r.config.privacy.flip > 0 and r.finished])
+    row = dict(zip(tables.composed_table(noisy).columns, tables.composed_table(noisy).rows[0], strict=True))
+    assert row["sum_zero_out"] == total.epsilon.sum_zero_out < math.inf
+    text = (sweep / "report.html").read_text("utf-8")
+    composed = text[text.index('<table id="composed"') : text.index("</table>")]
+    assert composed.count(">inf<") == 5  # flip = 0 is among them, and nothing is claimed for one image
+
+
+def test_the_page_and_its_files_ask_the_network_for_nothing(sweep: Path) -> None:
+    text = (sweep / "report.html").read_text("utf-8")
+    for word in ('src="http', 'href="http', "@import", "url(http"):
+        assert word not in text
+    for name in ("front", "rounds", "heat"):
+        svg = (sweep / "report" / f"{name}.svg").read_text("utf-8")
+        assert svg.startswith("<svg xmlns=")
+        assert "var(--" not in svg
+
+
+def test_private_held_out_images_are_said_to_be_outside_epsilon(tmp_path: Path) -> None:
+    grid = 'privacy.flip = [0.1, 0.2]\nmetrics.held_out = ["private"]'
+    folder = fake_sweep.make_sweep(tmp_path / "private", grid, seeds=1, rounds=2, images=False)
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text("utf-8")
+    assert "Quality is outside ε" in text
+    assert "declared public" not in text
+
+
+def test_words_from_a_recipe_cannot_end_the_script(tmp_path: Path) -> None:
+    assert "</script>" not in page_module._for_script({"label": "</script><script>alert(1)"})
+
+
+def test_without_plotly_the_extra_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(PrismError, match=r"prism-secure\[sweep\]"):
+        page_module.write_page(subject_of_sweep(read_sweep(sweep)), sweep)
+
+
+def test_compared_runs_that_differ_in_the_seed_alone_are_one_point(sweep: Path) -> None:
+    runs = [run for run in read_sweep(sweep).points[1].runs if run.finished]
+    subject = subject_of_runs([read_run(run.folder) for run in runs])
+    assert len(runs) == 2
+    assert [len(point.runs) for point in subject.points] == [2]
+    assert subject.keys == ()
+
+
+def test_a_run_compared_with_itself_is_refused(sweep: Path) -> None:
+    run = read_sweep(sweep).points[0].runs[0]
+    with pytest.raises(ConfigError, match="more than once"):
+        subject_of_runs([run, run])
+    with pytest.raises(ConfigError, match="two runs at least"):
+        subject_of_runs([run])
+
+
+def test_compare_prints_each_run_and_both_together(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (point.runs[0] for point in read_sweep(sweep).points[2:4])
+    assert main(["compare", str(first.folder), str(second.folder), "--out", str(tmp_path / "page")]) == 0
+    lines = capsys.readouterr().out
+    assert "clip=0.25" in lines
+    assert "clip=1.0" in lines
+    together = compose([first, second]).epsilon.sum_zero_out
+    assert f"2 runs on fashion_mnist_12k together: ε(SUM) = {format_epsilon(together)}," in lines
+    assert (tmp_path / "page" / "report.html").exists()
+    assert len(read_csv(tmp_path / "page", "runs")) == 2
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 400])
+def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
+    sweep: Path, tmp_path: Path, width: int
+) -> None:
+    answer = chromium.ask(sweep / "report.html", tmp_path / "browser", EXPLORE, width=width)
+    assert answer["trouble"] == []
+    assert answer["width"] == width
+    assert answer["wide"] <= width, "the page scrolls sideways"
+    told = answer["told"]
+    up = [float(value) for value in told["up"]]
+    assert (up, told["upSort"]) == (sorted(up), "ascending")
+    assert told["down"] == told["up"][::-1]
+    assert told["below"] == told["up"][:2][::-1]
+    assert (told["flip"], told["none"]) == (2, [])
+    for name, figure in told["figures"].items():
+        assert min(figure["size"]) > 150, name
+        assert figure["size"][0] <= width
+        assert figure["marks"] > 0, name
+        assert figure["fixed"] == "none", f"{name} is shown twice"
+    assert told["axis"] == "coverage"
