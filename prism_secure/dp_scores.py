@@ -53,7 +53,7 @@ __all__ = ["DpSgd", "make_private"]
 def _linear(layer: MaskedLinear, activations: list[Tensor], gradient: Tensor) -> dict[nn.Parameter, Tensor]:
     """Per-example gradients (N, out, in) of the scores: ∂L/∂(m∘w) ∘ w ∘ ∂m/∂s."""
     dense = torch.einsum("n...o,n...i->noi", gradient, activations[0].to(gradient.dtype))
-    return {layer.scores: dense * (layer.weight * layer.slope())}
+    return {layer.scores: dense.mul_(layer.weight * layer.slope())}
 
 
 @register_grad_sampler(MaskedConv2d)
@@ -75,7 +75,7 @@ def _conv2d(layer: MaskedConv2d, activations: list[Tensor], gradient: Tensor) ->
         gradient.reshape(examples, groups, -1, places),
         patches.reshape(examples, groups, -1, places),
     )
-    return {layer.scores: dense.reshape(shape) * (layer.weight * layer.slope())}
+    return {layer.scores: dense.reshape(shape).mul_(layer.weight * layer.slope())}
 
 
 @dataclass(frozen=True)
@@ -295,6 +295,22 @@ class _SecretNoise(DPOptimizer):
                 f"all {self.plan.steps} steps of the plan are taken; another would cost more than its epsilon"
             )
         return super().pre_step(closure)
+
+    def clip_and_accumulate(self) -> None:
+        """Add up the examples' gradients, clipped; one that cannot be clipped counts as 0, without a word.
+
+        A gradient that overflowed has a norm of infinity or NaN, and 0 · inf is NaN: one image of absurd
+        pixels would show in every score, whatever the noise. C / norm must be a normal number of float32,
+        too, or its rounding lets through more than C.
+        """
+        samples = self.grad_samples
+        if len(samples[0]):
+            norms = torch.stack([each.flatten(1).norm(2, dim=1) for each in samples], dim=1).norm(2, dim=1)
+            broken = ~(norms < self.max_grad_norm / torch.finfo(torch.float32).tiny)
+            for each in samples:
+                each[broken] = 0.0
+        super().clip_and_accumulate()
+        assert all(torch.isfinite(parameter.summed_grad).all() for parameter in self.params)
 
     def add_noise(self) -> None:
         """Gaussian noise of standard deviation noise·clip to every coordinate of the clipped sums."""
