@@ -203,7 +203,9 @@ def make_private(
         steps_per_pass: batches that one pass over the returned loader gives; by default records // batch.
         coins: known coins, for tests; by default noise and sampling come from new, secret ones.
 
-    Call it once for the whole run, not once a round: what is returned counts the plan's steps.
+    Call it once for the whole run, not once a round: what is returned counts the plan's steps, and in this
+    process only. Whoever resumes gets the whole plan again, so whoever may be killed must keep `taken` of the
+    returned optimizer on disk, before each step, and resume with a plan of the steps that are left.
 
     Raises:
         ValueError: the network mixes examples (batch normalisation) or keeps running statistics of them, the

@@ -198,6 +198,38 @@ def test_a_sum_is_of_the_clipped_gradients_and_noise_is_the_plans():
     assert abs(np.corrcoef(lag[:-1].ravel(), lag[1:].ravel())[0, 1]) < 4 / math.sqrt(lag[1:].size)
 
 
+@pytest.mark.parametrize("pixel", [1e20, 3e38, math.inf, -math.inf, math.nan])
+def test_an_example_whose_gradient_overflows_counts_as_none_and_spoils_nothing(pixel):
+    draws = torch.Generator().manual_seed(2)
+    images, labels = torch.rand(6, 16, generator=draws), torch.arange(6) % 2
+    images[3] = pixel
+    plan = DpSgd(records=6, batch=6, steps=1, clip=0.05, noise=5.0)
+    network = mask_layers(
+        nn.Sequential(nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False)), seed=0
+    )
+    private, batches = make_private(
+        network,
+        torch.optim.SGD(trainable(network), lr=0.1),
+        DataLoader(TensorDataset(images, labels), batch_size=6),
+        plan,
+        coins=CoinSecret.for_test(bytes(32)),
+    )
+    (batch,) = batches
+    private.zero_grad()
+    nn.functional.cross_entropy(network(batch[0]), batch[1]).backward()
+    samples = _samples(network)
+    norms = samples.norm(dim=1)
+    others = torch.arange(6) != 3
+    assert norms[others].min() > plan.clip
+    assert not norms[3] < 1e18
+    private.step()
+    summed = torch.cat([each.summed_grad.flatten() for each in trainable(network)])
+    expected = (samples[others] / norms[others, None]).sum(0) * plan.clip
+    moved = float((summed - expected).norm())
+    assert moved < 1e-4 if not norms[3] < 1e37 else moved <= plan.clip
+    assert all(torch.isfinite(each).all() for each in trainable(network))
+
+
 def test_an_empty_batch_still_gets_its_noise():
     plan = DpSgd(records=1000, batch=1, steps=30, clip=1.0, noise=1.0)
     _, _, seen = _train(plan, size=3, steps=30)
