@@ -4,7 +4,7 @@ Code bases like FedPM's pass masks around as one array a layer. The secure sum a
 on one flat vector. What lies between is here, so that both fit in without moving anything:
 
     counts = secure_counts(masks)                                   # a secure sum in one process
-    mask = release_mask(mine, broadcast, release, coins, round=7)   # a client's clipped, randomized bits
+    mask = release_mask(mine, theta, release, coins, federation=name, round=7)   # clipped, randomized bits
     counts = secure_counts(masks, release)                          # their sum, with the flips taken out
 
 and `Layers` where a transport of your own carries the vectors. NumPy arrays and torch tensors alike; nothing
@@ -119,21 +119,23 @@ def release_mask(
     release: MaskRelease,
     coins: CoinSecret,
     *,
+    federation: str,
     round: int,
-    federation: str = "plug-in",
 ) -> dict[str, NDArray[np.uint8]]:
     """A client's mask of one round: clipped around the broadcast, randomized, drawn from its secret coins.
 
     p = f + (1-2f)θ, moved toward the broadcast's until its distance is at most the clip; bits ~ Ber(p). The
-    same arguments give the same bits, so a round that is repeated after a crash releases nothing new.
+    same p gives the same bits, so a round that is repeated after a crash releases nothing new; another p, in
+    whatever round or experiment, has coins of its own, or the bits that differ would betray what changed.
+    (A repeated training that ends elsewhere is then a second release, and is charged as one.)
 
     Args:
         probabilities: this client's θ after local training, in [0, 1], one float array a layer.
         broadcast: the θ that the server sent before this round, as this client loaded it.
         release: what the accountant is told.
         coins: this client's secret; keep it in a file (`CoinSecret.create`), one for each client.
+        federation: a name that no other experiment has, for example a UUID kept beside the coins.
         round: the round's number.
-        federation: any name; another federation has other coins.
 
     Returns:
         0 or 1, uint8, one array a layer.
@@ -144,8 +146,9 @@ def release_mask(
 
     >>> theta = {"head": np.full(4, 0.5)}
     >>> coins = CoinSecret.for_test(bytes(32))
-    >>> release_mask({"head": np.array([0.9, 0.1, 0.5, 0.5])}, theta, MaskRelease(0.25, 0.1), coins, round=1)
-    {'head': array([1, 0, 0, 1], dtype=uint8)}
+    >>> mine = {"head": np.array([0.9, 0.1, 0.5, 0.5])}
+    >>> release_mask(mine, theta, MaskRelease(0.25, 0.1), coins, federation="docs", round=1)
+    {'head': array([0, 1, 0, 0], dtype=uint8)}
     """
     if release.space != "probability":
         raise ValueError("release_mask clips probabilities: the release's space must be 'probability'")
@@ -154,5 +157,5 @@ def release_mask(
     p = clip_toward(
         layers.flatten(probabilities).astype(np.float64), public, flip=release.flip, clip=release.clip
     )
-    seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes()).digest()
+    seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes() + p.astype("<f8").tobytes()).digest()
     return layers.split(release_bits(p, coins.stream(federation, round, seen, "mask")))

@@ -33,7 +33,7 @@ class Client:
                 cross_entropy(self.model(images), labels).backward()
                 self.optimizer.step()
         mine = {name: scores.detach().double().sigmoid().numpy() for name, scores in self.scores.items()}
-        return release_mask(mine, theta, release, self.coins, round=number)
+        return release_mask(mine, theta, release, self.coins, federation="fedpm", round=number)
 
 
 class Server:

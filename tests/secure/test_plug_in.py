@@ -79,19 +79,34 @@ def test_a_released_mask_is_random_as_the_release_says_and_repeats_only_with_its
     theta = {"w": np.full((100, 100), 0.5), "v": np.full(10_000, 0.9)}
     mine = {"w": np.full((100, 100), 0.99), "v": np.full(10_000, 0.9)}
     coins = CoinSecret.for_test(bytes(32))
-    free = release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, round=1)
+    free = release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, federation="test", round=1)
     # f + (1 - 2f)θ = 0.745 and 0.7; a standard error is 0.0045
     assert abs(free["w"].mean() - 0.745) < 0.02
     assert abs(free["v"].mean() - 0.70) < 0.02
     # a clip of 1 over 10,000 coordinates that all move leaves 0.01 of each
-    clipped = release_mask(mine, theta, MaskRelease(0.25, 1.0), coins, round=1)
+    clipped = release_mask(mine, theta, MaskRelease(0.25, 1.0), coins, federation="test", round=1)
     assert abs(clipped["w"].mean() - 0.51) < 0.02
-    again = release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, round=1)
+    again = release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, federation="test", round=1)
     assert np.array_equal(free["w"], again["w"])
     for other in (
-        release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, round=2),
-        release_mask(mine, theta, MaskRelease(0.25, 1e6), CoinSecret.for_test(bytes([1]) * 32), round=1),
-        release_mask(mine, theta | {"v": np.full(10_000, 0.8)}, MaskRelease(0.25, 1e6), coins, round=1),
+        release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, federation="test", round=2),
+        release_mask(
+            mine,
+            theta,
+            MaskRelease(0.25, 1e6),
+            CoinSecret.for_test(bytes([1]) * 32),
+            federation="test",
+            round=1,
+        ),
+        release_mask(mine, theta, MaskRelease(0.25, 1e6), coins, federation="another", round=1),
+        release_mask(
+            mine,
+            theta | {"v": np.full(10_000, 0.8)},
+            MaskRelease(0.25, 1e6),
+            coins,
+            federation="test",
+            round=1,
+        ),
     ):
         assert 0.3 < (free["w"] != other["w"]).mean() < 0.5
 
@@ -100,8 +115,27 @@ def test_a_release_that_clips_scores_is_refused():
     theta = {"w": np.full(2, 0.5)}
     with pytest.raises(ValueError, match="must be 'probability'"):
         release_mask(
-            theta, theta, MaskRelease(0.25, 1.0, space="score"), CoinSecret.for_test(bytes(32)), round=1
+            theta,
+            theta,
+            MaskRelease(0.25, 1.0, space="score"),
+            CoinSecret.for_test(bytes(32)),
+            federation="test",
+            round=1,
         )
+
+
+def test_a_second_experiment_on_the_same_coins_does_not_show_what_changed():
+    """With the coins of the first, only bits of weights that moved would differ: here 20 of 2,000."""
+    coins, theta = CoinSecret.for_test(bytes(32)), {"w": np.full(2000, 0.5)}
+    first, second = theta["w"].copy(), theta["w"].copy()
+    first[:20], second[:20] = 0.95, 0.05
+    bits = [
+        release_mask(
+            {"w": mine}, theta, MaskRelease(0.25, None, dim=2000), coins, federation="same", round=1
+        )["w"]
+        for mine in (first, second)
+    ]
+    assert 0.45 < (bits[0] != bits[1])[20:].mean() < 0.55
 
 
 def test_plugging_in_does_not_import_torch():

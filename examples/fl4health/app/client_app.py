@@ -32,6 +32,7 @@ def train(message: Message, context: Context) -> Message:
         {name: theta[name] for name in mine},
         RELEASE,
         secret,
+        federation=f"run {context.run_id}",
         round=number,
     )
     mask = {name: Array(bits.get(name, np.zeros(theta[name].shape, np.uint8))) for name in theta}
