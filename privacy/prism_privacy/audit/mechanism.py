@@ -98,7 +98,12 @@ def audit_mechanism(
     checks = _decided(checks + coins, error)
 
     unchecked = [in_the_way] if in_the_way else []
-    if norm is not None and halfway is None:
+    if claim.clip is not None and norm is None:
+        unchecked.append(
+            f"the clip does not bind at --dim {size}, so nothing tested it: use at least "
+            f"{claim.smallest_dim()}"
+        )
+    elif claim.clip is not None and halfway is None:
         unchecked.append("precision of the clip: no θ puts p between two bfloat16 numbers at this --dim")
     if changed:
         unchecked.append(

@@ -112,7 +112,7 @@ def norm_check(claim: Claim, seen: Repeated) -> Check | None:
 
     At θ = ½ two independent bits of probability p are equal with probability ½+2(p−½)², so equal bits count
     ‖p−p_t‖². Under the claim their average probability is at most ½+2C²/d, and Hoeffding (1956) bounds their
-    number by a binomial. None where the box alone keeps the norm.
+    number by a binomial. None where the box alone keeps the norm: then the clip goes untested.
     """
     radius, dim = claim.radius(), seen.per_coordinate.size
     if not radius < claim.width / 2.0 * math.sqrt(dim):

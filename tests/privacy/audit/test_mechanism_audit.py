@@ -162,6 +162,13 @@ def test_what_cannot_be_checked_is_said() -> None:
     assert tiny.verdict.value == "could not check"
     assert "--dim" in tiny.unchecked[0]
 
+    for clip in (2.4, 3.0):  # the box of 64 coordinates has a half diagonal of 2, so nothing is ever clipped
+        wide = Claim(flip=0.25, clip=clip)
+        result = audit_mechanism(flips_with(0.25), wide, dim=64, trials=128)
+        assert result.findings == ()
+        assert result.verdict.value == "could not check"
+        assert any(f"at least {wide.smallest_dim()}" in each for each in result.unchecked)
+
     almost_fair = Claim(flip=0.4995, clip=0.002)  # no midpoint of two bfloat16 numbers in its box
     result = audit_mechanism(
         lambda bits, theta, seed: (
