@@ -67,7 +67,7 @@ def _print(subject: Subject) -> None:
             )
             row = (
                 subject.names[run.folder],
-                point.name,
+                subject.label(point) if subject.keys else "",
                 str(run.seed),
                 f"{len(run.records)}/{run.config.federation.rounds}",
                 f"{run.quality.fid:.1f}" if run.quality else "–",

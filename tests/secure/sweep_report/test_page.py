@@ -143,7 +143,7 @@ def test_compare_prints_each_run_and_both_together(
     assert "clip=0.25" in lines
     assert "clip=1.0" in lines
     together = compose([first, second]).epsilon.sum_zero_out
-    assert f"2 runs on fashion_mnist_12k together: ε(SUM) = {format_epsilon(together)}," in lines
+    assert f"2 runs on fashion_mnist together: ε(SUM) = {format_epsilon(together)}," in lines
     assert (tmp_path / "page" / "report.html").exists()
     assert len(read_csv(tmp_path / "page", "runs")) == 2
 
