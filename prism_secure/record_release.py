@@ -88,6 +88,7 @@ class RecordRelease:
             cohort=self.config.record_cohort,
             dimension=self.dimension,
             most_records=max(self.sizes),
+            most_shares=len(self.sizes),
         )
 
     def as_opened(self, sums: NoisySums) -> NoisySums:

@@ -48,9 +48,11 @@ class SummedMoments:
         cohort: h, honest clients guaranteed in the opened sum, >= 1.
         dimension: D, the number of features.
         most_records: the most records a client may have; public.
+        most_shares: the most shares in a sum, by default ``cohort``; more clients take part where some may
+            drop out or collude, or where each share holds all of the noise (``cohort=1``).
 
     Raises:
-        InvalidParameter: a value out of range, or sums that do not fit 63 bits for ``cohort`` clients.
+        InvalidParameter: a value out of range, or sums of ``most_shares`` shares that do not fit 63 bits.
 
     >>> release = MomentRelease(records=40, norm=1.0, sigma=0.05, classes=2, second_weight=0.0)
     >>> plan = SummedMoments(release, cohort=4, dimension=3, most_records=10)
@@ -63,17 +65,21 @@ class SummedMoments:
     cohort: int
     dimension: int
     most_records: int
+    most_shares: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("cohort", "dimension", "most_records"):
             _validate.count(name, getattr(self, name))
+        shares = self.cohort if self.most_shares is None else self.most_shares
+        if _validate.count("most_shares", shares) < self.cohort:
+            raise InvalidParameter(f"most_shares = {shares} is less than the cohort of {self.cohort}")
         if not self.release.sigma:
             raise InvalidParameter("a securely summed release needs noise: sigma is 0")
         if not self.release.releases_counts:
             raise InvalidParameter(
                 "a securely summed release needs counts, as clients may drop out: use adjacency='add_remove'"
             )
-        if self.bound * self.cohort >= 1 << 63:
+        if self.bound * shares >= 1 << 63:
             raise InvalidParameter(
                 "the sum does not fit 63 bits: take fewer records a client, less noise or no second moments"
             )

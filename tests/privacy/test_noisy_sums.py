@@ -303,6 +303,13 @@ def test_shares_beyond_the_plan_are_refused():
         SummedMoments(MomentRelease(300, 1.0, 0.1), 3, 6, 50)
     with pytest.raises(InvalidParameter, match="63 bits"):
         SummedMoments(release, 1000, 6, 10**5)
+    with pytest.raises(
+        InvalidParameter, match="63 bits"
+    ):  # all that are added up, whoever the noise counts on
+        SummedMoments(release, 1, 6, 10**5, most_shares=1000)
+    assert SummedMoments(release, 1, 6, 10**5)
+    with pytest.raises(InvalidParameter, match="less than the cohort"):
+        SummedMoments(release, 3, 6, 50, most_shares=2)
     with pytest.raises(InvalidParameter, match="cohort"):
         SummedMoments(release, 0, 6, 50)
 
