@@ -66,8 +66,8 @@ class Member:
             coins=self.coins,
             may_miss=True,
         )
+        self._charge(broadcast)  # before a noisy release is drawn, which a kill would leave uncharged
         client.prepare(self.federation)
-        self._charge(broadcast)
         client.answer(broadcast)
         return client.bits(broadcast)
 
