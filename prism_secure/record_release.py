@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import secrets
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -38,7 +39,9 @@ from prism_privacy import (
     View,
     release_moments,
 )
+from prism_privacy.durable_files import locked_directory
 from prism_secure.config import Config
+from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 
 NORM = 1.0
 """Of bounded features: an image's are never longer."""
@@ -142,6 +145,29 @@ class RecordRelease:
     def opened_file(self, folder: Path) -> Path:
         """Where an opened sum of all clients is kept: in a folder of the run, or in the store."""
         return folder / "release.moments" if self._store is None else self._store / "all.moments"
+
+    def id(self, *, draw: bool) -> str | None:
+        """What tells a release that runs share from every other: 128 random bits, in hexadecimal.
+
+        It is drawn before the release is, and lies beside it, so that a ledger can name what it charges for
+        before anything is drawn; runs that find the release find its id. It depends on no data. Whoever
+        deletes a store deletes the id with it, and what is drawn there next has another.
+
+        Args:
+            draw: whether to draw one if there is none; else that is None.
+
+        Returns:
+            None for a run that shares no release: it has one of its own.
+        """
+        if self._store is None:
+            return None
+        path = self._store / "release.id"
+        if draw:
+            make_private_folder(self._store)
+            with as_storage_error(path), locked_directory(self._store):
+                if not path.exists():
+                    write_atomic(path, secrets.token_hex(16).encode() + b"\n", mode=0o600)
+        return path.read_text("ascii").strip() if path.exists() else None
 
     @cached_property
     def _store(self) -> Path | None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, Spent, View
+from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, Spent, View, verify_ledger
 from prism_privacy.epsilon_table import spent_table
 from prism_privacy.ledger_entry import Coins, LedgerEntry
 from prism_privacy.ledger_key import LedgerKey
@@ -227,17 +227,36 @@ class Spending:
                 federation=folder.federation,
                 clients=self._config.federation.clients,
                 records=None if self._moments is None else max(self._moments.sizes),
-                settings={}
-                if self._moments is None
-                else {"record_release": self._config.privacy.record_release},
+                settings=self._settings(),
             )
         ledger = Ledger.open(path, key)
         try:
             self._refuse_foreign(ledger, finished_rounds)
+            self._refuse_other_release(path)
         except BaseException:
             ledger.close()
             raise
         return ledger
+
+    def _settings(self) -> dict[str, str]:
+        """What the header says of the record-level release; which one it is, where runs share it."""
+        if self._moments is None:
+            return {}
+        shared = self._moments.id(draw=True)
+        mode = {"record_release": self._config.privacy.record_release}
+        return mode if shared is None else mode | {"record_id": shared}
+
+    def _refuse_other_release(self, path: Path) -> None:
+        """Nothing, if the store still holds the release that the ledger charged."""
+        if self._moments is None or self._config.privacy.record_store is None:
+            return
+        stated = verify_ledger(path).settings.get("record_id")
+        if stated in (None, self._moments.id(draw=False)):
+            return
+        raise RunFolderError(
+            f"{path} charged record-level release {stated}, and {self._config.privacy.record_store} holds it "
+            "no more: put it back, or start a run that is charged for another"
+        )
 
     def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
         """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""

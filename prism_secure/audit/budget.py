@@ -26,6 +26,7 @@ from prism_privacy.kappa_store import ORDERS
 from prism_privacy.renyi import renyi_curve, to_epsilon
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
+from prism_secure.data_sets import data_set_named
 from prism_secure.errors import ConfigError
 
 _PROVED = 100.0
@@ -77,9 +78,8 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
     """
     accounts = []
     for limit in limits:
-        spenders = [
-            spender for spender in _spenders(ledgers, limit.client) if limit.data in (None, spender.data)
-        ]
+        asked = None if limit.data is None else data_set_named(limit.data)
+        spenders = [spender for spender in _spenders(ledgers, limit.client) if asked in (None, spender.data)]
         if not spenders:
             known = sorted({ledger.data for ledger in ledgers})
             who = f" client {limit.client} of" if limit.client is not None else ""
@@ -231,6 +231,7 @@ def _multiplier(release: MomentRelease) -> float:
 def _record_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]) -> list[Point]:
     """Epsilon for one record, as it grew: it does not grow with rounds."""
     squared, added, delta, charges = 0.0, 0.0, limit.delta, 0
+    alone: float | None = None
     seen: set[str] = set()
     points = [Point(0, 0.0)]
     for ledger in ledgers:
@@ -242,22 +243,24 @@ def _record_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
             notes.append(f"{ledger.name} trained from a release that was charged before")
         else:
             seen.add(ledger.release_key)
+            # One says nothing of the other: a release under swap shows how many records there are, exactly.
+            if record.adjacency != limit.adjacency:
+                notes.append(f"no bound: {ledger.name} speaks of {record.adjacency}, not {limit.adjacency}")
+                added = math.inf
             try:
-                release = replace(
-                    MomentRelease(**record.release),  # type: ignore[arg-type]
-                    adjacency=limit.adjacency,
-                )
+                release = MomentRelease(**record.release)  # type: ignore[arg-type]
+                if release.adjacency != record.adjacency:
+                    raise InvalidParameter(f"the release speaks of {release.adjacency}")
                 squared += 1.0 / _multiplier(release) ** 2 if release.sigma else math.inf
+                alone = release.epsilon(limit.delta) if len(seen) == 1 else None
             except (TypeError, InvalidParameter, ZeroDivisionError):
-                if record.adjacency != limit.adjacency:
-                    notes.append(
-                        f"no bound: {ledger.name} speaks of {record.adjacency}, not {limit.adjacency}"
-                    )
-                    added = math.inf
+                alone = None
                 added += record.epsilon
                 delta -= record.delta
                 notes.append(f"{ledger.name}: a release of another kind; its epsilon and delta are added")
         gaussian = gaussian_epsilon(1.0 / math.sqrt(squared), delta) if squared and delta > 0 else 0.0
+        # What a single release claims itself, to the last digit: a limit may be just that.
+        gaussian = gaussian if alone is None else alone
         points.append(Point(charges, added + gaussian if delta > 0 else math.inf))
         charges += len(ledger.charges)
         points.append(Point(charges, points[-1].epsilon))

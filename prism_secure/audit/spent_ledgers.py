@@ -9,20 +9,17 @@ same data as all others that do not say.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from prism_privacy import LedgerEntry, LedgerError, LedgerReport, MaskRelease, verify_ledger
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger_entry import RecordGuarantee
 from prism_secure.audit.budget_file import LedgerOwner
 from prism_secure.config import Config
+from prism_secure.data_sets import data_set, data_set_named
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder import read_config
 
@@ -46,13 +43,10 @@ class SpentLedger:
 
     @property
     def data(self) -> str:
-        """The data set: its source, and its folder where it has one."""
+        """The data set: that of its owner in the budget file, or of its run's declaration."""
         if self.owner is not None:
-            return self.owner.data
-        if self.config is None:
-            return UNNAMED
-        data = self.config.data
-        return data.source if data.folder is None else f"{data.source} in {Path(data.folder).name}"
+            return data_set_named(self.owner.data)
+        return UNNAMED if self.config is None else data_set(self.config.data)
 
     @property
     def dealt(self) -> str:
@@ -61,7 +55,7 @@ class SpentLedger:
             return ""
         data = self.config.data
         return repr(
-            (data.partition, data.shards_per_client, data.dirichlet_alpha,
+            (data.source, data.partition, data.shards_per_client, data.dirichlet_alpha,
              self.config.federation.clients, self.config.federation.seed)
         )  # fmt: skip
 
@@ -107,16 +101,12 @@ class SpentLedger:
 
     @cached_property
     def release_key(self) -> str:
-        """Equal for ledgers that share one stored record-level release; else their own."""
-        if self.record is None or self.config is None or self.config.privacy.record_store is None:
+        """Equal for ledgers of one and the same record-level release: those that name it by the random id
+        that it got when it was made. A ledger that names none has a release of its own."""
+        shared = self.report.settings.get("record_id")
+        if self.record is None or shared is None:
             return self.report.head
-        config, privacy = self.config, self.config.privacy
-        parts: tuple[Any, ...] = (
-            (privacy.record_store, privacy.record_release, privacy.record_cohort, self.record.release),
-            (self.data, self.dealt),
-            (config.features, config.model.image_size, config.model.conditional),
-        )
-        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+        return repr((shared, sorted(self.record.release.items())))
 
     @property
     def _masks(self) -> list[LedgerEntry]:

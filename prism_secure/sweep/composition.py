@@ -3,16 +3,16 @@
 Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
 shows the composed one beside them.
 
-**Which runs belong together.** Those with the same data source and folder, whatever their partition and seed:
+**Which runs belong together.** Those over the same data set, whatever their partition and seed:
 an owner may then be another client in another run, and no run is left out.
 
 **One client.** Rounds of mask releases add up in Rényi divergence (`prism_privacy.Accountant`), over all runs
 as over all rounds of one. A summed record-level release opens, and counts for everything that a client has:
 it is added with its epsilon and its delta, once for each distinct release.
 
-**One image.** Runs that share a stored release made it once. Distinct releases of the same images are one
-Gaussian release with the coordinates of all of them: the squares of their moves, in units of their noise, add
-up. A run that claims nothing for one image makes it `inf`.
+**One image.** Runs that share a stored release made it once; the random id of it in their ledgers says so.
+Distinct releases of the same images are one Gaussian release with the coordinates of all of them: the squares
+of their moves, in units of their noise, add up. A run that claims nothing for one image makes it `inf`.
 
 **What kind of statement.** Rounds count as charged, and as planned where an ended run might have gone on: who
 looks at results to decide about later rounds keeps the plan's epsilon. Where the *choice* of runs depended on
@@ -24,13 +24,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
 from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon
+from prism_secure.data_sets import data_set
 from prism_secure.records import Epsilons
 from prism_secure.sweep.results import Run
 
@@ -42,7 +40,7 @@ class Owners:
     """Runs that touched the same owners' data."""
 
     source: str
-    """The data source, and its folder where it has one."""
+    """The data set: see `prism_secure.data_sets`."""
     runs: tuple[Run, ...]
 
 
@@ -71,7 +69,7 @@ def owners(runs: Iterable[Run]) -> list[Owners]:
     """Runs by whose data they used."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_source(run), []).append(run)
+        groups.setdefault(data_set(run.config.data), []).append(run)
     return [Owners(source, tuple(found)) for source, found in groups.items()]
 
 
@@ -91,18 +89,20 @@ def compose(runs: Sequence[Run]) -> Composed:
 
 
 def _one_client(runs: Sequence[Run], delta: float) -> tuple[Epsilons, float]:
-    accountant, opened = Accountant(delta=delta), {}
+    accountant = Accountant(delta=delta)
+    opened: dict[str, list[Run]] = {}
     test_coins = any(run.charged is not None and run.charged.epsilon is None for run in runs)
     for run in runs:
         if _summed(run):
-            opened[_release_key(run)] = run
+            opened.setdefault(_release_key(run), []).append(run)
         elif run.charged is not None and run.charged_rounds:
             accountant.spend(_masks(run.charged.release), rounds=run.planned_rounds)
     cells = {}
     for view in View:
         for adjacency in Adjacency:
             total = accountant.epsilon(view, adjacency) if accountant.rounds else 0.0
-            total += sum(getattr(run.planned, f"{view}_{adjacency}") for run in opened.values())
+            for sharing in opened.values():
+                total += max(getattr(run.planned, f"{view}_{adjacency}") for run in sharing)
             cells[f"{view}_{adjacency}"] = math.inf if test_coins else total
     return Epsilons(**cells), delta * (len(opened) + (accountant.rounds > 0))
 
@@ -138,23 +138,8 @@ def _summed(run: Run) -> bool:
 
 
 def _release_key(run: Run) -> str:
-    """Equal for runs that share one record-level release: a store, and all that it goes by."""
-    config = run.config
-    if config.privacy.record_store is None:
-        return run.name
-    privacy = config.privacy
-    return repr(
-        (
-            privacy.record_store, privacy.record_epsilon, privacy.record_release, privacy.delta,
-            msgspec.json.encode(config.data), config.federation.clients, config.federation.seed,
-            msgspec.json.encode(config.features), config.model.image_size, config.model.conditional,
-            (config.min_survivors, privacy.colluders) if privacy.record_release == "summed" else None,
-        )
-    )  # fmt: skip
-
-
-def _source(run: Run) -> str:
-    data = run.config.data
-    return (
-        data.source if data.folder is None else f"{data.source} in {Path(data.folder).expanduser().resolve()}"
-    )
+    """Equal for runs of one and the same record-level release: those whose ledgers name it by its random id.
+    A ledger that names none has a release of its own."""
+    if run.record is None or run.release_id is None:
+        return str(run.folder.resolve())
+    return repr((run.release_id, sorted(run.record.release.items())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -280,12 +281,52 @@ def test_runs_over_the_same_images_share_one_release_and_only_the_very_same(
     # Releases of the same images lie side by side: who adds up what they cost together finds them.
     (other,) = set(images.iterdir()) - {one}
     assert {path.name for path in one.iterdir() if not path.name.startswith(".")} == {
-        f"client-0{client}.moments" for client in range(3)
+        "release.id",
+        *(f"client-0{client}.moments" for client in range(3)),
     }
     assert all(path.stat().st_mode & 0o077 == 0 for path in one.glob("*.moments"))
     (other / "client-00.moments").write_bytes((one / "client-00.moments").read_bytes())
     with pytest.raises(RoundError, match="holds another release"):
         run(tiny(data, "privacy.record_epsilon=1", *shared), tmp_path / "four")
+
+
+def release_id(folder: Path) -> str | None:
+    return verify_ledger(folder / "ledger.jsonl").settings.get("record_id")
+
+
+def test_ledgers_name_the_release_that_runs_share_and_one_made_again_by_another_name(
+    data: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    config = tiny(data, RECORD, f"privacy.record_store={store}", "federation.rounds=1")
+    for name in ("one", "two"):
+        run(config, tmp_path / name)
+    assert release_id(tmp_path / "one") == release_id(tmp_path / "two")
+    assert re.fullmatch("[0-9a-f]{32}", release_id(tmp_path / "one") or "")
+    shutil.rmtree(store)
+    run(config, tmp_path / "three")
+    assert release_id(tmp_path / "three") != release_id(tmp_path / "one")
+
+
+def test_run_of_its_own_release_names_none(finished: Path) -> None:
+    assert release_id(finished) is None
+
+
+def test_run_does_not_go_on_from_a_release_that_it_was_not_charged_for(data: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    config = tiny(data, RECORD, f"privacy.record_store={store}")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "one", listener=Impatient())
+    store.rename(tmp_path / "kept")
+    with pytest.raises(RunFolderError, match="put it back"):
+        run(config, tmp_path / "one")
+    assert not store.exists(), "asking for it draws none"
+    run(tiny(data, RECORD, f"privacy.record_store={store}", "federation.rounds=1"), tmp_path / "two")
+    with pytest.raises(RunFolderError, match="put it back"):
+        run(config, tmp_path / "one")
+    shutil.rmtree(store)
+    (tmp_path / "kept").rename(store)
+    run(config, tmp_path / "one")
 
 
 # --- what a release over all clients costs a client

@@ -131,7 +131,7 @@ def test_clients_that_took_part_in_different_ledgers_have_their_own_totals(tmp_p
     """A run of ten clients, and a ledger of client 3 alone, which the budget file names."""
     run = ledger_folder(tmp_path / "run")
     own = ledger_folder(tmp_path / "own", rounds=5, config=False) / "ledger.jsonl"
-    owner = '[[ledger]]\npath = "own/ledger.jsonl"\ndata = "fashion_mnist_12k"\nclient = 3\n'
+    owner = '[[ledger]]\npath = "own/ledger.jsonl"\ndata = "fashion_mnist"\nclient = 3\n'
     accounts = totals(tmp_path, limit(tmp_path, extra=owner), run, own)
     assert {account["clients"]: account["charges"] for account in accounts} == {
         "clients 0, 1, 2, 4, 5, 6, 7, 8, …": 3,
@@ -155,9 +155,23 @@ def test_runs_that_deal_the_same_images_out_differently_are_charged_to_every_cli
 def test_other_data_has_its_own_total(tmp_path: Path) -> None:
     folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", overrides=("data.source=mnist",))]
     accounts = totals(tmp_path, limit(tmp_path), *folders)
-    assert [account["data"] for account in accounts] == ["fashion_mnist_12k", "mnist"]
+    assert [account["data"] for account in accounts] == ["fashion_mnist", "mnist"]
     (account,) = totals(tmp_path, limit(tmp_path, data="mnist"), *folders)
     assert account["ledgers"] == ["b"]
+
+
+def test_data_that_share_images_are_one_data_set_and_folders_of_one_name_are_two(tmp_path: Path) -> None:
+    full = ("data.source=fashion_mnist", "data.folder=anywhere")
+    folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", overrides=full)]
+    for data in (None, "fashion_mnist", "fashion_mnist_12k"):
+        (account,) = totals(tmp_path, limit(tmp_path, data=data), *folders)
+        assert (account["charges"], account["clients"]) == (6, "every client")
+    own = [
+        ledger_folder(tmp_path / name, overrides=("data.source=images", f"data.folder=/{name}/scans"))
+        for name in ("c", "d")
+    ]
+    accounts = totals(tmp_path, limit(tmp_path), *own)
+    assert [account["data"] for account in accounts] == ["images in /c/scans", "images in /d/scans"]
 
 
 def test_ledgers_that_name_no_data_count_together(tmp_path: Path) -> None:
@@ -193,12 +207,33 @@ def test_record_releases_compose_as_gaussians_and_not_by_adding(tmp_path: Path) 
 
 def test_record_release_that_runs_share_counts_once_and_another_does_not(tmp_path: Path) -> None:
     shared = ("privacy.record_epsilon=2.0", "privacy.record_store=kept")
-    same = [ledger_folder(tmp_path / name, record=MOMENTS, overrides=shared) for name in ("a", "b")]
+
+    def folder(name: str, settings: dict[str, str] | None) -> Path:
+        return ledger_folder(tmp_path / name, record=MOMENTS, overrides=shared, settings=settings)
+
+    same = [folder(name, {"record_id": "1" * 32}) for name in ("a", "b")]
     (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *same)
-    assert account["epsilon"] == pytest.approx(MOMENTS.epsilon(1e-5), rel=1e-6)
-    other = ledger_folder(tmp_path / "c", record=MOMENTS, overrides=(*shared, "model.image_size=16"))
-    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *same, other)
-    assert account["epsilon"] > 1.3 * MOMENTS.epsilon(1e-5)
+    assert account["epsilon"] == MOMENTS.epsilon(1e-5)
+    for name, settings in (("c", {"record_id": "2" * 32}), ("d", None)):
+        # the same settings, drawn on another machine, or in a store that was made again, or nobody knows
+        (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *same, folder(name, settings))
+        assert account["epsilon"] > 1.3 * MOMENTS.epsilon(1e-5)
+
+
+def test_limit_that_is_just_what_a_release_claims_is_kept(tmp_path: Path) -> None:
+    folder = ledger_folder(tmp_path / "a", record=MOMENTS)
+    epsilon = MOMENTS.epsilon(1e-5)
+    totals(tmp_path, limit(tmp_path, **RECORD | {"epsilon": epsilon}), folder)
+    totals(tmp_path, limit(tmp_path, **RECORD | {"epsilon": math.nextafter(epsilon, 0)}), folder, code=1)
+
+
+@pytest.mark.parametrize(("made", "asked"), [("swap", "add_remove"), ("add_remove", "swap")])
+def test_release_says_nothing_of_another_adjacency(tmp_path: Path, made: str, asked: str) -> None:
+    """Under swap how many records there are is public: one more or less shows."""
+    folder = ledger_folder(tmp_path / "a", record=replace(MOMENTS, adjacency=made))
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD | {"adjacency": asked}), folder, code=1)
+    assert account["epsilon"] == "inf"
+    assert any(f"speaks of {made}, not {asked}" in note for note in account["notes"])
 
 
 def test_run_without_a_record_guarantee_leaves_records_without_a_bound(tmp_path: Path) -> None:
@@ -232,7 +267,7 @@ def test_summed_release_is_charged_to_the_client_in_place_of_its_masks(tmp_path:
         ({"unit": "record", "adjacency": "swap"}, "has no view"),
         ({"epsilon": 0.0}, "positive"),
         ({"delta": 1.0}, "delta"),
-        ({"data": "mnist"}, "fashion_mnist_12k"),
+        ({"data": "mnist"}, "'fashion_mnist'"),
         ({"client": 99}, "client 99"),
     ],
 )

@@ -30,7 +30,9 @@ import fake_run
 RELEASE = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
 
 
-def make(folder: Path, *overrides: str, charged: int | None = None, record: bool = False) -> Run:
+def make(
+    folder: Path, *overrides: str, charged: int | None = None, record: bool = False, shares: str | None = None
+) -> Run:
     """A run that is charged what its configuration costs, by the accountant itself."""
     config: Config = load_config(
         None, ["federation.rounds=4", "privacy.clip=1.0", "privacy.flip=0.25", *overrides]
@@ -42,7 +44,10 @@ def make(folder: Path, *overrides: str, charged: int | None = None, record: bool
     accountant.plan(release, rounds=config.federation.rounds)
     rounds = config.federation.rounds if charged is None else charged
     guarantee = RecordGuarantee.of(RELEASE, 1e-5) if record else None
-    with Ledger.create(folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10) as ledger:
+    settings = None if shares is None else {"record_id": shares}
+    with Ledger.create(
+        folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10, settings=settings
+    ) as ledger:
         for number in range(1, rounds + 1):
             accountant.spend(release)
             ledger.append(
@@ -100,15 +105,16 @@ def test_runs_on_other_data_are_not_put_together_and_other_partitions_of_the_sam
         make(tmp_path / "a"),
         make(tmp_path / "b", "federation.seed=1", "data.partition=shards"),
         make(tmp_path / "c", "data.source=idx", "data.folder=elsewhere"),
+        make(tmp_path / "d", "data.source=fashion_mnist", "data.folder=anywhere"),
     ]
     groups = owners(runs)
-    assert [[run.name for run in group.runs] for group in groups] == [["a", "b"], ["c"]]
+    assert [[run.name for run in group.runs] for group in groups] == [["a", "b", "d"], ["c"]]
 
 
 def test_shared_release_of_images_is_counted_once_and_own_ones_are_composed(tmp_path: Path) -> None:
     record = ["privacy.record_epsilon=2.0"]
     shared = [*record, "privacy.record_store=store"]
-    one = [make(tmp_path / name, *shared, record=True) for name in ("a", "b")]
+    one = [make(tmp_path / name, *shared, record=True, shares="1" * 32) for name in ("a", "b")]
     assert compose(one).record_epsilon == pytest.approx(RELEASE.epsilon(1e-5), rel=1e-9)
     assert compose(one).record_releases == 1
 
@@ -120,9 +126,27 @@ def test_shared_release_of_images_is_counted_once_and_own_ones_are_composed(tmp_
     assert two.record_delta == 1e-5
     assert RELEASE.epsilon(1e-5) < two.record_epsilon < 2 * RELEASE.epsilon(1e-5)
 
-    other_seed = [one[0], make(tmp_path / "e", *shared, "federation.seed=1", record=True)]
-    assert compose(other_seed).record_releases == 2, "another partition makes releases of its own"
+    for name, other in (("e", "2" * 32), ("g", None)):
+        again = make(tmp_path / name, *shared, record=True, shares=other)
+        assert compose([one[0], again]).record_releases == 2, "the same settings, drawn elsewhere or again"
     assert math.isinf(compose([one[0], make(tmp_path / "f")]).record_epsilon), "one run claims nothing"
+
+
+def test_summed_releases_are_all_charged_to_a_client_and_a_shared_one_once_at_its_largest(
+    tmp_path: Path,
+) -> None:
+    summed = ["privacy.record_epsilon=2.0", "privacy.record_release=summed", "privacy.record_store=store"]
+    one = make(tmp_path / "a", *summed, record=True, shares="1" * 32)
+    less = make(tmp_path / "b", *summed, "privacy.flip=0.3", record=True, shares="1" * 32)
+    other = make(tmp_path / "c", *summed, "privacy.flip=0.3", record=True, shares="2" * 32)
+    assert one.planned is not None
+    assert other.planned is not None
+    assert other.planned.sum_zero_out < one.planned.sum_zero_out
+    for runs in ([one, less], [less, one]):
+        assert compose(runs).epsilon.sum_zero_out == one.planned.sum_zero_out
+    both = compose([one, other])
+    assert both.epsilon.sum_zero_out == one.planned.sum_zero_out + other.planned.sum_zero_out
+    assert both.delta == 2e-5
 
 
 def test_ledger_that_was_changed_is_not_believed(tmp_path: Path) -> None:
