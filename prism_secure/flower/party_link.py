@@ -11,6 +11,7 @@ import sys
 import tempfile
 from multiprocessing.connection import Client as connect
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -33,12 +34,17 @@ def ask(owner: str, request: Begin | Step) -> Reply:
     question = msgspec.msgpack.encode(request)
     answer = _exchange(address, question)
     if answer is None and isinstance(request, Begin):
-        with (address.parent / "start.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            answer = _exchange(address, question)
-            if answer is None:
-                _start(address)
+        # Its log is also what keeps two processes from starting it at once.
+        with address.with_suffix(".log").open("ab") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            try:
                 answer = _exchange(address, question)
+                if answer is None:
+                    log.truncate(0)
+                    _start(address, log)
+                    answer = _exchange(address, question)
+            finally:
+                fcntl.flock(log, fcntl.LOCK_UN)  # the party has the file open, too, and would keep the lock
     if answer is None:
         raise RoundError(
             "the process that held this client's part of the session is gone: it has dropped out"
@@ -59,25 +65,24 @@ def _exchange(address: Path, question: bytes) -> bytes | None:
         return None
 
 
-def _start(address: Path) -> None:
+def _start(address: Path, log: BinaryIO) -> None:
     address.unlink(missing_ok=True)
     command = [sys.executable, "-c", _SERVE, str(address), str(os.getppid())]
     try:
         # A log of its own: it would keep ours open as long as it lives, and somebody may wait for its end.
-        with address.with_suffix(".log").open("wb") as log:
-            subprocess.run(  # noqa: S603
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                timeout=300,
-                check=True,
-            )
+        subprocess.run(  # noqa: S603
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            timeout=300,
+            check=True,
+        )
     except subprocess.SubprocessError:
         raise RoundError(
-            f"the process for a client's part of the session could not be started; see "
-            f"{address.with_suffix('.log')} on the client's machine"
+            f"the process for a client's part of the session could not be started; see {log.name} on the "
+            "client's machine"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -16,7 +17,8 @@ app = ClientApp()
 @secure_sum(app)
 def train(message: Message, context: Context) -> Message:
     config = message.content.get("config", {})
-    time.sleep(config.get("seconds", 0.0))
+    while "gate" in config and not Path(config["gate"]).exists():
+        time.sleep(0.05)
     client = int(client_folder(context).name)
     if client == config.get("failing", -1):
         raise ValueError(f"a record of client {client}")
