@@ -88,16 +88,16 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     url = options.storage or folder.study_url
     with contextlib.ExitStack() as open_things:
         open_things.callback(folder.close)
+        crew = open_things.enter_context(Crew(workers, devices()))  # they start while the study is opened
         study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
         open_things.callback(study.close)
-        crew = open_things.enter_context(Crew(workers, devices()))
         display = open_things.enter_context(Display(total, workers))
         display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
         if options.dashboard:
             display.note(f"Dashboard: {serve_dashboard(url)}")
         engine = Engine(
             recipe, folder, study, crew, display,
-            command=command, threads=max(1, cores // workers), fail_fast=options.fail_fast,
+            command=command, fail_fast=options.fail_fast,
         )  # fmt: skip
         with as_storage_error(url):
             failed = engine.sweep()

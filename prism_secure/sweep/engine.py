@@ -62,7 +62,6 @@ class Engine:
     Args:
         recipe, folder, study, crew, display: what, where, and with what.
         command: for the runs' own reports.
-        threads: processes of each run, so that all cores are used where there are fewer workers than cores.
         fail_fast: end at the first failure, without a second attempt.
     """
 
@@ -75,12 +74,11 @@ class Engine:
         display: Display,
         *,
         command: str,
-        threads: int = 1,
         fail_fast: bool = False,
     ) -> None:
         self._recipe, self._folder, self._study = recipe, folder, study
         self._crew, self._display = crew, display
-        self._command, self._threads, self._fail_fast = command, threads, fail_fast
+        self._command, self._fail_fast = command, fail_fast
         self._pending: deque[_Task] = deque()
         self._working: dict[str, _Task] = {}
         self._open: dict[int, _Open] = {}
@@ -142,7 +140,7 @@ class Engine:
 
     def _start(self, task: _Task) -> None:
         config = task.run.config
-        federation = msgspec.structs.replace(config.federation, workers=self._threads)
+        federation = msgspec.structs.replace(config.federation, workers=1)  # the worker itself
         config = msgspec.structs.replace(config, federation=federation)
         self._working[task.run.name] = task
         self._display.started(task.claim.settings, task.run)
