@@ -203,7 +203,7 @@ class Privacy(_Section):
     """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
     "summed": one release over all clients opens in a secure sum, with less noise, and everybody trains from
     it."""
-    record_cohort: int = 1
+    record_cohort: int = 0
     """With "summed": so many honest clients' noise is enough. 1: each adds all of it, so that nobody need be
     trusted with single images. 0: as many as the secure sum guarantees, min_survivors - colluders."""
     record_store: str | None = None
@@ -319,8 +319,8 @@ class Config(_Section):
             )
         if math.isfinite(self.privacy.record_epsilon) and not self.features.bounded:
             raise ValueError(
-                "features.bounded must be true with a finite privacy.record_epsilon, because one image may move "
-                "a sum of features only so far; got false (privacy.record_epsilon = inf makes no such claim)"
+                "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
+                "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
             )
         if self.record_cohort > self.cohort:
             raise ValueError(

@@ -94,8 +94,8 @@ def test_every_setting_has_a_meaning() -> None:
 
 def test_no_more_noise_may_be_missing_than_honest_clients_bring() -> None:
     few = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.colluders=2"]
-    assert load_config(None, few).record_cohort == 1
-    assert load_config(None, [*few, "privacy.record_cohort=0"]).record_cohort == 8
+    assert load_config(None, few).record_cohort == 8
+    assert load_config(None, [*few, "privacy.record_cohort=1"]).record_cohort == 1
     with pytest.raises(ConfigError, match="at most min_survivors - colluders = 8, got 9"):
         load_config(None, [*few, "privacy.record_cohort=9"])
 
