@@ -16,6 +16,8 @@ Flower imports this module for every message, so it imports no torch; the party 
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -63,10 +65,10 @@ def check_recipe(config: Config, roster: Roster) -> None:
             f"the recipe is for clients 0 to {config.federation.clients - 1}, the roster pins "
             f"{', '.join(map(str, roster.ids))}"
         )
-    if config.privacy.record_release == "summed":
+    if config.privacy.record_release == "summed" and math.isfinite(config.privacy.record_epsilon):
         raise ConfigError(
             "privacy.record_release = 'summed' is for `prism-secure run`; across machines each client "
-            "makes its own release: 'client'"
+            "makes its own release: 'client', or claims nothing for single images: privacy.record_epsilon = inf"
         )
 
 
