@@ -68,7 +68,7 @@ def check_recipe(config: Config, roster: Roster) -> None:
     if config.privacy.record_release == "summed" and math.isfinite(config.privacy.record_epsilon):
         raise ConfigError(
             "privacy.record_release = 'summed' is for `prism-secure run`; across machines each client "
-            "makes its own release: 'client', or claims nothing for single images: privacy.record_epsilon = inf"
+            "makes its own release: 'client', or makes no claim: privacy.record_epsilon = inf"
         )
 
 
