@@ -200,10 +200,11 @@ def test_a_sum_is_of_the_clipped_gradients_and_noise_is_the_plans():
 
 @pytest.mark.parametrize("pixel", [1e20, 3e38, math.inf, -math.inf, math.nan])
 def test_an_example_whose_gradient_overflows_counts_as_none_and_spoils_nothing(pixel):
+    torch.manual_seed(0)
     draws = torch.Generator().manual_seed(2)
     images, labels = torch.rand(6, 16, generator=draws), torch.arange(6) % 2
     images[3] = pixel
-    plan = DpSgd(records=6, batch=6, steps=1, clip=0.05, noise=5.0)
+    plan = DpSgd(records=6, batch=6, steps=1, clip=0.02, noise=5.0)
     network = mask_layers(
         nn.Sequential(nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False)), seed=0
     )
