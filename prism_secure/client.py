@@ -107,6 +107,11 @@ class Client:
             else:
                 self._keep(release, lambda: release.make(self.index, *self._recipe.features(self.index)))
 
+    @property
+    def has_share(self) -> bool:
+        """Whether its share of a summed release is drawn and kept, as it is until the sum has come back."""
+        return self._share_path.exists()
+
     def share(self) -> NDArray[np.int64]:
         """With a summed release: what this client adds to it, int64 (size,). **Private** until summed."""
         if not self._share_path.exists():

@@ -120,7 +120,7 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
         rounds = spending.planned_rounds
         if server.round == 0:
             spending.charge_moments()
-            if release is None or not moments_are_open(release, folder.path):
+            if release is None or not moments_are_open(release, clients, folder.path):
                 for _ in workers.prepare(folder.federation):
                     pass
             if release is not None and release.summed:

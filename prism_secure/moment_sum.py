@@ -11,14 +11,30 @@ import msgspec
 from prism_crypto import SessionContext, secure_sum
 from prism_privacy import NoisySums, moments_once
 from prism_secure.client import Client
+from prism_secure.errors import RunFolderError
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
 
+_BEGAN = "moments.began"
 
-def moments_are_open(release: RecordRelease, folder: Path) -> bool:
-    """Whether this run, or one that shares its store, has opened the sum, so that no image need be read."""
-    return release.summed and release.opened_file(folder / "checkpoint").exists()
+
+def moments_are_open(release: RecordRelease, clients: Sequence[Client], folder: Path) -> bool:
+    """Whether this run, or one that shares its store, has opened the sum, so that no image need be read.
+
+    Raises:
+        RunFolderError: a session of this run began, so its sum may be known, and neither the sum nor all of
+            its shares are left: new ones would be a second release, for which nobody was charged.
+    """
+    if not release.summed:
+        return False
+    path = release.opened_file(folder / "checkpoint")
+    if not path.exists() and (folder / _BEGAN).exists() and not all(each.has_share for each in clients):
+        raise RunFolderError(
+            "the secure sum of the noisy moments began, and neither what it opened nor all shares are left; "
+            f"other shares would cost epsilon on top; put {path.parent.name}/{path.name} back"
+        )
+    return path.exists()
 
 
 def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path, federation: str) -> None:
@@ -30,12 +46,13 @@ def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path
 
     Args:
         folder: of the run; `checkpoint/release.moments` (or the store that runs share) keeps what opened,
-            `moments.json` what it took.
+            `moments.json` what it took, and `moments.began` that shares may have left.
     """
     path = release.opened_file(folder / "checkpoint")
     make_private_folder(path.parent)
 
     def session() -> NoisySums:
+        write_atomic(folder / _BEGAN, b"The shares in clients/ may have left: no others may be drawn.\n")
         opened, took = _sum(release, clients, federation)
         write_atomic(folder / "moments.json", msgspec.json.encode(took) + b"\n")
         return opened
