@@ -47,6 +47,10 @@ def _start(recipe: Path, out: Path, **how: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_run_prints_a_line_a_round_and_where_the_report_is(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,7 +128,8 @@ def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(recipe: 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(TINY.replace("rounds = 2", "rounds = 500"))
-    process = _start(recipe, tmp_path / "run")
+    # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
+    process = _start(recipe, tmp_path / "run", preexec_fn=_hear_ctrl_c)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 200
     while process.poll() is None and not metrics.exists() and time.monotonic() < deadline:
