@@ -109,6 +109,28 @@ def record_level(evidence: Evidence, notes: Notebook) -> None:
         if ledger != config:
             notes.finding(f"The record-level {name} is not that of the run.", ledger=ledger, run=config)
     _check_place(evidence, notes, stated)
+    _check_signed(evidence, notes)
+
+
+def _check_signed(evidence: Evidence, notes: Notebook) -> None:
+    """config.toml is not signed: what it says of the release is what the ledger's writer signed."""
+    ledger, config = evidence.ledger, evidence.config
+    if isinstance(ledger, LedgerError):
+        return
+    asked = config.privacy.record_release
+    signed = ledger.settings.get("record_release", asked)  # ledgers of older programs do not say
+    pairs: list[tuple[str, object, object]] = [("record_release", signed, asked)]
+    moments = evidence.entries[0]
+    if moments.kind == "moments":
+        cohort = config.record_cohort if signed == "summed" else config.cohort
+        pairs.append(("record_cohort", moments.cohort, cohort))
+    for name, ledger_says, config_says in pairs:
+        if ledger_says != config_says:
+            notes.finding(
+                f"config.toml and the signed ledger disagree on {name}.",
+                ledger=ledger_says,
+                config=config_says,
+            )
 
 
 def _check_place(evidence: Evidence, notes: Notebook, stated: RecordGuarantee) -> None:

@@ -432,6 +432,23 @@ def test_record_level_guarantee_that_config_asks_for_and_nobody_made_is_found(sp
 
 
 @pytest.mark.parametrize("with_record", ["summed"], indirect=True)
+@pytest.mark.parametrize(
+    ("signed", "claimed"),
+    [('record_release = "summed"', 'record_release = "client"'), ("record_cohort = 0", "record_cohort = 1")],
+)
+def test_config_that_claims_another_release_than_was_signed_is_found(
+    with_record: Path, tmp_path: Path, signed: str, claimed: str
+) -> None:
+    folder = copy(with_record, tmp_path / "run")
+    text = (folder / "config.toml").read_text("utf-8")
+    assert signed in text
+    (folder / "config.toml").write_text(text.replace(signed, claimed), "utf-8")
+    audit = audited(folder)
+    assert "record epsilon" in caught_by(audit)
+    assert f"disagree on {signed.split()[0]}" in texts(audit)
+
+
+@pytest.mark.parametrize("with_record", ["summed"], indirect=True)
 def test_summed_release_that_is_not_charged_to_the_client_is_found(with_record: Path, tmp_path: Path) -> None:
     """Opened moments tell about everything that a client has; a ledger that charges masks alone hides it."""
     folder = copy(with_record, tmp_path / "run")
