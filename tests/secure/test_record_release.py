@@ -115,7 +115,7 @@ def test_one_record_swapped_changes_no_output_while_the_release_stands(
     (tmp_path / "other").mkdir()
     if mode == "summed":
         (tmp_path / "other" / "checkpoint").mkdir()
-        for name in ("moments.json", "checkpoint/release.moments"):
+        for name in ("moments.began", "moments.json", "checkpoint/release.moments"):
             shutil.copy2(tmp_path / "one" / name, tmp_path / "other" / name)
     run_over(data, tmp_path / "other", tmp_path / "one", overrides, monkeypatch)
     one, other = outside_clients(tmp_path / "one"), outside_clients(tmp_path / "other")
