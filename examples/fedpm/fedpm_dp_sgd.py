@@ -11,7 +11,7 @@ from prism_secure.masked_layers import MaskedConv2d, MaskedLinear
 from prism_secure.plug_in import secure_counts
 
 draws = np.random.default_rng(0)
-plan = DpSgd.calibrated(epsilon=8, delta=1e-5, records=RECORDS, batch=LOT, steps=STEPS, clip=1.0)
+plan = DpSgd.calibrated(epsilon=8, delta=1e-5, records=RECORDS, batch=LOT, steps=STEPS, clip=0.15)
 
 
 class Client:

@@ -37,6 +37,7 @@ OVERRIDES = [
     "metrics.samples=200",
     "metrics.every=4",
     "secure_sum.min_survivors=3",
+    "privacy.record_epsilon=inf",
     "secure_sum.threshold=3",
 ]
 

@@ -42,6 +42,7 @@ TINY = [
     "metrics.samples=200",
     "metrics.every=2",
     "secure_sum.min_survivors=3",
+    "privacy.record_epsilon=inf",
     "privacy.record_release=client",
 ]
 
