@@ -248,7 +248,11 @@ def test_a_damaged_idx_file_is_one_clear_error(tmp_path: Path, content: bytes, m
     assert message in text
 
 
-@pytest.mark.parametrize("content", [gzip.compress(idx_bytes(levels(9, 9)))[:-20], b"not gzip", b""])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(idx_bytes(levels(9, 9)), mtime=0)[:-20], b"not gzip", b""],
+    ids=["torn", "not gzip", "empty"],
+)
 def test_a_damaged_gzip_file_is_one_clear_error(tmp_path: Path, content: bytes):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(content)
