@@ -9,8 +9,7 @@ from typing import get_type_hints
 import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
-from prism_secure.config import Config, describe, dump_config, load_config
-from prism_secure.explain import meanings
+from prism_secure.config import Config, describe, dump_config, load_config, meanings
 
 
 def add_to(commands: Commands) -> None:

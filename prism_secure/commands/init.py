@@ -11,9 +11,8 @@ import msgspec
 import tomli_w
 
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.config import Config, describe
+from prism_secure.config import Config, describe, meanings
 from prism_secure.errors import ConfigError
-from prism_secure.explain import meanings
 from prism_secure.storage import write_atomic
 
 HELP = """\

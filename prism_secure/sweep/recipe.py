@@ -24,7 +24,6 @@ import difflib
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,11 +100,9 @@ class SweepRecipe:
         opened and one client's epsilon is that release's, whatever the masks cost; else epsilon(SUM,
         ZERO_OUT).
         """
-        privacy = self.base.privacy
-        opened = math.isfinite(privacy.record_epsilon) and privacy.record_release == "summed"
         if self.sweep.objectives:
             return self.sweep.objectives
-        record = opened or "privacy.record_epsilon" in self.axes
+        record = self.base.opens_moments or "privacy.record_epsilon" in self.axes
         return ("epsilon.record" if record else "epsilon.sum_zero_out", "fid")
 
     @property

@@ -361,7 +361,7 @@ def sweep_run(folder: Path, config: Config, failures: Mapping[str, Sequence[str]
     """A run of the sweep in `folder`: named before it is told where the sweep keeps shared releases."""
     name = run_id(config)
     privacy = config.privacy
-    if math.isfinite(privacy.record_epsilon) and privacy.record_store is None:
+    if config.record_level and privacy.record_store is None:
         privacy = msgspec.structs.replace(privacy, record_store=str(folder / RELEASES))
         config = msgspec.structs.replace(config, privacy=privacy)
     return Run(name, folder / RUNS / name, config, tuple((failures or {}).get(name, ())))

@@ -7,9 +7,8 @@ from typing import get_type_hints
 
 import pytest
 
-from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config import Config, dump_config, load_config, meanings
 from prism_secure.errors import ConfigError
-from prism_secure.explain import meanings
 
 
 def test_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import prism_secure
 from prism_secure._torchvision import torchvision
 from prism_secure.classifier import CLASSES
 from prism_secure.data import SOURCES, Dataset, load, read_idx, to_float
-from prism_secure.datasets.bundled import FILE, load_bundled
-from prism_secure.datasets.fit import fit, with_channels
+from prism_secure.data.bundled import FILE, load_bundled
+from prism_secure.data.fit import fit, with_channels
 from prism_secure.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(0)

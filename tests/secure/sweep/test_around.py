@@ -12,8 +12,7 @@ import pytest
 from prism_secure.cli import main
 from prism_secure.commands import doctor
 from prism_secure.commands.init import recipe
-from prism_secure.config import Config, dump_config, load_config
-from prism_secure.explain import meanings
+from prism_secure.config import Config, dump_config, load_config, meanings
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import read_recipe
 

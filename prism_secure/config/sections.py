@@ -1,36 +1,23 @@
-"""The configuration of a run: TOML in, frozen structs out, nothing unknown accepted.
+"""The sections of a configuration: what can be set, what it means, and what each value must be.
 
-The defaults of these structs *are* the default recipe: `prism-secure run` without a file uses them, and
-each run folder keeps the resolved `config.toml`, which reproduces the run. A file or `--set` names only
-what differs.
+The text below a field is its meaning, which `prism-secure config --explain` prints.
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
 import math
-import tomllib
-import types
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import msgspec
-import tomli_w
-
-from prism_secure.errors import ConfigError
-
-SPARSE_ABOVE = 200
-"""Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
             raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
 
-class Data(_Section):
+class Data(Section):
     """Which images, and how the clients share them."""
 
     source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "idx", "images"] = (
@@ -53,7 +40,7 @@ class Data(_Section):
         self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
 
 
-class Federation(_Section):
+class Federation(Section):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
@@ -75,7 +62,7 @@ class Federation(_Section):
         self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
 
 
-class Model(_Section):
+class Model(Section):
     """PRISM's ResNet generator, frozen at random."""
 
     width: int = 16
@@ -97,7 +84,7 @@ class Model(_Section):
         self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
 
 
-class Mask(_Section):
+class Mask(Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
     mode: Literal["hard", "bernoulli", "topk"] = "hard"
@@ -112,7 +99,7 @@ class Mask(_Section):
         self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 
 
-class Features(_Section):
+class Features(Section):
     """Frozen public features whose means, and variances if wanted, the generator matches."""
 
     extractors: tuple[
@@ -132,7 +119,7 @@ class Features(_Section):
         )
 
 
-class Training(_Section):
+class Training(Section):
     """A client's local steps."""
 
     batch_size: int = 40
@@ -157,7 +144,7 @@ class Training(_Section):
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 
 
-class Aggregation(_Section):
+class Aggregation(Section):
     """How the server moves theta towards the opened mean of the masks; see `prism_secure.mada`."""
 
     rule: Literal[
@@ -183,7 +170,7 @@ class Aggregation(_Section):
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
 
 
-class Privacy(_Section):
+class Privacy(Section):
     """Randomized response and clipping of each client's mask, the noise on what it learns from its images,
     and the delta that both epsilons are stated at."""
 
@@ -228,7 +215,7 @@ class Privacy(_Section):
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 
 
-class SecureSum(_Section):
+class SecureSum(Section):
     """The secure sum's parameters, as the clients' policies enforce them."""
 
     mode: Literal["active", "semi_honest"] = "active"
@@ -244,7 +231,7 @@ class SecureSum(_Section):
         self._require("min_survivors", self.min_survivors is None or self.min_survivors >= 2, "at least 2")
 
 
-class Budget(_Section):
+class Budget(Section):
     """A limit that is checked before it would be passed."""
 
     epsilon: float | None = None
@@ -254,7 +241,7 @@ class Budget(_Section):
         self._require("epsilon", self.epsilon is None or self.epsilon > 0, "a positive number")
 
 
-class Metrics(_Section):
+class Metrics(Section):
     """What is measured on held-out images, from the one mask that would be deployed."""
 
     every: int = 1
@@ -269,237 +256,3 @@ class Metrics(_Section):
     def __post_init__(self) -> None:
         self._require("every", self.every >= 1, "at least 1")
         self._require("samples", self.samples >= 200, "at least 200")
-
-
-class Config(_Section):
-    """Everything that determines a run, apart from the clients' secret coins."""
-
-    data: Data = Data()
-    federation: Federation = Federation()
-    model: Model = Model()
-    mask: Mask = Mask()
-    features: Features = Features()
-    training: Training = Training()
-    aggregation: Aggregation = Aggregation()
-    privacy: Privacy = Privacy()
-    secure_sum: SecureSum = SecureSum()
-    budget: Budget = Budget()
-    metrics: Metrics = Metrics()
-
-    def __post_init__(self) -> None:
-        n, survivors = self.federation.clients, self.min_survivors
-        if survivors > n:
-            raise ValueError(
-                f"secure_sum.min_survivors must be at most federation.clients = {n}, got {survivors}"
-            )
-        if self.threshold > survivors:
-            raise ValueError(
-                f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
-            )
-        if 2 * self.threshold <= n:
-            raise ValueError(f"secure_sum.threshold must be above n/2 = {n / 2:g}, got {self.threshold}")
-        if self.secure_sum.mode == "semi_honest":
-            ok, bound = self.privacy.colluders < self.threshold, f"threshold = {self.threshold}"
-        else:
-            ok, bound = (
-                self.privacy.colluders < 2 * self.threshold - n,
-                f"2 * threshold - n = {2 * self.threshold - n}",
-            )
-        if not ok:
-            raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
-        clip, space = self.privacy.clip, self.privacy.clip_space
-        if self.training.fill_clip and (clip is None or space != "probability"):
-            raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
-        if self.sparse:
-            self._check_sparse()
-        if self.cohort < 1:
-            raise ValueError(
-                f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
-                f"got {self.privacy.colluders}"
-            )
-        if math.isfinite(self.privacy.record_epsilon) and not self.features.bounded:
-            raise ValueError(
-                "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
-                "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
-            )
-        if self.record_cohort > self.cohort:
-            raise ValueError(
-                f"privacy.record_cohort must be at most min_survivors - colluders = {self.cohort}, got "
-                f"{self.record_cohort}"
-            )
-
-    def _check_sparse(self) -> None:
-        if self.secure_sum.threshold is not None:
-            raise ValueError(
-                f"secure_sum.threshold must be left out above {SPARSE_ABOVE} semi-honest clients, where the "
-                f"sparse graph needs one of its own, got {self.secure_sum.threshold}"
-            )
-        from prism_crypto import CountSpec, PolicyError, Session  # only large cohorts wait for the import
-
-        n = self.federation.clients
-        try:
-            Session.plan(
-                CountSpec(dimension=1),
-                range(n),
-                federation="plan",
-                number=1,
-                mode="semi_honest",
-                min_survivors=self.min_survivors,
-                colluders=self.privacy.colluders,
-                graph="harary",
-            )
-        except PolicyError as error:
-            raise ValueError(
-                f"secure_sum.min_survivors and privacy.colluders must leave most of {n} clients honest and "
-                f"present: {error}"
-            ) from None
-
-    def latent_group(self, client: int) -> int:
-        """The clients that draw the same latents as this one in a round have the same number."""
-        groups, n = self.training.latent_groups, self.federation.clients
-        return client * groups // n if groups else client
-
-    @property
-    def sparse(self) -> bool:
-        """Whether each client masks with some others only (Bell et al. 2020), not with all of them."""
-        return self.secure_sum.mode == "semi_honest" and self.federation.clients > SPARSE_ABOVE
-
-    @property
-    def sum_failure(self) -> float:
-        """Probability, a round, that the secure sum's graph fails to hide uploads; delta pays for it."""
-        return 2.0**-40 if self.sparse else 0.0
-
-    @property
-    def min_survivors(self) -> int:
-        """The least number of clients whose sum every client agrees to open."""
-        return self.secure_sum.min_survivors or self.federation.clients
-
-    @property
-    def threshold(self) -> int:
-        """How many clients' shares open the sum on the complete graph (Bonawitz et al. 2017, section 4.2)."""
-        n, colluders = self.federation.clients, self.privacy.colluders
-        if self.secure_sum.threshold is not None:
-            return self.secure_sum.threshold
-        if self.secure_sum.mode == "active":
-            return max(2 * n // 3, (n + colluders) // 2) + 1
-        return max(n // 2, colluders) + 1
-
-    @property
-    def record_cohort(self) -> int:
-        """Honest clients whose shares of the noise make up all of a summed release's."""
-        return self.privacy.record_cohort or self.cohort
-
-    @property
-    def cohort(self) -> int:
-        """Honest clients guaranteed in every opened sum, the target included."""
-        return self.min_survivors - self.privacy.colluders
-
-
-def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read a TOML file (or none: the default recipe) and apply `section.key=value` overrides.
-
-    Raises:
-        ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
-            value is of the wrong type or impossible.
-    """
-    raw = read_toml(path) if path is not None else {}
-    for override in overrides or []:
-        apply_override(raw, override)
-    return config_of(raw, str(path or "--set"))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's tables.
-
-    Raises:
-        ConfigError: unreadable, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
-
-
-def config_of(raw: dict[str, Any], where: str) -> Config:
-    """The configuration that tables of settings mean; `where` is the source that errors name.
-
-    Raises:
-        ConfigError: as `load_config`.
-    """
-    _refuse_unknown(Config, raw, where, "")
-    try:
-        return msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_reworded(str(error), raw)) from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved configuration as TOML; keys left out have the meaning that their section documents."""
-    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
-
-
-def _reworded(error: str, raw: dict[str, Any]) -> str:
-    """msgspec's message with the place first, and with what would have been right."""
-    text, _, at = error.partition(" - at `$")
-    place = at.rstrip("`").lstrip(".")
-    section, _, key = place.partition(".")
-    if key and text.startswith(("Invalid enum", "Expected")):
-        key = key.partition("[")[0]
-        expected = describe(get_type_hints(get_type_hints(Config)[section])[key])
-        return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
-    return f"{place}.{text}" if place else text
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Put one `section.key=value` into tables of settings; what is no TOML value is a string."""
-    name, equals, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not (equals and dot and section and key):
-        raise ConfigError(f"--set takes section.key=value, got {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string, so that shells need no nested quotes
-    if not isinstance(raw.setdefault(section, {}), dict):
-        raise ConfigError(f"{section}: expected a table, got {raw[section]!r}")
-    raw[section][key] = value
-
-
-_hints = functools.cache(get_type_hints)  # a sweep reads thousands of configurations
-
-
-def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: str, prefix: str) -> None:
-    hints = _hints(struct)
-    for key, value in raw.items():
-        name = f"{prefix}{key}"
-        if key not in hints:
-            known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
-            pool = known if prefix else list(hints)
-            near = [item for item in pool if item.endswith(f".{key}")] or difflib.get_close_matches(
-                name, pool, n=1, cutoff=0.5
-            )
-            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(hints))}"
-            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
-        if not prefix:
-            if not isinstance(value, dict):
-                raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")
-            _refuse_unknown(hints[key], value, where, f"{key}.")
-
-
-def describe(kind: Any) -> str:
-    """A setting's type in words, for help texts."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return " | ".join("left out" if part is type(None) else describe(part) for part in get_args(kind))
-    if get_origin(kind) is Literal:
-        return " | ".join(map(repr, get_args(kind)))
-    if get_origin(kind) is tuple:
-        return f"list of {describe(get_args(kind)[0])}"
-    return str(kind.__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.datasets.raw import Raw, as_images, as_labels
+from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
 
 __all__ = ["load_idx", "read_idx"]

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from prism_secure.datasets.fit import fit, with_channels
-from prism_secure.datasets.raw import Raw, as_images
+from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.raw import Raw, as_images
 from prism_secure.errors import DataError
 
 __all__ = ["load_image_folder"]
@@ -28,7 +28,7 @@ _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK
 
 
 def load_image_folder(folder: Path, *, image_size: int, channels: int | None) -> Raw:
-    """Read the images under `folder`, made square and resized at once (see `prism_secure.datasets.fit`).
+    """Read the images under `folder`, made square and resized at once (see `prism_secure.data.fit`).
 
     Layouts: `folder/CLASS/*.png`, or `folder/*.png` for one class; either may lie in `folder/train` and
     `folder/test`. Without these two, every sixth image of each class, in the order of names, is held out.

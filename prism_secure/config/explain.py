@@ -1,4 +1,4 @@
-"""What each setting means, in the words that stand below it in `prism_secure.config`."""
+"""What each setting means, in the words that stand below it in `prism_secure.config.sections`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import inspect
 from functools import cache
 from typing import get_type_hints
 
-from prism_secure import config
+from prism_secure.config import sections
+from prism_secure.config.whole import Config
 
 
 @cache
@@ -17,14 +18,14 @@ def meanings() -> dict[tuple[str, str], str]:
     >>> meanings()["mask", "temperature"]
     'tau in theta = sigmoid(score / tau).'
     """
-    sections = {kind.__name__: section for section, kind in get_type_hints(config.Config).items()}
+    names = {kind.__name__: section for section, kind in get_type_hints(Config).items()}
     found = {}
-    for struct in ast.parse(inspect.getsource(config)).body:
-        if not (isinstance(struct, ast.ClassDef) and struct.name in sections):
+    for struct in ast.parse(inspect.getsource(sections)).body:
+        if not (isinstance(struct, ast.ClassDef) and struct.name in names):
             continue
         for field, below in zip(struct.body, [*struct.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                found[sections[struct.name], field.target.id] = _text(below)
+                found[names[struct.name], field.target.id] = _text(below)
     return found
 
 

@@ -4,7 +4,8 @@
     dataset = load("cifar10", folder=Path("data"))    # files that are already there
     images = to_float(dataset.train_images[:64])      # what networks see
 
-Every source ends in the same form: uint8 images of one size, int64 labels, the names of the classes.
+Every source ends in the same form: uint8 images of one size, int64 labels, the names of the classes. There is
+one module a kind of source.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prism_secure.datasets.bundled import load_bundled
-from prism_secure.datasets.fit import fit, with_channels
-from prism_secure.datasets.idx import load_idx, read_idx
-from prism_secure.datasets.image_folder import load_image_folder
+from prism_secure.data.bundled import load_bundled
+from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.idx import load_idx, read_idx
+from prism_secure.data.image_folder import load_image_folder
 from prism_secure.errors import ConfigError, DataError
 
 __all__ = ["BUNDLED", "SOURCES", "Dataset", "load", "read_idx", "to_float"]
@@ -80,7 +81,7 @@ def load(
     Args:
         source: one of `SOURCES`. `fashion_mnist_12k` ships with the package; `fashion_mnist`, `mnist` and
             `cifar10` are in torchvision's layout inside `folder`; `idx` is a folder of the four files of an
-            MNIST-like set; `images` is a folder of pictures (see `prism_secure.datasets.image_folder`).
+            MNIST-like set; `images` is a folder of pictures (see `prism_secure.data.image_folder`).
         folder: where the files lie; needed by all but the bundled source.
         download: lets torchvision fetch a missing data set into `folder`.
         image_size: side of the result, in pixels.
@@ -108,7 +109,7 @@ def load(
             raw = load_image_folder(where, image_size=image_size, channels=channels)
         else:
             # torchvision takes seconds to import; the other sources do without it.
-            from prism_secure.datasets.published import load_published
+            from prism_secure.data.published import load_published
 
             raw = load_published(source, where, download=download)
     else:

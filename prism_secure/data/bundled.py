@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from prism_secure.classifier import CLASSES
-from prism_secure.datasets.raw import Raw, as_images, as_labels
+from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
 
 __all__ = ["load_bundled"]

@@ -1,1 +1,0 @@
-"""Where images come from: one module a kind of source, all behind `prism_secure.data.load`."""
