@@ -1,0 +1,40 @@
+"""The configuration of a run: TOML in, frozen structs out, nothing unknown accepted.
+
+The defaults of these structs *are* the default recipe: `prism-secure run` without a file uses them, and
+each run folder keeps the resolved `config.toml`, which reproduces the run. A file or `--set` names only
+what differs.
+
+    sections    what can be set, one struct a section
+    whole       all sections together
+    reading     from TOML and overrides, and back
+    explain     each setting in words
+"""
+
+from __future__ import annotations
+
+from prism_secure.config.explain import meanings
+from prism_secure.config.reading import (
+    apply_override,
+    config_of,
+    describe,
+    dump_config,
+    load_config,
+    read_toml,
+)
+from prism_secure.config.sections import Aggregation, Data, Privacy
+from prism_secure.config.whole import SPARSE_ABOVE, Config
+
+__all__ = [
+    "SPARSE_ABOVE",
+    "Aggregation",
+    "Config",
+    "Data",
+    "Privacy",
+    "apply_override",
+    "config_of",
+    "describe",
+    "dump_config",
+    "load_config",
+    "meanings",
+    "read_toml",
+]

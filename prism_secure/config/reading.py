@@ -1,0 +1,126 @@
+"""Reading a configuration from TOML and overrides, and writing it; nothing unknown is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+import tomli_w
+
+from prism_secure.config.whole import Config
+from prism_secure.errors import ConfigError
+
+
+def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a TOML file (or none: the default recipe) and apply `section.key=value` overrides.
+
+    Raises:
+        ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
+            value is of the wrong type or impossible.
+    """
+    raw = read_toml(path) if path is not None else {}
+    for override in overrides or []:
+        apply_override(raw, override)
+    return config_of(raw, str(path or "--set"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables.
+
+    Raises:
+        ConfigError: unreadable, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def config_of(raw: dict[str, Any], where: str) -> Config:
+    """The configuration that tables of settings mean; `where` is the source that errors name.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    _refuse_unknown(Config, raw, where, "")
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_reworded(str(error), raw)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as TOML; keys left out have the meaning that their section documents."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
+
+
+def _reworded(error: str, raw: dict[str, Any]) -> str:
+    """msgspec's message with the place first, and with what would have been right."""
+    text, _, at = error.partition(" - at `$")
+    place = at.rstrip("`").lstrip(".")
+    section, _, key = place.partition(".")
+    if key and text.startswith(("Invalid enum", "Expected")):
+        key = key.partition("[")[0]
+        expected = describe(get_type_hints(get_type_hints(Config)[section])[key])
+        return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
+    return f"{place}.{text}" if place else text
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into tables of settings; what is no TOML value is a string."""
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"--set takes section.key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, so that shells need no nested quotes
+    if not isinstance(raw.setdefault(section, {}), dict):
+        raise ConfigError(f"{section}: expected a table, got {raw[section]!r}")
+    raw[section][key] = value
+
+
+_hints = functools.cache(get_type_hints)  # a sweep reads thousands of configurations
+
+
+def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: str, prefix: str) -> None:
+    hints = _hints(struct)
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
+            pool = known if prefix else list(hints)
+            near = [item for item in pool if item.endswith(f".{key}")] or difflib.get_close_matches(
+                name, pool, n=1, cutoff=0.5
+            )
+            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(hints))}"
+            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
+        if not prefix:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")
+            _refuse_unknown(hints[key], value, where, f"{key}.")
+
+
+def describe(kind: Any) -> str:
+    """A setting's type in words, for help texts."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return " | ".join("left out" if part is type(None) else describe(part) for part in get_args(kind))
+    if get_origin(kind) is Literal:
+        return " | ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"list of {describe(get_args(kind)[0])}"
+    return str(kind.__name__)

@@ -1,0 +1,157 @@
+"""A whole configuration: its sections, what they say together, and what may not stand side by side."""
+
+from __future__ import annotations
+
+import math
+
+from prism_secure.config.sections import (
+    Aggregation,
+    Budget,
+    Data,
+    Features,
+    Federation,
+    Mask,
+    Metrics,
+    Model,
+    Privacy,
+    Section,
+    SecureSum,
+    Training,
+)
+
+SPARSE_ABOVE = 200
+"""Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
+
+
+class Config(Section):
+    """Everything that determines a run, apart from the clients' secret coins."""
+
+    data: Data = Data()
+    federation: Federation = Federation()
+    model: Model = Model()
+    mask: Mask = Mask()
+    features: Features = Features()
+    training: Training = Training()
+    aggregation: Aggregation = Aggregation()
+    privacy: Privacy = Privacy()
+    secure_sum: SecureSum = SecureSum()
+    budget: Budget = Budget()
+    metrics: Metrics = Metrics()
+
+    def __post_init__(self) -> None:
+        n, survivors = self.federation.clients, self.min_survivors
+        if survivors > n:
+            raise ValueError(
+                f"secure_sum.min_survivors must be at most federation.clients = {n}, got {survivors}"
+            )
+        if self.threshold > survivors:
+            raise ValueError(
+                f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
+            )
+        if 2 * self.threshold <= n:
+            raise ValueError(f"secure_sum.threshold must be above n/2 = {n / 2:g}, got {self.threshold}")
+        if self.secure_sum.mode == "semi_honest":
+            ok, bound = self.privacy.colluders < self.threshold, f"threshold = {self.threshold}"
+        else:
+            ok, bound = (
+                self.privacy.colluders < 2 * self.threshold - n,
+                f"2 * threshold - n = {2 * self.threshold - n}",
+            )
+        if not ok:
+            raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
+        clip, space = self.privacy.clip, self.privacy.clip_space
+        if self.training.fill_clip and (clip is None or space != "probability"):
+            raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
+        if self.sparse:
+            self._check_sparse()
+        if self.cohort < 1:
+            raise ValueError(
+                f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
+                f"got {self.privacy.colluders}"
+            )
+        if self.record_level and not self.features.bounded:
+            raise ValueError(
+                "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
+                "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
+            )
+        if self.record_cohort > self.cohort:
+            raise ValueError(
+                f"privacy.record_cohort must be at most min_survivors - colluders = {self.cohort}, got "
+                f"{self.record_cohort}"
+            )
+
+    def _check_sparse(self) -> None:
+        if self.secure_sum.threshold is not None:
+            raise ValueError(
+                f"secure_sum.threshold must be left out above {SPARSE_ABOVE} semi-honest clients, where the "
+                f"sparse graph needs one of its own, got {self.secure_sum.threshold}"
+            )
+        from prism_crypto import CountSpec, PolicyError, Session  # only large cohorts wait for the import
+
+        n = self.federation.clients
+        try:
+            Session.plan(
+                CountSpec(dimension=1),
+                range(n),
+                federation="plan",
+                number=1,
+                mode="semi_honest",
+                min_survivors=self.min_survivors,
+                colluders=self.privacy.colluders,
+                graph="harary",
+            )
+        except PolicyError as error:
+            raise ValueError(
+                f"secure_sum.min_survivors and privacy.colluders must leave most of {n} clients honest and "
+                f"present: {error}"
+            ) from None
+
+    def latent_group(self, client: int) -> int:
+        """The clients that draw the same latents as this one in a round have the same number."""
+        groups, n = self.training.latent_groups, self.federation.clients
+        return client * groups // n if groups else client
+
+    @property
+    def sparse(self) -> bool:
+        """Whether each client masks with some others only (Bell et al. 2020), not with all of them."""
+        return self.secure_sum.mode == "semi_honest" and self.federation.clients > SPARSE_ABOVE
+
+    @property
+    def sum_failure(self) -> float:
+        """Probability, a round, that the secure sum's graph fails to hide uploads; delta pays for it."""
+        return 2.0**-40 if self.sparse else 0.0
+
+    @property
+    def min_survivors(self) -> int:
+        """The least number of clients whose sum every client agrees to open."""
+        return self.secure_sum.min_survivors or self.federation.clients
+
+    @property
+    def threshold(self) -> int:
+        """How many clients' shares open the sum on the complete graph (Bonawitz et al. 2017, section 4.2)."""
+        n, colluders = self.federation.clients, self.privacy.colluders
+        if self.secure_sum.threshold is not None:
+            return self.secure_sum.threshold
+        if self.secure_sum.mode == "active":
+            return max(2 * n // 3, (n + colluders) // 2) + 1
+        return max(n // 2, colluders) + 1
+
+    @property
+    def record_level(self) -> bool:
+        """Whether epsilon is claimed for one image: clients train from one noisy release, not from images."""
+        return math.isfinite(self.privacy.record_epsilon)
+
+    @property
+    def opens_moments(self) -> bool:
+        """Whether that release is the sum over all clients, which everybody sees."""
+        return self.record_level and self.privacy.record_release == "summed"
+
+    @property
+    def record_cohort(self) -> int:
+        """Honest clients whose shares of the noise make up all of a summed release's."""
+        return self.privacy.record_cohort or self.cohort
+
+    @property
+    def cohort(self) -> int:
+        """Honest clients guaranteed in every opened sum, the target included."""
+        return self.min_survivors - self.privacy.colluders
