@@ -69,8 +69,8 @@ class Client:
         folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
         recipe: the objects of the configuration, shared by all clients of a process.
         coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
-        may_miss: whether the client may have sat out rounds, as on a machine of its own it may; it goes on
-            from the state that it has.
+        may_miss: whether the client may have sat out rounds, as on a machine of its own it may (and anywhere,
+            where a round invites only some); it goes on from the state that it has.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Client:
         self.folder = folder
         self._recipe = recipe
         self._known_coins = coins
-        self._may_miss = may_miss
+        self._may_miss = may_miss or not recipe.config.everybody
         self._outbox = Outbox(folder / "outbox")
 
     def prepare(self, federation: str) -> None:

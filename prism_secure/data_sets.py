@@ -11,6 +11,7 @@ _PUBLISHED = {
     "fashion_mnist": "fashion_mnist",
     "mnist": "mnist",
     "cifar10": "cifar10",
+    "celeba": "celeba",
 }
 """Sources whose images are the same wherever their files lie; the bundled ones are some of Fashion-MNIST."""
 

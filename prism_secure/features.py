@@ -258,7 +258,7 @@ class RandomFourierFeatures(FeatureExtractor):
 
 
 class Vgg19Bn(FeatureExtractor):
-    """All 16 ReLU maps of torchvision's VGG19-BN, flattened: the paper's features (303,104 at 32×32).
+    """The 16 ReLU maps of torchvision's VGG19-BN, flattened: the paper's features (303,104 at 32×32).
 
     In eval mode, with ImageNet normalisation for reals and fakes alike.
 
@@ -266,6 +266,7 @@ class Vgg19Bn(FeatureExtractor):
         image_size: side of the images that will come.
         weights: file of torchvision's VGG19_BN_Weights.IMAGENET1K_V1; by default where torch hub keeps it.
         grid: 0 takes the maps whole; else cells per side to average over.
+        layers: which maps, counted from 1 at the image; none named: all.
 
     Raises:
         FeatureError: the weights are not on this machine. Nothing is downloaded.
@@ -273,8 +274,13 @@ class Vgg19Bn(FeatureExtractor):
 
     FILE = "vgg19_bn-c79401a0.pth"
 
-    def __init__(self, *, image_size: int = 32, weights: Path | None = None, grid: int = 0) -> None:
+    def __init__(
+        self, *, image_size: int = 32, weights: Path | None = None, grid: int = 0, layers: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.taken = frozenset(layers or range(1, 17))
+        if not self.taken <= set(range(1, 17)):
+            raise FeatureError(f"VGG19-BN has ReLU maps 1 to 16, not {sorted(self.taken)}")
         path = weights or Path(torch.hub.get_dir()) / "checkpoints" / self.FILE
         if not path.is_file():
             raise FeatureError(
@@ -306,31 +312,31 @@ class Vgg19Bn(FeatureExtractor):
     def forward(self, images: Tensor) -> Tensor:
         x = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         x = ((x + 1) / 2 - self.mean) / self.std
-        found = []
+        found, number = [], 0
         for layer in self.layers:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                found.append(_cells(x, self.grid) if self.grid else x.flatten(1))
+                number += 1
+                if number in self.taken:
+                    found.append(_cells(x, self.grid) if self.grid else x.flatten(1))
+                if number == max(self.taken):
+                    break
         return torch.cat(found, dim=1)
 
 
 class Concatenated(FeatureExtractor):
-    """Several extractors' features side by side, each scaled by a public constant."""
+    """Several extractors' features side by side."""
 
-    def __init__(self, parts: Sequence[FeatureExtractor], scales: Sequence[float] | None = None) -> None:
+    def __init__(self, parts: Sequence[FeatureExtractor]) -> None:
         super().__init__()
         if not parts:
             raise FeatureError("no feature extractor given")
         self.parts = nn.ModuleList(parts)
-        self.scales = tuple(scales) if scales is not None else (1.0,) * len(parts)
-        if len(self.scales) != len(parts):
-            raise FeatureError(f"{len(parts)} extractors, but {len(self.scales)} scales")
         self.dimension = sum(part.dimension for part in parts)
         self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:
-        found = [part(images) for part in self.parts]
-        return torch.cat([f * s if s != 1.0 else f for f, s in zip(found, self.scales, strict=True)], dim=1)
+        return torch.cat([part(images) for part in self.parts], dim=1)
 
 
 class BoundedFeatures(FeatureExtractor):

@@ -16,25 +16,24 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from prism_crypto import SecureSumError, SessionContext, secure_sum
 from prism_privacy import PrivacyError
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
-from prism_secure.environment import Facts, write_environment
+from prism_secure.environment import write_environment
 from prism_secure.errors import PrismError, RoundError, StorageError
+from prism_secure.invitations import invited
 from prism_secure.model_file import write_model
 from prism_secure.moment_sum import moments_are_open, open_moments
 from prism_secure.progress import Listener, Silent
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.records import RoundRecord
 from prism_secure.report import write_report
 from prism_secure.run_folder import RunFolder, client_folder, read_records
 from prism_secure.server import Server
 from prism_secure.spending import Spending
-from prism_secure.supermask import deployed_mask
 from prism_secure.workers import Workers
 
 
@@ -101,13 +100,7 @@ def run(
 def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, stop: Stop | None) -> None:
     config, dimension = recipe.config, recipe.trainer.dimension
     if not (folder.path / "environment.json").exists():
-        dataset = recipe.dataset
-        facts = Facts(
-            parameters=dimension,
-            training_images=len(dataset.train_images),
-            held_out_images=len(dataset.test_images),
-        )
-        write_environment(folder.path, command, facts)
+        write_environment(folder.path, command, recipe.facts)
     clients = [
         Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
     ]
@@ -118,6 +111,7 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
     spending = Spending(config, folder, dimension, server.round, release)
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
+        _forget_uploads(server.round, rounds, clients, config, folder)
         if server.round == 0:
             spending.charge_moments()
             if release is None or not moments_are_open(release, clients, folder.path):
@@ -125,7 +119,7 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
                     pass
             if release is not None and release.summed:
                 open_moments(release, clients, folder.path, folder.federation)
-        listener.started(rounds, server.round, config.federation.clients + 1)
+        listener.started(rounds, server.round, config.invited + 1)
         ended = ""
         while server.round < rounds:
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
@@ -134,10 +128,10 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             record = _round(server, clients, config, folder, workers, spending, listener)
             folder.append(record)
             server.save(folder.checkpoint_path)
+            _forget_uploads(server.round, rounds, clients, config, folder)
             listener.round_finished(record)
-        for client in clients:
-            client.forget_upload(folder.federation, server.round)
-        write_model(folder.model_path, recipe.architecture, recipe.model_seed, _deployed(config, server))
+        _forget_uploads(server.round, server.round, clients, config, folder)
+        write_model(folder.model_path, recipe.architecture, recipe.model_seed, server.deployed())
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 
@@ -154,14 +148,16 @@ def _round(
     began = time.perf_counter()
     broadcast = server.broadcast()
     spent = spending.charge(broadcast.round)
-    for _ in workers.train(broadcast):
+    taking_part = invited(config, broadcast.round)
+    for _ in workers.train(broadcast, taking_part):
         listener.worked()
     summing = time.perf_counter()
-    opened = open_securely(config, broadcast, [_bits_of(client, broadcast) for client in clients])
+    opened = open_securely(config, broadcast, [_bits_of(clients[index], broadcast) for index in taking_part])
     summed = time.perf_counter() - summing
     step = server.absorb(opened.counts, opened.survivors, planned_rounds=spending.planned_rounds)
-    due = server.round % config.metrics.every == 0 or server.round == spending.planned_rounds
-    quality = workers.measure(_deployed(config, server), folder.sample_path(server.round)) if due else None
+    quality = None
+    if server.is_measured(spending.planned_rounds):
+        quality = workers.measure(server.deployed(), folder.sample_path(server.round))
     listener.worked()
     return RoundRecord(
         round=server.round,
@@ -170,7 +166,7 @@ def _round(
         record=spending.record,
         bits_per_parameter=opened.bits_per_parameter,
         uplink_bytes=opened.uplink_bytes,
-        downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(clients),
+        downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(taking_part),
         step=step,
         seconds=time.perf_counter() - began,
         secure_sum_seconds=summed,
@@ -178,16 +174,18 @@ def _round(
     )
 
 
+def _forget_uploads(
+    finished: int, rounds: int, clients: Sequence[Client], config: Config, folder: RunFolder
+) -> None:
+    """Delete the bits of the last finished round; who is in the next one does so itself when it answers."""
+    if finished:
+        busy = set(invited(config, finished + 1)) if finished < rounds else set()
+        for index in set(invited(config, finished)) - busy:
+            clients[index].forget_upload(folder.federation, finished)
+
+
 def _bits_of(client: Client, broadcast: Broadcast) -> Bits:
     return lambda: client.bits(broadcast)
-
-
-def _deployed(config: Config, server: Server) -> NDArray[np.bool_]:
-    """The one mask that would be deployed now, bool (d,)."""
-    seed = public_seed(config.federation.seed, "deployed")
-    return deployed_mask(
-        torch.from_numpy(server.theta), config.mask.mode, seed=seed, density=config.mask.density
-    ).numpy()
 
 
 def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
@@ -208,7 +206,13 @@ def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) ->
             number=broadcast.round + 1,  # the first is for the moments, where they are summed
             round=broadcast.round,
             model_hash=broadcast.digest,
-            binding=msgspec.json.encode({"mask": config.mask, "privacy": config.privacy}),
+            binding=msgspec.json.encode(
+                {
+                    "mask": config.mask,
+                    "privacy": config.privacy,
+                    "invited": invited(config, broadcast.round),
+                }
+            ),
         ),
     )
     return Opened(

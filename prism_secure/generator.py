@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prism_secure.supermask import WEIGHT_LAWS, WeightLaw
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -31,6 +33,7 @@ class Architecture:
         channels: 1 (grey) or 3 (colour).
         classes: 0 for an unconditional generator, else the number of labels it takes.
         max_channels: cap on the channels at low resolution; 0 for none.
+        weights: how the frozen weights are drawn, see `prism_secure.supermask`.
 
     >>> Architecture(latent=8, width=4).stage_channels
     (32, 16, 8, 4)
@@ -42,6 +45,7 @@ class Architecture:
     channels: int = 1
     classes: int = 0
     max_channels: int = 0
+    weights: WeightLaw = "signed_constant"
 
     def __post_init__(self) -> None:
         if self.image_size < 8 or self.image_size & (self.image_size - 1):
@@ -53,6 +57,8 @@ class Architecture:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.classes < 0 or self.max_channels < 0:
             raise ValueError("classes and max_channels can't be negative")
+        if self.weights not in WEIGHT_LAWS:
+            raise ValueError(f"weights must be one of {', '.join(WEIGHT_LAWS)}, not {self.weights!r}")
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
@@ -62,8 +68,11 @@ class Architecture:
         return tuple(min(c, self.max_channels) if self.max_channels else c for c in sizes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a header or a configuration."""
-        return asdict(self)
+        """Plain values, for a header; the usual weights go without saying, as in files of before."""
+        values = asdict(self)
+        if self.weights == "signed_constant":
+            del values["weights"]
+        return values
 
 
 class _UpBlock(nn.Module):
@@ -95,6 +104,7 @@ class ResNetGenerator(nn.Module):
     def __init__(self, architecture: Architecture, *, running_statistics: bool = False) -> None:
         super().__init__()
         self.architecture = architecture
+        self.weight_law = architecture.weights
         sizes = architecture.stage_channels
         # A 4×4 transposed convolution of a 1×1 map is a matrix product; outputs ordered (4, 4, channels).
         self.stem = nn.Linear(architecture.latent + architecture.classes, 16 * sizes[0], bias=False)

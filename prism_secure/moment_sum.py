@@ -71,8 +71,8 @@ def _sum(
         [client.share for client in clients],
         bound=plan.bound,
         mode=config.secure_sum.mode,
-        threshold=config.threshold,
-        min_survivors=config.min_survivors,
+        threshold=config.moments_threshold,
+        min_survivors=config.moments_survivors,
         colluders=config.privacy.colluders,
         graph="complete",
         context=SessionContext(

@@ -127,6 +127,7 @@ class MomentMatching:
         variance_weight: weight of the second-moment term.
         scaled: whether "ema" divides by the pooled variance of the real features.
         tracking_rate: Adam's step for the tracked differences of "faithful" (the paper: 1e-5).
+        betas: its decay rates (the published code: those of the scores' Adam, 0.5 and 0.999).
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class MomentMatching:
         variance_weight: float = 1.0,
         scaled: bool = True,
         tracking_rate: float = 1e-5,
+        betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         if averaging not in ("ema", "faithful"):
             raise ValueError(f"averaging is 'ema' or 'faithful', not {averaging!r}")
@@ -147,6 +149,7 @@ class MomentMatching:
         self.variance_weight = variance_weight
         self.scaled = scaled
         self.tracking_rate = tracking_rate
+        self.betas = betas
 
     def __call__(
         self, fake: Tensor, labels: Tensor | None, target: FeatureMoments, past: FakeAverages
@@ -188,11 +191,12 @@ class MomentMatching:
         step = past.step + 1
         tracked = torch.stack([past.first, past.second])
         m, v = past.moments[:2], past.moments[2:]
-        # Adam on ½‖tracked − gap‖², betas (0.9, 0.999) as in GFMN.
+        fast, slow = self.betas
+        # Adam on ½‖tracked − gap‖².
         gradient = tracked - gaps.detach()
-        m = 0.9 * m + 0.1 * gradient
-        v = 0.999 * v + 0.001 * gradient**2
-        move = (m / (1 - 0.9**step)) / (torch.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        m = fast * m + (1 - fast) * gradient
+        v = slow * v + (1 - slow) * gradient**2
+        move = (m / (1 - fast**step)) / (torch.sqrt(v / (1 - slow**step)) + 1e-8)
         tracked = tracked - self.tracking_rate * move
         weight = torch.tensor([1.0, self.variance_weight])[:, None, None]
         loss = (weight * tracked.detach() * gaps).sum()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
+from prism_secure.environment import Facts
 from prism_secure.errors import ConfigError
 from prism_secure.features import (
     POOLED_TAPS,
@@ -60,7 +60,11 @@ class Recipe:
         """
         data = self.config.data
         return load(
-            data.source, folder=data.folder, download=data.download, image_size=self.config.model.image_size
+            data.source,
+            folder=data.folder,
+            download=data.download,
+            image_size=self.config.model.image_size,
+            attribute=data.attribute,
         )
 
     @cached_property
@@ -87,6 +91,16 @@ class Recipe:
             image_size=model.image_size,
             channels=self.dataset.channels,
             classes=len(self.dataset.classes) if model.conditional else 0,
+            weights=model.weights,
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What the report says of the model and the data."""
+        return Facts(
+            parameters=self.trainer.dimension,
+            training_images=len(self.dataset.train_images),
+            held_out_images=len(self.dataset.test_images),
         )
 
     @property
@@ -108,7 +122,7 @@ class Recipe:
                 seed = public_seed(self.config.federation.seed, "fourier")
                 parts.append(RandomFourierFeatures(channels=channels, seed=seed))
             else:
-                parts.append(Vgg19Bn(image_size=size))
+                parts.append(Vgg19Bn(image_size=size, layers=self.config.features.vgg_layers))
         if not self.config.features.bounded:
             return Concatenated(parts)
         public = dead_leaves(
@@ -123,7 +137,7 @@ class Recipe:
     @cached_property
     def trainer(self) -> LocalTrainer:
         """Trains any client's scores, one after the other."""
-        config, classes = self.config, self.architecture.classes
+        config, training, classes = self.config, self.config.training, self.architecture.classes
         if classes and config.training.batch_size % classes:
             raise ConfigError(
                 f"training.batch_size must be a multiple of the {classes} classes, "
@@ -136,11 +150,16 @@ class Recipe:
             mask_mode=config.mask.mode,
             temperature=config.mask.temperature,
             density=config.mask.density,
-            optimizer=config.training.optimizer,
-            learning_rate=config.training.learning_rate,
-            batch_size=config.training.batch_size,
+            optimizer=training.optimizer,
+            learning_rate=training.learning_rate,
+            betas=training.betas,
+            batch_size=training.batch_size,
             matching=MomentMatching(
-                variance_weight=config.training.variance_weight, scaled=not config.features.bounded
+                averaging=training.averaging,
+                variance_weight=training.variance_weight,
+                scaled=not config.features.bounded,
+                tracking_rate=training.tracking_rate,
+                betas=training.betas,
             ),
         )
 
@@ -158,7 +177,7 @@ class Recipe:
     @cached_property
     def record_release(self) -> RecordRelease | None:
         """What clients train from instead of their images; None without a record-level claim."""
-        if math.isinf(self.config.privacy.record_epsilon):
+        if not self.config.record_level:
             return None
         return RecordRelease(
             self.config,

@@ -99,7 +99,7 @@ class RecordRelease:
         if not self.summed:
             return sums
         assert sums.counts is not None
-        more = math.sqrt(self.config.min_survivors / self.plan.cohort)
+        more = math.sqrt(self.config.moments_survivors / self.plan.cohort)
         return replace(
             sums,
             release=replace(sums.release, sigma=sums.release.sigma * more),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -15,7 +16,7 @@ from prism_secure.errors import RunFolderError
 from prism_secure.mada import aggregate
 from prism_secure.recipe import public_seed
 from prism_secure.storage import write_atomic
-from prism_secure.supermask import initial_theta
+from prism_secure.supermask import deployed_mask, initial_theta
 
 Vector = NDArray[np.float64]
 
@@ -34,7 +35,8 @@ class Server:
         self._config = config
         self._federation = federation
         low = config.privacy.theta_min
-        start = initial_theta(dimension, seed=public_seed(config.federation.seed, "scores")).numpy()
+        mask, seed = config.mask, public_seed(config.federation.seed, "scores")
+        start = initial_theta(dimension, seed=seed, spread=mask.spread, law=mask.initial).numpy()
         self.theta: Vector = np.clip(start, low, 1 - low)
         self._move: Vector | None = None
 
@@ -65,6 +67,16 @@ class Server:
         self.theta, self._move = step.theta, step.move
         self.round += 1
         return step.gain
+
+    def deployed(self) -> NDArray[np.bool_]:
+        """The one mask that would be deployed now, bool (d,)."""
+        seed = public_seed(self._config.federation.seed, "deployed")
+        mask = self._config.mask
+        return deployed_mask(torch.from_numpy(self.theta), mask.mode, seed=seed, density=mask.density).numpy()
+
+    def is_measured(self, planned_rounds: int) -> bool:
+        """Whether the last finished round is one whose deployed mask is evaluated."""
+        return self.round % self._config.metrics.every == 0 or self.round == planned_rounds
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint; readers find the old one or the new one."""

@@ -15,13 +15,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from prism_privacy import Accountant, Adjacency, Ledger, MaskRelease, Spent, View, verify_ledger
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    Ledger,
+    MaskRelease,
+    Participation,
+    Spent,
+    View,
+    verify_ledger,
+)
 from prism_privacy.epsilon_table import spent_table
 from prism_privacy.ledger_entry import Coins, LedgerEntry
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.history import spent
+from prism_secure.invitations import invited, most_participations
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import Epsilons, RecordEpsilon
 from prism_secure.wording import format_epsilon
@@ -41,9 +51,10 @@ class LedgerPlace(Protocol):
 class Spending:
     """Charges each round to the ledger, once, before anything of it can leave a client.
 
-    Every client takes part in every round under the same release, so the largest epsilon over clients is
-    each client's. A budget shortens the plan before the first round: nothing that is measured on the way
-    decides when to stop, and so the planned epsilon is a guarantee.
+    Rounds are alike, so the largest epsilon is that of the client that was in most of them; with everybody in
+    every round it is each client's. Who is in a round, and so the cap on how often, is planned before the
+    first (`prism_secure.invitations`). A budget shortens the plan before the first round, too: nothing that
+    is measured on the way decides when to stop, and so the planned epsilon is a guarantee.
 
     Args:
         config: the run's configuration.
@@ -83,12 +94,16 @@ class Spending:
         )
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee
+        self._alone = finished_rounds is None
         self.planned_rounds = self._admitted()
+        most = self._most(self.planned_rounds)
+        self._participations = Participation(privacy.delta, cap=most)
         self._accountant = Accountant(delta=privacy.delta)
-        self._accountant.plan(self._release, rounds=self.planned_rounds)
+        self._accountant_rounds = 0
+        self._accountant.plan(self._release, rounds=most)
         self._ledger = self._open_ledger(folder, finished_rounds)
-        if self.charged_rounds:
-            self._accountant.spend(self._release, rounds=self.charged_rounds)
+        for number in range(1, self.charged_rounds + 1):
+            self._spend(number)
 
     def __enter__(self) -> Spending:
         return self
@@ -143,13 +158,30 @@ class Spending:
             metrics: what else the ledger should say of the round, JSON-safe.
         """
         if round_number > self.charged_rounds:
-            self._accountant.spend(self._release)
+            most = self._spend(round_number)
+            if not self._config.everybody:
+                metrics = {**(metrics or {}), "most_rounds": most}
             table = spent_table(self._accountant, self._release)
             if self._summed:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
             self._append(kind, round_number, self._release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
         return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
+
+    def _spend(self, round_number: int) -> int:
+        """Charge a round to those who are in it; the most rounds that any client has been in now."""
+        before = self._accountant_rounds
+        present = ("this client",) if self._alone else invited(self._config, round_number)
+        self._participations.spend(self._release, present)
+        most = max(map(self._participations.rounds_of, present))
+        if most > before:
+            self._accountant.spend(self._release)
+            self._accountant_rounds = most
+        return self._accountant_rounds
+
+    def _most(self, rounds: int) -> int:
+        """The most of the first `rounds` rounds that one client is in."""
+        return rounds if self._alone else most_participations(self._config, rounds)
 
     @property
     def _summed(self) -> RecordRelease | None:
@@ -209,7 +241,7 @@ class Spending:
         if self._summed is not None:
             return self._summed.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
         accountant = Accountant(delta=self._config.privacy.delta)
-        accountant.spend(self._release, rounds=rounds)
+        accountant.spend(self._release, rounds=self._most(rounds))
         return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
 
     def _open_ledger(self, folder: LedgerPlace, finished_rounds: int | None) -> Ledger:

@@ -1,9 +1,14 @@
 """Supermasks: a frozen random network of which one learns only the weights to keep.
 
-A model is (architecture, seed, mask). `Supermask` freezes the weights of any `nn.Module` at ±√(2/fan_in),
-with the signs drawn from `seed`, and runs the network with `mask * weights` in their place. Scores, masks
-and probabilities are flat vectors of shape (d,), d the number of maskable weights, in the order of
-`module.named_parameters()`.
+A model is (architecture, seed, mask). `Supermask` freezes the weights of any `nn.Module`, drawn from `seed`,
+and runs the network with `mask * weights` in their place. Scores, masks and probabilities are flat vectors of
+shape (d,), d the number of maskable weights, in the order of `module.named_parameters()`. The weights follow
+one of four laws:
+
+    "signed_constant"  ±√(2/fan_in), the usual one
+    "kaiming_normal"   normal, with that standard deviation
+    "wide_normal"      normal, with standard deviation 10
+    "signed_e"         ±e/√fan_in
 
 Scores and probabilities are tied by a temperature τ: θ = σ(s/τ) and s = τ·logit θ. A large τ with the same
 optimizer step moves θ little; a small one saturates it.
@@ -26,6 +31,9 @@ from torch.func import functional_call
 MaskMode = Literal["bernoulli", "hard", "topk"]
 MASK_MODES: tuple[MaskMode, ...] = ("bernoulli", "hard", "topk")
 
+WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
+WEIGHT_LAWS: tuple[WeightLaw, ...] = ("signed_constant", "kaiming_normal", "wide_normal", "signed_e")
+
 
 class Supermask(nn.Module):
     """A frozen network that runs under a mask.
@@ -34,8 +42,9 @@ class Supermask(nn.Module):
     normalisation) would carry information beyond (architecture, seed, mask), so they are refused.
 
     Args:
-        module: the architecture; its weights are overwritten, and frozen.
-        seed: draws the signs. The same seed gives the same weights on every machine.
+        module: the architecture; its weights are overwritten, and frozen. Its attribute `weight_law`, if it
+            has one, says how they are drawn.
+        seed: draws them. The same seed gives the same weights on every machine.
 
     Raises:
         ValueError: the module has one-dimensional parameters, or none at all.
@@ -51,7 +60,8 @@ class Supermask(nn.Module):
 
     def __init__(self, module: nn.Module, *, seed: int) -> None:
         super().__init__()
-        signs = torch.Generator().manual_seed(seed)
+        draws = torch.Generator().manual_seed(seed)
+        law: WeightLaw = getattr(module, "weight_law", "signed_constant")
         self._layout: list[tuple[str, torch.Size, int]] = []
         flat: list[Tensor] = []
         for name, parameter in module.named_parameters():
@@ -60,9 +70,7 @@ class Supermask(nn.Module):
                     f"parameter {name!r} has shape {tuple(parameter.shape)}: biases and affine normalisation "
                     "are not part of a mask; build the network without them"
                 )
-            scale = math.sqrt(2.0 / _fan_in(module, name, parameter))
-            sign = torch.randint(0, 2, (parameter.numel(),), generator=signs) * 2 - 1
-            flat.append(sign.to(torch.float32) * scale)
+            flat.append(_draw(law, parameter.numel(), _fan_in(module, name, parameter), draws))
             self._layout.append((name, parameter.shape, parameter.numel()))
         if not flat:
             raise ValueError("the network has no weights to mask")
@@ -98,6 +106,16 @@ class Supermask(nn.Module):
         for name, parameter in self.module.named_parameters():
             parameter.copy_(under[name])
         return self.module
+
+
+def _draw(law: WeightLaw, count: int, fan_in: int, draws: torch.Generator) -> Tensor:
+    """`count` weights of a layer, float32."""
+    if law in ("kaiming_normal", "wide_normal"):
+        scale = 10.0 if law == "wide_normal" else math.sqrt(2.0 / fan_in)
+        return torch.randn(count, generator=draws) * scale
+    scale = math.sqrt(2.0 / fan_in) if law == "signed_constant" else math.e / math.sqrt(fan_in)
+    signs = torch.randint(0, 2, (count,), generator=draws) * 2 - 1
+    return signs.to(torch.float32) * scale
 
 
 def _fan_in(module: nn.Module, name: str, parameter: Tensor) -> int:
@@ -183,13 +201,20 @@ def _top(values: Tensor, density: float) -> Tensor:
     return chosen
 
 
-def initial_theta(dimension: int, *, seed: int, spread: float = 1.0) -> Tensor:
-    """θ_0 = σ(x), x ~ N(0, spread²), float64 (d,), from a public seed (PRISM's scores start at N(0,1)).
+def initial_theta(
+    dimension: int, *, seed: int, spread: float = 1.0, law: Literal["normal", "uniform"] = "normal"
+) -> Tensor:
+    """θ_0 = σ(x), float64 (d,), from a public seed: x ~ N(0, spread²), or uniform in [−spread, spread].
 
-    Never the constant ½: under `hard` every score would be zero and the network empty.
+    PRISM's scores start at N(0, 1). Never the constant ½: under `hard` every score would be zero and the
+    network empty.
     """
     public = torch.Generator().manual_seed(seed)
-    return torch.sigmoid(spread * torch.randn(dimension, generator=public, dtype=torch.float64))
+    if law == "uniform":
+        drawn = torch.rand(dimension, generator=public, dtype=torch.float64) * 2 - 1
+    else:
+        drawn = torch.randn(dimension, generator=public, dtype=torch.float64)
+    return torch.sigmoid(spread * drawn)
 
 
 def scores_from_theta(theta: Tensor, temperature: float) -> Tensor:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
@@ -45,7 +45,7 @@ class Workers:
         self._open = contextlib.ExitStack()
         self._here: _Worker | None = None
         if count == 1:
-            self._open.enter_context(_one_thread())
+            self._open.enter_context(one_thread())
             self._here = _Worker(config, folder)
         else:
             spawn = multiprocessing.get_context("spawn")
@@ -60,29 +60,29 @@ class Workers:
 
     def prepare(self, federation: str) -> Iterator[int]:
         """Let every client read from its images what training needs; yields and raises like `train`."""
-        return self._each(_prepare, federation)
+        return self._each(_prepare, federation, range(self._clients))
 
-    def train(self, broadcast: Broadcast) -> Iterator[int]:
-        """Let every client answer; yields each as it is done.
+    def train(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
+        """Let these clients answer; yields each as it is done.
 
         Raises:
             RoundError: a worker died (out of memory, or killed).
             PrismError, PrivacyError: what a client raised.
         """
-        return self._each(_answer, broadcast)
+        return self._each(_answer, broadcast, clients)
 
-    def _each(self, work: Callable[[Client, Any], None], argument: object) -> Iterator[int]:
+    def _each(
+        self, work: Callable[[Client, Any], None], argument: object, clients: Sequence[int]
+    ) -> Iterator[int]:
         if self._here is not None:
-            for client in range(self._clients):
+            for client in clients:
                 work(self._here.client(client), argument)
                 yield client
             return
         jobs: dict[Future[None], int] = {}
         try:
             with _worker_death_named():
-                jobs |= {
-                    self._pool.submit(_do, work, client, argument): client for client in range(self._clients)
-                }
+                jobs |= {self._pool.submit(_do, work, client, argument): client for client in clients}
             for job in as_completed(jobs):
                 with _worker_death_named():
                     job.result()
@@ -135,12 +135,12 @@ def _start(config: Config, folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _until_exit.enter_context(_one_thread())
+    _until_exit.enter_context(one_thread())
     _worker = _Worker(config, folder)
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Data(Section):
     """Which images, and how the clients share them."""
 
-    source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "idx", "images"] = (
+    source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"] = (
         "fashion_mnist_12k"
     )
     """Where the images come from; the first is bundled, the others lie in `folder`."""
@@ -28,6 +28,8 @@ class Data(Section):
     """Where the files of a source that is not bundled lie."""
     download: bool = False
     """Whether torchvision may download a missing data set into `folder`."""
+    attribute: str = "Male"
+    """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
     """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
     shards_per_client: int = 4
@@ -44,7 +46,9 @@ class Federation(Section):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
-    """How many take part, in every round."""
+    """How many there are."""
+    client_fraction: float = 1.0
+    """Share of them that a round invites: those with the fewest rounds so far, in a public random order."""
     rounds: int = 10
     """How many sums are opened; each is charged."""
     local_steps: int = 32
@@ -56,6 +60,7 @@ class Federation(Section):
 
     def __post_init__(self) -> None:
         self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
+        self._require("client_fraction", 0 < self.client_fraction <= 1, "in (0, 1]")
         self._require("rounds", self.rounds >= 1, "at least 1")
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
@@ -75,6 +80,9 @@ class Model(Section):
     """Side of the images, a power of two; data of another size are resized."""
     conditional: bool = True
     """Whether the label is an input of the generator."""
+    weights: Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"] = "signed_constant"
+    """The frozen weights: signs times sqrt(2/fan_in), normal with that deviation, normal with deviation 10,
+    or signs times e/sqrt(fan_in)."""
 
     def __post_init__(self) -> None:
         self._require("width", 1 <= self.width <= 1024, "from 1 to 1024")
@@ -93,8 +101,13 @@ class Mask(Section):
     """tau in theta = sigmoid(score / tau)."""
     density: float = 0.5
     """With `topk`: the share of the weights that is kept."""
+    initial: Literal["normal", "uniform"] = "normal"
+    """How the first log-odds of theta are drawn: normal with deviation `spread`, or uniform within it."""
+    spread: float = 1.0
+    """Size of the first log-odds."""
 
     def __post_init__(self) -> None:
+        self._require("spread", 0 < self.spread < math.inf, "a positive number")
         self._require("density", 0 < self.density <= 1, "in (0, 1]")
         self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 
@@ -110,6 +123,8 @@ class Features(Section):
     bounded: bool = True
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
+    vgg_layers: tuple[int, ...] = ()
+    """With `vgg19_bn`: which of its 16 ReLU maps, counted from 1 at the image; none named: all."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -117,6 +132,9 @@ class Features(Section):
             0 < len(self.extractors) == len(set(self.extractors)),
             "one or more different extractors",
         )
+        named = self.vgg_layers
+        ok = len(named) == len(set(named)) and all(1 <= layer <= 16 for layer in named)
+        self._require("vgg_layers", ok, "different numbers from 1 to 16")
 
 
 class Training(Section):
@@ -129,6 +147,13 @@ class Training(Section):
     with none; "root" is for cohorts of very many clients that take a step or two a round."""
     learning_rate: float = 0.03
     """Size of a step on the scores."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's decay rates, of the scores and of the tracked differences of `averaging = "faithful"`."""
+    averaging: Literal["ema", "faithful"] = "ema"
+    """How a batch's noise is averaged away: moving averages of the generated moments, or the paper's: the
+    differences of moments are tracked by Adam, and the generator descends on their inner product."""
+    tracking_rate: float = 1e-5
+    """With `faithful`: size of Adam's step on the tracked differences."""
     latent_groups: int = 0
     """Deal the clients to so many groups whose members draw the same latents in a round: a simulation makes
     the images of a group once. 0: each client draws its own."""
@@ -140,6 +165,8 @@ class Training(Section):
     def __post_init__(self) -> None:
         self._require("variance_weight", 0 <= self.variance_weight < math.inf, "at least 0")
         self._require("batch_size", self.batch_size >= 2, "at least 2")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
+        self._require("tracking_rate", 0 < self.tracking_rate < math.inf, "a positive number")
         self._require("latent_groups", self.latent_groups >= 0, "at least 0")
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 

@@ -39,11 +39,38 @@ class Config(Section):
     metrics: Metrics = Metrics()
 
     def __post_init__(self) -> None:
-        n, survivors = self.federation.clients, self.min_survivors
-        if survivors > n:
+        if self.invited < 3:
             raise ValueError(
-                f"secure_sum.min_survivors must be at most federation.clients = {n}, got {survivors}"
+                "federation.client_fraction must invite at least 3 clients, the secure sum's least; "
+                f"{self.federation.client_fraction} of {self.federation.clients} are {self.invited}"
             )
+        self._check_sum()
+        clip, space = self.privacy.clip, self.privacy.clip_space
+        if self.training.fill_clip and (clip is None or space != "probability"):
+            raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
+        if self.sparse:
+            self._check_sparse()
+        if self.cohort < 1:
+            raise ValueError(
+                f"privacy.colluders must leave an honest survivor: min_survivors = {self.min_survivors}, "
+                f"got {self.privacy.colluders}"
+            )
+        if self.record_level and not self.features.bounded:
+            raise ValueError(
+                "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
+                "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
+            )
+        if self.record_cohort > self.moments_cohort:
+            raise ValueError(
+                f"privacy.record_cohort must be at most min_survivors - colluders = {self.moments_cohort}, "
+                f"got {self.record_cohort}"
+            )
+
+    def _check_sum(self) -> None:
+        n, survivors = self.invited, self.min_survivors
+        clients = "federation.clients" if self.everybody else "the clients a round invites"
+        if survivors > n:
+            raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
         if self.threshold > survivors:
             raise ValueError(
                 f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
@@ -59,26 +86,6 @@ class Config(Section):
             )
         if not ok:
             raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
-        clip, space = self.privacy.clip, self.privacy.clip_space
-        if self.training.fill_clip and (clip is None or space != "probability"):
-            raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
-        if self.sparse:
-            self._check_sparse()
-        if self.cohort < 1:
-            raise ValueError(
-                f"privacy.colluders must leave an honest survivor: min_survivors = {survivors}, "
-                f"got {self.privacy.colluders}"
-            )
-        if self.record_level and not self.features.bounded:
-            raise ValueError(
-                "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
-                "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
-            )
-        if self.record_cohort > self.cohort:
-            raise ValueError(
-                f"privacy.record_cohort must be at most min_survivors - colluders = {self.cohort}, got "
-                f"{self.record_cohort}"
-            )
 
     def _check_sparse(self) -> None:
         if self.secure_sum.threshold is not None:
@@ -88,7 +95,7 @@ class Config(Section):
             )
         from prism_crypto import CountSpec, PolicyError, Session  # only large cohorts wait for the import
 
-        n = self.federation.clients
+        n = self.invited
         try:
             Session.plan(
                 CountSpec(dimension=1),
@@ -112,9 +119,19 @@ class Config(Section):
         return client * groups // n if groups else client
 
     @property
+    def invited(self) -> int:
+        """How many clients a round invites; each round's secure sum runs over them."""
+        return int(self.federation.client_fraction * self.federation.clients + 1e-9)
+
+    @property
+    def everybody(self) -> bool:
+        """Whether every round invites all clients."""
+        return self.invited == self.federation.clients
+
+    @property
     def sparse(self) -> bool:
         """Whether each client masks with some others only (Bell et al. 2020), not with all of them."""
-        return self.secure_sum.mode == "semi_honest" and self.federation.clients > SPARSE_ABOVE
+        return self.secure_sum.mode == "semi_honest" and self.invited > SPARSE_ABOVE
 
     @property
     def sum_failure(self) -> float:
@@ -124,17 +141,25 @@ class Config(Section):
     @property
     def min_survivors(self) -> int:
         """The least number of clients whose sum every client agrees to open."""
-        return self.secure_sum.min_survivors or self.federation.clients
+        return self.secure_sum.min_survivors or self.invited
 
     @property
     def threshold(self) -> int:
         """How many clients' shares open the sum on the complete graph (Bonawitz et al. 2017, section 4.2)."""
-        n, colluders = self.federation.clients, self.privacy.colluders
         if self.secure_sum.threshold is not None:
             return self.secure_sum.threshold
+        return self._default_threshold(self.invited)
+
+    def _default_threshold(self, n: int) -> int:
+        colluders = self.privacy.colluders
         if self.secure_sum.mode == "active":
             return max(2 * n // 3, (n + colluders) // 2) + 1
         return max(n // 2, colluders) + 1
+
+    @property
+    def cohort(self) -> int:
+        """Honest clients guaranteed in every opened sum of masks, the target included."""
+        return self.min_survivors - self.privacy.colluders
 
     @property
     def record_level(self) -> bool:
@@ -147,11 +172,22 @@ class Config(Section):
         return self.record_level and self.privacy.record_release == "summed"
 
     @property
-    def record_cohort(self) -> int:
-        """Honest clients whose shares of the noise make up all of a summed release's."""
-        return self.privacy.record_cohort or self.cohort
+    def moments_survivors(self) -> int:
+        """The least number of clients in the sum of moments, which invites all: as many may be missing as in
+        a round."""
+        return self.federation.clients - (self.invited - self.min_survivors)
 
     @property
-    def cohort(self) -> int:
-        """Honest clients guaranteed in every opened sum, the target included."""
-        return self.min_survivors - self.privacy.colluders
+    def moments_threshold(self) -> int:
+        """As `threshold`, for the sum of moments."""
+        return self.threshold if self.everybody else self._default_threshold(self.federation.clients)
+
+    @property
+    def moments_cohort(self) -> int:
+        """Honest clients guaranteed in the sum of moments."""
+        return self.moments_survivors - self.privacy.colluders
+
+    @property
+    def record_cohort(self) -> int:
+        """Honest clients whose shares of the noise make up all of a summed release's."""
+        return self.privacy.record_cohort or self.moments_cohort

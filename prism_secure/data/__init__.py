@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from prism_secure.data.bundled import load_bundled
+from prism_secure.data.celeba import load_celeba
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.idx import load_idx, read_idx
 from prism_secure.data.image_folder import load_image_folder
@@ -26,7 +27,7 @@ from prism_secure.errors import ConfigError, DataError
 __all__ = ["BUNDLED", "SOURCES", "Dataset", "load", "read_idx", "to_float"]
 
 BUNDLED = "fashion_mnist_12k"
-SOURCES = (BUNDLED, "fashion_mnist", "mnist", "cifar10", "idx", "images")
+SOURCES = (BUNDLED, "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images")
 """What `load` takes; "bundled" is another name of the first."""
 
 
@@ -72,6 +73,7 @@ def load(
     download: bool = False,
     image_size: int = 32,
     channels: int | None = None,
+    attribute: str = "Male",
 ) -> Dataset:
     """Load a data set, its images cut to a centred square and resized to `image_size`.
 
@@ -80,12 +82,14 @@ def load(
 
     Args:
         source: one of `SOURCES`. `fashion_mnist_12k` ships with the package; `fashion_mnist`, `mnist` and
-            `cifar10` are in torchvision's layout inside `folder`; `idx` is a folder of the four files of an
-            MNIST-like set; `images` is a folder of pictures (see `prism_secure.data.image_folder`).
+            `cifar10` are in torchvision's layout inside `folder`, and so is `celeba` (see
+            `prism_secure.data.celeba`); `idx` is a folder of the four files of an MNIST-like set; `images` is
+            a folder of pictures (see `prism_secure.data.image_folder`).
         folder: where the files lie; needed by all but the bundled source.
         download: lets torchvision fetch a missing data set into `folder`.
         image_size: side of the result, in pixels.
         channels: 1 makes images grey, 3 makes them colour, None keeps what they are.
+        attribute: with `celeba`, the attribute that becomes the label.
 
     Raises:
         DataError: the data set is missing, unreadable, truncated or of the wrong shape; the text says what
@@ -107,6 +111,8 @@ def load(
             raw = load_idx(where)
         elif source == "images":
             raw = load_image_folder(where, image_size=image_size, channels=channels)
+        elif source == "celeba":
+            raw = load_celeba(where, attribute=attribute, image_size=image_size, channels=channels)
         else:
             # torchvision takes seconds to import; the other sources do without it.
             from prism_secure.data.published import load_published

@@ -15,7 +15,7 @@ from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.raw import Raw, as_images
 from prism_secure.errors import DataError
 
-__all__ = ["load_image_folder"]
+__all__ = ["load_image_folder", "read_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 HELD_OUT = 6
@@ -90,7 +90,7 @@ def _read_split(
     classes: Sequence[str], files: dict[str, list[Path]], image_size: int, channels: int | None
 ) -> tuple[Tensor, Tensor]:
     images = [
-        with_channels(fit(_read(path), image_size), channels)
+        with_channels(fit(read_image(path), image_size), channels)
         for name in classes
         for path in files.get(name, [])
     ]
@@ -101,7 +101,12 @@ def _read_split(
     return stacked, torch.tensor(labels, dtype=torch.int64)
 
 
-def _read(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
+    """One picture, uint8 (1, 1 or 3, height, width), upright, transparency laid on white.
+
+    Raises:
+        DataError: unreadable, or more than 8 bits a channel.
+    """
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture so large that it may be an attack; that is no training image.

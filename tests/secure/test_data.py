@@ -486,3 +486,55 @@ def test_folders_without_usable_images_say_what_is_missing(tmp_path: Path):
     assert "holds both images (stray.png) and folders (cats)" in error_of(
         lambda: load("images", folder=tmp_path)
     )
+
+
+def write_celeba(folder: Path, *, pictures: int = 9) -> Path:
+    """CelebA in small: every third picture held out, one for validation, and every other one male."""
+    root = folder / "celeba"
+    (root / "img_align_celeba").mkdir(parents=True)
+    names = [f"{number:06d}.jpg" for number in range(1, pictures + 1)]
+    for number, name in enumerate(names):
+        shade = Image.new("RGB", (178, 218), (200 if number % 2 else 50, 90, 20))
+        shade.save(root / "img_align_celeba" / name)
+    rows = [f"{name} {'1' if number % 2 else '-1'} -1" for number, name in enumerate(names)]
+    (root / "list_attr_celeba.txt").write_text("\n".join([str(pictures), "Male Smiling ", *rows]) + "\n")
+    parts = [1 if number == 1 else 2 if number % 3 == 2 else 0 for number in range(pictures)]
+    lines = [f"{name} {part}" for name, part in zip(names, parts, strict=True)]
+    (root / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_celeba_is_labelled_by_one_attribute_and_leaves_validation_out(tmp_path: Path) -> None:
+    dataset = load("celeba", folder=write_celeba(tmp_path), image_size=16)
+    check_form(dataset, size=16, channels=3)
+    assert dataset.classes == ("not Male", "Male")
+    assert dataset.train_labels.tolist() == [0, 1, 0, 0, 1]
+    assert dataset.test_labels.tolist() == [0, 1, 0]
+    red = dataset.train_images[:, 0].float().mean((1, 2))
+    assert ((red > 120).long() == dataset.train_labels).all()
+    smiling = load("celeba", folder=tmp_path / "celeba", image_size=16, attribute="Smiling")
+    assert smiling.classes == ("not Smiling", "Smiling")
+    assert smiling.train_labels.sum() == 0
+
+
+def test_damaged_celeba_files_are_named(tmp_path: Path) -> None:
+    folder = write_celeba(tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'Male'"):
+        load("celeba", folder=folder, attribute="Mael")
+    attributes = folder / "celeba" / "list_attr_celeba.txt"
+    whole = attributes.read_text()
+    for damage, message in (
+        (whole.replace("9\n", "10\n", 1), "announces 10 pictures and lists 9"),
+        (whole.replace("-1 -1", "-1 0 x", 1), "damaged in line 3"),
+        ("Male\n", "expected a number of pictures"),
+    ):
+        attributes.write_text(damage)
+        with pytest.raises(DataError, match=message):
+            load("celeba", folder=folder)
+    attributes.write_text(whole)
+    (folder / "celeba" / "img_align_celeba" / "000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"000001\.jpg"):
+        load("celeba", folder=folder)
+    (folder / "celeba" / "list_eval_partition.txt").unlink()
+    with pytest.raises(DataError, match="torchvision makes"):
+        load("celeba", folder=folder)

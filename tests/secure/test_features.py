@@ -32,10 +32,10 @@ def test_dimension_is_what_comes_out(lite0):
     assert lite0(IMAGES).shape == (3, lite0.dimension) == (3, 32 * 16 + 40 + 112)
     fourier = RandomFourierFeatures(10, sides=(4, 8), bandwidths=(0.2, 0.5))
     assert fourier(IMAGES).shape == (3, fourier.dimension) == (3, 40)
-    both = Concatenated([lite0, fourier], scales=[1.0, 0.5])
+    both = Concatenated([lite0, fourier])
     found = both(IMAGES)
     assert found.shape == (3, both.dimension)
-    assert torch.allclose(found[:, -40:], 0.5 * fourier(IMAGES))
+    assert torch.allclose(found[:, -40:], fourier(IMAGES))
 
 
 def test_pooled_features_are_few_and_say_what_not_where():
@@ -192,8 +192,6 @@ def test_impossible_fourier_settings_and_empty_concatenations_are_refused():
         RandomFourierFeatures(5, bandwidths=(0.0,))
     with pytest.raises(FeatureError, match="no feature extractor"):
         Concatenated([])
-    with pytest.raises(FeatureError, match="scales"):
-        Concatenated([RandomFourierFeatures(5)], scales=[1.0, 2.0])
 
 
 def test_vgg_without_weights_says_where_they_belong_and_downloads_nothing(tmp_path, monkeypatch):
@@ -215,6 +213,11 @@ def test_vgg_takes_sixteen_relu_maps_of_the_papers_size(tmp_path):
     assert network.dimension == 303_104
     assert network(IMAGES[:1]).shape == (1, 303_104)
     assert not any(layer.training for layer in network.modules())
+    first, third = Vgg19Bn(weights=path, layers=[1]), Vgg19Bn(weights=path, layers=[1, 3])
+    assert (first.dimension, third.dimension) == (64 * 32**2, 64 * 32**2 + 128 * 16**2)
+    assert torch.equal(third(IMAGES)[:, : first.dimension], first(IMAGES))
+    with pytest.raises(FeatureError, match="1 to 16"):
+        Vgg19Bn(weights=path, layers=[0, 17])
     assert Vgg19Bn(weights=path, grid=1).dimension == 2 * 64 + 2 * 128 + 4 * 256 + 8 * 512
     torch.save({"features.0.weight": torch.zeros(1)}, path)
     with pytest.raises(FeatureError, match="can't read"):

@@ -155,6 +155,26 @@ def test_faithful_tracks_the_difference_of_moments_and_descends_along_it():
     )  # a step against the gradient moves fakes to the reals
 
 
+def test_the_tracked_differences_move_by_the_given_rate_and_decay():
+    """One step of Adam from zero is as long as the rate everywhere, later ones follow its formula."""
+    target = feature_moments(Pixels(), IMAGES)
+    matching = MomentMatching(averaging="faithful", tracking_rate=0.01, betas=(0.5, 0.9))
+    fake = torch.randn(64, 4) * 0.1 + 3
+    _, past = matching(fake, None, target, FakeAverages.zero(1, 4, "faithful"))
+    gap = target.mean - fake.mean(0, keepdim=True)
+    assert torch.allclose(past.first, 0.01 * gap.sign(), atol=1e-5)
+    tracked = torch.nn.Parameter(torch.zeros(1, 4))
+    adam = torch.optim.Adam([tracked], lr=0.01, betas=(0.5, 0.9))
+    past = FakeAverages.zero(1, 4, "faithful")
+    for _ in range(5):
+        fake = torch.randn(64, 4)
+        _, past = matching(fake, None, target, past)
+        adam.zero_grad()
+        (0.5 * (tracked - (target.mean - fake.mean(0, keepdim=True))).square().sum()).backward()
+        adam.step()
+    assert torch.allclose(past.first, tracked.detach(), atol=1e-6)
+
+
 def test_a_batch_without_one_of_the_classes_is_refused():
     with pytest.raises(ValueError, match="each of the 3 classes"):
         MomentMatching()(torch.randn(4, 4), torch.tensor([0, 0, 1, 1]), _target(), _past())

@@ -39,6 +39,36 @@ def test_weights_are_signed_constants_of_the_fan_in_and_depend_on_the_seed_alone
     assert abs(float(one.weights.sign().mean())) < 0.15
 
 
+@pytest.mark.parametrize(
+    ("law", "deviation"),
+    [
+        ("signed_constant", math.sqrt(2 / 64)),
+        ("kaiming_normal", math.sqrt(2 / 64)),
+        ("wide_normal", 10.0),
+        ("signed_e", math.e / 8),
+    ],
+)
+def test_every_weight_law_has_its_size_and_draws_from_the_seed_alone(law, deviation):
+    def network():
+        layer = nn.Linear(64, 200, bias=False)
+        layer.weight_law = law
+        return layer
+
+    weights = Supermask(network(), seed=3).weights
+    assert torch.equal(weights, Supermask(network(), seed=3).weights)
+    assert float(weights.square().mean().sqrt()) == pytest.approx(deviation, rel=0.03)
+    assert abs(float(weights.mean())) < 0.05 * deviation
+    assert (len(weights.abs().unique()) == 1) == law.startswith("signed")
+
+
+def test_first_scores_are_as_wide_as_they_are_told():
+    normal = torch.logit(initial_theta(20_000, seed=1, spread=0.5))
+    assert float(normal.std()) == pytest.approx(0.5, rel=0.03)
+    uniform = torch.logit(initial_theta(20_000, seed=1, spread=0.1, law="uniform"))
+    assert float(uniform.abs().max()) <= 0.1 + 1e-9
+    assert float(uniform.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.03)
+
+
 def test_global_random_state_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)

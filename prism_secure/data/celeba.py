@@ -1,0 +1,104 @@
+"""CelebA, from files in the layout of torchvision, with one of its 40 attributes as label.
+
+    celeba/list_attr_celeba.txt       how many, the attributes' names, then a line a picture: 1 or -1 for each
+    celeba/list_eval_partition.txt    a line a picture: 0 training, 1 validation, 2 test
+    celeba/img_align_celeba/*.jpg     178 x 218 pixels
+
+Pictures are resized one by one as they are read, so that memory holds the small ones only. Their use is
+limited to research (Liu et al., "Deep Learning Face Attributes in the Wild", 2015); nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.image_folder import read_image
+from prism_secure.data.raw import Raw
+from prism_secure.errors import ConfigError, DataError
+
+__all__ = ["load_celeba"]
+
+FACE = 160
+"""Side of the centred square that is cut out, in pixels of the original: the face, hardly any background."""
+_TRAINING, _TEST = 0, 2
+
+
+def load_celeba(folder: Path, *, attribute: str, image_size: int, channels: int | None = None) -> Raw:
+    """The training and test pictures of CelebA in `folder/celeba`, or `folder` itself, without validation.
+
+    Label 1 are the pictures that have `attribute`, label 0 those without.
+
+    Raises:
+        ConfigError: there is no such attribute.
+        DataError: a file is missing, or is not as above.
+    """
+    root = folder / "celeba" if (folder / "celeba").is_dir() else folder
+    labels = _labels(root / "list_attr_celeba.txt", attribute)
+    parts = _partition(root / "list_eval_partition.txt")
+    found = {}
+    for part in (_TRAINING, _TEST):
+        names = [name for name, into in parts.items() if into == part]
+        unknown = [name for name in names if name not in labels]
+        if unknown:
+            raise DataError(f"{root}: {len(unknown)} pictures have no attributes, the first is {unknown[0]}")
+        images = [_read(root / "img_align_celeba" / name, image_size, channels) for name in names]
+        whole = torch.cat(images) if images else torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
+        found[part] = (whole, torch.tensor([labels[name] for name in names], dtype=torch.int64))
+    classes = (f"not {attribute}", attribute)
+    return Raw("celeba", classes, *found[_TRAINING], *found[_TEST])
+
+
+def _read(path: Path, image_size: int, channels: int | None) -> Tensor:
+    picture = with_channels(read_image(path), channels or 3)
+    height, width = picture.shape[-2:]
+    side = min(FACE, height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return fit(picture[..., top : top + side, left : left + side], image_size)
+
+
+def _labels(path: Path, attribute: str) -> dict[str, int]:
+    lines = _lines(path)
+    if len(lines) < 2 or not lines[0].strip().isdecimal():
+        raise DataError(f"{path} is damaged: expected a number of pictures, then the attributes' names")
+    names = lines[1].split()
+    if attribute not in names:
+        near = difflib.get_close_matches(attribute, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"data.attribute must be one of {', '.join(names)}, got {attribute!r}{hint}")
+    column = names.index(attribute) + 1
+    found = {}
+    for number, line in enumerate(lines[2:], start=3):
+        words = line.split()
+        if len(words) != len(names) + 1 or words[column] not in ("1", "-1"):
+            raise DataError(
+                f"{path} is damaged in line {number}: expected a name and {len(names)} times 1 or -1"
+            )
+        found[words[0]] = int(words[column] == "1")
+    if len(found) != int(lines[0]):
+        raise DataError(f"{path} is damaged: it announces {lines[0].strip()} pictures and lists {len(found)}")
+    return found
+
+
+def _partition(path: Path) -> dict[str, int]:
+    found = {}
+    for number, line in enumerate(_lines(path), start=1):
+        words = line.split()
+        if len(words) != 2 or words[1] not in ("0", "1", "2"):
+            raise DataError(f"{path} is damaged in line {number}: expected a name and 0, 1 or 2")
+        found[words[0]] = int(words[1])
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}): data.folder must hold the folder celeba that "
+            "torchvision makes"
+        ) from None
