@@ -43,6 +43,8 @@ class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
     view: str | None = None
     """"sum" or "upload"; None for a record."""
     adjacency: str | None = None
+    method: str = ""
+    """How it was found, in words."""
 
 
 class _Audit(msgspec.Struct, frozen=True):

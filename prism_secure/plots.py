@@ -1,55 +1,21 @@
-"""Figures as inline SVG: arrays in, text out, no display, no file.
-
-Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets
-for light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours
-from Okabe and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ
-as well.
-"""
+"""The figures of a run's report as inline SVG: arrays in, text out."""
 
 from __future__ import annotations
 
-import html
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from prism_secure.drawing import DASHES, FAINT, INK, ONE, PAPER, SIZE, STYLE, THREE, TWO, as_svg, decade
 from prism_secure.wording import format_epsilon
 
 __all__ = ["epsilon_plot", "quality_plot"]
 
-# Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
-_INK, _FAINT, _PAPER, _ONE, _TWO, _THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
-_VARIABLES = {_INK: "ink", _FAINT: "faint", _PAPER: "paper", _ONE: "one", _TWO: "two", _THREE: "three"}
-
-_SIZE = (5.2, 3.9)
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "prism-secure",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 5.5,
-}
-_DASHES = (0, (4, 2))
 _GUIDE = 10.0
 _MANY = 40
 """From so many points on, markers would hide the line."""
@@ -65,8 +31,8 @@ def quality_plot(
         last: where the round axis ends, so that figures beside each other agree.
         name: a word that is unique in the page: the ids inside the SVG begin with it.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13, hspace=0.24)
         _round_axis(lower, last)
@@ -76,7 +42,7 @@ def quality_plot(
                 x, y = zip(*kept, strict=True)
                 marker = "o" if len(kept) <= _MANY else None
                 axes.plot(
-                    x, y, color=_THREE, linewidth=width, markersize=2.5 * width, marker=marker, clip_on=False
+                    x, y, color=THREE, linewidth=width, markersize=2.5 * width, marker=marker, clip_on=False
                 )
                 if axes is upper:
                     _end_label(axes, x[-1], y[-1], f"{y[-1]:.1f}")
@@ -90,7 +56,7 @@ def quality_plot(
         if len(kid):
             lower.yaxis.set_major_locator(MaxNLocator(2))
         fids = f"; the last FID is {fid[-1]:.1f}" if len(fid) else ""
-        return _svg(figure, name, f"FID and KID over {len(rounds)} evaluated rounds{fids}.")
+        return as_svg(figure, name, f"FID and KID over {len(rounds)} evaluated rounds{fids}.")
 
 
 def epsilon_plot(
@@ -109,8 +75,8 @@ def epsilon_plot(
         replace_one: the same views under the stricter adjacency, dashed.
         image: epsilon for one image, by round, where there is such a guarantee: it does not grow.
     """
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
         every = np.concatenate([np.empty(0), *zero_out.values(), *replace_one.values(), image])
@@ -122,14 +88,14 @@ def epsilon_plot(
 
         dashed = False
         axes.set_ylim(low, high + room)
-        axes.axhline(math.log10(_GUIDE), color=_INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        axes.axhline(math.log10(_GUIDE), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if infinite:
-            axes.axhspan(high + room * 0.15, high + room, color=_FAINT, alpha=0.45, linewidth=0)
+            axes.axhspan(high + room * 0.15, high + room, color=FAINT, alpha=0.45, linewidth=0)
             axes.text(
                 0.985, high + room * 0.05, "ε = ∞: no bound", transform=axes.get_yaxis_transform(),
                 ha="right", va="top", fontsize=8.5,
             )  # fmt: skip
-        for index, (view, colour, marker) in enumerate(zip(zero_out, (_ONE, _TWO), ("o", "s"), strict=False)):
+        for index, (view, colour, marker) in enumerate(zip(zero_out, (ONE, TWO), ("o", "s"), strict=False)):
             # In the strip for infinity, lines that would coincide lie one above the other.
             at_infinity = high + room * (0.72 - 0.3 * index)
             stricter = replace_one.get(view, ())
@@ -142,7 +108,7 @@ def epsilon_plot(
                     rounds[: len(y)],
                     y,
                     color=colour,
-                    linestyle="-" if solid else _DASHES,
+                    linestyle="-" if solid else DASHES,
                     linewidth=2.0 if solid else 1.2,
                     marker=marker if solid and len(y) <= _MANY else None,
                     label=f"ε({view})" if solid else None,
@@ -151,7 +117,7 @@ def epsilon_plot(
         if len(image):
             y = [high + room * 0.5 if math.isinf(v) else math.log10(v) for v in image]
             marker = "^" if len(y) <= _MANY else None
-            axes.plot(rounds[: len(y)], y, color=_THREE, marker=marker, label="ε(one image)", clip_on=False)
+            axes.plot(rounds[: len(y)], y, color=THREE, marker=marker, label="ε(one image)", clip_on=False)
         _epsilon_ticks(axes, low, high, at=high + room * 0.57 if infinite else None)
         _round_axis(axes, last)
         axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)
@@ -166,7 +132,7 @@ def epsilon_plot(
         )
         if len(image):
             last_values += f", for one image it is {format_epsilon(image[-1])} throughout"
-        return _svg(figure, name, f"Epsilon to date over {len(rounds)} rounds, logarithmic; {last_values}.")
+        return as_svg(figure, name, f"Epsilon to date over {len(rounds)} rounds, logarithmic; {last_values}.")
 
 
 def _end_label(axes: Axes, x: float, y: float, text: str) -> None:
@@ -189,16 +155,10 @@ def _epsilon_ticks(axes: Axes, low: int, high: int, at: float | None) -> None:
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: "∞" if at is not None and y == at else _decade(round(y)))
+        FuncFormatter(lambda y, _: "∞" if at is not None and y == at else decade(round(y)))
     )
-    for power in (decade for decade in decades if 10**decade != _GUIDE):
-        axes.axhline(power, color=_FAINT, linewidth=0.6, zorder=0)
-
-
-def _decade(power: int) -> str:
-    if -3 <= power <= 3:
-        return f"{10.0**power:g}"
-    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    for power in (power for power in decades if 10**power != _GUIDE):
+        axes.axhline(power, color=FAINT, linewidth=0.6, zorder=0)
 
 
 def _legend(axes: Axes, low: float, high: float, values: np.ndarray, *, dashed: bool) -> None:
@@ -208,32 +168,8 @@ def _legend(axes: Axes, low: float, high: float, values: np.ndarray, *, dashed: 
     gap = int(np.argmax(np.diff(marks)))
     middle = ((marks[gap] + marks[gap + 1]) / 2 - low) / (high - low)
     if dashed:
-        axes.plot([], [], color=_INK, linestyle=_DASHES, linewidth=1.2, label="dashed: client replaced")
+        axes.plot([], [], color=INK, linestyle=DASHES, linewidth=1.2, label="dashed: client replaced")
     axes.legend(
         loc="center left", bbox_to_anchor=(0.02, middle), fontsize=8.5, handlelength=2.6, labelspacing=0.35,
-        framealpha=0.85, facecolor=_PAPER, edgecolor="none",
+        framealpha=0.85, facecolor=PAPER, edgecolor="none",
     )  # fmt: skip
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an `<svg>` element for any page: no size, font, colour or id of its own."""
-    FigureCanvasSVG(figure)
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)  # the style is for all elements
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{variable})")
-    referenced = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(
-        r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else "", svg
-    )
-    svg = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", svg)
-    start = f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"'
-    title = f'<title id="{name}-title">{html.escape(description)}</title>'
-    return svg.replace("<svg", start, 1).replace(">", f">{title}", 1)

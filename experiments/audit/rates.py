@@ -4,7 +4,7 @@
     python experiments/audit/rates.py --table experiments/audit/rates.jsonl
 
 The first appends one line for every (mechanism, seed) that the file does not have yet; the second prints the
-table.
+table. Two processes share the work with `--first 0 --seeds 50` and `--first 50 --seeds 50` and a file each.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def measure(case: Case, seed: int) -> dict[str, Any]:
     }
 
 
-def run(out: Path, seeds: int) -> None:
+def run(out: Path, first: int, seeds: int) -> None:
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(row["mechanism"], row["seed"]) for row in rows}
     with out.open("a") as file:
-        for seed in range(seeds):
-            honest = HONEST if seed < seeds // HONEST_SHARE else ()
+        for seed in range(first, first + seeds):
+            honest = HONEST if seed % HONEST_SHARE == 0 else ()
             for case in (*PLANTED, *honest):
                 if (case.name, seed) not in done:
                     file.write(json.dumps(measure(case, seed), ensure_ascii=False) + "\n")
@@ -89,7 +89,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=100, help="how many")
     parser.add_argument("--out", type=Path, default=Path("rates.jsonl"))
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
@@ -97,4 +98,4 @@ if __name__ == "__main__":
     if options.table:
         table(options.table)
     else:
-        run(options.out, options.seeds)
+        run(options.out, options.first, options.seeds)

@@ -1,36 +1,23 @@
 """What many ledgers of one data owner cost together, against that owner's limits.
 
-Releases are composed, never their epsilons, wherever their curves are known. For **one client**, rounds of
-masks add up in Renyi divergence over all ledgers as over the rounds of one; a record-level release that was
-opened over all clients is Gaussian noise against all of a client's records, whose curve alpha mu²/2 adds to
-the others. For **one record**, releases with Gaussian noise are one release with the coordinates of all: the
-squares of their moves, in units of the noise, add up. A stored release that several runs trained from counts
-once. Only a release of an unknown kind adds its epsilon and its delta.
+How releases add up is said in `prism_secure.composition`; here, who is charged for which ledgers.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
-from prism_privacy import Adjacency, MaskRelease, MomentRelease, View
-from prism_privacy.accountant import guarantee_of
-from prism_privacy.discrete_gaussian import gaussian_epsilon
-from prism_privacy.errors import InvalidParameter
-from prism_privacy.kappa_store import ORDERS
-from prism_privacy.renyi import renyi_curve, to_epsilon
+from prism_privacy import Adjacency, View
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
+from prism_secure.composition import ClientTotal, ImageTotal
 from prism_secure.data_sets import data_set_named
 from prism_secure.errors import ConfigError
 
-_PROVED = 100.0
-"""Noise of a summed release is cut off at 24 standard deviations; above this epsilon nothing is claimed."""
 _POINTS = 60
 """A curve of spending is computed at so many charges at most."""
 
@@ -131,7 +118,7 @@ def _range(clients: Sequence[int]) -> str:
 def _account(limit: Limit, spender: _Spender) -> Account:
     notes = list(spender.notes)
     if limit.unit == "record":
-        points = _record_points(limit, spender.ledgers, notes)
+        points = _image_points(limit, spender.ledgers, notes)
     else:
         points = _client_points(limit, spender.ledgers, notes)
     return Account(
@@ -139,7 +126,7 @@ def _account(limit: Limit, spender: _Spender) -> Account:
         data=spender.data,
         clients=spender.clients,
         ledgers=[ledger.name for ledger in spender.ledgers],
-        charges=sum(len(ledger.charges) for ledger in spender.ledgers),
+        charges=sum(len(ledger.charged.masks) for ledger in spender.ledgers),
         epsilon=points[-1].epsilon,
         spent=points,
         notes=notes,
@@ -149,119 +136,37 @@ def _account(limit: Limit, spender: _Spender) -> Account:
 def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]) -> list[Point]:
     """Epsilon for everything that one client contributes, as it grew."""
     assert limit.view is not None
-    view, adjacency = View(limit.view), Adjacency(limit.adjacency)
-    silent = [ledger.name for ledger in ledgers if ledger.claims_nothing]
+    total = ClientTotal(View(limit.view), Adjacency(limit.adjacency))
+    silent = [ledger.name for ledger in ledgers if not ledger.charged.claims]
     if silent:
         notes.append(f"no bound: {', '.join(silent)} claims no epsilon (test coins)")
-        return [Point(sum(len(ledger.charges) for ledger in ledgers), math.inf)]
-    counts: Counter[MaskRelease] = Counter()
-    opened: dict[str, float] = {}
-    points = [Point(0, 0.0)]
-    total = sum(len(ledger.charges) for ledger in ledgers)
-    asked = set(np.linspace(1, max(total, 1), min(max(total, 1), _POINTS)).round().astype(int).tolist())
-    charges = 0
-
-    def now() -> Point:
-        found = _client_epsilon(counts, opened.values(), limit.delta, view, adjacency)
-        return Point(charges, found)
-
+    whole = sum(len(ledger.charged.masks) for ledger in ledgers)
+    asked = set(np.linspace(1, max(whole, 1), min(max(whole, 1), _POINTS)).round().astype(int).tolist())
+    points, charges = [Point(0, 0.0)], 0
     for ledger in ledgers:
-        if ledger.summed:
-            if ledger.release_key not in opened:
-                opened[ledger.release_key] = _summed_move(ledger, view, adjacency)
-            else:
-                notes.append(f"{ledger.name} trained from a release that was charged before")
-        for release in ledger.charges:
+        charged = ledger.charged
+        total.open(charged)
+        for release in charged.masks:
             charges += 1
-            if not ledger.summed:  # masks made from opened moments alone cost nothing more
-                counts[release] += 1
+            if charged.opened is None:
+                total.spend(release)
             if charges in asked:
-                points.append(
-                    Point(charges, _client_epsilon(counts, opened.values(), limit.delta, view, adjacency))
-                )
-        if not ledger.charges:
-            points.append(
-                Point(charges, _client_epsilon(counts, opened.values(), limit.delta, view, adjacency))
-            )
+                points.append(Point(charges, total.epsilon(limit.delta)))
+        if not charged.masks:
+            points.append(Point(charges, total.epsilon(limit.delta)))
     return points
 
 
-def _client_epsilon(
-    counts: Counter[MaskRelease], moves: Iterable[float], delta: float, view: View, adjacency: Adjacency
-) -> float:
-    squared = sum(move**2 for move in moves)
-    if squared == 0.0:
-        return guarantee_of(counts, delta, view, adjacency).epsilon
-    failing = 0.0
-    curve = ORDERS * squared / 2.0
-    for release, rounds in counts.items():
-        curve = curve + rounds * renyi_curve(release, view, adjacency)
-        failing += rounds * release.sum_failure if view is View.SUM else 0.0
-    found = to_epsilon(curve, delta - failing)[0]
-    if not counts:  # the analytic bound of the Gaussian alone is smaller
-        found = min(found, gaussian_epsilon(1.0 / math.sqrt(squared), delta))
-    return found if found <= _PROVED else math.inf
-
-
-def _summed_move(ledger: SpentLedger, view: View, adjacency: Adjacency) -> float:
-    """How far all records of one client move an opened release, in units of its noise."""
-    record = ledger.record
-    assert record is not None
-    try:
-        release = MomentRelease(**record.release)  # type: ignore[arg-type]
-    except (TypeError, InvalidParameter):
-        return math.inf
-    if adjacency is Adjacency.ZERO_OUT:
-        release = replace(release, adjacency="add_remove")
-    if ledger.report.records is None or not release.sigma:
-        return math.inf
-    share = math.sqrt(ledger.noise_shares) if view is View.UPLOAD else 1.0
-    multiplier = _multiplier(release)
-    return ledger.report.records * share / multiplier if multiplier else math.inf
-
-
-def _multiplier(release: MomentRelease) -> float:
-    """Noise in units of what one record moves, less what discreteness costs."""
-    least = min(release.lattice_noise)
-    if least <= 3:
-        return 0.0
-    return release.noise / release.sensitivity * math.sqrt(1.0 - (3.0 / least) ** 2) * (1.0 - 1e-9)
-
-
-def _record_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]) -> list[Point]:
-    """Epsilon for one record, as it grew: it does not grow with rounds."""
-    squared, added, delta, charges = 0.0, 0.0, limit.delta, 0
-    alone: float | None = None
-    seen: set[str] = set()
-    points = [Point(0, 0.0)]
+def _image_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]) -> list[Point]:
+    """Epsilon for one image, as it grew: it does not grow with rounds."""
+    total = ImageTotal(limit.adjacency)
+    points, charges = [Point(0, 0.0)], 0
     for ledger in ledgers:
-        record = ledger.record
-        if record is None:
-            notes.append(f"no bound: {ledger.name} has no record-level guarantee")
-            return [*points, Point(charges + len(ledger.charges), math.inf)]
-        if ledger.release_key in seen:
-            notes.append(f"{ledger.name} trained from a release that was charged before")
-        else:
-            seen.add(ledger.release_key)
-            # One says nothing of the other: a release under swap shows how many records there are, exactly.
-            if record.adjacency != limit.adjacency:
-                notes.append(f"no bound: {ledger.name} speaks of {record.adjacency}, not {limit.adjacency}")
-                added = math.inf
-            try:
-                release = MomentRelease(**record.release)  # type: ignore[arg-type]
-                if release.adjacency != record.adjacency:
-                    raise InvalidParameter(f"the release speaks of {release.adjacency}")
-                squared += 1.0 / _multiplier(release) ** 2 if release.sigma else math.inf
-                alone = release.epsilon(limit.delta) if len(seen) == 1 else None
-            except (TypeError, InvalidParameter, ZeroDivisionError):
-                alone = None
-                added += record.epsilon
-                delta -= record.delta
-                notes.append(f"{ledger.name}: a release of another kind; its epsilon and delta are added")
-        gaussian = gaussian_epsilon(1.0 / math.sqrt(squared), delta) if squared and delta > 0 else 0.0
-        # What a single release claims itself, to the last digit: a limit may be just that.
-        gaussian = gaussian if alone is None else alone
-        points.append(Point(charges, added + gaussian if delta > 0 else math.inf))
-        charges += len(ledger.charges)
-        points.append(Point(charges, points[-1].epsilon))
+        told = total.add(ledger.charged)
+        if told is not None:
+            notes.append(told)
+        epsilon = total.epsilon(limit.delta)
+        points.append(Point(charges, epsilon))
+        charges += len(ledger.charged.masks)
+        points.append(Point(charges, epsilon))
     return points

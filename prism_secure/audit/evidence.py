@@ -101,6 +101,15 @@ class Evidence:
         """The entries that charge a mask release: rounds, and sessions that did not open."""
         return tuple(entry for entry in self.entries if entry.kind in ("round", "aborted"))
 
+    def need_charges(self) -> None:
+        """Nothing, if something was charged.
+
+        Raises:
+            Unchecked: nothing was.
+        """
+        if not self.charges:
+            raise Unchecked("nothing was charged yet", expected=not self.records)
+
     @cached_property
     def records(self) -> list[RoundRecord]:
         """The finished rounds of metrics.jsonl; empty where there are none yet."""

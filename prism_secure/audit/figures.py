@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prism_secure import plots
+from prism_secure import drawing
 from prism_secure.audit.budget import Account
 from prism_secure.wording import format_epsilon
 
-_COLOURS = (plots._ONE, plots._TWO, plots._THREE, plots._INK)
+_COLOURS = (drawing.ONE, drawing.TWO, drawing.THREE, drawing.INK)
 
 
 def spending_plot(accounts: Sequence[Account], *, name: str) -> str:
@@ -26,8 +26,8 @@ def spending_plot(accounts: Sequence[Account], *, name: str) -> str:
     """
     limit = accounts[0].limit
     drawn = sorted(accounts, key=lambda account: -account.epsilon)[: len(_COLOURS)]
-    with mpl.rc_context(plots._STYLE):
-        figure = Figure(figsize=plots._SIZE)
+    with mpl.rc_context(drawing.STYLE):
+        figure = Figure(figsize=drawing.SIZE)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
         highest = max(
@@ -45,7 +45,7 @@ def spending_plot(accounts: Sequence[Account], *, name: str) -> str:
             if len(finite) < len(account.spent):
                 first = next(point for point in account.spent if math.isinf(point.epsilon))
                 axes.plot([first.charges], [highest * 1.15], color=colour, marker="^", clip_on=False)
-        axes.axhline(limit.epsilon, color=plots._INK, linewidth=1.0, linestyle=(0, (4, 2)))
+        axes.axhline(limit.epsilon, color=drawing.INK, linewidth=1.0, linestyle=(0, (4, 2)))
         axes.annotate(
             f"limit {limit.epsilon:g}", (0.01, limit.epsilon), xycoords=("axes fraction", "data"),
             xytext=(0, 3), textcoords="offset points", fontsize=8.5,
@@ -53,7 +53,7 @@ def spending_plot(accounts: Sequence[Account], *, name: str) -> str:
         _finish(axes, highest)
         axes.set_title(f"ε spent: {limit.words}", loc="left", fontsize=10, pad=4)
         spent = "; ".join(f"{account.clients} {format_epsilon(account.epsilon)}" for account in drawn)
-        return plots._svg(figure, name, f"Epsilon spent, with the limit {limit.epsilon:g}: {spent}.")
+        return drawing.as_svg(figure, name, f"Epsilon spent, with the limit {limit.epsilon:g}: {spent}.")
 
 
 def _finish(axes: Axes, highest: float) -> None:
@@ -62,4 +62,4 @@ def _finish(axes: Axes, highest: float) -> None:
     axes.grid(axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.set_xlabel("charges, in the order of the ledgers")
-    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.85, facecolor=plots._PAPER, edgecolor="none")
+    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.85, facecolor=drawing.PAPER, edgecolor="none")

@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from functools import lru_cache
 
-import msgspec
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
@@ -21,10 +20,11 @@ from scipy import stats
 
 from prism_privacy import Adjacency, View
 from prism_secure.audit import oracle
-from prism_secure.audit.checks_epsilon import Recomputed
-from prism_secure.audit.checks_record import summed_release
+from prism_secure.audit.checks.client_epsilon import Recomputed
+from prism_secure.audit.checks.record_epsilon import summed_release
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.oracle import Mask
+from prism_secure.history import LowerBound
 
 _LARGEST = 200.0
 """Above, composing on a fine grid takes long, and it no longer matters how tight a bound is."""
@@ -32,18 +32,6 @@ _GRID = (1e-6, 1e-3)
 """The finest and the coarsest grid of losses: rounding down costs half a step for each count."""
 
 Floats = NDArray[np.float64]
-
-
-class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
-    """An epsilon that the release certainly does not stay below."""
-
-    unit: str
-    view: str
-    adjacency: str
-    epsilon: float
-    confidence: float
-    """1.0: computed exactly. Less: a statistical test's."""
-    method: str
 
 
 def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[LowerBound]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_privacy.audit.membership import Membership, Recovery, Roc, certified_tpr, recovery, roc, scores
-from prism_secure import plots
+from prism_secure import drawing
 from prism_secure.audit.pages import render
 from prism_secure.errors import ConfigError
 from prism_secure.storage import write_atomic
@@ -29,10 +30,10 @@ LOWEST = 1e-3
 _SHOWN = (0.001, 0.01, 0.1)
 _DELTAS = np.geomspace(1e-9, 0.3, 40)
 _LIGHT = {
-    plots._INK: "#1d2329", plots._FAINT: "#d5dbe1", plots._PAPER: "#ffffff",
-    plots._ONE: "#0072b2", plots._TWO: "#d55e00", plots._THREE: "#009e73",
+    drawing.INK: "#1d2329", drawing.FAINT: "#d5dbe1", drawing.PAPER: "#ffffff",
+    drawing.ONE: "#0072b2", drawing.TWO: "#d55e00", drawing.THREE: "#009e73",
 }  # fmt: skip
-_COLOURS = {View.SUM: plots._ONE, View.UPLOAD: plots._TWO}
+_COLOURS = {View.SUM: drawing.ONE, View.UPLOAD: drawing.TWO}
 _NAMES = {View.SUM: "from the opened sums", View.UPLOAD: "from the client's uploads"}
 
 
@@ -114,8 +115,8 @@ def _row(found: Attack, view: View) -> list[tuple[float, float, float, float]]:
 
 def _panel(found: Attack, which: str) -> str:
     """One panel as SVG for the page, in the page's colours."""
-    with mpl.rc_context(plots._STYLE):
-        figure = Figure(figsize=plots._SIZE)
+    with mpl.rc_context(drawing.STYLE):
+        figure = Figure(figsize=drawing.SIZE)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.13, right=0.955, top=0.9, bottom=0.14)
         if which == "roc":
@@ -124,14 +125,14 @@ def _panel(found: Attack, which: str) -> str:
         else:
             _draw_bits(axes, found)
             told = "The share of a client's mask bits that the best guess gets right."
-        return plots._svg(figure, which, told)
+        return drawing.as_svg(figure, which, told)
 
 
 def _write_figure(found: Attack, path: Path) -> None:
     """Both panels side by side, on white."""
     style = {
         key: _LIGHT.get(value, value) if isinstance(value, str) else value
-        for key, value in plots._STYLE.items()
+        for key, value in drawing.STYLE.items()
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=(10.4, 4.1), facecolor="white", dpi=150)
@@ -143,9 +144,9 @@ def _write_figure(found: Attack, path: Path) -> None:
         for artist in figure.findobj():
             _repaint(artist)
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        temporary = path.with_name(f".{path.name}.new{path.suffix}")
-        figure.savefig(temporary, metadata=metadata)
-        temporary.replace(path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix.removeprefix("."), metadata=metadata)
+        write_atomic(path, picture.getvalue())
 
 
 def _repaint(artist: object) -> None:
@@ -176,11 +177,11 @@ def _draw_roc(axes: Axes, found: Attack) -> None:
         )
         limit = found.certified[view]
         axes.plot(
-            curve.fpr, limit, color=colour, linewidth=1.3, linestyle=plots._DASHES,
+            curve.fpr, limit, color=colour, linewidth=1.3, linestyle=drawing.DASHES,
             label=f"most that ε = {format_epsilon(found.epsilon[view])} leaves",
         )  # fmt: skip
     axes.plot(
-        [LOWEST, 1], [LOWEST, 1], color=plots._INK, linewidth=0.9, linestyle=(0, (1, 2)), label="guessing"
+        [LOWEST, 1], [LOWEST, 1], color=drawing.INK, linewidth=0.9, linestyle=(0, (1, 2)), label="guessing"
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -189,7 +190,7 @@ def _draw_roc(axes: Axes, found: Attack) -> None:
     axes.grid(which="major")
     axes.set_xlabel("false alarms (client was not in)")
     axes.set_title("True alarms: the client is found to be in", loc="left", fontsize=10, pad=4)
-    axes.legend(loc="lower right", fontsize=8, framealpha=0.9, facecolor=plots._PAPER, edgecolor="none")
+    axes.legend(loc="lower right", fontsize=8, framealpha=0.9, facecolor=drawing.PAPER, edgecolor="none")
 
 
 def _draw_bits(axes: Axes, found: Attack) -> None:
@@ -200,9 +201,9 @@ def _draw_bits(axes: Axes, found: Attack) -> None:
         axes.annotate(
             f"{share:.1%}", (share, row), xytext=(-6 if inside else 6, 0), textcoords="offset points",
             ha="right" if inside else "left", va="center", weight="bold",
-            color=plots._PAPER if inside else plots._INK,
+            color=drawing.PAPER if inside else drawing.INK,
         )  # fmt: skip
-    axes.axvline(0.5, color=plots._INK, linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.axvline(0.5, color=drawing.INK, linewidth=0.9, linestyle=(0, (1, 2)))
     axes.annotate("a coin", (0.5, 1.5), xytext=(5, 0), textcoords="offset points", fontsize=8.5)
     axes.set_yticks([0, 1], ["uploads", "sums"])
     axes.set_ylim(-0.6, 1.7)

@@ -12,7 +12,7 @@ import jinja2
 
 from prism_secure.audit.budget import Account
 from prism_secure.audit.budget_file import Limit
-from prism_secure.audit.checks_record import TOO_SMALL
+from prism_secure.audit.checks.record_epsilon import TOO_SMALL
 from prism_secure.audit.figures import spending_plot
 from prism_secure.audit.findings import CERTAINTY_WORDS
 from prism_secure.audit.run_audit import RunAudit

@@ -8,30 +8,31 @@ from typing import Any, Literal
 
 import msgspec
 
-from prism_secure.audit import checks_coins, checks_epsilon, checks_ledger, checks_record, checks_run
-from prism_secure.audit.checks_epsilon import Recomputed
+from prism_secure.audit.checks import chain, client_epsilon, coins, model, record_epsilon, rounds, settings
+from prism_secure.audit.checks.client_epsilon import Recomputed
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Answer, Finding, Notebook, Unchecked
-from prism_secure.audit.floors import LowerBound, lower_bounds
+from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError
+from prism_secure.history import LowerBound
 from prism_secure.records import finite
 from prism_secure.storage import write_atomic
 
 Check = Callable[[Evidence, Notebook], object]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
-    ("chain", checks_ledger.chain),
-    ("writer", checks_ledger.writer),
-    ("settings", checks_ledger.settings),
-    ("cohort", checks_ledger.cohort),
-    ("client epsilon", checks_epsilon.client_level),
-    ("record epsilon", checks_record.record_level),
-    ("metrics", checks_epsilon.metrics_agree),
-    ("rounds", checks_run.rounds),
-    ("ending", checks_run.ending),
-    ("model", checks_run.model),
-    ("secrets", checks_coins.secrets),
-    ("replay", checks_coins.replay),
+    ("chain", chain.chain),
+    ("writer", chain.writer),
+    ("settings", settings.settings),
+    ("cohort", settings.cohort),
+    ("client epsilon", client_epsilon.client_level),
+    ("record epsilon", record_epsilon.record_level),
+    ("metrics", client_epsilon.metrics_agree),
+    ("rounds", rounds.rounds),
+    ("ending", rounds.ending),
+    ("model", model.model),
+    ("secrets", coins.secrets),
+    ("replay", coins.replay),
 )
 """In the order of the report; a check's question is the first line of its docstring."""
 
@@ -84,7 +85,7 @@ def audit_run(
     answers: list[Answer] = []
     epsilons: list[Recomputed] = []
     for name, check in CHECKS:
-        if check is checks_coins.replay and not replay:
+        if check is coins.replay and not replay:
             continue
         notes = Notebook()
         question = (check.__doc__ or "").partition("\n")[0]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from prism_privacy import LedgerEntry, LedgerError, LedgerReport, MaskRelease, verify_ledger
+from prism_privacy import LedgerError, LedgerReport, MaskRelease, verify_ledger
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger_entry import RecordGuarantee
 from prism_secure.audit.budget_file import LedgerOwner
+from prism_secure.composition import Charged, Opened, release_key
 from prism_secure.config import Config
 from prism_secure.data_sets import data_set, data_set_named
 from prism_secure.errors import ConfigError, RunFolderError
@@ -67,50 +67,29 @@ class SpentLedger:
         return None if self.report.clients is None else range(self.report.clients)
 
     @cached_property
-    def charges(self) -> list[MaskRelease]:
-        """The mask releases it charged, sessions that did not open included, oldest first.
+    def charged(self) -> Charged:
+        """What it charged.
 
         Raises:
-            RunFolderError: one is not a mask release.
+            RunFolderError: a charge is not a mask release.
         """
+        report, entries = self.report, self.report.entries
+        masks = [entry for entry in entries if entry.kind in ("round", "aborted")]
+        record = next((entry.record for entry in entries if entry.record is not None), None)
+        opened = None
+        if record is not None and report.settings.get("record_release") == "summed":
+            opened = Opened(report.records, shares=entries[0].cohort)
         try:
-            return [MaskRelease(**entry.release) for entry in self._masks]
+            return Charged(
+                name=self.name,
+                masks=tuple(MaskRelease(**entry.release) for entry in masks),  # type: ignore[arg-type]
+                claims=all(entry.epsilon is not None for entry in masks),
+                record=record,
+                release=release_key(record, report.settings.get("record_id"), report.head),
+                opened=opened,
+            )
         except (TypeError, InvalidParameter) as error:
             raise RunFolderError(f"{self.name}: not a mask release: {error}") from None
-
-    @property
-    def claims_nothing(self) -> bool:
-        """Whether test coins or missing epsilons leave it without any bound."""
-        return any(entry.epsilon is None for entry in self._masks)
-
-    @property
-    def record(self) -> RecordGuarantee | None:
-        """Its record-level guarantee."""
-        return next((entry.record for entry in self.report.entries if entry.record is not None), None)
-
-    @property
-    def summed(self) -> bool:
-        """Whether its record-level release was opened over all clients, which costs at client level, too."""
-        return self.record is not None and self.report.settings.get("record_release") == "summed"
-
-    @property
-    def noise_shares(self) -> int:
-        """How many honest clients' shares carry the noise of a summed release."""
-        stated = None if self.config is None else self.config.privacy.record_cohort
-        return stated or self.report.entries[0].cohort
-
-    @cached_property
-    def release_key(self) -> str:
-        """Equal for ledgers of one and the same record-level release: those that name it by the random id
-        that it got when it was made. A ledger that names none has a release of its own."""
-        shared = self.report.settings.get("record_id")
-        if self.record is None or shared is None:
-            return self.report.head
-        return repr((shared, sorted(self.record.release.items())))
-
-    @property
-    def _masks(self) -> list[LedgerEntry]:
-        return [entry for entry in self.report.entries if entry.kind in ("round", "aborted")]
 
 
 def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: Path) -> list[SpentLedger]:

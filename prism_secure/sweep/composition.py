@@ -1,18 +1,11 @@
-"""Epsilon over several runs on the same owners' data: what a sweep costs those whose data it used.
+"""What several runs cost together those whose data they used, and which runs those are.
 
 Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
-shows the composed one beside them.
+shows the composed one beside them: `prism_secure.composition`. For finished runs it is what
+`prism-secure audit budget` says.
 
 **Which runs belong together.** Those over the same data set, whatever their partition and seed:
 an owner may then be another client in another run, and no run is left out.
-
-**One client.** Rounds of mask releases add up in Rényi divergence (`prism_privacy.Accountant`), over all runs
-as over all rounds of one. A summed record-level release opens, and counts for everything that a client has:
-it is added with its epsilon and its delta, once for each distinct release.
-
-**One image.** Runs that share a stored release made it once; the random id of it in their ledgers says so.
-Distinct releases of the same images are one Gaussian release with the coordinates of all of them: the squares
-of their moves, in units of their noise, add up. A run that claims nothing for one image makes it `inf`.
 
 **What kind of statement.** Rounds count as charged, and as planned where an ended run might have gone on: who
 looks at results to decide about later rounds keeps the plan's epsilon. Where the *choice* of runs depended on
@@ -21,15 +14,18 @@ earlier results (tpe, nsga2), the figure says what was spent, and is no guarante
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
-from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon
+from prism_privacy import Adjacency, MaskRelease, View
+from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger_entry import LedgerEntry
+from prism_privacy.ledger_line import decode_line, parse
+from prism_secure.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
 from prism_secure.data_sets import data_set
+from prism_secure.errors import RunFolderError
 from prism_secure.records import Epsilons
+from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 
 __all__ = ["Composed", "Owners", "compose", "owners"]
@@ -79,67 +75,58 @@ def compose(runs: Sequence[Run]) -> Composed:
     Raises:
         RunFolderError: a ledger is damaged.
     """
-    charged = [run for run in runs if run.charged is not None]
-    delta = max((run.config.privacy.delta for run in charged), default=0.0)
-    zero = Epsilons(sum_zero_out=0.0, sum_replace_one=0.0, upload_zero_out=0.0, upload_replace_one=0.0)
-    if not charged:
-        return Composed(0, zero, 0.0, 0.0, 0.0, 0)
-    epsilon, client_delta = _one_client(charged, delta)
-    return Composed(len(charged), epsilon, client_delta, *_one_image(charged, delta))
+    charged = [_charged(run) for run in runs if run.charged is not None]
+    delta = max((run.config.privacy.delta for run in runs if run.charged is not None), default=0.0)
+    clients = {
+        f"{view}_{adjacency}": ClientTotal(view, adjacency) for view in View for adjacency in Adjacency
+    }
+    adjacencies = [each.record.adjacency for each in charged if each.record is not None]
+    image = ImageTotal(adjacencies[0] if adjacencies else "swap")
+    for each in charged:
+        image.add(each)
+        for total in clients.values():
+            total.add(each)
+    at = delta + image.delta_of_others
+    return Composed(
+        runs=len(charged),
+        epsilon=Epsilons(**{name: total.epsilon(delta) for name, total in clients.items()}),
+        delta=delta,
+        record_epsilon=image.epsilon(at) if charged else 0.0,
+        record_delta=at,
+        record_releases=image.releases,
+    )
 
 
-def _one_client(runs: Sequence[Run], delta: float) -> tuple[Epsilons, float]:
-    accountant = Accountant(delta=delta)
-    opened: dict[str, list[Run]] = {}
-    test_coins = any(run.charged is not None and run.charged.epsilon is None for run in runs)
-    for run in runs:
-        if _summed(run):
-            opened.setdefault(_release_key(run), []).append(run)
-        elif run.charged is not None and run.charged_rounds:
-            accountant.spend(_masks(run.charged.release), rounds=run.planned_rounds)
-    cells = {}
-    for view in View:
-        for adjacency in Adjacency:
-            total = accountant.epsilon(view, adjacency) if accountant.rounds else 0.0
-            for sharing in opened.values():
-                total += max(getattr(run.planned, f"{view}_{adjacency}") for run in sharing)
-            cells[f"{view}_{adjacency}"] = math.inf if test_coins else total
-    return Epsilons(**cells), delta * (len(opened) + (accountant.rounds > 0))
+def _charged(run: Run) -> Charged:
+    """What a run charged, and was going to, by its ledger's first lines and its last one.
+
+    Their signatures are checked, the chain between them is not: a page of many runs would take long.
+    """
+    last = run.charged
+    assert last is not None
+    path = run.folder / "ledger.jsonl"
+    lines = whole_lines(path)
+    try:
+        key = bytes.fromhex(parse(lines[0])["body"]["public_key"])
+        header, first = decode_line(lines[0], key), _entry(decode_line(lines[1], key))
+        settings = header["settings"]
+        opened = None
+        if last.record is not None and settings.get("record_release") == "summed":
+            opened = Opened(header["records"], shares=first.cohort)
+        mask = MaskRelease(**last.release) if run.charged_rounds else None  # type: ignore[arg-type]
+    except (InvalidParameter, LookupError, AttributeError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{path}: {error}") from None
+    return Charged(
+        name=run.name,
+        masks=() if mask is None else (mask,) * run.planned_rounds,
+        claims=last.epsilon is not None,
+        record=last.record,
+        release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),
+        opened=opened,
+    )
 
 
-def _one_image(runs: Sequence[Run], delta: float) -> tuple[float, float, int]:
-    if any(run.record is None for run in runs):
-        return math.inf, delta, 0
-    distinct = {_release_key(run): run.record for run in runs if run.record is not None}
-    if any(math.isinf(found.epsilon) for found in distinct.values()):
-        return math.inf, delta, len(distinct)
-    squares = sum(_move(_moments(found.release)) ** 2 for found in distinct.values())
-    return gaussian_epsilon(1.0 / math.sqrt(squares), delta), delta, len(distinct)
-
-
-def _move(release: MomentRelease) -> float:
-    """How far one image moves a release, in units of its noise, which is a little less than it is for being
-    discrete: as `MomentRelease.epsilon` has it."""
-    least = min(release.lattice_noise)
-    lost = math.sqrt(1.0 - (SMOOTHING / least) ** 2) * (1.0 - 2.0**-50)
-    return release.sensitivity / (release.noise * lost)
-
-
-def _moments(release: Mapping[str, Any]) -> MomentRelease:
-    return MomentRelease(**release)
-
-
-def _masks(release: Mapping[str, Any]) -> MaskRelease:
-    return MaskRelease(**release)
-
-
-def _summed(run: Run) -> bool:
-    return run.record is not None and run.config.privacy.record_release == "summed"
-
-
-def _release_key(run: Run) -> str:
-    """Equal for runs of one and the same record-level release: those whose ledgers name it by its random id.
-    A ledger that names none has a release of its own."""
-    if run.record is None or run.release_id is None:
-        return str(run.folder.resolve())
-    return repr((run.release_id, sorted(run.record.release.items())))
+def _entry(body: dict[str, object]) -> LedgerEntry:
+    return LedgerEntry.from_json(
+        {name: body[name] for name in body if name not in ("version", "index", "previous")}
+    )

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from prism_secure import plots
+from prism_secure import drawing
 from prism_secure.wording import format_epsilon
 
 __all__ = ["Line", "Mark", "front_plot", "heat_plot", "rounds_plot", "standalone"]
 
 _MARKS = ("o", "s", "^")
-_COLOURS = (plots._ONE, plots._TWO, plots._THREE, plots._INK)
+_COLOURS = (drawing.ONE, drawing.TWO, drawing.THREE, drawing.INK)
 _LIGHT = {
     "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff", "one": "#0072b2", "two": "#d55e00",
     "three": "#009e73", "font": "DejaVu Sans, sans-serif",
@@ -63,7 +63,7 @@ class _Reach:
 
 def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
     """Epsilon against a metric, one panel for each kind of epsilon; the front's points joined."""
-    with mpl.rc_context(plots._STYLE):
+    with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(4.1 * len(panels), 3.7))
         all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         figure.subplots_adjust(left=0.065, right=0.99, top=0.89, bottom=0.14, wspace=0.08)
@@ -88,7 +88,15 @@ def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
                 x = reach.place(mark.epsilon)
                 if mark.floor:
                     ends = [reach.place(mark.floor), x]
-                    axes.plot(ends, [mark.value] * 2, color=plots._INK, linewidth=0.8, marker="|")
+                    axes.plot(
+                        ends,
+                        [mark.value] * 2,
+                        color=drawing.INK,
+                        linewidth=0.7,
+                        marker="|",
+                        alpha=0.6,
+                        zorder=1,
+                    )
                 if mark.interval and mark.on_front:
                     axes.plot([x, x], mark.interval, color=colour, linewidth=1.1)
             joined = [(reach.place(mark.epsilon), mark.value) for mark in marks if mark.on_front]
@@ -103,14 +111,14 @@ def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
             f"{name}: {len([m for m in marks if m.on_front])} of {len(marks)} points on the front"
             for name, marks in panels.items()
         )
-        return plots._svg(figure, "front", f"Epsilon against {metric}, the seeds' means. {words}.")
+        return drawing.as_svg(figure, "front", f"Epsilon against {metric}, the seeds' means. {words}.")
 
 
 def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequence[str]) -> str:
     """A metric over rounds, one small panel for each value of a key, all on the same axes."""
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    with mpl.rc_context(plots._STYLE | {"font.size": 9, "lines.linewidth": 1.3, "lines.markersize": 3}):
+    with mpl.rc_context(drawing.STYLE | {"font.size": 9, "lines.linewidth": 1.3, "lines.markersize": 3}):
         figure = Figure(figsize=(4.1 * columns, 2.3 * rows + 0.5))
         all_axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         figure.subplots_adjust(
@@ -136,8 +144,8 @@ def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequen
         if named and len(kinds) > 1:
             for index, kind in enumerate(kinds):
                 all_axes[0].plot([], [], color=_COLOURS[index], label=kind)
-            all_axes[0].legend(fontsize=8, framealpha=0.85, facecolor=plots._PAPER, edgecolor="none")
-        return plots._svg(figure, "rounds", f"{metric} over the rounds, for {', '.join(panels)}.")
+            all_axes[0].legend(fontsize=8, framealpha=0.85, facecolor=drawing.PAPER, edgecolor="none")
+        return drawing.as_svg(figure, "rounds", f"{metric} over the rounds, for {', '.join(panels)}.")
 
 
 def heat_plot(
@@ -146,7 +154,7 @@ def heat_plot(
     """A metric by two keys; each cell carries its number, so that no colour has to be read."""
     values = np.array(table, dtype=float)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
-    with mpl.rc_context(plots._STYLE):
+    with mpl.rc_context(drawing.STYLE):
         figure = Figure(figsize=(max(4.6, 1.6 + 0.85 * len(across)), max(2.4, 1.0 + 0.42 * len(down))))
         axes = figure.subplots()
         axes.imshow(values, cmap="cividis", aspect="auto", vmin=low, vmax=high)
@@ -166,7 +174,7 @@ def heat_plot(
         axes.set_xlabel(names[1])
         axes.set_title(names[2], loc="left", fontsize=10, pad=4)
         figure.tight_layout()
-        return plots._svg(figure, "heat", f"{names[2]} by {names[0]} and {names[1]}.")
+        return drawing.as_svg(figure, "heat", f"{names[2]} by {names[0]} and {names[1]}.")
 
 
 def standalone(svg: str) -> str:
@@ -192,12 +200,12 @@ def _epsilon_axis(axes: Axes, reach: _Reach) -> None:
     if reach.infinity is not None:
         ticks.append(reach.infinity)
         edge = reach.infinity + 0.08 * (reach.high - reach.low)
-        axes.axvspan(reach.high, edge, color=plots._FAINT, alpha=0.45, linewidth=0)
+        axes.axvspan(reach.high, edge, color=drawing.FAINT, alpha=0.45, linewidth=0)
     axes.set_xlim(reach.low - 0.02 * (reach.high - reach.low), edge)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: "∞" if x == reach.infinity else plots._decade(round(x)))
+        FuncFormatter(lambda x, _: "∞" if x == reach.infinity else drawing.decade(round(x)))
     )
     axes.set_xlabel("planned ε (logarithmic)")
 

@@ -35,6 +35,7 @@ def ledger_folder(
     rounds: int = 3,
     release: MaskRelease = MASK,
     record: MomentRelease | None = None,
+    guarantee: RecordGuarantee | None = None,
     overrides: tuple[str, ...] = (),
     settings: dict[str, str] | None = None,
     coins: str = "secret",
@@ -45,7 +46,7 @@ def ledger_folder(
     path.mkdir(parents=True)
     if config:
         (path / "config.toml").write_text(dump_config(load_config(None, list(overrides))))
-    guarantee = None if record is None else RecordGuarantee.of(record, 1e-5)
+    guarantee = guarantee if record is None else RecordGuarantee.of(record, 1e-5)
     accountant = Accountant(delta=1e-5)
     with Ledger.create(
         path / "ledger.jsonl",
@@ -256,6 +257,19 @@ def test_summed_release_is_charged_to_the_client_in_place_of_its_masks(tmp_path:
     accountant.spend(MASK, rounds=3)
     masks = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
     assert max(group, masks) < account["epsilon"] < group + masks
+
+
+def test_release_of_another_kind_adds_its_epsilon_and_its_delta(tmp_path: Path) -> None:
+    """DP-SGD beside moments, say, or a guarantee that is of more than the release it names."""
+    moments = ledger_folder(tmp_path / "a", record=MOMENTS)
+    more = RecordGuarantee("swap", 5.0, 1e-5, MOMENTS.as_dict())
+    other = ledger_folder(tmp_path / "b", guarantee=more)
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), other)
+    assert account["epsilon"] == 5.0
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD | {"delta": 2e-5}), moments, other)
+    assert account["epsilon"] == pytest.approx(5.0 + MOMENTS.epsilon(1e-5))
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), moments, other, code=1)
+    assert account["epsilon"] == "inf", "no delta is left for the moments"
 
 
 @pytest.mark.parametrize(

@@ -43,3 +43,13 @@ def test_what_cannot_be_drawn_is_one_line(
     assert main([*SETTINGS, "--out", "a.html", *wrong]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["html", "png", "svg"])
+def test_disk_that_refuses_is_one_line_and_leaves_nothing(
+    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing" / f"picture.{ending}"
+    assert main([*SETTINGS, "--out", str(missing)]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -31,7 +31,7 @@ from tampering import (
 
 from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox
 from prism_secure import federation
-from prism_secure.audit import checks_coins
+from prism_secure.audit.checks import coins
 from prism_secure.audit.run_audit import RunAudit, audit_run
 from prism_secure.cli import main
 from prism_secure.client import Broadcast, Client
@@ -345,7 +345,7 @@ def test_bits_drawn_from_the_public_seed_are_found(tmp_path: Path, monkeypatch: 
         same = audit_run(folder)
         assert caught_by(same) == {"replay"}
         assert [found.certainty for found in same.findings] == ["certain"]
-    monkeypatch.setattr(checks_coins, "describe_environment", lambda: read_environment(folder)[0])
+    monkeypatch.setattr(coins, "describe_environment", lambda: read_environment(folder)[0])
     other = audit_run(folder)
     assert caught_by(other) == {"replay"}
     assert [found.certainty for found in other.findings] == ["likely"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,9 @@ from prism_privacy import (
     View,
     spent_table,
 )
+from prism_secure.audit.budget import audit_budget
+from prism_secure.audit.budget_file import Limit
+from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.results import Run
@@ -28,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import fake_run
 
 RELEASE = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
+SUMMED = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)
 
 
 def make(
@@ -43,10 +48,12 @@ def make(
     accountant = Accountant(delta=config.privacy.delta)
     accountant.plan(release, rounds=config.federation.rounds)
     rounds = config.federation.rounds if charged is None else charged
-    guarantee = RecordGuarantee.of(RELEASE, 1e-5) if record else None
-    settings = None if shares is None else {"record_id": shares}
+    summed = "privacy.record_release=summed" in overrides
+    guarantee = RecordGuarantee.of(SUMMED if summed else RELEASE, 1e-5) if record else None
+    settings = {} if shares is None else {"record_id": shares}
+    settings |= {"record_release": "summed" if summed else "client"} if record else {}
     with Ledger.create(
-        folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10, settings=settings
+        folder / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10, records=1000, settings=settings
     ) as ledger:
         for number in range(1, rounds + 1):
             accountant.spend(release)
@@ -132,21 +139,41 @@ def test_shared_release_of_images_is_counted_once_and_own_ones_are_composed(tmp_
     assert math.isinf(compose([one[0], make(tmp_path / "f")]).record_epsilon), "one run claims nothing"
 
 
-def test_summed_releases_are_all_charged_to_a_client_and_a_shared_one_once_at_its_largest(
-    tmp_path: Path,
-) -> None:
+def test_summed_releases_compose_as_gaussians_and_their_masks_cost_nothing(tmp_path: Path) -> None:
     summed = ["privacy.record_epsilon=2.0", "privacy.record_release=summed", "privacy.record_store=store"]
     one = make(tmp_path / "a", *summed, record=True, shares="1" * 32)
     less = make(tmp_path / "b", *summed, "privacy.flip=0.3", record=True, shares="1" * 32)
     other = make(tmp_path / "c", *summed, "privacy.flip=0.3", record=True, shares="2" * 32)
-    assert one.planned is not None
-    assert other.planned is not None
-    assert other.planned.sum_zero_out < one.planned.sum_zero_out
-    for runs in ([one, less], [less, one]):
-        assert compose(runs).epsilon.sum_zero_out == one.planned.sum_zero_out
+    whole_client = replace(SUMMED, adjacency="add_remove", sigma=SUMMED.sigma / 1000)
+    for runs in ([one], [one, less], [less, one]):
+        assert compose(runs).epsilon.sum_zero_out == pytest.approx(whole_client.epsilon(1e-5), rel=1e-6)
     both = compose([one, other])
-    assert both.epsilon.sum_zero_out == one.planned.sum_zero_out + other.planned.sum_zero_out
-    assert both.delta == 2e-5
+    twice = replace(whole_client, sigma=whole_client.sigma / math.sqrt(2)).epsilon(1e-5)
+    assert both.epsilon.sum_zero_out == pytest.approx(twice, rel=1e-6)
+    assert both.epsilon.upload_zero_out > both.epsilon.sum_zero_out
+    assert both.delta == 1e-5
+
+
+def test_figures_of_a_sweep_are_those_of_an_audit_of_the_same_folders(tmp_path: Path) -> None:
+    """Masks of two kinds, own releases and shared ones, one that was opened."""
+    record = "privacy.record_epsilon=2.0"
+    runs = [
+        make(tmp_path / "a", record, record=True),
+        make(tmp_path / "b", record, "privacy.flip=0.1", record=True, shares="1" * 32),
+        make(tmp_path / "c", record, record=True, shares="1" * 32),
+        make(tmp_path / "d", record, "privacy.record_release=summed", record=True),
+    ]
+    ledgers = read_ledgers([run.folder for run in runs], (), tmp_path)
+    total = compose(runs)
+    for view in View:
+        for adjacency in Adjacency:
+            asked = Limit(unit="client", view=view.value, adjacency=adjacency.value, epsilon=1.0, delta=1e-5)
+            (account,) = audit_budget(ledgers, [asked])
+            assert account.epsilon == pytest.approx(getattr(total.epsilon, f"{view}_{adjacency}"), rel=1e-12)
+            assert math.isfinite(account.epsilon) or view is View.UPLOAD
+    (account,) = audit_budget(ledgers, [Limit(unit="record", adjacency="swap", epsilon=1.0, delta=1e-5)])
+    assert account.epsilon == pytest.approx(total.record_epsilon, rel=1e-12)
+    assert total.record_releases == 3
 
 
 def test_ledger_that_was_changed_is_not_believed(tmp_path: Path) -> None:

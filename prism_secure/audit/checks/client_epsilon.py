@@ -11,8 +11,7 @@ import msgspec
 
 from prism_privacy import Adjacency, LedgerEntry, View
 from prism_secure.audit import oracle
-from prism_secure.audit.checks_ledger import need_charges
-from prism_secure.audit.checks_record import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
+from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.audit.oracle import Mask
@@ -43,7 +42,7 @@ class _Point:
 
 def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     """Does every client-level epsilon cover what was released: alone, to date, and as planned?"""
-    need_charges(evidence)
+    evidence.need_charges()
     if any(entry.coins == "test" for entry in evidence.charges):
         notes.note("Test coins were used: the run claims no epsilon, and none can be claimed for it.")
         return []
@@ -55,8 +54,7 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     if opened is not None:
         notes.fact(
             "the summed moments were opened before round 1: they are what is charged, and masks that are "
-            "made "
-            "from them and the public seed alone cost nothing more"
+            "made from them and the public seed alone cost nothing more"
         )
     compared = 0
     for cell in CELLS:
@@ -86,7 +84,7 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
 
 def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
     """Does metrics.jsonl repeat the signed ledger's epsilons?"""
-    need_charges(evidence)
+    evidence.need_charges()
     kept = {entry.round: entry for entry in evidence.charges if entry.epsilon is not None}
     for record in evidence.records:
         entry = kept.get(record.round)
@@ -175,8 +173,7 @@ def _planned(
     if len({planned for _, planned in stated}) > 1:
         notes.finding(
             f"The planned epsilon({view.value}, {adjacency.value}) changes from round to round; a plan is "
-            "fixed "
-            "before the first.",
+            "fixed before the first.",
             planned=sorted({planned for _, planned in stated}),
         )
         return 0

@@ -1,78 +1,21 @@
-"""The ledger itself, and whether it says what the run's settings say."""
+"""Whether the ledger says what the run's settings say, and speaks of a cohort that was there."""
 
 from __future__ import annotations
 
-import stat
 from typing import Any
 
-from prism_privacy import LedgerError, LedgerKey, LedgerReport
+from prism_privacy import LedgerReport
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.audit.findings import Notebook
 
 HARARY_FAILURE = 2.0**-40
 """Probability per round that a sparse graph of the secure sum fails to hide uploads; SUM has to pay it."""
 
 
-def chain(evidence: Evidence, notes: Notebook) -> None:
-    """Is every line signed, chained to the one before, and the end still there?"""
-    ledger = evidence.ledger
-    if isinstance(ledger, LedgerError):
-        where = {} if ledger.line is None else {"line": ledger.line}
-        notes.finding(f"The ledger does not verify: {ledger}.", **where)
-        return
-    notes.fact(f"{ledger.lines} lines, head {ledger.head}")
-    if ledger.torn_bytes:
-        notes.note(
-            f"An unfinished last line of {ledger.torn_bytes} bytes was left by a writer that was killed; it "
-            "holds no entry."
-        )
-    if not ledger.end_checked and evidence.head is None:
-        raise Unchecked(
-            "ledger.jsonl.head is missing, so lines may have been cut off the end; put it back, or name a "
-            "head "
-            "that you wrote down with --head"
-        )
-
-
-def writer(evidence: Evidence, notes: Notebook) -> None:
-    """Was the ledger written by this run's key, for this federation?"""
-    ledger = _verified(evidence)
-    if ledger.federation != evidence.federation:
-        notes.finding(
-            "The ledger is of another federation than the folder.",
-            ledger=ledger.federation,
-            folder=evidence.federation,
-        )
-    if ledger.pinned:
-        notes.fact(f"signed by {ledger.public_key}, the key that you gave")
-    path = evidence.folder / "ledger.key"
-    if not path.exists():
-        if not ledger.pinned:
-            notes.note(
-                f"The ledger names its own key, {ledger.public_key}: whoever rewrote it from its first line "
-                "with another key would go unseen. Compare it with the key that the writer gave you (--key).",
-            )
-        return
-    check_mode(notes, path, evidence, 0o600)
-    try:
-        own = LedgerKey.load(path).public_key.hex()
-    except LedgerError as error:
-        notes.note(f"ledger.key cannot be used to compare: {error}")
-        return
-    if own != ledger.public_key:
-        notes.finding(
-            "The ledger is signed with another key than the one that this run created: it was written anew.",
-            signed_by=ledger.public_key,
-            run_key=own,
-        )
-    else:
-        notes.fact(f"signed by {own}, the key in the folder")
-
-
 def settings(evidence: Evidence, notes: Notebook) -> None:
     """Do the releases in the ledger have the flip, clip and delta of config.toml?"""
     config, privacy = evidence.config, evidence.config.privacy
-    need_charges(evidence)
+    evidence.need_charges()
     expected: dict[str, Any] = {
         "flip": privacy.flip,
         "clip": privacy.clip,
@@ -89,8 +32,7 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
             if not isinstance(failure, float) or failure < HARARY_FAILURE:
                 notes.finding(
                     f"Round {entry.round}: {config.federation.clients} clients sum over a sparse graph, "
-                    "whose "
-                    "failure epsilon(SUM) has to take out of delta, and the ledger takes nothing.",
+                    "whose failure epsilon(SUM) has to take out of delta, and the ledger takes nothing.",
                     sum_failure=failure,
                     expected=HARARY_FAILURE,
                 )
@@ -106,7 +48,7 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
 def cohort(evidence: Evidence, notes: Notebook) -> None:
     """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
     config = evidence.config
-    need_charges(evidence)
+    evidence.need_charges()
     clients, colluders = config.federation.clients, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
     honest = least - colluders
@@ -152,17 +94,6 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
         notes.fact(f"{least} survivors at least, {colluders} colluders assumed: a cohort of {honest}")
 
 
-def _verified(evidence: Evidence) -> LedgerReport:
-    if isinstance(evidence.ledger, LedgerError):
-        raise Unchecked("the ledger does not verify", expected=True)
-    return evidence.ledger
-
-
-def need_charges(evidence: Evidence) -> None:
-    if not evidence.charges:
-        raise Unchecked("nothing was charged yet", expected=not evidence.records)
-
-
 def _compare(notes: Notebook, evidence: Evidence, name: str, expected: object, read: Any) -> None:
     """One finding for the first entry that says something else than the configuration."""
     different = [entry for entry in evidence.charges if read(entry) != expected]
@@ -173,14 +104,4 @@ def _compare(notes: Notebook, evidence: Evidence, name: str, expected: object, r
             f"charges, from round {first.round} on.",
             ledger=read(first),
             config=expected,
-        )
-
-
-def check_mode(notes: Notebook, path: Any, evidence: Evidence, allowed: int) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & ~allowed & 0o077:
-        notes.finding(
-            f"Others can reach {path.relative_to(evidence.folder)}.",
-            mode=f"{mode:04o}",
-            expected=f"{allowed:04o}",
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
-from prism_secure.audit.checks_ledger import check_mode
+from prism_secure.audit.checks.file_modes import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.client import Client
@@ -26,7 +26,7 @@ from prism_secure.errors import PrismError
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.run_folder import client_folder
 from prism_secure.server import Server
-from prism_secure.workers import _one_thread
+from prism_secure.workers import one_thread
 
 _LEAST_VALUES = 12
 """32 random bytes have fewer different values with probability below 1e-17."""
@@ -82,15 +82,13 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
     if by_other:
         notes.finding(
             f"Client {folder.name}'s first upload comes out the same with another coin secret: its bits "
-            "follow "
-            "from public values, and so epsilon does not hold.",
+            "follow from public values, and so epsilon does not hold.",
             upload_sha256=hashlib.sha256(other).hexdigest(),
         )
     elif by_own:
         notes.fact(
             f"repeated round 1 of client {folder.name}: its own secret gives the upload that was sent, "
-            "another "
-            "does not"
+            "another does not"
         )
     else:
         _unexplained(evidence, folder, notes)
@@ -128,7 +126,7 @@ def _first_upload(
     else:
         CoinSecret.create(client / "coins.key")
     broadcast = Server(evidence.config, evidence.federation, recipe.trainer.dimension).broadcast()
-    with _one_thread():  # as in a run, so that sums are added in the same order
+    with one_thread():  # as in a run, so that sums are added in the same order
         Client(0, client, recipe).answer(broadcast)
     payload = Outbox(client / "outbox").stored(evidence.federation, 1)
     assert payload is not None

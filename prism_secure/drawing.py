@@ -1,0 +1,79 @@
+"""How figures look, and how they become part of a page: inline SVG, no display, no file.
+
+Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets
+for light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours
+from Okabe and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ
+as well.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+__all__ = ["DASHES", "FAINT", "INK", "ONE", "PAPER", "SIZE", "STYLE", "THREE", "TWO", "as_svg", "decade"]
+
+# Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
+INK, FAINT, PAPER, ONE, TWO, THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
+_VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper", ONE: "one", TWO: "two", THREE: "three"}
+
+SIZE = (5.2, 3.9)
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prism-secure",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+}
+DASHES = (0, (4, 2))
+
+
+def decade(power: int) -> str:
+    """10 to an integer power, as an axis has it.
+
+    >>> decade(2), decade(-5)
+    ('100', '10⁻⁵')
+    """
+    if -3 <= power <= 3:
+        return f"{10.0**power:g}"
+    return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def as_svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `<svg>` element for any page: no size, font, colour or id of its own."""
+    FigureCanvasSVG(figure)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)  # the style is for all elements
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    referenced = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(
+        r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in referenced else "", svg
+    )
+    svg = re.sub(r"(url\(|href=\")#", rf"\1#{name}-", svg)
+    start = f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"'
+    title = f'<title id="{name}-title">{html.escape(description)}</title>'
+    return svg.replace("<svg", start, 1).replace(">", f">{title}", 1)
