@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/default
 ARGS   ?=
+FLOWER := .venv-flower
 
-.PHONY: run test lint types coverage install install-dev clean help
+.PHONY: run test lint types coverage test-flower examples install install-dev clean help
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +27,17 @@ types: $(VENV)/.installed-dev
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term -m "not slow and not flower"
 
+test-flower: $(FLOWER)/.installed  ## SuperLink, SuperNodes, simulation: minutes, in an environment of its own
+	$(FLOWER)/bin/pytest tests/flower tests/examples/test_fl4health.py tests/test_public_api.py
+
+EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd \
+	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run
+
+examples: $(VENV)/.installed-dev $(FLOWER)/.installed  ## every script of examples/ on real images: minutes
+	@for script in $(EXAMPLES); do echo "== examples/$$script.py"; \
+		(cd examples/$${script%/*} && $(CURDIR)/$(BIN)/python $${script##*/}.py) || exit 1; done
+	@echo "== examples/fl4health/run.py"; cd examples/fl4health && $(CURDIR)/$(FLOWER)/bin/python run.py
+
 install: $(VENV)/.installed       ## make .venv with what `run` needs
 install-dev: $(VENV)/.installed-dev  ## and with what `test` needs
 
@@ -37,6 +49,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Flower wants older packages than constraints.txt pins.
+$(FLOWER)/.installed: pyproject.toml tests/flower/constraints.txt
+	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
+	@echo '*' > $(FLOWER)/.gitignore
+	$(FLOWER)/bin/python -m pip install --quiet --constraint tests/flower/constraints.txt --editable '.[flower]' \
+		'flwr[simulation]' pytest pytest-timeout
 	@touch $@
 
 clean:          ## remove the environment and caches, keep runs

@@ -1,4 +1,4 @@
-"""prism-secure's own `ClientApp`: one client of a recipe, on the machine that holds its data.
+"""prism-secure's own `ClientApp`: one client of a recipe (`recipe_client`), where its data is.
 
 The client's folder holds, beside what `prism_secure.enrolment` lists,
 
@@ -11,7 +11,7 @@ Node configuration: ``folder="…"`` names the folder. ``own-data=true``: all im
 client's, where otherwise `[data]` is one data set that the recipe shares out among the clients by their ids.
 ``test-coins="hex"`` (64 digits): known coins; the ledger then claims no epsilon.
 
-Flower imports this module for every message, so it imports no torch; the party that trains does.
+Flower imports this module for every message, so it imports no torch; the client process, which trains, does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prism_crypto import Roster
 from prism_secure.config import Config, load_config
 from prism_secure.enrolment import Enrolment
 from prism_secure.errors import ConfigError
-from prism_secure.flower.client import client_folder, secure_sum
+from prism_secure.flower.sum_client import client_folder, secure_sum
 
 app = ClientApp()
 
@@ -48,9 +48,9 @@ def _binding(context: Context) -> bytes:
 @secure_sum(app, binding=_binding)
 def train(message: Message, context: Context) -> Message:
     """Train from the broadcast; the reply's one array is this client's randomized bits, uint8 (d,)."""
-    from prism_secure.flower.member import member_of
+    from prism_secure.flower.recipe_client import client_of
 
-    bits = member_of(client_folder(context), context.node_config).answer(message.content)
+    bits = client_of(client_folder(context), context.node_config).answer(message.content)
     return Message(RecordDict({"bits": ArrayRecord({"bits": Array(bits)})}), reply_to=message)
 
 
@@ -65,7 +65,12 @@ def check_recipe(config: Config, roster: Roster) -> None:
             f"the recipe is for clients 0 to {config.federation.clients - 1}, the roster pins "
             f"{', '.join(map(str, roster.ids))}"
         )
-    if config.privacy.record_release == "summed" and math.isfinite(config.privacy.record_epsilon):
+    if not config.everybody:
+        raise ConfigError(
+            "federation.client_fraction below 1 is for `prism-secure run`; across machines every round invites "
+            f"all clients, got {config.federation.client_fraction}"
+        )
+    if config.opens_moments:
         raise ConfigError(
             "privacy.record_release = 'summed' is for `prism-secure run`; across machines each client "
             "makes its own release: 'client', or makes no claim: privacy.record_epsilon = inf"

@@ -1,4 +1,4 @@
-"""prism-secure's own `ServerApp`: the rounds of a recipe over the nodes of a Flower federation.
+"""prism-secure's own `ServerApp`: settings in, the rounds of a recipe out (`recipe_server`).
 
 Run configuration (``flwr run --run-config``):
 
@@ -10,51 +10,31 @@ Run configuration (``flwr run --run-config``):
     patience   seconds to wait for enough nodes, and for a round to begin, before the run stops (600)
     own-data   true if each client has data of its own, see `prism_secure.flower.client_app`
     test-coins true if the clients' coins are known; then the ledger claims no epsilon
-
-The ledger is charged when it is known whose uploads are in the sum, and before it opens. A round that fails
-after an upload may have left is lost: no client takes part in it again, so it is charged, recorded with
-no survivors, and the next round starts from the same theta. One that fails before is begun again. All of it
-is on disk before it happens, so the same command continues after a crash of anything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from logging import INFO, WARNING
+from logging import INFO
 from pathlib import Path
 
-import numpy as np
-import torch
 from flwr.app import Context
 from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
 
-from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
+from prism_crypto import SecureSumError
 from prism_privacy import PrivacyError
-from prism_secure.client import Broadcast
 from prism_secure.config import load_config
 from prism_secure.enrolment import read_membership
-from prism_secure.environment import Facts, write_environment
-from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
-from prism_secure.evaluation import Evaluation
-from prism_secure.flower.client_app import binding, check_recipe
-from prism_secure.flower.member import write_broadcast
-from prism_secure.flower.server import SecureSum
-from prism_secure.model_file import write_model
-from prism_secure.recipe import Recipe, public_seed
-from prism_secure.records import RoundRecord
+from prism_secure.errors import ConfigError, PrismError
+from prism_secure.flower.client_app import check_recipe
+from prism_secure.flower.recipe_server import Rounds
+from prism_secure.recipe import Recipe
 from prism_secure.report import write_report
-from prism_secure.run_folder import RunFolder, read_records
-from prism_secure.server import Server
-from prism_secure.spending import Spending
+from prism_secure.run_folder import RunFolder
 from prism_secure.storage import make_folder, write_atomic
-from prism_secure.supermask import deployed_mask
 
 app = ServerApp()
-
-COMMAND = "flwr run (prism_secure.flower.server_app)"
 
 
 @app.main()
@@ -101,206 +81,6 @@ def main(grid: Grid, context: Context) -> None:
                 write_report(out)
             raise
         log(INFO, "Report: %s", write_report(out))
-
-
-class Rounds:
-    """All rounds of one run, from its checkpoint on.
-
-    Args:
-        grid, roster: the nodes, and the clients that they may be.
-        recipe, run: what to do, and where it is kept.
-        timeout, train_timeout, patience, own_data, test_coins: see the module.
-    """
-
-    def __init__(
-        self,
-        grid: Grid,
-        roster: Roster,
-        recipe: Recipe,
-        run: RunFolder,
-        *,
-        timeout: float,
-        train_timeout: float,
-        patience: float,
-        own_data: bool,
-        test_coins: bool,
-    ) -> None:
-        config = recipe.config
-        self._grid = grid
-        self._recipe = recipe
-        self._run = run
-        self._train_timeout = train_timeout
-        self._patience = patience
-        self._release = None if own_data else recipe.record_release
-        self._coins = "test" if test_coins else "secret"
-        self._measure = Evaluation(recipe)
-        self._server = self._loaded()
-        self._sum = SecureSum(
-            grid,
-            roster,
-            run.federation,
-            mode=config.secure_sum.mode,
-            threshold=config.threshold,
-            min_survivors=config.min_survivors,
-            colluders=config.privacy.colluders,
-            timeout=timeout,
-        )
-
-    def run_all(self) -> None:
-        """Every round that is left, and the model.
-
-        Raises:
-            RoundError: too few nodes for too long, or two rounds in a row were lost.
-            PrismError, PrivacyError: see their modules.
-        """
-        recipe, run, server = self._recipe, self._run, self._server
-        dimension = recipe.trainer.dimension
-        if not (run.path / "environment.json").exists():
-            dataset = recipe.dataset
-            facts = Facts(
-                parameters=dimension,
-                training_images=len(dataset.train_images),
-                held_out_images=len(dataset.test_images),
-            )
-            write_environment(run.path, COMMAND, facts)
-        with Spending(recipe.config, run, dimension, server.round, self._release, self._coins) as spending:
-            if server.round == 0:
-                spending.charge_moments()
-            while server.round < spending.planned_rounds:
-                record = self._round(spending)
-                server.save(self._next_path)
-                run.append(record)
-                self._next_path.replace(run.checkpoint_path)
-                log(INFO, "round %d: %d survivors", record.round, record.survivors)
-                if [kept.survivors for kept in read_records(run.path)[-2:]] == [0, 0]:
-                    raise RoundError(
-                        "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
-                        "then the same command goes on"
-                    )
-        write_model(run.model_path, recipe.architecture, recipe.model_seed, self._deployed())
-        run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
-
-    def _round(self, spending: Spending) -> RoundRecord:
-        """One round, begun as often as it fails before an upload may have left."""
-        began = time.monotonic()
-        broadcast = self._server.broadcast()
-        if spending.charged_rounds >= broadcast.round or self._uploading == broadcast.round:
-            return self._lost(spending, broadcast, began, "the server stopped in the middle of the round")
-        while True:
-            self._await_nodes(began)
-            try:
-                return self._opened(spending, broadcast, began)
-            except SecureSumError as error:
-                if self._uploading == broadcast.round:
-                    return self._lost(spending, broadcast, began, str(error))
-                if time.monotonic() - began > self._patience:
-                    raise RoundError(f"round {broadcast.round} does not begin: {error}") from error
-                log(WARNING, "round %d is begun again: %s", broadcast.round, error)
-                time.sleep(2)
-
-    def _opened(self, spending: Spending, broadcast: Broadcast, began: float) -> RoundRecord:
-        config, server = self._recipe.config, self._server
-        uploaded = began
-
-        def closed(stage: Stage, clients: tuple[int, ...]) -> None:
-            nonlocal uploaded
-            if stage is Stage.SHARE:
-                self._uploading = broadcast.round
-            elif stage is Stage.UPLOAD:
-                uploaded = time.monotonic()
-                spending.charge(broadcast.round, metrics={"survivors": list(clients)})
-
-        result = self._sum.open(
-            write_broadcast(broadcast),
-            CountSpec(len(broadcast.theta)),
-            round=broadcast.round,
-            binding=binding(config),
-            train_timeout=self._train_timeout,
-            closed=closed,
-        )
-        opened = time.monotonic()
-        step = server.absorb(result.counts, len(result.survivors), planned_rounds=spending.planned_rounds)
-        due = server.round % config.metrics.every == 0 or server.round == spending.planned_rounds
-        quality = self._measure(self._deployed(), self._run.sample_path(server.round)) if due else None
-        return RoundRecord(
-            round=server.round,
-            survivors=len(result.survivors),
-            epsilon=spending.charge(server.round),
-            record=spending.record,
-            bits_per_parameter=result.bits_per_coordinate,
-            uplink_bytes=sum(result.uplink_bytes.values()),
-            downlink_bytes=_downlink(result, broadcast),
-            step=step,
-            seconds=time.monotonic() - began,
-            secure_sum_seconds=opened - uploaded,
-            quality=quality,
-        )
-
-    def _lost(self, spending: Spending, broadcast: Broadcast, began: float, why: str) -> RoundRecord:
-        """Charge a round that no client will repeat, and go on to the next one with the same theta."""
-        log(WARNING, "round %d is lost: %s", broadcast.round, why)
-        spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
-        self._server.round += 1
-        return RoundRecord(
-            round=broadcast.round,
-            survivors=0,
-            epsilon=spent,
-            record=spending.record,
-            bits_per_parameter=0.0,
-            uplink_bytes=0,
-            downlink_bytes=0,
-            step=0.0,
-            seconds=time.monotonic() - began,
-            secure_sum_seconds=0.0,
-        )
-
-    def _await_nodes(self, began: float) -> None:
-        least = max(self._recipe.config.threshold, self._recipe.config.min_survivors)
-        while (nodes := len(list(self._grid.get_node_ids()))) < least:
-            if time.monotonic() - began > self._patience:
-                raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")
-            time.sleep(2)
-
-    @property
-    def _next_path(self) -> Path:
-        """The checkpoint of a round whose record is not written yet: a round can't be repeated to make it."""
-        return self._run.path / "checkpoint" / "next.safetensors"
-
-    def _loaded(self) -> Server:
-        """The server after the last round that was recorded."""
-        run, done = self._run, len(read_records(self._run.path))
-        for path in (run.checkpoint_path, self._next_path):
-            server = Server(self._recipe.config, run.federation, self._recipe.trainer.dimension)
-            if path.exists():
-                server.load(path)
-            if server.round == done:
-                if path == self._next_path:
-                    path.replace(run.checkpoint_path)
-                return server
-        raise RunFolderError(f"{run.path} has records of {done} rounds, and no checkpoint after that round")
-
-    @property
-    def _uploading(self) -> int:
-        """The last round in which an upload may have left a client; 0 before the first."""
-        path = self._run.path / "checkpoint" / "uploading"
-        return int(path.read_text("ascii")) if path.exists() else 0
-
-    @_uploading.setter
-    def _uploading(self, round_number: int) -> None:
-        write_atomic(self._run.path / "checkpoint" / "uploading", f"{round_number}\n".encode())
-
-    def _deployed(self) -> NDArray[np.bool_]:
-        """The one mask that would be deployed now, bool (d,)."""
-        config = self._recipe.config
-        seed = public_seed(config.federation.seed, "deployed")
-        theta = torch.from_numpy(self._server.theta)
-        return deployed_mask(theta, config.mask.mode, seed=seed, density=config.mask.density).numpy()
-
-
-def _downlink(result: SecureSumResult, broadcast: Broadcast) -> int:
-    """Bytes to the clients: the protocol's messages, and theta for each that was sent any."""
-    sent = [size for size in result.downlink_bytes.values() if size]
-    return sum(sent) + broadcast.theta.nbytes * len(sent)
 
 
 def _required(context: Context, name: str) -> object:

@@ -17,7 +17,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.enrolment import enroll_simulated
-from prism_secure.flower.member import known_coins
+from prism_secure.flower.recipe_client import known_coins
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import read_records
 from prism_secure.server import Server
@@ -91,7 +91,7 @@ class Federation:
         self.machines.wait_for("link", "startup complete", count=before + 1)
 
     def node(self, client: int) -> None:
-        path = f"env PYTHONPATH={HERE}/garbage " if client == GARBLER else ""
+        path = f"env PYTHONPATH={HERE}/garbage:$PYTHONPATH " if client == GARBLER else ""
         self.machines.start(
             f"node{client}",
             f"{path}flower-supernode --superlink localhost:{self.port} --root-certificates ../link/ca.crt "

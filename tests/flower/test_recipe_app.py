@@ -23,7 +23,7 @@ from prism_secure.enrolment import enroll_simulated
 from prism_secure.errors import RoundError
 from prism_secure.federation import open_securely
 from prism_secure.flower import client_app, server_app
-from prism_secure.flower.member import known_coins
+from prism_secure.flower.recipe_client import known_coins
 from prism_secure.history import read_history
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
@@ -83,7 +83,7 @@ class Place:
 def parties_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """They hold torch and a data set each."""
     with subprocess.Popen(["sleep", "3600"]) as parent:
-        monkeypatch.setattr("prism_secure.flower.party_link.os.getppid", lambda: parent.pid)
+        monkeypatch.setattr("prism_secure.flower.sum_process_link.os.getppid", lambda: parent.pid)
         yield
         parent.kill()
 

@@ -17,7 +17,7 @@ from loop_grid import LoopGrid
 from prism_crypto import CountSpec, Policy, Stage, ThresholdError
 from prism_secure.enrolment import enroll_simulated
 from prism_secure.errors import ConfigError
-from prism_secure.flower import SecureSum, SecureSumGrid, records
+from prism_secure.flower import SecureSum, SecureSumGrid, sum_messages
 
 CLIENTS = 4
 SHAPES = {"conv": (3, 2), "bias": (5,)}
@@ -84,8 +84,8 @@ def test_sum_is_exact_and_goes_through_five_message_types(federation: Federation
 def test_nothing_of_the_reply_leaves_but_masked_words(federation: Federation) -> None:
     federation.open()
     for reply in federation.grid.replies:
-        assert set(reply.content) == {records.RECORD}
-        assert set(reply.content[records.RECORD]) == {"message", "client"}
+        assert set(reply.content) == {sum_messages.RECORD}
+        assert set(reply.content[sum_messages.RECORD]) == {"message", "client"}
 
 
 def test_training_goes_on_while_adverts_and_shares_travel(federation: Federation, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def _contexts(federation: Federation):
 @pytest.mark.parametrize("stage", list(Stage))
 def test_client_is_left_out_if_it_drops_before_its_upload(federation: Federation, stage: Stage) -> None:
     def lost(node: int, kind: str, reply: Message) -> Message:
-        gone = (node, kind) == (102, records.message_type(stage))
+        gone = (node, kind) == (102, sum_messages.message_type(stage))
         return unavailable(reply) if gone else reply
 
     federation.grid.tamper = lost
@@ -133,11 +133,11 @@ def test_silent_client_holds_the_others_up_for_no_longer_than_the_timeout(federa
 
 @pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.UPLOAD])
 def test_garbage_is_refused_and_its_sender_is_left_out(federation: Federation, stage: Stage) -> None:
-    garbled = records.message_type(stage)
+    garbled = sum_messages.message_type(stage)
 
     def tamper(node: int, kind: str, reply: Message) -> Message:
         if (node, kind) == (101, garbled):
-            reply.content = records.packed(b"\x93garbage", 1)
+            reply.content = sum_messages.packed(b"\x93garbage", 1)
         return reply
 
     federation.grid.tamper = tamper
@@ -149,7 +149,7 @@ def test_garbage_is_refused_and_its_sender_is_left_out(federation: Federation, s
 def test_node_that_takes_anothers_name_does_not_push_it_out(federation: Federation) -> None:
     def tamper(node: int, kind: str, reply: Message) -> Message:
         if node == 101:
-            reply.content[records.RECORD]["client"] = 0
+            reply.content[sum_messages.RECORD]["client"] = 0
         return reply
 
     federation.grid.tamper = tamper

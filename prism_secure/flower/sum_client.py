@@ -1,4 +1,4 @@
-"""The client's side, for any Flower app: `@secure_sum(app)` in place of `@app.train()`.
+"""The client's side of the secure sum, for any app: `@secure_sum(app)` in place of `@app.train()`.
 
 The function below it trains and replies as it always did, with one `ArrayRecord` of integers 0..bound in the
 keys and shapes of the record that it was sent. But its reply does not leave: the five stages of the secure
@@ -11,20 +11,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
-from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto
+from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ContextProto
 
 from prism_crypto import Stage
 from prism_secure.errors import ConfigError
-from prism_secure.flower import records
-from prism_secure.flower.party import Begin, Step, Train
-from prism_secure.flower.party_link import ask
+from prism_secure.flower import sum_messages
+from prism_secure.flower.sum_process_link import ask
+from prism_secure.flower.sum_process_wire import Begin, Step, apart
 
-Binding = Callable[[Context], bytes]
+Train: TypeAlias = Callable[[Message, Context], Message]
+Binding: TypeAlias = Callable[[Context], bytes]
 
 _bindings: dict[str, Binding] = {}
 
@@ -36,9 +37,9 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
     ``flower-supernode --node-config 'folder="…"'``; in a simulation ``clients-folder`` in the run's
     configuration names the folder that holds ``00``, ``01``, … of all clients.
 
-    The function runs in a process of its own (see `prism_secure.flower.party`), so it must be a function of
-    a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are dropped:
-    nothing but the sum leaves.
+    The function runs in a process of its own (see `prism_secure.flower.sum_process`), so it must be a
+    function of a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are
+    dropped: nothing but the sum leaves.
 
     Args:
         app: the app whose clients take part; it may have no other functions for ``train``'s stages.
@@ -62,25 +63,27 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
             if train.__module__ == "__main__" or "<locals>" in train.__qualname__:
                 raise ConfigError(f"{reference} can't be imported by another process: put it into a module")
             folder, owner = _whose(context)
+            bare, arrays = apart(message)
             request = Begin(
                 folder,
                 reference,
                 [entry for entry in sys.path if entry],
-                message_to_proto(message).SerializeToString(),
+                bare,
+                [len(content) for content in arrays],
                 context_to_proto(context).SerializeToString(),
             )
-            reply = ask(f"{owner}\0{source}", request)
-            return Message(records.packed(reply.message, reply.client), reply_to=message)
+            reply = ask(f"{owner}\0{source}", request, arrays)
+            return Message(sum_messages.packed(reply.message, reply.client), reply_to=message)
 
         def step(stage: Stage) -> None:
             @app.train(stage.value)
             def go_on(message: Message, context: Context) -> Message:
                 folder, owner = _whose(context)
-                request = Step(folder, stage, records.unpacked(message.content))
+                request = Step(folder, stage, sum_messages.unpacked(message.content))
                 reply = ask(f"{owner}\0{source}", request)
                 if reply.context:
                     context.state = context_from_proto(ContextProto.FromString(reply.context)).state
-                return Message(records.packed(reply.message, reply.client), reply_to=message)
+                return Message(sum_messages.packed(reply.message, reply.client), reply_to=message)
 
         for stage in Stage:
             if stage is not Stage.ADVERTISE:
@@ -105,7 +108,7 @@ def client_folder(context: Context) -> Path:
 
 
 def _whose(context: Context) -> tuple[str, str]:
-    """The client's folder, and whose party it shares: its own, or in a simulation a worker's."""
+    """The client's folder, and whose client process it shares: its own, or in a simulation a worker's."""
     named = context.node_config.get("folder")
     if named is not None:
         folder = str(Path(str(named)).expanduser().resolve())

@@ -1,4 +1,4 @@
-"""The server's side: a secure sum over the nodes of a Flower `Grid`."""
+"""The server's side of the secure sum, for any app: `SecureSum` over the nodes of a `Grid`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prism_crypto import (
     Session,
     Stage,
 )
-from prism_secure.flower import records
+from prism_secure.flower import sum_messages
 
 Watcher = Callable[[Stage, tuple[int, ...]], None]
 
@@ -103,11 +103,11 @@ class SecureSum:
             colluders=self._colluders,
             graph="complete",
             roster=self._roster,
-            model_hash=records.digest(content),
+            model_hash=sum_messages.digest(content),
             binding=binding,
         )
         server = SecureSumServer(session, roster=self._roster)
-        offer = RecordDict({**content, records.RECORD: ConfigRecord({"message": session.offer()})})
+        offer = RecordDict({**content, sum_messages.RECORD: ConfigRecord({"message": session.offer()})})
         asked = self._grid.get_node_ids() if nodes is None else nodes
         outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
         places: dict[int, int] = {}  # client id → node id, as found at advertise
@@ -118,7 +118,7 @@ class SecureSum:
             inbox = server.close()
             if closed is not None:
                 closed(stage, tuple(sorted(inbox)) or server.result.survivors)
-            outbound = {places[client]: records.packed(message) for client, message in inbox.items()}
+            outbound = {places[client]: sum_messages.packed(message) for client, message in inbox.items()}
         log(INFO, "secure sum: round %d is open, %d clients in it", round, len(server.result.survivors))
         return server.result
 
@@ -130,11 +130,11 @@ class SecureSum:
             if reply.has_error():
                 log(WARNING, "secure sum, %s: node %d: %s", stage.value, node, reply.error.reason)
                 return
-            client = records.sender(reply.content)
+            client = sum_messages.sender(reply.content)
             if places.get(client, node) != node:
                 log(WARNING, "secure sum, %s: node %d says that it is client %d", stage.value, node, client)
                 return
-            server.receive(client, records.unpacked(reply.content))
+            server.receive(client, sum_messages.unpacked(reply.content))
             places[client] = node
         except SecureSumError as error:
             log(WARNING, "secure sum, %s: the message of node %d is refused: %s", stage.value, node, error)
@@ -144,7 +144,7 @@ class SecureSum:
     ) -> Iterator[tuple[int, Message]]:
         """Send each node its content; its reply as it comes, once; ends when all are there or time is up."""
         end = time.monotonic() + wait
-        kind = records.message_type(stage)
+        kind = sum_messages.message_type(stage)
         nodes: dict[str, int] = {}
         for node, content in contents.items():
             message = Message(content, node, kind, ttl=wait, group_id=str(round))

@@ -37,7 +37,7 @@ class OwnData(Recipe):
 
 
 @dataclass(frozen=True)
-class Member:
+class RecipeClient:
     """One client of a federation, as long as its process lives."""
 
     enrolment: Enrolment
@@ -107,25 +107,25 @@ def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
         raise ConfigError("the server's message is no broadcast of a round") from None
 
 
-_members: dict[Path, Member] = {}
+_clients: dict[Path, RecipeClient] = {}
 
 
-def member_of(folder: Path, node_config: Mapping[str, object]) -> Member:
+def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
     """The client of a folder; data, features and network are loaded once in the life of a process.
 
     Args:
         folder: its own, see `prism_secure.flower.client_app`.
         node_config: what the node was started with; nothing that a server sends is in it.
     """
-    if folder not in _members:
-        if not _members:
+    if folder not in _clients:
+        if not _clients:
             _compute_on_one_thread()
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
         recipe = OwnData(config) if node_config.get("own-data") else Recipe(config)
         key = node_config.get("test-coins")
         coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
-        _members[folder] = Member(enrolment, recipe, coins)
-    return _members[folder]
+        _clients[folder] = RecipeClient(enrolment, recipe, coins)
+    return _clients[folder]
 
 
 def known_coins(key: bytes, client: int) -> CoinSecret:

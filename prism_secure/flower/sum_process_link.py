@@ -1,66 +1,64 @@
-"""From the process of one Flower message to the party of its client: found, or started, and asked."""
+"""From the process of one Flower message to the client process: found, or started, and asked."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import os
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from multiprocessing.connection import Client as connect
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from prism_secure.errors import RoundError
-from prism_secure.flower.party import Begin, Reply, Step
+from prism_secure.flower.sum_process_wire import Begin, Reply, Request, receive_reply, send
 from prism_secure.storage import make_private_folder
 
-_SERVE = "from prism_secure.flower.party import main; main()"
+_SERVE = "from prism_secure.flower.sum_process import main; main()"
 
 
-def ask(owner: str, request: Begin | Step) -> Reply:
-    """Send one request to the party that `owner` names, and wait for the answer.
+def ask(owner: str, request: Request, arrays: list[bytes] | None = None) -> Reply:
+    """Send one request to the client process that `owner` names, and wait for the answer.
 
-    A session begins with a party that is there, or with a new one; it goes on with the one that has begun it.
+    A session begins with a process that is there, or with a new one; it goes on with the one that began it.
 
     Raises:
-        RoundError: the party is gone, or could not be started, or what it answers is an error.
+        RoundError: the process is gone, or could not be started, or what it answers is an error.
     """
     address = _address(owner)
-    question = msgspec.msgpack.encode(request)
-    answer = _exchange(address, question)
+    answer = _exchange(address, request, arrays)
     if answer is None and isinstance(request, Begin):
         # Its log is also what keeps two processes from starting it at once.
         with address.with_suffix(".log").open("ab") as log:
             fcntl.flock(log, fcntl.LOCK_EX)
             try:
-                answer = _exchange(address, question)
+                answer = _exchange(address, request, arrays)
                 if answer is None:
                     log.truncate(0)
                     _start(address, log)
-                    answer = _exchange(address, question)
+                    answer = _exchange(address, request, arrays)
             finally:
-                fcntl.flock(log, fcntl.LOCK_UN)  # the party has the file open, too, and would keep the lock
+                # What was started has the file open, too, and would keep the lock.
+                fcntl.flock(log, fcntl.LOCK_UN)
     if answer is None:
         raise RoundError(
             "the process that held this client's part of the session is gone: it has dropped out"
         )
-    reply = msgspec.msgpack.decode(answer, type=Reply)
-    if reply.error:
-        raise RoundError(reply.error)
-    return reply
+    if answer.error:
+        raise RoundError(answer.error)
+    return answer
 
 
-def _exchange(address: Path, question: bytes) -> bytes | None:
+def _exchange(address: Path, request: Request, arrays: list[bytes] | None) -> Reply | None:
     """The answer; None if nobody listens, or stopped listening on the way."""
     try:
-        with connect(str(address), family="AF_UNIX") as connection:
-            connection.send_bytes(question)
-            return connection.recv_bytes()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(address))
+            send(connection, request, arrays)
+            return receive_reply(connection)
     except (FileNotFoundError, ConnectionError, EOFError):
         return None
 
@@ -87,7 +85,7 @@ def _start(address: Path, log: BinaryIO) -> None:
 
 
 def _address(owner: str) -> Path:
-    """The party's socket. Socket paths are short (108 bytes), so it is not in the client's own folder."""
+    """The client process's socket; not in the client's own folder, as its path has 108 bytes at most."""
     folder = Path(tempfile.gettempdir()) / f"prism-secure-{os.geteuid()}"
     make_private_folder(folder)
     found = folder.lstat()

@@ -2,16 +2,16 @@
 
 Flower starts a new process for each message, and a client's part of the secure sum must not be written
 down or copied between two of them: its secrets would be on a disk, and a server that sends one stage twice
-would find two clients instead of one that refuses. So the first message starts this process, a *party*,
-beside Flower's, and the processes of all further messages hand it what came and send on what it answers,
-over a Unix socket that only this user can open.
+would find two clients instead of one that refuses. So the first message starts this process, the
+*client process*, beside Flower's, and the processes of all further messages hand it what came and send on
+what it answers, over a Unix socket that only this user can open.
 
 It also trains. Flower handles one message of a node at a time, so the training that the first message asks
 for goes on here while the advert and the shares travel.
 
-A party serves one client (in a simulation: the clients of one of its workers), keeps what training has
-loaded for the next round, and ends with the SuperNode that it belongs to, or after an hour in which
-nobody has asked for anything.
+It serves one client (in a simulation: the clients of one of its workers), keeps what training has loaded
+for the next round, and ends with the SuperNode that it belongs to, or after an hour in which nobody has
+asked for anything.
 """
 
 from __future__ import annotations
@@ -19,22 +19,20 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message
-from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto
+from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ContextProto
-from flwr.proto.message_pb2 import Message as MessageProto
 from numpy.typing import NDArray
 
 from prism_crypto import (
@@ -48,44 +46,17 @@ from prism_crypto import (
 )
 from prism_secure.enrolment import Enrolment
 from prism_secure.errors import PrismError, RoundError
-from prism_secure.flower import records
+from prism_secure.flower import sum_messages
+from prism_secure.flower.sum_client import Train, binding_of
+from prism_secure.flower.sum_process_wire import Begin, Reply, Request, Step, receive_request, send, together
 
 IDLE_SECONDS = 3600.0
-
-Train: TypeAlias = Callable[[Message, Context], Message]
-
-
-class Begin(msgspec.Struct, frozen=True, tag=True):
-    """Enter a session: the function that trains, as ``module:name``, and what Flower handed over."""
-
-    folder: str
-    train: str
-    path: list[str]
-    message: bytes
-    context: bytes
-
-
-class Step(msgspec.Struct, frozen=True, tag=True):
-    """Go on with the session of a client."""
-
-    folder: str
-    stage: Stage
-    message: bytes
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """What the party answers: a message of the protocol, or why there is none."""
-
-    client: int = 0
-    message: bytes = b""
-    context: bytes = b""
-    error: str = ""
 
 
 Vector: TypeAlias = NDArray[Any]
 
 
-class _Member:
+class _Client:
     """One client in this process, and the session that it is in."""
 
     def __init__(self, folder: Path) -> None:
@@ -94,15 +65,15 @@ class _Member:
         self.part: SecureSumClient | None = None
         self.trained: Future[tuple[Vector, bytes]] | None = None
 
-    def begin(self, request: Begin, trainer: ThreadPoolExecutor) -> Reply:
-        message = message_from_proto(MessageProto.FromString(request.message))
+    def begin(self, request: Begin, arrays: list[bytes], trainer: ThreadPoolExecutor) -> Reply:
+        message = together(request.message, arrays)
         context = context_from_proto(ContextProto.FromString(request.context))
         train, binding = _trainer(request)
         enrolment = Enrolment.load(self.folder)
         self.leave()
         session = Session.from_offer(
-            records.unpacked(message.content),
-            model_hash=records.digest(message.content),
+            sum_messages.unpacked(message.content),
+            model_hash=sum_messages.digest(message.content),
             binding=binding(context),
         )
         if session.federation != enrolment.federation:
@@ -120,7 +91,7 @@ class _Member:
             resends=False,
         )
         advert = part.advertise()
-        del message.content[records.RECORD]
+        del message.content[sum_messages.RECORD]
         self.part = part
         self.trained = trainer.submit(_vector, train, message, context, session.spec.dimension)
         return Reply(part.client_id, advert)
@@ -152,71 +123,68 @@ class _Member:
         self.part = self.trained = None
 
 
-class Party:
+class ClientProcess:
     """Answers requests until it is told to end, or nobody needs it any more.
 
     Args:
-        parent: process id of whoever starts Flower's processes; the party ends with it.
+        parent: process id of whoever starts Flower's processes; this one ends with it.
     """
 
     def __init__(self, parent: int) -> None:
         self._parent = parent
-        self._members: dict[str, _Member] = {}
+        self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
         self._trainer = ThreadPoolExecutor(1)  # one at a time: a client's folder has one writer
         self._busy = 0
         self._last = time.monotonic()
 
-    def serve(self, listener: Listener) -> None:
+    def serve(self, listener: socket.socket) -> None:
         """Answer each connection in a thread of its own, for ever."""
         threading.Thread(target=self._watch, args=(listener,), daemon=True).start()
         while True:
-            with contextlib.suppress(OSError, EOFError):
-                connection = listener.accept()
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
-    def answer(self, request: Begin | Step) -> Reply:
+    def answer(self, request: Request, arrays: list[bytes]) -> Reply:
         """One request, answered; an error becomes its text, from which the message is made that leaves."""
         with self._lock:
-            member = self._members.setdefault(request.folder, _Member(Path(request.folder)))
+            part = self._clients.setdefault(request.folder, _Client(Path(request.folder)))
             self._busy += 1
         try:
-            with member.lock:
+            with part.lock:
                 try:
                     if isinstance(request, Begin):
-                        return member.begin(request, self._trainer)
-                    return member.step(request)
+                        return part.begin(request, arrays, self._trainer)
+                    return part.step(request)
                 except (SecureSumError, PrismError) as error:
                     if not isinstance(error, InputError):
-                        member.leave()
+                        part.leave()
                     return Reply(error=f"{type(error).__name__}: {error}")
                 except Exception as error:
                     # Its text may hold data of the application, so it stays on this machine.
                     traceback.print_exc()
-                    member.leave()
+                    part.leave()
                     return Reply(error=f"the client's own code raised {type(error).__name__}")
         finally:
             with self._lock:
                 self._busy -= 1
                 self._last = time.monotonic()
 
-    def _converse(self, connection: Connection) -> None:
+    def _converse(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, EOFError):
-            request = msgspec.msgpack.decode(connection.recv_bytes(), type=Begin | Step)
-            connection.send_bytes(msgspec.msgpack.encode(self.answer(request)))
+            send(connection, self.answer(*receive_request(connection)))
 
-    def _watch(self, listener: Listener) -> None:
+    def _watch(self, listener: socket.socket) -> None:
         while _alive(self._parent) and (self._busy or time.monotonic() - self._last < IDLE_SECONDS):
             time.sleep(1)
         with contextlib.suppress(OSError):
-            Path(str(listener.address)).unlink()
+            Path(listener.getsockname()).unlink()
         os._exit(0)  # whatever is still training, nobody waits for it
 
 
 def _trainer(request: Begin) -> tuple[Train, Callable[[Context], bytes]]:
     """The function that trains and the one that says what it binds, imported as the application's own."""
-    from prism_secure.flower.client import binding_of
-
     sys.path[:0] = [entry for entry in request.path if entry not in sys.path]
     module, _, name = request.train.partition(":")
     train: Any = importlib.import_module(module)
@@ -267,7 +235,9 @@ def main() -> None:
     child, and whoever starts it waits for no longer than that.
     """
     address, parent = sys.argv[1], int(sys.argv[2])
-    listener = Listener(address, family="AF_UNIX", backlog=64)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
     if os.fork():
         os._exit(0)
-    Party(parent).serve(listener)
+    ClientProcess(parent).serve(listener)
