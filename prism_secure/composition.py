@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from prism_privacy import Adjacency, MaskRelease, MomentRelease, View
@@ -25,10 +26,10 @@ from prism_privacy.accountant import guarantee_of
 from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.kappa_store import ORDERS
-from prism_privacy.ledger_entry import RecordGuarantee
+from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee
 from prism_privacy.renyi import renyi_curve, to_epsilon
 
-__all__ = ["Charged", "ClientTotal", "ImageTotal", "Opened", "release_key"]
+__all__ = ["Charged", "ClientTotal", "ImageTotal", "Opened", "charging_one_client", "release_key"]
 
 _PROVED = 100.0
 """Noise of shares is cut off at 24 standard deviations: above this epsilon nothing is claimed of a release
@@ -54,7 +55,8 @@ class Charged:
 
     Attributes:
         name: how notes call the ledger.
-        masks: the mask releases, oldest first, those of sessions that did not open included.
+        masks: the mask releases of the client that was in most rounds, oldest first, those of sessions that
+            did not open included.
         claims: False where test coins leave it without any bound.
         record: its record-level guarantee, if there is one.
         release: equal for ledgers of one and the same record-level release, see `release_key`.
@@ -67,6 +69,20 @@ class Charged:
     record: RecordGuarantee | None
     release: str
     opened: Opened | None
+
+
+def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """The entries about masks that charge the client that was in most rounds.
+
+    That is all of them, unless a round invites only some of the clients: then each says how often anybody was
+    in one so far (`most_rounds`).
+    """
+    found: list[LedgerEntry] = []
+    for entry in entries:
+        most = entry.metrics.get("most_rounds")
+        if entry.kind in ("round", "aborted") and not (isinstance(most, int) and most <= len(found)):
+            found.append(entry)
+    return found
 
 
 def release_key(record: RecordGuarantee | None, release_id: object, ledger: str) -> str:

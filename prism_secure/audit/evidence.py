@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tomllib
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from prism_secure.audit.findings import Unchecked
 from prism_secure.config import Config
 from prism_secure.environment import Facts, read_environment
 from prism_secure.errors import RunFolderError
+from prism_secure.invitations import invited
 from prism_secure.records import RoundRecord
 from prism_secure.run_folder import read_config, read_records
 
@@ -109,6 +111,27 @@ class Evidence:
         """
         if not self.charges:
             raise Unchecked("nothing was charged yet", expected=not self.records)
+
+    @cached_property
+    def participations(self) -> list[int]:
+        """The most charges that any client has after each of `charges`; invitations are public."""
+        config, most, counts = self.config, 0, Counter[int]()
+        found = []
+        for entry in self.charges:
+            planned = 1 <= entry.round <= config.federation.rounds
+            everybody = range(config.federation.clients)
+            counts.update(invited(config, entry.round) if planned else everybody)
+            most = max(counts.values())
+            found.append(most)
+        return found
+
+    def charges_of(self, client: int) -> int:
+        """How many of `charges` are about a round that this client was invited to."""
+        config = self.config
+        return sum(
+            entry.round > config.federation.rounds or client in invited(config, entry.round)
+            for entry in self.charges
+        )
 
     @cached_property
     def records(self) -> list[RoundRecord]:

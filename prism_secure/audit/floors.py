@@ -10,7 +10,6 @@ this and the ledger's epsilon.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from functools import lru_cache
 
 import numpy as np
@@ -36,15 +35,15 @@ Floats = NDArray[np.float64]
 
 def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[LowerBound]:
     """One bound per view and adjacency, at the end of the ledger, where one can be computed in seconds."""
-    spent = Counter(Mask.of(entry.release) for entry in evidence.charges)
+    masks = {Mask.of(entry.release) for entry in evidence.charges}
     delta = evidence.charges[-1].delta
-    if len(spent) != 1 or summed_release(evidence) is not None:
+    if len(masks) != 1 or summed_release(evidence) is not None:
         return []
-    ((mask, rounds),) = spent.items()
+    (mask,) = masks
     found = []
     for cell in recomputed:
         summed, replaced = cell.view == View.SUM, cell.adjacency == Adjacency.REPLACE_ONE
-        bound = floor(mask, rounds, delta, cell.oracle, summed=summed, replaced=replaced)
+        bound = floor(mask, cell.rounds, delta, cell.oracle, summed=summed, replaced=replaced)
         if bound is not None:
             found.append(
                 LowerBound(

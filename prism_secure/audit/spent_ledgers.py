@@ -17,7 +17,7 @@ from pathlib import Path
 from prism_privacy import LedgerError, LedgerReport, MaskRelease, verify_ledger
 from prism_privacy.errors import InvalidParameter
 from prism_secure.audit.budget_file import LedgerOwner
-from prism_secure.composition import Charged, Opened, release_key
+from prism_secure.composition import Charged, Opened, charging_one_client, release_key
 from prism_secure.config import Config
 from prism_secure.data_sets import data_set, data_set_named
 from prism_secure.errors import ConfigError, RunFolderError
@@ -74,7 +74,7 @@ class SpentLedger:
             RunFolderError: a charge is not a mask release.
         """
         report, entries = self.report, self.report.entries
-        masks = [entry for entry in entries if entry.kind in ("round", "aborted")]
+        masks = charging_one_client(entries)
         record = next((entry.record for entry in entries if entry.record is not None), None)
         opened = None
         if record is not None and report.settings.get("record_release") == "summed":

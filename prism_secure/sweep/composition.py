@@ -24,6 +24,7 @@ from prism_privacy.ledger_line import decode_line, parse
 from prism_secure.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
 from prism_secure.data_sets import data_set
 from prism_secure.errors import RunFolderError
+from prism_secure.invitations import most_participations
 from prism_secure.records import Epsilons
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
@@ -118,7 +119,7 @@ def _charged(run: Run) -> Charged:
         raise RunFolderError(f"{path}: {error}") from None
     return Charged(
         name=run.name,
-        masks=() if mask is None else (mask,) * run.planned_rounds,
+        masks=() if mask is None else (mask,) * most_participations(run.config, run.planned_rounds),
         claims=last.epsilon is not None,
         record=last.record,
         release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),

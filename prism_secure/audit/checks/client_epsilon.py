@@ -15,6 +15,7 @@ from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, Summe
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.audit.oracle import Mask
+from prism_secure.invitations import most_participations
 from prism_secure.wording import format_epsilon
 
 Cell = tuple[View, Adjacency]
@@ -106,12 +107,13 @@ def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
 
 def _points(evidence: Evidence) -> Iterator[_Point]:
     spent: Counter[Mask] = Counter()
-    for entry in evidence.charges:
+    for entry, most in zip(evidence.charges, evidence.participations, strict=True):
         try:
             mask = Mask.of(entry.release)
         except ValueError as error:
             raise Unchecked(f"round {entry.round}: {error}") from None
-        spent[mask] += 1
+        if most > spent.total():  # the client that was in most rounds is in this one
+            spent[mask] += 1
         yield _Point(entry, mask, spent.copy())
 
 
@@ -182,7 +184,8 @@ def _planned(
     if len({point.mask for point in points}) > 1:
         return 0
     rounds = config.federation.rounds if config.budget.epsilon is None else len(points)
-    plan = Counter({point.mask: max(rounds, len(points))})
+    charged = evidence.participations[-1]
+    plan = Counter({point.mask: max(most_participations(config, rounds), charged)})
     found = _together(plan, point.entry.delta, cell, opened)
     worst = (_ratio(planned, found), point, planned, found)
     _judge(notes, "as planned", worst, plan, cell, evidence, note_larger=config.budget.epsilon is None)

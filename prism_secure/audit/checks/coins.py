@@ -23,6 +23,7 @@ from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.client import Client
 from prism_secure.environment import describe_environment, read_environment
 from prism_secure.errors import PrismError
+from prism_secure.invitations import invited
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.run_folder import client_folder
 from prism_secure.server import Server
@@ -67,7 +68,10 @@ def secrets(evidence: Evidence, notes: Notebook) -> None:
 
 def replay(evidence: Evidence, notes: Notebook) -> None:
     """Do the first upload's bits follow from the client's secret, and not without it?"""
-    folder = evidence.clients[0]
+    index = invited(evidence.config, 1)[0]
+    folder = next((path for path in evidence.clients if int(path.name) == index), None)
+    if folder is None:
+        raise Unchecked(f"client {index}, which was in round 1, has no folder here")
     try:
         if 1 not in Outbox(folder / "outbox").rounds(evidence.federation):
             raise Unchecked(f"client {folder.name} has sent nothing yet", expected=True)
@@ -116,8 +120,9 @@ def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
 def _first_upload(
     evidence: Evidence, recipe: Recipe, folder: Path, copy: Path, *, keep_secret: bool
 ) -> bytes:
-    """What this program sends in round 1, in a copy of the run whose client 0 has yet to answer."""
-    client = client_folder(copy, 0)
+    """What a client of this program sends in round 1, in a copy of the run where it has yet to answer."""
+    index = int(folder.name)
+    client = client_folder(copy, index)
     for path in folder.iterdir():
         if path.is_file() and not path.name.startswith("state.") and path.name != "coins.key":
             shutil.copy2(path, client / path.name)
@@ -127,7 +132,7 @@ def _first_upload(
         CoinSecret.create(client / "coins.key")
     broadcast = Server(evidence.config, evidence.federation, recipe.trainer.dimension).broadcast()
     with one_thread():  # as in a run, so that sums are added in the same order
-        Client(0, client, recipe).answer(broadcast)
+        Client(index, client, recipe).answer(broadcast)
     payload = Outbox(client / "outbox").stored(evidence.federation, 1)
     assert payload is not None
     return payload

@@ -39,7 +39,8 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
             checkpoint=seen["the checkpoint"],
             metrics=finished,
         )
-    _sent(evidence, notes, charged)
+    _sent(evidence, notes)
+    _counted(evidence, notes)
     logged = charged - finished
     if logged > 0:
         notes.note(
@@ -52,7 +53,23 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
         notes.fact(f"{finished} finished rounds, {charged} charged")
 
 
-def _sent(evidence: Evidence, notes: Notebook, charged: int) -> None:
+def _counted(evidence: Evidence, notes: Notebook) -> None:
+    """Where a round invites only some clients, the ledger says how often anybody was in one so far."""
+    if evidence.config.everybody:
+        return
+    for entry, most in zip(evidence.charges, evidence.participations, strict=True):
+        stated = entry.metrics.get("most_rounds")
+        if stated != most:
+            notes.finding(
+                f"Round {entry.round}: the ledger counts {stated} rounds for the client that was in most; by "
+                f"the invitations of config.toml it is {most}.",
+                ledger=stated,
+                invitations=most,
+            )
+            return
+
+
+def _sent(evidence: Evidence, notes: Notebook) -> None:
     """The clients' own outboxes remember every upload that left, also in sessions that never opened."""
     try:
         clients = evidence.clients
@@ -62,9 +79,10 @@ def _sent(evidence: Evidence, notes: Notebook, charged: int) -> None:
         if not (folder / "outbox").is_dir():
             continue
         sent = Outbox(folder / "outbox").rounds(evidence.federation)
+        charged = evidence.charges_of(int(folder.name))
         if len(sent) > charged:
             notes.finding(
-                f"Client {folder.name} sent {len(sent)} uploads, the ledger charged {charged}: a session "
+                f"Client {folder.name} sent {len(sent)} uploads, the ledger charged it {charged}: a session "
                 "that did not open was not accounted for.",
                 sent=list(sent)[-3:],
                 charged=charged,

@@ -26,12 +26,12 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
     for name, value in expected.items():
         _compare(notes, evidence, f"release.{name}", value, lambda entry, key=name: entry.release.get(key))
     _compare(notes, evidence, "delta", privacy.delta, lambda entry: entry.delta)
-    if config.federation.clients > 200 and config.secure_sum.mode == "semi_honest":
+    if config.invited > 200 and config.secure_sum.mode == "semi_honest":
         for entry in evidence.charges:
             failure = entry.release.get("sum_failure")
             if not isinstance(failure, float) or failure < HARARY_FAILURE:
                 notes.finding(
-                    f"Round {entry.round}: {config.federation.clients} clients sum over a sparse graph, "
+                    f"Round {entry.round}: {config.invited} clients sum over a sparse graph, "
                     "whose failure epsilon(SUM) has to take out of delta, and the ledger takes nothing.",
                     sum_failure=failure,
                     expected=HARARY_FAILURE,
@@ -49,7 +49,7 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
     """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
     config = evidence.config
     evidence.need_charges()
-    clients, colluders = config.federation.clients, config.privacy.colluders
+    clients, colluders = config.invited, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
     honest = least - colluders
     reasons = {
@@ -72,11 +72,11 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
             )
     _compare(notes, evidence, "colluders", colluders, lambda entry: entry.colluders)
     ledger = evidence.ledger
-    if isinstance(ledger, LedgerReport) and ledger.clients not in (None, clients):
+    if isinstance(ledger, LedgerReport) and ledger.clients not in (None, config.federation.clients):
         notes.finding(
             "The ledger's header speaks of another number of clients than config.toml.",
             ledger=ledger.clients,
-            config=clients,
+            config=config.federation.clients,
         )
     kept = {entry.round: entry for entry in evidence.charges}
     for record in evidence.records:

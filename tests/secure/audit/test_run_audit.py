@@ -31,14 +31,20 @@ from tampering import (
 
 from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox
 from prism_secure import federation
+from prism_secure.audit.budget import audit_budget
+from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks import coins
 from prism_secure.audit.run_audit import RunAudit, audit_run
+from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.cli import main
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
 from prism_secure.environment import read_environment
 from prism_secure.errors import RoundError
 from prism_secure.federation import Bits, Opened, open_securely
+from prism_secure.run_folder import read_records
+from prism_secure.sweep.composition import compose
+from prism_secure.sweep.results import read_run
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +258,27 @@ def test_round_that_failed_and_was_charged_is_clean_with_a_note(
     assert audit.verdict == "clean"
     outcomes = {answer.name: answer.outcome for answer in audit.answers}
     assert outcomes["rounds"] == outcomes["ending"] == "note"
+
+
+def test_rounds_that_invite_some_clients_are_charged_to_the_client_that_was_in_most(tmp_path: Path) -> None:
+    """Three of six in each of three rounds: nobody more than twice; so say those who add ledgers up."""
+    some = ["federation.clients=6", "federation.client_fraction=0.5", "secure_sum.min_survivors=3"]
+    folder = make(tmp_path / "run", *some, "privacy.colluders=0")
+    audit = audit_run(folder)
+    assert audit.verdict == "clean", texts(audit)
+    assert [cell.rounds for cell in audit.epsilons] == [2] * 4
+    last = read_records(folder)[-1].epsilon
+    (account,) = audit_budget(
+        read_ledgers([folder], (), tmp_path),
+        [Limit(unit="client", view="sum", adjacency="zero_out", epsilon=1e3, delta=1e-5)],
+    )
+    assert account.epsilon == compose([read_run(folder)]).epsilon.sum_zero_out == last.sum_zero_out
+
+    wrong = accounted(rounds=[1, 1, 1], planned=2)
+    rewrite(folder, lambda entry: {"epsilon": next(wrong)["epsilon"], "metrics": {"most_rounds": 1}})
+    audit = audited(folder)
+    assert caught_by(audit) == {"rounds", "client epsilon"}
+    assert "by the invitations of config.toml it is 2" in texts(audit)
 
 
 # Files that do not belong together.
