@@ -156,27 +156,47 @@ class Client:
             shared=config.training.latent_groups > 0,
         )
         if self._sent(broadcast) is None:
-            bits = self._release(result.scores, broadcast, config.privacy)
-            payload = broadcast.digest + np.packbits(bits).tobytes()
+            payload = broadcast.digest + self._upload(result.scores, broadcast)
             self._outbox.keep(broadcast.federation, broadcast.round, payload)
         self._save_state(broadcast.round, result.state)
 
     def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
         """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
-        packed = self._sent(broadcast)
-        if packed is None:
-            raise RunFolderError(f"client {self.index} has no upload for round {broadcast.round}")
-        return np.unpackbits(np.frombuffer(packed, np.uint8), count=len(broadcast.theta))
+        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        return np.unpackbits(np.frombuffer(packed, np.uint8, count=-(-bits // 8)), count=bits)
+
+    def scores(self, broadcast: Broadcast) -> NDArray[np.int64]:
+        """This round's scores of the layers that send them, as the integers that the secure sum adds up."""
+        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        return np.frombuffer(packed, "<u4", offset=-(-bits // 8)).astype(np.int64)
 
     def forget_upload(self, federation: str, round_number: int) -> None:
         """Delete the bits of a round that is over, keeping the fact that it was answered."""
         self._outbox.settle(federation, round_number)
 
-    def _release(self, scores: torch.Tensor, broadcast: Broadcast, privacy: Privacy) -> NDArray[np.uint8]:
+    def _bits(self, broadcast: Broadcast) -> int:
+        """How many coordinates send bits: all, or those before the layers that send scores."""
+        layers = self._recipe.score_layers
+        return len(broadcast.theta) if layers is None else layers.start
+
+    def _upload(self, scores: torch.Tensor, broadcast: Broadcast) -> bytes:
+        """Packed bits and, of the layers that send them, scores as 32-bit integers."""
+        layers, count = self._recipe.score_layers, self._bits(broadcast)
+        bits = self._release(scores[:count], broadcast, broadcast.theta[:count], self._recipe.config.privacy)
+        packed = np.packbits(bits).tobytes()
+        if layers is None:
+            return packed
+        tail = theta_from_scores(scores[count:], self._recipe.config.mask.temperature).numpy()
+        tail = np.where(np.isfinite(tail), tail, broadcast.theta[count:])
+        return packed + layers.encode(tail).astype("<u4").tobytes()
+
+    def _release(
+        self, scores: torch.Tensor, broadcast: Broadcast, theta: NDArray[np.float64], privacy: Privacy
+    ) -> NDArray[np.uint8]:
         """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
         tau = self._recipe.config.mask.temperature
         in_scores = privacy.clip_space == "score"
-        public = broadcast.theta
+        public = theta
         values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
         if in_scores:
             public = scores_from_theta(torch.from_numpy(public), tau).numpy()
@@ -187,7 +207,7 @@ class Client:
             values = fill_clip(values, public, flip=privacy.flip, clip=privacy.clip)
         p = clip_toward(
             values,
-            broadcast.theta,
+            theta,
             flip=privacy.flip,
             clip=privacy.clip,
             space="score" if in_scores else "probability",
@@ -209,8 +229,14 @@ class Client:
             )
         return CoinSecret.create(path)
 
+    def _kept_upload(self, broadcast: Broadcast) -> bytes:
+        packed = self._sent(broadcast)
+        if packed is None:
+            raise RunFolderError(f"client {self.index} has no upload for round {broadcast.round}")
+        return packed
+
     def _sent(self, broadcast: Broadcast) -> bytes | None:
-        """The packed bits that left for this very broadcast, or None."""
+        """The packed upload that left for this very broadcast, or None."""
         kept = self._outbox.stored(broadcast.federation, broadcast.round)
         if kept is None:
             return None

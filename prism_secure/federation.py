@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto import SecureSumError, SessionContext, secure_sum
+from prism_crypto import FixedPoint, SecureSumError, SessionContext, secure_sum
 from prism_privacy import PrivacyError
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
@@ -47,8 +47,19 @@ class Opened:
     uplink_bytes: int
     downlink_bytes: int
 
+    def at_the_cost_of(self, other: Opened) -> Opened:
+        """The same sum, where another one of the same round was paid for, too."""
+        ours, theirs = len(self.counts), len(other.counts)
+        bits = self.bits_per_parameter * ours + other.bits_per_parameter * theirs
+        return replace(
+            self,
+            bits_per_parameter=bits / (ours + theirs),
+            uplink_bytes=self.uplink_bytes + other.uplink_bytes,
+            downlink_bytes=self.downlink_bytes + other.downlink_bytes,
+        )
 
-Bits = Callable[[], NDArray[np.uint8]]
+
+Bits = Callable[[], NDArray[np.integer]]
 
 Stop = Callable[[Sequence[RoundRecord]], str | None]
 """Asked before every round with the finished ones: a reason to end the run here, or None. Whoever decides by
@@ -125,7 +136,7 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
             if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
                 break
-            record = _round(server, clients, config, folder, workers, spending, listener)
+            record = _round(server, clients, recipe, folder, workers, spending, listener)
             folder.append(record)
             server.save(folder.checkpoint_path)
             _forget_uploads(server.round, rounds, clients, config, folder)
@@ -139,22 +150,24 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
 def _round(
     server: Server,
     clients: Sequence[Client],
-    config: Config,
+    recipe: Recipe,
     folder: RunFolder,
     workers: Workers,
     spending: Spending,
     listener: Listener,
 ) -> RoundRecord:
-    began = time.perf_counter()
+    began, config = time.perf_counter(), recipe.config
     broadcast = server.broadcast()
     spent = spending.charge(broadcast.round)
     taking_part = invited(config, broadcast.round)
     for _ in workers.train(broadcast, taking_part):
         listener.worked()
     summing = time.perf_counter()
-    opened = open_securely(config, broadcast, [_bits_of(clients[index], broadcast) for index in taking_part])
+    opened, score_mean = _open_round(recipe, broadcast, [clients[index] for index in taking_part])
     summed = time.perf_counter() - summing
-    step = server.absorb(opened.counts, opened.survivors, planned_rounds=spending.planned_rounds)
+    step = server.absorb(
+        opened.counts, opened.survivors, planned_rounds=spending.planned_rounds, score_mean=score_mean
+    )
     quality = None
     if server.is_measured(spending.planned_rounds):
         quality = workers.measure(server.deployed(), folder.sample_path(server.round))
@@ -184,18 +197,43 @@ def _forget_uploads(
             clients[index].forget_upload(folder.federation, finished)
 
 
+def _open_round(
+    recipe: Recipe, broadcast: Broadcast, clients: Sequence[Client]
+) -> tuple[Opened, NDArray[np.float64] | None]:
+    """The sum of the clients' bits and, where the last layers send scores, of those; their mean theta."""
+    bits = open_securely(recipe.config, broadcast, [_bits_of(client, broadcast) for client in clients])
+    layers = recipe.score_layers
+    if layers is None:
+        return bits, None
+    inputs = [_scores_of(client, broadcast) for client in clients]
+    scores = open_securely(recipe.config, broadcast, inputs, codec=layers.codec)
+    return bits.at_the_cost_of(scores), layers.mean_theta(scores.counts, scores.survivors)
+
+
 def _bits_of(client: Client, broadcast: Broadcast) -> Bits:
     return lambda: client.bits(broadcast)
 
 
-def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+def _scores_of(client: Client, broadcast: Broadcast) -> Bits:
+    return lambda: client.scores(broadcast)
+
+
+def open_securely(
+    config: Config, broadcast: Broadcast, bits: Sequence[Bits], *, codec: FixedPoint | None = None
+) -> Opened:
     """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
 
-    Each client's bits are read when its turn to upload comes, inside its own part of the protocol.
+    Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
+    `codec` they are its integers instead, in a second session of the round.
     """
+    # Numbers only increase. The first is for the moments, where they are summed.
+    number = broadcast.round + 1
+    if config.mask.score_layers:
+        number = 2 * broadcast.round + (codec is not None)
     result = secure_sum(
         bits,
-        bound=1,
+        bound=1 if codec is None else codec.levels,
+        codec="integers" if codec is None else f"fixed point {codec.clip:g}/{codec.levels}",
         mode=config.secure_sum.mode,
         threshold=None if config.sparse else config.threshold,  # a sparse graph has one of its own
         min_survivors=config.min_survivors,
@@ -203,7 +241,7 @@ def open_securely(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) ->
         graph="harary" if config.sparse else "complete",
         context=SessionContext(
             federation=broadcast.federation,
-            number=broadcast.round + 1,  # the first is for the moments, where they are summed
+            number=number,
             round=broadcast.round,
             model_hash=broadcast.digest,
             binding=msgspec.json.encode(

@@ -68,24 +68,29 @@ def aggregate(
     theta_min: float,
     move: Vector | None = None,
     rng: np.random.Generator | None = None,
+    score_mean: Vector | None = None,
 ) -> Step:
     """One server step.
 
     Args:
         theta: the broadcast θ_t (d,).
-        counts: the opened sums of bits (d,), over `clients` actual survivors.
+        counts: the opened sums of bits (d,), over `clients` actual survivors; of the first coordinates only
+            where `score_mean` has the others.
         flip: f of the randomized response the bits went through.
         progress: how far the run is: 0 in the first round, 1 in the last ("schedule" reads it).
         aggregation: the rule and its numbers.
         theta_min: θ_{t+1} stays within [theta_min, 1 − theta_min].
         move: the last `Step.move`, when momentum is used.
         rng: public randomness of "sampled"; no other rule draws.
+        score_mean: the mean of the last coordinates, where those travel as scores; it carries no known noise.
     """
     theta = np.asarray(theta, dtype=np.float64)
-    if theta.shape != np.shape(counts):
-        raise ValueError(f"θ has shape {theta.shape}, the counts {np.shape(counts)}")
     low = theta_min
     mean = debias(counts, clients, flip)
+    if score_mean is not None:
+        mean = np.concatenate([mean, score_mean])
+    if theta.shape != mean.shape:
+        raise ValueError(f"θ has shape {theta.shape}, the counts {mean.shape}")
     gain = _gain(theta, mean, counts, clients, flip, progress, aggregation, rng)
     if aggregation.space == "theta":
         start, goal = theta, mean
@@ -129,7 +134,8 @@ def _gain(
         norms = float(np.linalg.norm(theta) * np.linalg.norm(inside))
         return 1.0 - float(theta @ inside) / norms if norms else 1.0
     innovation = (mean - theta) ** 2
-    noise = vote_variance(counts, clients, flip)
+    noise = np.zeros_like(theta)
+    noise[: len(counts)] = vote_variance(counts, clients, flip)
     if rule == "kalman_global":
         innovation, noise = np.mean(innovation), np.mean(noise)
     signal = np.maximum(innovation - noise, 0)

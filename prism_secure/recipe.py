@@ -28,6 +28,7 @@ from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
 from prism_secure.public_images import dead_leaves
 from prism_secure.record_release import RecordRelease
+from prism_secure.score_layers import ScoreLayers
 from prism_secure.training import LocalTrainer
 
 PUBLIC_IMAGES = 1000
@@ -162,6 +163,11 @@ class Recipe:
                 betas=training.betas,
             ),
         )
+
+    @cached_property
+    def score_layers(self) -> ScoreLayers | None:
+        """Which layers send scores instead of bits; None: no one does."""
+        return ScoreLayers.of(self.config.mask, self.trainer.supermask.layer_sizes)
 
     def check(self) -> None:
         """Build everything once, so that what is missing or does not fit is said before anything is written.

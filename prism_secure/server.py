@@ -44,13 +44,21 @@ class Server:
         """What the clients of the next round start from."""
         return Broadcast(self._federation, self.round + 1, self.theta)
 
-    def absorb(self, counts: NDArray[np.int64], survivors: int, *, planned_rounds: int) -> float:
+    def absorb(
+        self,
+        counts: NDArray[np.int64],
+        survivors: int,
+        *,
+        planned_rounds: int,
+        score_mean: Vector | None = None,
+    ) -> float:
         """Move theta towards the debiased mean of the opened counts; returns the mean step lambda.
 
         Args:
             counts: int64 (d,), the sum of the survivors' bits.
             survivors: how many clients are in the sum.
             planned_rounds: how many there will be; schedules end with the last.
+            score_mean: theta bar of the last coordinates, where these send scores and `counts` lacks them.
         """
         config = self._config
         step = aggregate(
@@ -63,6 +71,7 @@ class Server:
             theta_min=config.privacy.theta_min,
             move=self._move,
             rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),
+            score_mean=score_mean,
         )
         self.theta, self._move = step.theta, step.move
         self.round += 1

@@ -86,6 +86,11 @@ class Supermask(nn.Module):
         """d: how many weights the mask chooses from."""
         return int(self.weights.numel())
 
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """How many of the d weights each layer has, in their order."""
+        return tuple(count for _, _, count in self._layout)
+
     def parameters_under(self, mask: Tensor) -> dict[str, Tensor]:
         """`mask * weights`, cut into the module's parameters by name; differentiable in `mask` (d,)."""
         if mask.shape != self.weights.shape:

@@ -21,7 +21,7 @@ from prism_secure.config.reading import (
     load_config,
     read_toml,
 )
-from prism_secure.config.sections import Aggregation, Data, Privacy
+from prism_secure.config.sections import Aggregation, Data, Mask, Privacy
 from prism_secure.config.whole import SPARSE_ABOVE, Config
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Aggregation",
     "Config",
     "Data",
+    "Mask",
     "Privacy",
     "apply_override",
     "config_of",

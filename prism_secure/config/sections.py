@@ -105,9 +105,19 @@ class Mask(Section):
     """How the first log-odds of theta are drawn: normal with deviation `spread`, or uniform within it."""
     spread: float = 1.0
     """Size of the first log-odds."""
+    score_layers: float = 0.0
+    """Share of the layers, the last ones, that send their log-odds instead of bits (PRISM-alpha). They leave
+    without noise, so `privacy.flip` must be 0."""
+    score_limit: float = 8.0
+    """With `score_layers`: the size that log-odds are clipped to."""
+    score_bits: int = 16
+    """With `score_layers`: bits of the fixed-point numbers that log-odds are sent as."""
 
     def __post_init__(self) -> None:
         self._require("spread", 0 < self.spread < math.inf, "a positive number")
+        self._require("score_layers", 0 <= self.score_layers < 1, "in [0, 1)")
+        self._require("score_limit", 0 < self.score_limit < math.inf, "a positive number")
+        self._require("score_bits", 2 <= self.score_bits <= 32, "from 2 to 32")
         self._require("density", 0 < self.density <= 1, "in (0, 1]")
         self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 

@@ -48,6 +48,11 @@ class Config(Section):
         clip, space = self.privacy.clip, self.privacy.clip_space
         if self.training.fill_clip and (clip is None or space != "probability"):
             raise ValueError("training.fill_clip needs a privacy.clip in privacy.clip_space = 'probability'")
+        if self.mask.score_layers and (self.privacy.flip or clip is not None):
+            raise ValueError(
+                "mask.score_layers needs privacy.flip = 0 and no privacy.clip: beside scores that leave "
+                "without noise, noise on bits would promise nothing"
+            )
         if self.sparse:
             self._check_sparse()
         if self.cohort < 1:

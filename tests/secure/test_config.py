@@ -46,6 +46,8 @@ def test_defaults_need_no_file() -> None:
         ("privacy.colluders=10", "secure_sum.threshold must be at most min_survivors = 10, got 11"),
         ("features.vgg_layers=[3, 17]", "features.vgg_layers must be different numbers from 1 to 16"),
         ("training.betas=[0.5, 1.0]", "training.betas must be two numbers in [0, 1)"),
+        ("mask.score_layers=0.5", "mask.score_layers needs privacy.flip = 0"),
+        ("mask.score_bits=1", "mask.score_bits must be from 2 to 32"),
         ("mask.spread=0", "mask.spread must be a positive number, got 0"),
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
