@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from prism_privacy import Adjacency, MaskRelease, MomentRelease, View
+from prism_privacy import Adjacency, LedgerReport, MaskRelease, MomentRelease, View
 from prism_privacy.accountant import guarantee_of
 from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon
 from prism_privacy.errors import InvalidParameter
@@ -29,7 +29,15 @@ from prism_privacy.kappa_store import ORDERS
 from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee
 from prism_privacy.renyi import renyi_curve, to_epsilon
 
-__all__ = ["Charged", "ClientTotal", "ImageTotal", "Opened", "charging_one_client", "release_key"]
+__all__ = [
+    "Charged",
+    "ClientTotal",
+    "ImageTotal",
+    "Opened",
+    "charging_one_client",
+    "opened_in",
+    "release_key",
+]
 
 _PROVED = 100.0
 """Noise of shares is cut off at 24 standard deviations: above this epsilon nothing is claimed of a release
@@ -69,6 +77,14 @@ class Charged:
     record: RecordGuarantee | None
     release: str
     opened: Opened | None
+
+
+def opened_in(ledger: LedgerReport) -> Opened | None:
+    """How the record-level release of a ledger was opened over all clients, as its writer signed it."""
+    entries = ledger.entries
+    if not entries or entries[0].record is None or ledger.settings.get("record_release") != "summed":
+        return None
+    return Opened(ledger.records, shares=entries[0].cohort)
 
 
 def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:

@@ -13,6 +13,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_privacy.ledger_check import LedgerReport
 from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee, Spent
 from prism_privacy.units import Adjacency, View
+from prism_secure.composition import Opened, opened_in
 from prism_secure.config import Config
 from prism_secure.environment import Facts, read_environment
 from prism_secure.errors import RunFolderError
@@ -85,6 +86,11 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         entries = self.ledger.entries if self.ledger else ()
         found = [entry.record for entry in entries if entry.record is not None]
         return max(found, key=lambda guarantee: guarantee.epsilon, default=None)
+
+    @property
+    def opened(self) -> Opened | None:
+        """How the record-level release was opened over all clients, if it was."""
+        return None if self.ledger is None else opened_in(self.ledger)
 
     @property
     def rounds(self) -> list[LedgerEntry]:

@@ -22,6 +22,7 @@ from PIL import Image
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
 from prism_privacy.moments_release import ADJACENCY_WORDS
 from prism_secure import wording
+from prism_secure.composition import charging_one_client
 from prism_secure.config import Config
 from prism_secure.environment import Facts
 from prism_secure.history import LowerBound, RunHistory, read_history, spent
@@ -156,8 +157,8 @@ def _verdict(run: RunHistory) -> wording.Verdict:
             "Every ε on this page is therefore inf.",
         )
     assert run.to_date is not None
-    opened = run.config.privacy.record_release == "summed" and run.record_guarantee is not None
-    return wording.verdict(run.to_date.sum_zero_out, run.config.privacy.delta, moments_opened=opened)
+    opened, delta = run.opened is not None, run.config.privacy.delta
+    return wording.verdict(run.to_date.sum_zero_out, delta, moments_opened=opened)
 
 
 def _release_words(release: Mapping[str, Any]) -> str:
@@ -276,15 +277,14 @@ def _groups(run: RunHistory) -> list[dict[str, Any]]:
 
 def _clients_together(run: RunHistory, release: MomentRelease | None, size: int) -> dict[str, float]:
     cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
-    config, delta = run.config, run.config.privacy.delta
-    summed = release is not None and config.privacy.record_release == "summed"
-    if run.ledger is None or run.test_coins or (summed and not run.ledger.records):
+    delta, opened = run.config.privacy.delta, run.opened
+    if run.ledger is None or run.test_coins or (opened is not None and not opened.images):
         return dict.fromkeys(cells, math.inf)
-    if summed:
-        together = size * run.ledger.records, config.record_cohort
+    if release is not None and opened is not None and opened.images:
+        together = size * opened.images, opened.shares
         return {cell: opened_epsilon(release, *together, *at, delta) for cell, at in cells.items()}
     accountant = Accountant(delta=delta)
-    for entry in run.rounds:
+    for entry in charging_one_client(run.rounds):
         accountant.spend(MaskRelease(**entry.release))
     return {cell: accountant.group(size, *at) for cell, at in cells.items()}
 
@@ -296,11 +296,11 @@ def _moment_release(run: RunHistory) -> MomentRelease | None:
 
 def _in_share(run: RunHistory) -> float | None:
     """Epsilon for one image against somebody who sees a client's share of a summed release in the clear."""
-    release = _moment_release(run)
-    if release is None or run.config.privacy.record_release != "summed":
+    release, opened = _moment_release(run), run.opened
+    if release is None or opened is None:
         return None
     at = View.UPLOAD, Adjacency.REPLACE_ONE
-    return opened_epsilon(release, 1, run.config.record_cohort, *at, run.config.privacy.delta)
+    return opened_epsilon(release, 1, opened.shares, *at, run.config.privacy.delta)
 
 
 def _floors(run: RunHistory) -> dict[str, LowerBound]:
@@ -377,6 +377,7 @@ def _render(run: RunHistory) -> str:
         entries=_thin(run.ledger.entries, _ROWS) if run.ledger else [],
         spent=spent,
         record_guarantee=run.record_guarantee,
+        opened=run.opened,
         disagreement=run.disagreement,
         settings=_settings(config),
         environment=run.environment,

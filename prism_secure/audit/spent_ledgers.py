@@ -17,7 +17,7 @@ from pathlib import Path
 from prism_privacy import LedgerError, LedgerReport, MaskRelease, verify_ledger
 from prism_privacy.errors import InvalidParameter
 from prism_secure.audit.budget_file import LedgerOwner
-from prism_secure.composition import Charged, Opened, charging_one_client, release_key
+from prism_secure.composition import Charged, charging_one_client, opened_in, release_key
 from prism_secure.config import Config
 from prism_secure.data_sets import data_set, data_set_named
 from prism_secure.errors import ConfigError, RunFolderError
@@ -76,9 +76,6 @@ class SpentLedger:
         report, entries = self.report, self.report.entries
         masks = charging_one_client(entries)
         record = next((entry.record for entry in entries if entry.record is not None), None)
-        opened = None
-        if record is not None and report.settings.get("record_release") == "summed":
-            opened = Opened(report.records, shares=entries[0].cohort)
         try:
             return Charged(
                 name=self.name,
@@ -86,7 +83,7 @@ class SpentLedger:
                 claims=all(entry.epsilon is not None for entry in masks),
                 record=record,
                 release=release_key(record, report.settings.get("record_id"), report.head),
-                opened=opened,
+                opened=opened_in(report),
             )
         except (TypeError, InvalidParameter) as error:
             raise RunFolderError(f"{self.name}: not a mask release: {error}") from None

@@ -143,6 +143,7 @@ def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret
         federation="f" * 32,
         clients=config.federation.clients,
         records=1000,
+        settings={} if record is None else {"record_release": config.privacy.record_release},
     ) as ledger:
         if record is not None:
             ledger.append(
@@ -151,7 +152,7 @@ def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret
                 release=record.release,
                 delta=config.privacy.delta,
                 epsilon={(view, adjacency): Spent(0.0, 0.0) for view in View for adjacency in Adjacency},
-                cohort=config.cohort,
+                cohort=config.record_cohort if config.opens_moments else config.cohort,
                 record=record,
             )
         for number in range(1, rounds + 1):

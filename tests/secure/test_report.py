@@ -271,6 +271,21 @@ def test_a_summed_release_is_said_to_have_left_the_clients(tmp_path: Path) -> No
     assert "Summing the moments before the first round took 5.15 MB from all clients" in text
 
 
+def test_how_the_release_was_opened_is_what_was_signed_and_not_what_config_toml_says(tmp_path: Path) -> None:
+    overrides = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_cohort=0"]
+    folder = fake_run.make_run(tmp_path, overrides, rounds=1)
+    signed = page_of(folder).text
+    path = folder / "config.toml"
+    text = path.read_text("utf-8")
+    for old, new in (('"summed"', '"client"'), ("record_cohort = 0", "record_cohort = 1")):
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new), "utf-8")
+        page = page_of(folder).text
+        assert "holds while 10 of them are honest" in page
+        for words in ("one sum over all clients", "a client’s own share in the clear"):
+            assert page.count(words) == signed.count(words) > 0
+
+
 def test_noise_that_each_client_adds_alone_needs_nobodys_trust(tmp_path: Path) -> None:
     overrides = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_cohort=1"]
     text = page_of(fake_run.make_run(tmp_path, overrides, rounds=1)).text

@@ -55,14 +55,16 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
     Raises:
         Unchecked: there is one, and the ledger does not say all that it depends on.
     """
-    stated = _stated(evidence)
-    ledger = evidence.ledger
-    if stated is None or evidence.config.privacy.record_release != "summed":
+    stated, ledger = _stated(evidence), evidence.ledger
+    if stated is None:
         return None
-    if isinstance(ledger, LedgerError) or ledger.records is None:
+    if isinstance(ledger, LedgerError):
+        raise Unchecked("how the release was opened is not to be had from a ledger that does not verify")
+    if ledger.settings.get("record_release", evidence.config.privacy.record_release) != "summed":
+        return None
+    if ledger.records is None:
         raise Unchecked("how many records a client has at most is not to be had from the ledger")
-    shared_by = evidence.config.privacy.record_cohort or evidence.entries[0].cohort
-    return SummedRelease(stated.release, ledger.records, shared_by)
+    return SummedRelease(stated.release, ledger.records, evidence.entries[0].cohort)
 
 
 def record_level(evidence: Evidence, notes: Notebook) -> None:
