@@ -123,7 +123,7 @@ class ResNetGenerator(nn.Module):
         elif labels is not None:
             raise ValueError("an unconditional generator takes no labels")
         # Channels last throughout: on CPUs twice as fast, and four where channels are few.
-        h = self.stem(code).view(len(code), 4, 4, -1).permute(0, 3, 1, 2)
+        h = self.stem(code).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
         h = self.blocks(h)
         return torch.tanh(self.head(F.relu(self.norm(h))))
 
