@@ -105,7 +105,17 @@ class Client:
             if release.summed:
                 self._make_share(release)
             else:
-                self._keep(release, lambda: release.make(self.index, *self._recipe.features(self.index)))
+                self._draw(release)
+
+    def require_release(self) -> None:
+        """Nothing, if this client has what it trains from.
+
+        Raises:
+            RunFolderError: it is gone.
+        """
+        release = self._recipe.record_release
+        if release is not None and self._released(release) is None:
+            raise RunFolderError(self._gone(release))
 
     @property
     def has_share(self) -> bool:
@@ -150,7 +160,7 @@ class Client:
         result = self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
             state,
-            self._targets(),
+            self.targets(),
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
             shared=config.training.latent_groups > 0,
@@ -245,7 +255,7 @@ class Client:
             raise RunFolderError(f"client {self.index} answered round {broadcast.round} for another theta")
         return packed
 
-    def _targets(self) -> FeatureMoments:
+    def targets(self) -> FeatureMoments:
         """What this client's images should look like, as far as its training may know."""
         release = self._recipe.record_release
         if release is None:
@@ -273,6 +283,19 @@ class Client:
         make_private_folder(path.parent)
         with as_storage_error(path):
             moments_once(path, release.of(self.index), release.context(self._whose(release)), make)
+
+    def _draw(self, release: RecordRelease) -> None:
+        """Make this client's own release, once: a mark beside it stays where somebody deletes it."""
+        path = release.file(self.index, self.folder)
+        mark = path.with_name(f".{path.stem}.drawn")
+
+        def first() -> NoisySums:
+            if mark.exists():
+                raise RunFolderError(self._gone(release))
+            return release.make(self.index, *self._recipe.features(self.index))
+
+        self._keep(release, first)
+        write_atomic(mark, b"", mode=0o600)
 
     def _whose(self, release: RecordRelease) -> int | None:
         return None if release.summed else self.index

@@ -125,6 +125,9 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
         _forget_uploads(server.round, rounds, clients, config, folder)
         if server.round == 0:
             spending.charge_moments()
+            if release is not None and not release.summed and spending.charged_rounds:
+                for client in clients:  # uploads that follow from these releases may have left
+                    client.require_release()
             if release is None or not moments_are_open(release, clients, folder.path):
                 for _ in workers.prepare(folder.federation):
                     pass

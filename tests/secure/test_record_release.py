@@ -329,6 +329,42 @@ def test_run_does_not_go_on_from_a_release_that_it_was_not_charged_for(data: Pat
     run(config, tmp_path / "one")
 
 
+def test_one_file_that_is_gone_from_a_store_is_not_drawn_again_under_the_old_id(
+    data: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    config = tiny(data, RECORD, f"privacy.record_store={store}", "federation.rounds=1")
+    run(config, tmp_path / "one")
+    (path,) = store.rglob("client-01.moments")
+    kept = path.read_bytes()
+    path.unlink()
+    with pytest.raises(RunFolderError, match=r"client-01\.moments is gone"):
+        run(config, tmp_path / "two")
+    assert not path.exists()
+    path.write_bytes(kept)
+    run(config, tmp_path / "two")
+
+
+def test_run_that_lost_its_clients_in_round_one_draws_no_other_releases(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads that follow from the first releases may have left; the signed ledger says so."""
+    folder, config = tmp_path / "run", tiny(data, RECORD)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federation, "open_securely", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder)
+    for name in ("clients", "checkpoint"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(RunFolderError, match=r"release\.moments is gone"):
+        run(config, folder)
+    assert not releases_of(folder)
+
+
 # --- what a release over all clients costs a client
 
 
@@ -438,7 +474,7 @@ def test_a_generator_without_classes_trains_from_one_row_of_moments(
     config = tiny(data, RECORD, f"privacy.record_release={mode}", "model.conditional=false")
     run(config, tmp_path / "run")
     client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
-    target = client._targets()
+    target = client.targets()
     assert target.mean.shape == (1, 800)
     assert float(target.present) == 1.0
     assert entries_of(tmp_path / "run")[0].record is not None
@@ -465,7 +501,7 @@ def test_what_a_client_matches_is_divided_by_noisy_counts_and_shows_noisy_classe
     data: Path, finished: Path
 ) -> None:
     client = Client(0, finished / "clients" / "00", Recipe(tiny(data, RECORD)))
-    target = client._targets()
+    target = client.targets()
     release = client._recipe.record_release
     assert release is not None
     sums = client._released(release)
