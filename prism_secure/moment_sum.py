@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from prism_crypto import SessionContext, secure_sum
+from prism_crypto import SecureSumResult, SessionContext, secure_sum
 from prism_privacy import NoisySums, moments_once
 from prism_secure.client import Client
 from prism_secure.errors import RunFolderError
@@ -29,7 +29,7 @@ def moments_are_open(release: RecordRelease, clients: Sequence[Client], folder: 
     if not release.summed:
         return False
     path = release.opened_file(folder / "checkpoint")
-    if not path.exists() and (folder / _BEGAN).exists() and not all(each.has_share for each in clients):
+    if not path.exists() and session_began(folder) and not all(each.has_share for each in clients):
         raise RunFolderError(
             "the secure sum of the noisy moments began, and neither what it opened nor all shares are left; "
             f"other shares would cost epsilon on top; put {path.parent.name}/{path.name} back"
@@ -41,33 +41,58 @@ def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path
     """Open the sum of all clients' shares, once, and give it to every client; safe to repeat.
 
     Shares are drawn once and kept until the sum is, so a session that was cut short opens the same sum again:
-    everybody survives in this process. (Across machines a second session needs fresh shares and is charged
-    again.)
+    everybody survives in this process. (Across machines there is one session: see
+    `prism_secure.flower.recipe_server`.)
 
     Args:
         folder: of the run; `checkpoint/release.moments` (or the store that runs share) keeps what opened,
             `moments.json` what it took, and `moments.began` that shares may have left.
     """
-    path = release.opened_file(folder / "checkpoint")
-    make_private_folder(path.parent)
-
-    def session() -> NoisySums:
-        write_atomic(folder / _BEGAN, b"The shares in clients/ may have left: no others may be drawn.\n")
-        opened, took = _sum(release, clients, federation)
-        write_atomic(folder / "moments.json", msgspec.json.encode(took) + b"\n")
-        return opened
-
-    opened = moments_once(path, release.plan.release, release.context(None), session)
+    opened = opened_once(release, folder, lambda leaving: _sum(release, clients, federation, leaving))
     for client in clients:
         client.receive(opened)
 
 
+def opened_once(
+    release: RecordRelease, folder: Path, session: Callable[[Callable[[], None]], SecureSumResult]
+) -> NoisySums:
+    """The opened sum of a run: that which is kept, or what `session` opens, kept before it is returned.
+
+    Args:
+        folder: see `open_moments`.
+        session: opens the sum of the shares; it calls its argument before the first share can leave a client.
+    """
+    path = release.opened_file(folder / "checkpoint")
+    make_private_folder(path.parent)
+
+    def leaving() -> None:
+        write_atomic(folder / _BEGAN, b"Shares of the noisy moments may have left: no others may be drawn.\n")
+
+    def make() -> NoisySums:
+        result = session(leaving)
+        took = MomentSession(
+            survivors=len(result.survivors),
+            uplink_bytes=sum(result.uplink_bytes.values()),
+            downlink_bytes=sum(result.downlink_bytes.values()) + 8 * release.plan.size * len(release.sizes),
+        )
+        write_atomic(folder / "moments.json", msgspec.json.encode(took) + b"\n")
+        return release.plan.open(result.counts, len(result.survivors))
+
+    return moments_once(path, release.plan.release, release.context(None), make)
+
+
+def session_began(folder: Path) -> bool:
+    """Whether shares of a run's clients may have left."""
+    return (folder / _BEGAN).exists()
+
+
 def _sum(
-    release: RecordRelease, clients: Sequence[Client], federation: str
-) -> tuple[NoisySums, MomentSession]:
+    release: RecordRelease, clients: Sequence[Client], federation: str, leaving: Callable[[], None]
+) -> SecureSumResult:
     config, plan = release.config, release.plan
     context = release.context(None)
-    result = secure_sum(
+    leaving()
+    return secure_sum(
         [client.share for client in clients],
         bound=plan.bound,
         mode=config.secure_sum.mode,
@@ -82,9 +107,3 @@ def _sum(
             binding=msgspec.json.encode({"privacy": config.privacy, "release": plan.release.as_dict()}),
         ),
     )
-    took = MomentSession(
-        survivors=len(result.survivors),
-        uplink_bytes=sum(result.uplink_bytes.values()),
-        downlink_bytes=sum(result.downlink_bytes.values()) + 8 * plan.size * len(clients),
-    )
-    return plan.open(result.counts, len(result.survivors)), took

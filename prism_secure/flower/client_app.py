@@ -7,16 +7,16 @@ The client's folder holds, beside what `prism_secure.enrolment` lists,
     coins.key, state.safetensors, moments, outbox/   what `prism_secure.client.Client` keeps
     ledger.jsonl     what this client has released, and what that cost; charged before an upload can leave
 
-Node configuration: ``folder="…"`` names the folder. ``own-data=true``: all images of `[data]` are this
-client's, where otherwise `[data]` is one data set that the recipe shares out among the clients by their ids.
+Node configuration: ``folder="…"`` names the folder. ``own-data="1200 950 1000"``: all images of `[data]` are
+this client's, where otherwise `[data]` is one data set that the recipe shares out among the clients by their
+ids; the numbers are those of all clients' images, by id, which one release over all of them depends on, and
+may be just ``true`` with `privacy.record_release = "client"`.
 ``test-coins="hex"`` (64 digits): known coins; the ledger then claims no epsilon.
 
 Flower imports this module for every message, so it imports no torch; the client process, which trains, does.
 """
 
 from __future__ import annotations
-
-import math
 
 import msgspec
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
@@ -47,11 +47,14 @@ def _binding(context: Context) -> bytes:
 
 @secure_sum(app, binding=_binding)
 def train(message: Message, context: Context) -> Message:
-    """Train from the broadcast; the reply's one array is this client's randomized bits, uint8 (d,)."""
+    """Train from the broadcast; the reply's one array is this client's randomized bits, uint8 (d,).
+
+    Before round 1 it may be this client's share of the noisy moments that is asked for, int64 (size,).
+    """
     from prism_secure.flower.recipe_client import client_of
 
-    bits = client_of(client_folder(context), context.node_config).answer(message.content)
-    return Message(RecordDict({"bits": ArrayRecord({"bits": Array(bits)})}), reply_to=message)
+    values = client_of(client_folder(context), context.node_config).answer(message.content)
+    return Message(RecordDict({"summed": ArrayRecord({"values": Array(values)})}), reply_to=message)
 
 
 def check_recipe(config: Config, roster: Roster) -> None:
@@ -67,13 +70,13 @@ def check_recipe(config: Config, roster: Roster) -> None:
         )
     if not config.everybody:
         raise ConfigError(
-            "federation.client_fraction below 1 is for `prism-secure run`; across machines every round invites "
-            f"all clients, got {config.federation.client_fraction}"
+            "federation.client_fraction below 1 is for `prism-secure run`; across machines every round "
+            f"invites all clients, got {config.federation.client_fraction}"
         )
-    if config.opens_moments:
+    if config.mask.score_layers:
         raise ConfigError(
-            "privacy.record_release = 'summed' is for `prism-secure run`; across machines each client "
-            "makes its own release: 'client', or makes no claim: privacy.record_epsilon = inf"
+            "mask.score_layers is for `prism-secure run`; across machines every layer sends bits, got "
+            f"{config.mask.score_layers}"
         )
 
 

@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import threadpoolctl
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from prism_privacy import CoinSecret
 from prism_secure.client import Broadcast, Client
-from prism_secure.config import load_config
+from prism_secure.config import Config, load_config
 from prism_secure.enrolment import Enrolment
 from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.flower import recipe_messages
 from prism_secure.partition import Partition
 from prism_secure.recipe import Recipe
+from prism_secure.record_release import RecordRelease
 from prism_secure.spending import Spending
 
 
 class OwnData(Recipe):
-    """A recipe whose data set belongs to one client alone, in a federation of others with theirs."""
+    """A recipe whose data set belongs to one client alone, in a federation of others with theirs.
+
+    Args:
+        sizes: how many images each client has, where all have told each other; else None.
+    """
+
+    def __init__(self, config: Config, sizes: tuple[int, ...] | None) -> None:
+        super().__init__(config)
+        self.sizes = sizes
+
+    @cached_property
+    def record_release(self) -> RecordRelease | None:
+        """One over all clients needs to know how many images there are."""
+        release = super().record_release
+        if release is None or self.sizes is None:
+            return release
+        return replace(release, sizes=self.sizes)
+
+    def check_size(self, client: int) -> None:
+        """Nothing, if this client has as many images as the others were told.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        found = len(self.dataset.train_labels)
+        if self.sizes is not None and self.sizes[client] != found:
+            raise ConfigError(f"own-data says {self.sizes[client]} images for client {client}, found {found}")
 
     @cached_property
     def partition(self) -> Partition:
@@ -56,9 +83,12 @@ class RecipeClient:
     def ledger_key_path(self) -> Path:
         return self.enrolment.folder / "ledger.key"
 
-    def answer(self, content: RecordDict) -> NDArray[np.uint8]:
-        """Charge the round to this client's ledger, train, and return its bits, uint8 (d,)."""
-        broadcast = read_broadcast(self.federation, content)
+    def answer(self, content: RecordDict) -> NDArray[np.integer]:
+        """What this client adds to the sum that the server asks for; charged to its ledger beforehand.
+
+        Returns:
+            Its bits of a round, uint8 (d,); or its share of the noisy moments, int64 (size,).
+        """
         client = Client(
             self.enrolment.identity.client_id,
             self.enrolment.folder,
@@ -66,45 +96,36 @@ class RecipeClient:
             coins=self.coins,
             may_miss=True,
         )
-        self._charge(broadcast)  # before a noisy release is drawn, which a kill would leave uncharged
-        client.prepare(self.federation)
+        release = self.recipe.record_release
+        if recipe_messages.asks_for_moments(content):
+            recipe_messages.check_plan(content, release)
+            self._charge(None)  # before noise is drawn, which a kill would leave uncharged
+            client.prepare(self.federation)
+            return client.share()
+        broadcast = recipe_messages.read_broadcast(self.federation, content)
+        self._charge(broadcast)
+        if release is not None and release.summed:
+            # Who comes late has no share in it, and trains from it all the same.
+            client.receive(recipe_messages.read_moments(content, release))
+        else:
+            client.prepare(self.federation)
         client.answer(broadcast)
         return client.bits(broadcast)
 
-    def _charge(self, broadcast: Broadcast) -> None:
+    def _charge(self, broadcast: Broadcast | None) -> None:
+        """The record-level release, if that is not charged yet, and the round; None: no round."""
         folder = self.enrolment.folder
         if (folder / "state.safetensors").exists() and not self.ledger_path.exists():
             raise RunFolderError(f"{self.ledger_path} is gone, but this client has answered rounds")
-        release = self.recipe.record_release
+        recipe = self.recipe
         coins = "test" if self.coins is not None else "secret"
-        dimension = len(broadcast.theta)
-        with Spending(self.recipe.config, self, dimension, None, release, coins) as spending:
+        with Spending(
+            recipe.config, self, recipe.trainer.dimension, None, recipe.record_release, coins
+        ) as spending:
             spending.charge_moments()
-            if spending.last_metrics.get("federation_round") != broadcast.round:
+            if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
                 asked = {"federation_round": broadcast.round}
                 spending.charge(spending.charged_rounds + 1, metrics=asked)
-
-
-def write_broadcast(broadcast: Broadcast) -> RecordDict:
-    """What the server sends: theta, float64 (d,), under the number of its round."""
-    return RecordDict({f"round {broadcast.round}": ArrayRecord({"theta": Array(broadcast.theta)})})
-
-
-def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
-    """The inverse, completed with the federation that this client is enrolled in.
-
-    Raises:
-        ConfigError: it is no broadcast.
-    """
-    try:
-        ((name, record),) = content.items()
-        word, number = name.split()
-        theta = cast(ArrayRecord, record)["theta"].numpy()
-        if word != "round" or theta.dtype != np.float64 or theta.ndim != 1:
-            raise ValueError(name)
-        return Broadcast(federation, int(number), theta)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError("the server's message is no broadcast of a round") from None
 
 
 _clients: dict[Path, RecipeClient] = {}
@@ -121,11 +142,37 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         if not _clients:
             _compute_on_one_thread()
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
-        recipe = OwnData(config) if node_config.get("own-data") else Recipe(config)
+        recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
+        if isinstance(recipe, OwnData):
+            recipe.check_size(enrolment.identity.client_id)
         key = node_config.get("test-coins")
         coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
         _clients[folder] = RecipeClient(enrolment, recipe, coins)
     return _clients[folder]
+
+
+def own_data(config: Config, declared: object) -> OwnData | None:
+    """The recipe where each client has data of its own; None where there is one data set for all.
+
+    Args:
+        declared: false; true; or how many images each client has, by id: ``"1200 950 1000"``.
+
+    Raises:
+        ConfigError: it is none of these, or one release over all clients needs the numbers.
+    """
+    if not declared:
+        return None
+    if declared is True:
+        if config.opens_moments:
+            raise ConfigError(
+                "one release of all clients' noisy moments depends on how many images each has: "
+                "own-data='1200 950 1000' for three clients (or privacy.record_release = 'client')"
+            )
+        return OwnData(config, None)
+    sizes = tuple(int(word) for word in str(declared).split() if word.isdecimal())
+    if len(sizes) != len(str(declared).split()) or len(sizes) != config.federation.clients or min(sizes) < 1:
+        raise ConfigError(f"own-data must be {config.federation.clients} numbers of images, got {declared!r}")
+    return OwnData(config, sizes)
 
 
 def known_coins(key: bytes, client: int) -> CoinSecret:

@@ -4,11 +4,17 @@ The ledger is charged when it is known whose uploads are in the sum, and before 
 after an upload may have left is lost: no client takes part in it again, so it is charged, recorded with
 no survivors, and the next round starts from the same theta. One that fails before is begun again. All of it
 is on disk before it happens, so the same command continues after a crash of anything.
+
+With a summed record-level release one session comes before round 1: the clients' shares of the noisy moments.
+What it opens goes with every theta. A client gives its share once, in the session of round 1 (and so its bits
+of round t in that of t + 1). If that one session is lost after a share may have left, so is the run: a second
+share of the same images would be a second release.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -16,14 +22,17 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
+from prism_privacy import NoisySums
 from prism_secure.client import Broadcast
 from prism_secure.environment import write_environment
 from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.evaluation import Evaluation
 from prism_secure.flower.client_app import binding
-from prism_secure.flower.recipe_client import write_broadcast
+from prism_secure.flower.recipe_client import OwnData
+from prism_secure.flower.recipe_messages import write_broadcast, write_request
 from prism_secure.flower.sum_server import SecureSum
 from prism_secure.model_file import write_model
+from prism_secure.moment_sum import opened_once, session_began
 from prism_secure.recipe import Recipe
 from prism_secure.records import RoundRecord
 from prism_secure.run_folder import RunFolder, read_records
@@ -40,7 +49,7 @@ class Rounds:
     Args:
         grid, roster: the nodes, and the clients that they may be.
         recipe, run: what to do, and where it is kept.
-        timeout, train_timeout, patience, own_data, test_coins: see `prism_secure.flower.server_app`.
+        timeout, train_timeout, patience, test_coins: see `prism_secure.flower.server_app`.
     """
 
     def __init__(
@@ -53,7 +62,6 @@ class Rounds:
         timeout: float,
         train_timeout: float,
         patience: float,
-        own_data: bool,
         test_coins: bool,
     ) -> None:
         config = recipe.config
@@ -62,7 +70,10 @@ class Rounds:
         self._run = run
         self._train_timeout = train_timeout
         self._patience = patience
-        self._release = None if own_data else recipe.record_release
+        # What other machines release of their own images is known to them alone, unless they say how many.
+        unknown = isinstance(recipe, OwnData) and recipe.sizes is None
+        self._release = None if unknown else recipe.record_release
+        self._moments: NoisySums | None = None
         self._coins = "test" if test_coins else "secret"
         self._measure = Evaluation(recipe)
         self._server = self._loaded()
@@ -91,6 +102,8 @@ class Rounds:
         with Spending(recipe.config, run, dimension, server.round, self._release, self._coins) as spending:
             if server.round == 0:
                 spending.charge_moments()
+            if self._release is not None and self._release.summed:
+                self._moments = opened_once(self._release, run.path, self._moment_session)
             while server.round < spending.planned_rounds:
                 record = self._round(spending)
                 server.save(self._next_path)
@@ -105,6 +118,44 @@ class Rounds:
         write_model(run.model_path, recipe.architecture, recipe.model_seed, server.deployed())
         run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
 
+    def _moment_session(self, leaving: Callable[[], None]) -> SecureSumResult:
+        """The session before round 1, begun as often as it fails before a share may have left."""
+        release, folder = self._release, self._run.path
+        assert release is not None
+        began = time.monotonic()
+
+        def closed(stage: Stage, clients: tuple[int, ...]) -> None:
+            if stage is Stage.SHARE:
+                leaving()
+
+        while not session_began(folder):
+            self._await_nodes(began)
+            try:
+                return self._sum.open(
+                    write_request(release),
+                    CountSpec(release.plan.size, release.plan.bound),
+                    round=1,
+                    binding=binding(release.config),
+                    train_timeout=self._train_timeout,
+                    closed=closed,
+                )
+            except SecureSumError as error:
+                if not session_began(folder):
+                    self._begin_again(began, "the sum of the noisy moments", error)
+                else:
+                    log(WARNING, "the sum of the noisy moments is lost: %s", error)
+        raise RoundError(
+            "the one secure sum of the noisy moments is lost after shares may have left, and others would "
+            "cost epsilon on top; put release.moments back into checkpoint/, or enrol the clients anew"
+        )
+
+    def _begin_again(self, began: float, what: str, error: SecureSumError) -> None:
+        """Wait a little; or, once patience is over, stop the run."""
+        if time.monotonic() - began > self._patience:
+            raise RoundError(f"{what} does not begin: {error}") from error
+        log(WARNING, "%s is begun again: %s", what, error)
+        time.sleep(2)
+
     def _round(self, spending: Spending) -> RoundRecord:
         """One round, begun as often as it fails before an upload may have left."""
         began = time.monotonic()
@@ -118,10 +169,7 @@ class Rounds:
             except SecureSumError as error:
                 if self._uploading == broadcast.round:
                     return self._lost(spending, broadcast, began, str(error))
-                if time.monotonic() - began > self._patience:
-                    raise RoundError(f"round {broadcast.round} does not begin: {error}") from error
-                log(WARNING, "round %d is begun again: %s", broadcast.round, error)
-                time.sleep(2)
+                self._begin_again(began, f"round {broadcast.round}", error)
 
     def _opened(self, spending: Spending, broadcast: Broadcast, began: float) -> RoundRecord:
         config, server = self._recipe.config, self._server
@@ -136,9 +184,9 @@ class Rounds:
                 spending.charge(broadcast.round, metrics={"survivors": list(clients)})
 
         result = self._sum.open(
-            write_broadcast(broadcast),
+            write_broadcast(broadcast, self._moments),
             CountSpec(len(broadcast.theta)),
-            round=broadcast.round,
+            round=broadcast.round + (self._moments is not None),
             binding=binding(config),
             train_timeout=self._train_timeout,
             closed=closed,

@@ -4,11 +4,11 @@ Run configuration (``flwr run --run-config``):
 
     folder     the server's enrolment: federation and roster, see `prism_secure.enrolment`
     out        the run folder, new or to be continued; what `prism-secure run` writes, without clients/
-    recipe     a TOML file; the default recipe but for `privacy.record_release`, which must be "client"
+    recipe     a TOML file; without it the default recipe
     timeout    seconds that a client may take for a stage (120)
     train-timeout   seconds that it may train (3600)
     patience   seconds to wait for enough nodes, and for a round to begin, before the run stops (600)
-    own-data   true if each client has data of its own, see `prism_secure.flower.client_app`
+    own-data   where each client has data of its own, see `prism_secure.flower.client_app`
     test-coins true if the clients' coins are known; then the ledger claims no epsilon
 """
 
@@ -28,6 +28,7 @@ from prism_secure.config import load_config
 from prism_secure.enrolment import read_membership
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.flower.client_app import check_recipe
+from prism_secure.flower.recipe_client import own_data
 from prism_secure.flower.recipe_server import Rounds
 from prism_secure.recipe import Recipe
 from prism_secure.report import write_report
@@ -50,7 +51,7 @@ def main(grid: Grid, context: Context) -> None:
     config = load_config(None if recipe_file is None else Path(str(recipe_file)).expanduser())
     federation, roster = read_membership(folder)
     check_recipe(config, roster)
-    recipe = Recipe(config)
+    recipe = own_data(config, given.get("own-data")) or Recipe(config)
     recipe.check()
     make_folder(out)
     if not any(out.iterdir()):
@@ -70,7 +71,6 @@ def main(grid: Grid, context: Context) -> None:
             timeout=float(given.get("timeout", 120)),
             train_timeout=float(given.get("train-timeout", 3600)),
             patience=float(given.get("patience", 600)),
-            own_data=bool(given.get("own-data", False)),
             test_coins=bool(given.get("test-coins", False)),
         )
         try:

@@ -16,14 +16,16 @@ from flwr.app import Context, Message, RecordDict
 from loop_grid import LoopGrid
 
 from prism_crypto import Policy
+from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
+from prism_privacy.moments_store import load_moments
 from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.enrolment import enroll_simulated
-from prism_secure.errors import RoundError
+from prism_secure.errors import ConfigError, RoundError
 from prism_secure.federation import open_securely
 from prism_secure.flower import client_app, server_app
-from prism_secure.flower.recipe_client import known_coins
+from prism_secure.flower.recipe_client import known_coins, own_data
 from prism_secure.history import read_history
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
@@ -270,6 +272,138 @@ def test_policy_that_guarantees_less_than_epsilon_assumes_stops_the_client(tmp_p
         place.train()
     reasons = [reply.error.reason for reply in place.grid.replies if reply.has_error()]
     assert any("policy insists on 3 only" in reason for reason in reasons)
+
+
+SUMMED = ["privacy.record_epsilon=10", "privacy.record_release=summed"]
+
+
+def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tuple[int, int]]) -> np.ndarray:
+    """theta by clients that are given the opened moments, without Flower; `absent`: (client, round)."""
+    recipe = Recipe(config)
+    clients = []
+    for index in range(4):
+        (folder / str(index)).mkdir(parents=True)
+        coins = known_coins(KEY, index)
+        clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
+        clients[-1].receive(opened)
+    server = Server(config, FEDERATION, recipe.trainer.dimension)
+    for _ in range(config.federation.rounds):
+        broadcast = server.broadcast()
+        there = [client for client in clients if (client.index, broadcast.round) not in absent]
+        for client in there:
+            client.answer(broadcast)
+        counts = np.sum([client.bits(broadcast) for client in there], axis=0, dtype=np.int64)
+        server.absorb(counts, len(there), planned_rounds=config.federation.rounds)
+    return server.theta
+
+
+def opened_moments(place: Place) -> NoisySums:
+    release = Recipe(place.config).record_release
+    kept = load_moments(
+        place.out / "checkpoint" / "release.moments", release.plan.release, release.context(None)
+    )
+    assert kept is not None
+    return kept
+
+
+def test_moments_are_summed_once_before_round_1_and_all_train_from_them(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place", *SUMMED)
+    place.train()
+    opened, recipe = opened_moments(place), Recipe(place.config)
+    # the sum of all clients' features and images per class, and about as much noise as four shares have
+    parts = [recipe.features(client) for client in range(4)]
+    features, labels = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    exact = np.stack([features[labels == label].sum(0) for label in range(10)])
+    noise = (opened.first - exact) / opened.release.noise
+    assert 0.9 < noise.std() * np.sqrt(3 / 4) < 1.1  # three shares carry all of it, four are in
+    assert np.abs(opened.counts - np.bincount(labels, minlength=10)).max() < 20 * opened.release.noise
+    expected = with_moments(place.config, tmp_path / "in-process", opened, set())
+    assert place.theta().tobytes() == expected.tobytes()
+    # shares are gone where their sum has come back, and the session is there for the report
+    assert not list(place.root.glob("0?/share*"))
+    assert json.loads((place.out / "moments.json").read_text())["survivors"] == 4
+
+
+def test_summed_moments_are_charged_by_everybody_before_any_round(tmp_path: Path) -> None:
+    place = Place(tmp_path, *SUMMED, test_coins=False)
+    place.train()
+    for ledger in (place.out, *(place.root / f"{client:02d}" for client in range(4))):
+        entries = verify_ledger(ledger / "ledger.jsonl").entries
+        assert [entry.kind for entry in entries] == ["moments", "round", "round"]
+        assert all(entry.record.epsilon <= 10 + 1e-6 for entry in entries)
+        assert entries[0].cohort == 3
+    assert read_history(place.out).status.kind == "done"
+
+
+def test_client_without_a_share_in_the_moments_trains_from_them(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place", *SUMMED)
+
+    def late(node: int, kind: str, reply: Message) -> Message:
+        return (
+            garbled(reply) if (node, kind, reply.metadata.group_id) == (102, "train.upload", "1") else reply
+        )
+
+    place.grid.tamper = late
+    place.train()
+    assert json.loads((place.out / "moments.json").read_text())["survivors"] == 3
+    assert [record.survivors for record in read_records(place.out)] == [4, 4]
+    expected = with_moments(place.config, tmp_path / "in-process", opened_moments(place), set())
+    assert place.theta().tobytes() == expected.tobytes()
+
+
+def test_no_second_shares_are_given_once_the_sum_of_moments_is_lost(tmp_path: Path) -> None:
+    place = Place(tmp_path, *SUMMED)
+    silent = {(node, "train.unmask") for node in (100, 101, 102)}
+    place.grid.tamper = lambda node, kind, reply: garbled(reply) if (node, kind) in silent else reply
+    for _ in range(2):  # lost; and still lost when the same command is tried again
+        with pytest.raises(RoundError, match="sum of the noisy moments is lost"):
+            place.train()
+        silent.clear()
+    assert sum(kind == "train.upload" for _, kind in place.grid.sent) == 4
+    assert not read_records(place.out)
+
+
+def test_server_that_stops_after_the_moments_does_not_ask_for_them_again(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place", *SUMMED)
+    push = place.grid.push_messages
+
+    def dying(messages: list[Message]) -> list[str]:
+        if messages[0].metadata.group_id == "2":
+            raise KeyboardInterrupt
+        return push(messages)
+
+    place.grid.push_messages = dying
+    with pytest.raises(KeyboardInterrupt):
+        place.train()
+    opened = opened_moments(place)
+    place.grid.push_messages = push
+    place.train()
+    assert sum(kind == "train.upload" for _, kind in place.grid.sent) == 12
+    expected = with_moments(place.config, tmp_path / "in-process", opened, set())
+    assert place.theta().tobytes() == expected.tobytes()
+
+
+def test_client_whose_recipe_plans_other_moments_gives_no_share(tmp_path: Path) -> None:
+    place = Place(tmp_path, *SUMMED)
+    place.settings["patience"] = 0
+    other = load_config(None, [*TINY, *SUMMED, "training.variance_weight=1"])
+    for client in range(4):
+        (place.root / f"{client:02d}" / "recipe.toml").write_text(dump_config(other))
+    with pytest.raises(RoundError, match="noisy moments"):
+        place.train()
+    assert any("recipe plans" in reply.error.reason for reply in place.grid.replies if reply.has_error())
+    assert not list(place.root.glob("0?/share*"))
+
+
+def test_images_of_their_own_are_counted_for_one_release_over_all() -> None:
+    config = load_config(None, [*TINY, *SUMMED])
+    assert own_data(config, False) is None
+    assert own_data(config, "5 6 7 8").sizes == (5, 6, 7, 8)
+    for declared in (True, "5 6 7", "5 6 7 many"):
+        with pytest.raises(ConfigError, match="own-data"):
+            own_data(config, declared)
+    with pytest.raises(ConfigError, match="own-data says 6 images for client 1, found 10000"):
+        own_data(config, "5 6 7 8").check_size(1)
 
 
 def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:

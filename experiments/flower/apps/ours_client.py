@@ -30,7 +30,7 @@ def _timed(function: Any) -> Any:
     def measured(*arguments: Any) -> Any:
         result, seconds = seconds_of(lambda: function(*arguments))
         if _last:
-            note(_last[0], "client process", seconds)
+            note(_last[0], f"client process: {function.__name__}", seconds)
         return result
 
     return measured
