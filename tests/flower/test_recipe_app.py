@@ -62,7 +62,7 @@ class Place:
         self.out = root / "run"
         self.settings = {
             "folder": str(root / "server"), "out": str(self.out), "recipe": str(root / "recipe.toml"),
-            "timeout": 60, "train-timeout": 120, "patience": 20, "test-coins": test_coins,
+            "timeout": 300, "train-timeout": 600, "patience": 20, "test-coins": test_coins,
         }  # fmt: skip
         self.grid = LoopGrid(client_app.app, dict.fromkeys(range(100, 104), root))
         for partition, context in enumerate(self.grid.contexts.values()):
