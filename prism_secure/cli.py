@@ -13,6 +13,8 @@ from prism_secure.commands import (
     compare,
     config,
     doctor,
+    export,
+    generate,
     identity,
     init,
     ledger,
@@ -23,7 +25,22 @@ from prism_secure.commands import (
 )
 from prism_secure.errors import PrismError
 
-COMMANDS = (run, sweep, report, compare, listing, audit, config, ledger, identity, bench, init, doctor)
+COMMANDS = (
+    run,
+    sweep,
+    report,
+    compare,
+    listing,
+    export,
+    generate,
+    audit,
+    config,
+    ledger,
+    identity,
+    bench,
+    init,
+    doctor,
+)
 """In the order of `--help`."""
 
 INTERRUPTED = 130

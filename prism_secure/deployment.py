@@ -7,6 +7,8 @@ learned nor sent: they are computed from latents that everybody can draw, by one
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,9 @@ from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
 from prism_secure.supermask import Supermask
 
 CALIBRATION_SEED = 20_250_308
-CALIBRATION_BATCHES = 4
+CALIBRATION_IMAGES = 800
 CALIBRATION_BATCH_SIZE = 200
+"""Of images up to 64×64; larger ones go through in smaller batches of as many pixels."""
 
 
 class DeployedGenerator:
@@ -38,12 +41,14 @@ class DeployedGenerator:
     @torch.no_grad()
     def _calibrate(self) -> None:
         draws = torch.Generator().manual_seed(CALIBRATION_SEED)
+        size = max(
+            2, min(CALIBRATION_BATCH_SIZE, CALIBRATION_BATCH_SIZE * 64**2 // self.architecture.image_size**2)
+        )
         self.network.train()
-        for _ in range(CALIBRATION_BATCHES):
-            self.network(*draw_latents(CALIBRATION_BATCH_SIZE, self.architecture, draws))
+        for _ in range(CALIBRATION_IMAGES // size):
+            self.network(*draw_latents(size, self.architecture, draws))
         self.network.eval()
 
-    @torch.no_grad()
     def generate(
         self, count: int | None = None, *, labels: Tensor | None = None, seed: int, batch_size: int = 250
     ) -> tuple[Tensor, Tensor | None]:
@@ -52,6 +57,14 @@ class DeployedGenerator:
         Give `labels` (N,) to choose them, or `count` for balanced ones (or for an unconditional generator).
         The same seed gives the same images; an image does not depend on the others beside it.
         """
+        batches = list(self.batches(count, labels=labels, seed=seed, batch_size=batch_size))
+        asked = [each for _, each in batches if each is not None]
+        return torch.cat([images for images, _ in batches]), torch.cat(asked) if asked else None
+
+    def batches(
+        self, count: int | None = None, *, labels: Tensor | None = None, seed: int, batch_size: int = 250
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What `generate` gives, so many images at a time: however many there are, few are in memory."""
         if labels is not None and not self.architecture.classes:
             raise ValueError("an unconditional generator takes no labels")
         if labels is not None:
@@ -65,8 +78,9 @@ class DeployedGenerator:
             raise ValueError("say how many images: a positive count, or labels")
         draws = torch.Generator().manual_seed(seed)
         latents, labels = draw_latents(count, self.architecture, draws, labels)
-        images = [
-            self.network(latents[i : i + batch_size], None if labels is None else labels[i : i + batch_size])
-            for i in range(0, count, batch_size)
-        ]
-        return torch.cat(images), labels
+        for start in range(0, count, batch_size):
+            part = slice(start, start + batch_size)
+            asked = None if labels is None else labels[part]
+            with torch.no_grad():
+                images = self.network(latents[part], asked)
+            yield images, asked

@@ -1,0 +1,133 @@
+"""`prism-secure generate`: images from a model file alone."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prism_secure.model_file import ModelFile
+
+HELP = """\
+Make images from a model file. It needs neither the data nor the federation that made it, and no other file.
+The same file, seed and count give the same images.
+"""
+
+EXAMPLES = """\
+examples:
+  prism-secure generate --model fashion.safetensors --count 100 --out grid.png
+  prism-secure generate --model fashion.safetensors --count 20 --label Sneaker --out sneakers/
+  prism-secure generate --model fashion.safetensors --count 20 --label 7 --label 9 --seed 3 --out shoes.png
+  prism-secure generate --model fashion.safetensors --card                    what it says about itself
+
+exit codes: 0 done, 2 impossible request, 5 disk, 7 the file is damaged or no model
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = add_command(commands, "generate", "images from a model file alone", HELP, EXAMPLES)
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="from `export`, or a run's model.safetensors",
+    )
+    parser.add_argument("--count", type=int, default=100, help="how many images; default 100")
+    parser.add_argument(
+        "--label",
+        action="append",
+        metavar="LABEL",
+        help="a class, by number or name; may be repeated; left out: all in turn",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the latents; default 0")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR|FILE.png", help="a new folder, a PNG an image; or one grid"
+    )
+    parser.add_argument("--card", action="store_true", help="print the model's card and make no images")
+    parser.set_defaults(command=_generate)
+
+
+def _generate(options: argparse.Namespace, command: str) -> int:
+    if options.out is None and not options.card:
+        raise ConfigError("say where the images go: --out FOLDER, or --out grid.png")
+    if options.count < 1 or not 0 <= options.seed < 2**63:
+        raise ConfigError(f"expected --count from 1 and --seed from 0, got {options.count}, {options.seed}")
+    from prism_secure.model_file import read_model_file  # torch is not imported to say the above
+
+    model = read_model_file(options.model)
+    if options.card:
+        if model.card is None:
+            raise ConfigError(f"{options.model} has no card; `prism-secure export` writes one")
+        print(model.card.markdown(), end="")
+        return 0
+    labels = _labels(model, options.label, options.count)
+    if options.out.suffix.lower() == ".png":
+        _write_grid(model, labels, options)
+    else:
+        _write_folder(model, labels, options)
+    return 0
+
+
+def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | None:
+    """The labels to ask for (count,), the given ones in turn; None for an unconditional model."""
+    import torch
+
+    classes, names = model.architecture.classes, model.card.data.classes if model.card else ()
+    if not classes and asked:
+        raise ConfigError("this model is unconditional: it takes no --label")
+    if not classes:
+        return None
+    chosen = []
+    for word in asked or map(str, range(classes)):
+        label = int(word) if word.isdecimal() else names.index(word) if word in names else -1
+        if not 0 <= label < classes:
+            known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+            expected = f"a label from 0 to {classes - 1}{known and f' ({known})'}"
+            raise ConfigError(f"expected {expected}, got {word!r}")
+        chosen.append(label)
+    return torch.tensor(chosen)[torch.arange(count) % len(chosen)]
+
+
+def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Namespace) -> None:
+    from prism_secure.samples import encode_png, sample_grid
+    from prism_secure.storage import make_folder, write_atomic
+
+    images, _ = model.generator().generate(options.count, labels=labels, seed=options.seed)
+    rows = 0 if labels is None else len(labels.unique())
+    grid = sample_grid(
+        images.numpy(),
+        labels.numpy() if labels is not None and rows > 1 else None,  # one class fills rows like none
+        names=model.card.data.classes if model.card else (),
+        columns=math.ceil(options.count / rows) if rows > 1 else 10,
+    )
+    make_folder(options.out.parent)
+    write_atomic(options.out, encode_png(grid))
+    print(f"Grid: {options.out}, {options.count} images")
+
+
+def _write_folder(model: ModelFile, labels: Tensor | None, options: argparse.Namespace) -> None:
+    from PIL import Image
+
+    from prism_secure.storage import as_storage_error, make_folder
+
+    if options.out.is_dir() and any(options.out.iterdir()):
+        raise ConfigError(f"{options.out} holds files already: name a new or an empty folder")
+    make_folder(options.out)
+    number, digits = 0, len(str(options.count - 1))
+    for images, asked in model.generator().batches(options.count, labels=labels, seed=options.seed):
+        levels = images.double().add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        for position, pixels in enumerate(levels):
+            label = "" if asked is None else f"-label-{int(asked[position])}"
+            path = options.out / f"{number:0{digits}d}{label}.png"
+            with as_storage_error(path):
+                Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+            number += 1
+    print(f"Images: {options.out}, {options.count} files")

@@ -1,0 +1,282 @@
+"""What a deployed model says about itself: its data, epsilon by unit and view, quality, licences, making.
+
+A card travels inside the model file and as Markdown beside it. It holds figures only; the sentences follow
+from them, so a model cannot be described better than it is. It is what its writer says: the ledger that it
+names is what proves epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from prism_secure.records import CLIENT_UNIT, RECORD_UNIT
+from prism_secure.wording import (
+    Verdict,
+    format_bytes,
+    format_delta,
+    format_epsilon,
+    image_verdict,
+    verdict,
+)
+
+__all__ = ["DataCard", "Making", "Measured", "ModelCard", "Number", "Privacy", "number"]
+
+NOT_STATED = "not stated"
+"""By whoever exported the model."""
+
+Number = float | Literal["inf", "nan"]
+"""JSON has no number for infinity, and a card must come back from a file as it went in."""
+
+
+def number(value: float) -> Number:
+    """A float as a card holds it.
+
+    >>> number(2.0), number(float("inf"))
+    (2.0, 'inf')
+    """
+    if math.isnan(value):
+        return "nan"
+    return value if math.isfinite(value) else "inf"
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class DataCard(_Part, frozen=True, kw_only=True):
+    """The images that the clients had."""
+
+    name: str
+    """In words."""
+    licence: str = NOT_STATED
+    classes: tuple[str, ...] = ()
+    """What each label is called; none for an unconditional model, or where nobody said."""
+    training_images: int | None = None
+    held_out_images: int | None = None
+    clients: int
+    partition: str
+
+
+class Privacy(_Part, frozen=True, kw_only=True):
+    """Every epsilon that the run's ledger states."""
+
+    delta: float
+    sum_zero_out: Number
+    sum_replace_one: Number
+    upload_zero_out: Number
+    upload_replace_one: Number
+    cohort: int
+    """Honest clients that epsilon(SUM) counts on in every opened sum."""
+    known_coins: bool = False
+    """Whether a test key drew the noise, so that nothing is claimed."""
+    record: Number | None = None
+    """Epsilon for one image over all rounds; None where nothing is claimed."""
+    record_adjacency: str = ""
+    """What is compared, in words."""
+    record_cohort: int = 0
+    """Of a release summed over clients: so many must have been honest; 0 where each kept its own."""
+    ledger_head: str
+    ledger_key: str
+    """The writer's Ed25519 public key."""
+
+
+class Measured(_Part, frozen=True, kw_only=True):
+    """Quality of the images, on one set of held-out ones."""
+
+    round: int
+    features: str
+    """In words: what the figures are figures of."""
+    samples: int
+    held_out: Literal["public", "private"]
+    fid: Number
+    kid: Number
+    precision: Number
+    recall: Number
+    density: Number
+    coverage: Number
+    label_accuracy: Number | None = None
+
+
+class Making(_Part, frozen=True, kw_only=True):
+    """What it takes to make it again."""
+
+    rounds: int
+    settings: str
+    """TOML: what differs from the defaults, without paths."""
+    version: str
+    commit: str | None = None
+    packages: dict[str, str] = {}
+
+
+class ModelCard(_Part, frozen=True, kw_only=True):
+    """All of it.
+
+    >>> card = ModelCard(
+    ...     data=DataCard(name="tiles", clients=10, partition="iid"),
+    ...     privacy=Privacy(delta=1e-5, sum_zero_out=0.5, sum_replace_one=1.0, upload_zero_out=9.0,
+    ...                     upload_replace_one="inf", cohort=10, ledger_head="ab", ledger_key="cd"),
+    ...     measured=None, making=Making(rounds=3, settings="", version="1"))
+    >>> print(card.markdown().splitlines()[0])
+    # A generator of tiles
+    """
+
+    data: DataCard
+    privacy: Privacy
+    measured: Measured | None
+    """None where no round was evaluated."""
+    making: Making
+    licence: str = NOT_STATED
+    """Of the model file."""
+    weights: int = 0
+    kept: int = 0
+    """How many of them the mask keeps."""
+
+    def markdown(self) -> str:
+        """The card for people."""
+        parts = [self._opening(), self._data(), self._privacy(), self._quality(), self._making()]
+        return "\n\n".join(parts) + "\n"
+
+    def _opening(self) -> str:
+        kind = "class-conditional generator" if self.data.classes else "generator"
+        share = f", {self.kept / self.weights:.1%} of them" if self.weights else ""
+        return (
+            f"# A {kind} of {self.data.name}\n\n"
+            f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
+            f"frozen at random, they voted on which of its {self.weights:,} weights to keep "
+            f"({self.kept:,}{share}), and only sums of their votes were opened. The file holds the network's "
+            "sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
+            f"- Licence of this model: {self.licence}\n"
+            f"- Licence of the data: {self.data.licence}\n\n"
+            "```\n"
+            "prism-secure generate --model FILE --count 100 --out grid.png\n"
+            "```"
+        )
+
+    def _data(self) -> str:
+        data = self.data
+        lines = [f"- {data.name}, shared by {data.clients} clients ({data.partition})"]
+        if data.training_images is not None:
+            lines.append(f"- {data.training_images:,} training images, all clients' together")
+        if data.held_out_images is not None:
+            lines.append(f"- {data.held_out_images:,} held-out images, for the metrics alone")
+        if data.classes:
+            named = ", ".join(f"{label} {name}" for label, name in enumerate(data.classes))
+            lines.append(f"- labels: {named}")
+        return "## Data\n\n" + "\n".join(lines)
+
+    def _privacy(self) -> str:
+        privacy = self.privacy
+        rows = [
+            (CLIENT_UNIT, "the server, and whoever has only this model (SUM)", "is left out", "sum_zero_out"),
+            (CLIENT_UNIT, "the same (SUM)", "is replaced by any other", "sum_replace_one"),
+            (CLIENT_UNIT, "whoever sees its uploads in the clear (UPLOAD)", "is left out", "upload_zero_out"),
+            (CLIENT_UNIT, "the same (UPLOAD)", "is replaced by any other", "upload_replace_one"),
+        ]
+        table = [f"| {what} | {whom} | {how} | {_shown(privacy, key)} |" for what, whom, how, key in rows]
+        if privacy.record is not None:
+            whom = "the server, and whoever has only this model" if privacy.record_cohort > 1 else "anybody"
+            table.append(
+                f"| {RECORD_UNIT} | {whom} | is replaced by any other | "
+                f"{format_epsilon(float(privacy.record))} |"
+            )
+        head = "| what is protected | from whom | worlds compared: it … | ε |\n|---|---|---|---|\n"
+        return (
+            f"## Privacy\n\nDifferential privacy at δ = {format_delta(privacy.delta)}, over all "
+            f"{self.making.rounds} rounds. Whoever has the model has less than the server saw, so what holds "
+            "against the server holds against them.\n\n" + head + "\n".join(table) + "\n\n" + self._words()
+        )
+
+    def _words(self) -> str:
+        privacy = self.privacy
+        words = []
+        if privacy.known_coins:
+            words.append(
+                "**This model claims no ε: its coins were known.** Its noise was drawn from a test key, so "
+                "that whoever knows the key can undo it."
+            )
+        elif privacy.record is None:
+            words.append(f"For {RECORD_UNIT} nothing is claimed beyond what is claimed for its client.")
+        else:
+            words.append(_sentence(image_verdict(float(privacy.record), privacy.delta)))
+            trust = {
+                0: "Each client drew its own noise and trained from its own noisy summary alone.",
+                1: "Each client put all of the noise into its share before anything left it.",
+            }.get(
+                privacy.record_cohort,
+                f"The clients shared the noise: it holds while {privacy.record_cohort} of them were honest.",
+            )
+            words.append(f"{trust} For one image: {privacy.record_adjacency}.")
+        if not privacy.known_coins:
+            opened = privacy.record is not None and privacy.record_cohort > 0
+            words.append(
+                _sentence(verdict(float(privacy.sum_zero_out), privacy.delta, moments_opened=opened))
+            )
+            words.append(
+                f"ε(SUM) counts on {privacy.cohort} honest clients in every opened sum, and on the secure "
+                "sum's cryptography. A run on one machine simulates all parties: its owner saw everything."
+            )
+        words.append(
+            f"Ledger that states these figures: head `{privacy.ledger_head}`, signed by "
+            f"`{privacy.ledger_key}`. With it: `prism-secure ledger verify ledger.jsonl --key … --head …`."
+        )
+        return "\n\n".join(words)
+
+    def _quality(self) -> str:
+        found = self.measured
+        if found is None:
+            return "## Quality\n\nNot measured."
+        names = {
+            "FID ↓": found.fid, "KID ↓": found.kid, "precision ↑": found.precision, "recall ↑": found.recall,
+            "density ↑": found.density, "coverage ↑": found.coverage,
+        }  # fmt: skip
+        if found.label_accuracy is not None:
+            names["classified as asked ↑"] = found.label_accuracy
+        outside = (
+            "The held-out images are declared public: no ε is about them."
+            if found.held_out == "public"
+            else "The held-out images are declared private: these figures say something about them, and no ε "
+            "covers that."
+        )
+        return (
+            f"## Quality\n\nAfter round {found.round}, {found.samples:,} generated images against the "
+            f"held-out ones; features: {found.features}. {outside}\n\n"
+            f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
+            f"| {' | '.join(f'{float(value):.3f}' for value in names.values())} |"
+        )
+
+    def _making(self) -> str:
+        making = self.making
+        commit = f", commit {making.commit}" if making.commit else ""
+        packages = ", ".join(f"{name} {version}" for name, version in making.packages.items())
+        settings = ", with the default settings."
+        changed = making.settings.strip()
+        if changed:
+            settings = f". Settings that differ from the defaults, without paths:\n\n```toml\n{changed}\n```"
+        return (
+            f"## How it was made\n\n`prism-secure run`, version {making.version}{commit}, "
+            f"{making.rounds} rounds{settings}" + (f"\n\nPackages: {packages}." if packages else "")
+        )
+
+
+def _shown(privacy: Privacy, key: str) -> str:
+    value = float(getattr(privacy, key))
+    return "none claimed" if privacy.known_coins else format_epsilon(value)
+
+
+def _sentence(said: Verdict) -> str:
+    return f"**{said.title}** {said.text}"
+
+
+def size_words(file: int, stored: int, weights: int) -> str:
+    """One line on what a model file takes, beside the same network in float32.
+
+    >>> size_words(41_000, 38_450, 307_600)
+    '41.0 kB: 38.5 kB of mask (1.000 bits a weight), 2.55 kB of card and sizes; in float32 1.23 MB'
+    """
+    return (
+        f"{format_bytes(file)}: {format_bytes(stored)} of mask ({8 * stored / weights:.3f} bits a weight), "
+        f"{format_bytes(file - stored)} of card and sizes; in float32 {format_bytes(4 * weights)}"
+    )

@@ -1,0 +1,258 @@
+"""A model file gives back what was written, or says what is wrong with it; it never runs anything."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from prism_secure import model_file
+from prism_secure.errors import ModelError
+from prism_secure.generator import Architecture, ResNetGenerator
+from prism_secure.model_card import DataCard, Making, ModelCard, Privacy
+from prism_secure.model_file import read_model, read_model_file, write_model
+
+ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=3)
+CARD = ModelCard(
+    data=DataCard(name="tiles", classes=("inf", "nan", "Ökonom"), clients=10, partition="all alike"),
+    privacy=Privacy(
+        delta=1e-5, sum_zero_out=0.1, sum_replace_one=0.3, upload_zero_out=9.7, upload_replace_one="inf",
+        cohort=10, ledger_head="ab", ledger_key="cd",
+    ),
+    measured=None,
+    making=Making(rounds=3, settings="[model]\nwidth = 4\n", version="1"),
+)  # fmt: skip
+
+few = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def _weights(architecture: Architecture) -> int:
+    return sum(each.numel() for each in ResNetGenerator(architecture).parameters())
+
+
+def _mask(architecture: Architecture = ARCHITECTURE, density: float = 0.5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(_weights(architecture)) < density
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["packed", "coded"])
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A whole file, with a card."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    write_model(path, ARCHITECTURE, 7, _mask(density=0.05), card=CARD, entropy_coded=request.param)
+    return path.read_bytes()
+
+
+@given(
+    st.builds(
+        Architecture,
+        latent=st.integers(1, 9),
+        width=st.integers(1, 5),
+        image_size=st.sampled_from([8, 16]),
+        channels=st.sampled_from([1, 3]),
+        classes=st.integers(0, 4),
+        max_channels=st.integers(0, 6),
+    ),
+    st.sampled_from([0.0, 0.05, 0.5, 0.97, 1.0]),
+    st.integers(0, 2**63 - 1),
+    st.booleans(),
+    st.sampled_from([None, CARD]),
+)
+@few
+def test_what_is_written_is_read(tmp_path, architecture, density, seed, coded, card):
+    mask = _mask(architecture, density, seed)
+    path = tmp_path / "model.safetensors"
+    write_model(path, architecture, seed, mask, card=card, entropy_coded=coded)
+    found = read_model_file(path)
+    assert (found.architecture, found.seed, found.card) == (architecture, seed, card)
+    assert np.array_equal(found.mask, mask)
+
+
+def test_the_network_of_a_file_has_the_weights_that_the_mask_keeps(tmp_path: Path) -> None:
+    mask = _mask()
+    write_model(tmp_path / "m", ARCHITECTURE, 7, mask)
+    network = read_model(tmp_path / "m").network
+    assert np.array_equal(np.concatenate([p.numpy().ravel() != 0 for p in network.parameters()]), mask)
+
+
+@pytest.mark.parametrize(("density", "most"), [(0.05, 0.32), (0.1, 0.52), (0.2, 0.77)])
+def test_few_kept_weights_are_coded_near_their_entropy(tmp_path: Path, density: float, most: float) -> None:
+    """Within a tenth of the entropy H(density): 0.286, 0.469 and 0.722 bits a weight."""
+    architecture = Architecture(width=8, image_size=32)
+    write_model(tmp_path / "m", architecture, 0, _mask(architecture, density), entropy_coded=True)
+    found = read_model_file(tmp_path / "m")
+    assert 8 * found.stored / len(found.mask) < most
+
+
+def test_half_the_weights_are_not_coded_to_something_longer(tmp_path: Path) -> None:
+    write_model(tmp_path / "m", ARCHITECTURE, 0, _mask(), entropy_coded=True)
+    assert read_model_file(tmp_path / "m").stored == -(-_weights(ARCHITECTURE) // 8)
+
+
+def _refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "spoiled"
+    path.write_bytes(data)
+    with pytest.raises(ModelError):
+        read_model_file(path)
+
+
+@given(st.data())
+@few
+def test_a_file_cut_short_is_refused(tmp_path, data, draw):
+    _refused(tmp_path, data[: draw.draw(st.integers(0, len(data) - 1))])
+
+
+@given(st.data())
+@few
+def test_a_flipped_bit_is_found_wherever_it_is(tmp_path, data, draw):
+    at = draw.draw(st.integers(0, 8 * len(data) - 1))
+    spoiled = bytearray(data)
+    spoiled[at // 8] ^= 1 << at % 8
+    _refused(tmp_path, bytes(spoiled))
+
+
+@given(st.binary(max_size=300))
+@few
+def test_arbitrary_bytes_are_refused(tmp_path, junk):
+    _refused(tmp_path, junk)
+    _refused(tmp_path, len(junk).to_bytes(8, "little") + junk)
+
+
+def test_bytes_behind_the_end_are_refused(tmp_path: Path, data: bytes) -> None:
+    _refused(tmp_path, data + b"\0")
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        save({"weight": np.zeros(4, np.float32)}),
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"format": "pt"}),
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": "[]"}),
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": "[" * 100_000}),
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v2/model": "{}"}),
+        b"PK\x03\x04 a zip archive, as torch.save writes",
+    ],
+)
+def test_foreign_files_are_refused(tmp_path: Path, foreign: bytes) -> None:
+    _refused(tmp_path, foreign)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ModelError, match="cannot be read"):
+            read_model(path)
+
+
+class _Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_is_ever_opened(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    torch.save(_Trap(trap), tmp_path / "torch")
+    for data in (pickle.dumps(_Trap(trap)), (tmp_path / "torch").read_bytes()):
+        _refused(tmp_path, data)
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(_Trap(trap)))
+    assert trap.exists()  # it would have gone off
+
+
+def _declaring(path: Path, name: str, stored: np.ndarray, **header: object) -> None:
+    """A file whose digest is right and whose header says what is given."""
+    known = model_file._Header(
+        **{"architecture": ARCHITECTURE.as_dict(), "seed": 0, "weights": 8 * len(stored), "sha256": ""}
+        | header
+    )
+    sealed = msgspec.structs.replace(known, sha256=model_file._digest(known, name, stored))
+    text = msgspec.json.encode(sealed).decode()
+    path.write_bytes(save({name: stored}, metadata={model_file._FORMAT: text}))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"width": 1024, "latent": 4096, "image_size": 256},
+        {"width": 1, "max_channels": 1, "image_size": 2**40},
+        {"width": 2**62},
+        {"classes": 2**62},
+        {"latent": 10**30},
+        {"image_size": 12},
+        {"channels": 2},
+        {"depth": 3},
+        {"weights": "anything"},
+    ],
+)
+def test_declared_sizes_that_the_file_does_not_pay_for_take_no_memory(
+    tmp_path: Path, sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = np.zeros(64, np.uint8)
+    _declaring(tmp_path / "m", "mask", stored, architecture=ARCHITECTURE.as_dict() | sizes)
+    monkeypatch.setattr(model_file, "DeployedGenerator", None)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            read_model(tmp_path / "m")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_decompression_bomb_is_refused_before_it_opens(tmp_path: Path) -> None:
+    architecture = Architecture(width=32, image_size=32)  # 1.1 million weights
+    size = -(-_weights(architecture) // 8)
+    zeros = np.frombuffer(zlib.compress(bytes(size), 9), np.uint8)
+    assert len(zeros) < size / 100
+    _declaring(
+        tmp_path / "m", "coded", zeros, architecture=architecture.as_dict(), weights=_weights(architecture)
+    )
+    with pytest.raises(ModelError, match="cannot hold"):
+        read_model(tmp_path / "m")
+    long = np.frombuffer(zlib.compress(bytes(50_000_000), 9), np.uint8)
+    _declaring(tmp_path / "m", "coded", long, weights=_weights(ARCHITECTURE))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="end it should have"):
+            read_model(tmp_path / "m")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "header", "match"),
+    [
+        ("mask", 1, {}, "weights"),
+        ("mask", 1, {"seed": -1}, "seed"),
+        ("mask", 1, {"seed": 2**63}, "seed"),
+        ("mask", 0, {"weights": _weights(ARCHITECTURE)}, "bytes, expected"),
+        ("coded", 300, {"weights": _weights(ARCHITECTURE)}, "cannot be decoded"),
+    ],
+)
+def test_headers_that_do_not_fit_are_refused(
+    tmp_path: Path, name: str, length: int, header: dict[str, object], match: str
+) -> None:
+    _declaring(tmp_path / "m", name, np.ones(length, np.uint8), **header)
+    with pytest.raises(ModelError, match=match):
+        read_model(tmp_path / "m")
+
+
+def test_bits_behind_the_last_weight_are_refused(tmp_path: Path) -> None:
+    d = _weights(ARCHITECTURE)
+    assert d % 8, "the last byte must have room"
+    stored = np.packbits(_mask())
+    stored[-1] |= 1
+    _declaring(tmp_path / "m", "mask", stored, weights=d)
+    with pytest.raises(ModelError, match="goes on behind"):
+        read_model(tmp_path / "m")
