@@ -176,7 +176,8 @@ class MomentMatching:
             per_class = (terms * (1.0 / (target.pooled_variance() + 1e-6))).mean(dim=1)
         else:
             per_class = terms.sum(dim=1)
-        loss = (per_class * target.present).sum() / target.present.sum()
+        # Noisy counts may say that no class is present: then nothing is known, and nothing is learned.
+        loss = (per_class * target.present).sum() / target.present.sum().clamp(min=1)
         # The gradient passes only a share (1 − decay)/correction of the average; undo that, not the value.
         gain = correction / (1 - self.decay)
         loss = loss + (gain - 1) * (loss - loss.detach())

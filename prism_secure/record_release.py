@@ -185,14 +185,17 @@ class RecordRelease:
         config = self.config
         folder = config.data.folder and str(Path(config.data.folder).expanduser().resolve())
         data = msgspec.to_builtins(msgspec.structs.replace(config.data, folder=folder, download=False))
+        if config.data.source != "celeba":
+            del data["attribute"]  # it says nothing there, and releases of before do not name it
         federation = {"clients": config.federation.clients, "seed": config.federation.seed}
         return {"data": data, "federation": federation}
 
     @property
     def _features(self) -> dict[str, Any]:
         config = self.config
+        features = msgspec.to_builtins(config.features)
         return {
-            "features": msgspec.to_builtins(config.features),
+            "features": {key: x for key, x in features.items() if key != "vgg_layers" or x},
             "image_size": config.model.image_size,
             "classes": self.classes,
             "summed over": self.config.record_cohort if self.summed else None,

@@ -191,7 +191,7 @@ class LocalTrainer:
             if self.optimizer == "root":
                 _root_step(scores, gradient, rate)
             else:
-                _adam_step(scores, gradient, first, second, step, rate, self.betas)
+                adam_step(scores, gradient, first, second, step, rate, self.betas)
         return LocalResult(
             scores, ClientState(first, second, state.step + steps, averages), losses[0], losses[-1]
         )
@@ -214,7 +214,7 @@ class LocalTrainer:
 
 
 @torch.no_grad()
-def _adam_step(
+def adam_step(
     scores: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: int, rate: float,
     betas: tuple[float, float],
 ) -> None:  # fmt: skip

@@ -115,6 +115,17 @@ def test_classes_that_a_client_lacks_carry_no_gradient():
     assert float(gradient[labels != 1].abs().min()) > 0
 
 
+def test_a_release_that_says_that_no_class_is_present_teaches_nothing():
+    fake = torch.randn(6, 4, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    target = _target()
+    nothing = FeatureMoments(target.mean, target.variance, torch.zeros(3))
+    loss, _ = MomentMatching(scaled=False)(fake, labels, nothing, _past())
+    (gradient,) = torch.autograd.grad(loss, fake)
+    assert float(loss.detach()) == 0
+    assert not gradient.any()
+
+
 def test_averages_are_bias_corrected_means_of_past_and_present():
     target = feature_moments(Pixels(), IMAGES)
     matching = MomentMatching(decay=0.5, variance_weight=0.0)

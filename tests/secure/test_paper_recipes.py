@@ -1,4 +1,4 @@
-"""The recipes of the published settings are read, say what the documentation says, and differ in data alone."""
+"""The recipes of the published settings can be read, are what the page says, and differ in data alone."""
 
 from __future__ import annotations
 
