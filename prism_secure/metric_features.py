@@ -27,7 +27,7 @@ class MetricFeatures(nn.Module):
     Attributes:
         name: for reports; figures under different names are not comparable.
         num_features: length of the feature vector.
-        classes: names of the labels that the logits stand for; empty when there are no logits.
+        classes: names of the labels that the logits stand for; empty where no data set here has them.
     """
 
     name: str
@@ -103,12 +103,13 @@ class InceptionFeatures(MetricFeatures):
         # undoes the normalisation of its own preprocessing.
         network.transform_input = False
         network.AuxLogits = None
-        network.fc = nn.Identity()
+        self.head, network.fc = network.fc.requires_grad_(False), nn.Identity()
         self.network = network.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        return self.network(_resized(colour, 299)), None
+        features = self.network(_resized(colour, 299))
+        return features, self.head(features)
 
 
 def metric_features(name: str) -> MetricFeatures:

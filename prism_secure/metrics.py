@@ -1,4 +1,4 @@
-"""How good generated images are, against held-out ones: FID, KID, precision, recall, density, coverage.
+"""How good generated images are: FID, KID, precision, recall, density, coverage, inception score.
 
     evaluator = Evaluator(dataset.test_images, classes=dataset.classes)     # once
     evaluator(generated, labels)                                            # each round
@@ -17,6 +17,9 @@ machine and number of threads: floating point sums depend on them in the last di
 - density, coverage (Naeem et al. 2020): how many real neighbourhoods hold a generated image, on average (may
   exceed 1), and the share of real neighbourhoods that hold any. Neighbourhoods reach to the 5th neighbour.
   These four look at all pairs, so they take at most 4,000 images of each kind, chosen at random once.
+- inception score (Salimans et al. 2016): how sure the network is of each image's class and how even classes
+  are over all images, mean over ten parts; from 1 to the number of classes. It knows no real images. The
+  shipped classifier gives a figure of its own, InceptionV3 one near those in the literature.
 - label accuracy: share of class-conditional images that the shipped classifier puts into their class.
 """
 
@@ -38,6 +41,7 @@ from prism_secure import _torchvision  # noqa: F401  torchmetrics imports torchv
 # isort: split
 from prdc import compute_prdc
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from prism_secure.data import to_float
@@ -103,14 +107,16 @@ class Evaluator:
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         """Measure generated `images`, in the form of `test_images`, with the classes they were meant to show.
 
-        Returns `fid`, `kid`, `precision`, `recall`, `density`, `coverage`, and `label_accuracy` when `labels`
-        (integers `(N,)`) are given and the network knows these classes.
+        Returns `fid`, `kid`, `precision`, `recall`, `density`, `coverage`, `inception_score`, and
+        `label_accuracy` when `labels` (integers `(N,)`) are given and the network knows these classes.
 
         Raises:
             DataError: the images are of another form, too few, or not finite.
         """
         fake, logits = self._features(images, "generated")
         measured = {"fid": self._frechet(fake), "kid": self._kernel(fake), **self._manifold(fake)}
+        if logits is not None:
+            measured["inception_score"] = _inception_score(logits)
         if labels is not None:
             if labels.shape != (len(images),):
                 raise DataError(f"{len(images)} generated images but labels of shape {tuple(labels.shape)}")
@@ -163,6 +169,17 @@ class Evaluator:
         with redirect_stdout(io.StringIO()), joblib.parallel_config(backend="sequential"):
             measured = compute_prdc(_some(self._real), _some(fake), nearest_k=NEIGHBOURS)
         return {name: float(value) for name, value in measured.items()}
+
+
+def _inception_score(logits: Tensor) -> float:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all", UserWarning)
+        metric = InceptionScore(_Given(logits.shape[1]))
+    metric.update(logits.double().cpu())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_SEED)
+        mean, _ = metric.compute()
+    return float(mean)
 
 
 def _some(features: Tensor) -> NDArray[np.float64]:

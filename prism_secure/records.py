@@ -19,6 +19,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float
     label_accuracy: float | None = None
     """Share of class-conditional samples that the metric's classifier puts in their class."""
+    inception_score: float | None = None
+    """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
 
 
 CLIENT_UNIT = "everything one client contributes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
@@ -35,6 +36,13 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="the run folder, new or to continue"
     )
+    parser.add_argument(
+        "--track",
+        choices=("tensorboard", "wandb", "mlflow"),
+        action="append",
+        default=[],
+        help="also log to a tracker, if its package is installed; may be repeated",
+    )
     add_config_options(parser)
     parser.set_defaults(command=_run)
 
@@ -43,8 +51,13 @@ def _run(options: argparse.Namespace, command: str) -> int:
     config = load_config(options.config, options.overrides)
     from prism_secure.federation import run  # torch is not imported to say that a key is misspelt
     from prism_secure.progress import Display
+    from prism_secure.trackers import Together, tracker
 
-    with Display() as display:
-        report = run(config, options.out, command=command, listener=display)
+    with contextlib.ExitStack() as open_listeners:
+        trackers = [
+            open_listeners.enter_context(tracker(kind, options.out, config)) for kind in options.track
+        ]
+        display = open_listeners.enter_context(Display())
+        report = run(config, options.out, command=command, listener=Together([display, *trackers]))
     print(f"Report: {report.resolve()}")
     return 0

@@ -111,6 +111,27 @@ def test_real_images_against_themselves_are_perfect():
     assert measured["coverage"] == measured["precision"] == measured["recall"] == 1
 
 
+class Known(Pixels):
+    """Three pixels that are the logits of three classes, too."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        found, _ = super().forward(images)
+        return found, 30 * found
+
+
+def test_inception_score_counts_the_classes_that_are_shown_surely_and_evenly():
+    sure = torch.eye(3).repeat(300, 1)[:, None, None]
+    assert evaluate(sure, sure, features=Known())["inception_score"] == pytest.approx(3, rel=0.05)
+    one = sure[:1].repeat(60, 1, 1, 1) + 0.01 * torch.rand(60, 1, 1, 3)
+    assert evaluate(sure, one.clamp(0, 1), features=Known())["inception_score"] == pytest.approx(1, abs=0.01)
+    # By definition, on parts so equal that shuffling them changes nothing: one part of images all alike.
+    unsure = torch.tensor([0.0, 0.02, 0.05]).repeat(60, 1)[:, None, None]
+    assert evaluate(sure, unsure, features=Known())["inception_score"] == pytest.approx(1, abs=1e-6)
+
+
 # --- on the shipped classifier
 
 
@@ -318,7 +339,7 @@ def test_inception_features_are_the_input_of_its_last_layer(inception: Inception
         features, logits = inception(images)
         again, _ = inception(images.repeat(1, 3, 1, 1))
     assert features.shape == (2, 2048)
-    assert logits is None
+    assert logits.shape == (2, 1000)
     assert torch.allclose(features, again, atol=1e-5)
     assert not inception.network.training
 
@@ -326,5 +347,6 @@ def test_inception_features_are_the_input_of_its_last_layer(inception: Inception
 @pytest.mark.slow
 def test_all_metrics_work_on_inception_features(inception: InceptionFeatures, dataset: Dataset):
     measured = evaluate(dataset.test_images[:16], dataset.train_images[:16], features=inception)
-    assert set(measured) == {"fid", "kid", "precision", "recall", "density", "coverage"}
+    names = {"fid", "kid", "precision", "recall", "density", "coverage", "inception_score"}
+    assert set(measured) == names
     assert all(math.isfinite(value) for value in measured.values())

@@ -1,0 +1,123 @@
+"""A tracker is told each round once, in finite numbers, and its absence is one clear line."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prism_secure.config import load_config
+from prism_secure.errors import ConfigError
+from prism_secure.progress import Silent
+from prism_secure.trackers import KINDS, Together, numbers, tracker
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_run import record_of
+
+CONFIG = load_config(None, ["privacy.clip=1"])
+
+
+class Fake:
+    """A tracker's package that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any, Any]] = []
+        self.settings: dict[str, Any] = {}
+        self.closed = 0
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.told += [(name, value, step) for name, value in values.items()]
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.told.append((name, value, step))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake()
+    if kind == "tensorboard":
+        module = SimpleNamespace(SummaryWriter=lambda folder: fake)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    elif kind == "wandb":
+
+        def init(*, config: dict[str, Any], **_: Any) -> Any:
+            fake.settings = config
+            return SimpleNamespace(log=fake.log, finish=fake.close)
+
+        monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    else:
+        module = SimpleNamespace(
+            set_experiment=lambda name: None,
+            start_run=lambda run_name: None,
+            log_params=fake.settings.update,
+            log_metrics=fake.log,
+            end_run=fake.close,
+        )
+        monkeypatch.setitem(sys.modules, "mlflow", module)
+    return fake
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_round_is_logged_once_under_its_number(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = _install(kind, monkeypatch)
+    with tracker(kind, tmp_path / "run", CONFIG) as listener:
+        listener.started(2, 0, 11)
+        listener.note("words")
+        listener.worked()
+        for number in (1, 2):
+            listener.round_finished(record_of(CONFIG, number))
+    assert fake.closed == 1
+    assert {step for _, _, step in fake.told} == {1, 2}
+    assert len(fake.told) == len({(name, step) for name, _, step in fake.told})
+    fids = [value for name, value, _ in fake.told if name == "quality/fid"]
+    assert fids == [record_of(CONFIG, number).quality.fid for number in (1, 2)]  # type: ignore[union-attr]
+    if kind != "tensorboard":
+        assert fake.settings["privacy.clip"] == 1
+    assert not (tmp_path / "run").exists()  # the run folder is the run's to make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_refused_opens_nothing(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = _install(kind, monkeypatch)
+    with pytest.raises(ZeroDivisionError), tracker(kind, tmp_path, CONFIG):
+        raise ZeroDivisionError
+    assert (fake.told, fake.closed) == ([], 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_package_is_named(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch.utils.tensorboard", "wandb", "mlflow"):
+        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"pip install {kind}"), tracker(kind, tmp_path, CONFIG):
+        pass
+
+
+def test_only_finite_numbers_are_drawn() -> None:
+    config = load_config(None, ["privacy.flip=0", "privacy.record_epsilon=inf"])
+    unclipped = record_of(config, 1, evaluated=False)
+    found = numbers(unclipped)
+    assert "epsilon/sum" not in found
+    assert not any(name.startswith("quality/") for name in found)
+    assert all(map(math.isfinite, found.values()))
+    assert numbers(record_of(CONFIG, 3))["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
+
+
+def test_several_listeners_hear_the_same() -> None:
+    heard: list[str] = []
+
+    class Ear(Silent):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    Together([Ear(), Ear()]).note("once")
+    assert heard == ["once", "once"]
