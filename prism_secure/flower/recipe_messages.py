@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from prism_privacy import NoisySums
 from prism_secure.client import Broadcast
 from prism_secure.errors import ConfigError
+from prism_secure.flower import sum_messages
 from prism_secure.record_release import RecordRelease
 
 _PLAN = "moments asked for"
@@ -40,6 +41,17 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
         raise ConfigError(f"the server asks for moments by {asked}, this client's recipe plans {planned}")
 
 
+def check_round(content: RecordDict, expected: int) -> None:
+    """Nothing, if the session's round is that of what it asks for: a client uploads once in each.
+
+    Raises:
+        ConfigError: it is another session's.
+    """
+    found = sum_messages.session_round(content)
+    if found != expected:
+        raise ConfigError(f"what the server asks for belongs to a session of round {expected}, not {found}")
+
+
 def write_broadcast(broadcast: Broadcast, opened: NoisySums | None = None) -> RecordDict:
     """theta, float64 (d,), under the number of its round, and with it what a summed release has opened."""
     content = RecordDict({f"round {broadcast.round}": ArrayRecord({"theta": Array(broadcast.theta)})})
@@ -58,7 +70,7 @@ def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
         ConfigError: it is no broadcast.
     """
     try:
-        (name,) = (name for name in content if name != _OPENED)
+        (name,) = (name for name in content if name not in (_OPENED, sum_messages.RECORD))
         word, number = name.split()
         theta = _floats(content, name, "theta", None)
         if word != "round" or theta.ndim != 1:

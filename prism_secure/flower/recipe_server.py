@@ -186,7 +186,7 @@ class Rounds:
         result = self._sum.open(
             write_broadcast(broadcast, self._moments),
             CountSpec(len(broadcast.theta)),
-            round=broadcast.round + (self._moments is not None),
+            round=broadcast.round + self._sessions_before,
             binding=binding(config),
             train_timeout=self._train_timeout,
             closed=closed,
@@ -234,6 +234,11 @@ class Rounds:
             if time.monotonic() - began > self._patience:
                 raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")
             time.sleep(2)
+
+    @property
+    def _sessions_before(self) -> int:
+        """1 where the moments have had a session."""
+        return int(self._moments is not None)
 
     @property
     def _next_path(self) -> Path:

@@ -41,6 +41,11 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
     function of a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are
     dropped: nothing but the sum leaves.
 
+    What it is sent holds one record more: ``message.content["secure_sum"]["round"]`` is the round of the
+    session. A client uploads once a round, in rounds that only rise (0: the server does not number them). A
+    function that may give the same answer twice must check that it is asked in the round which that answer
+    is for: the difference of two sums over other survivors would be what one client has sent.
+
     Args:
         app: the app whose clients take part; it may have no other functions for ``train``'s stages.
         binding: from the context, what else all clients must agree on, as this client knows it by itself:

@@ -50,6 +50,13 @@ def sender(content: RecordDict) -> int:
     return client
 
 
+def session_round(content: RecordDict) -> int:
+    """The round of the session that a client's function is called in."""
+    found = _field(content, "round")
+    assert isinstance(found, int)
+    return found
+
+
 def _field(content: RecordDict, name: str) -> object:
     record = content.get(RECORD)
     return record.get(name) if isinstance(record, ConfigRecord) else None

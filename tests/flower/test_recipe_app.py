@@ -15,17 +15,18 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from loop_grid import LoopGrid
 
-from prism_crypto import Policy
+from prism_crypto import CountSpec, Policy, ThresholdError
 from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.moments_store import load_moments
 from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.enrolment import enroll_simulated
+from prism_secure.enrolment import enroll_simulated, read_membership
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.federation import open_securely
-from prism_secure.flower import client_app, server_app
+from prism_secure.flower import SecureSum, client_app, server_app
 from prism_secure.flower.recipe_client import known_coins, own_data
+from prism_secure.flower.recipe_messages import write_broadcast, write_request
 from prism_secure.history import read_history
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
@@ -73,6 +74,11 @@ class Place:
 
     def train(self) -> None:
         server_app.main(self.grid, Context(7, 1, {}, RecordDict(), self.settings))
+
+    def sums(self) -> SecureSum:
+        """A server that asks for what it likes."""
+        _, roster = read_membership(self.root / "server")
+        return SecureSum(self.grid, roster, FEDERATION, min_survivors=3, timeout=300, poll=0.01)
 
     def theta(self) -> np.ndarray:
         with RunFolder(self.out, self.config) as run:
@@ -404,6 +410,41 @@ def test_images_of_their_own_are_counted_for_one_release_over_all() -> None:
             own_data(config, declared)
     with pytest.raises(ConfigError, match="own-data says 6 images for client 1, found 10000"):
         own_data(config, "5 6 7 8").check_size(1)
+
+
+def test_client_gives_the_same_bits_in_no_second_session(place: Place) -> None:
+    """A server that runs a round's broadcast again, in a session of the next round or of none."""
+    config, summed = place.config, place.sums()
+    broadcast = Server(config, FEDERATION, Recipe(config).trainer.dimension).broadcast()
+
+    def ask(number: int) -> None:
+        spec, binding = CountSpec(len(broadcast.theta)), client_app.binding(config)
+        summed.open(write_broadcast(broadcast), spec, round=number, binding=binding)
+
+    with pytest.raises(ThresholdError):
+        ask(0)
+    ask(1)
+    with pytest.raises(ThresholdError):
+        ask(2)
+    reasons = [reply.error.reason for reply in place.grid.replies if reply.has_error()]
+    assert len(reasons) == 8
+    assert all("belongs to a session of round 1, not" in reason for reason in reasons)
+
+
+def test_client_gives_its_share_of_the_moments_in_no_second_session(tmp_path: Path) -> None:
+    place = Place(tmp_path, *SUMMED)
+    release = Recipe(place.config).record_release
+    summed = place.sums()
+
+    def ask(number: int) -> None:
+        spec, binding = CountSpec(release.plan.size, release.plan.bound), client_app.binding(place.config)
+        summed.open(write_request(release), spec, round=number, binding=binding)
+
+    ask(1)
+    for number in (1, 2):
+        with pytest.raises(ThresholdError):
+            ask(number)
+    assert sum(kind == "train.upload" for _, kind in place.grid.sent) == 8
 
 
 def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:

@@ -21,7 +21,7 @@ app = ClientApp()
 @secure_sum(app)
 def train(message: Message, context: Context) -> Message:
     folder = client_folder(context)
-    client, number = int(folder.name), int(message.content["config"]["round"])
+    client, number = int(folder.name), int(message.content["secure_sum"]["round"])
     theta = {name: array.numpy() for name, array in message.content["theta"].items()}
     probabilities = local_training(client, theta)
     coins = folder / "mask-coins.key"

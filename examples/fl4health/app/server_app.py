@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import Array, ArrayRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from app.task import LAYERS, RELEASE, cohort, load_theta, network, shapes
@@ -29,12 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     summed = SecureSum(grid, roster, federation, min_survivors=len(roster), timeout=600)
     account = Accountant(delta=1e-5)
     for number in range(1, int(context.run_config["rounds"]) + 1):
-        content = RecordDict(
-            {
-                "theta": ArrayRecord({name: Array(theta[name]) for name in theta}),
-                "config": ConfigRecord({"round": number}),
-            }
-        )
+        content = RecordDict({"theta": ArrayRecord({name: Array(theta[name]) for name in theta})})
         result = summed.open(content, CountSpec(layers.dimension), round=number)
         account.spend(RELEASE)
         counts = layers.split(result.counts)
