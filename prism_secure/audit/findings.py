@@ -47,6 +47,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Why it could not be made."""
 
 
+class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
+    """One epsilon at the end of the ledger, computed again, for the table of the report."""
+
+    unit: str = "client"
+    """"client" or "record"."""
+    view: str = ""
+    """"sum" or "upload"; nothing for a record, whose release is one, whoever looks."""
+    adjacency: str
+    rounds: int
+    ledger: float
+    oracle: float
+
+
 class Notebook:
     """What a check writes into while it looks."""
 

@@ -19,9 +19,9 @@ from scipy import stats
 
 from prism_privacy import Adjacency, View
 from prism_secure.audit import oracle
-from prism_secure.audit.checks.client_epsilon import Recomputed
 from prism_secure.audit.checks.record_epsilon import summed_release
 from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Recomputed
 from prism_secure.audit.oracle import Mask
 from prism_secure.history import LowerBound
 
@@ -35,6 +35,8 @@ Floats = NDArray[np.float64]
 
 def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[LowerBound]:
     """One bound per view and adjacency, at the end of the ledger, where one can be computed in seconds."""
+    if not recomputed:
+        return []
     masks = {Mask.of(entry.release) for entry in evidence.charges}
     delta = evidence.charges[-1].delta
     if len(masks) != 1 or summed_release(evidence) is not None:

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from prism_secure.audit.checks import chain, client_epsilon, coins, model, record_epsilon, rounds, settings
-from prism_secure.audit.checks.client_epsilon import Recomputed
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Answer, Finding, Notebook, Unchecked
+from prism_secure.audit.findings import Answer, Finding, Notebook, Recomputed, Unchecked
 from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError
 from prism_secure.history import LowerBound
@@ -92,7 +91,7 @@ def audit_run(
         unchecked = None
         try:
             found = check(evidence, notes)
-            epsilons = found if isinstance(found, list) else epsilons
+            epsilons += found if isinstance(found, list) else []
         except Unchecked as reason:
             unchecked = reason
         answers.append(notes.answer(name, question, unchecked))
@@ -100,8 +99,8 @@ def audit_run(
     bounds: list[LowerBound] = []
     delta = None
     if epsilons:
-        delta = evidence.charges[-1].delta
-        bounds = lower_bounds(evidence, epsilons)
+        delta = evidence.entries[-1].delta
+        bounds = lower_bounds(evidence, [cell for cell in epsilons if cell.unit == "client"])
     return RunAudit(
         name=folder.resolve().name,
         verdict="finding"

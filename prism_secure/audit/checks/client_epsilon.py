@@ -7,29 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from prism_privacy import Adjacency, LedgerEntry, View
 from prism_secure.audit import oracle
 from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
 from prism_secure.audit.oracle import Mask
 from prism_secure.invitations import most_participations
 from prism_secure.wording import format_epsilon
 
 Cell = tuple[View, Adjacency]
 CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)
-
-
-class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
-    """One epsilon at the end of the ledger, for the table of the report."""
-
-    view: str
-    adjacency: str
-    rounds: int
-    ledger: float
-    oracle: float
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from prism_privacy import Adjacency, LedgerError, View
 from prism_privacy.ledger_entry import RecordGuarantee
 from prism_secure.audit import oracle
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook, Unchecked
+from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
 from prism_secure.wording import format_epsilon
 
 TOO_SMALL = 0.01
@@ -67,7 +67,7 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
     return SummedRelease(stated.release, ledger.records, evidence.entries[0].cohort)
 
 
-def record_level(evidence: Evidence, notes: Notebook) -> None:
+def record_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     """Does the record-level epsilon cover the one noisy release of feature moments?"""
     stated, privacy = _stated(evidence), evidence.config.privacy
     if stated is None:
@@ -76,7 +76,7 @@ def record_level(evidence: Evidence, notes: Notebook) -> None:
                 "config.toml asks for a record-level guarantee, and the ledger states none.",
                 config=evidence.record_epsilon,
             )
-            return
+            return []
         raise Unchecked("no record-level guarantee is claimed", expected=True)
     try:
         noise, move = _noise(stated.release), _move(stated.release, stated.adjacency)
@@ -112,6 +112,12 @@ def record_level(evidence: Evidence, notes: Notebook) -> None:
             notes.finding(f"The record-level {name} is not that of the run.", ledger=ledger, run=config)
     _check_place(evidence, notes, stated)
     _check_signed(evidence, notes)
+    rounds = len(evidence.records)
+    return [
+        Recomputed(
+            unit="record", adjacency=stated.adjacency, rounds=rounds, ledger=stated.epsilon, oracle=found
+        )
+    ]
 
 
 def _check_signed(evidence: Evidence, notes: Notebook) -> None:

@@ -40,7 +40,7 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
     if not notes.findings:
         notes.fact(
             f"{len(evidence.charges)} charges with "
-            + ", ".join(f"{name} = {value}" for name, value in expected.items())
+            + ", ".join(f"{name} = {'none' if value is None else value}" for name, value in expected.items())
             + f", delta = {privacy.delta:g}"
         )
 
