@@ -1,0 +1,206 @@
+"""The published algorithm and this project's, with equal data, features, steps, clients and evaluation.
+
+    python experiments/compare_official/compare.py --out FOLDER [--regime short] [--seeds 3] [--only WORD ...]
+    python experiments/compare_official/compare.py --out FOLDER --figure
+
+Both are recipes of `prism-secure run`, so all that differs is what `OFFICIAL` and `OURS` say. A run that is
+in FOLDER/results.jsonl is not made again, and one that was cut short continues: stop it at any time. The
+cross-check with the published code itself is `published_code.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+
+import torch
+
+from prism_secure.config import Config, load_config
+from prism_secure.data import load
+from prism_secure.federation import run
+from prism_secure.run_folder import read_records
+
+OFFICIAL = (
+    "mask.mode=bernoulli",
+    "mask.temperature=1.0",
+    "model.conditional=false",
+    "training.learning_rate=0.1",
+    "training.averaging=faithful",
+    "training.tracking_rate=1e-5",
+    "aggregation.rule=sampled",
+    "aggregation.space=logit",
+)
+"""Of the published code, from its description: Bernoulli masks, Adam at 0.1, tracked differences, a blend of
+scores with the Hamming distance of drawn masks as weight, no classes."""
+OURS = (
+    "mask.mode=hard",
+    "mask.temperature=0.1",
+    "model.conditional=true",
+    "training.learning_rate=0.03",
+    "training.averaging=ema",
+    "aggregation.rule=schedule",
+    "aggregation.space=theta",
+)
+"""The default recipe; exact moments, as there."""
+EQUAL = (
+    "privacy.record_epsilon=inf",
+    "features.bounded=false",
+    "training.variance_weight=1.0",
+    "model.width={width}",
+    "federation.rounds={rounds}",
+    "federation.local_steps={steps}",
+    "metrics.every={every}",
+)
+REGIMES = {"short": (10, 10, 5), "long": (40, 50, 10)}
+"""Rounds, steps of a client in each, rounds between measurements: about 100 and 2,000 steps a client."""
+SPLITS = {"iid": ("data.partition=iid",), "shards-4": ("data.partition=shards", "data.shards_per_client=4")}
+FLIPS = (0.0, 0.1)
+METHODS = {"official": OFFICIAL, "ours": OURS}
+
+
+def recipe(
+    method: str, split: str, flip: float, seed: int, options: argparse.Namespace
+) -> tuple[str, Config]:
+    """A run's name and its configuration."""
+    rounds, steps, every = REGIMES[options.regime]
+    equal = [each.format(width=options.width, rounds=rounds, steps=steps, every=every) for each in EQUAL]
+    features = f"features.extractors={json.dumps(options.features)}"
+    settings = [*equal, features, *METHODS[method], *SPLITS[split], f"privacy.flip={flip}"]
+    if options.images:
+        settings += ["data.source=idx", f"data.folder={options.out / 'images'}"]
+    settings += [f"federation.seed={seed}", f"federation.workers={options.workers}", *options.overrides]
+    return f"{options.regime}-{method}-{split}-f{flip:g}-s{seed}", load_config(None, settings)
+
+
+def write_images(folder: Path, count: int) -> None:
+    """The first `count` training images of the bundled set and all held-out ones, as idx files."""
+    bundled = load(image_size=28)
+    parts = {
+        "train": (bundled.train_images[:count, 0], bundled.train_labels[:count]),
+        "t10k": (bundled.test_images[:, 0], bundled.test_labels),
+    }
+    folder.mkdir(exist_ok=True)
+    for part, (images, labels) in parts.items():
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            data = bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes()
+            (folder / name).write_bytes(data)
+
+
+def made(path: Path) -> list[dict[str, object]]:
+    """The lines of results.jsonl; none where there is no file yet."""
+    return [json.loads(line) for line in path.open()] if path.exists() else []
+
+
+def train(options: argparse.Namespace) -> None:
+    """Every run that is asked for and not there."""
+    results = options.out / "results.jsonl"
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for seed, split, flip, method in itertools.product(seeds, SPLITS, FLIPS, METHODS):
+        name, config = recipe(method, split, flip, seed, options)
+        if any(line["name"] == name for line in made(results)):
+            continue
+        if options.only and not all(word in name for word in options.only):
+            continue
+        run(config, options.out / name)
+        setting = {"regime": options.regime, "method": method, "split": split, "flip": flip, "seed": seed}
+        rows = []
+        for record in read_records(options.out / name):
+            if record.quality is not None:
+                steps, quality = record.round * config.federation.local_steps, record.quality
+                found = {"fid": quality.fid, "kid": quality.kid, "coverage": quality.coverage}
+                rows.append({"name": name, **setting, "round": record.round, "steps": steps, **found})
+        with results.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        print(f"{name}: {rows[-1]}", flush=True)
+
+
+def table(lines: list[dict[str, object]]) -> str:
+    """Markdown: mean FID and coverage in the last round, with the spread over seeds, and their ratio."""
+    last: dict[str, dict[str, object]] = {}
+    for line in lines:
+        last[str(line["name"])] = line
+    cells: dict[tuple[object, ...], dict[str, list[dict[str, object]]]] = {}
+    for line in last.values():
+        cell = cells.setdefault((line["regime"], line["split"], line["flip"]), {})
+        cell.setdefault(str(line["method"]), []).append(line)
+    rows = [
+        "| regime | clients' data | flip | seeds | FID, published | FID, ours | ratio | coverage | ours |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (regime, split, flip), methods in sorted(cells.items(), key=str):
+        if set(methods) != set(METHODS):
+            continue
+        fid = {name: [float(str(each["fid"])) for each in found] for name, found in methods.items()}
+        cover = {name: [float(str(each["coverage"])) for each in found] for name, found in methods.items()}
+        mean = {name: statistics.fmean(values) for name, values in fid.items()}
+        spread = {name: f"{min(values):.0f} to {max(values):.0f}" for name, values in fid.items()}
+        rows.append(
+            f"| {regime} | {split} | {flip:g} | {min(map(len, fid.values()))} | "
+            f"{mean['official']:.1f} ({spread['official']}) | {mean['ours']:.1f} ({spread['ours']}) | "
+            f"{mean['ours'] / mean['official']:.2f} | {statistics.fmean(cover['official']):.3f} | "
+            f"{statistics.fmean(cover['ours']):.3f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def figure(lines: list[dict[str, object]], path: Path) -> None:
+    """FID over steps, a panel a setting, a line a seed."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    settings = sorted({(str(line["regime"]), str(line["split"]), float(str(line["flip"]))) for line in lines})
+    fig, axes = plt.subplots(1, len(settings), figsize=(3.1 * len(settings), 2.9), sharey=True, squeeze=False)
+    for axis, (regime, split, flip) in zip(axes[0], settings, strict=True):
+        for method, colour, words in (("official", "#b4552d", "published"), ("ours", "#1f6f8b", "ours")):
+            start = f"{regime}-{method}-{split}-f{flip:g}-s"
+            names = sorted({str(line["name"]) for line in lines if str(line["name"]).startswith(start)})
+            for index, name in enumerate(names):
+                points = [(line["steps"], line["fid"]) for line in lines if line["name"] == name]
+                axis.plot(*zip(*points, strict=True), "o-", color=colour, alpha=0.75, markersize=3,
+                          linewidth=1.3, label=words if index == 0 else None)  # fmt: skip
+        axis.set_title(f"{split}, flip {flip:g}", fontsize=10)
+        axis.set_xlabel("steps of a client")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("FID (shipped classifier)")
+    axes[0][0].set_ylim(bottom=0)
+    axes[0][0].legend(frameon=False)
+    fig.tight_layout()
+    fig.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Train, or draw."""
+    parser = argparse.ArgumentParser(description="The published algorithm beside this project's.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--regime", choices=REGIMES, default="short")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--features", nargs="+", default=["efficientnet_lite0", "fourier"])
+    parser.add_argument("--images", type=int, default=0, help="of all clients; 0: the 10,000 bundled ones")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=[], help="runs whose names hold all these words")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    parser.add_argument("--figure", action="store_true", help="draw and print what is there")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.images and not (options.out / "images").exists():
+        write_images(options.out / "images", options.images)
+    if not options.figure:
+        train(options)
+    lines = made(options.out / "results.jsonl")
+    (options.out / "table.md").write_text(table(lines))
+    if lines:
+        figure(lines, options.out / "curves.png")
+    print(table(lines))
+
+
+if __name__ == "__main__":
+    main()
