@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from PIL import Image
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
 from prism_privacy.moments_release import ADJACENCY_WORDS
-from prism_secure import wording
+from prism_secure import pages, wording
 from prism_secure.composition import charging_one_client
 from prism_secure.config import Config
 from prism_secure.environment import Facts
@@ -31,10 +30,10 @@ from prism_secure.record_release import group_epsilon, opened_epsilon
 from prism_secure.records import Epsilons, RoundRecord
 from prism_secure.samples import Grid, encode_png, read_grid
 from prism_secure.storage import write_atomic
+from prism_secure.sweep.results import RECIPE
 
 __all__ = ["write_report"]
 
-_TEMPLATE = "report.html.jinja"
 _ROWS = 150
 """Longer tables show so many rounds, evenly spaced; the files keep all."""
 _PIXELS = 800_000
@@ -64,7 +63,8 @@ def write_report(folder: Path) -> Path:
         RunFolderError: the folder is not a run's, or a file in it is damaged.
         StorageError: the disk refused.
     """
-    page = _render(read_history(folder))
+    in_sweep = (folder.resolve().parent.parent / RECIPE).exists()
+    page = _render(read_history(folder), in_sweep=in_sweep)
     path = folder / "report.html"
     write_atomic(path, page.encode())
     return path
@@ -313,28 +313,16 @@ def _floors(run: RunHistory) -> dict[str, LowerBound]:
     return floors
 
 
-def _render(run: RunHistory) -> str:
+def _render(run: RunHistory, *, in_sweep: bool) -> str:
     config, records = run.config, run.records
     samples = [(number, read_grid(path)) for number, path in _thin(run.samples, _EMERGENCE)]
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {
-        "epsilon": wording.format_epsilon,
-        "bytes": wording.format_bytes,
-        "seconds": wording.format_seconds,
-        "thousands": lambda count: f"{count:,}",
-        "release": _release_words,
-        "delta": wording.format_delta,
-        "floor": wording.format_floor,
-    }
     judged = [record for record in records if record.quality is not None]
     last = records[-1] if records else None
-    return templates.get_template(_TEMPLATE).render(
+    filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
+    return pages.render(
+        "prism_secure",
+        "report.html.jinja",
+        filters,
         config=config,
         evaluated_rounds=len(judged),
         records=_thin(records, _ROWS),
@@ -374,10 +362,13 @@ def _render(run: RunHistory) -> str:
             or record.epsilon.upload_zero_out != record.epsilon.upload_replace_one
             for record in records
         ),
-        entries=_thin(run.ledger.entries, _ROWS) if run.ledger else [],
+        entries=_thin([entry for entry in run.ledger.entries if entry.kind != "end"], _ROWS)
+        if run.ledger
+        else [],
         spent=spent,
         record_guarantee=run.record_guarantee,
         opened=run.opened,
+        in_sweep=in_sweep,
         disagreement=run.disagreement,
         settings=_settings(config),
         environment=run.environment,

@@ -13,7 +13,7 @@ import msgspec
 from prism_secure.errors import RunFolderError
 from prism_secure.storage import as_storage_error, make_folder, write_atomic
 from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id, read_recipe
-from prism_secure.sweep.results import COMMAND, POINTS, RECIPE, RUNS, PointFile, read_point
+from prism_secure.sweep.results import COMMAND, POINTS, RECIPE, RUNS, PointFile, point_text, read_point
 
 __all__ = ["SweepFolder"]
 
@@ -107,7 +107,7 @@ class SweepFolder:
         return self.path / POINTS / f"{point_id(settings)}.json"
 
     def _write(self, file: PointFile) -> None:
-        write_atomic(self._point(file.settings), msgspec.json.encode(file))
+        write_atomic(self._point(file.settings), point_text(file))
 
 
 def machine() -> str:

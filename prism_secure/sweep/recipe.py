@@ -176,7 +176,10 @@ def read_recipe(path: Path, overrides: list[str] | None = None, *, until: str | 
     if until is not None:
         table["until"] = until
     sweep = _sweep(table, str(path))
-    base = config_of(raw, str(path))
+    try:
+        base = config_of(raw, str(path))
+    except ConfigError as error:
+        raise ConfigError(f"the base run, which is {path} without [sweep]: {error}") from None
     used, unused = ("grid", "search") if sweep.method == "grid" else ("search", "grid")
     if getattr(sweep, unused) or not getattr(sweep, used):
         raise ConfigError(f"{path}: method = {sweep.method!r} takes its keys from [sweep.{used}] alone")
@@ -211,13 +214,23 @@ def point_id(settings: Settings) -> str:
 def describe(settings: Settings) -> str:
     """A point in words.
 
-    >>> describe({"privacy.flip": 0.1, "privacy.clip": None})
-    'flip=0.1 clip=none'
+    >>> describe({"privacy.flip": 0.1, "privacy.clip": None, "privacy.record_epsilon": float("inf")})
+    'flip=0.1 clip=none record_epsilon=inf'
     """
-    return " ".join(
-        f"{name.partition('.')[2]}={'none' if value is None else json.dumps(value).strip(chr(34))}"
-        for name, value in settings.items()
-    )
+    return " ".join(f"{name.partition('.')[2]}={in_words(value)}" for name, value in settings.items())
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as people read it.
+
+    >>> in_words(["efficientnet_lite0", "fourier"]), in_words(2.0), in_words(True)
+    ('efficientnet_lite0+fourier', '2', 'true')
+    """
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return "+".join(map(in_words, value)) or "none"
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _digest(value: object) -> str:

@@ -18,6 +18,7 @@ machines' (copy `points` and `runs`), reads the same.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -352,9 +353,14 @@ def read_point(path: Path) -> PointFile:
         RunFolderError: damaged.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=PointFile)
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        return msgspec.convert(json.loads(path.read_bytes()), PointFile)
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def point_text(file: PointFile) -> bytes:
+    """What `read_point` reads. As Python writes JSON: msgspec has no word for infinity."""
+    return json.dumps(msgspec.to_builtins(file)).encode()
 
 
 def sweep_run(folder: Path, config: Config, failures: Mapping[str, Sequence[str]] | None = None) -> Run:

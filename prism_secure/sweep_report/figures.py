@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["Line", "Mark", "front_plot", "heat_plot", "rounds_plot", "standalone
 
 _MARKS = ("o", "s", "^")
 _COLOURS = (drawing.ONE, drawing.TWO, drawing.THREE, drawing.INK)
+_LABEL = 0.7
+"""Inches for the words and numbers of the upright axis."""
 _LIGHT = {
     "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff", "one": "#0072b2", "two": "#d55e00",
     "three": "#009e73", "font": "DejaVu Sans, sans-serif",
@@ -64,9 +67,10 @@ class _Reach:
 def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
     """Epsilon against a metric, one panel for each kind of epsilon; the front's points joined."""
     with mpl.rc_context(drawing.STYLE):
-        figure = Figure(figsize=(4.1 * len(panels), 3.7))
+        width = 4.1 * len(panels) + _LABEL
+        figure = Figure(figsize=(width, 3.7))
         all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        figure.subplots_adjust(left=0.065, right=0.99, top=0.89, bottom=0.14, wspace=0.08)
+        figure.subplots_adjust(left=_LABEL / width, right=0.99, top=0.89, bottom=0.14, wspace=0.08)
         for axes, (name, marks), colour, shape in zip(
             all_axes, panels.items(), _COLOURS, _MARKS, strict=False
         ):
@@ -119,10 +123,11 @@ def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequen
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(drawing.STYLE | {"font.size": 9, "lines.linewidth": 1.3, "lines.markersize": 3}):
-        figure = Figure(figsize=(4.1 * columns, 2.3 * rows + 0.5))
+        width = 4.1 * columns + _LABEL
+        figure = Figure(figsize=(width, 2.3 * rows + 0.5))
         all_axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         figure.subplots_adjust(
-            left=0.065, right=0.99, top=1 - 0.3 / (2.3 * rows), bottom=0.45 / (2.3 * rows),
+            left=_LABEL / width, right=0.99, top=1 - 0.3 / (2.3 * rows), bottom=0.45 / (2.3 * rows),
             hspace=0.28, wspace=0.06,
         )  # fmt: skip
         named = len(kinds) <= len(_COLOURS)
@@ -178,10 +183,14 @@ def heat_plot(
 
 
 def standalone(svg: str) -> str:
-    """An inline figure as a file of its own, on white."""
+    """An inline figure as a file of its own: on white, and of a size (it is drawn in points)."""
     for name, value in _LIGHT.items():
         svg = svg.replace(f"var(--{name})", value)
-    start = '<svg xmlns="http://www.w3.org/2000/svg" style="background: #ffffff"'
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None
+    width, height = (round(float(side) * 4 / 3) for side in found.groups())
+    size = f'width="{width}" height="{height}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="background: #ffffff"'
     return svg.replace("<svg", start, 1)
 
 
@@ -200,7 +209,7 @@ def _epsilon_axis(axes: Axes, reach: _Reach) -> None:
     if reach.infinity is not None:
         ticks.append(reach.infinity)
         edge = reach.infinity + 0.08 * (reach.high - reach.low)
-        axes.axvspan(reach.high, edge, color=drawing.FAINT, alpha=0.45, linewidth=0)
+        axes.axvspan(reach.high, edge, color=drawing.FAINT, alpha=0.45, linewidth=0, zorder=0)
     axes.set_xlim(reach.low - 0.02 * (reach.high - reach.low), edge)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())

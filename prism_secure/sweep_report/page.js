@@ -140,7 +140,7 @@ function frontFigure(colours) {
       hovertemplate: "%{text}<extra></extra>", ...text,
     });
     if (chosen.floors) for (const p of points) if (p.floor[view]) traces.push({
-      ...axes, type: "scatter", mode: "lines+markers", hoverinfo: "skip", line: { color: colours.ink, width: 1 }, marker: { symbol: "line-ns-open", size: 9, color: colours.ink },
+      ...axes, type: "scatter", name: "lower bound", mode: "lines+markers", hoverinfo: "skip", opacity: 0.55, line: { color: colours.ink, width: 1 }, marker: { symbol: "line-ns-open", size: 9, color: colours.ink },
       x: [place(p.floor[view]), place(p.epsilon[view])], y: [p.mean[metric], p.mean[metric]],
     });
     trace(points.filter((p) => !ids.has(p.id)), { color, symbol: `${symbol}-open`, size: 6, opacity: 0.65 });

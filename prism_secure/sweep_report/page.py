@@ -1,7 +1,7 @@
 """One self-contained page about many runs, made for somebody who has to decide, and the files beside it.
 
     DIR/report.html              the page: figures, tables, script and data in one file; needs no network
-    DIR/report/FIGURE.svg        front, rounds, heat
+    DIR/report/FIGURE.svg        front, rounds, heat, samples-...
     DIR/report/TABLE.csv         points, runs, rounds, composed
     DIR/report/TABLE.parquet     the same, typed
 
@@ -14,25 +14,23 @@ from __future__ import annotations
 import base64
 import gzip
 import importlib.util
-import io
 import json
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from PIL import Image
 
-from prism_secure import wording
+from prism_secure import pages
 from prism_secure.environment import read_environment
 from prism_secure.errors import PrismError
 from prism_secure.records import finite
-from prism_secure.samples import read_grid
 from prism_secure.storage import make_folder, write_atomic
 from prism_secure.sweep.objectives import DIRECTIONS
+from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.results import SweepPoint, front, read_sweep
+from prism_secure.sweep_report.along import Strip, strips, strips_plot
 from prism_secure.sweep_report.figures import (
     Line,
     Mark,
@@ -75,8 +73,6 @@ VIEWS = {
 _OVER_ROUNDS = ("fid", "kid", "coverage", "label_accuracy")
 _LINE_POINTS = 25
 _PANELS = 9
-_GRIDS = 7
-"""Rows of samples along one front."""
 
 
 def write_sweep_page(folder: Path) -> Path:
@@ -102,13 +98,16 @@ def write_page(subject: Subject, folder: Path) -> Path:
     fronts = {name: front(subject.points, name, "fid") for name in EPSILONS}
     ids = {name: {point.id for point in points} for name, points in fronts.items()}
     figures = _figures(subject, ids)
+    along = _along(subject, fronts)
     tables = [points_table(subject, ids), runs_table(subject), composed_table(subject)]
     exports = folder / "report"
     make_folder(exports)
     write_tables(exports, [*tables, rounds_table(subject)])
     for name, svg in figures.items():
         write_atomic(exports / f"{name}.svg", standalone(svg).encode())
-    page = _render(subject, fronts, figures, {table.name: table.csv() for table in tables}, plotly)
+    for seen in along:
+        write_atomic(exports / f"{seen.name}.svg", seen.drawn(subject).encode())
+    page = _render(subject, fronts, figures, along, {table.name: table.csv() for table in tables}, plotly)
     write_atomic(folder / "report.html", page.encode())
     return folder / "report.html"
 
@@ -166,23 +165,17 @@ def _heat(subject: Subject, down: str, across: str) -> str:
     cells: dict[tuple[str, str], list[float]] = {}
     for point in subject.points:
         if math.isfinite(value := point.mean("fid")):
-            cells.setdefault((written(point, down), written(point, across)), []).append(value)
+            cells.setdefault((in_words(point.settings[down]), in_words(point.settings[across])), []).append(
+                value
+            )
     table = [[float(np.mean(cells.get((row, column), [math.nan]))) for column in columns] for row in rows]
     names = down.partition(".")[2], across.partition(".")[2], "mean FID over the other settings"
     return heat_plot(table, rows, columns, names)
 
 
-def written(point: SweepPoint, key: str) -> str:
-    """A setting as it is written on axes."""
-    value = point.settings[key]
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
 def levels(subject: Subject, key: str) -> list[str]:
     """A key's values in order, numbers by size, each once."""
-    kept: dict[str, Any] = {written(point, key): point.settings[key] for point in subject.points}
+    kept: dict[str, Any] = {in_words(point.settings[key]): point.settings[key] for point in subject.points}
 
     def order(text: str) -> tuple[int, float, str]:
         value = kept[text]
@@ -199,7 +192,7 @@ def _heat_keys(subject: Subject) -> tuple[str, str] | None:
         groups: dict[str, list[float]] = {}
         for point in subject.points:
             if math.isfinite(value := point.mean("fid")):
-                groups.setdefault(written(point, key), []).append(value)
+                groups.setdefault(in_words(point.settings[key]), []).append(value)
         spread[key] = float(np.std([np.mean(values) for values in groups.values()])) if groups else 0.0
     best = sorted(spread, key=lambda key: -spread[key])[:2]
     return (best[0], best[1]) if len(best) == 2 else None
@@ -224,11 +217,11 @@ def _multiples(subject: Subject) -> tuple[dict[str, str], list[str], dict[str, i
     second = levels(subject, rest[0]) if rest else []
     kinds = [f"{rest[0].partition('.')[2]} = {value}" for value in second]
     order = {value: index for index, value in enumerate(values)}
-    points = sorted(subject.points, key=lambda point: order[written(point, first)])
+    points = sorted(subject.points, key=lambda point: order[in_words(point.settings[first])])
     return (
-        {point.id: panels[written(point, first)] for point in points},
+        {point.id: panels[in_words(point.settings[first])] for point in points},
         kinds,
-        {point.id: second.index(written(point, rest[0])) if rest else 0 for point in points},
+        {point.id: second.index(in_words(point.settings[rest[0]])) if rest else 0 for point in points},
     )
 
 
@@ -247,7 +240,7 @@ def _data(subject: Subject) -> dict[str, Any]:
             {
                 "id": point.id,
                 "label": subject.label(point),
-                "settings": {key: written(point, key) for key in subject.keys},
+                "settings": {key: in_words(point.settings[key]) for key in subject.keys},
                 "seeds": len(point.finished),
                 "mean": {name: _short(point.mean(name)) for name in DIRECTIONS if name not in EPSILONS},
                 "epsilon": {name: _short(point.epsilon(name.partition(".")[2])) for name in EPSILONS},
@@ -277,34 +270,41 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _grids(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
-    """Along a front: one image of each class from the run with the middle FID, its last round."""
-    shown = []
-    found = [point for point in points if any(_last_grid(run.folder) for run in point.finished)]
-    if len(found) > _GRIDS:
-        found = [found[index] for index in np.linspace(0, len(found) - 1, _GRIDS).round().astype(int)]
-    for point in found:
-        runs = sorted(
-            (run for run in point.finished if _last_grid(run.folder)), key=lambda run: run.objective("fid")
-        )
-        path = _last_grid(runs[(len(runs) - 1) // 2].folder)
-        assert path is not None
-        grid = read_grid(path)
-        tiles = [row[0] for row in grid.rows] if len(grid.rows) > 1 else list(grid.rows[0])
-        tiles = tiles[:10]
-        height, width = tiles[0].shape[:2]
-        strip = Image.new("RGBA" if tiles[0].ndim == 3 else "LA", (len(tiles) * (width + 2) - 2, height))
-        for column, tile in enumerate(tiles):
-            strip.paste(Image.fromarray(tile).convert(strip.mode), (column * (width + 2), 0))
-        file = io.BytesIO()
-        strip.save(file, "png")
-        data = base64.b64encode(file.getvalue()).decode()
-        shown.append({"point": point, "width": strip.width, "height": height, "data": data})
-    return shown
+@dataclass(frozen=True)
+class _Along:
+    """Samples along one front; fronts by several epsilons are often the same."""
+
+    views: tuple[str, ...]
+    rows: list[Strip]
+
+    @property
+    def name(self) -> str:
+        """Of its file: samples-sum, samples-upload, samples-record."""
+        return "samples-" + self.views[0].partition(".")[2].partition("_")[0]
+
+    @property
+    def title(self) -> str:
+        return "; ".join(VIEWS[name] for name in self.views)
+
+    def drawn(self, subject: Subject) -> str:
+        """As a file of its own."""
+        kind = self.views[0].partition(".")[2]
+        words = [
+            (
+                subject.label(row.point),
+                f"FID {row.point.mean('fid'):.1f}, ε = {epsilon_words(row.point.epsilon(kind))}",
+            )
+            for row in self.rows
+        ]
+        return strips_plot(self.rows, words, f"Along the front of {VIEWS[self.views[0]]}")
 
 
-def _last_grid(folder: Path) -> Path | None:
-    return max((folder / "samples").glob("round-*.png"), default=None)
+def _along(subject: Subject, fronts: dict[str, list[SweepPoint]]) -> list[_Along]:
+    sharing: dict[tuple[str, ...], list[str]] = {}
+    for name in shown_epsilons(subject):
+        sharing.setdefault(tuple(point.id for point in fronts[name]), []).append(name)
+    found = [_Along(tuple(names), strips(fronts[names[0]])) for names in sharing.values()]
+    return [along for along in found if along.rows]
 
 
 def _versions(subject: Subject) -> list[tuple[str, list[str]]]:
@@ -324,33 +324,19 @@ def _render(
     subject: Subject,
     fronts: dict[str, list[SweepPoint]],
     figures: dict[str, str],
+    along: list[_Along],
     csvs: dict[str, str],
     plotly: str,
 ) -> str:
-    here = Path(__file__).parent
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {
-        "epsilon": epsilon_words,
-        "delta": wording.format_delta,
-        "bytes": wording.format_bytes,
-        "seconds": wording.format_seconds,
-        "floor": wording.format_floor,
-    }
     composed = composed_table(subject)
     views = shown_epsilons(subject)
-    along: dict[tuple[str, ...], dict[str, Any]] = {}
-    for name in views:
-        key = tuple(point.id for point in fronts[name])
-        along.setdefault(key, {"views": [], "grids": _grids(fronts[name])})["views"].append(VIEWS[name])
+    floors = {point.id: lower_bounds(point.runs) for point in subject.points}
     finished = [run for run in subject.runs if run.finished]
     judged = [point for point in subject.points if math.isfinite(point.mean("fid"))]
-    return templates.get_template("page.html.jinja").render(
+    return pages.render(
+        "prism_secure.sweep_report",
+        "page.html.jinja",
+        {"epsilon": epsilon_words, "in_words": in_words},
         subject=subject,
         points=subject.points,
         fronts=fronts,
@@ -359,8 +345,9 @@ def _render(
         figures=figures,
         csvs=csvs,
         composed=[dict(zip(composed.columns, row, strict=True)) for row in composed.rows],
-        along=[entry for entry in along.values() if entry["grids"]],
-        floors={point.id: lower_bounds(point.runs) for point in subject.points},
+        along=along,
+        floors=floors,
+        audited=any(floors.values()),
         metrics=METRICS,
         over_rounds=_OVER_ROUNDS,
         finished=len(finished),
@@ -375,7 +362,7 @@ def _render(
         versions=_versions(subject),
         data=_for_script(_data(subject)),
         plotly=plotly,
-        script=(here / "page.js").read_text("utf-8"),
+        script=(Path(__file__).parent / "page.js").read_text("utf-8"),
     )
 
 

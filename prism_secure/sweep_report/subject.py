@@ -54,9 +54,7 @@ class Subject:
 
     def label(self, point: SweepPoint) -> str:
         """A point in words; by its runs where no setting differs."""
-        return point.name.replace("=Infinity", "=inf") or " ".join(
-            self.names[run.folder] for run in point.runs
-        )
+        return point.name or " ".join(self.names[run.folder] for run in point.runs)
 
 
 def subject_of_sweep(sweep: SweepResults) -> Subject:

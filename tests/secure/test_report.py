@@ -353,6 +353,13 @@ def test_figures_below_the_signed_ledger_are_pointed_out(tmp_path: Path) -> None
     assert "metrics.jsonl and the ledger disagree in round 2" in page_of(folder).text
 
 
+def test_a_run_of_a_sweep_says_that_its_epsilon_is_not_the_whole(tmp_path: Path) -> None:
+    alone = fake_run.make_run(tmp_path / "runs" / "one", [], images=False)
+    assert "One run of a sweep" not in write_report(alone).read_text("utf-8")
+    (tmp_path / "sweep.toml").touch()
+    assert "One run of a sweep" in write_report(alone).read_text("utf-8")
+
+
 def test_writing_twice_gives_the_same_page_and_touches_nothing_else(tmp_path: Path) -> None:
     folder = fake_run.make_run(tmp_path, rounds=2)
     with (folder / "metrics.jsonl").open("ab") as file:

@@ -238,6 +238,15 @@ def test_random_points_are_the_same_after_a_restart_and_as_many_as_there_are(tmp
         random_points(recipe_of(tmp_path, few))
 
 
+def test_infinite_epsilon_is_a_setting_that_a_search_keeps(tmp_path: Path) -> None:
+    text = "[federation]\nrounds = 2\n[sweep]\nmethod = 'random'\npoints = 2\n[sweep.search]\n"
+    sweep = Sweep(tmp_path, recipe_of(tmp_path, text + "privacy.record_epsilon = [inf, 2.0]\n"))
+    assert sweep.run() == 0
+    points = {point.name: point for point in sweep.results.points}
+    assert set(points) == {"record_epsilon=inf", "record_epsilon=2"}
+    assert [len(point.finished) for point in points.values()] == [1, 1]
+
+
 def test_settings_that_do_not_go_together_are_refused_and_the_search_goes_on(tmp_path: Path) -> None:
     text = BASE + (
         "method = 'tpe'\npoints = 9\n[sweep.search]\nprivacy.flip = {low = 0.01, high = 0.4}\n"
@@ -292,7 +301,7 @@ def test_points_that_another_beats_on_both_counts_end_early(tmp_path: Path) -> N
     assert states(sweep) == {"done": 1, "stopped": 1}
     (stopped,) = [run for run in sweep.results.runs if run.state == "stopped"]
     assert stopped.config.privacy.clip == 2.0
-    assert stopped.reason.startswith("dominated by clip=1.0 flip=0.1")
+    assert stopped.reason.startswith("dominated by clip=1 flip=0.1")
     assert len(stopped.records) == 1
 
 

@@ -17,7 +17,7 @@ from prism_secure.records import RoundRecord, encode
 from prism_secure.run_folder import read_records
 from prism_secure.samples import encode_png, sample_grid
 from prism_secure.sweep.recipe import point_id, read_recipe
-from prism_secure.sweep.results import PointFile, Run, sweep_run
+from prism_secure.sweep.results import PointFile, Run, point_text, sweep_run
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import fake_run
@@ -58,9 +58,7 @@ def make_sweep(
     (folder / "points").mkdir()
     runs = []
     for settings in recipe.grid():
-        (folder / "points" / f"{point_id(settings)}.json").write_bytes(
-            msgspec.json.encode(PointFile(settings))
-        )
+        (folder / "points" / f"{point_id(settings)}.json").write_bytes(point_text(PointFile(settings)))
         runs.append([sweep_run(folder, recipe.config(settings, seed)) for seed in recipe.seeds])
     every = [run for point in runs for run in point]
     kept = {run.name for run in every[: len(every) - leave_out]}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run, read_sweep
 from prism_secure.sweep_report import page as page_module
 from prism_secure.sweep_report import subject_of_runs, subject_of_sweep, tables
+from prism_secure.sweep_report.figures import Mark, front_plot
 from prism_secure.wording import format_epsilon
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -89,11 +92,30 @@ def test_the_page_says_what_all_runs_tell_together(sweep: Path) -> None:
     assert composed.count(">inf<") == 5  # flip = 0 is among them, and nothing is claimed for one image
 
 
+def test_a_lower_bound_is_drawn_from_itself_to_the_upper_bound_at_the_points_height() -> None:
+    def ticks(*marks: Mark) -> Counter[tuple[float, float]]:
+        svg = front_plot({"ε": marks}, "FID")
+        return Counter(
+            (float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)
+        )
+
+    others = Mark(0.1, 200.0), Mark(1.0, 150.0)
+    without, audited = ticks(*others, Mark(10.0, 100.0)), ticks(*others, Mark(10.0, 100.0, floor=0.1))
+    left, right = sorted((audited - without).elements())
+    assert audited.total() == without.total() + 2
+    assert left[1] == right[1]
+    assert without[right] == 1, "the mark of the point itself"
+    assert left[0] in {x for x, _ in without}, "where the axis, and the first point, have the same epsilon"
+    assert left[0] < right[0]
+
+
 def test_the_page_and_its_files_ask_the_network_for_nothing(sweep: Path) -> None:
     text = (sweep / "report.html").read_text("utf-8")
     for word in ('src="http', 'href="http', "@import", "url(http"):
         assert word not in text
-    for name in ("front", "rounds", "heat"):
+    best = [row for row in read_csv(sweep, "points") if row["front.epsilon.sum_zero_out"] == "true"]
+    assert (sweep / "report" / "samples-sum.svg").read_text("utf-8").count("<image ") == len(best)
+    for name in ("front", "rounds", "heat", "samples-sum"):
         svg = (sweep / "report" / f"{name}.svg").read_text("utf-8")
         assert svg.startswith("<svg xmlns=")
         assert "var(--" not in svg
@@ -141,7 +163,7 @@ def test_compare_prints_each_run_and_both_together(
     assert main(["compare", str(first.folder), str(second.folder), "--out", str(tmp_path / "page")]) == 0
     lines = capsys.readouterr().out
     assert "clip=0.25" in lines
-    assert "clip=1.0" in lines
+    assert "clip=1 " in lines
     together = compose([first, second]).epsilon.sum_zero_out
     assert f"2 runs on fashion_mnist together: ε(SUM) = {format_epsilon(together)}," in lines
     assert (tmp_path / "page" / "report.html").exists()
@@ -169,3 +191,7 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
         assert figure["marks"] > 0, name
         assert figure["fixed"] == "none", f"{name} is shown twice"
     assert told["axis"] == "coverage"
+    audited = next(point for point in read_sweep(sweep).points if point.settings["privacy.flip"] > 0)
+    [ends] = told["floors"]["shown"]
+    assert ends == pytest.approx([math.log10(0.0625), math.log10(audited.epsilon("sum_zero_out"))], rel=1e-4)
+    assert told["floors"]["hidden"] == []
