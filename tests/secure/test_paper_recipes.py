@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
 
 import prism_secure
-from prism_secure.config import Data, load_config
+from prism_secure.config import Config, Data, load_config
 from prism_secure.generator import Architecture, ResNetGenerator
 
 ROOT = Path(prism_secure.__file__).parent.parent
@@ -63,3 +65,11 @@ def test_every_variation_that_the_table_offers_is_a_recipe(overrides: list[str])
     text = (ROOT / "experiments" / "paper" / "README.md").read_text("utf-8")
     assert " ".join(f"--set {override}" for override in overrides) in text
     load_config(RECIPES[0], overrides)
+
+
+def test_the_parity_table_names_settings_that_exist() -> None:
+    sections = {section: set(get_type_hints(kind)) for section, kind in get_type_hints(Config).items()}
+    text = (ROOT / "docs" / "prism.md").read_text("utf-8")
+    named = re.findall(rf"`({'|'.join(sections)})\.([a-z_]+)", text)
+    assert len(named) > 30
+    assert [pair for pair in named if pair[1] not in sections[pair[0]] and pair != ("metrics", "jsonl")] == []
