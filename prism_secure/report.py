@@ -110,10 +110,11 @@ def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
 
 def _settings(config: Config) -> list[dict[str, Any]]:
     """Every setting by section: its value, whether it differs from the default, and what that is."""
+    invited = "clients" if config.everybody else "that a round invites"
     threshold = "that of the sparse graph" if config.sparse else f"{config.threshold} (by rule)"
     resolved = {
         ("secure_sum", "threshold"): threshold,
-        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all clients)",
+        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all {invited})",
         ("privacy", "clip"): "unclipped",
         ("privacy", "record_store"): "the run folder",
         ("budget", "epsilon"): "no limit",
@@ -194,7 +195,7 @@ def _planned(run: RunHistory) -> Epsilons | None:
 
 def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any]:
     """Measured messages beside what other encodings of the same round would need by definition."""
-    n, d = config.federation.clients, facts.parameters
+    n, d = config.invited, facts.parameters
     measured = float(np.mean([record.bits_per_parameter for record in records]))
     floor = math.log2(n + 1)
     sizes = [

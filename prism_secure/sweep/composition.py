@@ -22,10 +22,10 @@ from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger_entry import LedgerEntry
 from prism_privacy.ledger_line import decode_line, parse
 from prism_secure.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
-from prism_secure.data_sets import data_set
 from prism_secure.errors import RunFolderError
 from prism_secure.invitations import most_participations
 from prism_secure.records import Epsilons
+from prism_secure.same_images import data_set
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 
@@ -37,7 +37,7 @@ class Owners:
     """Runs that touched the same owners' data."""
 
     source: str
-    """The data set: see `prism_secure.data_sets`."""
+    """The data set: see `prism_secure.same_images`."""
     runs: tuple[Run, ...]
 
 

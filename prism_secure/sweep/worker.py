@@ -103,11 +103,6 @@ class Crew:
         """How many workers have nothing to do."""
         return len(self._slots) - len(self.busy)
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids, a slot each."""
-        return [slot.process.pid or 0 for slot in self._slots]
-
     def give(self, job: Job) -> None:
         """Let an idle worker do it."""
         next(slot for slot in self._slots if slot.job is None).give(job)
