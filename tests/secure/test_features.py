@@ -213,9 +213,12 @@ def test_vgg_takes_sixteen_relu_maps_of_the_papers_size(tmp_path):
     assert network.dimension == 303_104
     assert network(IMAGES[:1]).shape == (1, 303_104)
     assert not any(layer.training for layer in network.modules())
-    first, third = Vgg19Bn(weights=path, layers=[1]), Vgg19Bn(weights=path, layers=[1, 3])
-    assert (first.dimension, third.dimension) == (64 * 32**2, 64 * 32**2 + 128 * 16**2)
-    assert torch.equal(third(IMAGES)[:, : first.dimension], first(IMAGES))
+    first, third = 64 * 32**2, 128 * 16**2
+    some = Vgg19Bn(weights=path, layers=[1, 3])
+    assert some.dimension == first + third
+    found, whole = some(IMAGES[:1]), network(IMAGES[:1])
+    assert torch.equal(found[:, :first], whole[:, :first])
+    assert torch.equal(found[:, first:], whole[:, 2 * first :][:, :third])
     with pytest.raises(FeatureError, match="1 to 16"):
         Vgg19Bn(weights=path, layers=[0, 17])
     assert Vgg19Bn(weights=path, grid=1).dimension == 2 * 64 + 2 * 128 + 4 * 256 + 8 * 512
