@@ -134,8 +134,8 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             if release is not None and release.summed:
                 open_moments(release, clients, folder.path, folder.federation)
         listener.started(rounds, server.round, config.invited + 1)
-        ended = ""
-        while server.round < rounds:
+        ended = spending.ended or ""
+        while spending.ended is None and server.round < rounds:
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
             if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
                 break
@@ -146,6 +146,7 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             listener.round_finished(record)
         _forget_uploads(server.round, server.round, clients, config, folder)
         write_model(folder.model_path, recipe.architecture, recipe.model_seed, server.deployed())
+        spending.end(server.deployed(), ended)
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 

@@ -12,8 +12,13 @@ seed): their masks are post-processing of what everybody has seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prism_privacy import (
     Accountant,
@@ -35,6 +40,11 @@ from prism_secure.invitations import invited, most_participations
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import Epsilons, RecordEpsilon
 from prism_secure.wording import format_epsilon
+
+
+def mask_digest(mask: NDArray[np.bool_]) -> str:
+    """SHA-256 of a mask, bool (d,), packed eight bits a byte as in a model file, in hexadecimal."""
+    return sha256(np.packbits(mask).tobytes()).hexdigest()
 
 
 class LedgerPlace(Protocol):
@@ -114,7 +124,7 @@ class Spending:
     @property
     def charged_rounds(self) -> int:
         """How many rounds the ledger has charged."""
-        return len(self._ledger.entries) - self._moments_charged
+        return sum(entry.kind in ("round", "aborted") for entry in self._ledger.entries)
 
     @property
     def record(self) -> RecordEpsilon | None:
@@ -168,6 +178,26 @@ class Spending:
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
         return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
 
+    @property
+    def ended(self) -> str | None:
+        """Why the run was over when the ledger's last line was written, "" for its plan; None: it goes on."""
+        entries = self._ledger.entries
+        return str(entries[-1].metrics.get("ended", "")) if entries and entries[-1].kind == "end" else None
+
+    def end(self, mask: NDArray[np.bool_], reason: str) -> None:
+        """Write the last line, unless an attempt before a kill did; it charges nothing.
+
+        Args:
+            mask: the one that is deployed, bool (d,).
+            reason: why no more rounds follow, "" if none were planned.
+        """
+        if self.ended is not None or not self._ledger.entries:
+            return
+        last = self._ledger.entries[-1]
+        table = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
+        told = {"mask_sha256": mask_digest(mask), "ended": reason}
+        self._append("end", self.charged_rounds, self._release.as_dict(), table, told)
+
     def _spend(self, round_number: int) -> int:
         """Charge a round to those who are in it; the most rounds that any client has been in now."""
         before = self._accountant_rounds
@@ -200,7 +230,7 @@ class Spending:
 
     def _append(
         self,
-        kind: Literal["moments", "round", "aborted"],
+        kind: Literal["moments", "round", "aborted", "end"],
         round_number: int,
         release: Mapping[str, Any],
         table: Mapping[tuple[View, Adjacency], Spent],
@@ -292,7 +322,7 @@ class Spending:
 
     def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
         """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""
-        entries = list(ledger.entries)
+        entries = [entry for entry in ledger.entries if entry.kind != "end"]
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
         charged = [entry.round for entry in entries]
         unlike = [

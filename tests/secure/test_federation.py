@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import shutil
 import signal
@@ -14,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from prism_privacy import verify_ledger
 from prism_secure import federation
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
@@ -264,6 +267,26 @@ def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_p
     with pytest.raises(RunFolderError, match=r"ledger\.jsonl"):
         run(_tiny(), folder)
     assert {path: path.read_bytes() for path in (ledger, head) if path.exists()} == before
+
+
+def test_last_line_signs_the_deployed_mask_and_is_written_once(finished: Path, tmp_path: Path) -> None:
+    """Also where a kill came between it and DONE."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    report = verify_ledger(folder / "ledger.jsonl")
+    assert report.complete
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        packed = file.get_tensor("mask")
+    *_, last, end = report.entries
+    assert end.metrics == {"mask_sha256": hashlib.sha256(packed.tobytes()).hexdigest(), "ended": ""}
+    assert {cell: spent.to_date for cell, spent in end.epsilon.items()} == {
+        cell: spent.to_date for cell, spent in last.epsilon.items()
+    }
+    (folder / "DONE").unlink()
+    before = (folder / "ledger.jsonl").read_bytes()
+    run(_tiny(), folder)
+    assert (folder / "DONE").read_text() == (finished / "DONE").read_text()
+    assert (folder / "ledger.jsonl").read_bytes() == before
 
 
 def _keyed(source: Path, target: Path) -> Path:

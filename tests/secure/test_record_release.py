@@ -160,11 +160,12 @@ def test_no_image_is_read_once_the_release_is_kept(
 
 
 def test_the_release_is_the_ledgers_first_entry_and_in_every_line(finished: Path) -> None:
-    first, *rounds = entries_of(finished)
+    first, *rounds, end = entries_of(finished)
+    assert end.kind == "end"
     assert (first.kind, first.round, [entry.round for entry in rounds]) == ("moments", 0, [1, 2])
     release = MomentRelease(**first.release)
     assert (release.adjacency, release.records, release.classes) == ("swap", 20, 10)
-    for entry in (first, *rounds):
+    for entry in (first, *rounds, end):
         assert entry.record is not None
         assert 1.99 < entry.record.epsilon == release.epsilon(1e-5) <= 2.0
     # It stays with the client, so it costs nothing of the epsilon against whoever sees uploads or sums.
@@ -205,7 +206,7 @@ def test_a_kill_on_the_way_to_the_store_makes_no_second_release(
     run(tiny(data, RECORD), folder)
     assert made == [0, 1, 1, 2]
     assert releases_of(folder)["00"] == kept["00"]
-    assert [entry.kind for entry in entries_of(folder)] == ["moments", "round", "round"]
+    assert [entry.kind for entry in entries_of(folder)] == ["moments", "round", "round", "end"]
 
 
 class Impatient(Silent):
@@ -398,7 +399,7 @@ def test_an_opened_sum_that_is_lost_is_not_opened_again_from_other_shares(
 
 def test_opened_moments_are_charged_to_the_client_and_rounds_add_nothing(data: Path, summed: Path) -> None:
     """By an independent formula: the Gaussian mechanism at the sensitivity of a client's 20 images."""
-    first, *rounds = entries_of(summed)
+    first, *rounds, _ = entries_of(summed)
     release = MomentRelease(**first.release)
     v2, w2 = release.second_weight**2, release.count_weight**2
     removed = 20 * math.sqrt(1 + v2 + w2)

@@ -18,11 +18,10 @@ _MODEL = "prism-secure/v1/model"
 
 
 def model(evidence: Evidence, notes: Notebook) -> None:
-    """Is model.safetensors the mask that the last round's theta deploys?"""
+    """Is model.safetensors the mask that was signed, and that the last round's theta deploys?"""
     path = evidence.folder / "model.safetensors"
     if not path.exists():
         raise Unchecked("there is no model.safetensors yet", expected=evidence.done is None)
-    round_number, theta = evidence.checkpoint
     try:
         with safe_open(path, framework="np") as file:
             header = msgspec.json.decode((file.metadata() or {})[_MODEL])
@@ -30,7 +29,9 @@ def model(evidence: Evidence, notes: Notebook) -> None:
     except (OSError, SafetensorError, KeyError, TypeError, msgspec.MsgspecError) as error:
         notes.finding(f"model.safetensors is not a model of this kind: {error!r}.")
         return
-    config = evidence.config
+    have = _sha256(packed)
+    _check_signed(evidence, notes, have)
+    config, (round_number, theta) = evidence.config, evidence.checkpoint
     if round_number != len(evidence.records):
         notes.finding(
             "The checkpoint is not of the last round, so the model cannot be of it.",
@@ -41,7 +42,7 @@ def model(evidence: Evidence, notes: Notebook) -> None:
         notes.finding("theta in the checkpoint leaves [theta_min, 1 - theta_min].")
         return
     expected = np.packbits(_deployed(evidence, theta))
-    have, want = _sha256(packed), _sha256(expected)
+    want = _sha256(expected)
     if have != want:
         unlike = int(np.unpackbits(packed ^ expected).sum()) if packed.shape == expected.shape else None
         notes.finding(
@@ -58,6 +59,22 @@ def model(evidence: Evidence, notes: Notebook) -> None:
             "model.safetensors names other frozen weights than the run's seed draws.",
             model={"seed": seed, "weights": weights},
             run={"seed": wanted_seed, "weights": len(theta)},
+        )
+
+
+def _check_signed(evidence: Evidence, notes: Notebook, have: str) -> None:
+    """The ledger's last line says which mask was deployed."""
+    ends = [entry for entry in evidence.entries if entry.kind == "end"]
+    if not ends:
+        notes.note(
+            "No signed line says which mask was deployed: the run goes on, or an older program made it. "
+            "Whoever exchanged the checkpoint and the model for matching ones would go unseen."
+        )
+    elif have != (signed := ends[-1].metrics.get("mask_sha256")):
+        notes.finding(
+            "model.safetensors does not hold the mask whose hash the ledger's last line has.",
+            model_sha256=have,
+            signed_sha256=signed,
         )
 
 

@@ -75,7 +75,7 @@ def texts(audit: RunAudit) -> str:
 Edit = Callable[[LedgerEntry], dict[str, Any] | None]
 
 
-def rewrite(folder: Path, edit: Edit, *, key: LedgerKey | None = None) -> None:
+def rewrite(folder: Path, edit: Edit, *, key: LedgerKey | None = None, with_end: bool = True) -> None:
     """Write the ledger and metrics.jsonl as a program with a bug would have: chained, signed, consistent.
 
     `edit` gives the fields of an entry that the bug changes, or None to leave the entry out.
@@ -95,11 +95,15 @@ def rewrite(folder: Path, edit: Edit, *, key: LedgerKey | None = None) -> None:
         settings=report.settings,
     ) as ledger:
         for entry in report.entries:
-            changes = edit(entry)
+            if entry.kind == "end" and not with_end:
+                continue
+            last = entry.kind == "end"  # it repeats what the program believes was spent
+            changes = {"kind": "end", "metrics": entry.metrics} if last else edit(entry)
             if changes is None:
                 continue
             names = ("kind", "round", "release", "cohort", "colluders", "delta", "epsilon", "record", "coins")
-            fields = {name: getattr(entry, name) for name in names} | {"metrics": entry.metrics}
+            source = kept[-1] if last else entry
+            fields = {name: getattr(source, name) for name in names} | {"metrics": entry.metrics}
             kept.append(ledger.append(**(fields | changes)))
     show(folder, kept)
 

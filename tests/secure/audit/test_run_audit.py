@@ -29,7 +29,7 @@ from tampering import (
     write_lines,
 )
 
-from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox
+from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox, verify_ledger
 from prism_secure import federation
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
@@ -96,7 +96,7 @@ def test_edited_ledger_line_is_found(spoiled: Path) -> None:
     assert "line 3" in texts(audit)
 
 
-@pytest.mark.parametrize("gone", [1, 2, 3])
+@pytest.mark.parametrize("gone", [1, 2, 3, 4])
 def test_removed_ledger_line_is_found(spoiled: Path, gone: int) -> None:
     lines = lines_of(spoiled)
     del lines[gone]
@@ -139,8 +139,8 @@ def test_one_line_with_a_forged_signature_is_found(spoiled: Path) -> None:
 
 
 def test_ledger_cut_short_together_with_its_head_could_not_be_checked(spoiled: Path) -> None:
-    """The lines that are left are in order; metrics.jsonl shows that there was one more."""
-    write_lines(spoiled, lines_of(spoiled)[:-1])
+    """The lines that are left are in order; metrics.jsonl shows that there was one more round."""
+    write_lines(spoiled, lines_of(spoiled)[:-2])
     (spoiled / "ledger.jsonl.head").unlink()
     assert caught_by(audited(spoiled)) == {"rounds"}
 
@@ -292,8 +292,35 @@ def test_swapped_mask_is_found(spoiled: Path) -> None:
     save_file({"mask": mask}, path, metadata=header)
     audit = audited(spoiled)
     assert caught_by(audit) == {"model"}
+    signed, recomputed = audit.findings
+    assert signed.evidence["signed_sha256"] == recomputed.evidence["recomputed_sha256"]
+    assert recomputed.evidence["different_bits"] == 1
+
+
+def test_mask_and_checkpoint_exchanged_for_matching_ones_are_found_by_the_signed_hash(spoiled: Path) -> None:
+    """Those of another run of the same weights: they agree with each other, and not with what was signed."""
+    model, checkpoint = spoiled / "model.safetensors", spoiled / "checkpoint" / "server.safetensors"
+    arrays = load_file(checkpoint)
+    arrays["theta"] = 1 - arrays["theta"]
+    save_file(arrays, checkpoint)
+    with safe_open(model, framework="np") as file:
+        header = file.metadata()
+    save_file({"mask": np.packbits(arrays["theta"] > 0.5)}, model, metadata=header)
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"model"}
     (found,) = audit.findings
-    assert found.evidence["different_bits"] == 1
+    assert "the ledger's last line" in found.text
+
+
+def test_folder_whose_ledger_has_no_last_line_is_clean_with_a_note(spoiled: Path) -> None:
+    """As a run that goes on, or one of an older program."""
+    report = verify_ledger(spoiled / "ledger.jsonl")
+    assert report.complete
+    rewrite(spoiled, lambda entry: {}, with_end=False)
+    audit = audited(spoiled)
+    assert audit.verdict == "clean", texts(audit)
+    outcomes = {answer.name: answer.outcome for answer in audit.answers}
+    assert outcomes["model"] == "note"
 
 
 def test_checkpoint_of_an_earlier_round_is_found(spoiled: Path) -> None:

@@ -28,6 +28,9 @@ def test_run_that_is_told_to_stop_is_finished_and_keeps_its_planned_epsilon(tmp_
     history = read_history(tmp_path)
     assert asked == [0, 1, 2]
     assert (tmp_path / "DONE").read_text("utf-8") == "2 of 3 rounds: enough\n"
+    (tmp_path / "DONE").unlink()  # a kill between the ledger's last line, which is signed, and DONE
+    run(tiny_config("privacy.record_epsilon=inf"), tmp_path, stop=lambda records: None)
+    assert (tmp_path / "DONE").read_text("utf-8") == "2 of 3 rounds: enough\n"
     assert (tmp_path / "model.safetensors").exists()
     assert len(history.records) == 2
     assert history.ledger is not None
