@@ -223,10 +223,10 @@ def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["mask.mode=bernoulli"],
-        ["mask.mode=topk", "mask.density=0.3"],
+        ["mask.mode=bernoulli", "training.averaging=faithful", "aggregation.rule=sampled"],
+        ["mask.mode=topk", "mask.density=0.3", "mask.initial=uniform", "mask.spread=0.1"],
         ["aggregation.rule=kalman", "aggregation.space=logit"],
-        ["model.conditional=false"],
+        ["model.conditional=false", "model.weights=kaiming_normal"],
         ["data.partition=shards"],
         ["data.partition=dirichlet"],
         ["privacy.clip=1.0"],
