@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,16 +30,15 @@ from prism_secure.federation import run
 from prism_secure.records import Epsilons, encode
 from prism_secure.run_folder import read_records
 
-TINY = [
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tiny_data
+
+SETTINGS = [
+    *tiny_data.TINY,
     "federation.clients=5",
-    "federation.workers=1",
     "federation.rounds=3",
     "federation.local_steps=1",
-    "model.width=4",
-    "model.latent=8",
-    'features.extractors=["fourier"]',
     "training.batch_size=10",
-    "metrics.samples=200",
     "metrics.every=3",
     "privacy.flip=0.25",
     "privacy.clip=1.0",
@@ -52,7 +52,8 @@ TINY = [
 
 def make(folder: Path, *overrides: str) -> Path:
     """A real run."""
-    run(load_config(None, [*TINY, *overrides]), folder)
+    data = tiny_data.write_data(folder.parent / "data")
+    run(load_config(None, [*SETTINGS, f"data.folder={data}", *overrides]), folder)
     return folder
 
 
@@ -126,7 +127,7 @@ def accounted(*, rounds: Sequence[int], planned: int = 3, **changes: Any) -> Ite
 
     `rounds` says of how many rounds each entry's epsilon to date is.
     """
-    release = MaskRelease(**({"flip": 0.25, "clip": 1.0, "cohort": 3, "dim": 18996} | changes))
+    release = MaskRelease(**({"flip": 0.25, "clip": 1.0, "cohort": 3, "dim": 2804} | changes))
     for count in rounds:
         accountant = Accountant(delta=1e-5)
         accountant.plan(release, rounds=planned)
