@@ -1,10 +1,13 @@
 """PRISM's generator: shapes, conditioning, and the fast upsampling convolution against the plain one."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from prism_secure.deployment import DeployedGenerator
 from prism_secure.generator import Architecture, ResNetGenerator, _upsample_convolve, draw_latents
+from prism_secure.model_file import read_model, write_model
 from prism_secure.supermask import Supermask
 
 
@@ -81,3 +84,19 @@ def test_impossible_architectures_are_refused_by_name(wrong):
 def test_channels_double_down_to_the_cap():
     assert Architecture(width=8, image_size=64).stage_channels == (128, 64, 32, 16, 8)
     assert Architecture(width=8, image_size=64, max_channels=40).stage_channels == (40, 40, 32, 16, 8)
+
+
+def test_a_model_file_remembers_how_its_weights_were_drawn(tmp_path):
+    architecture = Architecture(latent=4, width=2, image_size=8, weights="kaiming_normal")
+    mask = np.arange(Supermask(ResNetGenerator(architecture), seed=5).dimension) % 3 > 0
+    write_model(tmp_path / "model.safetensors", architecture, 5, mask)
+    found = read_model(tmp_path / "model.safetensors")
+    assert found.architecture == architecture
+    built = DeployedGenerator(architecture, seed=5, mask=torch.from_numpy(mask))
+    assert torch.equal(found.generate(3, seed=1)[0], built.generate(3, seed=1)[0])
+    as_before = Architecture(latent=4, width=2, image_size=8)
+    usual = DeployedGenerator(as_before, seed=5, mask=torch.from_numpy(mask))
+    assert not torch.equal(found.generate(3, seed=1)[0], usual.generate(3, seed=1)[0])
+    assert "weights" not in usual.architecture.as_dict()  # files of before did not say
+    with pytest.raises(ValueError, match="weights must be one of"):
+        Architecture(weights="tiny")
