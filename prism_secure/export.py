@@ -17,6 +17,7 @@ from prism_secure.model_card import NOT_STATED, DataCard, Making, Measured, Mode
 from prism_secure.model_file import ModelFile, read_model_file, write_model
 from prism_secure.report import EXTRACTORS, SOURCES
 from prism_secure.samples import read_grid
+from prism_secure.spending import mask_digest
 
 __all__ = ["LICENCES", "export_run", "run_card"]
 
@@ -33,13 +34,19 @@ _FASHION = ("fashion_mnist_12k", "fashion_mnist")
 
 
 def export_run(
-    folder: Path, out: Path, *, licence: str = NOT_STATED, data_licence: str | None = None
+    folder: Path,
+    out: Path,
+    *,
+    licence: str = NOT_STATED,
+    data_name: str | None = None,
+    data_licence: str | None = None,
 ) -> ModelFile:
     """Write the model of a finished run with its card to `out`, entropy-coded where that is shorter.
 
     Args:
         folder: the run folder; its ledger is checked.
         licence: of the model.
+        data_name: what the images are; left out: what the source is called.
         data_licence: of the data; left out: what is known of the source, or "not stated".
 
     Returns:
@@ -55,23 +62,28 @@ def export_run(
     if not path.exists():
         raise RunFolderError(f"{folder} has no model yet ({history.status.text}): run it to its end first")
     model = read_model_file(path)
-    card = run_card(history, model, licence=licence, data_licence=data_licence)
+    card = run_card(history, model, licence=licence, data_name=data_name, data_licence=data_licence)
     write_model(out, model.architecture, model.seed, model.mask, card=card, entropy_coded=True)
     return read_model_file(out)
 
 
 def run_card(
-    history: RunHistory, model: ModelFile, *, licence: str = NOT_STATED, data_licence: str | None = None
+    history: RunHistory,
+    model: ModelFile,
+    *,
+    licence: str = NOT_STATED,
+    data_name: str | None = None,
+    data_licence: str | None = None,
 ) -> ModelCard:
     """What a run folder says of the model that it left.
 
     Raises:
-        RunFolderError: there is no ledger, so nobody could say what the model cost.
+        RunFolderError: there is no ledger, so nobody could say what the model cost; or it is another model's.
     """
     data, classes = history.config.data, model.architecture.classes
     return ModelCard(
         data=DataCard(
-            name=SOURCES.get(data.source, data.source),
+            name=data_name or SOURCES.get(data.source, data.source),
             licence=data_licence or LICENCES.get(data.source, NOT_STATED),
             classes=_names(history, classes),
             training_images=history.facts.training_images,
@@ -79,7 +91,7 @@ def run_card(
             clients=history.config.federation.clients,
             partition=_partition(history.config),
         ),
-        privacy=_privacy(history),
+        privacy=_privacy(history, _signed_digest(history, model)),
         measured=_measured(history),
         making=_making(history),
         licence=licence,
@@ -106,7 +118,19 @@ def _partition(config: Config) -> str:
     }[data.partition]
 
 
-def _privacy(history: RunHistory) -> Privacy:
+def _signed_digest(history: RunHistory, model: ModelFile) -> str | None:
+    """The digest of the mask that the ledger's last line names; None where it names none."""
+    last = history.ledger.entries[-1] if history.ledger and history.ledger.entries else None
+    if last is None or last.kind != "end":
+        return None
+    if last.metrics.get("mask_sha256") != (found := mask_digest(model.mask)):
+        raise RunFolderError(
+            f"model.safetensors is not the run's: its ledger names another mask than {found}"
+        )
+    return found
+
+
+def _privacy(history: RunHistory, mask: str | None) -> Privacy:
     config, spent, ledger = history.config, history.to_date, history.ledger
     if ledger is None or spent is None:
         raise RunFolderError("the run has no ledger.jsonl: nobody can say what its model cost")
@@ -122,6 +146,7 @@ def _privacy(history: RunHistory) -> Privacy:
         record_cohort=config.record_cohort if summed else 0,
         ledger_head=ledger.head,
         ledger_key=ledger.public_key,
+        ledger_mask=mask,
     )
 
 

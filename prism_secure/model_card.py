@@ -81,6 +81,8 @@ class Privacy(_Part, frozen=True, kw_only=True):
     ledger_head: str
     ledger_key: str
     """The writer's Ed25519 public key."""
+    ledger_mask: str | None = None
+    """SHA-256 of the packed mask, where the ledger's last line names it: that of this model."""
 
 
 class Measured(_Part, frozen=True, kw_only=True):
@@ -218,9 +220,13 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 f"ε(SUM) counts on {privacy.cohort} honest clients in every opened sum, and on the secure "
                 "sum's cryptography. A run on one machine simulates all parties: its owner saw everything."
             )
+        names = (
+            f" Its last line names this mask, SHA-256 `{privacy.ledger_mask}`." if privacy.ledger_mask else ""
+        )
         words.append(
             f"Ledger that states these figures: head `{privacy.ledger_head}`, signed by "
-            f"`{privacy.ledger_key}`. With it: `prism-secure ledger verify ledger.jsonl --key … --head …`."
+            f"`{privacy.ledger_key}`.{names} With it: "
+            "`prism-secure ledger verify ledger.jsonl --key … --head …`."
         )
         return "\n\n".join(words)
 

@@ -5,8 +5,9 @@ Each layer is a sparse matrix in CSR form times the columns of its input (im2col
 and the 3×3 convolution after it are one matrix, of four rows an output channel, one for each parity of its
 pixels: the columns are those of the small image.
 
-Same images as the dense network, up to rounding. Faster only where few weights are kept, about one in ten:
-dense convolutions reach so much more of a processor's speed. `experiments/deployment` has figures.
+Same images as the dense network, up to rounding. Dense convolutions reach so much more of a processor's speed
+that this is faster only where one weight in twenty is kept, or fewer, of a large network:
+`experiments/deployment` has figures.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from prism_secure.deployment import DeployedGenerator
 
 __all__ = ["sparse_generator", "weight_bytes"]
 
-IMAGES_AT_ONCE = 8
-"""As many images' columns stay in a processor's cache."""
+IMAGES_AT_ONCE = 16
+COLUMNS_AT_ONCE = 512
+"""So that a kept weight multiplies rows that are long, and that still stay in the cache."""
 
 # _PARITY[a, p, t]: does tap t (-1, 0, 1) of an output pixel of parity a lie in the small pixel p (-1, 0, 1)?
 _PARITY = torch.tensor([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]).float()
@@ -84,11 +86,11 @@ class _SparseUpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _, height, width, count = x.shape
-        h = self.up(_columns(torch.relu(self.norm1(x))))
+        h = _convolved(torch.relu(self.norm1(x)), self.up)
         # (parity of rows, of columns, channels, rows, columns, images) to whole images.
         h = h.view(2, 2, self.channels, height, width, count).permute(2, 3, 0, 4, 1, 5)
         h = h.reshape(self.channels, 2 * height, 2 * width, count)
-        h = self.conv2(_columns(torch.relu(self.norm2(h)))).view_as(h)
+        h = _convolved(torch.relu(self.norm2(h)), self.conv2)
         skip = self.skip(x.reshape(len(x), -1)).view(self.channels, height, 1, width, 1, count)
         h.view(self.channels, height, 2, width, 2, count).add_(skip)
         return h
@@ -127,17 +129,28 @@ class _Matrix(nn.Module):
         return sum(part.nbytes for part in parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight @ x
+        # In place: the plain product makes zeros and copies them.
+        product = x.new_zeros(self.weight.shape[0], x.shape[1])
+        return torch.addmm(product, self.weight, x, out=product)
 
 
 def _as_rows(weight: Tensor) -> Tensor:
-    """(outputs, inputs, 3, 3) to (outputs, 9 * inputs), in the order of `_columns`."""
+    """(outputs, inputs, 3, 3) to (outputs, 9 * inputs), in the order of `_convolved`."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def _columns(x: Tensor) -> Tensor:
-    """The nine neighbours of each pixel: (C, H, W, B) to (9 * C, H * W * B), zeros beyond the border."""
+def _convolved(x: Tensor, matrix: _Matrix) -> Tensor:
+    """A 3×3 convolution: (C, H, W, B) to (outputs, H, W, B), zeros beyond the border.
+
+    So few rows of the picture at a time that their columns stay in the cache.
+    """
     channels, height, width, count = x.shape
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-    taps = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return torch.stack(taps).view(9 * channels, height * width * count)
+    out = x.new_empty(matrix.weight.shape[0], height, width, count)
+    rows = max(1, COLUMNS_AT_ONCE // (width * count))
+    for top in range(0, height, rows):
+        some = min(rows, height - top)
+        taps = [padded[:, top + i : top + i + some, j : j + width] for i in range(3) for j in range(3)]
+        columns = torch.stack(taps).view(9 * channels, -1)
+        out[:, top : top + some] = matrix(columns).view(-1, some, width, count)
+    return out

@@ -16,7 +16,7 @@ needs nothing but this file. The card is written as Markdown beside it, too.
 EXAMPLES = """\
 examples:
   prism-secure export runs/default --out fashion.safetensors
-  prism-secure export runs/mine --out mine.safetensors --licence CC-BY-4.0 --data-licence "hospital A"
+  prism-secure export runs/mine --out mine.safetensors --licence CC-BY-4.0 --data-name "chest X-rays"
   prism-secure export runs/default --out fashion.safetensors --onnx fashion.onnx     for other runtimes
 
 exit codes: 0 done, 4 no run folder, or without a model yet, 5 disk, 7 the run's model is damaged
@@ -32,6 +32,9 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--licence", default="not stated", metavar="TEXT", help="what others may do with the model"
+    )
+    parser.add_argument(
+        "--data-name", metavar="TEXT", help="what the images are; left out: what the source is called"
     )
     parser.add_argument(
         "--data-licence", metavar="TEXT", help="of the data; left out: that of the source where it is known"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from prism_privacy import Adjacency, Ledger, MaskRelease, View
+from prism_privacy.ledger_entry import Spent
+from prism_privacy.ledger_key import LedgerKey
 from prism_secure.cli import main
 from prism_secure.errors import RunFolderError
 from prism_secure.export import export_run
@@ -17,6 +21,7 @@ from prism_secure.generator import Architecture, ResNetGenerator
 from prism_secure.model_card import ModelCard
 from prism_secure.model_file import read_model_file, write_model
 from prism_secure.samples import read_grid
+from prism_secure.spending import mask_digest
 
 from .fake_run import NAMES, make_run
 
@@ -97,12 +102,14 @@ def test_metrics_on_private_images_are_said_to_be_outside_epsilon(tmp_path: Path
 
 def test_neither_paths_nor_the_classifier_s_verdict_on_foreign_images_enter_the_card(tmp_path: Path) -> None:
     folder = _run(tmp_path / "run", ['data.source="images"', f'data.folder="{tmp_path}/patients"'])
-    card = _card(folder, tmp_path / "m")
-    text = card.markdown()
+    text = _card(folder, tmp_path / "m").markdown()
     assert "patients" not in text
     assert str(tmp_path) not in (tmp_path / "m").read_bytes().decode("latin-1")
     assert "classified as asked" not in text
     assert "Licence of the data: not stated" in text
+    named = export_run(folder, tmp_path / "m", data_name="chest X-rays", data_licence="none").card
+    assert named is not None
+    assert (named.data.name, named.data.licence) == ("chest X-rays", "none")
 
 
 def test_runs_without_a_model_or_a_ledger_are_refused(tmp_path: Path) -> None:
@@ -112,6 +119,31 @@ def test_runs_without_a_model_or_a_ledger_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no ledger"):
         export_run(_run(tmp_path / "bare", ledger=False), tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def _signing(folder: Path, digest: str) -> Path:
+    """A run whose ledger ends with a line that names a mask."""
+    run = _run(folder, ledger=False)
+    table = {(view, adjacency): Spent(1.0, 1.0) for view in View for adjacency in Adjacency}
+    entry = {"release": MaskRelease(0.1, 1.0, cohort=10), "delta": 1e-5, "cohort": 10}
+    with Ledger.create(
+        run / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10, records=1000
+    ) as ledger:
+        ledger.append(round=1, epsilon=table, **entry)
+        over = {cell: replace(spent, round=0.0) for cell, spent in table.items()}
+        ledger.append(
+            round=1, kind="end", epsilon=over, metrics={"mask_sha256": digest, "ended": ""}, **entry
+        )
+    return run
+
+
+def test_model_of_another_run_is_not_exported_under_this_one_s_ledger(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="names another mask"):
+        export_run(_signing(tmp_path / "other", "0" * 64), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    digest = mask_digest(read_model_file(tmp_path / "other" / "model.safetensors").mask)
+    text = _card(_signing(tmp_path / "own", digest), tmp_path / "m").markdown()
+    assert f"Its last line names this mask, SHA-256 `{digest}`" in text
 
 
 @pytest.fixture(scope="module")
