@@ -151,7 +151,7 @@ def test_largest_move_of_a_record_is_found_and_its_epsilon_agrees(changes: dict[
     ("mask", "rounds"),
     [
         (Mask(0.25, 1.0, 10, "probability", None, 0.0), 20),
-        (Mask(0.25, 1.0, 300, "probability", 5000, 0.0), 5),
+        (Mask(0.25, 1.0, 100, "probability", 5000, 0.0), 5),
         (Mask(0.1, 0.5, 4, "probability", 100, 0.0), 1),
     ],
     ids=str,
