@@ -42,8 +42,8 @@ def number(value: float) -> Number:
     return value if math.isfinite(value) else "inf"
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
+class _Part(msgspec.Struct, frozen=True):
+    """Fields that a later version adds are passed over."""
 
 
 class DataCard(_Part, frozen=True, kw_only=True):

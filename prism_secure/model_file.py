@@ -41,7 +41,8 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     weights: int
     sha256: str
-    card: ModelCard | None = None
+    card: msgspec.Raw = msgspec.Raw(b"null")
+    """As it was written: the digest holds for a card that has more to say than this version knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ def write_model(
         shorter = coder.compress(stored.tobytes()) + coder.flush()
         if len(shorter) < len(stored):
             name, stored = _CODED, np.frombuffer(shorter, np.uint8)
-    header = _Header(architecture.as_dict(), seed, len(mask), "", card)
+    header = _Header(architecture.as_dict(), seed, len(mask), "", msgspec.Raw(msgspec.json.encode(card)))
     header = msgspec.structs.replace(header, sha256=_digest(header, name, stored))
     # One entry only: safetensors writes several in an order that changes from run to run.
     metadata = {_FORMAT: msgspec.json.encode(header).decode()}
@@ -122,7 +123,8 @@ def read_model_file(path: Path) -> ModelFile:
     bits = np.unpackbits(packed)
     if bits[known.weights :].any():
         raise ModelError(f"{path} is damaged: its mask goes on behind its {known.weights} weights")
-    return ModelFile(architecture, known.seed, bits[: known.weights].astype(bool), known.card, len(stored))
+    mask = bits[: known.weights].astype(bool)
+    return ModelFile(architecture, known.seed, mask, _card(path, known), len(stored))
 
 
 def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
@@ -159,6 +161,13 @@ def _architecture(path: Path, known: _Header) -> Architecture:
     if known.weights != weights:
         raise ModelError(f"{path} holds a mask of {known.weights} bits for a network of {weights} weights")
     return sizes
+
+
+def _card(path: Path, known: _Header) -> ModelCard | None:
+    try:
+        return msgspec.json.decode(known.card, type=ModelCard | None)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ModelError(f"{path} has a damaged card: {error}") from None
 
 
 def _unpacked(path: Path, name: str, stored: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

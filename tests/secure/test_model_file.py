@@ -230,6 +230,17 @@ def test_a_decompression_bomb_is_refused_before_it_opens(tmp_path: Path) -> None
         tracemalloc.stop()
 
 
+def test_card_of_a_later_version_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    more = msgspec.to_builtins(CARD) | {"colour": "blue"}
+    stored, d = np.packbits(_mask()), _weights(ARCHITECTURE)
+    _declaring(tmp_path / "m", "mask", stored, weights=d, card=msgspec.Raw(msgspec.json.encode(more)))
+    assert read_model_file(tmp_path / "m").card == CARD
+    less = {key: value for key, value in more.items() if key != "data"}
+    _declaring(tmp_path / "m", "mask", stored, weights=d, card=msgspec.Raw(msgspec.json.encode(less)))
+    with pytest.raises(ModelError, match="damaged card"):
+        read_model_file(tmp_path / "m")
+
+
 @pytest.mark.parametrize(
     ("name", "length", "header", "match"),
     [
