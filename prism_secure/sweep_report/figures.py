@@ -127,7 +127,7 @@ def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequen
         figure = Figure(figsize=(width, 2.3 * rows + 0.5))
         all_axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         figure.subplots_adjust(
-            left=_LABEL / width, right=0.99, top=1 - 0.3 / (2.3 * rows), bottom=0.45 / (2.3 * rows),
+            left=_LABEL / width, right=0.99, top=1 - 0.3 / (2.3 * rows), bottom=0.55 / (2.3 * rows),
             hspace=0.28, wspace=0.06,
         )  # fmt: skip
         named = len(kinds) <= len(_COLOURS)
@@ -146,6 +146,8 @@ def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequen
             axes.set_visible(False)
         for axes in all_axes[::columns]:
             axes.set_ylabel(metric)
+        for axes in all_axes[max(0, len(panels) - columns) : len(panels)]:
+            axes.set_xlabel("round")
         if named and len(kinds) > 1:
             for index, kind in enumerate(kinds):
                 all_axes[0].plot([], [], color=_COLOURS[index], label=kind)

@@ -169,7 +169,8 @@ def _heat(subject: Subject, down: str, across: str) -> str:
                 value
             )
     table = [[float(np.mean(cells.get((row, column), [math.nan]))) for column in columns] for row in rows]
-    names = down.partition(".")[2], across.partition(".")[2], "mean FID over the other settings"
+    over = "the other settings and the seeds" if len(subject.keys) > 2 else "the seeds"
+    names = down.partition(".")[2], across.partition(".")[2], f"FID, mean over {over}"
     return heat_plot(table, rows, columns, names)
 
 
