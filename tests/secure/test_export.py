@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -244,3 +245,15 @@ def test_generate_needs_neither_data_nor_federation_nor_features(exported: Path,
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines()[1:] == ["[]"], done.stderr
+
+
+def test_every_option_on_the_page_exists_and_every_option_is_on_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text("utf-8")
+    options = {"--key", "--head"}  # of `ledger verify`
+    for command in ("export", "generate"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        options |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    assert set(re.findall(r"--[a-z][a-z-]+", page)) == options - {"--help"}
