@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
 
 HELP = """\
 Write the model of a finished run as one file: the network's sizes, the seed of its weights, one bit for each,
@@ -19,7 +20,7 @@ examples:
   prism-secure export runs/mine --out mine.safetensors --licence CC-BY-4.0 --data-name "chest X-rays"
   prism-secure export runs/default --out fashion.safetensors --onnx fashion.onnx     for other runtimes
 
-exit codes: 0 done, 4 no run folder, or without a model yet, 5 disk, 7 the run's model is damaged
+exit codes: 0 done, 2 configuration, 4 no run folder, or without a model yet, 5 disk, 7 the run's model is damaged
 """
 
 
@@ -50,14 +51,23 @@ def _export(options: argparse.Namespace, command: str) -> int:
     from prism_secure.model_card import size_words
     from prism_secure.storage import make_folder, write_atomic
 
-    paths = [options.out, options.card or options.out.with_suffix(".md"), options.onnx]
-    for path in filter(None, paths):
+    card = options.card or options.out.with_suffix(".md")
+    paths = [path for path in (options.out, card, options.onnx) if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError(f"model, card and ONNX need a file each, got {', '.join(map(str, paths))}")
+    for path in paths:
         make_folder(path.parent)
-    model = export_run(options.run, options.out, licence=options.licence, data_licence=options.data_licence)
+    model = export_run(
+        options.run,
+        options.out,
+        licence=options.licence,
+        data_name=options.data_name,
+        data_licence=options.data_licence,
+    )
     assert model.card is not None
-    write_atomic(paths[1], model.card.markdown().encode())
+    write_atomic(card, model.card.markdown().encode())
     print(f"Model: {options.out}, {size_words(options.out.stat().st_size, model.stored, len(model.mask))}")
-    print(f"Card: {paths[1]}")
+    print(f"Card: {card}")
     if options.onnx is not None:
         from prism_secure.onnx_export import write_onnx
 

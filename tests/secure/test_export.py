@@ -152,15 +152,24 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     _run(folder / "run")
     out = folder / "new" / "fashion.safetensors"
-    assert main(["export", str(folder / "run"), "--out", str(out), "--licence", "CC0-1.0"]) == 0
+    said = ["--licence", "CC0-1.0", "--data-name", "pieces of clothing", "--data-licence", "ask us"]
+    assert main(["export", str(folder / "run"), "--out", str(out), *said]) == 0
     return out
 
 
 def test_command_writes_the_card_beside_the_model(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beside = exported.with_suffix(".md").read_text("utf-8")
+    assert "generator of pieces of clothing" in beside
     assert "Licence of this model: CC0-1.0" in beside
+    assert "Licence of the data: ask us" in beside
     assert main(["generate", "--model", str(exported), "--card"]) == 0
     assert capsys.readouterr().out == beside
+
+
+def test_card_does_not_replace_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(_run(tmp_path / "run")), "--out", str(tmp_path / "model.md")]) == 2
+    assert "a file each" in capsys.readouterr().err
+    assert not (tmp_path / "model.md").exists()
 
 
 def test_grid_shows_all_images_class_by_class(exported: Path, tmp_path: Path) -> None:
