@@ -34,10 +34,12 @@ from prism_privacy import (
     noisy_moments,
     release_bits,
 )
+from prism_privacy.durable_files import locked_directory
 from prism_privacy.moments_store import load_moments
 from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
+from prism_secure.invitations import invited
 from prism_secure.moments import FeatureMoments
 from prism_secure.recipe import Recipe, public_seed
 from prism_secure.record_release import RecordRelease
@@ -69,8 +71,8 @@ class Client:
         folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
         recipe: the objects of the configuration, shared by all clients of a process.
         coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
-        may_miss: whether the client may have sat out rounds, as on a machine of its own it may (and anywhere,
-            where a round invites only some); it goes on from the state that it has.
+        may_miss: whether the client may have missed rounds that it was invited to, as on a machine of its own
+            it may; it goes on from the state that it has.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Client:
         self.folder = folder
         self._recipe = recipe
         self._known_coins = coins
-        self._may_miss = may_miss or not recipe.config.everybody
+        self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
 
     def prepare(self, federation: str) -> None:
@@ -99,7 +101,9 @@ class Client:
         release = self._recipe.record_release
         if release is None:
             self._exact_moments()
-        elif self._released(release) is None:
+        elif self._released(release) is not None:
+            self._mark_drawn(release)
+        else:
             if self._outbox.rounds(federation) or (self.folder / "state.safetensors").exists():
                 raise RunFolderError(self._gone(release))
             if release.summed:
@@ -148,7 +152,7 @@ class Client:
         round_number, state = self._load_state()
         if round_number == broadcast.round and self._sent(broadcast) is not None:
             return
-        if not (round_number == broadcast.round - 1 or (self._may_miss and round_number < broadcast.round)):
+        if not self._follows(round_number, broadcast.round):
             raise RunFolderError(
                 f"client {self.index} is asked for round {broadcast.round}, but its state is after round "
                 f"{round_number}: {self.folder} does not belong to this checkpoint"
@@ -169,6 +173,14 @@ class Client:
             payload = broadcast.digest + self._upload(result.scores, broadcast)
             self._outbox.keep(broadcast.federation, broadcast.round, payload)
         self._save_state(broadcast.round, result.state)
+
+    def _follows(self, last: int, asked: int) -> bool:
+        """Whether a client that answered round `last` is asked for its next one."""
+        if self._may_miss:
+            return last < asked
+        config = self._recipe.config
+        earlier = (number for number in range(asked - 1, 0, -1) if self.index in invited(config, number))
+        return last == next(earlier, 0)
 
     def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
         """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
@@ -286,29 +298,47 @@ class Client:
 
     def _draw(self, release: RecordRelease) -> None:
         """Make this client's own release, once: a mark beside it stays where somebody deletes it."""
-        path = release.file(self.index, self.folder)
-        mark = path.with_name(f".{path.stem}.drawn")
 
         def first() -> NoisySums:
-            if mark.exists():
+            if self._drawn_mark(release).exists():
                 raise RunFolderError(self._gone(release))
             return release.make(self.index, *self._recipe.features(self.index))
 
         self._keep(release, first)
-        write_atomic(mark, b"", mode=0o600)
+        self._mark_drawn(release)
+
+    def _drawn_mark(self, release: RecordRelease) -> Path:
+        path = release.file(self.index, self.folder)
+        return path.with_name(f".{path.stem}.drawn")
+
+    def _mark_drawn(self, release: RecordRelease) -> None:
+        """Also for a release that a kill, or an earlier version, left without its mark."""
+        if not release.summed and not self._drawn_mark(release).exists():
+            write_atomic(self._drawn_mark(release), b"", mode=0o600)
 
     def _whose(self, release: RecordRelease) -> int | None:
         return None if release.summed else self.index
 
     def _make_share(self, release: RecordRelease) -> None:
-        """Draw the share of a summed release, once: two shares of the same images would be two releases."""
-        if not self._share_path.exists():
-            share = release.share(*self._recipe.features(self.index))
-            write_atomic(self._share_path, save({"share": share}), mode=0o600)
+        """Draw the share of a summed release, once: two shares of the same images would be two releases.
+
+        Runs that share a store share it, too: whichever of them gets to open the sum opens the same.
+        """
+        path, opened = self._share_path, release.opened_file(self.folder)
+        make_private_folder(path.parent)
+        with as_storage_error(path), locked_directory(path.parent):
+            if not path.exists() and not opened.exists():
+                share = release.share(*self._recipe.features(self.index))
+                write_atomic(path, save({"share": share}), mode=0o600)
 
     @property
     def _share_path(self) -> Path:
-        return self.folder / "share.safetensors"
+        release = self._recipe.record_release
+        return (
+            self.folder / "share.safetensors"
+            if release is None
+            else release.share_file(self.index, self.folder)
+        )
 
     def _gone(self, release: RecordRelease) -> str:
         return (

@@ -29,7 +29,9 @@ def moments_are_open(release: RecordRelease, clients: Sequence[Client], folder: 
     if not release.summed:
         return False
     path = release.opened_file(folder / "checkpoint")
-    if not path.exists() and session_began(folder) and not all(each.has_share for each in clients):
+    began = session_began(folder) or _mark_beside(path).exists()
+    # In this order: another run that shares the store deletes its shares once the sum is there.
+    if began and not all(each.has_share for each in clients) and not path.exists():
         raise RunFolderError(
             "the secure sum of the noisy moments began, and neither what it opened nor all shares are left; "
             f"other shares would cost epsilon on top; put {path.parent.name}/{path.name} back"
@@ -66,7 +68,11 @@ def opened_once(
     make_private_folder(path.parent)
 
     def leaving() -> None:
-        write_atomic(folder / _BEGAN, b"Shares of the noisy moments may have left: no others may be drawn.\n")
+        marks = [folder / _BEGAN]
+        if path.parent != folder / "checkpoint":
+            marks.append(_mark_beside(path))
+        for mark in marks:
+            write_atomic(mark, b"Shares of the noisy moments may have left: no others may be drawn.\n")
 
     def make() -> NoisySums:
         result = session(leaving)
@@ -79,6 +85,11 @@ def opened_once(
         return release.plan.open(result.counts, len(result.survivors))
 
     return moments_once(path, release.plan.release, release.context(None), make)
+
+
+def _mark_beside(opened: Path) -> Path:
+    """What says, in a store that runs share, that one of them may have sent the shares."""
+    return opened.with_name(f".{opened.stem}.began")
 
 
 def session_began(folder: Path) -> bool:

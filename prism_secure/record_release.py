@@ -142,6 +142,11 @@ class RecordRelease:
         store = None if self.summed else self._store
         return folder / "release.moments" if store is None else store / f"client-{client:02d}.moments"
 
+    def share_file(self, client: int, folder: Path) -> Path:
+        """Where a client keeps its share of a summed release until the sum is open."""
+        name = "share.safetensors" if self._store is None else f"share-{client:02d}.safetensors"
+        return (self._store or folder) / name
+
     def opened_file(self, folder: Path) -> Path:
         """Where an opened sum of all clients is kept: in a folder of the run, or in the store."""
         return folder / "release.moments" if self._store is None else self._store / "all.moments"

@@ -112,6 +112,7 @@ class SecureSumClient(Confidential):
         self._policy = policy
         self._counter = counter
         self._resends = resends
+        self._recorded = False
         self._reply: bytes | None = None
         self._state: _State = Ready(Party(client_id, session, identity, roster, checked_rng(rng)))
 
@@ -145,14 +146,14 @@ class SecureSumClient(Confidential):
     def upload(self, shares: bytes, values: NDArray[Any]) -> bytes:
         """Stage 3: take the shares, return the masked vector. Errors: see `prism_crypto.upload.upload`.
 
-        The session's round is recorded before this returns; from then on this client refuses other sessions
-        of that round, with `StateError`. So a round whose upload has left is never repeated: the application
-        goes on with a new round, for which it makes a new input.
+        The session's round is recorded before this returns, or refuses the values; from then on this client
+        refuses other sessions of that round, with `StateError`. So a round whose upload has left is never
+        repeated: the application goes on with a new round, for which it makes a new input.
 
         Args:
             shares: the server's message.
             values: this client's integers, shape (d,), any integer dtype or bool, each 0..bound. They are
-                checked first: after `InputError` the stage may be tried again.
+                checked first: after `InputError` the stage may be tried again, in this session.
         """
         outcome = self._step(Shared, Stage.UPLOAD, partial(self._send, data=shares, values=values))
         del values  # an error is raised from a frame that does not hold the vector
@@ -220,16 +221,29 @@ class SecureSumClient(Confidential):
         return advertise(state)
 
     def _send(self, state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:
-        after, message = upload(state, data, values)
-        if self._counter is not None:
-            try:
-                self._counter.uploaded(self.session.round)
-            except BaseException as error:
-                after.erase()
-                if isinstance(error, StateError):
-                    error.at(Stage.UPLOAD, self.client_id)
-                raise
+        try:
+            after, message = upload(state, data, values)
+        except InputError:
+            # Whoever hears of it has learned that a value is above the bound, which the server chose: in
+            # another session of this round, with another bound, it would learn where the largest one lies.
+            self._record_round()
+            raise
+        try:
+            self._record_round()
+        except BaseException:
+            after.erase()
+            raise
         return after, message
+
+    def _record_round(self) -> None:
+        if self._counter is None or self._recorded:
+            return
+        try:
+            self._counter.uploaded(self.session.round)
+        except StateError as error:
+            error.at(Stage.UPLOAD, self.client_id)
+            raise
+        self._recorded = True
 
     def _step(self, expected: type[S], stage: Stage, action: Callable[[S], tuple[_State, bytes]]) -> _Outcome:
         """Run one stage; return the reply, or the error to raise."""

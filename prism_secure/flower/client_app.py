@@ -73,6 +73,11 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "federation.client_fraction below 1 is for `prism-secure run`; across machines every round "
             f"invites all clients, got {config.federation.client_fraction}"
         )
+    if config.opens_moments and config.privacy.record_store is not None:
+        raise ConfigError(
+            "privacy.record_store is for one machine: across machines each federation sums the noisy moments "
+            "anew, and each such sum is charged; leave it out"
+        )
     if config.mask.score_layers:
         raise ConfigError(
             "mask.score_layers is for `prism-secure run`; across machines every layer sends bits, got "

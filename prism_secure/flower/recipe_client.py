@@ -100,13 +100,17 @@ class RecipeClient:
         summed = release is not None and release.summed
         if recipe_messages.asks_for_moments(content):
             recipe_messages.check_plan(content, release)
-            recipe_messages.check_round(content, 1)
+            assert release is not None
+            plan = release.plan
+            recipe_messages.check_session(content, round=1, dimension=plan.size, bound=plan.bound)
             self._charge(None)  # before noise is drawn, which a kill would leave uncharged
             client.prepare(self.federation)
             return client.share()
         broadcast = recipe_messages.read_broadcast(self.federation, content)
         # The same bits in two sessions would be two sums, whose difference could be those of one client.
-        recipe_messages.check_round(content, broadcast.round + summed)
+        recipe_messages.check_session(
+            content, round=broadcast.round + summed, dimension=self.recipe.trainer.dimension, bound=1
+        )
         self._charge(broadcast)
         if release is not None and summed:
             # Who comes late has no share in it, and trains from it all the same.

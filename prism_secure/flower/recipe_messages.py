@@ -41,15 +41,22 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
         raise ConfigError(f"the server asks for moments by {asked}, this client's recipe plans {planned}")
 
 
-def check_round(content: RecordDict, expected: int) -> None:
-    """Nothing, if the session's round is that of what it asks for: a client uploads once in each.
+def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:
+    """Nothing, if the session is the one that what it asks for belongs to: a client uploads once in a round.
+
+    The bound, too: a share of noisy moments that is above a bound of the server's choice is refused, and that
+    refusal would tell it about the share.
 
     Raises:
-        ConfigError: it is another session's.
+        ConfigError: it is another session.
     """
-    found = sum_messages.session_round(content)
+    found, expected = sum_messages.session_of(content), (round, dimension, bound)
     if found != expected:
-        raise ConfigError(f"what the server asks for belongs to a session of round {expected}, not {found}")
+        described = "round {}, of {} integers up to {}".format
+        raise ConfigError(
+            f"what the server asks for belongs to a session of {described(*expected)}, not of "
+            f"{described(*found)}"
+        )
 
 
 def write_broadcast(broadcast: Broadcast, opened: NoisySums | None = None) -> RecordDict:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from prism_crypto import MessageError, Stage
+from prism_crypto import MessageError, Session, Stage
 
 RECORD = "secure_sum"
 """Name of the record; an application that has one of this name can't be summed."""
@@ -50,11 +50,21 @@ def sender(content: RecordDict) -> int:
     return client
 
 
-def session_round(content: RecordDict) -> int:
-    """The round of the session that a client's function is called in."""
-    found = _field(content, "round")
-    assert isinstance(found, int)
-    return found
+def told(session: Session) -> ConfigRecord:
+    """What a client's function is told of the session that it is called in."""
+    spec = session.spec
+    return ConfigRecord({"round": session.round, "dimension": spec.dimension, "bound": spec.bound})
+
+
+def session_of(content: RecordDict) -> tuple[int, int, int]:
+    """Round, dimension and bound of the session that a client's function is called in."""
+    fields = content[RECORD]
+    assert isinstance(fields, ConfigRecord)
+    round, dimension, bound = (fields[name] for name in ("round", "dimension", "bound"))
+    assert isinstance(round, int)
+    assert isinstance(dimension, int)
+    assert isinstance(bound, int)
+    return round, dimension, bound
 
 
 def _field(content: RecordDict, name: str) -> object:

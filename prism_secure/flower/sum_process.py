@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import Array, ArrayRecord, Context, Message
 from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ContextProto
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class _Client:
             resends=False,
         )
         advert = part.advertise()
-        message.content[sum_messages.RECORD] = ConfigRecord({"round": session.round})
+        message.content[sum_messages.RECORD] = sum_messages.told(session)
         self.part = part
         self.trained = trainer.submit(_vector, train, message, context, session.spec.dimension)
         return Reply(part.client_id, advert)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from dp_accounting import gaussian_mechanism
 
+from prism_crypto import secure_sum
 from prism_privacy import Adjacency, MomentRelease, NoisySums, View, verify_ledger
 from prism_privacy.ledger_entry import LedgerEntry
-from prism_secure import environment, federation
+from prism_secure import environment, federation, moment_sum
 from prism_secure.client import Client
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
@@ -496,6 +497,32 @@ def test_a_second_run_over_an_opened_sum_reads_no_image(
 
 
 # --- side paths
+
+
+def test_run_killed_while_it_opens_a_sum_leaves_the_next_one_the_same_sum(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    config = tiny(data, RECORD, SUMMED, f"privacy.record_store={store}", "federation.rounds=1")
+    opened = []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moment_sum, "secure_sum", lambda *a, **k: opened.append(secure_sum(*a, **k)) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config, tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            moment_sum, "secure_sum", lambda *a, **k: opened.append(secure_sum(*a, **k)) or opened[-1]
+        )
+        run(config, tmp_path / "next")
+    assert np.array_equal(opened[0].counts, opened[1].counts)
+    run(config, tmp_path / "killed")
+    assert not list(store.rglob("share-*")), "shares go once their sum is kept"
+
+    (path,) = store.rglob("all.moments")
+    path.unlink()
+    with pytest.raises(RunFolderError, match="neither what it opened nor all shares are left"):
+        run(config, tmp_path / "third")
 
 
 def test_what_a_client_matches_is_divided_by_noisy_counts_and_shows_noisy_classes(
