@@ -21,8 +21,8 @@ _ROWS = 7
 _TILES = 10
 _GAP = 2
 """Pixels between images."""
-_TEXT, _SCALE, _EDGE, _TOP = 250, 1.6, 8, 34
-"""Of the drawn figure: where strips begin, how wide a pixel is, the space around, and that of the title."""
+_LETTER, _SCALE, _EDGE, _TOP = 7, 1.6, 8, 34
+"""Of the drawn figure: how wide a letter is, and a pixel; the space around, and that of the title."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def strips_plot(rows: Sequence[Strip], words: Sequence[tuple[str, str]], title: 
         title: above them.
     """
     high = round(max(row.height for row in rows) * _SCALE) + 8
-    width = _TEXT + round(max(row.width for row in rows) * _SCALE) + _EDGE
+    longest = max(len(line) for lines in words for line in lines)
+    left = _EDGE + _LETTER * longest + _EDGE
+    width = left + round(max(row.width for row in rows) * _SCALE) + _EDGE
     height = _TOP + len(rows) * high
     parts = [f'<text x="{_EDGE}" y="20" font-size="14">{html.escape(title)}</text>']
     for index, (row, lines) in enumerate(zip(rows, words, strict=True)):
@@ -65,7 +67,7 @@ def strips_plot(rows: Sequence[Strip], words: Sequence[tuple[str, str]], title: 
             at = top + high / 2 - 6 + 17 * number
             parts.append(f'<text x="{_EDGE}" y="{at:g}" font-size="12">{html.escape(line)}</text>')
         parts.append(
-            f'<image x="{_TEXT}" y="{top}" width="{row.width * _SCALE:g}" height="{row.height * _SCALE:g}" '
+            f'<image x="{left}" y="{top}" width="{row.width * _SCALE:g}" height="{row.height * _SCALE:g}" '
             f'style="image-rendering: pixelated" href="data:image/png;base64,{row.png}"/>'
         )
     return (

@@ -140,14 +140,15 @@ def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
     }
     figures = {"front": front_plot(panels, METRICS["fid"])}
     panel_of, kinds, kind_of = _multiples(subject)
-    lines: dict[str, list[Line]] = {}
+    lines: dict[str, list[Line]] = {panel: [] for panel in panel_of.values()}
     for point in subject.points:
         means = _thin(round_means(point, "fid"))
         if means:
             rounds, values = zip(*means, strict=True)
-            lines.setdefault(panel_of[point.id], []).append(Line(rounds, values, kind_of[point.id]))
-    if lines:
-        figures["rounds"] = rounds_plot(lines, METRICS["fid"], kinds)
+            lines[panel_of[point.id]].append(Line(rounds, values, kind_of[point.id]))
+    if any(lines.values()):
+        drawn = {panel: found for panel, found in lines.items() if found}
+        figures["rounds"] = rounds_plot(drawn, METRICS["fid"], kinds)
     keys = _heat_keys(subject)
     if keys and done:
         figures["heat"] = _heat(subject, *keys)
