@@ -321,5 +321,5 @@ def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> No
     theta = np.full(1000, 0.01)
     broadcast = Broadcast("somewhere", 1, theta)
     scores = torch.full((1000,), float("nan"))
-    bits = client._release(scores, broadcast, _tiny("privacy.flip=0").privacy)
+    bits = client._release(scores, broadcast, theta, _tiny("privacy.flip=0").privacy)
     assert bits.mean() < 0.05
