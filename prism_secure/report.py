@@ -46,6 +46,7 @@ SOURCES = {
     "fashion_mnist": "Fashion-MNIST",
     "mnist": "MNIST",
     "cifar10": "CIFAR-10",
+    "celeba": "CelebA",
     "idx": "images from idx files",
     "images": "images from a folder",
 }

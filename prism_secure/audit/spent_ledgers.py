@@ -54,8 +54,9 @@ class SpentLedger:
         if self.config is None or self.owner is not None:
             return ""
         data = self.config.data
+        attribute = data.attribute if data.source == "celeba" else ""
         return repr(
-            (data.source, data.partition, data.shards_per_client, data.dirichlet_alpha,
+            (data.source, attribute, data.partition, data.shards_per_client, data.dirichlet_alpha,
              self.config.federation.clients, self.config.federation.seed)
         )  # fmt: skip
 

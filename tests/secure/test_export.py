@@ -259,7 +259,7 @@ def test_generate_needs_neither_data_nor_federation_nor_features(exported: Path,
 def test_every_option_on_the_page_exists_and_every_option_is_on_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
     options = {"--key", "--head"}  # of `ledger verify`
     for command in ("export", "generate"):
         with pytest.raises(SystemExit):
