@@ -123,16 +123,15 @@ class Progress:
 
 
 def targets(recipe: Recipe, folder: Path) -> tuple[list[FeatureMoments], int, float]:
-    """What each client may know of images, bytes that it took to open, and what that costs a client."""
+    """What each client may know of images, bytes that opening it took, and what having opened it costs a
+    client: with exact moments, and where each client keeps its own, nothing was opened."""
     config = recipe.config
     clients = [Client(i, client_folder(folder, i), recipe) for i in range(config.federation.clients)]
     name = "baseline"
     for client in clients:
         client.prepare(name)
     release = recipe.record_release
-    if release is None:
-        return [client.targets() for client in clients], 0, math.inf
-    if not release.summed:
+    if release is None or not release.summed:
         return [client.targets() for client in clients], 0, 0.0
     open_moments(release, clients, folder, name)
     sent = json.loads((folder / "moments.json").read_text())["uplink_bytes"]
@@ -166,22 +165,31 @@ def fedavg(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterato
         sent += sum(result.uplink_bytes.values())
         # Rounds compose as one Gaussian mechanism with sqrt(rounds) times less noise.
         own = gaussian_epsilon(noise / math.sqrt(number), config.privacy.delta) if noise else math.inf
-        yield Progress(number, DenseGenerator(recipe.architecture, weights), sent, min(own, opened))
+        # Moves of opened moments are post-processing of them; no noise on moves takes back what was opened.
+        epsilon = opened if config.opens_moments else own
+        yield Progress(number, DenseGenerator(recipe.architecture, weights), sent, epsilon)
 
 
 def _grid(
     config: Config, options: argparse.Namespace, dimension: int
 ) -> tuple[Callable[..., NDArray[np.int64]], Callable[..., NDArray[np.float64]], int, float]:
     """How moves become integers and their sum a mean move, the integers' bound, and the noise multiplier."""
+    # What overflowed is no move, here and without a word: an error would tell the server of a client's data.
     if not options.clip:
         codec = FixedPoint(4 * options.learning_rate * config.federation.local_steps, LEVELS)
-        return codec.encode, lambda counts, n: codec.decode_sum(counts, n) / n, codec.levels, 0.0
+        return (
+            lambda move: codec.encode(_only_finite(move)),
+            lambda counts, n: codec.decode_sum(counts, n) / n,
+            codec.levels,
+            0.0,
+        )
     step, share = options.clip / CLIP_UNITS, math.ceil(options.noise * CLIP_UNITS / math.sqrt(config.cohort))
     offset = CLIP_UNITS + CUT * share
     # Of the smoothing that makes a sum of discrete Gaussians one, see `prism_privacy.discrete_gaussian`.
     noise = math.sqrt(config.cohort * (share**2 - SMOOTHING**2)) / CLIP_UNITS
 
     def encode(move: NDArray[np.float64]) -> NDArray[np.int64]:
+        move = _only_finite(move)
         length = float(np.linalg.norm(move))
         inside = move * min(1.0, options.clip * (1 - 1e-9) / max(length, 1e-300))
         units = np.trunc(inside / step).astype(np.int64)  # towards zero: no longer than the clip
@@ -192,6 +200,10 @@ def _grid(
         return (counts - survivors * offset) * (step / survivors)
 
     return encode, decode, 2 * offset, noise
+
+
+def _only_finite(move: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(move), move, 0.0)
 
 
 def server(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterator[Progress]:

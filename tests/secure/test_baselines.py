@@ -15,6 +15,7 @@ import torch
 from dp_accounting import gaussian_mechanism
 
 import prism_secure
+from prism_privacy import Adjacency, View
 from prism_secure.config import Config, load_config
 from prism_secure.moments import FakeAverages
 from prism_secure.recipe import Recipe
@@ -61,6 +62,53 @@ def test_noised_moves_are_clipped_and_carry_the_noise_that_epsilon_counts(baseli
     # Six honest clients bring 1.5 clips of noise on the sum, so 1.5 * 0.5 / 6 on the mean.
     assert float(mean[2:].std()) == pytest.approx(1.5 * 0.5 / 6, rel=0.05)
     assert mean[:2] == pytest.approx([0.3, 0.4], abs=5 * 1.5 * 0.5 / 6)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_a_weight_that_overflowed_has_not_moved_and_the_others_are_clipped(
+    baselines: ModuleType, monkeypatch: pytest.MonkeyPatch, clip: float
+) -> None:
+    monkeypatch.setattr(
+        baselines, "sample_discrete_gaussian", lambda s, size, coins: np.zeros(size, np.int64)
+    )
+    encode, decode, bound, _ = baselines._grid(load_config(), _options(clip), 5)
+    move = np.array([math.nan, math.inf, -math.inf, 30.0, 40.0])
+    words = encode(move)
+    assert int(words.min()) >= 0
+    assert int(words.max()) <= bound
+    found = decode(words, 1)
+    assert found[:3] == pytest.approx([0, 0, 0], abs=1e-9)
+    assert found == pytest.approx(decode(encode(np.nan_to_num(move, nan=0, posinf=0, neginf=0)), 1))
+    if clip:
+        assert found[3:] == pytest.approx([0.3, 0.4], abs=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.0, 50.0])
+@pytest.mark.parametrize("mode", ["exact", "client", "summed"])
+def test_epsilon_of_a_client_is_that_of_what_left_it(
+    baselines: ModuleType, tmp_path: Path, mode: str, noise: float
+) -> None:
+    release = {
+        "exact": ["privacy.record_epsilon=inf"],
+        "client": ["privacy.record_epsilon=1", "privacy.record_release=client"],
+        "summed": ["privacy.record_epsilon=0.1", "privacy.record_release=summed"],
+    }[mode]
+    config = load_config(
+        None, [*TINY, f"data.folder={write_data(tmp_path / 'data')}", "federation.rounds=1", *release]
+    )
+    recipe, folder = Recipe(config), tmp_path / "run"
+    folder.mkdir()
+    rounds = baselines.fedavg(recipe, folder, _options(0.5 if noise else 0.0, noise))
+    found = next(rounds).epsilon_client
+    if mode == "summed":  # noise on the moves takes nothing back
+        moments = recipe.record_release
+        assert moments is not None
+        assert found == moments.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
+        assert found > 0.1
+    elif noise:  # the moves left, whatever stayed at home
+        assert found == pytest.approx(gaussian_mechanism.get_epsilon_gaussian(noise, 1e-5), rel=0.01)
+    else:
+        assert math.isinf(found)
 
 
 def test_an_unnoised_difference_of_two_worlds_is_never_longer_than_the_clip(
