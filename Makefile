@@ -60,4 +60,4 @@ $(FLOWER)/.installed: pyproject.toml tests/flower/constraints.txt
 	@touch $@
 
 clean:          ## remove the environment and caches, keep runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	rm -rf $(VENV) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
