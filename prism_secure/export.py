@@ -10,7 +10,7 @@ import tomli_w
 
 from prism_privacy import Adjacency, View
 from prism_privacy.moments_release import ADJACENCY_WORDS
-from prism_secure.config import Config
+from prism_secure.config import Config, settings_to_show
 from prism_secure.errors import RunFolderError
 from prism_secure.history import RunHistory, read_history
 from prism_secure.model_card import NOT_STATED, DataCard, Making, Measured, ModelCard, Privacy, number
@@ -97,6 +97,7 @@ def run_card(
         licence=licence,
         weights=len(model.mask),
         kept=int(model.mask.sum()),
+        score_layers=history.config.mask.score_layers,
     )
 
 
@@ -135,15 +136,14 @@ def _privacy(history: RunHistory, mask: str | None) -> Privacy:
     if ledger is None or spent is None:
         raise RunFolderError("the run has no ledger.jsonl: nobody can say what its model cost")
     record = history.record_guarantee
-    summed = record is not None and config.privacy.record_release == "summed"
     return Privacy(
         delta=config.privacy.delta,
         **{f"{v}_{a}": number(getattr(spent, f"{v}_{a}")) for v in View for a in Adjacency},
-        cohort=config.cohort,
+        cohort=config.record_cohort if config.opens_moments else config.cohort,
         known_coins=history.test_coins,
         record=None if record is None else number(record.epsilon),
         record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
-        record_cohort=config.record_cohort if summed else 0,
+        record_cohort=config.record_cohort if config.opens_moments else 0,
         ledger_head=ledger.head,
         ledger_key=ledger.public_key,
         ledger_mask=mask,
@@ -182,14 +182,9 @@ def _making(history: RunHistory) -> Making:
 def _changed_settings(config: Config) -> str:
     """What differs from the defaults, as TOML, but for paths and workers."""
     changed: dict[str, dict[str, Any]] = {}
-    for section, values in msgspec.to_builtins(config).items():
+    for section, values in settings_to_show(config).items():
         defaults = msgspec.to_builtins(type(getattr(config, section))())
         for key, value in values.items():
-            private = (section, key) in {
-                ("data", "folder"),
-                ("privacy", "record_store"),
-                ("federation", "workers"),
-            }
-            if value is not None and value != defaults[key] and not private:
+            if value is not None and value != defaults[key]:
                 changed.setdefault(section, {})[key] = value
     return tomli_w.dumps(changed)

@@ -69,7 +69,7 @@ class Privacy(_Part, frozen=True, kw_only=True):
     upload_zero_out: Number
     upload_replace_one: Number
     cohort: int
-    """Honest clients that epsilon(SUM) counts on in every opened sum."""
+    """Honest clients that epsilon(SUM) counts on: in every opened sum, or in that of the noisy moments."""
     known_coins: bool = False
     """Whether a test key drew the noise, so that nothing is claimed."""
     record: Number | None = None
@@ -135,6 +135,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
     weights: int = 0
     kept: int = 0
     """How many of them the mask keeps."""
+    score_layers: float = 0.0
+    """Share of the layers whose scores the clients sent, instead of votes."""
 
     def markdown(self) -> str:
         """The card for people."""
@@ -148,7 +150,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             f"# A {kind} of {self.data.name}\n\n"
             f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
             f"frozen at random, they voted on which of its {self.weights:,} weights to keep "
-            f"({self.kept:,}{share}), and only sums of their votes were opened. The file holds the network's "
+            f"({self.kept:,}{share}), and only {self._opened()} were opened. The file holds the network's "
             "sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
             f"- Licence of this model: {self.licence}\n"
             f"- Licence of the data: {self.data.licence}\n\n"
@@ -156,6 +158,16 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             "prism-secure generate --model FILE --count 100 --out grid.png\n"
             "```"
         )
+
+    def _opened(self) -> str:
+        """What of the clients everybody saw, in words."""
+        votes = (
+            "of their votes"
+            if self.score_layers == 0
+            else ("of their votes and, in the last layers, of their scores")
+        )
+        moments = "of noisy moments of their images' features, once, and "
+        return "sums " + (moments if self.privacy.record_cohort else "") + votes
 
     def _data(self) -> str:
         data = self.data
@@ -216,9 +228,12 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             words.append(
                 _sentence(verdict(float(privacy.sum_zero_out), privacy.delta, moments_opened=opened))
             )
+            honest = privacy.record_cohort or privacy.cohort
+            where = "the opened sum of noisy moments" if privacy.record_cohort else "every opened sum"
             words.append(
-                f"ε(SUM) counts on {privacy.cohort} honest clients in every opened sum, and on the secure "
-                "sum's cryptography. A run on one machine simulates all parties: its owner saw everything."
+                f"ε(SUM) counts on {honest} honest client{'' if honest == 1 else 's'} in {where}, and on the "
+                "secure sum's cryptography. A run on one machine simulates all parties: its owner saw "
+                "everything."
             )
         names = (
             f" Its last line names this mask, SHA-256 `{privacy.ledger_mask}`." if privacy.ledger_mask else ""

@@ -20,6 +20,7 @@ from prism_secure.config.reading import (
     dump_config,
     load_config,
     read_toml,
+    settings_to_show,
 )
 from prism_secure.config.sections import Aggregation, Data, Mask, Privacy
 from prism_secure.config.whole import SPARSE_ABOVE, Config
@@ -38,4 +39,5 @@ __all__ = [
     "load_config",
     "meanings",
     "read_toml",
+    "settings_to_show",
 ]

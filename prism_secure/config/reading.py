@@ -56,6 +56,14 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
         raise ConfigError(_reworded(str(error), raw)) from None
 
 
+def settings_to_show(config: Config) -> dict[str, dict[str, Any]]:
+    """Each section's settings but for those of one machine: workers, and paths, which may name people."""
+    shown = msgspec.to_builtins(config)
+    for section, key in (("data", "folder"), ("privacy", "record_store"), ("federation", "workers")):
+        del shown[section][key]
+    return shown
+
+
 def dump_config(config: Config) -> str:
     """The resolved configuration as TOML; keys left out have the meaning that their section documents."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))

@@ -82,6 +82,31 @@ def test_card_says_every_epsilon_by_unit_and_view(tmp_path: Path) -> None:
     assert "Each client drew its own noise" in text
 
 
+def test_card_counts_on_the_honest_clients_of_the_sum_of_moments(tmp_path: Path) -> None:
+    summed = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
+    fewer = ["federation.client_fraction=0.5", "secure_sum.min_survivors=4"]
+    card = _card(_run(tmp_path / "some", [*summed, *fewer]), tmp_path / "m")
+    assert card.privacy.cohort == card.privacy.record_cohort == 9
+    assert "ε(SUM) counts on 9 honest clients in the opened sum of noisy moments" in card.markdown()
+    text = _card(_run(tmp_path / "one", [*summed, "privacy.record_cohort=1"]), tmp_path / "m").markdown()
+    assert "ε(SUM) counts on 1 honest client in the opened sum of noisy moments" in text
+    alone = [summed[0], "privacy.record_release=client", *fewer]
+    text = _card(_run(tmp_path / "client", alone), tmp_path / "m").markdown()
+    assert "ε(SUM) counts on 4 honest clients in every opened sum" in text
+
+
+@pytest.mark.parametrize("coins", ["secret", "test"])
+def test_card_says_all_that_was_opened(tmp_path: Path, coins: str) -> None:
+    votes = _card(_run(tmp_path / "votes", coins=coins), tmp_path / "m").markdown()
+    assert "only sums of their votes were opened" in votes
+    summed = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
+    opened = _card(_run(tmp_path / "summed", summed, coins=coins), tmp_path / "m").markdown()
+    assert "only sums of noisy moments of their images' features, once, and of their votes were" in opened
+    alpha = ["mask.score_layers=0.3", "privacy.flip=0"]
+    scores = _card(_run(tmp_path / "alpha", alpha, coins=coins), tmp_path / "m").markdown()
+    assert "only sums of their votes and, in the last layers, of their scores were opened" in scores
+
+
 def test_card_of_a_run_without_noise_says_that_nothing_is_guaranteed(tmp_path: Path) -> None:
     text = _card(_run(tmp_path / "run", ["privacy.flip=0"]), tmp_path / "m").markdown()
     assert "ε(SUM) = inf: there is no guarantee." in text
