@@ -4,8 +4,11 @@
         run(config, out, listener=listener)
 
 A run folder holds everything without them; this is for those who watch many runs in a place they know. Each
-sends one number a name a round: metrics, epsilon to date, bytes, seconds. The packages are imported when
-asked for. No epsilon covers metrics on private held-out images, and a tracker may carry them far.
+sends one number a name a round: metrics, epsilon to date, bytes, seconds. An epsilon that is inf has no place
+on an axis, and goes as text under the same name. The packages are imported when asked for.
+
+A tracker may carry far what it is told. So it is told no path, and no metric on held-out images that are
+declared private (`metrics.held_out`), because no epsilon covers those: the run folder has them.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
-from prism_secure.config import Config
+from prism_secure.config import Config, settings_to_show
 from prism_secure.errors import ConfigError
 from prism_secure.progress import Listener, Silent
 from prism_secure.records import RoundRecord
@@ -28,23 +31,31 @@ Kind = Literal["tensorboard", "wandb", "mlflow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def numbers(record: RoundRecord) -> dict[str, float]:
-    """What a round is drawn by: names and finite numbers.
-
-    An epsilon that is inf has no place on an axis and is left out, as are metrics of rounds without any.
-    """
+def numbers(record: RoundRecord, config: Config) -> dict[str, float]:
+    """What a round is drawn by: names and finite numbers; no metrics of rounds without any."""
     found: dict[str, float | None] = {
-        "epsilon/sum": record.epsilon.sum_zero_out,
-        "epsilon/upload": record.epsilon.upload_zero_out,
-        "epsilon/image": None if record.record is None else record.record.epsilon,
+        **_epsilons(record),
         "wire/bits_per_parameter": record.bits_per_parameter,
         "wire/uplink_bytes": record.uplink_bytes,
         "round/seconds": record.seconds,
         "round/step": record.step,
     }
-    if record.quality is not None:
+    if record.quality is not None and config.metrics.held_out == "public":
         found |= {f"quality/{name}": x for name, x in msgspec.structs.asdict(record.quality).items()}
     return {name: float(x) for name, x in found.items() if x is not None and math.isfinite(x)}
+
+
+def unbounded(record: RoundRecord) -> dict[str, str]:
+    """The names of epsilons that are inf, each with that word: what is not seen is taken for small."""
+    return {name: "inf" for name, x in _epsilons(record).items() if x is not None and not math.isfinite(x)}
+
+
+def _epsilons(record: RoundRecord) -> dict[str, float | None]:
+    return {
+        "epsilon/sum": record.epsilon.sum_zero_out,
+        "epsilon/upload": record.epsilon.upload_zero_out,
+        "epsilon/image": None if record.record is None else record.record.epsilon,
+    }
 
 
 class Together(Silent):
@@ -73,11 +84,12 @@ class Together(Silent):
 class TensorBoard(Silent):
     """Event files in `out`/tensorboard."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, config: Config) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise _missing("tensorboard") from None
+        self._config = config
         self._open = lambda: SummaryWriter(str(out / "tensorboard"))
         self._writer: Any = None
 
@@ -85,8 +97,10 @@ class TensorBoard(Silent):
         self._writer = self._open()
 
     def round_finished(self, record: RoundRecord) -> None:
-        for name, value in numbers(record).items():
+        for name, value in numbers(record, self._config).items():
             self._writer.add_scalar(name, value, record.round)
+        for name, word in unbounded(record).items():
+            self._writer.add_text(name, word, record.round)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -101,6 +115,7 @@ class WeightsAndBiases(Silent):
             import wandb
         except ImportError:
             raise _missing("wandb") from None
+        self._config = config
         project = os.environ.get("WANDB_PROJECT", "prism-secure")
         self._open = lambda: wandb.init(project=project, name=out.name, dir=str(out), config=_flat(config))
         self._run: Any = None
@@ -109,7 +124,8 @@ class WeightsAndBiases(Silent):
         self._run = self._open()
 
     def round_finished(self, record: RoundRecord) -> None:
-        self._run.log(numbers(record), step=record.round)
+        self._run.log(numbers(record, self._config), step=record.round)
+        self._run.summary.update(unbounded(record))
 
     def close(self) -> None:
         if self._run is not None:
@@ -124,17 +140,18 @@ class MlFlow(Silent):
             import mlflow
         except ImportError:
             raise _missing("mlflow") from None
-        self._mlflow, self._name, self._settings = mlflow, out.name, _flat(config)
+        self._mlflow, self._name, self._config = mlflow, out.name, config
         self._running = False
 
     def started(self, rounds: int, finished: int, work: int) -> None:
         self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "prism-secure"))
         self._mlflow.start_run(run_name=self._name)
-        self._mlflow.log_params(self._settings)
+        self._mlflow.log_params(_flat(self._config))
         self._running = True
 
     def round_finished(self, record: RoundRecord) -> None:
-        self._mlflow.log_metrics(numbers(record), step=record.round)
+        self._mlflow.log_metrics(numbers(record, self._config), step=record.round)
+        self._mlflow.set_tags(unbounded(record))
 
     def close(self) -> None:
         if self._running:
@@ -150,7 +167,7 @@ def tracker(kind: Kind, out: Path, config: Config) -> Iterator[Listener]:
     """
     made: TensorBoard | WeightsAndBiases | MlFlow
     if kind == "tensorboard":
-        made = TensorBoard(out)
+        made = TensorBoard(out, config)
     elif kind == "wandb":
         made = WeightsAndBiases(out, config)
     else:
@@ -161,8 +178,8 @@ def tracker(kind: Kind, out: Path, config: Config) -> Iterator[Listener]:
 
 def _flat(config: Config) -> dict[str, Any]:
     """`section.key` and its value, for the tables of trackers."""
-    sections: Mapping[str, Mapping[str, Any]] = msgspec.to_builtins(config)
-    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    sections = settings_to_show(config).items()
+    return {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
 
 
 def _missing(package: str) -> ConfigError:

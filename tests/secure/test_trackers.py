@@ -27,6 +27,7 @@ class Fake:
     def __init__(self) -> None:
         self.told: list[tuple[str, Any, Any]] = []
         self.settings: dict[str, Any] = {}
+        self.words: dict[str, str] = {}
         self.closed = 0
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -34,6 +35,9 @@ class Fake:
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self.told.append((name, value, step))
+
+    def add_text(self, name: str, text: str, step: int) -> None:
+        self.words[name] = text
 
     def close(self) -> None:
         self.closed += 1
@@ -48,7 +52,7 @@ def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
         def init(*, config: dict[str, Any], **_: Any) -> Any:
             fake.settings = config
-            return SimpleNamespace(log=fake.log, finish=fake.close)
+            return SimpleNamespace(log=fake.log, summary=fake.words, finish=fake.close)
 
         monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     else:
@@ -57,6 +61,7 @@ def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
             start_run=lambda run_name: None,
             log_params=fake.settings.update,
             log_metrics=fake.log,
+            set_tags=fake.words.update,
             end_run=fake.close,
         )
         monkeypatch.setitem(sys.modules, "mlflow", module)
@@ -105,11 +110,37 @@ def test_a_missing_package_is_named(kind: Any, tmp_path: Path, monkeypatch: pyte
 def test_only_finite_numbers_are_drawn() -> None:
     config = load_config(None, ["privacy.flip=0", "privacy.record_epsilon=inf"])
     unclipped = record_of(config, 1, evaluated=False)
-    found = numbers(unclipped)
+    found = numbers(unclipped, config)
     assert "epsilon/sum" not in found
     assert not any(name.startswith("quality/") for name in found)
     assert all(map(math.isfinite, found.values()))
-    assert numbers(record_of(CONFIG, 3))["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
+    assert numbers(record_of(CONFIG, 3), CONFIG)["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_paths_nor_metrics_on_private_images_leave(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = _install(kind, monkeypatch)
+    private = ["data.source=images", "data.folder=/srv/patients", "privacy.record_store=/srv/smith"]
+    config = load_config(None, [*private, "metrics.held_out=private"])
+    with tracker(kind, tmp_path / "run", config) as listener:
+        listener.started(1, 0, 1)
+        listener.round_finished(record_of(config, 1))
+    assert {name.partition("/")[0] for name, _, _ in fake.told} == {"epsilon", "wire", "round"}
+    assert "/srv" not in repr((fake.told, fake.settings, fake.words))
+    if kind != "tensorboard":
+        assert fake.settings["metrics.held_out"] == "private"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_infinite_epsilon_is_seen(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = _install(kind, monkeypatch)
+    config = load_config(None, ["privacy.flip=0", "privacy.record_epsilon=inf"])
+    with tracker(kind, tmp_path / "run", config) as listener:
+        listener.started(1, 0, 1)
+        listener.round_finished(record_of(config, 1))
+    assert fake.words == {"epsilon/sum": "inf", "epsilon/upload": "inf"}
 
 
 def test_several_listeners_hear_the_same() -> None:
