@@ -14,6 +14,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
 from prism_secure.errors import RunFolderError
+from prism_secure.invitations import invited
 from prism_secure.recipe import Recipe
 from prism_secure.spending import Spending
 
@@ -76,6 +77,18 @@ def test_nobody_goes_back_to_a_round_before_the_last_one(recipe: Recipe, tmp_pat
     client.answer(_broadcast(recipe, 3))
     with pytest.raises(RunFolderError, match="after round 3"):
         client.answer(_broadcast(recipe, 2))
+
+
+def test_a_client_that_rounds_leave_out_keeps_to_the_rounds_it_is_invited_to(tmp_path: Path) -> None:
+    config = load_config(None, [*TINY, "federation.clients=6", "federation.client_fraction=0.5"])
+    recipe = Recipe(config)
+    mine = [number for number in range(1, 5) if 0 in invited(config, number)]
+    assert mine != [1, 2, 3, 4]
+    assert len(mine) == 2
+    Client(0, tmp_path / "kept", recipe).answer(_broadcast(recipe, mine[0]))
+    Client(0, tmp_path / "kept", recipe).answer(_broadcast(recipe, mine[1]))
+    with pytest.raises(RunFolderError, match="after round 0"):  # its folder is lost, and with it its state
+        Client(0, tmp_path / "lost", recipe).answer(_broadcast(recipe, mine[1]))
 
 
 def test_known_coins_give_the_same_bits_and_leave_no_secret(recipe: Recipe, tmp_path: Path) -> None:

@@ -338,6 +338,9 @@ def test_one_file_that_is_gone_from_a_store_is_not_drawn_again_under_the_old_id(
     config = tiny(data, RECORD, f"privacy.record_store={store}", "federation.rounds=1")
     run(config, tmp_path / "one")
     (path,) = store.rglob("client-01.moments")
+    (mark,) = store.rglob(".client-01.drawn")
+    mark.unlink()  # as a kill leaves it, between the release and its mark
+    run(config, tmp_path / "one more")
     kept = path.read_bytes()
     path.unlink()
     with pytest.raises(RunFolderError, match=r"client-01\.moments is gone"):
