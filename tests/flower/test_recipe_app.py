@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -453,3 +454,20 @@ def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:
         assert json.dumps(sorted(reply.content)) == '["secure_sum"]'
         assert sorted(reply.content["secure_sum"]) == ["client", "message"]
     assert hashlib.sha256(KEY).hexdigest() not in str(place.grid.replies)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (
+            ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_store=s"],
+            "record_store",
+        ),
+        (["federation.clients=8", "federation.client_fraction=0.5"], "client_fraction"),
+        (["mask.score_layers=0.2", "privacy.flip=0", "privacy.record_epsilon=inf"], "score_layers"),
+    ],
+)
+def test_recipe_that_is_for_one_machine_is_refused(overrides: list[str], named: str) -> None:
+    config = load_config(None, overrides)
+    with pytest.raises(ConfigError, match=named):
+        client_app.check_recipe(config, SimpleNamespace(ids=tuple(range(config.federation.clients))))
