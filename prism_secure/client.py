@@ -334,11 +334,8 @@ class Client:
     @property
     def _share_path(self) -> Path:
         release = self._recipe.record_release
-        return (
-            self.folder / "share.safetensors"
-            if release is None
-            else release.share_file(self.index, self.folder)
-        )
+        assert release is not None
+        return release.share_file(self.index, self.folder)
 
     def _gone(self, release: RecordRelease) -> str:
         return (

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -38,7 +39,7 @@ from prism_secure.workers import Workers
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSum:
     """What the server learns of a round: the sum, over whom, and what it cost."""
 
     counts: NDArray[np.int64]
@@ -47,7 +48,7 @@ class Opened:
     uplink_bytes: int
     downlink_bytes: int
 
-    def at_the_cost_of(self, other: Opened) -> Opened:
+    def at_the_cost_of(self, other: OpenedSum) -> OpenedSum:
         """The same sum, where another one of the same round was paid for, too."""
         ours, theirs = len(self.counts), len(other.counts)
         bits = self.bits_per_parameter * ours + other.bits_per_parameter * theirs
@@ -203,28 +204,20 @@ def _forget_uploads(
 
 def _open_round(
     recipe: Recipe, broadcast: Broadcast, clients: Sequence[Client]
-) -> tuple[Opened, NDArray[np.float64] | None]:
+) -> tuple[OpenedSum, NDArray[np.float64] | None]:
     """The sum of the clients' bits and, where the last layers send scores, of those; their mean theta."""
-    bits = open_securely(recipe.config, broadcast, [_bits_of(client, broadcast) for client in clients])
+    bits = open_securely(recipe.config, broadcast, [partial(client.bits, broadcast) for client in clients])
     layers = recipe.score_layers
     if layers is None:
         return bits, None
-    inputs = [_scores_of(client, broadcast) for client in clients]
+    inputs = [partial(client.scores, broadcast) for client in clients]
     scores = open_securely(recipe.config, broadcast, inputs, codec=layers.codec)
     return bits.at_the_cost_of(scores), layers.mean_theta(scores.counts, scores.survivors)
 
 
-def _bits_of(client: Client, broadcast: Broadcast) -> Bits:
-    return lambda: client.bits(broadcast)
-
-
-def _scores_of(client: Client, broadcast: Broadcast) -> Bits:
-    return lambda: client.scores(broadcast)
-
-
 def open_securely(
     config: Config, broadcast: Broadcast, bits: Sequence[Bits], *, codec: FixedPoint | None = None
-) -> Opened:
+) -> OpenedSum:
     """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
 
     Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
@@ -257,7 +250,7 @@ def open_securely(
             ),
         ),
     )
-    return Opened(
+    return OpenedSum(
         counts=result.counts,
         survivors=len(result.survivors),
         bits_per_parameter=result.bits_per_coordinate,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jinja2
+import numpy as np
 
 from prism_secure.wording import format_bytes, format_delta, format_epsilon, format_floor, format_seconds
 
-__all__ = ["render"]
+__all__ = ["render", "thin"]
+
+T = TypeVar("T")
 
 
 def render(package: str, template: str, filters: Mapping[str, Callable[..., str]], /, **values: Any) -> str:
@@ -35,3 +38,10 @@ def render(package: str, template: str, filters: Mapping[str, Callable[..., str]
         **filters,
     }
     return environment.get_template(template).render(values)
+
+
+def thin(items: Sequence[T], most: int) -> list[T]:
+    """At most so many items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]

@@ -71,13 +71,6 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _thin(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many items, evenly spaced, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[index] for index in np.linspace(0, len(items) - 1, most).round().astype(int)]
-
-
 def _image_rows(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[dict[str, Any]]:
     """Each row of tiles as one PNG with clear gaps, all rows equally wide, within `_PIXELS` together."""
     columns = max((len(tiles) for _, tiles in rows), default=0)
@@ -317,7 +310,7 @@ def _floors(run: RunHistory) -> dict[str, LowerBound]:
 
 def _render(run: RunHistory, *, in_sweep: bool) -> str:
     config, records = run.config, run.records
-    samples = [(number, read_grid(path)) for number, path in _thin(run.samples, _EMERGENCE)]
+    samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
     judged = [record for record in records if record.quality is not None]
     last = records[-1] if records else None
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
@@ -327,8 +320,8 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         filters,
         config=config,
         evaluated_rounds=len(judged),
-        records=_thin(records, _ROWS),
-        judged=_thin(judged, _ROWS),
+        records=pages.thin(records, _ROWS),
+        judged=pages.thin(judged, _ROWS),
         rounds_done=len(records),
         last=last,
         final=judged[-1] if judged else None,
@@ -364,7 +357,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
             or record.epsilon.upload_zero_out != record.epsilon.upload_replace_one
             for record in records
         ),
-        entries=_thin([entry for entry in run.ledger.entries if entry.kind != "end"], _ROWS)
+        entries=pages.thin([entry for entry in run.ledger.entries if entry.kind != "end"], _ROWS)
         if run.ledger
         else [],
         spent=spent,

@@ -28,8 +28,6 @@ from prism_secure.invitations import invited
 from prism_secure.records import RoundRecord
 from prism_secure.run_folder import read_config, read_records
 
-_CHAIN = ("version", "index", "previous")
-
 
 class Evidence:
     """One run folder.
@@ -94,8 +92,7 @@ class Evidence:
         found = []
         for line in (self.folder / "ledger.jsonl").read_bytes().split(b"\n")[1:]:
             with contextlib.suppress(InvalidParameter):
-                body = parse(line)["body"]
-                found.append(LedgerEntry.from_json({key: body[key] for key in body if key not in _CHAIN}))
+                found.append(LedgerEntry.from_line(parse(line)["body"]))
         return tuple(found)
 
     @cached_property

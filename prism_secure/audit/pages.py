@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from prism_secure import pages
 from prism_secure.audit.budget import Account
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks.record_epsilon import TOO_SMALL
@@ -19,7 +18,6 @@ from prism_secure.audit.run_audit import RunAudit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.records import finite
 from prism_secure.storage import write_atomic
-from prism_secure.wording import format_delta, format_epsilon
 
 OUTCOME_WORDS = {
     "passed": "nothing wrong",
@@ -69,21 +67,8 @@ def write_budget_page(accounts: Sequence[Account], ledgers: Sequence[SpentLedger
 
 def render(template: str, **values: Any) -> str:
     """A template of this package; a name that it needs and does not get is an error."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("prism_secure.audit", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "epsilon": format_epsilon,
-        "delta": format_delta,
-        "below": _below,
-        "shown": _shown,
-        "outcome": OUTCOME_WORDS.__getitem__,
-    }
-    return environment.get_template(template).render(**values)
+    filters = {"below": _below, "shown": _shown, "outcome": OUTCOME_WORDS.__getitem__}
+    return pages.render("prism_secure.audit", template, filters, **values)
 
 
 def _below(value: float) -> str:

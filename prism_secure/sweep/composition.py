@@ -109,7 +109,7 @@ def _charged(run: Run) -> Charged:
     lines = whole_lines(path)
     try:
         key = bytes.fromhex(parse(lines[0])["body"]["public_key"])
-        header, first = decode_line(lines[0], key), _entry(decode_line(lines[1], key))
+        header, first = decode_line(lines[0], key), LedgerEntry.from_line(decode_line(lines[1], key))
         settings = header["settings"]
         opened = None
         if last.record is not None and settings.get("record_release") == "summed":
@@ -124,10 +124,4 @@ def _charged(run: Run) -> Charged:
         record=last.record,
         release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),
         opened=opened,
-    )
-
-
-def _entry(body: dict[str, object]) -> LedgerEntry:
-    return LedgerEntry.from_json(
-        {name: body[name] for name in body if name not in ("version", "index", "previous")}
     )

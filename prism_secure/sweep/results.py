@@ -134,10 +134,7 @@ class Run:
             return None
         try:
             key = bytes.fromhex(parse(lines[0])["body"]["public_key"])
-            body = decode_line(lines[-1], key)
-            return LedgerEntry.from_json(
-                {name: body[name] for name in body if name not in ("version", "index", "previous")}
-            )
+            return LedgerEntry.from_line(decode_line(lines[-1], key))
         except (InvalidParameter, KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"{path}: {error}") from None
 
@@ -169,22 +166,6 @@ class Run:
     def record(self) -> RecordGuarantee | None:
         """The record-level guarantee, if one is claimed."""
         return None if self.charged is None else self.charged.record
-
-    @cached_property
-    def release_id(self) -> str | None:
-        """What the ledger calls the record-level release that it shares with other runs, if it does.
-
-        Raises:
-            RunFolderError: damaged.
-        """
-        path = self.folder / "ledger.jsonl"
-        try:
-            header = whole_lines(path)[0]
-            body = decode_line(header, bytes.fromhex(parse(header)["body"]["public_key"]))
-            stated = body["settings"].get("record_id")
-            return None if stated is None else str(stated)
-        except (InvalidParameter, LookupError, AttributeError, TypeError, ValueError) as error:
-            raise RunFolderError(f"{path}: {error}") from None
 
     @property
     def seconds(self) -> float:

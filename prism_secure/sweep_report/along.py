@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from prism_secure import pages
 from prism_secure.samples import read_grid
 from prism_secure.sweep.results import SweepPoint
 
@@ -43,9 +43,7 @@ class Strip:
 def strips(points: Sequence[SweepPoint]) -> list[Strip]:
     """Of the points that kept samples; of very many points, some from end to end."""
     found = [point for point in points if any(_last_grid(run.folder) for run in point.finished)]
-    if len(found) > _ROWS:
-        found = [found[index] for index in np.linspace(0, len(found) - 1, _ROWS).round().astype(int)]
-    return [_strip(point) for point in found]
+    return [_strip(point) for point in pages.thin(found, _ROWS)]
 
 
 def strips_plot(rows: Sequence[Strip], words: Sequence[tuple[str, str]], title: str) -> str:

@@ -142,7 +142,7 @@ def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
     panel_of, kinds, kind_of = _multiples(subject)
     lines: dict[str, list[Line]] = {panel: [] for panel in panel_of.values()}
     for point in subject.points:
-        means = _thin(round_means(point, "fid"))
+        means = pages.thin(round_means(point, "fid"), _LINE_POINTS)
         if means:
             rounds, values = zip(*means, strict=True)
             lines[panel_of[point.id]].append(Line(rounds, values, kind_of[point.id]))
@@ -227,12 +227,6 @@ def _multiples(subject: Subject) -> tuple[dict[str, str], list[str], dict[str, i
     )
 
 
-def _thin(items: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    if len(items) <= _LINE_POINTS:
-        return items
-    return [items[index] for index in np.linspace(0, len(items) - 1, _LINE_POINTS).round().astype(int)]
-
-
 def _data(subject: Subject) -> dict[str, Any]:
     """What the page's script draws from."""
     panel_of, kinds, kind_of = _multiples(subject)
@@ -251,7 +245,10 @@ def _data(subject: Subject) -> dict[str, Any]:
                 "panel": panel_of[point.id],
                 "kind": kind_of[point.id],
                 "rounds": {
-                    name: [(number, _short(value)) for number, value in _thin(round_means(point, name))]
+                    name: [
+                        (number, _short(value))
+                        for number, value in pages.thin(round_means(point, name), _LINE_POINTS)
+                    ]
                     for name in _OVER_ROUNDS
                 },
             }

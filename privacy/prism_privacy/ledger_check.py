@@ -9,11 +9,18 @@ from typing import Any
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger_entry import LedgerEntry
 from prism_privacy.ledger_key import public_key_bytes
-from prism_privacy.ledger_line import VERSION, ZERO_HASH, decode_head, decode_line, line_hash, parse
+from prism_privacy.ledger_line import (
+    CHAIN_FIELDS,
+    VERSION,
+    ZERO_HASH,
+    decode_head,
+    decode_line,
+    line_hash,
+    parse,
+)
 from prism_privacy.ledger_order import EntryOrder
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
-_CHAIN_FIELDS = {"version", "index", "previous"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def check_ledger(
         try:
             body = decode_line(line, key)
             _check_chain(body, index=number - 1, previous=hashes[-1])
-            entry = LedgerEntry.from_json({k: v for k, v in body.items() if k not in _CHAIN_FIELDS})
+            entry = LedgerEntry.from_line(body)
             order.check(entry)
         except InvalidParameter as cause:
             raise LedgerError(f"{path}, line {number}: {cause}", line=number) from None
@@ -125,7 +132,7 @@ def _header(path: Path, line: bytes, public_key: bytes | None) -> dict[str, Any]
         if public_key is not None and key != public_key:
             raise InvalidParameter(f"written with key {claimed}, expected {public_key.hex()}")
         body = decode_line(line, key)
-        if set(body) != _HEADER_FIELDS | _CHAIN_FIELDS or body["kind"] != "header":
+        if set(body) != _HEADER_FIELDS | CHAIN_FIELDS or body["kind"] != "header":
             raise InvalidParameter("the header's fields are not those of a ledger")
         _check_chain(body, index=0, previous=ZERO_HASH)
     except InvalidParameter as cause:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger_line import CHAIN_FIELDS
 from prism_privacy.moments_release import ADJACENCY_WORDS, MomentRelease
 from prism_privacy.units import Adjacency, Unit, View
 
@@ -172,6 +173,15 @@ class LedgerEntry:
             "metrics": json_safe(self.metrics, "metrics", nan=True),
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_line(cls, body: Mapping[str, Any]) -> Self:
+        """The entry in the body of a ledger's line, whose other fields chain the lines.
+
+        Raises:
+            InvalidParameter: see :meth:`from_json`.
+        """
+        return cls.from_json({name: value for name, value in body.items() if name not in CHAIN_FIELDS})
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:

@@ -11,6 +11,8 @@ from prism_privacy.ledger_key import LedgerKey, signature_is_valid
 
 VERSION: Final = "prism-privacy/v1/ledger"
 ZERO_HASH: Final = "0" * 64
+CHAIN_FIELDS: Final = frozenset({"version", "index", "previous"})
+"""What a line's body holds beside its entry or header."""
 
 
 def encode_line(key: LedgerKey, body: dict[str, Any], *, index: int, previous: str) -> bytes:

@@ -22,7 +22,7 @@ from prism_secure import federation
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
-from prism_secure.federation import Bits, Opened, open_securely, run
+from prism_secure.federation import Bits, OpenedSum, open_securely, run
 from prism_secure.model_file import read_model
 from prism_secure.recipe import Recipe
 from prism_secure.records import RoundRecord
@@ -116,9 +116,9 @@ def test_plain_sum_of_the_same_bits_gives_the_same_model(
 ) -> None:
     """The secure sum changes who sees what, and nothing else."""
 
-    def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+    def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
         counts = np.sum([one() for one in bits], axis=0, dtype=np.int64)
-        return Opened(counts, len(bits), 1.0, 0, 0)
+        return OpenedSum(counts, len(bits), 1.0, 0, 0)
 
     folder = _same_secrets(finished, tmp_path)
     monkeypatch.setattr(federation, "open_securely", plain)
@@ -190,7 +190,7 @@ def test_failed_round_leaves_its_reason_and_can_be_resumed(
 ) -> None:
     folder = _same_secrets(finished, tmp_path)
 
-    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
         if broadcast.round == 2:
             raise RoundError("the sum did not open")
         return open_securely(config, broadcast, bits)
@@ -302,7 +302,7 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
 ) -> None:
     folder = _same_secrets(finished, tmp_path)
 
-    def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+    def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
         for child in multiprocessing.active_children():
             child.kill()
         return open_securely(config, broadcast, bits)

@@ -41,7 +41,7 @@ from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config
 from prism_secure.environment import read_environment
 from prism_secure.errors import RoundError
-from prism_secure.federation import Bits, Opened, open_securely
+from prism_secure.federation import Bits, OpenedSum, open_securely
 from prism_secure.run_folder import read_records
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run
@@ -246,7 +246,7 @@ def test_aborted_session_that_was_not_charged_is_found(spoiled: Path) -> None:
 def test_round_that_failed_and_was_charged_is_clean_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> Opened:
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
         if broadcast.round == 2:
             raise RoundError("the sum did not open")
         return open_securely(config, broadcast, bits)
@@ -313,14 +313,16 @@ def test_mask_and_checkpoint_exchanged_for_matching_ones_are_found_by_the_signed
 
 
 def test_folder_whose_ledger_has_no_last_line_is_clean_with_a_note(spoiled: Path) -> None:
-    """As a run that goes on, or one of an older program."""
     report = verify_ledger(spoiled / "ledger.jsonl")
     assert report.complete
     rewrite(spoiled, lambda entry: {}, with_end=False)
-    audit = audited(spoiled)
-    assert audit.verdict == "clean", texts(audit)
-    outcomes = {answer.name: answer.outcome for answer in audit.answers}
-    assert outcomes["model"] == "note"
+    for why in ("the run is over", "the run is not over yet"):
+        audit = audited(spoiled)
+        assert audit.verdict == "clean", texts(audit)
+        answers = {answer.name: answer for answer in audit.answers}
+        assert answers["model"].outcome == "note"
+        assert f"No signed line says which mask was deployed: {why}" in answers["model"].findings[0].text
+        (spoiled / "DONE").unlink(missing_ok=True)
 
 
 def test_checkpoint_of_an_earlier_round_is_found(spoiled: Path) -> None:
