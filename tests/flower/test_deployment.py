@@ -169,14 +169,15 @@ def test_five_nodes_of_which_three_behave(federation: Federation, tmp_path: Path
         assert time.monotonic() < end, machines.log("link")[-5000:]
         time.sleep(0.3)
 
-    charged = verify_ledger(run / "ledger.jsonl").entries
+    *charged, last = verify_ledger(run / "ledger.jsonl").entries
+    assert last.kind == "end"
     survivors = [tuple(entry.metrics["survivors"]) for entry in charged]
     assert [record.survivors for record in read_records(run)] == [len(clients) for clients in survivors]
     assert survivors[0] == (0, 1, 2)
     assert any(3 in clients for clients in survivors)  # the late one
     assert 1 not in survivors[2]  # the one that died in it
     assert not any(GARBLER in clients for clients in survivors)
-    assert all(entry.coins == "test" and entry.epsilon is None for entry in charged)
+    assert all(entry.coins == "test" and entry.epsilon is None for entry in (*charged, last))
     server = Server(federation.config, "five", Recipe(federation.config).trainer.dimension)
     server.load(run / "checkpoint" / "server.safetensors")
     expected = in_process(federation.config, tmp_path / "in-process", survivors)

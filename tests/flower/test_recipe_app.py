@@ -15,20 +15,24 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from loop_grid import LoopGrid
+from safetensors.numpy import load_file, save_file
 
 from prism_crypto import CountSpec, Policy, ThresholdError
 from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.moments_store import load_moments
+from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.enrolment import enroll_simulated, read_membership
-from prism_secure.errors import ConfigError, RoundError
+from prism_secure.errors import ConfigError, RoundError, RunFolderError
+from prism_secure.export import export_run
 from prism_secure.federation import open_securely
 from prism_secure.flower import SecureSum, client_app, server_app
 from prism_secure.flower.recipe_client import known_coins, own_data
 from prism_secure.flower.recipe_messages import write_broadcast, write_request
 from prism_secure.history import read_history
+from prism_secure.model_file import read_model_file, write_model
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
 from prism_secure.server import Server
@@ -141,7 +145,7 @@ def test_same_seed_and_coins_give_the_same_theta_as_in_one_process(place: Place,
     # whoever knows the coins sees through them: neither side claims an epsilon
     for ledger in (place.out, place.root / "00"):
         entries = verify_ledger(ledger / "ledger.jsonl").entries
-        assert [entry.round for entry in entries] == [1, 2]
+        assert [entry.round for entry in entries if entry.kind == "round"] == [1, 2]
         assert all(entry.coins == "test" and entry.epsilon is None for entry in entries)
     assert (place.out / "report.html").exists()
     assert (place.out / "model.safetensors").exists()
@@ -161,7 +165,7 @@ def test_client_that_dies_in_a_round_and_comes_back(place: Place, tmp_path: Path
     place.grid.push_messages = back_in_round_2
     place.train()
     assert [record.survivors for record in read_records(place.out)] == [3, 4]
-    entries = verify_ledger(place.out / "ledger.jsonl").entries
+    *entries, _ = verify_ledger(place.out / "ledger.jsonl").entries
     assert [entry.metrics["survivors"] for entry in entries] == [[0, 1, 3], [0, 1, 2, 3]]
     # in one process the client that died in round 1 had trained and answered, as it had here
     recipe_state = in_process_with_lost_upload(place.config, tmp_path / "in-process")
@@ -203,11 +207,13 @@ def test_round_that_fails_after_an_upload_has_left_is_lost_and_charged(tmp_path:
     place.train()
     history = read_history(place.out)
     assert [record.survivors for record in history.records] == [0, 4]
-    assert [entry.round for entry in history.ledger.entries] == [1, 2]
+    assert [entry.kind for entry in history.ledger.entries] == ["round", "round", "end"]
     first, second = (record.epsilon.sum_zero_out for record in history.records)
     assert 0 < first < second < np.inf
     assert place.theta().tobytes() != start.tobytes()
     assert history.status.kind == "done"
+    audit = audit_run(place.out)
+    assert audit.verdict == "clean", summary(audit)
 
 
 def test_run_that_loses_two_rounds_in_a_row_stops_before_it_has_spent_everything(tmp_path: Path) -> None:
@@ -336,10 +342,41 @@ def test_summed_moments_are_charged_by_everybody_before_any_round(tmp_path: Path
     place.train()
     for ledger in (place.out, *(place.root / f"{client:02d}" for client in range(4))):
         entries = verify_ledger(ledger / "ledger.jsonl").entries
-        assert [entry.kind for entry in entries] == ["moments", "round", "round"]
+        over = ["end"] if ledger == place.out else []  # a client can't know that no round follows
+        assert [entry.kind for entry in entries] == ["moments", "round", "round", *over]
         assert all(entry.record.epsilon <= 10 + 1e-6 for entry in entries)
         assert entries[0].cohort == 3
     assert read_history(place.out).status.kind == "done"
+
+
+def test_model_is_the_one_that_the_ledger_signs_or_nobody_takes_it(tmp_path: Path) -> None:
+    place = Place(tmp_path, *SUMMED, test_coins=False)
+    place.train()
+    audit = audit_run(place.out)
+    assert audit.verdict == "clean", summary(audit)
+    assert {answer.outcome for answer in audit.answers if answer.name == "model"} == {"passed"}
+    assert export_run(place.out, tmp_path / "exported").card.privacy.ledger_mask is not None
+    # exchanged for another mask, with a checkpoint that deploys it
+    checkpoint = place.out / "checkpoint" / "server.safetensors"
+    arrays = load_file(checkpoint)
+    arrays["theta"] = 1 - arrays["theta"]
+    save_file(arrays, checkpoint)
+    model = read_model_file(place.out / "model.safetensors")
+    write_model(place.out / "model.safetensors", model.architecture, model.seed, arrays["theta"] > 0.5)
+    (found,) = audit_run(place.out).findings
+    assert "the ledger's last line" in found.text
+    with pytest.raises(RunFolderError, match="names another mask"):
+        export_run(place.out, tmp_path / "exported again")
+
+
+def test_run_that_stops_before_it_is_marked_as_done_ends_its_ledger_once(place: Place) -> None:
+    place.train()
+    before = (place.out / "ledger.jsonl").read_bytes()
+    for name in ("DONE", "model.safetensors"):
+        (place.out / name).unlink()
+    place.train()
+    assert (place.out / "ledger.jsonl").read_bytes() == before
+    assert (place.out / "model.safetensors").exists()
 
 
 def test_client_without_a_share_in_the_moments_trains_from_them(tmp_path: Path) -> None:

@@ -66,9 +66,14 @@ def _check_signed(evidence: Evidence, notes: Notebook, have: str) -> None:
     """The ledger's last line says which mask was deployed."""
     ends = [entry for entry in evidence.entries if entry.kind == "end"]
     if not ends:
+        why = (
+            "the run is not over yet"
+            if evidence.done is None
+            else "the run is over, so its program signs none, or an older copy of the ledger was put back"
+        )
         notes.note(
-            "No signed line says which mask was deployed: the run goes on, or an older program made it. "
-            "Whoever exchanged the checkpoint and the model for matching ones would go unseen."
+            f"No signed line says which mask was deployed: {why}. Whoever exchanged the checkpoint and the "
+            "model for matching ones would go unseen."
         )
     elif have != (signed := ends[-1].metrics.get("mask_sha256")):
         notes.finding(

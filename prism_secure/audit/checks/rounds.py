@@ -50,7 +50,9 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
             finished=finished,
         )
     if not any(found.severity == "finding" for found in notes.findings):
-        notes.fact(f"{finished} finished rounds, {charged} charged")
+        lost = sum(record.survivors == 0 for record in evidence.records)
+        of_them = f", {lost} of them lost with nothing opened" if lost else ""
+        notes.fact(f"{finished} finished rounds{of_them}, {charged} charged")
 
 
 def _counted(evidence: Evidence, notes: Notebook) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -42,6 +43,7 @@ from prism_secure.config import Config
 from prism_secure.environment import read_environment
 from prism_secure.errors import RoundError
 from prism_secure.federation import Bits, OpenedSum, open_securely
+from prism_secure.records import encode
 from prism_secure.run_folder import read_records
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run
@@ -358,6 +360,17 @@ def test_round_opened_over_too_few_survivors_is_found(spoiled: Path) -> None:
     audit = audited(spoiled)
     assert caught_by(audit) == {"cohort"}
     assert "3 survivors" in texts(audit)
+
+
+def test_round_that_was_lost_is_no_sum_of_too_few(spoiled: Path) -> None:
+    """Across machines a round whose uploads may have left is charged, recorded, and not repeated."""
+    path = spoiled / "metrics.jsonl"
+    first, *others = read_records(spoiled)
+    for lost, caught in ((0.0, set()), (first.step, {"cohort"})):
+        told = msgspec.structs.replace(first, survivors=0, step=lost)
+        path.write_bytes(b"".join(encode(record) + b"\n" for record in (told, *others)))
+        audit = audited(spoiled)
+        assert caught_by(audit) == caught, texts(audit)
 
 
 def test_done_that_claims_other_rounds_is_found(spoiled: Path) -> None:
