@@ -42,7 +42,7 @@ def main() -> None:
         own = [line for line in lines if line["name"] == name]
         last = own[-1]
         sent = [number(line["uplink_bytes"]) / 1e6 for line in own]
-        colour = next((c for key, c in COLOURS.items() if name == key), "#555555")
+        colour = COLOURS.get(name, "#555555")
         image, client = number(last["epsilon_image"]), number(last["epsilon_client"])
         label = f"{name}: ε(image) {words(image)}, ε(client) {words(client)}"
         axis.plot(sent, [line["fid"] for line in own], "o-", markersize=3.5, color=colour, label=label)

@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("iid", "shards-4"), default="iid")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--as-is", action="store_true", help="leave the start of its moving averages random")
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--features", nargs="+", default=["efficientnet_lite0", "fourier"])
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
