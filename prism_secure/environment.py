@@ -39,6 +39,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """All clients' together."""
     held_out_images: int | None = None
     """Public images that the metrics compare with."""
+    own_data: bool = False
+    """Whether each client has data of its own, on its own machine, where otherwise all share one set."""
 
 
 def describe_environment() -> dict[str, Any]:

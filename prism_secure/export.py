@@ -89,7 +89,7 @@ def run_card(
             training_images=history.facts.training_images,
             held_out_images=history.facts.held_out_images,
             clients=history.config.federation.clients,
-            partition=_partition(history.config),
+            partition=_partition(history),
         ),
         privacy=_privacy(history, _signed_digest(history, model)),
         measured=_measured(history),
@@ -110,8 +110,10 @@ def _names(history: RunHistory, classes: int) -> tuple[str, ...]:
     return names if len(names) == classes else numbered
 
 
-def _partition(config: Config) -> str:
-    data = config.data
+def _partition(history: RunHistory) -> str:
+    if history.facts.own_data:
+        return "each has images of its own, and keeps them"
+    data = history.config.data
     return {
         "iid": "all alike",
         "shards": f"{data.shards_per_client} runs of images sorted by label each",

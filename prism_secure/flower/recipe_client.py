@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import threadpoolctl
 import torch
@@ -18,6 +19,7 @@ from prism_privacy import CoinSecret
 from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
 from prism_secure.enrolment import Enrolment
+from prism_secure.environment import Facts
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.flower import recipe_messages
 from prism_secure.partition import Partition
@@ -36,6 +38,12 @@ class OwnData(Recipe):
     def __init__(self, config: Config, sizes: tuple[int, ...] | None) -> None:
         super().__init__(config)
         self.sizes = sizes
+
+    @property
+    def facts(self) -> Facts:
+        """The server's own images are public ones for its metrics: none of them is trained with."""
+        found = None if self.sizes is None else sum(self.sizes)
+        return msgspec.structs.replace(super().facts, training_images=found, own_data=True)
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

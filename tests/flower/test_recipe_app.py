@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,9 @@ from prism_secure.model_file import read_model_file, write_model
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
 from prism_secure.server import Server
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "secure"))
+import tiny_data
 
 KEY = bytes(range(32))
 FEDERATION = "four"
@@ -450,6 +454,37 @@ def test_images_of_their_own_are_counted_for_one_release_over_all() -> None:
         own_data(config, "5 6 7 8").check_size(1)
 
 
+@pytest.mark.parametrize(("release", "declared"), [("summed", "60 70 80 90"), ("client", True)])
+def test_images_of_their_own_are_what_the_run_folder_speaks_of(
+    tmp_path: Path, release: str, declared: str | bool
+) -> None:
+    """And not the public ones, that the server has for its metrics."""
+
+    def images(name: str, count: int) -> str:
+        return f"data.folder={tiny_data.write_data(tmp_path / name, train=count)}"
+
+    recipe = [*tiny_data.TINY, "privacy.record_epsilon=10", f"privacy.record_release={release}"]
+    place = Place(tmp_path / "place", *recipe, "federation.clients=4", images("public", 50), test_coins=False)
+    place.settings["own-data"] = declared
+    for client, context in enumerate(place.grid.contexts.values()):
+        context.node_config["own-data"] = declared
+        theirs = load_config(
+            None, [*TINY, *recipe, "federation.clients=4", images(str(client), 60 + 10 * client)]
+        )
+        (place.root / f"{client:02d}" / "recipe.toml").write_text(dump_config(theirs))
+    place.train()
+    audit = audit_run(place.out)
+    assert audit.verdict == "clean", summary(audit)
+    card = export_run(place.out, tmp_path / "exported").card
+    assert card.data.training_images == (300 if release == "summed" else None)
+    assert card.data.partition == "each has images of its own, and keeps them"
+    assert (card.privacy.record is None) == (release == "client")  # the server can't claim what others did
+    for client in range(4):
+        own = verify_ledger(place.root / f"{client:02d}" / "ledger.jsonl")
+        assert own.entries[0].kind == "moments"
+        assert own.entries[0].record.epsilon <= 10 + 1e-6
+
+
 def test_client_gives_the_same_bits_in_no_second_session(place: Place) -> None:
     """A server that runs a round's broadcast again, in a session of the next round or of none."""
     config, summed = place.config, place.sums()
@@ -466,7 +501,7 @@ def test_client_gives_the_same_bits_in_no_second_session(place: Place) -> None:
         ask(2)
     reasons = [reply.error.reason for reply in place.grid.replies if reply.has_error()]
     assert len(reasons) == 8
-    assert all("belongs to a session of round 1, not" in reason for reason in reasons)
+    assert all("belongs to a session of round 1, of" in reason for reason in reasons)
 
 
 def test_client_gives_its_share_of_the_moments_in_no_second_session(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def record_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     """Does the record-level epsilon cover the one noisy release of feature moments?"""
     stated, privacy = _stated(evidence), evidence.config.privacy
     if stated is None:
+        if evidence.facts.own_data and privacy.record_release == "client" and evidence.charges:
+            notes.note(
+                "Each client releases noisy moments of its own images: what that costs is in the clients' "
+                "own ledgers, and nothing here can show it."
+            )
+            return []
         if math.isfinite(evidence.record_epsilon) and evidence.charges:
             notes.finding(
                 "config.toml asks for a record-level guarantee, and the ledger states none.",
