@@ -6,7 +6,7 @@ RUN    ?= runs/default
 ARGS   ?=
 FLOWER := .venv-flower
 
-.PHONY: run test lint types coverage test-flower examples install install-dev clean help
+.PHONY: run test lint types coverage test-flower test-flower-slow examples install install-dev clean help
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,8 +27,11 @@ types: $(VENV)/.installed-dev
 coverage: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term -m "not slow and not flower"
 
-test-flower: $(FLOWER)/.installed  ## SuperLink, SuperNodes, simulation: minutes, in an environment of its own
-	$(FLOWER)/bin/pytest tests/flower tests/examples/test_fl4health.py tests/test_public_api.py
+test-flower: $(FLOWER)/.installed  ## the secure sum over Flower's messages: minutes, in an environment of its own
+	$(FLOWER)/bin/pytest tests/flower tests/examples/test_fl4health.py tests/test_public_api.py -m "not slow"
+
+test-flower-slow: $(FLOWER)/.installed  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
+	$(FLOWER)/bin/pytest tests/flower -m slow
 
 EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd \
 	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run

@@ -146,6 +146,7 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
         machines.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_five_nodes_of_which_three_behave(federation: Federation, tmp_path: Path) -> None:
     machines, run = federation.machines, tmp_path / "run"

@@ -54,6 +54,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     machines.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_simulated_clients(machines: Machines, tmp_path: Path) -> None:
     root, port = tmp_path / "members", free_port()
