@@ -45,6 +45,7 @@ def main(rounds: int) -> int:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # Ray's 15 starves on a machine that does anything else
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         with (home / "log").open("wb") as log:

@@ -37,6 +37,7 @@ class Machines:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # Ray's 15 starves on a machine that does anything else
             "PYTHONWARNINGS": "ignore",
         }
 
