@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -27,6 +26,7 @@ from prism_secure.metric_features import metric_features
 from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
 from prism_secure.public_images import dead_leaves
+from prism_secure.public_seed import public_seed
 from prism_secure.record_release import RecordRelease
 from prism_secure.score_layers import ScoreLayers
 from prism_secure.training import LocalTrainer
@@ -35,15 +35,6 @@ PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
 FOURIER_WEIGHT = 0.6
 """Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
-
-
-def public_seed(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose, derived from the federation's public one; in [0, 2^63).
-
-    It draws weights, latents, partitions: nothing that privacy rests on.
-    """
-    text = "\0".join(["prism-secure/v1/seed", str(seed), *map(str, purpose)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Recipe:
@@ -144,6 +135,11 @@ class Recipe:
                 f"training.batch_size must be a multiple of the {classes} classes, "
                 f"got {config.training.batch_size}"
             )
+        if config.federation.device != "cpu" and not torch.cuda.is_available():
+            raise ConfigError(
+                f"federation.device is {config.federation.device!r}, but torch {torch.__version__} finds no "
+                "graphics card here; `prism-secure doctor` says what it finds"
+            )
         return LocalTrainer(
             self.architecture,
             model_seed=self.model_seed,
@@ -162,6 +158,7 @@ class Recipe:
                 tracking_rate=training.tracking_rate,
                 betas=training.betas,
             ),
+            device=config.federation.device,
         )
 
     @cached_property

@@ -67,28 +67,33 @@ def add_to(commands: Commands) -> None:
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
     from prism_secure.sweep.recipe import read_recipe
+    from prism_secure.sweep.study import hidden
     from prism_secure.sweep.worker import Crew, devices
 
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     recipe = read_recipe(options.recipe, options.overrides, until=options.until)
-    from prism_secure.sweep.dashboard import serve_dashboard
-    from prism_secure.sweep.display import Display
-    from prism_secure.sweep.engine import Engine
-    from prism_secure.sweep.folder import SweepFolder
-    from prism_secure.sweep.study import PointStudy, as_storage_error, hidden, import_optuna
-
-    import_optuna()  # before a folder is made that nothing can be done with
     command = shlex.join(hidden(word) for word in shlex.split(command))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     points = len(recipe.grid()) or recipe.sweep.points or 0
     total = points * len(recipe.seeds)
     workers = min(options.workers or cores, total)
-    folder = SweepFolder(options.out, recipe, command)
-    url = options.storage or folder.study_url
-    with contextlib.ExitStack() as open_things:
-        open_things.callback(folder.close)
-        crew = open_things.enter_context(Crew(workers, devices()))  # they start while the study is opened
+    with (
+        contextlib.ExitStack() as lock,
+        Crew(workers, devices()) as crew,
+        contextlib.ExitStack() as open_things,
+    ):
+        # The workers start while the rest is imported, and have ended when the folder is let go.
+        from prism_secure.sweep.dashboard import serve_dashboard
+        from prism_secure.sweep.display import Display
+        from prism_secure.sweep.engine import Engine
+        from prism_secure.sweep.folder import SweepFolder
+        from prism_secure.sweep.study import PointStudy, as_storage_error, import_optuna
+
+        import_optuna()  # before a folder is made that nothing can be done with
+        folder = SweepFolder(options.out, recipe, command)
+        lock.callback(folder.close)
+        url = options.storage or folder.study_url
         study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
         open_things.callback(study.close)
         display = open_things.enter_context(Display(total, workers))
