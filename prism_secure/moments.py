@@ -38,6 +38,10 @@ class FeatureMoments:
     variance: Tensor
     counts: Tensor
 
+    def to(self, device: torch.device | str) -> FeatureMoments:
+        """The same on a device."""
+        return FeatureMoments(self.mean.to(device), self.variance.to(device), self.counts.to(device))
+
     @property
     def present(self) -> Tensor:
         """float32 (K,): 1 for classes that this client has, else 0."""
@@ -108,6 +112,10 @@ class FakeAverages:
         """Before the first step."""
         shape = (4, rows, dimension) if averaging == "faithful" else (0,)
         return cls(torch.zeros(rows, dimension), torch.zeros(rows, dimension), torch.zeros(shape), 0)
+
+    def to(self, device: torch.device | str) -> FakeAverages:
+        """The same on a device."""
+        return FakeAverages(self.first.to(device), self.second.to(device), self.moments.to(device), self.step)
 
 
 class MomentMatching:
@@ -199,7 +207,7 @@ class MomentMatching:
         v = slow * v + (1 - slow) * gradient**2
         move = (m / (1 - fast**step)) / (torch.sqrt(v / (1 - slow**step)) + 1e-8)
         tracked = tracked - self.tracking_rate * move
-        weight = torch.tensor([1.0, self.variance_weight])[:, None, None]
+        weight = torch.tensor([1.0, self.variance_weight], device=gaps.device)[:, None, None]
         loss = (weight * tracked.detach() * gaps).sum()
         return loss, FakeAverages(tracked[0], tracked[1], torch.cat([m, v]), step)
 

@@ -77,7 +77,7 @@ class RunFolder:
         self.federation = (path / "federation.id").read_text("ascii")
         if not self.config_path.exists():
             write_atomic(self.config_path, dump_config(config).encode())
-        elif _without_workers(kept := read_config(path)) != _without_workers(config):
+        elif _of_any_machine(kept := read_config(path)) != _of_any_machine(config):
             raise RunFolderError(
                 f"{path} was started with another configuration ({_differences(kept, config)}); "
                 "repeat its settings to continue, or choose another folder with --out"
@@ -180,9 +180,10 @@ def read_config(path: Path) -> Config:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
-def _without_workers(config: Config) -> Config:
+def _of_any_machine(config: Config) -> Config:
     """The part of a configuration that determines the result."""
-    return msgspec.structs.replace(config, federation=msgspec.structs.replace(config.federation, workers=1))
+    federation = msgspec.structs.replace(config.federation, workers=1, device="cpu")
+    return msgspec.structs.replace(config, federation=federation)
 
 
 def _differences(kept: Config, given: Config) -> str:

@@ -163,7 +163,7 @@ def training_mask(
     """
     if mode == "bernoulli":
         theta = torch.sigmoid(scores / temperature)
-        draw = torch.rand(scores.shape, generator=generator, dtype=scores.dtype)
+        draw = torch.rand(scores.shape, generator=generator, dtype=scores.dtype).to(scores.device)
         hard = (draw < theta.detach()).to(scores.dtype)
         return _StraightThrough.apply(theta, hard)  # type: ignore[no-any-return, no-untyped-call]
     if mode == "hard":
@@ -200,7 +200,7 @@ def _top(values: Tensor, density: float) -> Tensor:
     if not 0.0 < density <= 1.0:
         raise ValueError(f"density must lie in (0, 1], not {density}")
     keep = int(density * values.numel())
-    chosen = torch.zeros(values.shape, dtype=torch.bool)
+    chosen = torch.zeros(values.shape, dtype=torch.bool, device=values.device)
     # A stable sort: ties (θ takes few values after a vote) fall the same way on every machine.
     chosen[torch.sort(values, descending=True, stable=True).indices[:keep]] = True
     return chosen

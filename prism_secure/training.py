@@ -14,11 +14,13 @@ bits.
 
 The number of steps is fixed and the batches are balanced over the classes whatever the client holds, so that
 nothing but the moments depends on its data. Everything is a function of the arguments: same θ, state, target
-and seed, same scores, bit for bit, on one thread.
+and seed, same scores, bit for bit, on one thread of a processor. A graphics card adds up in an order of its
+own, so there they agree up to rounding.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +105,8 @@ class LocalTrainer:
         betas: Adam's decay rates (PRISM: 0.5, 0.999).
         batch_size: generated images a step; with classes, rounded to a multiple of them by the caller.
         matching: the loss.
+        device: where the steps are computed. Draws, real images' features and all that goes in or comes out
+            are on the CPU.
     """
 
     def __init__(
@@ -119,14 +123,17 @@ class LocalTrainer:
         betas: tuple[float, float] = (0.5, 0.999),
         batch_size: int = 80,
         matching: MomentMatching | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         if architecture.classes and batch_size % architecture.classes:
             raise ValueError(
                 f"batch_size must be a multiple of the {architecture.classes} classes, not {batch_size}"
             )
         self.architecture = architecture
-        self.supermask = Supermask(ResNetGenerator(architecture), seed=model_seed)
+        self.device = torch.device(device)
+        self.supermask = Supermask(ResNetGenerator(architecture), seed=model_seed).to(self.device)
         self.extractor = extractor
+        self._matched = extractor if self.device.type == "cpu" else copy.deepcopy(extractor).to(self.device)
         self.mask_mode: MaskMode = mask_mode
         self.temperature = temperature
         self.density = density
@@ -177,9 +184,10 @@ class LocalTrainer:
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
         draws = torch.Generator().manual_seed(seed)
-        scores = scores_from_theta(theta, self.temperature)
-        first, second = state.first.clone(), state.second.clone()
-        averages, losses = state.averages, []
+        scores = scores_from_theta(theta, self.temperature).to(self.device)
+        first, second = (moments.to(self.device, copy=True) for moments in (state.first, state.second))
+        averages, losses = state.averages.to(self.device), []
+        target = target.to(self.device)
         for step in range(state.step + 1, state.step + steps + 1):
             if shared and step == state.step + 1:
                 batch = self._shared_batch(scores, draws, seed)
@@ -192,9 +200,8 @@ class LocalTrainer:
                 _root_step(scores, gradient, rate)
             else:
                 adam_step(scores, gradient, first, second, step, rate, self.betas)
-        return LocalResult(
-            scores, ClientState(first, second, state.step + steps, averages), losses[0], losses[-1]
-        )
+        kept = ClientState(first.cpu(), second.cpu(), state.step + steps, averages.to("cpu"))
+        return LocalResult(scores.cpu(), kept, losses[0], losses[-1])
 
     def _generate(self, scores: Tensor, draws: torch.Generator) -> _Batch:
         leaf = scores.clone().requires_grad_(True)
@@ -202,7 +209,8 @@ class LocalTrainer:
             leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density
         )
         latents, labels = draw_latents(self.batch_size, self.architecture, draws)
-        features = self.extractor(self.supermask(mask, latents, labels))
+        latents, labels = latents.to(self.device), None if labels is None else labels.to(self.device)
+        features = self._matched(self.supermask(mask, latents, labels))
         return _Batch(leaf, features, labels, draws.get_state())
 
     def _shared_batch(self, scores: Tensor, draws: torch.Generator, seed: int) -> _Batch:

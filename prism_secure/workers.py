@@ -45,7 +45,7 @@ class Workers:
         self._open = contextlib.ExitStack()
         self._here: _Worker | None = None
         if count == 1:
-            self._open.enter_context(one_thread())
+            self._open.enter_context(one_thread(config.federation.device))
             self._here = _Worker(config, folder)
         else:
             spawn = multiprocessing.get_context("spawn")
@@ -135,16 +135,19 @@ def _start(config: Config, folder: Path) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _until_exit.enter_context(one_thread())
+    _until_exit.enter_context(one_thread(config.federation.device))
     _worker = _Worker(config, folder)
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere."""
+def one_thread(device: str = "cpu") -> Iterator[None]:
+    """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere.
+
+    A graphics card has no deterministic kernels for some of what training needs, so there any will do.
+    """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(device == "cpu")
     try:
         with threadpoolctl.threadpool_limits(1):
             yield

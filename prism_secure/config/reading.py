@@ -57,9 +57,10 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
 
 
 def settings_to_show(config: Config) -> dict[str, dict[str, Any]]:
-    """Each section's settings but for those of one machine: workers, and paths, which may name people."""
+    """Each section's settings but for those of one machine: workers, device, and paths, which name people."""
     shown = msgspec.to_builtins(config)
-    for section, key in (("data", "folder"), ("privacy", "record_store"), ("federation", "workers")):
+    own = ("data", "folder"), ("privacy", "record_store"), ("federation", "workers"), ("federation", "device")
+    for section, key in own:
         del shown[section][key]
     return shown
 

@@ -6,6 +6,7 @@ The text below a field is its meaning, which `prism-secure config --explain` pri
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 import msgspec
@@ -57,6 +58,9 @@ class Federation(Section):
     """Public; the clients' coins never come from it."""
     workers: int = 2
     """Processes that train clients side by side. The result does not depend on it."""
+    device: str = "cpu"
+    """Where clients train: cpu, cuda, or cuda:1 and so on. Features of real images, metrics and the deployed
+    network are computed on the CPU all the same. On a graphics card results repeat up to rounding only."""
 
     def __post_init__(self) -> None:
         self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
@@ -65,6 +69,8 @@ class Federation(Section):
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
+        named = re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None
+        self._require("device", named, "cpu, cuda, or cuda:0, cuda:1 and so on")
 
 
 class Model(Section):

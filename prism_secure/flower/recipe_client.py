@@ -155,9 +155,9 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         node_config: what the node was started with; nothing that a server sends is in it.
     """
     if folder not in _clients:
-        if not _clients:
-            _compute_on_one_thread()
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
+        if not _clients:
+            _compute_on_one_thread(config.federation.device)
         recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
@@ -196,8 +196,11 @@ def known_coins(key: bytes, client: int) -> CoinSecret:
     return CoinSecret.for_test(hashlib.sha256(key + client.to_bytes(4, "big")).digest())
 
 
-def _compute_on_one_thread() -> None:
-    """Sums are added in one order, so a round that is repeated gives the same bits, whatever the machine."""
+def _compute_on_one_thread(device: str) -> None:
+    """Sums are added in one order, so a round that is repeated gives the same bits, whatever the machine.
+
+    But for a graphics card, see `prism_secure.workers.one_thread`.
+    """
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(device == "cpu")
     threadpoolctl.threadpool_limits(1)
