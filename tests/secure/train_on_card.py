@@ -1,0 +1,64 @@
+"""Trains on the CPU and on a second device; prints where results lie and how far they are apart, as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import second_device  # noqa: F401  makes "card" a device
+import torch
+
+from prism_secure.features import Concatenated, EfficientNetLite0, RandomFourierFeatures
+from prism_secure.generator import Architecture
+from prism_secure.moments import MomentMatching
+from prism_secure.supermask import initial_theta
+from prism_secure.training import LocalResult, LocalTrainer
+
+
+def train(device: str, mode: str, averaging: str, classes: int, steps: int) -> LocalResult:
+    features = Concatenated([EfficientNetLite0({-1: 4, 2: 2}), RandomFourierFeatures(20)])
+    trainer = LocalTrainer(
+        Architecture(latent=8, width=2, classes=classes),
+        model_seed=1,
+        extractor=features,
+        mask_mode=mode,
+        matching=MomentMatching(averaging=averaging),
+        batch_size=10,
+        device=device,
+    )
+    images = torch.rand(40, 1, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    target = trainer.targets(images, torch.arange(40) % 10)
+    theta = initial_theta(trainer.dimension, seed=3)
+    first = trainer.train(theta, trainer.initial_state(), target, steps=steps, seed=4, shared=True)
+    # Another client of the same seed takes the images of the first step as they were kept.
+    again = trainer.train(theta, trainer.initial_state(), target, steps=steps, seed=4, shared=True)
+    assert torch.equal(first.scores, again.scores)
+    return again
+
+
+def tensors(result: LocalResult) -> list[torch.Tensor]:
+    averages = result.state.averages
+    kept = [result.state.first, result.state.second, averages.first, averages.second, averages.moments]
+    return [result.scores, *kept]
+
+
+def apart(here: torch.Tensor, there: torch.Tensor) -> float:
+    """The length of the difference over the length."""
+    return float((here - there).norm() / here.norm())
+
+
+torch.set_num_threads(1)
+found = []
+for setting in (
+    ("hard", "ema", 10, 1),
+    ("bernoulli", "faithful", 0, 2),
+    ("topk", "ema", 10, 1),
+):
+    here, there = (tensors(train(device, *setting)) for device in ("cpu", "card"))
+    found.append(
+        {
+            "devices": sorted({x.device.type for x in there}),
+            "apart": max(apart(a, b) for a, b in zip(here, there, strict=True) if len(a)),
+            "moved": float((here[0] - here[0].mean()).abs().max()),
+        }
+    )
+print(json.dumps(found))
