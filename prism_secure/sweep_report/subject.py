@@ -16,7 +16,12 @@ from prism_secure.sweep.results import Run, SweepPoint, SweepResults
 
 __all__ = ["Subject", "subject_of_runs", "subject_of_sweep"]
 
-_UNLIKE = {("federation", "seed"), ("federation", "workers"), ("privacy", "record_store")}
+_UNLIKE = {
+    ("federation", "seed"),
+    ("federation", "workers"),
+    ("federation", "device"),
+    ("privacy", "record_store"),
+}
 """Keys that make no other point: seeds are repetitions, the rest does not change the law of the result."""
 
 
