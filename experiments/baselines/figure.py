@@ -1,5 +1,7 @@
 """Bytes, epsilon and FID of each baseline, from FOLDER/results.jsonl: figure.png and table.md beside it.
 
+Names that end in -s0, -s1 and so on are seeds of one baseline.
+
 python experiments/baselines/figure.py FOLDER
 """
 
@@ -7,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -34,23 +38,31 @@ def main() -> None:
     """Draw and write."""
     folder = Path(sys.argv[1])
     lines = [json.loads(line) for line in (folder / "results.jsonl").open()]
-    names = list(dict.fromkeys(line["name"] for line in lines))
+    runs = list(dict.fromkeys(line["name"] for line in lines))
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        kinds.setdefault(re.sub(r"-s\d+$", "", run), []).append(run)
     fig, axis = plt.subplots(figsize=(6.4, 3.8))
-    rows = ["| | FID | coverage | as asked | sent by all clients | ε of an image | ε(SUM) of a client |"]
-    rows.append("|---|---|---|---|---|---|---|")
-    for name in names:
-        own = [line for line in lines if line["name"] == name]
-        last = own[-1]
-        sent = [number(line["uplink_bytes"]) / 1e6 for line in own]
-        colour = COLOURS.get(name, "#555555")
-        image, client = number(last["epsilon_image"]), number(last["epsilon_client"])
-        label = f"{name}: ε(image) {words(image)}, ε(client) {words(client)}"
-        axis.plot(sent, [line["fid"] for line in own], "o-", markersize=3.5, color=colour, label=label)
-        accuracy = number(last["label_accuracy"])
+    rows = [
+        "| | seeds | FID | coverage | as asked | sent by all clients | ε of an image | ε(SUM) of a client |"
+    ]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for kind, members in kinds.items():
+        each = [[line for line in lines if line["name"] == name] for name in members]
+        last = [own[-1] for own in each]
+        image, client = number(last[0]["epsilon_image"]), number(last[0]["epsilon_client"])
+        label = f"{kind}: ε(image) {words(image)}, ε(client) {words(client)}"
+        for own in each:
+            sent = [number(line["uplink_bytes"]) / 1e6 for line in own]
+            colour = COLOURS.get(kind, "#555555")
+            axis.plot(sent, [line["fid"] for line in own], "o-", markersize=3.5, color=colour, label=label)
+            label = ""
+        accuracy = number(last[0]["label_accuracy"])
         rows.append(
-            f"| {name} | {last['fid']:.1f} | {last['coverage']:.3f} | "
-            f"{'–' if math.isnan(accuracy) else f'{accuracy:.1%}'} | {sent[-1]:.2f} MB | {words(image)} | "
-            f"{words(client)} |"
+            f"| {kind} | {len(last)} | {spread([line['fid'] for line in last], '.1f')} | "
+            f"{spread([line['coverage'] for line in last], '.3f')} | "
+            f"{'–' if math.isnan(accuracy) else spread([line['label_accuracy'] for line in last], '.1%')} | "
+            f"{number(last[0]['uplink_bytes']) / 1e6:.2f} MB | {words(image)} | {words(client)} |"
         )
     axis.set_xscale("log")
     axis.set_ylim(bottom=0)
@@ -63,6 +75,14 @@ def main() -> None:
     fig.savefig(folder / "figure.png", dpi=130)
     (folder / "table.md").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
+
+
+def spread(values: list[float], form: str) -> str:
+    """The mean, and from where to where."""
+    mean = format(statistics.fmean(values), form)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":
