@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ COMMANDS = (
 """In the order of `--help`."""
 
 INTERRUPTED = 130
+UNREAD = 141
+"""Nobody reads the output any more: 128 + SIGPIPE, as a shell has it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.rest and not options.takes_rest:
         parser.error(f"unrecognized arguments: {shlex.join(options.rest)}")
     try:
-        return int(options.command(options, shlex.join(["prism-secure", *arguments])))
+        code = int(options.command(options, shlex.join(["prism-secure", *arguments])))
+        sys.stdout.flush()  # here, and not at exit, a reader that is gone can be told from an error
+        return code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the exit still flushes
+        return UNREAD
     except PrismError as error:
         print(f"prism-secure: {error}", file=sys.stderr)
         return error.exit_code

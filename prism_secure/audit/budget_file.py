@@ -17,10 +17,11 @@ client = 0                  # left out: each client of its federation
 
 from __future__ import annotations
 
+import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -82,10 +83,12 @@ def load_budget(path: Path) -> BudgetFile:
     """Read a budget file.
 
     Raises:
-        ConfigError: it is unreadable, sets no limit, or has a key or a value that is not one.
+        ConfigError: it is unreadable, sets no limit, or has a value that is not one or an unknown key (the
+            nearest valid one is offered).
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
+        _refuse_unknown(raw, path)
         budget = msgspec.convert(raw, BudgetFile)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
@@ -96,3 +99,21 @@ def load_budget(path: Path) -> BudgetFile:
     if not budget.limit:
         raise ConfigError(f"{path}: no [[limit]] is set")
     return budget
+
+
+def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
+    known = {name: tuple(get_type_hints(kind)) for name, kind in (("limit", Limit), ("ledger", LedgerOwner))}
+    found = [(name, tuple(known), f"[[{name}]]") for name in raw]
+    for table, valid in known.items():
+        entries = raw.get(table, []) if isinstance(raw.get(table, []), list) else []
+        found += [
+            (key, valid, f"{key!r} in [[{table}]]")
+            for entry in entries
+            if isinstance(entry, dict)
+            for key in entry
+        ]
+    for name, valid, words in found:
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
+            raise ConfigError(f"{path}: unknown {words}; {hint}")

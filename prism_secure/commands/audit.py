@@ -142,11 +142,11 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     except RunFolderError as error:
         raise ConfigError(str(error)) from None  # exit code 2: could not check
     for account in accounts:
-        limit = account.limit
+        limit, ledgers_word = account.limit, "ledger" if len(account.ledgers) == 1 else "ledgers"
         print(
             f"{'OVER' if account.over else 'ok':>6}  {account.data}, {account.clients}: {limit.words}: "
             f"epsilon {format_epsilon(account.epsilon)} of {format_epsilon(limit.epsilon)} at delta = "
-            f"{format_delta(limit.delta)}, {account.charges} charges in {len(account.ledgers)} ledgers"
+            f"{format_delta(limit.delta)}, {account.charges} charges in {len(account.ledgers)} {ledgers_word}"
         )
     for note in dict.fromkeys(note for account in accounts for note in account.notes):
         print(f"        {note}")

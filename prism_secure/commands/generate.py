@@ -58,8 +58,10 @@ def add_to(commands: Commands) -> None:
 def _generate(options: argparse.Namespace, command: str) -> int:
     if options.out is None and not options.card:
         raise ConfigError("say where the images go: --out FOLDER, or --out grid.png")
-    if options.count < 1 or not 0 <= options.seed < 2**63:
-        raise ConfigError(f"expected --count from 1 and --seed from 0, got {options.count}, {options.seed}")
+    if options.count < 1:
+        raise ConfigError(f"--count must be at least 1, got {options.count}")
+    if not 0 <= options.seed < 2**63:
+        raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     from prism_secure.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prism_secure.cli import main
+from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.progress import describe_round
 from prism_secure.records import Epsilons, Quality, RoundRecord
@@ -195,3 +196,12 @@ def test_a_round_that_was_not_measured_says_so() -> None:
     quality = Quality(fid=99.0, kid=0.5, precision=0, recall=0, density=0, coverage=0)
     measured = msgspec.structs.replace(record, quality=quality)
     assert "99.0" in describe_round(measured, 10)
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
+    explain = [sys.executable, "-m", "prism_secure.cli", "config", "--explain"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(explain, stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (UNREAD, b"")

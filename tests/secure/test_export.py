@@ -245,7 +245,8 @@ def test_unconditional_colour_models_generate_too(tmp_path: Path) -> None:
         (["--model", "MODEL"], 2, "--out"),
         (["--model", "MODEL", "--out", "OUT", "--label", "10"], 2, "from 0 to 9"),
         (["--model", "MODEL", "--out", "OUT", "--label", "Sock"], 2, "7 Sneaker"),
-        (["--model", "MODEL", "--out", "OUT", "--count", "0"], 2, "--count"),
+        (["--model", "MODEL", "--out", "OUT", "--count", "0"], 2, "--count must be at least 1, got 0"),
+        (["--model", "MODEL", "--out", "OUT", "--seed", "-1"], 2, "--seed must be from 0"),
         (["--model", "MODEL", "--out", "FULL"], 2, "holds files"),
     ],
 )

@@ -303,3 +303,22 @@ def test_ledger_that_does_not_verify_could_not_be_checked(tmp_path: Path) -> Non
     ledger = folder / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b'"flip":0.25', b'"flip":0.45', 1))
     assert main(["audit", "budget", "--budget", str(budget), str(folder)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[limit]]\nepsilonn = 8.0\n", "unknown 'epsilonn' in [[limit]]; did you mean 'epsilon'?"),
+        ("[[limits]]\nepsilon = 8.0\n", "unknown [[limits]]; did you mean 'limit'?"),
+        ('[[ledger]]\nowner = "x"\n', "unknown 'owner' in [[ledger]]; valid: path, data, client"),
+        ("limit = 3\n", "limit"),
+        ("limit = [3]\n", "limit"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest_right_one(
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = tmp_path / "budget.toml"
+    budget.write_text(text)
+    assert main(["audit", "budget", "--budget", str(budget), str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
