@@ -22,6 +22,7 @@ from prism_crypto import (
 )
 from prism_secure.flower import sum_messages
 
+_LONGEST_POLL = 3.0
 Watcher = Callable[[Stage, tuple[int, ...]], None]
 
 
@@ -35,7 +36,8 @@ class SecureSum:
         federation: its name, as the clients were enrolled.
         mode, threshold, min_survivors, colluders: see `prism_crypto.Session.plan`.
         timeout: seconds that a stage may take, the upload excepted.
-        poll: seconds between two looks for replies.
+        poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
+            and to no more than Flower's own three seconds.
     """
 
     def __init__(
@@ -143,18 +145,21 @@ class SecureSum:
         self, stage: Stage, contents: Mapping[int, RecordDict], round: int, wait: float
     ) -> Iterator[tuple[int, Message]]:
         """Send each node its content; its reply as it comes, once; ends when all are there or time is up."""
-        end = time.monotonic() + wait
+        began = time.monotonic()
         kind = sum_messages.message_type(stage)
         nodes: dict[str, int] = {}
         for node, content in contents.items():
             message = Message(content, node, kind, ttl=wait, group_id=str(round))
             # One by one: a grid drops what it can't send, and the other ids would not say whose they are.
             nodes |= {name: node for name in self._grid.push_messages([message]) if name}
-        while nodes and time.monotonic() < end:
+        while nodes:
+            waited = time.monotonic() - began
             replies = list(self._grid.pull_messages(list(nodes)))
             for reply in replies:
                 node = nodes.pop(reply.metadata.reply_to_message_id, None)
                 if node is not None:
                     yield node, reply
+            if waited >= wait:  # that was the last look
+                return
             if not replies:
-                time.sleep(self._poll)
+                time.sleep(min(max(self._poll, min(waited / 10, _LONGEST_POLL)), wait - waited))
