@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--dimension", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=2, help="the last one is measured")
+    parser.add_argument("--rounds", type=int, default=3, help="the first is a warm-up")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         machines = Machines(Path(folder), limit=3600)
@@ -145,7 +145,7 @@ def read_figures(folder: Path, clients: int) -> dict[str, float]:
         json.loads(line) for path in folder.glob("client-*.jsonl") for line in path.read_text().splitlines()
     ]
     seconds = [line["seconds"] for line in lines if line["at"] >= server["began"]]
-    return server | {"client_seconds": sum(seconds) / clients}
+    return server | {"client_seconds": sum(seconds) / clients / server["rounds"]}
 
 
 def show(figures: dict[str, dict[str, float]]) -> None:

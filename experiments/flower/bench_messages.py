@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--dimension", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=2, help="the last one is measured")
+    parser.add_argument("--rounds", type=int, default=11, help="the first is a warm-up")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = {side: measure(Path(folder) / side, options, *SIDES[side]) for side in SIDES}

@@ -1,4 +1,4 @@
-"""Two rounds of prism-secure's secure sum; the second is measured."""
+"""Rounds of prism-secure's secure sum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from measured import MeasuredGrid, Round
+from measured import MeasuredGrid, Round, write
 
 from prism_crypto import CountSpec
 from prism_secure.enrolment import read_membership
@@ -29,14 +29,15 @@ def main(grid: Grid, context: Context) -> None:
     model = RecordDict()
     if config["model"]:  # the same parameters that the other side sends to be trained, float32
         model["arrays"] = ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})
+    rounds = []
     for number in range(1, int(config["rounds"]) + 1):
         with Round(measured) as round_:
             result = summed.open(model, CountSpec(dimension), round=number)
+        rounds.append(round_.figures)
         assert len(result.survivors) == clients
     expected = sum(
         np.random.default_rng(node).integers(0, 2, dimension, dtype=np.uint8).astype(np.int64)
         for node in grid.get_node_ids()
     )
     assert np.array_equal(result.counts, expected)
-    round_.figures["bits_per_coordinate"] = result.bits_per_coordinate
-    round_.write(f"{config['figures']}/server.json")
+    write(rounds, f"{config['figures']}/server.json")

@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-from measured import MeasuredGrid, Round
+from measured import MeasuredGrid, Round, write
 
 app = ServerApp()
 
@@ -24,4 +24,4 @@ def main(grid: Grid, context: Context) -> None:
     model = ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})
     with Round(measured) as round_:
         strategy.start(measured, model, num_rounds=int(config["rounds"]))
-    round_.write(f"{config['figures']}/server.json")
+    write([round_.figures], f"{config['figures']}/server.json")

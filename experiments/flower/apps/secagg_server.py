@@ -1,8 +1,9 @@
-"""Two rounds of Flower's SecAgg+ with its defaults; the second is measured."""
+"""Rounds of Flower's SecAgg+ with its defaults."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -11,7 +12,7 @@ from flwr.server import LegacyContext, ServerApp, ServerConfig
 from flwr.server.strategy import FedAvg
 from flwr.server.workflow import DefaultWorkflow, SecAggPlusWorkflow
 from flwr.serverapp import Grid
-from measured import MeasuredGrid, Round
+from measured import MeasuredGrid, Round, write
 
 app = ServerApp()
 
@@ -19,11 +20,14 @@ app = ServerApp()
 class MeasuredRounds(SecAggPlusWorkflow):
     """Each call is one round."""
 
-    figures: Round
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.figures: list[dict[str, float]] = []
 
     def __call__(self, grid, context) -> None:
-        with Round(grid) as self.figures:
+        with Round(grid) as measured:
             super().__call__(grid, context)
+        self.figures.append(measured.figures)
 
 
 @app.main()
@@ -47,4 +51,4 @@ def main(grid: Grid, context: Context) -> None:
     )
     error = float(np.abs(opened[int(config["rounds"])] * clients - expected).max())
     assert error < 0.01, error
-    workflow.figures.write(f"{config['figures']}/server.json")
+    write(workflow.figures, f"{config['figures']}/server.json")
