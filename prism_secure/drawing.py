@@ -15,11 +15,22 @@ import re
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["DASHES", "FAINT", "INK", "ONE", "PAPER", "SIZE", "STYLE", "THREE", "TWO", "as_svg", "decade"]
+__all__ = [
+    "DASHES", "FAINT", "INK", "LIGHT", "ONE", "ON_WHITE", "PAPER", "SIZE", "STYLE", "THREE", "TWO",
+    "as_svg", "decade", "standalone",
+]  # fmt: skip
 
 # Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
 INK, FAINT, PAPER, ONE, TWO, THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
 _VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper", ONE: "one", TWO: "two", THREE: "three"}
+
+LIGHT = {
+    "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff",
+    "one": "#0072b2", "two": "#d55e00", "three": "#009e73",
+}  # fmt: skip
+"""The variables' colours on white, as page.css has them: for files of their own."""
+ON_WHITE = {stand_in: LIGHT[name] for stand_in, name in _VARIABLES.items()}
+"""The same by what stands for them while a figure is drawn."""
 
 SIZE = (5.2, 3.9)
 STYLE = {
@@ -77,3 +88,15 @@ def as_svg(figure: Figure, name: str, description: str) -> str:
     start = f'<svg role="img" stroke-linejoin="round" aria-labelledby="{name}-title"'
     title = f'<title id="{name}-title">{html.escape(description)}</title>'
     return svg.replace("<svg", start, 1).replace(">", f">{title}", 1)
+
+
+def standalone(svg: str) -> str:
+    """An inline figure as a file of its own: on white, and of a size (it is drawn in points)."""
+    for name, value in (LIGHT | {"font": "DejaVu Sans, sans-serif"}).items():
+        svg = svg.replace(f"var(--{name})", value)
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None
+    width, height = (round(float(side) * 4 / 3) for side in found.groups())
+    size = f'width="{width}" height="{height}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="background: #ffffff"'
+    return svg.replace("<svg", start, 1)

@@ -29,10 +29,6 @@ LOWEST = 1e-3
 """The smallest rate of false alarms that is drawn."""
 _SHOWN = (0.001, 0.01, 0.1)
 _DELTAS = np.geomspace(1e-9, 0.3, 40)
-_LIGHT = {
-    drawing.INK: "#1d2329", drawing.FAINT: "#d5dbe1", drawing.PAPER: "#ffffff",
-    drawing.ONE: "#0072b2", drawing.TWO: "#d55e00", drawing.THREE: "#009e73",
-}  # fmt: skip
 _COLOURS = {View.SUM: drawing.ONE, View.UPLOAD: drawing.TWO}
 _NAMES = {View.SUM: "from the opened sums", View.UPLOAD: "from the client's uploads"}
 
@@ -131,7 +127,7 @@ def _panel(found: Attack, which: str) -> str:
 def _write_figure(found: Attack, path: Path) -> None:
     """Both panels side by side, on white."""
     style = {
-        key: _LIGHT.get(value, value) if isinstance(value, str) else value
+        key: drawing.ON_WHITE.get(value, value) if isinstance(value, str) else value
         for key, value in drawing.STYLE.items()
     }
     with mpl.rc_context(style):
@@ -156,13 +152,13 @@ def _repaint(artist: object) -> None:
         if get is None or put is None:
             continue
         value = get()
-        if isinstance(value, str) and value in _LIGHT:
-            put(_LIGHT[value])
+        if isinstance(value, str) and value in drawing.ON_WHITE:
+            put(drawing.ON_WHITE[value])
         elif not isinstance(value, str) and len(np.shape(value)) and np.size(value) == 4:
             flat = np.ravel(value)
             known = mpl.colors.to_hex(flat[:3])
-            if known in _LIGHT:
-                put((*mpl.colors.to_rgb(_LIGHT[known]), float(flat[3])))
+            if known in drawing.ON_WHITE:
+                put((*mpl.colors.to_rgb(drawing.ON_WHITE[known]), float(flat[3])))
 
 
 def _draw_roc(axes: Axes, found: Attack) -> None:

@@ -109,8 +109,9 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     print(_summary(options.out, failed))
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")
-        while True:
-            time.sleep(3600)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)
     return 6 if failed else 0
 
 
@@ -126,8 +127,12 @@ def _summary(folder: Path, failed: int) -> str:
     lines = [f"{finished} of {len(results.runs)} runs finished, {failed} points failed."]
     for group in owners(results.runs):
         total = compose(group.runs)
+        if not total.runs:
+            continue
+        together = f"All {total.runs} runs on {group.source} together"
+        which = together if total.runs > 1 else f"The run on {group.source}"
         lines.append(
-            f"All {total.runs} runs on {group.source} together, for everything one client contributes: "
+            f"{which}, for everything one client contributes: "
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
             f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {format_delta(total.delta)}."
         )

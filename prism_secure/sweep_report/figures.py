@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +16,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from prism_secure import drawing
 from prism_secure.wording import format_epsilon
 
-__all__ = ["Line", "Mark", "front_plot", "heat_plot", "rounds_plot", "standalone"]
+__all__ = ["Line", "Mark", "front_plot", "heat_plot", "rounds_plot"]
 
 _MARKS = ("o", "s", "^")
 _COLOURS = (drawing.ONE, drawing.TWO, drawing.THREE, drawing.INK)
 _LABEL = 0.7
 """Inches for the words and numbers of the upright axis."""
-_LIGHT = {
-    "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff", "one": "#0072b2", "two": "#d55e00",
-    "three": "#009e73", "font": "DejaVu Sans, sans-serif",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,18 +177,6 @@ def heat_plot(
         axes.set_title(names[2], loc="left", fontsize=10, pad=4)
         figure.tight_layout()
         return drawing.as_svg(figure, "heat", f"{names[2]} by {names[0]} and {names[1]}.")
-
-
-def standalone(svg: str) -> str:
-    """An inline figure as a file of its own: on white, and of a size (it is drawn in points)."""
-    for name, value in _LIGHT.items():
-        svg = svg.replace(f"var(--{name})", value)
-    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
-    assert found is not None
-    width, height = (round(float(side) * 4 / 3) for side in found.groups())
-    size = f'width="{width}" height="{height}"'
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="background: #ffffff"'
-    return svg.replace("<svg", start, 1)
 
 
 def _reach(epsilons: Sequence[float]) -> _Reach:

@@ -5,12 +5,16 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent, (_, v) => (v === "inf" ? Infinity : v === "nan" ? NaN : v));
 const short = (key) => key.slice(key.indexOf(".") + 1);
 const show = (v) => (v === Infinity ? "∞" : Number.isNaN(v) ? "–" : String(+v.toPrecision(4)));
-const LIGHT = { ink: "#1d2329", faint: "#d5dbe1", paper: "#ffffff", series: ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"] };
-const DARK = { ink: "#e4e8ec", faint: "#3b444d", paper: "#14181c", series: ["#56b4e9", "#e69f00", "#29c79a", "#cc79a7", "#0072b2", "#f0e442", "#ffffff"] };
+// Three series have the page's colours, the others these, from the same palette (Okabe and Ito's).
+const MORE = { light: ["#cc79a7", "#56b4e9", "#e69f00", "#000000"], dark: ["#cc79a7", "#0072b2", "#f0e442", "#ffffff"] };
+const palette = (of, more) => ({ ink: of("ink"), faint: of("faint"), paper: of("paper"), series: ["one", "two", "three"].map(of).concat(more) });
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "x", "star"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const theme = () => (dark.matches ? DARK : LIGHT);
+const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const theme = () => palette(variable, dark.matches ? MORE.dark : MORE.light);
+const onWhite = () => palette((name) => data.light[name], MORE.light);
 const narrow = () => innerWidth < 620;
+const title = (metric) => metric.replace("_", " ").replace(/^(fid|kid)$/, (m) => m.toUpperCase());
 
 function save(name, type, text) {
   const link = Object.assign(document.createElement("a"), { download: name, href: URL.createObjectURL(new Blob([text], { type })) });
@@ -153,27 +157,35 @@ function frontFigure(colours) {
       ticktext: [...ticks.map((t) => (Math.abs(t) < 4 ? String(+(10 ** t).toPrecision(1)) : `10<sup>${t}</sup>`)), ...(infinite ? ["∞"] : [])],
       title: { text: "planned ε", standoff: 4 }, showgrid: true,
     };
-    if (stacked || !i) made[`yaxis${stacked ? number : ""}`] = { domain: [bottom, stacked ? top - 0.04 : top], anchor: axes.xaxis, title: { text: metric.replace("_", " ").replace(/^(fid|kid)$/, (m) => m.toUpperCase()) } };
+    if (stacked || !i) made[`yaxis${stacked ? number : ""}`] = { domain: [bottom, stacked ? top - 0.04 : top], anchor: axes.xaxis, title: { text: title(metric) } };
     notes.push({ text: stacked ? data.views[named].split(":")[0] : data.views[named], xref: "paper", yref: "paper", x: from, y: stacked ? top - 0.04 : 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 13 } });
     if (infinite) shapes.push({ type: "rect", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: high, x1: edge, y0: 0, y1: 1, fillcolor: colours.faint, opacity: 0.4, line: { width: 0 } });
   });
   return [traces, layout(colours, { ...made, annotations: notes, shapes, height: stacked ? 330 * n : 400 })];
 }
 
+// A step between ticks that is 1, 2 or 5 times a power of ten, and no fraction.
+function wholeStep(least) {
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(least)));
+  return power * ([1, 2, 5].find((n) => n * power >= least) ?? 10);
+}
+
 function roundsFigure(colours) {
   const metric = chosen.over, traces = [], made = {}, notes = [], panels = data.panels;
   const columns = Math.min(narrow() ? 1 : 3, panels.length), rows = Math.ceil(panels.length / columns), few = data.kinds.length <= 7, seen = new Set();
-  const height = rows * 190 + 60, gap = 34 / height;
+  const height = rows * 190 + 80, gap = 34 / height;
+  const last = Math.max(1, ...data.points.flatMap((p) => p.rounds[metric].map((r) => r[0]))), step = wholeStep(last / (narrow() ? 5 : 6));
   panels.forEach((panel, i) => {
     const number = i ? i + 1 : "", column = i % columns, row = Math.floor(i / columns), top = 1 - row / rows, from = column / columns;
-    made[`xaxis${number}`] = { domain: [from + (column ? 0.015 : 0), (column + 1) / columns - 0.01], anchor: `y${number}`, matches: i ? "x" : undefined };
-    made[`yaxis${number}`] = { domain: [top - 1 / rows + gap, top - gap / 2], anchor: `x${number}`, matches: i ? "y" : undefined, showticklabels: !column };
+    made[`xaxis${number}`] = { domain: [from + (column ? 0.015 : 0), (column + 1) / columns - 0.01], anchor: `y${number}`, matches: i ? "x" : undefined, tick0: 0, dtick: step };
+    if (i + columns >= panels.length) made[`xaxis${number}`].title = { text: "round", standoff: 4 };
+    made[`yaxis${number}`] = { domain: [top - 1 / rows + gap, top - gap / 2], anchor: `x${number}`, matches: i ? "y" : undefined, showticklabels: !column, title: column ? undefined : { text: title(metric) } };
     notes.push({ text: panel, xref: "paper", yref: "paper", x: from + (column ? 0.015 : 0), y: top - gap / 2, xanchor: "left", yanchor: "bottom", showarrow: false });
     for (const p of data.points) if (p.panel === panel && p.rounds[metric].length) {
       const kind = few ? p.kind % 7 : 0, named = few && data.kinds.length > 1 && !seen.has(p.kind);
       seen.add(p.kind);
       traces.push({
-        type: "scatter", mode: p.rounds[metric].length > 1 ? "lines" : "markers", xaxis: `x${number}`, yaxis: `y${number}`, x: p.rounds[metric].map((r) => r[0]), y: p.rounds[metric].map((r) => r[1]),
+        type: "scatter", mode: p.rounds[metric].length > 12 ? "lines" : "lines+markers", marker: { symbol: SYMBOLS[kind], size: 6 }, xaxis: `x${number}`, yaxis: `y${number}`, x: p.rounds[metric].map((r) => r[0]), y: p.rounds[metric].map((r) => r[1]),
         line: { color: colours.series[kind], width: 1.6, dash: ["solid", "dash", "dot", "dashdot"][kind % 4] }, opacity: few ? 1 : 0.55,
         name: data.kinds[p.kind] ?? p.label, legendgroup: String(p.kind), showlegend: named, hovertemplate: `${p.label}<br>round %{x}: %{y:.4g}<extra></extra>`,
       });
@@ -205,14 +217,15 @@ function draw(name) {
   if (!place) return;
   const [traces, shape] = FIGURES[name](theme());
   place.classList.add("live");
-  return Plotly.react(place.querySelector(".plot"), traces, shape, { responsive: true, displayModeBar: false });
+  const plot = place.querySelector(".plot");
+  return Plotly.react(plot, traces, { ...shape, width: plot.clientWidth }, { displayModeBar: false });
 }
 
 function controls(name, ...parts) {
   const tools = byId(`figure-${name}`)?.querySelector(".tools");
   if (!tools) return;
   tools.append(...parts, button("SVG", async () => {
-    const [traces, shape] = FIGURES[name](LIGHT);
+    const [traces, shape] = FIGURES[name](onWhite());
     const uri = await Plotly.toImage({ data: traces, layout: { ...shape, width: 1100, paper_bgcolor: "#ffffff" } }, { format: "svg", width: 1100, height: shape.height });
     save(`${name}.svg`, "image/svg+xml", decodeURIComponent(uri.slice(uri.indexOf(",") + 1)));
   }));
@@ -232,10 +245,12 @@ function begin() {
     const values = [...metrics, ...Object.keys(data.points[0].epsilon).map((name) => [name, name.replace("epsilon.", "ε ").replaceAll("_", " ")]), ["seconds", "seconds"], ["uplink_bytes", "bytes sent"]];
     controls("heat", choice("Down:", keys, chosen.down, change("heat", "down")), choice("Across:", keys, chosen.across, change("heat", "across")), choice("Value:", values, "fid", change("heat", "heat")));
   }
-  const all = () => Promise.all(Object.keys(FIGURES).map(draw));
-  dark.addEventListener("change", all);
-  let was = narrow();
-  addEventListener("resize", () => { if (was !== narrow()) { was = narrow(); all(); } });
+  dark.addEventListener("change", () => Object.keys(FIGURES).forEach(draw));
+  // Each is as wide as its place, which changes with the window, and with the scroll bar of a page that grows.
+  const watch = new ResizeObserver((seen) => {
+    for (const { target } of seen) if (target.layout && target.clientWidth && target.clientWidth !== target.layout.width) draw(target.parentNode.id.slice(7));
+  });
+  document.querySelectorAll(".plot").forEach((plot) => watch.observe(plot));
   // One after the other: the first figure is there before the last is worked out.
   draw("front")?.then(() => {
     performance.mark("first-figure");

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from prism_secure import pages
+from prism_secure import drawing, pages
 from prism_secure.environment import read_environment
 from prism_secure.errors import PrismError
 from prism_secure.records import finite
@@ -38,7 +38,6 @@ from prism_secure.sweep_report.figures import (
     front_plot,
     heat_plot,
     rounds_plot,
-    standalone,
 )
 from prism_secure.sweep_report.subject import Subject, subject_of_sweep
 from prism_secure.sweep_report.tables import (
@@ -104,7 +103,7 @@ def write_page(subject: Subject, folder: Path) -> Path:
     make_folder(exports)
     write_tables(exports, [*tables, rounds_table(subject)])
     for name, svg in figures.items():
-        write_atomic(exports / f"{name}.svg", standalone(svg).encode())
+        write_atomic(exports / f"{name}.svg", drawing.standalone(svg).encode())
     for seen in along:
         write_atomic(exports / f"{seen.name}.svg", seen.drawn(subject).encode())
     page = _render(subject, fronts, figures, along, {table.name: table.csv() for table in tables}, plotly)
@@ -262,6 +261,7 @@ def _data(subject: Subject) -> dict[str, Any]:
         "panels": list(dict.fromkeys(panel_of.values())),
         "levels": {key: levels(subject, key) for key in subject.keys},
         "heat": _heat_keys(subject),
+        "light": drawing.LIGHT,
     }
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_secure import drawing
-from prism_secure.sweep_report.figures import standalone
 
 HERE = Path(__file__).parent
 COHORTS = (10, 30, 100, 300, 1000, 3000, 10_000)
@@ -38,7 +37,7 @@ def main() -> None:
         writer.writerows(
             [*key, *(f"{row[view]:.6g}" for view in (View.SUM, View.UPLOAD))] for key, row in table.items()
         )
-    (HERE / "accounting.svg").write_text(standalone(draw(table)), "utf-8")
+    (HERE / "accounting.svg").write_text(drawing.standalone(draw(table)), "utf-8")
 
 
 def draw(table: dict[tuple[float, int], dict[View, float]]) -> str:

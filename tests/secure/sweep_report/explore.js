@@ -22,6 +22,9 @@ for (const name of ["front", "rounds", "heat"]) {
   const place = document.getElementById("figure-" + name), svg = place.querySelector(".plot svg.main-svg");
   figures[name] = {
     size: [svg.getBoundingClientRect().width, svg.getBoundingClientRect().height],
+    place: place.querySelector(".plot").clientWidth,
+    titles: [...place.querySelectorAll("text[class$=title]")].map((title) => title.textContent),
+    across: [...place.querySelectorAll(".xtick text")].map((tick) => tick.textContent),
     marks: place.querySelectorAll(".plot .point, .plot .js-line, .plot .hm image").length,
     fixed: getComputedStyle(place.querySelector(".static")).display,
   };

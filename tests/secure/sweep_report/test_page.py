@@ -8,10 +8,12 @@ import math
 import re
 import sys
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from prism_secure import drawing
 from prism_secure.cli import main
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.sweep.composition import compose
@@ -187,11 +189,20 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
     assert (told["flip"], told["none"]) == (2, [])
     for name, figure in told["figures"].items():
         assert min(figure["size"]) > 150, name
-        assert figure["size"][0] <= width
+        assert figure["size"][0] == figure["place"] <= width
         assert figure["marks"] > 0, name
         assert figure["fixed"] == "none", f"{name} is shown twice"
     assert told["axis"] == "coverage"
+    rounds = told["figures"]["rounds"]
+    assert {"round", "FID"} == set(rounds["titles"])
+    assert set(rounds["across"]) >= {"2", "4"}
+    assert all(tick.isdecimal() for tick in rounds["across"])
     audited = next(point for point in read_sweep(sweep).points if point.settings["privacy.flip"] > 0)
     [ends] = told["floors"]["shown"]
     assert ends == pytest.approx([math.log10(0.0625), math.log10(audited.epsilon("sum_zero_out"))], rel=1e-4)
     assert told["floors"]["hidden"] == []
+
+
+def test_the_pages_look_and_the_figures_files_have_the_same_colours() -> None:
+    css = (files("prism_secure") / "page.css").read_text("utf-8").split("@media")[0]
+    assert {name: re.search(rf"--{name}: (#\w+)", css)[1] for name in drawing.LIGHT} == drawing.LIGHT
