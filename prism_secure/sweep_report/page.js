@@ -195,7 +195,8 @@ function roundsFigure(colours) {
 }
 
 function heatFigure(colours) {
-  const { down, across, heat } = chosen, value = (p) => p.mean[heat] ?? p.epsilon[heat], level = (v) => (v === Infinity ? "inf" : v);
+  const { down, across, heat } = chosen, value = (p) => p.mean[heat] ?? p.epsilon[heat], slim = narrow();
+  const level = (v) => (v === Infinity ? "inf" : slim ? v.replace(/(.{10,}?[+_])/g, "$1<br>") : v); // long names leave the cells no room
   const cells = data.levels[down].map((row) => data.levels[across].map((column) => {
     const found = data.points.filter((p) => p.settings[down] === row && p.settings[across] === column).map(value).filter((v) => !Number.isNaN(v));
     return found.length ? found.reduce((a, b) => a + b) / found.length : null;
@@ -203,7 +204,7 @@ function heatFigure(colours) {
   const drawn = cells.map((row) => row.map((v) => (v === null || v === Infinity ? null : v)));
   return [[{
     type: "heatmap", z: drawn, x: data.levels[across].map(level), y: data.levels[down].map(level), colorscale: "Cividis", text: cells.map((row) => row.map((v) => (v === null ? "" : show(v)))),
-    texttemplate: data.levels[across].length <= 12 ? "%{text}" : "", hovertemplate: `${short(down)} %{y}, ${short(across)} %{x}: %{text}<extra></extra>`, xgap: 2, ygap: 2, colorbar: { thickness: 12, outlinewidth: 0 },
+    texttemplate: data.levels[across].length <= 12 ? "%{text}" : "", hovertemplate: `${short(down)} %{y}, ${short(across)} %{x}: %{text}<extra></extra>`, xgap: 2, ygap: 2, showscale: !slim, colorbar: { thickness: 12, outlinewidth: 0 },
   }], layout(colours, {
     xaxis: { type: "category", title: { text: short(across) }, showgrid: false }, yaxis: { type: "category", title: { text: short(down), standoff: 12 }, autorange: "reversed", showgrid: false },
     height: 150 + 44 * data.levels[down].length,
