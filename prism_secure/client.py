@@ -2,7 +2,8 @@
 
 The order of writes is what makes a kill harmless. The packed bits reach the disk before they may be sent,
 then the optimizer state. Whoever comes back finds both, and sends those very bytes again; or finds the
-old state, and repeats the same deterministic steps with the same coins and arrives at the same bytes.
+old state, and repeats the same deterministic steps with the same coins and arrives at the same bytes (or
+trained on a graphics card, at others: of the ones before nothing had left).
 (Sending them again is free here because everybody survives in this process, so a repeated session opens the
 same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.

@@ -2,6 +2,7 @@
 
     PrismError                 everything below; `exit_code` is what the command line ends with
     ├── ConfigError            a setting is unknown, of the wrong type, or impossible          (2)
+    │   └── AgreementError     what another party asks for is not what was agreed on
     ├── DataError              a data set is missing, unreadable, or of the wrong shape        (3)
     ├── FeatureError           a feature extractor's weights are missing or do not fit         (3)
     ├── RunFolderError         a run folder is in use, of another configuration, or damaged    (4)
@@ -26,6 +27,13 @@ class ConfigError(PrismError):
     """A setting is unknown, of the wrong type, or impossible."""
 
     exit_code = 2
+
+
+class AgreementError(ConfigError):
+    """What another party asks for is not what was agreed on; the only error of ours whose text it is sent.
+
+    So the text holds what was asked and what everybody agreed on, and nothing of data, files or machines.
+    """
 
 
 class DataError(PrismError):

@@ -112,7 +112,7 @@ def _names(history: RunHistory, classes: int) -> tuple[str, ...]:
 
 def _partition(history: RunHistory) -> str:
     if history.facts.own_data:
-        return "each has images of its own, and keeps them"
+        return "each has images of its own"
     data = history.config.data
     return {
         "iid": "all alike",

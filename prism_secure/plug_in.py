@@ -142,7 +142,8 @@ def release_mask(
 
     Raises:
         ValueError: the layers differ, or `release` clips in score space.
-        prism_privacy.PrivacyError: a probability is out of range.
+        prism_privacy.PrivacyError: a probability is out of range; one that is no number stands for the
+            broadcast's.
 
     >>> theta = {"head": np.full(4, 0.5)}
     >>> coins = CoinSecret.for_test(bytes(32))
@@ -154,8 +155,9 @@ def release_mask(
         raise ValueError("release_mask clips probabilities: the release's space must be 'probability'")
     layers = Layers.of(broadcast)
     public = layers.flatten(broadcast).astype(np.float64)
-    p = clip_toward(
-        layers.flatten(probabilities).astype(np.float64), public, flip=release.flip, clip=release.clip
-    )
+    own = layers.flatten(probabilities).astype(np.float64)
+    # What overflowed in training stands for the broadcast, without a word: an error would tell of the data.
+    own = np.where(np.isfinite(own), own, public)
+    p = clip_toward(own, public, flip=release.flip, clip=release.clip)
     seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes() + p.astype("<f8").tobytes()).digest()
     return layers.split(release_bits(p, coins.stream(federation, round, seen, "mask")))

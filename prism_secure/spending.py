@@ -74,6 +74,7 @@ class Spending:
             of its own, where each round that it takes part in counts as one.
         release: the record-level release that clients train from, or None.
         coins: "test" if somebody could know them; then the ledger claims no epsilon.
+        own_data: whether each client has data of its own where it is; the ledger's header says so.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -90,10 +91,12 @@ class Spending:
         finished_rounds: int | None,
         release: RecordRelease | None = None,
         coins: Coins = "secret",
+        own_data: bool = False,
     ) -> None:
         privacy = config.privacy
         self._config = config
         self._coins = coins
+        self._own_data = own_data
         self._release = MaskRelease(
             flip=privacy.flip,
             clip=privacy.clip,
@@ -300,13 +303,14 @@ class Spending:
             raise
         return ledger
 
-    def _settings(self) -> dict[str, str]:
-        """What the header says of the record-level release; which one it is, where runs share it."""
-        if self._moments is None:
-            return {}
-        shared = self._moments.id(draw=True)
-        mode = {"record_release": self._config.privacy.record_release}
-        return mode if shared is None else mode | {"record_id": shared}
+    def _settings(self) -> dict[str, str | bool]:
+        """What the header says of the data and the record-level release; which one, where runs share it."""
+        settings: dict[str, str | bool] = {"own_data": True} if self._own_data else {}
+        if self._moments is not None:
+            settings["record_release"] = self._config.privacy.record_release
+            if (shared := self._moments.id(draw=True)) is not None:
+                settings["record_id"] = shared
+        return settings
 
     def _refuse_other_release(self, path: Path) -> None:
         """Nothing, if the store still holds the release that the ledger charged."""

@@ -27,9 +27,17 @@ def contribute(
     roster: Roster,
     policy: Policy,
     counter: SessionCounter,
+    agreed: tuple[CountSpec, str, int],
 ) -> tuple[NDArray[np.int64], int]:
-    """A client: put `vector` (d,) into the sum; the opened sum and the number of vectors in it come back."""
+    """A client: put `vector` (d,) into the sum; the opened sum and the number of vectors in it come back.
+
+    `agreed`: how long and how large vectors are, the federation, and the round that this vector is for. One
+    vector in two rounds would be in two sums, whose difference may be it; a bound of the server's choice
+    would ask where its largest value lies.
+    """
     session = Session.from_offer(wire.recv_bytes())
+    if (session.spec, session.federation, session.round) != agreed:
+        raise ValueError(f"agreed was {agreed}, the server asks for {session.spec} in {session.round}")
     client = SecureSumClient(
         identity.client_id, session, policy, identity=identity, roster=roster, counter=counter
     )
@@ -41,9 +49,12 @@ def contribute(
     return client.opened(wire.recv_bytes())
 
 
-def open_sum(wires: dict[int, Connection], spec: CountSpec, roster: Roster, number: int) -> SecureSumResult:
+def open_sum(
+    wires: dict[int, Connection], roster: Roster, agreed: tuple[CountSpec, str, int]
+) -> SecureSumResult:
     """The server: one session with the clients at the other ends of `wires`."""
-    session = Session.plan(spec, wires, federation="numpy-vector", number=number, round=number, roster=roster)
+    spec, federation, number = agreed
+    session = Session.plan(spec, wires, federation=federation, number=number, round=number, roster=roster)
     server = SecureSumServer(session, roster=roster)
     outbox = dict.fromkeys(wires, session.offer())
     while server.stage is not None:

@@ -22,6 +22,8 @@ from parties import contribute, open_sum
 from prism_crypto import CountSpec, Identity, Policy, Roster, SessionCounter
 
 CLIENTS = range(3)
+AGREED = (CountSpec(dimension=784, bound=255 * 10_000), "numpy-vector", 1)
+"""How long and how large vectors are, the federation's name, and the round."""
 PASSWORD = b"keeps strangers off the port; a real transport has TLS and certificates here"
 
 
@@ -43,6 +45,7 @@ def client(client_id: int, folder: Path, address: tuple[str, int]) -> None:
             Roster.load(folder / "roster.json"),
             Policy.load(folder / "policy.json"),
             SessionCounter(folder / "counter"),
+            AGREED,
         )
     print(f"client {client_id}: average pixel over {parties} clients {total.mean() / 10_000:.3f}", flush=True)
 
@@ -72,7 +75,7 @@ def main() -> None:
         for process in processes:
             process.start()
         wires = {int(wire.recv_bytes()): wire for wire in (listener.accept() for _ in CLIENTS)}
-        result = open_sum(wires, CountSpec(dimension=784, bound=255 * 10_000), roster, number=1)
+        result = open_sum(wires, roster, AGREED)
         for process in processes:
             process.join()
     truth = sum(pixel_sums(i) for i in CLIENTS)

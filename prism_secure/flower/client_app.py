@@ -25,7 +25,7 @@ from flwr.clientapp import ClientApp
 from prism_crypto import Roster
 from prism_secure.config import Config, load_config
 from prism_secure.enrolment import Enrolment
-from prism_secure.errors import ConfigError
+from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.flower.sum_client import client_folder, secure_sum
 
 app = ClientApp()
@@ -38,14 +38,14 @@ def _binding(context: Context) -> bytes:
     enrolment = Enrolment.load(folder)
     check_recipe(config, enrolment.roster)
     if enrolment.policy.min_cohort < config.cohort:
-        raise ConfigError(
+        raise AgreementError(
             f"epsilon of this recipe assumes sums over {config.cohort} honest clients, this client's "
             f"policy insists on {enrolment.policy.min_cohort} only"
         )
     return binding(config)
 
 
-@secure_sum(app, binding=_binding)
+@secure_sum(app, bound=None, binding=_binding)  # what is asked for has a bound, and is held against it
 def train(message: Message, context: Context) -> Message:
     """Train from the broadcast; the reply's one array is this client's randomized bits, uint8 (d,).
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import NoisySums
 from prism_secure.client import Broadcast
-from prism_secure.errors import ConfigError
+from prism_secure.errors import AgreementError
 from prism_secure.flower import sum_messages
 from prism_secure.record_release import RecordRelease
 
@@ -33,12 +33,12 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
     """Nothing, if the request is for the release that this client's own recipe plans.
 
     Raises:
-        ConfigError: it is for another, or the recipe has none that is summed.
+        AgreementError: it is for another, or the recipe has none that is summed.
     """
     asked = cast(ConfigRecord, content[_PLAN]).get("plan")
     planned = _described(release) if release is not None and release.summed else "no summed release"
     if asked != planned:
-        raise ConfigError(f"the server asks for moments by {asked}, this client's recipe plans {planned}")
+        raise AgreementError(f"the server asks for moments by {asked}, which is not what the recipe plans")
 
 
 def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:
@@ -48,12 +48,12 @@ def check_session(content: RecordDict, *, round: int, dimension: int, bound: int
     refusal would tell it about the share.
 
     Raises:
-        ConfigError: it is another session.
+        AgreementError: it is another session.
     """
     found, expected = sum_messages.session_of(content), (round, dimension, bound)
     if found != expected:
         described = "round {}, of {} integers up to {}".format
-        raise ConfigError(
+        raise AgreementError(
             f"what the server asks for belongs to a session of {described(*expected)}, not of "
             f"{described(*found)}"
         )
@@ -74,7 +74,7 @@ def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
     """The inverse, completed with the federation that this client is enrolled in.
 
     Raises:
-        ConfigError: it is no broadcast.
+        AgreementError: it is no broadcast.
     """
     try:
         (name,) = (name for name in content if name not in (_OPENED, sum_messages.RECORD))
@@ -84,14 +84,14 @@ def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
             raise ValueError(name)
         return Broadcast(federation, int(number), theta)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError("the server's message is no broadcast of a round") from None
+        raise AgreementError("the server's message is no broadcast of a round") from None
 
 
 def read_moments(content: RecordDict, release: RecordRelease) -> NoisySums:
     """The opened moments that came with a round.
 
     Raises:
-        ConfigError: there are none, or not those of this release.
+        AgreementError: there are none, or not those of this release.
     """
     planned = release.plan.release
     shape = (planned.classes, release.dimension)
@@ -101,7 +101,7 @@ def read_moments(content: RecordDict, release: RecordRelease) -> NoisySums:
         counts = _floats(content, _OPENED, "counts", shape[:1])
         return NoisySums(planned, first, second, counts)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError("the server's message does not bring the opened moments") from None
+        raise AgreementError("the server's message does not bring the opened moments") from None
 
 
 def _floats(

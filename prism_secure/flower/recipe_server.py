@@ -99,7 +99,10 @@ class Rounds:
         dimension = recipe.trainer.dimension
         if not (run.path / "environment.json").exists():
             write_environment(run.path, COMMAND, recipe.facts)
-        with Spending(recipe.config, run, dimension, server.round, self._release, self._coins) as spending:
+        own = recipe.facts.own_data
+        with Spending(
+            recipe.config, run, dimension, server.round, self._release, self._coins, own
+        ) as spending:
             if server.round == 0:
                 spending.charge_moments()
             if self._release is not None and self._release.summed:

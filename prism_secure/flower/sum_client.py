@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -27,10 +28,21 @@ from prism_secure.flower.sum_process_wire import Begin, Step, apart
 Train: TypeAlias = Callable[[Message, Context], Message]
 Binding: TypeAlias = Callable[[Context], bytes]
 
-_bindings: dict[str, Binding] = {}
+
+@dataclass(frozen=True)
+class Terms:
+    """What a client insists on in each session: the largest integer (None: any), and what it binds."""
+
+    bound: int | None
+    binding: Binding
 
 
-def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[Train], Train]:
+_terms: dict[str, Terms] = {}
+
+
+def secure_sum(
+    app: ClientApp, *, bound: int | None = 1, binding: Binding | None = None
+) -> Callable[[Train], Train]:
     """Let `app` take part in secure sums of what the decorated function replies.
 
     The client's folder (see `prism_secure.enrolment`) is named by ``folder`` in the node's configuration:
@@ -48,6 +60,9 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
 
     Args:
         app: the app whose clients take part; it may have no other functions for ``train``'s stages.
+        bound: the largest integer; sessions of another are refused: a server that may choose it learns where
+            a client's largest value lies. None: the function itself holds
+            ``message.content["secure_sum"]["bound"]`` against what it is asked for.
         binding: from the context, what else all clients must agree on, as this client knows it by itself:
             enters the session's hash. By default nothing.
 
@@ -60,7 +75,7 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
 
     def register(train: Train) -> Train:
         reference = f"{train.__module__}:{train.__qualname__}"
-        _bindings[reference] = binding or _nothing
+        _terms[reference] = Terms(bound, binding or _nothing)
         source = train.__code__.co_filename
 
         @app.train(Stage.ADVERTISE.value)
@@ -98,9 +113,9 @@ def secure_sum(app: ClientApp, *, binding: Binding | None = None) -> Callable[[T
     return register
 
 
-def binding_of(reference: str) -> Binding:
+def terms_of(reference: str) -> Terms:
     """What the function of this reference was registered with."""
-    return _bindings[reference]
+    return _terms[reference]
 
 
 def client_folder(context: Context) -> Path:

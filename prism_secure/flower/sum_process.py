@@ -24,7 +24,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 from prism_crypto import (
     InputError,
     MessageError,
+    OutOfOrder,
     PolicyError,
     SecureSumClient,
     SecureSumError,
@@ -45,9 +45,9 @@ from prism_crypto import (
     Stage,
 )
 from prism_secure.enrolment import Enrolment
-from prism_secure.errors import PrismError, RoundError
+from prism_secure.errors import AgreementError
 from prism_secure.flower import sum_messages
-from prism_secure.flower.sum_client import Train, binding_of
+from prism_secure.flower.sum_client import Terms, Train, terms_of
 from prism_secure.flower.sum_process_wire import Begin, Reply, Request, Step, receive_request, send, together
 
 IDLE_SECONDS = 3600.0
@@ -68,17 +68,24 @@ class _Client:
     def begin(self, request: Begin, arrays: list[bytes], trainer: ThreadPoolExecutor) -> Reply:
         message = together(request.message, arrays)
         context = context_from_proto(ContextProto.FromString(request.context))
-        train, binding = _trainer(request)
+        train, terms = _trainer(request)
         enrolment = Enrolment.load(self.folder)
         self.leave()
         session = Session.from_offer(
             sum_messages.unpacked(message.content),
             model_hash=sum_messages.digest(message.content),
-            binding=binding(context),
+            binding=terms.binding(context),
         )
         if session.federation != enrolment.federation:
             raise PolicyError(
                 f"this client is enrolled in {enrolment.federation!r}, not in {session.federation!r}",
+                stage=Stage.ADVERTISE,
+            )
+        if terms.bound is not None and session.spec.bound != terms.bound:
+            # A vector above the bound is refused: a bound of the server's choice would ask where its largest
+            # value lies.
+            raise PolicyError(
+                f"this client adds integers up to {terms.bound}, not up to {session.spec.bound}",
                 stage=Stage.ADVERTISE,
             )
         part = SecureSumClient(
@@ -99,7 +106,7 @@ class _Client:
     def step(self, request: Step) -> Reply:
         part = self.part
         if part is None:
-            raise RoundError(f"this client is in no session, so it can't {request.stage.value}")
+            raise OutOfOrder(f"this client is in no session, so it can't {request.stage.value}")
         match request.stage:
             case Stage.SHARE:
                 return Reply(part.client_id, part.share(request.message))
@@ -147,7 +154,11 @@ class ClientProcess:
                 threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def answer(self, request: Request, arrays: list[bytes]) -> Reply:
-        """One request, answered; an error becomes its text, from which the message is made that leaves."""
+        """One request, answered; an error becomes a text, and that leaves: the server is sent it.
+
+        Texts of the secure sum and of `AgreementError` are about the session. All others may hold data of
+        the application, or names of files: they stay in this process's log, and only their type leaves.
+        """
         with self._lock:
             part = self._clients.setdefault(request.folder, _Client(Path(request.folder)))
             self._busy += 1
@@ -157,15 +168,15 @@ class ClientProcess:
                     if isinstance(request, Begin):
                         return part.begin(request, arrays, self._trainer)
                     return part.step(request)
-                except (SecureSumError, PrismError) as error:
+                except (SecureSumError, AgreementError) as error:
                     if not isinstance(error, InputError):
                         part.leave()
                     return Reply(error=f"{type(error).__name__}: {error}")
                 except Exception as error:
-                    # Its text may hold data of the application, so it stays on this machine.
                     traceback.print_exc()
                     part.leave()
-                    return Reply(error=f"the client's own code raised {type(error).__name__}")
+                    kind = type(error.__cause__ if isinstance(error, _TrainingFailed) else error).__name__
+                    return Reply(error=f"the client's own code raised {kind}: its log says more")
         finally:
             with self._lock:
                 self._busy -= 1
@@ -183,19 +194,26 @@ class ClientProcess:
         os._exit(0)  # whatever is still training, nobody waits for it
 
 
-def _trainer(request: Begin) -> tuple[Train, Callable[[Context], bytes]]:
-    """The function that trains and the one that says what it binds, imported as the application's own."""
+class _TrainingFailed(Exception):
+    """Around an error of the secure sum that the application's function raised: it is the application's."""
+
+
+def _trainer(request: Begin) -> tuple[Train, Terms]:
+    """The function that trains and the terms it was registered with, imported as the application's own."""
     sys.path[:0] = [entry for entry in request.path if entry not in sys.path]
     module, _, name = request.train.partition(":")
     train: Any = importlib.import_module(module)
     for part in name.split("."):
         train = getattr(train, part)
-    return train, binding_of(request.train)
+    return train, terms_of(request.train)
 
 
 def _vector(train: Train, message: Message, context: Context, dimension: int) -> tuple[Vector, bytes]:
     """Train; the integers of the one `ArrayRecord` in the reply, in its order, and the context afterwards."""
-    reply = train(message, context)
+    try:
+        reply = train(message, context)
+    except SecureSumError as error:
+        raise _TrainingFailed from error
     found = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
     if len(found) != 1:
         raise InputError(f"the reply must hold one ArrayRecord to be summed, not {len(found)}")

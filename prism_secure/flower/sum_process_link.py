@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -15,7 +16,6 @@ from typing import BinaryIO
 
 from prism_secure.errors import RoundError
 from prism_secure.flower.sum_process_wire import Begin, Reply, Request, receive_reply, send
-from prism_secure.storage import make_private_folder
 
 _SERVE = "from prism_secure.flower.sum_process import main; main()"
 
@@ -87,8 +87,10 @@ def _start(address: Path, log: BinaryIO) -> None:
 def _address(owner: str) -> Path:
     """The client process's socket; not in the client's own folder, as its path has 108 bytes at most."""
     folder = Path(tempfile.gettempdir()) / f"prism-secure-{os.geteuid()}"
-    make_private_folder(folder)
-    found = folder.lstat()
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()  # looked at before its mode is set: it may be somebody else's link
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise RoundError(f"{folder} must be a folder of this user's own")
+    folder.chmod(0o700)
     return folder / f"{hashlib.sha256(owner.encode()).hexdigest()[:24]}.sock"

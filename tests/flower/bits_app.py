@@ -9,6 +9,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from prism_crypto import InputError
+from prism_secure.errors import DataError
 from prism_secure.flower import client_folder, secure_sum
 
 app = ClientApp()
@@ -22,6 +24,10 @@ def train(message: Message, context: Context) -> Message:
     client = int(client_folder(context).name)
     if client == config.get("failing", -1):
         raise ValueError(f"a record of client {client}")
+    if client == config.get("unreadable", -1):
+        raise DataError(f"a record of client {client} cannot be read")
+    if client == config.get("misused", -1):
+        raise InputError(f"a record of client {client}")
     if client == config.get("poisoning", -1):
         return Message(RecordDict({"bits": ArrayRecord([np.full(5, 7)])}), reply_to=message)
     arrays = message.content["arrays"]

@@ -445,7 +445,9 @@ def test_client_whose_recipe_plans_other_moments_gives_no_share(tmp_path: Path) 
         (place.root / f"{client:02d}" / "recipe.toml").write_text(dump_config(other))
     with pytest.raises(RoundError, match="noisy moments"):
         place.train()
-    assert any("recipe plans" in reply.error.reason for reply in place.grid.replies if reply.has_error())
+    assert any(
+        "not what the recipe plans" in reply.error.reason for reply in place.grid.replies if reply.has_error()
+    )
     assert not list(place.root.glob("0?/share*"))
 
 
@@ -478,7 +480,7 @@ def test_images_of_their_own_are_what_the_run_folder_speaks_of(
     assert audit.verdict == "clean", summary(audit)
     card = export_run(place.out, tmp_path / "exported").card
     assert card.data.training_images == (300 if release == "summed" else None)
-    assert card.data.partition == "each has images of its own, and keeps them"
+    assert card.data.partition == "each has images of its own"
     assert (card.privacy.record is None) == (release == "client")  # the server can't claim what others did
     for client in range(4):
         own = verify_ledger(place.root / f"{client:02d}" / "ledger.jsonl")

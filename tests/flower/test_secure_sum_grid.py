@@ -156,7 +156,7 @@ def test_node_that_takes_anothers_name_does_not_push_it_out(federation: Federati
     assert federation.open().survivors == (0, 2, 3)
 
 
-@pytest.mark.parametrize("how", ["failing", "poisoning"])
+@pytest.mark.parametrize("how", ["failing", "unreadable", "misused", "poisoning"])
 def test_client_whose_training_fails_drops_out_and_says_nothing_of_its_data(
     federation: Federation, how: str
 ) -> None:
@@ -164,6 +164,15 @@ def test_client_whose_training_fails_drops_out_and_says_nothing_of_its_data(
     reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
     assert len(reasons) == 1
     assert "a record of" not in reasons[0]
+
+
+def test_clients_let_no_server_choose_the_largest_value(federation: Federation) -> None:
+    summed = SecureSum(federation.grid, federation.roster, "tests", timeout=300, poll=0.01)
+    with pytest.raises(ThresholdError):
+        summed.open(model(), CountSpec(11, 3), round=next(federation.rounds))
+    reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
+    assert len(reasons) == CLIENTS
+    assert all("integers up to 1, not up to 3" in reason for reason in reasons)
 
 
 def test_clients_refuse_a_second_session_of_a_round_whose_upload_has_left(federation: Federation) -> None:

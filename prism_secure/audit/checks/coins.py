@@ -69,8 +69,11 @@ def secrets(evidence: Evidence, notes: Notebook) -> None:
 def replay(evidence: Evidence, notes: Notebook) -> None:
     """Do the first upload's bits follow from the client's secret, and not without it?"""
     if evidence.config.federation.device != "cpu":
-        reason = "the clients trained on a graphics card, whose sums cannot be repeated bit for bit"
-        raise Unchecked(reason, expected=True)
+        notes.note(
+            "config.toml, which nobody signs, says that clients trained on a graphics card. Sums there "
+            "do not repeat bit for bit, so whether a first upload follows from its secret was not tried."
+        )
+        return
     index = invited(evidence.config, 1)[0]
     folder = next((path for path in evidence.clients if int(path.name) == index), None)
     if folder is None:

@@ -30,7 +30,29 @@ def model(evidence: Evidence, notes: Notebook) -> None:
         notes.finding(f"model.safetensors is not a model of this kind: {error!r}.")
         return
     have = _sha256(packed)
-    _check_signed(evidence, notes, have)
+    ends = [entry for entry in evidence.entries if entry.kind == "end"]
+    unseen = "whoever exchanged the checkpoint and the model for matching ones would go unseen"
+    if not ends and evidence.done is None:
+        notes.note(f"The run is not over yet, so no signed line says which mask was deployed: {unseen}.")
+    elif ends and have != (signed := ends[-1].metrics.get("mask_sha256")):
+        notes.finding(
+            "model.safetensors does not hold the mask whose hash the ledger's last line has.",
+            model_sha256=have,
+            signed_sha256=signed,
+        )
+    _check_deployed(evidence, notes, packed, seed, weights)
+    if not ends and evidence.done is not None:
+        raise Unchecked(
+            "the run is over, but no signed line says which mask was deployed: an older program made it, "
+            f"or an older copy of the ledger was put back; {unseen}"
+        )
+
+
+def _check_deployed(
+    evidence: Evidence, notes: Notebook, packed: NDArray[np.uint8], seed: int, weights: int
+) -> None:
+    """The checkpoint's theta deploys this mask, of weights that the run's seed draws."""
+    have = _sha256(packed)
     config, (round_number, theta) = evidence.config, evidence.checkpoint
     if round_number != len(evidence.records):
         notes.finding(
@@ -59,27 +81,6 @@ def model(evidence: Evidence, notes: Notebook) -> None:
             "model.safetensors names other frozen weights than the run's seed draws.",
             model={"seed": seed, "weights": weights},
             run={"seed": wanted_seed, "weights": len(theta)},
-        )
-
-
-def _check_signed(evidence: Evidence, notes: Notebook, have: str) -> None:
-    """The ledger's last line says which mask was deployed."""
-    ends = [entry for entry in evidence.entries if entry.kind == "end"]
-    if not ends:
-        why = (
-            "the run is not over yet"
-            if evidence.done is None
-            else "the run is over, so its program signs none, or an older copy of the ledger was put back"
-        )
-        notes.note(
-            f"No signed line says which mask was deployed: {why}. Whoever exchanged the checkpoint and the "
-            "model for matching ones would go unseen."
-        )
-    elif have != (signed := ends[-1].metrics.get("mask_sha256")):
-        notes.finding(
-            "model.safetensors does not hold the mask whose hash the ledger's last line has.",
-            model_sha256=have,
-            signed_sha256=signed,
         )
 
 

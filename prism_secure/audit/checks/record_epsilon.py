@@ -67,11 +67,19 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
     return SummedRelease(stated.release, ledger.records, evidence.entries[0].cohort)
 
 
+def _own_data(evidence: Evidence) -> bool:
+    """Whether the signed header says that each client has its data and its ledger elsewhere."""
+    ledger = evidence.ledger
+    if isinstance(ledger, LedgerError) or (evidence.folder / "clients").exists():
+        return False
+    return ledger.settings.get("own_data") is True
+
+
 def record_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
     """Does the record-level epsilon cover the one noisy release of feature moments?"""
     stated, privacy = _stated(evidence), evidence.config.privacy
     if stated is None:
-        if evidence.facts.own_data and privacy.record_release == "client" and evidence.charges:
+        if _own_data(evidence) and privacy.record_release == "client" and evidence.charges:
             notes.note(
                 "Each client releases noisy moments of its own images: what that costs is in the clients' "
                 "own ledgers, and nothing here can show it."

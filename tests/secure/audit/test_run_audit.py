@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -314,17 +315,19 @@ def test_mask_and_checkpoint_exchanged_for_matching_ones_are_found_by_the_signed
     assert "the ledger's last line" in found.text
 
 
-def test_folder_whose_ledger_has_no_last_line_is_clean_with_a_note(spoiled: Path) -> None:
+def test_ledger_without_its_last_line_leaves_the_mask_unchecked_once_the_run_is_over(spoiled: Path) -> None:
     report = verify_ledger(spoiled / "ledger.jsonl")
     assert report.complete
     rewrite(spoiled, lambda entry: {}, with_end=False)
-    for why in ("the run is over", "the run is not over yet"):
-        audit = audited(spoiled)
-        assert audit.verdict == "clean", texts(audit)
-        answers = {answer.name: answer for answer in audit.answers}
-        assert answers["model"].outcome == "note"
-        assert f"No signed line says which mask was deployed: {why}" in answers["model"].findings[0].text
-        (spoiled / "DONE").unlink(missing_ok=True)
+    answers = {answer.name: answer for answer in audited(spoiled).answers}
+    assert answers["model"].outcome == "unchecked"
+    assert "the run is over, but no signed line says which mask was deployed" in answers["model"].reason
+    (spoiled / "DONE").unlink()
+    audit = audited(spoiled)
+    assert audit.verdict == "clean", texts(audit)
+    answers = {answer.name: answer for answer in audit.answers}
+    assert answers["model"].outcome == "note"
+    assert "The run is not over yet" in answers["model"].findings[0].text
 
 
 def test_checkpoint_of_an_earlier_round_is_found(spoiled: Path) -> None:
@@ -366,8 +369,13 @@ def test_round_that_was_lost_is_no_sum_of_too_few(spoiled: Path) -> None:
     """Across machines a round whose uploads may have left is charged, recorded, and not repeated."""
     path = spoiled / "metrics.jsonl"
     first, *others = read_records(spoiled)
-    for lost, caught in ((0.0, set()), (first.step, {"cohort"})):
-        told = msgspec.structs.replace(first, survivors=0, step=lost)
+    lost = msgspec.structs.replace(first, survivors=0, step=0.0, quality=None, uplink_bytes=0)
+    for told, caught in (
+        (lost, set()),
+        (msgspec.structs.replace(lost, step=first.step), {"cohort"}),
+        (msgspec.structs.replace(lost, uplink_bytes=first.uplink_bytes), {"cohort"}),
+        (msgspec.structs.replace(lost, quality=others[-1].quality), {"cohort"}),
+    ):
         path.write_bytes(b"".join(encode(record) + b"\n" for record in (told, *others)))
         audit = audited(spoiled)
         assert caught_by(audit) == caught, texts(audit)
@@ -533,3 +541,26 @@ def test_folder_of_a_program_that_knew_no_record_level_release_is_clean(spoiled:
     path.write_text("\n".join(line for line in lines if "record_" not in line) + "\n", "utf-8")
     audit = audited(spoiled)
     assert audit.verdict == "clean"
+
+
+def test_training_on_a_card_is_told_and_not_passed_over(spoiled: Path) -> None:
+    """Nobody signs config.toml: a line in it must not make a check vanish without a word."""
+    path = spoiled / "config.toml"
+    path.write_text(path.read_text().replace('device = "cpu"', 'device = "cuda"'))
+    answers = {answer.name: answer for answer in audit_run(spoiled).answers}
+    assert answers["replay"].outcome == "note"
+    assert "graphics card" in answers["replay"].findings[0].text
+
+
+def test_own_data_is_believed_only_where_it_is_signed(spoiled: Path) -> None:
+    """An unsigned word must not turn a missing record-level guarantee into a note."""
+    shutil.rmtree(spoiled / "clients")
+    path = spoiled / "environment.json"
+    told = json.loads(path.read_text())
+    told["facts"]["own_data"] = True
+    path.write_text(json.dumps(told))
+    path = spoiled / "config.toml"
+    text = path.read_text().replace("record_epsilon = inf", "record_epsilon = 2.0")
+    path.write_text(text.replace('record_release = "summed"', 'record_release = "client"'))
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"record epsilon"}, texts(audit)
