@@ -183,7 +183,9 @@ def figure(lines: list[dict[str, object]], path: Path) -> None:
     regimes = [regime for regime in REGIMES if any(line["regime"] == regime for line in lines)]
     settings = list(itertools.product(SPLITS, FLIPS))
     size = (2.9 * len(settings), 2.7 * len(regimes))
-    fig, axes = plt.subplots(len(regimes), len(settings), figsize=size, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        len(regimes), len(settings), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for row, regime in zip(axes, regimes, strict=True):
         for axis, (split, flip) in zip(row, settings, strict=True):
             for method, (colour, style, words) in LINES.items():
@@ -193,16 +195,16 @@ def figure(lines: list[dict[str, object]], path: Path) -> None:
                     points = [(line["steps"], line["fid"]) for line in lines if line["name"] == name]
                     axis.plot(*zip(*points, strict=True), "o", linestyle=style, color=colour, alpha=0.75,
                               markersize=3, linewidth=1.3, label=words if index == 0 else None)  # fmt: skip
+            axis.set_visible(bool(axis.lines))
             axis.set_title(f"{regime}, {split}, flip {flip:g}", fontsize=9)
             axis.set_xlim(left=0)
+            axis.set_xlabel("steps of a client")
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("FID (shipped classifier)")
         row[0].set_ylim(bottom=0)
-    for axis in axes[-1]:
-        axis.set_xlabel("steps of a client")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    fig.tight_layout()
+    handles, words = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, words, loc="outside lower center", ncols=len(words), frameon=False, fontsize=9)
     fig.savefig(path, dpi=130)
     plt.close(fig)
 
