@@ -42,7 +42,8 @@ from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.invitations import invited
 from prism_secure.moments import FeatureMoments
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.record_release import RecordRelease
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 from prism_secure.supermask import scores_from_theta, theta_from_scores

@@ -30,7 +30,7 @@ class ConfigError(PrismError):
 
 
 class AgreementError(ConfigError):
-    """What another party asks for is not what was agreed on; the only error of ours whose text it is sent.
+    """What another party asks for is not what was agreed on; it is sent the text.
 
     So the text holds what was asked and what everybody agreed on, and nothing of data, files or machines.
     """

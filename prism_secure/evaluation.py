@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.records import Quality
 from prism_secure.samples import encode_png, sample_grid
 from prism_secure.storage import write_atomic

@@ -142,8 +142,8 @@ def release_mask(
 
     Raises:
         ValueError: the layers differ, or `release` clips in score space.
-        prism_privacy.PrivacyError: a probability is out of range; one that is no number stands for the
-            broadcast's.
+        prism_privacy.PrivacyError: a probability is out of range. NaN and infinities are no error, they
+            stand for the broadcast's.
 
     >>> theta = {"head": np.full(4, 0.5)}
     >>> coins = CoinSecret.for_test(bytes(32))

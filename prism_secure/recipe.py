@@ -135,10 +135,11 @@ class Recipe:
                 f"training.batch_size must be a multiple of the {classes} classes, "
                 f"got {config.training.batch_size}"
             )
-        if config.federation.device != "cpu" and not torch.cuda.is_available():
+        device = torch.device(config.federation.device)
+        if device.type == "cuda" and (device.index or 0) >= (cards := torch.cuda.device_count()):
             raise ConfigError(
-                f"federation.device is {config.federation.device!r}, but torch {torch.__version__} finds no "
-                "graphics card here; `prism-secure doctor` says what it finds"
+                f"federation.device is {config.federation.device!r}, but torch {torch.__version__} finds "
+                f"{cards} graphics cards here; `prism-secure doctor` says which"
             )
         return LocalTrainer(
             self.architecture,
@@ -158,7 +159,7 @@ class Recipe:
                 tracking_rate=training.tracking_rate,
                 betas=training.betas,
             ),
-            device=config.federation.device,
+            device=device,
         )
 
     @cached_property

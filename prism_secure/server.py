@@ -14,7 +14,7 @@ from prism_secure.client import Broadcast
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.mada import aggregate
-from prism_secure.recipe import public_seed
+from prism_secure.public_seed import public_seed
 from prism_secure.storage import write_atomic
 from prism_secure.supermask import deployed_mask, initial_theta
 

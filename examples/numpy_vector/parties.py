@@ -36,8 +36,9 @@ def contribute(
     would ask where its largest value lies.
     """
     session = Session.from_offer(wire.recv_bytes())
-    if (session.spec, session.federation, session.round) != agreed:
-        raise ValueError(f"agreed was {agreed}, the server asks for {session.spec} in {session.round}")
+    asked = session.spec, session.federation, session.round
+    if asked != agreed:
+        raise ValueError(f"agreed was {agreed}, the server asks for {asked}")
     client = SecureSumClient(
         identity.client_id, session, policy, identity=identity, roster=roster, counter=counter
     )

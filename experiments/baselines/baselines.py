@@ -40,7 +40,8 @@ from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
 from prism_secure.moment_sum import open_moments
 from prism_secure.moments import FakeAverages, FeatureMoments
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.records import finite
 from prism_secure.run_folder import client_folder, read_records
 from prism_secure.supermask import Supermask, deployed_mask, initial_theta, theta_from_scores

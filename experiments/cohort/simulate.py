@@ -31,7 +31,8 @@ from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Config, load_config
 from prism_secure.evaluation import Evaluation
 from prism_secure.mada import aggregate
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
 
 SCALE = 2**24

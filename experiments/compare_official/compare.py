@@ -3,7 +3,7 @@
     python experiments/compare_official/compare.py --out FOLDER [--regime short] [--seeds 3] [--only WORD ...]
     python experiments/compare_official/compare.py --out FOLDER --figure
 
-Both are recipes of `prism-secure run`, so all that differs is what `OFFICIAL` and `OURS` say. A run that is
+All are recipes of `prism-secure run`; they differ in what `OFFICIAL`, `OURS` and `DEFAULT` say. A run that is
 in FOLDER/results.jsonl is not made again, and one that was cut short continues: stop it at any time. The
 cross-check with the published code itself is `published_code.py`.
 """
@@ -75,6 +75,7 @@ METHODS = {"official": OFFICIAL, "ours": OURS, "default": DEFAULT}
 LINES = {
     "official": ("#b4552d", "-", "published algorithm"),
     "published": ("#b4552d", ":", "published code"),
+    "published-as-is": ("#8a8a8a", ":", "published code, random start of averages"),
     "ours": ("#1f6f8b", "-", "ours"),
     "default": ("#94a02c", "-", "ours, moments summed with ε = 2"),
 }

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from prism_secure.data import to_float
 from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 
 UNUSED = (
     "metrics", "metrics.evaluate", "metrics.prdc", "metrics.fid_score", "metrics.inception_score", "seaborn",

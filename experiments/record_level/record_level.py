@@ -30,7 +30,8 @@ from prism_secure.mada import aggregate
 from prism_secure.metric_features import ClassifierFeatures
 from prism_secure.metrics import Evaluator
 from prism_secure.moments import FeatureMoments
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.samples import encode_png, sample_grid
 from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
 

@@ -103,17 +103,15 @@ def load_budget(path: Path) -> BudgetFile:
 
 def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
     known = {name: tuple(get_type_hints(kind)) for name, kind in (("limit", Limit), ("ledger", LedgerOwner))}
-    found = [(name, tuple(known), f"[[{name}]]") for name in raw]
-    for table, valid in known.items():
-        entries = raw.get(table, []) if isinstance(raw.get(table, []), list) else []
-        found += [
-            (key, valid, f"{key!r} in [[{table}]]")
-            for entry in entries
-            if isinstance(entry, dict)
-            for key in entry
-        ]
-    for name, valid, words in found:
-        if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
-            raise ConfigError(f"{path}: unknown {words}; {hint}")
+    for table, entries in raw.items():
+        _refuse_other(table, tuple(known), f"[[{table}]]", path)
+        for entry in entries if isinstance(entries, list) else []:
+            for key in entry if isinstance(entry, dict) else {}:
+                _refuse_other(key, known[table], f"{key!r} in [[{table}]]", path)
+
+
+def _refuse_other(name: str, valid: tuple[str, ...], words: str, path: Path) -> None:
+    if name not in valid:
+        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
+        raise ConfigError(f"{path}: unknown {words}; {hint}")

@@ -57,7 +57,7 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
 
 
 def settings_to_show(config: Config) -> dict[str, dict[str, Any]]:
-    """Each section's settings but for those of one machine: workers, device, and paths, which name people."""
+    """Each section's settings but for those of one machine: workers, device, paths that may name people."""
     shown = msgspec.to_builtins(config)
     own = ("data", "folder"), ("privacy", "record_store"), ("federation", "workers"), ("federation", "device")
     for section, key in own:

@@ -99,9 +99,9 @@ class Rounds:
         dimension = recipe.trainer.dimension
         if not (run.path / "environment.json").exists():
             write_environment(run.path, COMMAND, recipe.facts)
-        own = recipe.facts.own_data
+        own, config = recipe.facts.own_data, recipe.config
         with Spending(
-            recipe.config, run, dimension, server.round, self._release, self._coins, own
+            config, run, dimension, server.round, self._release, self._coins, own_data=own
         ) as spending:
             if server.round == 0:
                 spending.charge_moments()

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -68,13 +69,15 @@ class _Client:
     def begin(self, request: Begin, arrays: list[bytes], trainer: ThreadPoolExecutor) -> Reply:
         message = together(request.message, arrays)
         context = context_from_proto(ContextProto.FromString(request.context))
-        train, terms = _trainer(request)
-        enrolment = Enrolment.load(self.folder)
+        with _applications():
+            train, terms = _trainer(request)
+            binding = terms.binding(context)
+            enrolment = Enrolment.load(self.folder)
         self.leave()
         session = Session.from_offer(
             sum_messages.unpacked(message.content),
             model_hash=sum_messages.digest(message.content),
-            binding=terms.binding(context),
+            binding=binding,
         )
         if session.federation != enrolment.federation:
             raise PolicyError(
@@ -175,7 +178,7 @@ class ClientProcess:
                 except Exception as error:
                     traceback.print_exc()
                     part.leave()
-                    kind = type(error.__cause__ if isinstance(error, _TrainingFailed) else error).__name__
+                    kind = type(error.__cause__ if isinstance(error, _ApplicationFailed) else error).__name__
                     return Reply(error=f"the client's own code raised {kind}: its log says more")
         finally:
             with self._lock:
@@ -194,8 +197,16 @@ class ClientProcess:
         os._exit(0)  # whatever is still training, nobody waits for it
 
 
-class _TrainingFailed(Exception):
-    """Around an error of the secure sum that the application's function raised: it is the application's."""
+class _ApplicationFailed(Exception):
+    """Around an error of the secure sum that the application's own code raised: it is the application's."""
+
+
+@contextlib.contextmanager
+def _applications() -> Iterator[None]:
+    try:
+        yield
+    except SecureSumError as error:
+        raise _ApplicationFailed from error
 
 
 def _trainer(request: Begin) -> tuple[Train, Terms]:
@@ -210,10 +221,8 @@ def _trainer(request: Begin) -> tuple[Train, Terms]:
 
 def _vector(train: Train, message: Message, context: Context, dimension: int) -> tuple[Vector, bytes]:
     """Train; the integers of the one `ArrayRecord` in the reply, in its order, and the context afterwards."""
-    try:
+    with _applications():
         reply = train(message, context)
-    except SecureSumError as error:
-        raise _TrainingFailed from error
     found = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
     if len(found) != 1:
         raise InputError(f"the reply must hold one ArrayRecord to be summed, not {len(found)}")

@@ -79,8 +79,8 @@ def _start(address: Path, log: BinaryIO) -> None:
         )
     except subprocess.SubprocessError:
         raise RoundError(
-            f"the process for a client's part of the session could not be started; see {log.name} on the "
-            "client's machine"
+            "the process for a client's part of the session could not be started; its log on the client's "
+            "machine says more"
         ) from None
 
 
@@ -91,6 +91,6 @@ def _address(owner: str) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()  # looked at before its mode is set: it may be somebody else's link
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise RoundError(f"{folder} must be a folder of this user's own")
+        raise RoundError("the folder for sockets, among the temporary files, must be this user's own")
     folder.chmod(0o700)
     return folder / f"{hashlib.sha256(owner.encode()).hexdigest()[:24]}.sock"

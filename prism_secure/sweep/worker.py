@@ -26,11 +26,10 @@ from prism_secure.config import Config
 from prism_secure.errors import PrismError
 from prism_secure.records import RoundRecord
 
-__all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job"]
+__all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job", "devices"]
 
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-KEEP_MEMORY = {
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
     "MALLOC_TOP_PAD_": str(2**26),
@@ -133,7 +132,7 @@ class Crew:
 
     def _environment(self, index: int) -> dict[str, str]:
         device = {"CUDA_VISIBLE_DEVICES": self._devices[index % len(self._devices)]} if self._devices else {}
-        return {**ONE_THREAD, **KEEP_MEMORY, **device}
+        return {**_ONE_THREAD, **_KEEP_MEMORY, **device}
 
 
 class _Slot:
@@ -148,7 +147,7 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name="sweep-worker")
-        with _environment(self._environment):  # from its very beginning: the allocator asks only then
+        with _environment_of_children(self._environment):  # from the start: the allocator asks only then
             self.process.start()
         theirs.close()
 
@@ -186,7 +185,7 @@ class _Slot:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def _environment_of_children(values: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

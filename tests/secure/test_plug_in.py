@@ -141,3 +141,14 @@ def test_a_second_experiment_on_the_same_coins_does_not_show_what_changed():
 def test_plugging_in_does_not_import_torch():
     code = "import sys, prism_secure.plug_in; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_probability_that_overflowed_is_the_broadcasts_and_no_error() -> None:
+    """An error would tell the server of the client's data."""
+    broadcast, coins = {"head": np.array([0.2, 0.6, 0.9, 0.4])}, CoinSecret.for_test(bytes(32))
+    release = MaskRelease(0.1, 0.5)
+    bits = [
+        release_mask({"head": np.array(mine)}, broadcast, release, coins, federation="tests", round=1)["head"]
+        for mine in ([np.nan, np.inf, -np.inf, 0.7], [0.2, 0.6, 0.9, 0.7])
+    ]
+    assert bits[0].tolist() == bits[1].tolist()

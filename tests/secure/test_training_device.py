@@ -33,7 +33,7 @@ def test_results_agree_with_the_cpus_and_come_back_to_it() -> None:
 def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(ConfigError, match=r"device is 'cuda:1', but torch .* finds no graphics card"):
+    with pytest.raises(ConfigError, match=r"device is 'cuda:1', but torch .* finds 0 graphics cards"):
         _ = Recipe(load_config(None, ["federation.device=cuda:1", "model.width=2"])).trainer
 
 

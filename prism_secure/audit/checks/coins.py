@@ -24,7 +24,8 @@ from prism_secure.client import Client
 from prism_secure.environment import describe_environment, read_environment
 from prism_secure.errors import PrismError
 from prism_secure.invitations import invited
-from prism_secure.recipe import Recipe, public_seed
+from prism_secure.public_seed import public_seed
+from prism_secure.recipe import Recipe
 from prism_secure.run_folder import client_folder
 from prism_secure.server import Server
 from prism_secure.workers import one_thread
