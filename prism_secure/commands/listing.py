@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from prism_secure.sweep.results import Run
 
 HELP = """\
-List run folders and sweeps under a folder: state, rounds, FID, and epsilon to date of one client (ZERO_OUT)
-and, where it is claimed, of one image. A sweep is one line; name its own folder to see its runs.
+List run folders and sweeps under a folder: state, rounds, FID, and epsilon of one client (ZERO_OUT) and,
+where it is claimed, of one image: to date, and of a run that is over what its plan guarantees, also if it
+stopped early. A sweep is one line; name its own folder to see its runs.
 """
 
 
@@ -88,7 +89,8 @@ def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
     from prism_secure.wording import format_epsilon
 
     last = run.records[-1] if run.records else None
-    epsilons = ("", "") if last is None else (last.epsilon.sum_zero_out, last.epsilon.upload_zero_out)
+    spent = run.planned if run.finished else last and last.epsilon
+    epsilons = ("", "") if spent is None else (spent.sum_zero_out, spent.upload_zero_out)
     return (
         name,
         run.state,

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from types import TracebackType
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -147,7 +148,7 @@ class Display:
         words = [f"{self._done} of {self._total} runs"]
         if given_up := sum(state == "given up" for _, _, state in self._failures):
             words.append(f"{given_up} failed")
-        if left is not None and self._done < self._total:
+        if left is not None and left >= 1 and self._done < self._total:
             words.append(f"about {format_seconds(left)} left")
         return ", ".join(words)
 
@@ -205,6 +206,10 @@ def _cells(run: Run, rounds: int, record: RoundRecord | None) -> tuple[str, str,
 
 
 def _result(run: Run) -> str:
-    rounds, fid, *epsilons = _cells(run, len(run.records), run.records[-1] if run.records else None)
+    last = run.records[-1] if run.records else None
+    if last is not None and run.planned is not None:
+        # Its guarantee: also of a run that ended early.
+        last = msgspec.structs.replace(last, epsilon=run.planned)
+    rounds, fid, *epsilons = _cells(run, len(run.records), last)
     words = [f"ε({name}) {value}" for name, value in zip(("SUM", "UPLOAD", "image"), epsilons, strict=True)]
     return "  ".join([f"round {rounds}", f"FID {fid}", *(word for word in words if "–" not in word)])

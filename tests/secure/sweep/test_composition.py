@@ -24,9 +24,11 @@ from prism_privacy import (
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import read_ledgers
+from prism_secure.commands.listing import _row
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.results import Run
+from prism_secure.wording import format_epsilon
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import fake_run
@@ -94,6 +96,7 @@ def test_run_that_ended_early_or_goes_on_counts_as_it_was_planned(tmp_path: Path
     unfinished = make(tmp_path / "b", charged=1)
     assert (stopped.state, unfinished.state) == ("stopped", "unfinished")
     assert compose([stopped]).epsilon.sum_zero_out == alone(4)
+    assert _row("a", stopped, "")[4] == format_epsilon(alone(4))
     assert compose([unfinished]).epsilon.sum_zero_out == alone(4)
 
 
