@@ -65,6 +65,8 @@ def main() -> None:
             f"{number(last[0]['uplink_bytes']) / 1e6:.2f} MB | {words(image)} | {words(client)} |"
         )
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("MB sent by all clients so far")
     axis.set_ylabel("FID (shipped classifier)")
