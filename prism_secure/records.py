@@ -69,6 +69,11 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality | None = None
     """None in rounds that were not evaluated."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it opened nothing: charged, because uploads may have left, but theta did not move."""
+        return self.survivors == 0 and self.quality is None and self.step == self.uplink_bytes == 0
+
 
 class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
     """What opening a summed record-level release took: all messages of all clients, and the opened sums that

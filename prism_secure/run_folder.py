@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config import Config, determining, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.records import RoundRecord, decode, encode
 from prism_secure.storage import (
@@ -77,7 +77,7 @@ class RunFolder:
         self.federation = (path / "federation.id").read_text("ascii")
         if not self.config_path.exists():
             write_atomic(self.config_path, dump_config(config).encode())
-        elif _of_any_machine(kept := read_config(path)) != _of_any_machine(config):
+        elif determining(kept := read_config(path)) != determining(config):
             raise RunFolderError(
                 f"{path} was started with another configuration ({_differences(kept, config)}); "
                 "repeat its settings to continue, or choose another folder with --out"
@@ -178,12 +178,6 @@ def read_config(path: Path) -> Config:
         return load_config(path / "config.toml")
     except ConfigError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
-
-
-def _of_any_machine(config: Config) -> Config:
-    """The part of a configuration that determines the result."""
-    federation = msgspec.structs.replace(config.federation, workers=1, device="cpu")
-    return msgspec.structs.replace(config, federation=federation)
 
 
 def _differences(kept: Config, given: Config) -> str:

@@ -17,7 +17,6 @@ client = 0                  # left out: each client of its federation
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
+from prism_secure.config import did_you_mean
 from prism_secure.errors import ConfigError
 
 
@@ -112,6 +112,4 @@ def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
 
 def _refuse_other(name: str, valid: tuple[str, ...], words: str, path: Path) -> None:
     if name not in valid:
-        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
-        raise ConfigError(f"{path}: unknown {words}; {hint}")
+        raise ConfigError(f"{path}: unknown {words}; {did_you_mean(name, valid)}")

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from prism_secure.config.explain import meanings
 from prism_secure.config.reading import (
+    COMPUTING,
     apply_override,
     config_of,
     describe,
+    determining,
+    did_you_mean,
     dump_config,
     load_config,
     read_toml,
@@ -26,6 +29,7 @@ from prism_secure.config.sections import Aggregation, Data, Mask, Privacy
 from prism_secure.config.whole import SPARSE_ABOVE, Config
 
 __all__ = [
+    "COMPUTING",
     "SPARSE_ABOVE",
     "Aggregation",
     "Config",
@@ -35,6 +39,8 @@ __all__ = [
     "apply_override",
     "config_of",
     "describe",
+    "determining",
+    "did_you_mean",
     "dump_config",
     "load_config",
     "meanings",

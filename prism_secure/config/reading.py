@@ -6,6 +6,7 @@ import difflib
 import functools
 import tomllib
 import types
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,9 @@ import tomli_w
 
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError
+
+COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
+"""Section and key of each setting that says how a result is computed, and not which."""
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -56,13 +60,31 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
         raise ConfigError(_reworded(str(error), raw)) from None
 
 
+def did_you_mean(name: str, valid: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """What a message about an unknown name ends with: the nearest valid one, or else all of them.
+
+    >>> did_you_mean("flp", ["flip", "clip"]), did_you_mean("x", ["flip", "clip"])
+    ("did you mean 'flip'?", 'valid: flip, clip')
+    """
+    near = difflib.get_close_matches(name, valid := tuple(valid), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
+
+
+def determining(config: Config) -> dict[str, dict[str, Any]]:
+    """Each section's settings but for those that, up to rounding, determine no result."""
+    return _without(config, COMPUTING)
+
+
 def settings_to_show(config: Config) -> dict[str, dict[str, Any]]:
-    """Each section's settings but for those of one machine: workers, device, paths that may name people."""
-    shown = msgspec.to_builtins(config)
-    own = ("data", "folder"), ("privacy", "record_store"), ("federation", "workers"), ("federation", "device")
-    for section, key in own:
-        del shown[section][key]
-    return shown
+    """Each section's settings but for one machine's own: how it computes, and paths that may name people."""
+    return _without(config, COMPUTING | {("data", "folder"), ("privacy", "record_store")})
+
+
+def _without(config: Config, keys: Set[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    kept = msgspec.to_builtins(config)
+    for section, key in keys:
+        del kept[section][key]
+    return kept  # type: ignore[no-any-return]
 
 
 def dump_config(config: Config) -> str:

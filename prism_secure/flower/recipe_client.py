@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +11,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import threadpoolctl
-import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from prism_secure.partition import Partition
 from prism_secure.recipe import Recipe
 from prism_secure.record_release import RecordRelease
 from prism_secure.spending import Spending
+from prism_secure.workers import one_thread
 
 
 class OwnData(Recipe):
@@ -145,6 +145,7 @@ class RecipeClient:
 
 
 _clients: dict[Path, RecipeClient] = {}
+_until_exit = contextlib.ExitStack()
 
 
 def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
@@ -157,7 +158,7 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
     if folder not in _clients:
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
         if not _clients:
-            _compute_on_one_thread(config.federation.device)
+            _until_exit.enter_context(one_thread(config.federation.device))
         recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
@@ -194,13 +195,3 @@ def own_data(config: Config, declared: object) -> OwnData | None:
 def known_coins(key: bytes, client: int) -> CoinSecret:
     """The coins of one client under a test key of all."""
     return CoinSecret.for_test(hashlib.sha256(key + client.to_bytes(4, "big")).digest())
-
-
-def _compute_on_one_thread(device: str) -> None:
-    """Sums are added in one order, so a round that is repeated gives the same bits, whatever the machine.
-
-    But for a graphics card, see `prism_secure.workers.one_thread`.
-    """
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(device == "cpu")
-    threadpoolctl.threadpool_limits(1)

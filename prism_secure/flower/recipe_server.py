@@ -99,9 +99,9 @@ class Rounds:
         dimension = recipe.trainer.dimension
         if not (run.path / "environment.json").exists():
             write_environment(run.path, COMMAND, recipe.facts)
-        own, config = recipe.facts.own_data, recipe.config
+        own_data = recipe.facts.own_data
         with Spending(
-            config, run, dimension, server.round, self._release, self._coins, own_data=own
+            recipe.config, run, dimension, server.round, self._release, self._coins, own_data
         ) as spending:
             if server.round == 0:
                 spending.charge_moments()
@@ -113,7 +113,7 @@ class Rounds:
                 run.append(record)
                 self._next_path.replace(run.checkpoint_path)
                 log(INFO, "round %d: %d survivors", record.round, record.survivors)
-                if [kept.survivors for kept in read_records(run.path)[-2:]] == [0, 0]:
+                if [kept.lost for kept in read_records(run.path)[-2:]] == [True, True]:
                     raise RoundError(
                         "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
                         "then the same command goes on"

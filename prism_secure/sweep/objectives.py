@@ -6,9 +6,9 @@ not the run ended earlier.
 
 from __future__ import annotations
 
-import difflib
 from typing import Literal
 
+from prism_secure.config import did_you_mean
 from prism_secure.errors import ConfigError
 
 Direction = Literal["minimize", "maximize"]
@@ -43,7 +43,6 @@ def direction(name: str) -> Direction:
         ConfigError: no such objective; the nearest one is offered.
     """
     if name not in DIRECTIONS:
-        near = difflib.get_close_matches(name, DIRECTIONS, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(DIRECTIONS)}"
-        raise ConfigError(f"sweep.objectives: unknown objective {name!r}{hint}")
+        hint = did_you_mean(name, DIRECTIONS, cutoff=0.4)
+        raise ConfigError(f"sweep.objectives: unknown objective {name!r}; {hint}")
     return DIRECTIONS[name]

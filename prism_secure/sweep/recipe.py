@@ -20,7 +20,6 @@ hash of what determines them, so the same recipe finds its runs again, and no ru
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import itertools
 import json
@@ -32,7 +31,15 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 import tomli_w
 
-from prism_secure.config import Config, apply_override, config_of, dump_config, read_toml
+from prism_secure.config import (
+    COMPUTING,
+    Config,
+    apply_override,
+    config_of,
+    did_you_mean,
+    dump_config,
+    read_toml,
+)
 from prism_secure.errors import ConfigError
 from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
@@ -192,7 +199,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None, *, until: str | 
 def run_id(config: Config) -> str:
     """Names a run by all that determines it: 12 hexadecimal digits.
 
-    >>> run_id(Config()) == run_id(config_of({"federation": {"workers": 1}}, ""))
+    >>> run_id(Config()) == run_id(config_of({"federation": {"workers": 1, "device": "cuda"}}, ""))
     True
     >>> run_id(Config()) == run_id(config_of({"federation": {"seed": 1}}, ""))
     False
@@ -202,7 +209,8 @@ def run_id(config: Config) -> str:
         section: {key: value for key, value in keys.items() if value != default[section].get(key)}
         for section, keys in _tables(config).items()
     }
-    different["federation"].pop("workers", None)
+    for section, key in COMPUTING:
+        different[section].pop(key, None)
     return _digest({section: keys for section, keys in different.items() if keys})
 
 
@@ -264,9 +272,7 @@ def _sweep(table: dict[str, Any], where: str) -> Sweep:
     known = get_type_hints(Sweep)
     for name in table:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown setting 'sweep.{name}'{hint}")
+            raise ConfigError(f"{where}: unknown setting 'sweep.{name}'; {did_you_mean(name, known)}")
     try:
         sweep = msgspec.convert(table, Sweep)
     except msgspec.ValidationError as error:

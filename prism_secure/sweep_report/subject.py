@@ -10,18 +10,14 @@ from typing import Any
 
 import msgspec
 
+from prism_secure.config import COMPUTING
 from prism_secure.errors import ConfigError
 from prism_secure.sweep.recipe import Settings, point_id
 from prism_secure.sweep.results import Run, SweepPoint, SweepResults
 
 __all__ = ["Subject", "subject_of_runs", "subject_of_sweep"]
 
-_UNLIKE = {
-    ("federation", "seed"),
-    ("federation", "workers"),
-    ("federation", "device"),
-    ("privacy", "record_store"),
-}
+_UNLIKE = COMPUTING | {("federation", "seed"), ("privacy", "record_store")}
 """Keys that make no other point: seeds are repetitions, the rest does not change the law of the result."""
 
 

@@ -50,7 +50,7 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
             finished=finished,
         )
     if not any(found.severity == "finding" for found in notes.findings):
-        lost = sum(record.survivors == 0 for record in evidence.records)
+        lost = sum(record.lost for record in evidence.records)
         of_them = f", {lost} of them lost with nothing opened" if lost else ""
         notes.fact(f"{finished} finished rounds{of_them}, {charged} charged")
 

@@ -81,8 +81,8 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
     kept = {entry.round: entry for entry in evidence.charges}
     for record in evidence.records:
         entry = kept.get(record.round)
-        if record.survivors == 0 and record.quality is None and record.step == record.uplink_bytes == 0:
-            continue  # lost: charged, because uploads may have left, but no sum opened and theta did not move
+        if record.lost:
+            continue
         needed = least if entry is None else max(least, entry.cohort + entry.colluders)
         if not needed <= record.survivors <= clients:
             notes.finding(
