@@ -187,10 +187,16 @@ def _planned(run: RunHistory) -> Epsilons | None:
     return None if None in cells.values() else Epsilons(**cells)
 
 
-def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any]:
-    """Measured messages beside what other encodings of the same round would need by definition."""
+def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any] | None:
+    """Measured messages beside what other encodings of the same round would need by definition.
+
+    Averages are over rounds that opened a sum; None where none did.
+    """
+    opened = [record for record in records if not record.lost]
+    if not opened:
+        return None
     n, d = config.invited, facts.parameters
-    measured = float(np.mean([record.bits_per_parameter for record in records]))
+    measured = float(np.mean([record.bits_per_parameter for record in opened]))
     floor = math.log2(n + 1)
     sizes = [
         ("This run’s masked upload", measured, "measured"),
@@ -200,6 +206,7 @@ def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[
         ("Float32 weights of the same network, as FedAvg sends them", 32.0, "computed"),
     ]
     return {
+        "measured": measured,
         "sizes": [
             {
                 "name": name,
@@ -210,8 +217,8 @@ def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[
             }
             for name, bits, how in sizes
         ],
-        "up": wording.format_bytes(float(np.mean([r.uplink_bytes for r in records])) / n),
-        "down": wording.format_bytes(float(np.mean([r.downlink_bytes for r in records])) / n),
+        "up": wording.format_bytes(float(np.mean([r.uplink_bytes for r in opened])) / n),
+        "down": wording.format_bytes(float(np.mean([r.downlink_bytes for r in opened])) / n),
         "up_all": wording.format_bytes(sum(r.uplink_bytes for r in records)),
         "down_all": wording.format_bytes(sum(r.downlink_bytes for r in records)),
     }
@@ -347,7 +354,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         if samples
         else [],
         emergence=_emergence(samples) if len(samples) > 1 else [],
-        wire=_wire(config, records, run.facts) if records else None,
+        wire=_wire(config, records, run.facts),
         time=_time(records) if records else None,
         ledger=run.ledger,
         one_release=_one_release(run),

@@ -192,6 +192,21 @@ def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
     assert page.refers <= set(page.ids)
 
 
+@pytest.mark.parametrize(("lost", "shown"), [(1, True), (2, False)])
+def test_rounds_that_opened_nothing_are_left_out_of_what_a_round_sends(
+    tmp_path: Path, lost: int, shown: bool
+) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=2, done=False, images=False)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    nothing = {"survivors": 0, "uplink_bytes": 0, "bits_per_parameter": 0.0, "step": 0.0, "quality": None}
+    for index in range(2 - lost, 2):
+        lines[index] = json.dumps(json.loads(lines[index]) | nothing) + "\n"
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    page = page_of(folder)
+    assert ("3.56 bits" in page.text) == shown
+    assert page.refers <= set(page.ids)
+
+
 def test_only_config_toml_is_needed(tmp_path: Path) -> None:
     folder = fake_run.make_run(tmp_path, rounds=1, ledger=False, done=False, images=False)
     (folder / "environment.json").unlink()
