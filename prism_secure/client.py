@@ -169,6 +169,7 @@ class Client:
             self.targets(),
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
+            progress=config.progress(broadcast.round - 1),
             shared=config.training.latent_groups > 0,
         )
         if self._sent(broadcast) is None:

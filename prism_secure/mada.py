@@ -20,8 +20,10 @@ The schedule and the gain answer different noise. The gain knows what sampling a
 the vote; it cannot know that late in a run most of what clients agree on is their optimizers' own wandering.
 Falling λ averages that out. For the gain alone, set lambda_start = lambda_end = 1.
 
-`space="logit"` blends log-odds instead of probabilities, as the official code does. Everything is float64,
-in numpy, a pure function of its arguments; θ_{t+1} is clamped to [θ_min, 1 − θ_min].
+`shrink` first draws θ̄ towards ½, which multiplies its variance by (1 − shrink)² and biases it; with 2f it is
+the mean of the bits as they came. `space="logit"` blends log-odds instead of probabilities, as the official
+code does. Everything is float64, in numpy, a pure function of its arguments; θ_{t+1} is clamped to
+[θ_min, 1 − θ_min].
 """
 
 from __future__ import annotations
@@ -87,6 +89,7 @@ def aggregate(
     theta = np.asarray(theta, dtype=np.float64)
     low = theta_min
     mean = debias(counts, clients, flip)
+    mean += aggregation.shrink * (0.5 - mean)
     if score_mean is not None:
         mean = np.concatenate([mean, score_mean])
     if theta.shape != mean.shape:
@@ -135,7 +138,7 @@ def _gain(
         return 1.0 - float(theta @ inside) / norms if norms else 1.0
     innovation = (mean - theta) ** 2
     noise = np.zeros_like(theta)
-    noise[: len(counts)] = vote_variance(counts, clients, flip)
+    noise[: len(counts)] = (1 - aggregation.shrink) ** 2 * vote_variance(counts, clients, flip)
     if rule == "kalman_global":
         innovation, noise = np.mean(innovation), np.mean(noise)
     signal = np.maximum(innovation - noise, 0)

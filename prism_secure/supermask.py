@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-MaskMode = Literal["bernoulli", "hard", "topk"]
-MASK_MODES: tuple[MaskMode, ...] = ("bernoulli", "hard", "topk")
+MaskMode = Literal["bernoulli", "annealed", "hard", "topk"]
+MASK_MODES: tuple[MaskMode, ...] = ("bernoulli", "annealed", "hard", "topk")
 
 WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
 WEIGHT_LAWS: tuple[WeightLaw, ...] = ("signed_constant", "kaiming_normal", "wide_normal", "signed_e")
@@ -154,20 +154,24 @@ def training_mask(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
     density: float = 0.5,
+    progress: float = 0.0,
 ) -> Tensor:
     """The mask (d,) of one training step, with a straight-through gradient to `scores` (d,).
 
     bernoulli  a draw from σ(s/τ) by `generator`, gradient through σ (PRISM, FedPM)
+    annealed   a draw from σ(s/(τ(1 − p))), p = `progress` the share of the run that is done: Bernoulli at
+               first, hard in the end; gradient as if the mask were s
     hard       1[s > 0], gradient as if the mask were s
     topk       the ⌊density·d⌋ largest scores, gradient as if the mask were s
     """
     if mode == "bernoulli":
         theta = torch.sigmoid(scores / temperature)
-        draw = torch.rand(scores.shape, generator=generator, dtype=scores.dtype).to(scores.device)
-        hard = (draw < theta.detach()).to(scores.dtype)
+        hard = _draw_mask(theta.detach(), generator)
         return _StraightThrough.apply(theta, hard)  # type: ignore[no-any-return, no-untyped-call]
-    if mode == "hard":
+    if mode == "hard" or (mode == "annealed" and progress >= 1):
         hard = (scores.detach() > 0).to(scores.dtype)
+    elif mode == "annealed":
+        hard = _draw_mask(torch.sigmoid(scores.detach() / (temperature * (1 - progress))), generator)
     elif mode == "topk":
         hard = _top(scores.detach(), density).to(scores.dtype)
     else:
@@ -179,7 +183,7 @@ def deployed_mask(theta: Tensor, mode: MaskMode, *, seed: int = 0, density: floa
     """ONE fixed mask, bool (d,), for probabilities θ (d,): the one that is evaluated and exported.
 
     bernoulli  one draw from Ber(θ) by `seed`
-    hard       1[θ > ½]
+    hard       1[θ > ½]; "annealed", too, which ends there
     topk       the ⌊density·d⌋ largest θ
 
     >>> deployed_mask(torch.tensor([0.1, 0.5, 0.9]), "hard").tolist()
@@ -189,11 +193,17 @@ def deployed_mask(theta: Tensor, mode: MaskMode, *, seed: int = 0, density: floa
     if mode == "bernoulli":
         coins = torch.rand(theta.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return coins < theta
-    if mode == "hard":
+    if mode in ("hard", "annealed"):
         return theta > 0.5
     if mode == "topk":
         return _top(theta, density)
     raise ValueError(f"mask mode {mode!r} is none of {', '.join(MASK_MODES)}")
+
+
+def _draw_mask(theta: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One draw from Ber(θ), (d,) of θ's type; by the CPU's generator wherever θ lies."""
+    draw = torch.rand(theta.shape, generator=generator, dtype=theta.dtype).to(theta.device)
+    return (draw < theta).to(theta.dtype)
 
 
 def _top(values: Tensor, density: float) -> Tensor:

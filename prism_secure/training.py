@@ -174,13 +174,15 @@ class LocalTrainer:
         steps: int,
         seed: int,
         learning_rate: float | None = None,
+        progress: float = 0.0,
         shared: bool = False,
     ) -> LocalResult:
         """`steps` steps from the broadcast θ (d,), with latents and mask draws from `seed`.
 
-        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round. `shared`
-        says that other clients train from the same θ and seed: the images of their first step, which are the
-        same too, are kept for them. It changes how long training takes, and no result.
+        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round.
+        `progress`, the share of the run that is done, is what "annealed" masks go by. `shared` says that
+        other clients train from the same θ and seed: the images of their first step, which are the same too,
+        are kept for them. It changes how long training takes, and no result.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
         draws = torch.Generator().manual_seed(seed)
@@ -190,9 +192,9 @@ class LocalTrainer:
         target = target.to(self.device)
         for step in range(state.step + 1, state.step + steps + 1):
             if shared and step == state.step + 1:
-                batch = self._shared_batch(scores, draws, seed)
+                batch = self._shared_batch(scores, draws, progress, seed)
             else:
-                batch = self._generate(scores, draws)
+                batch = self._generate(scores, draws, progress)
             loss, averages = self.matching(batch.features, batch.labels, target, averages)
             (gradient,) = torch.autograd.grad(loss, batch.leaf, retain_graph=shared)
             losses.append(float(loss.detach()))
@@ -203,20 +205,21 @@ class LocalTrainer:
         kept = ClientState(first.cpu(), second.cpu(), state.step + steps, averages.to("cpu"))
         return LocalResult(scores.cpu(), kept, losses[0], losses[-1])
 
-    def _generate(self, scores: Tensor, draws: torch.Generator) -> _Batch:
+    def _generate(self, scores: Tensor, draws: torch.Generator, progress: float) -> _Batch:
         leaf = scores.clone().requires_grad_(True)
         mask = training_mask(
-            leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density
-        )
+            leaf, self.mask_mode, temperature=self.temperature, generator=draws, density=self.density,
+            progress=progress,
+        )  # fmt: skip
         latents, labels = draw_latents(self.batch_size, self.architecture, draws)
         latents, labels = latents.to(self.device), None if labels is None else labels.to(self.device)
         features = self._matched(self.supermask(mask, latents, labels))
         return _Batch(leaf, features, labels, draws.get_state())
 
-    def _shared_batch(self, scores: Tensor, draws: torch.Generator, seed: int) -> _Batch:
+    def _shared_batch(self, scores: Tensor, draws: torch.Generator, progress: float, seed: int) -> _Batch:
         kept = self._kept
         if kept is None or kept[0] != seed or not torch.equal(kept[1].leaf.detach(), scores):
-            kept = self._kept = (seed, self._generate(scores, draws))
+            kept = self._kept = (seed, self._generate(scores, draws, progress))
         draws.set_state(kept[1].drawn)
         return kept[1]
 

@@ -101,8 +101,9 @@ class Model(Section):
 class Mask(Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
-    mode: Literal["hard", "bernoulli", "topk"] = "hard"
-    """Keep weights with a positive score, keep each with probability theta, or keep the `density` highest."""
+    mode: Literal["hard", "bernoulli", "annealed", "topk"] = "hard"
+    """Keep weights with a positive score, keep each with probability theta, from the second to the first over
+    the rounds, or keep the `density` highest."""
     temperature: float = 0.1
     """tau in theta = sigmoid(score / tau)."""
     density: float = 0.5
@@ -206,9 +207,12 @@ class Aggregation(Section):
     """Least gain of the `kalman` rules."""
     momentum: float = 0.0
     """Share of the last round's move that is made again."""
+    shrink: float = 0.0
+    """How far the debiased mean is drawn towards a half: less noise, and a bias. 2 * `privacy.flip` undoes
+    the debiasing."""
 
     def __post_init__(self) -> None:
-        for name in ("lambda_start", "lambda_end", "hold", "floor"):
+        for name in ("lambda_start", "lambda_end", "hold", "floor", "shrink"):
             self._require(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
 

@@ -123,6 +123,10 @@ class Config(Section):
         groups, n = self.training.latent_groups, self.federation.clients
         return client * groups // n if groups else client
 
+    def progress(self, done: int) -> float:
+        """How far the run is after `done` rounds: 0 before the first, 1 before the last and after it."""
+        return min(1.0, done / max(self.federation.rounds - 1, 1))
+
     @property
     def invited(self) -> int:
         """How many clients a round invites; each round's secure sum runs over them."""

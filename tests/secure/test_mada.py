@@ -132,6 +132,18 @@ def test_logit_space_blends_log_odds():
     assert step.theta == pytest.approx(np.clip(odds / (1 + odds), 0.02, 0.98))
 
 
+def test_shrinking_by_twice_the_flip_takes_the_bits_as_they_came():
+    step = _step("fixed", flip=0.2, shrink=0.4, theta_min=1e-9)
+    assert step.theta == pytest.approx(np.clip(COUNTS / N, 1e-9, 1 - 1e-9))
+
+
+def test_kalman_knows_that_a_shrunk_vote_is_less_noisy():
+    theta = np.full(D, 0.5)
+    counts = np.random.default_rng(3).binomial(N, 0.1 + 0.8 * 0.7, D)
+    gains = [_step("kalman_global", theta=theta, counts=counts, flip=0.1, shrink=s).gain for s in (0, 0.3)]
+    assert gains[0] == pytest.approx(gains[1])
+
+
 def test_momentum_adds_a_share_of_the_last_move():
     first = _step("fixed", lambda_start=0.3)
     plain = _step("fixed", lambda_start=0.3, theta=first.theta)
@@ -156,7 +168,8 @@ def test_every_rule_stays_within_its_bounds_is_pure_and_repeats(rule, space, fli
 
 
 @pytest.mark.parametrize(
-    "wrong", ["rule=median", "space=odds", "lambda_start=1.5", "momentum=1.0", "floor=-0.1", "hold=2.0"]
+    "wrong",
+    ["rule=median", "space=odds", "lambda_start=1.5", "momentum=1.0", "floor=-0.1", "hold=2.0", "shrink=1.1"],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"aggregation.{wrong.partition('=')[0]} must be"):

@@ -141,6 +141,19 @@ def test_bernoulli_masks_follow_theta_and_carry_the_slope_of_the_sigmoid():
     assert gradient[0].item() == pytest.approx(theta * (1 - theta) / 0.2, rel=1e-4)
 
 
+def test_annealed_masks_go_from_bernoulli_to_hard():
+    scores = torch.full((40_000,), 0.2, requires_grad=True)
+    for progress, log_odds in ((0.0, 1.0), (0.5, 2.0), (0.75, 4.0)):
+        draws = torch.Generator().manual_seed(0)
+        mask = training_mask(scores, "annealed", temperature=0.2, generator=draws, progress=progress)
+        assert float(mask.detach().mean()) == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=0.01)
+        (gradient,) = torch.autograd.grad(mask.sum(), scores)
+        assert gradient.unique().tolist() == [1.0]
+    values = torch.tensor([-0.01, 0.0, 0.01])
+    assert training_mask(values, "annealed", progress=1.0).tolist() == [0, 0, 1]
+    assert torch.equal(training_mask(values, "annealed", progress=1.0), training_mask(values, "hard"))
+
+
 def test_the_deployed_mask_is_one_fixed_mask():
     theta = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(deployed_mask(theta, "bernoulli", seed=1), deployed_mask(theta, "bernoulli", seed=1))
@@ -149,6 +162,7 @@ def test_the_deployed_mask_is_one_fixed_mask():
     )
     assert int(deployed_mask(theta, "topk", density=0.3).sum()) == 300
     assert torch.equal(deployed_mask(theta, "hard"), theta > 0.5)
+    assert torch.equal(deployed_mask(theta, "annealed"), theta > 0.5)
 
 
 def test_topk_breaks_ties_by_position():

@@ -9,7 +9,7 @@ import torch
 from prism_secure.features import RandomFourierFeatures
 from prism_secure.generator import Architecture
 from prism_secure.moments import MomentMatching
-from prism_secure.supermask import initial_theta, scores_from_theta
+from prism_secure.supermask import MASK_MODES, initial_theta, scores_from_theta
 from prism_secure.training import ClientState, LocalTrainer
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=2)
@@ -33,7 +33,7 @@ def _data() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor([0] * 20 + [1] * 20)
 
 
-@pytest.mark.parametrize("mode", ["hard", "bernoulli", "topk"])
+@pytest.mark.parametrize("mode", MASK_MODES)
 @pytest.mark.parametrize("averaging", ["ema", "faithful"])
 def test_same_arguments_same_scores_bit_for_bit_in_any_process_order(mode, averaging):
     results = []

@@ -52,6 +52,7 @@ for setting in (
     ("hard", "ema", 10, 1),
     ("bernoulli", "faithful", 0, 2),
     ("topk", "ema", 10, 1),
+    ("annealed", "ema", 0, 1),
 ):
     here, there = (tensors(train(device, *setting)) for device in ("cpu", "card"))
     found.append(
