@@ -1,4 +1,4 @@
-"""What a run will spend and has spent: its plan, its accountant, and its signed ledger.
+"""What a run has spent: its accountant and its signed ledger.
 
 Two epsilons stand side by side and are never added. For **everything one client contributes** each round's
 masks are charged; for **one image of one client** there is one release before the first round, and rounds are
@@ -24,7 +24,6 @@ from prism_privacy import (
     Accountant,
     Adjacency,
     Ledger,
-    MaskRelease,
     Participation,
     Spent,
     View,
@@ -34,12 +33,12 @@ from prism_privacy.epsilon_table import spent_table
 from prism_privacy.ledger_entry import Coins, LedgerEntry
 from prism_privacy.ledger_key import LedgerKey
 from prism_secure.config import Config
-from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.errors import RunFolderError
 from prism_secure.history import spent
-from prism_secure.invitations import invited, most_participations
+from prism_secure.invitations import invited
+from prism_secure.plan import Plan
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import Epsilons, RecordEpsilon
-from prism_secure.wording import format_epsilon
 
 
 def mask_digest(mask: NDArray[np.bool_]) -> str:
@@ -61,10 +60,8 @@ class LedgerPlace(Protocol):
 class Spending:
     """Charges each round to the ledger, once, before anything of it can leave a client.
 
-    Rounds are alike, so the largest epsilon is that of the client that was in most of them; with everybody in
-    every round it is each client's. Who is in a round, and so the cap on how often, is planned before the
-    first (`prism_secure.invitations`). A budget shortens the plan before the first round, too: nothing that
-    is measured on the way decides when to stop, and so the planned epsilon is a guarantee.
+    How many rounds there are, who is in each, and so what a client spends at most, is planned before the
+    first (`prism_secure.plan`, `prism_secure.invitations`).
 
     Args:
         config: the run's configuration.
@@ -93,27 +90,18 @@ class Spending:
         coins: Coins = "secret",
         own_data: bool = False,
     ) -> None:
-        privacy = config.privacy
         self._config = config
         self._coins = coins
         self._own_data = own_data
-        self._release = MaskRelease(
-            flip=privacy.flip,
-            clip=privacy.clip,
-            space=privacy.clip_space,
-            cohort=config.cohort,
-            dim=dimension,
-            sum_failure=config.sum_failure,
-        )
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee
         self._alone = finished_rounds is None
-        self.planned_rounds = self._admitted()
-        most = self._most(self.planned_rounds)
-        self._participations = Participation(privacy.delta, cap=most)
-        self._accountant = Accountant(delta=privacy.delta)
+        self._plan = Plan(config, dimension, release, alone=self._alone)
+        self._release, self.planned_rounds = self._plan.mask, self._plan.rounds
+        self._participations = Participation(config.privacy.delta, cap=self._plan.most)
+        self._accountant = Accountant(delta=config.privacy.delta)
         self._accountant_rounds = 0
-        self._accountant.plan(self._release, rounds=most)
+        self._accountant.plan(self._release, rounds=self._plan.most)
         self._ledger = self._open_ledger(folder, finished_rounds)
         for number in range(1, self.charged_rounds + 1):
             self._spend(number)
@@ -146,8 +134,7 @@ class Spending:
         for view in View:
             for adjacency in Adjacency:
                 alone = self._moments.client_epsilon(view, adjacency)
-                planned = alone if self._summed else self._accountant.planned(view, adjacency).epsilon
-                table[view, adjacency] = Spent(alone, alone, planned)
+                table[view, adjacency] = Spent(alone, alone, self._plan.epsilon(view, adjacency))
         cohort = self._summed.plan.cohort if self._summed else self._config.cohort
         self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
 
@@ -212,10 +199,6 @@ class Spending:
             self._accountant_rounds = most
         return self._accountant_rounds
 
-    def _most(self, rounds: int) -> int:
-        """The most of the first `rounds` rounds that one client is in."""
-        return rounds if self._alone else most_participations(self._config, rounds)
-
     @property
     def _summed(self) -> RecordRelease | None:
         return self._moments if self._moments is not None and self._moments.summed else None
@@ -252,30 +235,6 @@ class Spending:
             record=self._guarantee,
             coins=self._coins,
         )
-
-    def _admitted(self) -> int:
-        """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
-        wanted, limit = self._config.federation.rounds, self._config.budget.epsilon
-        if limit is None or self._cost(wanted) <= limit:
-            return wanted
-        if (least := self._cost(1)) > limit:
-            raise ConfigError(
-                f"budget.epsilon = {limit} admits no round: one costs epsilon(SUM, ZERO_OUT) = "
-                f"{format_epsilon(least)} at delta = {self._config.privacy.delta:g}; raise privacy.flip, "
-                "lower privacy.clip, or take more clients"
-            )
-        admitted, refused = 1, wanted
-        while refused - admitted > 1:
-            middle = (admitted + refused) // 2
-            admitted, refused = (middle, refused) if self._cost(middle) <= limit else (admitted, middle)
-        return admitted
-
-    def _cost(self, rounds: int) -> float:
-        if self._summed is not None:
-            return self._summed.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
-        accountant = Accountant(delta=self._config.privacy.delta)
-        accountant.spend(self._release, rounds=self._most(rounds))
-        return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
 
     def _open_ledger(self, folder: LedgerPlace, finished_rounds: int | None) -> Ledger:
         key_path = folder.ledger_key_path

@@ -18,18 +18,54 @@ def add_to(commands: Commands) -> None:
         "config",
         "print the resolved configuration",
         "Print the configuration that `run` would use, as TOML: a recipe to start from. With --explain, what "
-        "each setting means and takes.",
+        "each setting means and takes; with --epsilon, what a run of it would guarantee.",
     )
-    parser.add_argument("--explain", action="store_true", help="say what each setting means and takes")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--explain", action="store_true", help="say what each setting means and takes")
+    instead.add_argument(
+        "--epsilon", action="store_true", help="the planned epsilons; nothing is trained or charged"
+    )
     add_config_options(parser)
     parser.set_defaults(command=_config)
 
 
 def _config(options: argparse.Namespace, command: str) -> int:
     config = load_config(options.config, options.overrides)
-    if not options.explain:
+    if options.epsilon:
+        _print_plan(config)
+    elif options.explain:
+        _explain(config)
+    else:
         print(dump_config(config), end="")
-        return 0
+    return 0
+
+
+def _print_plan(config: Config) -> None:
+    from prism_privacy import Adjacency, View
+    from prism_secure.plan import Plan
+    from prism_secure.recipe import Recipe
+    from prism_secure.wording import format_delta, format_epsilon
+
+    recipe = Recipe(config)
+    dimension, release = recipe.trainer.dimension, recipe.record_release
+    plan, guarantee = Plan(config, dimension, release), release and release.guarantee
+    rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
+    if plan.rounds < config.federation.rounds:
+        rounds += f" of {config.federation.rounds}, as far as budget.epsilon = {config.budget.epsilon} goes"
+    print(f"{rounds}; {config.federation.clients} clients, {dimension:,} mask bits of each")
+    image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
+    print(f"one image of a client, replaced by any other   ε = {image}")
+    print("everything that one client contributes         left out    replaced")
+    for view, words in (
+        (View.SUM, "who sees the opened sums: ε(SUM)"),
+        (View.UPLOAD, "who sees its uploads: ε(UPLOAD)"),
+    ):
+        cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
+        print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
+    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+
+
+def _explain(config: Config) -> None:
     for section, kind in get_type_hints(Config).items():
         print(f"[{section}]\n{_wrapped(kind.__doc__ or '', '# ')}")
         values = msgspec.structs.asdict(getattr(config, section))
@@ -38,7 +74,6 @@ def _config(options: argparse.Namespace, command: str) -> int:
             print(f"  {key} = {value}    ({describe(hint)})")
             print(_wrapped(meanings()[section, key], "      "))
         print()
-    return 0
 
 
 def _wrapped(text: str, indent: str) -> str:

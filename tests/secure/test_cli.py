@@ -13,10 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.progress import describe_round
 from prism_secure.records import Epsilons, Quality, RoundRecord
+from prism_secure.wording import format_epsilon
 
 TINY = """
 [federation]
@@ -157,6 +159,32 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
     for line in dump_config(Config()).splitlines():
         if " = " in line:
             assert f"  {line.split(' = ')[0]} = " in explained
+
+
+def test_config_epsilon_says_what_a_run_would_guarantee(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["config", "--config", str(recipe), "--epsilon"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("2 rounds; 3 clients, ")
+    assert lines[1].split()[-3:] == ["ε", "=", "2.00"]
+    assert [line.split()[-2:] for line in lines[3:5]] == [["inf", "inf"]] * 2
+
+    exact = ["privacy.record_epsilon=inf", "privacy.clip=1.0", "privacy.flip=0.25", "federation.rounds=9"]
+    for setting in exact:
+        command += ["--set", setting]
+    release = MaskRelease(flip=0.25, clip=1.0, cohort=3)
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(release, rounds=4)
+    limit = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+    assert main([*command, "--set", f"budget.epsilon={limit * 1.001}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"4 rounds of 9, as far as budget.epsilon = {limit * 1.001} goes; ")
+    assert lines[1].split()[-1] == "inf"
+    for line, view in zip(lines[3:5], (View.SUM, View.UPLOAD), strict=True):
+        cells = [format_epsilon(accountant.epsilon(view, each)) for each in Adjacency]
+        assert line.split()[-2:] == cells
 
 
 @pytest.mark.parametrize(
