@@ -41,6 +41,7 @@ from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.invitations import invited
+from prism_secure.mada import progress
 from prism_secure.moments import FeatureMoments
 from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
@@ -169,7 +170,7 @@ class Client:
             self.targets(),
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
-            progress=config.progress(broadcast.round - 1),
+            progress=progress(broadcast.round - 1, config.federation.rounds),
             shared=config.training.latent_groups > 0,
         )
         if self._sent(broadcast) is None:

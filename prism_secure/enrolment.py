@@ -79,6 +79,11 @@ def create_identity(folder: Path, client_id: int) -> str:
     Raises:
         RunFolderError: there is one already, or the folder can't be written.
     """
+    if (folder / "identity.json").exists():
+        raise RunFolderError(
+            f"{folder} has an identity already, which is kept: its line is in {folder / 'member.txt'}; for a "
+            "new one choose another folder"
+        )
     try:
         make_private_folder(folder)
         identity = Identity.generate(client_id)

@@ -146,6 +146,15 @@ def _gain(
     return float(gain) if rule == "kalman_global" else gain
 
 
+def progress(done: int, planned: int) -> float:
+    """How far a run is after `done` of `planned` rounds: 0 before the first, 1 before the last and after it.
+
+    >>> [progress(done, 5) for done in range(6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+    return min(1.0, done / max(planned - 1, 1))
+
+
 def scheduled(progress: float, start: float, end: float, hold: float) -> float:
     """`start` until `hold`, then linearly to `end` at progress 1.
 

@@ -173,11 +173,19 @@ def read_config(path: Path) -> Config:
         RunFolderError: there is none, or it is damaged.
     """
     if not (path / "config.toml").exists():
-        raise RunFolderError(f"{path} is not a run folder: it has no config.toml")
+        raise RunFolderError(f"{path} is not a run folder: {_lacking(path)}")
     try:
         return load_config(path / "config.toml")
     except ConfigError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _lacking(path: Path) -> str:
+    if not path.exists():
+        return "it does not exist"
+    if (path / "sweep.toml").exists():
+        return f"it is a sweep, whose runs are {path / 'runs'}/*"
+    return f"it has no config.toml; `prism-secure list {path}` finds the runs and sweeps below it"
 
 
 def _differences(kept: Config, given: Config) -> str:

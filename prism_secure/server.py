@@ -13,7 +13,7 @@ from safetensors.numpy import load, save
 from prism_secure.client import Broadcast
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.mada import aggregate
+from prism_secure.mada import aggregate, progress
 from prism_secure.public_seed import public_seed
 from prism_secure.storage import write_atomic
 from prism_secure.supermask import deployed_mask, initial_theta
@@ -66,7 +66,7 @@ class Server:
             counts,
             clients=survivors,
             flip=config.privacy.flip,
-            progress=self.round / max(planned_rounds - 1, 1),
+            progress=progress(self.round, planned_rounds),
             aggregation=config.aggregation,
             theta_min=config.privacy.theta_min,
             move=self._move,

@@ -173,18 +173,16 @@ class LocalTrainer:
         *,
         steps: int,
         seed: int,
-        learning_rate: float | None = None,
-        progress: float = 0.0,
+        progress: float,
         shared: bool = False,
     ) -> LocalResult:
         """`steps` steps from the broadcast θ (d,), with latents and mask draws from `seed`.
 
-        `state` and `target` are not changed. `learning_rate` replaces the trainer's for this round.
-        `progress`, the share of the run that is done, is what "annealed" masks go by. `shared` says that
-        other clients train from the same θ and seed: the images of their first step, which are the same too,
-        are kept for them. It changes how long training takes, and no result.
+        `state` and `target` are not changed. `progress`, the share of the run that is done, is what
+        "annealed" masks go by. `shared` says that other clients train from the same θ and seed: the images of
+        their first step, which are the same too, are kept for them. It changes how long training takes, and
+        no result.
         """
-        rate = self.learning_rate if learning_rate is None else learning_rate
         draws = torch.Generator().manual_seed(seed)
         scores = scores_from_theta(theta, self.temperature).to(self.device)
         first, second = (moments.to(self.device, copy=True) for moments in (state.first, state.second))
@@ -199,9 +197,9 @@ class LocalTrainer:
             (gradient,) = torch.autograd.grad(loss, batch.leaf, retain_graph=shared)
             losses.append(float(loss.detach()))
             if self.optimizer == "root":
-                _root_step(scores, gradient, rate)
+                _root_step(scores, gradient, self.learning_rate)
             else:
-                adam_step(scores, gradient, first, second, step, rate, self.betas)
+                adam_step(scores, gradient, first, second, step, self.learning_rate, self.betas)
         kept = ClientState(first.cpu(), second.cpu(), state.step + steps, averages.to("cpu"))
         return LocalResult(scores.cpu(), kept, losses[0], losses[-1])
 

@@ -36,6 +36,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.federation import run
 from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.mada import progress
 from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
 from prism_secure.moment_sum import open_moments
@@ -227,8 +228,14 @@ def server_mask(recipe: Recipe, folder: Path, options: argparse.Namespace) -> It
     theta = initial_theta(trainer.dimension, seed=seed, spread=config.mask.spread, law=config.mask.initial)
     for number in range(1, config.federation.rounds + 1):
         seed = public_seed(config.federation.seed, "latents", 0, number)
-        steps = config.federation.local_steps
-        result = trainer.train(theta.clamp(low, 1 - low), state, found[0], steps=steps, seed=seed)
+        result = trainer.train(
+            theta.clamp(low, 1 - low),
+            state,
+            found[0],
+            steps=config.federation.local_steps,
+            progress=progress(number - 1, config.federation.rounds),
+            seed=seed,
+        )
         state, theta = result.state, theta_from_scores(result.scores, config.mask.temperature)
         mask = deployed_mask(theta, config.mask.mode, density=config.mask.density)
         generator = DeployedGenerator(recipe.architecture, seed=recipe.model_seed, mask=mask.float())
@@ -259,16 +266,16 @@ def measured(recipe: Recipe, rounds: Iterator[Progress]) -> Iterator[dict[str, o
     config, dataset = recipe.config, recipe.dataset
     network = metric_features(config.metrics.features)
     evaluator = Evaluator(dataset.test_images, features=network, classes=dataset.classes)
-    for progress in rounds:
-        if progress.round % config.metrics.every and progress.round != config.federation.rounds:
+    for after in rounds:
+        if after.round % config.metrics.every and after.round != config.federation.rounds:
             continue
         seed = public_seed(config.federation.seed, "evaluation")
-        quality = evaluator(*progress.generator.generate(config.metrics.samples, seed=seed))
+        quality = evaluator(*after.generator.generate(config.metrics.samples, seed=seed))
         kept = {name: quality[name] for name in ("fid", "kid", "coverage")}
         yield {
-            "round": progress.round,
-            "uplink_bytes": progress.uplink_bytes,
-            "epsilon_client": progress.epsilon_client,
+            "round": after.round,
+            "uplink_bytes": after.uplink_bytes,
+            "epsilon_client": after.epsilon_client,
             **kept,
             "label_accuracy": quality.get("label_accuracy"),
         }

@@ -30,7 +30,7 @@ from prism_privacy import Adjacency, View, calibrate, clip_toward
 from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Config, load_config
 from prism_secure.evaluation import Evaluation
-from prism_secure.mada import aggregate
+from prism_secure.mada import aggregate, progress
 from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
 from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
@@ -98,6 +98,7 @@ def main() -> None:
                 states[i],
                 target,
                 steps=federation.local_steps,
+                progress=progress(number, federation.rounds),
                 seed=public_seed(federation.seed, "latents", group, number + 1),
                 shared=config.training.latent_groups > 0,
             )

@@ -26,7 +26,7 @@ import torch
 from prism_privacy import CoinSecret, MomentRelease, NoisySums, SummedMoments, noisy_moments, release_moments
 from prism_secure.config import load_config
 from prism_secure.deployment import DeployedGenerator
-from prism_secure.mada import aggregate
+from prism_secure.mada import aggregate, progress
 from prism_secure.metric_features import ClassifierFeatures
 from prism_secure.metrics import Evaluator
 from prism_secure.moments import FeatureMoments
@@ -125,6 +125,7 @@ def main() -> None:
                 states[client],
                 target,
                 steps=federation.local_steps,
+                progress=progress(number, federation.rounds),
                 seed=public_seed(federation.seed, "latents", client, number + 1),
             )
             states[client] = result.state

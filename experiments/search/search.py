@@ -25,7 +25,7 @@ from prism_secure.config import load_config
 from prism_secure.data import to_float
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.features import DEFAULT_TAPS, Concatenated, EfficientNetLite0, RandomFourierFeatures
-from prism_secure.mada import aggregate
+from prism_secure.mada import aggregate, progress
 from prism_secure.metric_features import ClassifierFeatures
 from prism_secure.metrics import Evaluator
 from prism_secure.moments import MomentMatching
@@ -101,6 +101,7 @@ def main() -> None:
                 states[i],
                 target,
                 steps=federation.local_steps,
+                progress=progress(number, federation.rounds),
                 seed=public_seed(federation.seed, "latents", who, number + 1),
             )
             states[i] = result.state

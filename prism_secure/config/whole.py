@@ -53,6 +53,11 @@ class Config(Section):
                 "mask.score_layers needs privacy.flip = 0 and no privacy.clip: beside scores that leave "
                 "without noise, noise on bits would promise nothing"
             )
+        if self.mask.mode == "annealed" and self.budget.epsilon is not None:
+            raise ValueError(
+                "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
+                "the run before; leave one of them out"
+            )
         if self.sparse:
             self._check_sparse()
         if self.cohort < 1:
@@ -122,10 +127,6 @@ class Config(Section):
         """The clients that draw the same latents as this one in a round have the same number."""
         groups, n = self.training.latent_groups, self.federation.clients
         return client * groups // n if groups else client
-
-    def progress(self, done: int) -> float:
-        """How far the run is after `done` rounds: 0 before the first, 1 before the last and after it."""
-        return min(1.0, done / max(self.federation.rounds - 1, 1))
 
     @property
     def invited(self) -> int:

@@ -108,3 +108,10 @@ def test_an_infinite_record_epsilon_reads_back(tmp_path: Path) -> None:
     config = load_config(None, ["privacy.record_epsilon=inf"])
     (tmp_path / "config.toml").write_text(dump_config(config))
     assert load_config(tmp_path / "config.toml") == config
+
+
+def test_annealing_needs_to_know_the_last_round() -> None:
+    annealed = load_config(None, ["mask.mode=annealed"])
+    assert annealed.budget.epsilon is None
+    with pytest.raises(ConfigError, match=r"budget\.epsilon may end the run before"):
+        load_config(None, ["mask.mode=annealed", "budget.epsilon=8"])

@@ -72,6 +72,20 @@ def test_client_that_sat_out_rounds_goes_on_only_where_that_is_allowed(
         client.bits(_broadcast(recipe, 1))
 
 
+def test_a_client_knows_how_far_the_run_is(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, train = [], recipe.trainer.train
+    monkeypatch.setattr(
+        recipe.trainer, "train", lambda *given, **how: seen.append(how["progress"]) or train(*given, **how)
+    )
+    client = Client(0, tmp_path, recipe, may_miss=True)
+    rounds = recipe.config.federation.rounds
+    for number in (1, 2, rounds):
+        client.answer(_broadcast(recipe, number))
+    assert seen == [0.0, 1 / (rounds - 1), 1.0]
+
+
 def test_nobody_goes_back_to_a_round_before_the_last_one(recipe: Recipe, tmp_path: Path) -> None:
     client = Client(0, tmp_path, recipe, may_miss=True)
     client.answer(_broadcast(recipe, 3))

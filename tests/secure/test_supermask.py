@@ -150,7 +150,6 @@ def test_annealed_masks_go_from_bernoulli_to_hard():
         (gradient,) = torch.autograd.grad(mask.sum(), scores)
         assert gradient.unique().tolist() == [1.0]
     values = torch.tensor([-0.01, 0.0, 0.01])
-    assert training_mask(values, "annealed", progress=1.0).tolist() == [0, 0, 1]
     assert torch.equal(training_mask(values, "annealed", progress=1.0), training_mask(values, "hard"))
 
 

@@ -10,7 +10,7 @@ from prism_secure.features import RandomFourierFeatures
 from prism_secure.generator import Architecture
 from prism_secure.moments import MomentMatching
 from prism_secure.supermask import MASK_MODES, initial_theta, scores_from_theta
-from prism_secure.training import ClientState, LocalTrainer
+from prism_secure.training import ClientState, LocalResult, LocalTrainer
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=2)
 EXTRACTOR = RandomFourierFeatures(16, sides=(4, 8), bandwidths=(0.5,))
@@ -23,6 +23,10 @@ def _trainer(architecture=ARCHITECTURE, **settings) -> LocalTrainer:
         extractor=EXTRACTOR,
         **{"batch_size": 20, "learning_rate": 0.05, **settings},
     )
+
+
+def _train(trainer, theta, target, *, state=None, **how) -> LocalResult:
+    return trainer.train(theta, state or trainer.initial_state(), target, progress=0.0, **how)
 
 
 def _data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,8 +46,8 @@ def test_same_arguments_same_scores_bit_for_bit_in_any_process_order(mode, avera
         theta = initial_theta(trainer.dimension, seed=0)
         target = trainer.targets(*_data())
         if busy:  # another client trained in this process before
-            trainer.train(theta, trainer.initial_state(), target, steps=2, seed=99)
-        results.append(trainer.train(theta, trainer.initial_state(), target, steps=3, seed=5))
+            _train(trainer, theta, target, steps=2, seed=99)
+        results.append(_train(trainer, theta, target, steps=3, seed=5))
     assert torch.equal(results[0].scores, results[1].scores)
     assert torch.equal(results[0].state.second, results[1].state.second)
     assert results[0].state.step == 3
@@ -55,18 +59,16 @@ def test_training_lowers_the_distance_of_the_moments(mode, classes):
     architecture = Architecture(latent=6, width=4, image_size=8, classes=classes)
     trainer = _trainer(architecture, mask_mode=mode)
     target = trainer.targets(*_data())
-    result = trainer.train(
-        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=60, seed=5
-    )
+    result = _train(trainer, initial_theta(trainer.dimension, seed=0), target, steps=60, seed=5)
     assert result.last_loss < 0.7 * result.first_loss
 
 
 def test_scores_start_from_the_broadcast_theta_and_nothing_given_is_changed():
-    trainer = _trainer()
+    trainer = _trainer(learning_rate=1e-12)
     theta = initial_theta(trainer.dimension, seed=0)
     kept = theta.clone()
     state, target = trainer.initial_state(), trainer.targets(*_data())
-    result = trainer.train(theta, state, target, steps=1, seed=1, learning_rate=1e-12)
+    result = _train(trainer, theta, target, state=state, steps=1, seed=1)
     assert torch.allclose(result.scores, scores_from_theta(theta, trainer.temperature), atol=1e-6)
     assert torch.equal(theta, kept)
     assert float(state.first.abs().sum()) == 0
@@ -76,24 +78,25 @@ def test_scores_start_from_the_broadcast_theta_and_nothing_given_is_changed():
 def test_two_rounds_with_kept_state_equal_resuming_from_its_arrays():
     trainer = _trainer(matching=MomentMatching(averaging="faithful"))
     theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
-    first = trainer.train(theta, trainer.initial_state(), target, steps=2, seed=1)
+    first = _train(trainer, theta, target, steps=2, seed=1)
     file = io.BytesIO()
     np.savez(file, **first.state.to_arrays())
     file.seek(0)
     with np.load(file) as arrays:
         restored = ClientState.from_arrays(dict(arrays))
-    straight = trainer.train(theta, first.state, target, steps=2, seed=2)
-    resumed = trainer.train(theta, restored, target, steps=2, seed=2)
+    straight = _train(trainer, theta, target, state=first.state, steps=2, seed=2)
+    resumed = _train(trainer, theta, target, state=restored, steps=2, seed=2)
     assert torch.equal(straight.scores, resumed.scores)
     assert not torch.equal(
-        straight.scores, trainer.train(theta, trainer.initial_state(), target, steps=2, seed=2).scores
+        straight.scores,
+        _train(trainer, theta, target, steps=2, seed=2).scores,
     )
 
 
 def test_the_seed_decides_the_latents():
     trainer = _trainer()
     theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
-    a, b = (trainer.train(theta, trainer.initial_state(), target, steps=1, seed=s) for s in (1, 2))
+    a, b = (_train(trainer, theta, target, steps=1, seed=s) for s in (1, 2))
     assert not torch.equal(a.scores, b.scores)
 
 
@@ -104,7 +107,7 @@ def test_only_the_moments_connect_scores_to_the_data():
     theta = initial_theta(trainer.dimension, seed=0)
     doubled = trainer.targets(images.repeat(2, 1, 1, 1), labels.repeat(2))
     single = trainer.targets(images, labels)
-    a, b = (trainer.train(theta, trainer.initial_state(), t, steps=3, seed=4) for t in (single, doubled))
+    a, b = (_train(trainer, theta, t, steps=3, seed=4) for t in (single, doubled))
     assert torch.allclose(a.scores, b.scores, atol=1e-5)
 
 
@@ -112,9 +115,7 @@ def test_a_client_with_one_class_trains_as_well():
     trainer = _trainer()
     images, labels = _data()
     target = trainer.targets(images[:20], labels[:20])
-    result = trainer.train(
-        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=3, seed=0
-    )
+    result = _train(trainer, initial_theta(trainer.dimension, seed=0), target, steps=3, seed=0)
     assert bool(torch.isfinite(result.scores).all())
 
 
@@ -127,14 +128,12 @@ def test_root_steps_are_signed_roots_of_the_gradient_and_keep_no_moments():
     trainer = _trainer(optimizer="root", learning_rate=0.02)
     theta, target = initial_theta(trainer.dimension, seed=0), trainer.targets(*_data())
     start = scores_from_theta(theta, trainer.temperature)
-    moved = trainer.train(theta, trainer.initial_state(), target, steps=1, seed=1)
+    moved = _train(trainer, theta, target, steps=1, seed=1)
     step = moved.scores - start
     assert float(step.square().mean().sqrt()) == pytest.approx(0.02, rel=1e-3)
     assert moved.state.first.numel() == moved.state.second.numel() == 0
     # Adam's first step is the sign of the same gradient.
-    adam = (
-        _trainer(learning_rate=0.02).train(theta, _trainer().initial_state(), target, steps=1, seed=1).scores
-    )
+    adam = _train(_trainer(learning_rate=0.02), theta, target, steps=1, seed=1).scores
     large = step.abs() > 1e-3
     assert torch.equal(step[large].sign(), (adam - start)[large].sign())
     # Roots: twice the logarithm of the step is that of the gradient, so steps differ by more than signs do.
@@ -144,9 +143,7 @@ def test_root_steps_are_signed_roots_of_the_gradient_and_keep_no_moments():
 def test_root_training_lowers_the_distance_of_the_moments():
     trainer = _trainer(optimizer="root", learning_rate=0.02)
     target = trainer.targets(*_data())
-    result = trainer.train(
-        initial_theta(trainer.dimension, seed=0), trainer.initial_state(), target, steps=60, seed=5
-    )
+    result = _train(trainer, initial_theta(trainer.dimension, seed=0), target, steps=60, seed=5)
     assert result.last_loss < 0.7 * result.first_loss
 
 
@@ -159,10 +156,7 @@ def test_images_kept_for_the_next_client_change_no_result(mode):
     thetas = [initial_theta(trainer.dimension, seed=s) for s in (0, 1)]
     jobs = [(0, 0, 3), (0, 1, 3), (1, 1, 3), (0, 0, 4)]
     results = [
-        [
-            trainer.train(thetas[t], trainer.initial_state(), targets[i], steps=2, seed=seed, shared=shared)
-            for t, i, seed in jobs
-        ]
+        [_train(trainer, thetas[t], targets[i], steps=2, seed=seed, shared=shared) for t, i, seed in jobs]
         for trainer, shared in ((_trainer(mask_mode=mode), False), (_trainer(mask_mode=mode), True))
     ]
     for own, kept in zip(*results, strict=True):

@@ -28,9 +28,10 @@ def train(device: str, mode: str, averaging: str, classes: int, steps: int) -> L
     images = torch.rand(40, 1, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     target = trainer.targets(images, torch.arange(40) % 10)
     theta = initial_theta(trainer.dimension, seed=3)
-    first = trainer.train(theta, trainer.initial_state(), target, steps=steps, seed=4, shared=True)
+    how = {"steps": steps, "progress": 0.5, "seed": 4, "shared": True}
+    first = trainer.train(theta, trainer.initial_state(), target, **how)
     # Another client of the same seed takes the images of the first step as they were kept.
-    again = trainer.train(theta, trainer.initial_state(), target, steps=steps, seed=4, shared=True)
+    again = trainer.train(theta, trainer.initial_state(), target, **how)
     assert torch.equal(first.scores, again.scores)
     return again
 
