@@ -32,7 +32,6 @@ from prism_privacy import (
     Outbox,
     clip_toward,
     moments_once,
-    noisy_moments,
     release_bits,
 )
 from prism_privacy.durable_files import locked_directory
@@ -279,7 +278,7 @@ class Client:
         released = self._released(release)
         if released is None:
             raise RunFolderError(self._gone(release))
-        return _targets_of(release.as_opened(released))
+        return FeatureMoments.of_release(release.as_opened(released))
 
     def _exact_moments(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""
@@ -357,17 +356,6 @@ class Client:
     def _save_state(self, round_number: int, state: ClientState) -> None:
         arrays = {"round": np.array(round_number), **state.to_arrays()}
         write_atomic(self.folder / "state.safetensors", save(arrays), mode=0o600)
-
-
-def _targets_of(sums: NoisySums) -> FeatureMoments:
-    """Moments from a release: noisy counts divide, and they alone say which classes there are."""
-    found = noisy_moments(sums)
-    variance = np.zeros_like(found.mean) if found.variance is None else found.variance
-    return FeatureMoments(
-        torch.from_numpy(found.mean).float(),
-        torch.from_numpy(variance).float(),
-        torch.from_numpy(np.where(found.present, found.counts, 0.0)).float(),
-    )
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:

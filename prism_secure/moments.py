@@ -16,9 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from prism_privacy import NoisySums, noisy_moments
 from prism_secure.features import FeatureExtractor
 
 Averaging = Literal["ema", "faithful"]
@@ -37,6 +39,14 @@ class FeatureMoments:
     mean: Tensor
     variance: Tensor
     counts: Tensor
+
+    @classmethod
+    def of_release(cls, sums: NoisySums) -> FeatureMoments:
+        """Moments from a release: noisy counts divide, and they alone say which classes there are."""
+        found = noisy_moments(sums)
+        variance = np.zeros_like(found.mean) if found.variance is None else found.variance
+        counts = np.where(found.present, found.counts, 0.0)
+        return cls(*(torch.from_numpy(each).float() for each in (found.mean, variance, counts)))
 
     def to(self, device: torch.device | str) -> FeatureMoments:
         """The same on a device."""
