@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from prism_privacy import debias
 from prism_secure.config import Aggregation
@@ -44,26 +45,26 @@ class Step:
     """θ_{t+1} (d,), the mean λ that made it, and the move (d,) for the next round's momentum."""
 
     theta: Vector
-    gain: float
+    mean_lambda: float
     move: Vector
 
 
-def vote_variance(counts: NDArray[np.integer], clients: int, flip: float) -> Vector:
+def vote_variance(counts: NDArray[np.integer], survivors: int, flip: float) -> Vector:
     """An estimate of Var θ̄, float64 (d,): q(1−q)/(n(1−2f)²), q the share of ones after Laplace's rule.
 
     Laplace's (c + ½)/(n + 1) keeps a unanimous vote from claiming no variance. Under randomized response q
     can't be outside [f, 1−f], so it is clipped to it. Exact for equal clients, an upper bound otherwise.
     """
-    share = (np.asarray(counts, dtype=np.float64) + 0.5) / (clients + 1)
+    share = (np.asarray(counts, dtype=np.float64) + 0.5) / (survivors + 1)
     share = np.clip(share, flip, 1 - flip)
-    return share * (1 - share) / (clients * (1 - 2 * flip) ** 2)
+    return share * (1 - share) / (survivors * (1 - 2 * flip) ** 2)
 
 
 def aggregate(
     theta: Vector,
     counts: NDArray[np.integer],
     *,
-    clients: int,
+    survivors: int,
     flip: float,
     progress: float,
     aggregation: Aggregation,
@@ -76,43 +77,45 @@ def aggregate(
 
     Args:
         theta: the broadcast θ_t (d,).
-        counts: the opened sums of bits (d,), over `clients` actual survivors; of the first coordinates only
-            where `score_mean` has the others.
+        counts: the opened sums of bits (k,), k ≤ d; fewer than d where `score_mean` has the others.
+        survivors: how many clients are in the sums.
         flip: f of the randomized response the bits went through.
         progress: how far the run is: 0 in the first round, 1 in the last ("schedule" reads it).
         aggregation: the rule and its numbers.
         theta_min: θ_{t+1} stays within [theta_min, 1 − theta_min].
         move: the last `Step.move`, when momentum is used.
         rng: public randomness of "sampled"; no other rule draws.
-        score_mean: the mean of the last coordinates, where those travel as scores; it carries no known noise.
+        score_mean: θ̄ of the last d − k coordinates, where those travel as scores; it carries no known noise.
+
+    Raises:
+        ValueError: the shapes do not fit, or "sampled" without `rng`.
     """
     theta = np.asarray(theta, dtype=np.float64)
-    low = theta_min
-    mean = debias(counts, clients, flip)
+    mean = debias(counts, survivors, flip)
     mean += aggregation.shrink * (0.5 - mean)
     if score_mean is not None:
         mean = np.concatenate([mean, score_mean])
     if theta.shape != mean.shape:
         raise ValueError(f"θ has shape {theta.shape}, the counts {mean.shape}")
-    gain = _gain(theta, mean, counts, clients, flip, progress, aggregation, rng)
+    step_size = _lambda(theta, mean, counts, survivors, flip, progress, aggregation, rng)
     if aggregation.space == "theta":
         start, goal = theta, mean
     else:
-        start, goal = _logit(theta), _logit(np.clip(mean, low, 1 - low))
-    step = gain * (goal - start)
+        start, goal = logit(theta), logit(np.clip(mean, theta_min, 1 - theta_min))
+    step = step_size * (goal - start)
     if aggregation.momentum and move is not None:
         step = step + aggregation.momentum * move
     moved = start + step
     if aggregation.space == "logit":
-        moved = 1 / (1 + np.exp(-moved))
-    return Step(np.clip(moved, low, 1 - low), float(np.mean(gain)), step)
+        moved = expit(moved)
+    return Step(np.clip(moved, theta_min, 1 - theta_min), float(np.mean(step_size)), step)
 
 
-def _gain(
+def _lambda(
     theta: Vector,
     mean: Vector,
     counts: NDArray[np.integer],
-    clients: int,
+    survivors: int,
     flip: float,
     progress: float,
     aggregation: Aggregation,
@@ -138,7 +141,7 @@ def _gain(
         return 1.0 - float(theta @ inside) / norms if norms else 1.0
     innovation = (mean - theta) ** 2
     noise = np.zeros_like(theta)
-    noise[: len(counts)] = (1 - aggregation.shrink) ** 2 * vote_variance(counts, clients, flip)
+    noise[: len(counts)] = (1 - aggregation.shrink) ** 2 * vote_variance(counts, survivors, flip)
     if rule == "kalman_global":
         innovation, noise = np.mean(innovation), np.mean(noise)
     signal = np.maximum(innovation - noise, 0)
@@ -164,8 +167,3 @@ def scheduled(progress: float, start: float, end: float, hold: float) -> float:
     if progress <= hold:
         return start
     return start + (end - start) * (progress - hold) / (1 - hold)
-
-
-def _logit(p: Vector) -> Vector:
-    result: Vector = np.log(p) - np.log1p(-p)
-    return result

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from prism_crypto import FixedPoint
 from prism_secure.config import Mask
@@ -52,9 +53,9 @@ class ScoreLayers:
     def encode(self, theta: Vector) -> NDArray[np.int64]:
         """The integers that stand for a client's probabilities (k,) of these coordinates."""
         inside = np.clip(theta, 1e-12, 1 - 1e-12)
-        return self.codec.encode(np.log(inside) - np.log1p(-inside))
+        return self.codec.encode(logit(inside))
 
     def mean_theta(self, counts: NDArray[np.integer], survivors: int) -> Vector:
         """σ of the clients' mean log-odds, float64 (k,), from the opened sum of their integers."""
         mean = self.codec.decode_sum(counts, survivors) / survivors
-        return np.asarray(1 / (1 + np.exp(-mean)))
+        return np.asarray(expit(mean))

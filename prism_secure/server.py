@@ -64,7 +64,7 @@ class Server:
         step = aggregate(
             self.theta,
             counts,
-            clients=survivors,
+            survivors=survivors,
             flip=config.privacy.flip,
             progress=progress(self.round, planned_rounds),
             aggregation=config.aggregation,
@@ -75,7 +75,7 @@ class Server:
         )
         self.theta, self._move = step.theta, step.move
         self.round += 1
-        return step.gain
+        return step.mean_lambda
 
     def deployed(self) -> NDArray[np.bool_]:
         """The one mask that would be deployed now, bool (d,)."""

@@ -38,7 +38,7 @@ def numbers(record: RoundRecord, config: Config) -> dict[str, float]:
         "wire/bits_per_parameter": record.bits_per_parameter,
         "wire/uplink_bytes": record.uplink_bytes,
         "round/seconds": record.seconds,
-        "round/step": record.step,
+        "round/lambda": record.step,
     }
     if record.quality is not None and config.metrics.held_out == "public":
         found |= {f"quality/{name}": x for name, x in msgspec.structs.asdict(record.quality).items()}

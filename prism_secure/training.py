@@ -195,13 +195,13 @@ class LocalTrainer:
                 batch = self._generate(scores, draws, progress)
             loss, averages = self.matching(batch.features, batch.labels, target, averages)
             (gradient,) = torch.autograd.grad(loss, batch.leaf, retain_graph=shared)
-            losses.append(float(loss.detach()))
+            losses.append(loss.detach())
             if self.optimizer == "root":
                 _root_step(scores, gradient, self.learning_rate)
             else:
                 adam_step(scores, gradient, first, second, step, self.learning_rate, self.betas)
         kept = ClientState(first.cpu(), second.cpu(), state.step + steps, averages.to("cpu"))
-        return LocalResult(scores.cpu(), kept, losses[0], losses[-1])
+        return LocalResult(scores.cpu(), kept, float(losses[0]), float(losses[-1]))
 
     def _generate(self, scores: Tensor, draws: torch.Generator, progress: float) -> _Batch:
         leaf = scores.clone().requires_grad_(True)

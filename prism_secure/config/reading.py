@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import tomllib
 import types
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,7 +13,7 @@ import msgspec
 import tomli_w
 
 from prism_secure.config.whole import Config
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, did_you_mean
 
 COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
 """Section and key of each setting that says how a result is computed, and not which."""
@@ -58,16 +57,6 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_reworded(str(error), raw)) from None
-
-
-def did_you_mean(name: str, valid: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """What a message about an unknown name ends with: the nearest valid one, or else all of them.
-
-    >>> did_you_mean("flp", ["flip", "clip"]), did_you_mean("x", ["flip", "clip"])
-    ("did you mean 'flip'?", 'valid: flip, clip')
-    """
-    near = difflib.get_close_matches(name, valid := tuple(valid), n=1, cutoff=cutoff)
-    return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(valid)}"
 
 
 def determining(config: Config) -> dict[str, dict[str, Any]]:
@@ -134,12 +123,9 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
         name = f"{prefix}{key}"
         if key not in hints:
             known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
-            pool = known if prefix else list(hints)
-            near = [item for item in pool if item.endswith(f".{key}")] or difflib.get_close_matches(
-                name, pool, n=1, cutoff=0.5
-            )
-            hint = f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(sorted(hints))}"
-            raise ConfigError(f"{where}: unknown setting {name!r}{hint}")
+            all_here = f"valid: {', '.join(sorted(hints))}"
+            hint = did_you_mean(name, known if prefix else hints, otherwise=all_here)
+            raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
         if not prefix:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")

@@ -92,7 +92,7 @@ class Model(Section):
 
     def __post_init__(self) -> None:
         self._require("width", 1 <= self.width <= 1024, "from 1 to 1024")
-        self._require("max_channels", self.max_channels >= 0, "at least 0")
+        self._require("max_channels", 0 <= self.max_channels <= 1 << 20, "from 0 to 1048576")
         self._require("latent", 1 <= self.latent <= 4096, "from 1 to 4096")
         power = self.image_size & (self.image_size - 1) == 0
         self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
@@ -102,8 +102,8 @@ class Mask(Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
     mode: Literal["hard", "bernoulli", "annealed", "topk"] = "hard"
-    """Keep weights with a positive score, keep each with probability theta, from the second to the first over
-    the rounds, or keep the `density` highest."""
+    """Keep weights with a positive score (hard); each with probability theta (bernoulli); from bernoulli to
+    hard over the rounds (annealed); or the `density` highest (topk)."""
     temperature: float = 0.1
     """tau in theta = sigmoid(score / tau)."""
     density: float = 0.5
@@ -204,7 +204,7 @@ class Aggregation(Section):
     hold: float = 0.6
     """Share of the rounds before it starts to fall."""
     floor: float = 0.05
-    """Least gain of the `kalman` rules."""
+    """Least gain of the `kalman` rules, before lambda."""
     momentum: float = 0.0
     """Share of the last round's move that is made again."""
     shrink: float = 0.0

@@ -32,7 +32,7 @@ def _step(
     return aggregate(
         theta,
         counts,
-        clients=N,
+        survivors=N,
         flip=flip,
         progress=progress,
         aggregation=Aggregation(rule=rule, **settings),
@@ -60,12 +60,12 @@ def test_vote_variance_is_the_variance_of_the_debiased_vote(flip, p):
 def test_fixed_lambda_one_takes_the_vote_and_clamps_it():
     step = _step("fixed", lambda_start=1.0, theta_min=0.05)
     assert step.theta == pytest.approx(np.clip(COUNTS / N, 0.05, 0.95))
-    assert step.gain == 1
+    assert step.mean_lambda == 1
 
 
 def test_schedule_falls_only_after_the_hold():
     gains = [
-        _step("schedule", progress=p, lambda_start=1.0, lambda_end=0.2, hold=0.6).gain
+        _step("schedule", progress=p, lambda_start=1.0, lambda_end=0.2, hold=0.6).mean_lambda
         for p in (0, 0.6, 0.8, 1)
     ]
     assert gains == pytest.approx([1, 1, 0.6, 0.2])
@@ -74,19 +74,19 @@ def test_schedule_falls_only_after_the_hold():
 def test_hamming_forms_agree_with_their_definitions():
     bar = COUNTS / N
     expected = np.mean(THETA * (1 - bar) + bar * (1 - THETA))
-    assert _step("expected").gain == pytest.approx(expected)
-    sampled = [_step("sampled", rng=np.random.default_rng(s)).gain for s in range(20)]
+    assert _step("expected").mean_lambda == pytest.approx(expected)
+    sampled = [_step("sampled", rng=np.random.default_rng(s)).mean_lambda for s in range(20)]
     assert np.mean(sampled) == pytest.approx(expected, abs=0.005)
-    assert _step("coupled").gain == pytest.approx(np.abs(bar - THETA).mean())
+    assert _step("coupled").mean_lambda == pytest.approx(np.abs(bar - THETA).mean())
     cosine = 1 - THETA @ bar / np.linalg.norm(THETA) / np.linalg.norm(bar)
-    assert _step("cosine").gain == pytest.approx(cosine)
+    assert _step("cosine").mean_lambda == pytest.approx(cosine)
 
 
 def test_under_agreement_the_coupled_form_reaches_zero_and_the_expected_one_does_not():
     theta = np.full(D, 0.5)
     counts = np.full(D, 5)
-    assert _step("coupled", theta=theta, counts=counts).gain == 0
-    assert _step("expected", theta=theta, counts=counts).gain == pytest.approx(0.5)
+    assert _step("coupled", theta=theta, counts=counts).mean_lambda == 0
+    assert _step("expected", theta=theta, counts=counts).mean_lambda == pytest.approx(0.5)
 
 
 def test_sampled_needs_public_randomness():
@@ -100,8 +100,8 @@ def test_kalman_ignores_noise_and_follows_signal(rule):
     theta = np.full(D, 0.5)
     noise = rng.binomial(N, 0.1 + 0.8 * 0.5, D)
     signal = rng.binomial(N, 0.1 + 0.8 * 0.99, D)
-    quiet = _step(rule, theta=theta, counts=noise, flip=0.1, floor=0.0).gain
-    loud = _step(rule, theta=theta, counts=signal, flip=0.1, floor=0.0).gain
+    quiet = _step(rule, theta=theta, counts=noise, flip=0.1, floor=0.0).mean_lambda
+    loud = _step(rule, theta=theta, counts=signal, flip=0.1, floor=0.0).mean_lambda
     assert quiet < 0.25
     assert loud > 0.85
 
@@ -120,8 +120,8 @@ def test_kalman_is_nearer_to_the_truth_than_taking_the_vote_under_noise():
 
 @pytest.mark.parametrize("rule", ["kalman", "kalman_global"])
 def test_the_schedule_scales_the_kalman_gain(rule):
-    early = _step(rule, progress=0.0, lambda_end=0.25).gain
-    late = _step(rule, progress=1.0, lambda_end=0.25).gain
+    early = _step(rule, progress=0.0, lambda_end=0.25).mean_lambda
+    late = _step(rule, progress=1.0, lambda_end=0.25).mean_lambda
     assert late == pytest.approx(0.25 * early)
 
 
@@ -140,7 +140,9 @@ def test_shrinking_by_twice_the_flip_takes_the_bits_as_they_came():
 def test_kalman_knows_that_a_shrunk_vote_is_less_noisy():
     theta = np.full(D, 0.5)
     counts = np.random.default_rng(3).binomial(N, 0.1 + 0.8 * 0.7, D)
-    gains = [_step("kalman_global", theta=theta, counts=counts, flip=0.1, shrink=s).gain for s in (0, 0.3)]
+    gains = [
+        _step("kalman_global", theta=theta, counts=counts, flip=0.1, shrink=s).mean_lambda for s in (0, 0.3)
+    ]
     assert gains[0] == pytest.approx(gains[1])
 
 
@@ -162,7 +164,7 @@ def test_every_rule_stays_within_its_bounds_is_pure_and_repeats(rule, space, fli
     assert np.array_equal(a.theta, b.theta)
     assert a.theta.min() >= 0.03
     assert a.theta.max() <= 0.97
-    assert 0 <= a.gain <= 1
+    assert 0 <= a.mean_lambda <= 1
     assert np.array_equal(theta, THETA)
     assert np.array_equal(counts, COUNTS)
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from prism_secure import model_file
-from prism_secure.errors import ModelError
+from prism_secure.config import load_config
+from prism_secure.errors import ConfigError, ModelError
 from prism_secure.generator import Architecture, ResNetGenerator
 from prism_secure.model_card import DataCard, Making, ModelCard, Privacy
 from prism_secure.model_file import read_model, read_model_file, write_model
@@ -267,3 +268,11 @@ def test_bits_behind_the_last_weight_are_refused(tmp_path: Path) -> None:
     _declaring(tmp_path / "m", "mask", stored, weights=d)
     with pytest.raises(ModelError, match="goes on behind"):
         read_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("size", ["latent", "width", "image_size", "max_channels"])
+def test_a_model_file_may_be_as_large_as_a_configuration_and_no_larger(size: str) -> None:
+    most = model_file._MOST[size]
+    assert getattr(load_config(None, [f"model.{size}={most}"]).model, size) == most
+    with pytest.raises(ConfigError, match=rf"model\.{size} must be"):
+        load_config(None, [f"model.{size}={2 * most}"])

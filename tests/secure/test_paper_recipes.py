@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
 import prism_secure
-from prism_secure.config import Config, Data, load_config
+from prism_secure.config import Aggregation, Config, Data, Mask, load_config
+from prism_secure.config.sections import Training
 from prism_secure.generator import Architecture, ResNetGenerator
 
 ROOT = Path(prism_secure.__file__).parent.parent
@@ -73,3 +74,7 @@ def test_the_parity_table_names_settings_that_exist() -> None:
     named = re.findall(rf"`({'|'.join(sections)})\.([a-z_]+)", text)
     assert len(named) > 30
     assert [pair for pair in named if pair[1] not in sections[pair[0]] and pair != ("metrics", "jsonl")] == []
+    choices = (Data, "partition"), (Mask, "mode"), (Training, "averaging"), (Aggregation, "rule")
+    for section, key in choices:
+        for value in get_args(get_type_hints(section)[key]):
+            assert f'"{value}"' in text

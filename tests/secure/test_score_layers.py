@@ -46,14 +46,14 @@ def test_bits_and_scores_move_theta_together() -> None:
     config = load_config(None, ["mask.score_layers=0.5", "privacy.flip=0", "aggregation.rule=kalman"])
     theta = np.full(6, 0.5)
     step = aggregate(
-        theta, np.array([4, 0, 2, 2]), clients=4, flip=0.0, progress=0.0, theta_min=0.01,
+        theta, np.array([4, 0, 2, 2]), survivors=4, flip=0.0, progress=0.0, theta_min=0.01,
         aggregation=config.aggregation, score_mean=np.array([0.9, 0.2]),
     )  # fmt: skip
     assert step.theta[4:] == pytest.approx([0.9, 0.2])  # known without noise: the whole way
     assert 0.5 < step.theta[0] < 0.99
     with pytest.raises(ValueError, match="shape"):
         aggregate(
-            theta, np.array([4, 0, 2, 2]), clients=4, flip=0.0, progress=0.0, theta_min=0.01,
+            theta, np.array([4, 0, 2, 2]), survivors=4, flip=0.0, progress=0.0, theta_min=0.01,
             aggregation=config.aggregation, score_mean=np.array([0.9]),
         )  # fmt: skip
 
