@@ -16,6 +16,9 @@ accountant are `prism_crypto.SecureSumError` and `prism_privacy.PrivacyError`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PrismError(Exception):
     """Base of every error that prism_secure raises on purpose; its text is one clear message."""
@@ -70,3 +73,28 @@ class ModelError(PrismError):
     """A model file is corrupt, foreign, or does not fit its network."""
 
     exit_code = 7
+
+
+def did_you_mean(
+    name: str, valid: Iterable[str], *, cutoff: float = 0.5, otherwise: str | None = None
+) -> str:
+    """What a message about an unknown name ends with: the nearest valid one, or else all of them.
+
+    Args:
+        name: what was asked for. Of names `section.key`, one of the same key in another section is nearest.
+        valid: what it could have been.
+        cutoff: how alike names must be, see `difflib.get_close_matches`.
+        otherwise: what to say instead of all valid names.
+
+    >>> did_you_mean("flp", ["flip", "clip"]), did_you_mean("x", ["flip", "clip"])
+    ("did you mean 'flip'?", 'valid: flip, clip')
+    >>> did_you_mean("data.flip", ["privacy.flip", "data.folder"])
+    "did you mean 'privacy.flip'?"
+    """
+    valid = tuple(valid)
+    key = name.partition(".")[2] or name
+    near = [item for item in valid if item.endswith(f".{key}")]
+    near = near or difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"valid: {', '.join(valid)}" if otherwise is None else otherwise

@@ -24,8 +24,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
-from prism_secure.config import did_you_mean
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, did_you_mean
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,7 +10,6 @@ one module a kind of source.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from prism_secure.data.celeba import load_celeba
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.idx import load_idx, read_idx
 from prism_secure.data.image_folder import load_image_folder
-from prism_secure.errors import ConfigError, DataError
+from prism_secure.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["BUNDLED", "SOURCES", "Dataset", "load", "read_idx", "to_float"]
 
@@ -119,9 +118,7 @@ def load(
 
             raw = load_published(source, where, download=download)
     else:
-        near = difflib.get_close_matches(source, (*SOURCES, "bundled"), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown data source {source!r}, expected one of {', '.join(SOURCES)}{hint}")
+        raise ConfigError(f"unknown data source {source!r}; {did_you_mean(source, SOURCES)}")
     return Dataset(
         train_images=fit(with_channels(raw.train_images, channels), image_size),
         train_labels=raw.train_labels,

@@ -10,7 +10,6 @@ limited to research (Liu et al., "Deep Learning Face Attributes in the Wild", 20
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.image_folder import read_image
 from prism_secure.data.raw import Raw
-from prism_secure.errors import ConfigError, DataError
+from prism_secure.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["load_celeba"]
 
@@ -67,9 +66,9 @@ def _labels(path: Path, attribute: str) -> dict[str, int]:
         raise DataError(f"{path} is damaged: expected a number of pictures, then the attributes' names")
     names = lines[1].split()
     if attribute not in names:
-        near = difflib.get_close_matches(attribute, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"data.attribute must be one of {', '.join(names)}, got {attribute!r}{hint}")
+        raise ConfigError(
+            f"data.attribute: unknown attribute {attribute!r}; {did_you_mean(attribute, names)}"
+        )
     column = names.index(attribute) + 1
     found = {}
     for number, line in enumerate(lines[2:], start=3):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prism_secure.config import did_you_mean
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, did_you_mean
 
 Direction = Literal["minimize", "maximize"]
 

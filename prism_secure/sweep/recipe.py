@@ -36,11 +36,10 @@ from prism_secure.config import (
     Config,
     apply_override,
     config_of,
-    did_you_mean,
     dump_config,
     read_toml,
 )
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, did_you_mean
 from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
 from prism_secure.sweep.stopping import Until, parse_until

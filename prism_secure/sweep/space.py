@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from prism_secure.config import Config, describe
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -102,11 +101,8 @@ def setting_type(name: str) -> Any:
         for key, hint in get_type_hints(kind).items()
     }
     if name not in types:
-        key = name.partition(".")[2] or name
-        near = [known for known in types if known.endswith(f".{key}")]
-        near = near or difflib.get_close_matches(name, types, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else "; `prism-secure config --explain` lists them all"
-        raise ConfigError(f"sweep: unknown setting {name!r}{hint}")
+        hint = did_you_mean(name, types, otherwise="`prism-secure config --explain` lists them all")
+        raise ConfigError(f"sweep: unknown setting {name!r}; {hint}")
     return types[name]
 
 
