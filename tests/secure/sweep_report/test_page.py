@@ -132,6 +132,19 @@ def test_private_held_out_images_are_said_to_be_outside_epsilon(tmp_path: Path) 
     assert "declared public" not in text
 
 
+def test_a_page_of_one_seed_says_that_chance_decides_between_close_points(
+    sweep: Path, tmp_path: Path
+) -> None:
+    folder = fake_sweep.make_sweep(
+        tmp_path / "one", "privacy.flip = [0.1, 0.2]", seeds=1, rounds=2, images=False
+    )
+    assert main(["report", str(folder)]) == 0
+    for page, once in ((folder, True), (sweep, False)):
+        text = (page / "report.html").read_text("utf-8")
+        assert ("differ by chance alone" in text) is once
+        assert ("95% intervals over the seeds" in text) is not once
+
+
 def test_words_from_a_recipe_cannot_end_the_script(tmp_path: Path) -> None:
     assert "</script>" not in page_module._for_script({"label": "</script><script>alert(1)"})
 
