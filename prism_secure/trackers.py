@@ -8,7 +8,9 @@ sends one number a name a round: metrics, epsilon to date, bytes, seconds. An ep
 on an axis, and goes as text under the same name. The packages are imported when asked for.
 
 A tracker may carry far what it is told. So it is told no path, and no metric on held-out images that are
-declared private (`metrics.held_out`), because no epsilon covers those: the run folder has them.
+declared private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What trackers
+pick up by themselves is switched off, too: what the terminal shows (those metrics, again), the command line,
+the names of user, machine, script and git repository.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from prism_secure.records import RoundRecord
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_NOBODY = {"mlflow.user": "prism-secure", "mlflow.source.name": "prism-secure"}
+"""In place of what MLflow would tell: the user's name, and the path of the script."""
 
 
 def numbers(record: RoundRecord, config: Config) -> dict[str, float]:
@@ -117,7 +121,13 @@ class WeightsAndBiases(Silent):
             raise _missing("wandb") from None
         self._config = config
         project = os.environ.get("WANDB_PROJECT", "prism-secure")
-        self._open = lambda: wandb.init(project=project, name=out.name, dir=str(out), config=_flat(config))
+        settings = wandb.Settings(
+            root_dir=str(out), console="off", host="", program="", save_code=False, disable_git=True,
+            disable_job_creation=True, x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True,
+        )  # fmt: skip
+        self._open = lambda: wandb.init(
+            project=project, name=out.name, settings=settings, config=_flat(config)
+        )
         self._run: Any = None
 
     def started(self, rounds: int, finished: int, work: int) -> None:
@@ -145,7 +155,7 @@ class MlFlow(Silent):
 
     def started(self, rounds: int, finished: int, work: int) -> None:
         self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "prism-secure"))
-        self._mlflow.start_run(run_name=self._name)
+        self._mlflow.start_run(run_name=self._name, tags=_NOBODY)
         self._mlflow.log_params(_flat(self._config))
         self._running = True
 

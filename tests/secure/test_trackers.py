@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,11 +56,11 @@ def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
             fake.settings = config
             return SimpleNamespace(log=fake.log, summary=fake.words, finish=fake.close)
 
-        monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+        monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=SimpleNamespace))
     else:
         module = SimpleNamespace(
             set_experiment=lambda name: None,
-            start_run=lambda run_name: None,
+            start_run=lambda run_name, tags: None,
             log_params=fake.settings.update,
             log_metrics=fake.log,
             set_tags=fake.words.update,
@@ -141,6 +143,25 @@ def test_an_infinite_epsilon_is_seen(kind: Any, tmp_path: Path, monkeypatch: pyt
         listener.started(1, 0, 1)
         listener.round_finished(record_of(config, 1))
     assert fake.words == {"epsilon/sum": "inf", "epsilon/upload": "inf"}
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_what_real_trackers_keep_names_nobody(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip(kind)
+    script = Path(__file__).with_name("track_privately.py")
+    out, store = tmp_path / "run", tmp_path / "mlflow.db"
+    environment = os.environ | {
+        "WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": f"sqlite:///{store}", "GIT_PYTHON_REFRESH": "quiet"
+    }  # fmt: skip
+    command = [sys.executable, str(script), kind, str(out), "--set", "data.folder=/srv/patients"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    fid = f"{record_of(CONFIG, 1).quality.fid:.1f}"  # type: ignore[union-attr]
+    assert fid in done.stdout
+    kept = [store] if kind == "mlflow" else [*out.glob("wandb/*/*.wandb"), *out.glob("wandb/*/files/*")]
+    told = b"".join(path.read_bytes() for path in kept)
+    assert b"privacy.clip" in told
+    private = "alice", "ward-7", "/srv/patients", script.name, str(script.parent), fid
+    assert [word for word in private if word.encode() in told] == []
 
 
 def test_several_listeners_hear_the_same() -> None:
