@@ -39,14 +39,15 @@ class ScoreLayers:
 
     @classmethod
     def of(cls, mask: Mask, layer_sizes: Sequence[int]) -> ScoreLayers | None:
-        """The last ⌊score_layers · layers⌋ layers; None where these are none.
+        """The last ⌊score_layers · layers⌋ layers, at least one; None where the share is 0.
 
         >>> ScoreLayers.of(Mask(score_layers=0.5), (40, 10, 5)).start
         50
         """
-        count = int(mask.score_layers * len(layer_sizes))
-        if not count:
+        if not mask.score_layers:
             return None
+        # A share such as 15/22 may fall short of a whole layer by a rounding error.
+        count = max(1, int(mask.score_layers * len(layer_sizes) + 1e-9))
         # An even number of levels puts 0 on the grid.
         return cls(sum(layer_sizes[:-count]), FixedPoint(mask.score_limit, (1 << mask.score_bits) - 2))
 

@@ -26,9 +26,13 @@ SIZES = (40, 10, 5, 5)
 
 def test_the_last_layers_send_scores() -> None:
     assert ScoreLayers.of(Mask(), SIZES) is None
-    assert ScoreLayers.of(Mask(score_layers=0.2), SIZES) is None
-    some = [ScoreLayers.of(Mask(score_layers=share), SIZES) for share in (0.25, 0.5, 0.99)]
-    assert [layers.start for layers in some if layers] == [55, 50, 40]
+    some = [ScoreLayers.of(Mask(score_layers=share), SIZES) for share in (0.01, 0.25, 0.5, 0.99)]
+    assert [layers.start for layers in some if layers] == [55, 55, 50, 40]
+    for layers in range(2, 60):
+        for last in range(1, layers):
+            found = ScoreLayers.of(Mask(score_layers=last / layers), [1] * layers)
+            assert found is not None
+            assert found.start == layers - last
 
 
 def test_the_opened_mean_is_that_of_the_clipped_log_odds() -> None:
