@@ -8,44 +8,29 @@ trained on a graphics card, at others: of the ones before nothing had left).
 same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
 
-With a record-level claim the images are read once, before the first round, for one noisy release of their
-moments (`prism_secure.record_release`). It is stored before anything is computed from it, and from then on it
-is all there is: a client whose release is gone draws no other, but stops.
+What a client trains from of its images it has from before the first round: see `prism_secure.client_release`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
-from prism_privacy import (
-    CoinSecret,
-    NoisySums,
-    Outbox,
-    clip_toward,
-    moments_once,
-    release_bits,
-)
-from prism_privacy.durable_files import locked_directory
-from prism_privacy.moments_store import load_moments
+from prism_privacy import CoinSecret, Outbox, clip_toward, release_bits
+from prism_secure.client_release import ClientRelease, read_arrays
 from prism_secure.clip_filling import fill_clip
-from prism_secure.config import Privacy
 from prism_secure.errors import RunFolderError
 from prism_secure.invitations import invited
 from prism_secure.mada import progress
-from prism_secure.moments import FeatureMoments
 from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
-from prism_secure.record_release import RecordRelease
-from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
+from prism_secure.storage import write_atomic
 from prism_secure.supermask import scores_from_theta, theta_from_scores
 from prism_secure.training import ClientState
 
@@ -75,6 +60,9 @@ class Client:
         coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
         may_miss: whether the client may have missed rounds that it was invited to, as on a machine of its own
             it may; it goes on from the state that it has.
+
+    Attributes:
+        moments: what it may know of its images.
     """
 
     def __init__(
@@ -92,57 +80,12 @@ class Client:
         self._known_coins = coins
         self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
+        self.moments = ClientRelease(folder, index, recipe)
 
     def prepare(self, federation: str) -> None:
-        """Before round 1: read from the images all that training needs of them; safe to repeat.
-
-        Raises:
-            RunFolderError: what was read is gone, though this client has answered a round.
-            prism_privacy.PrivacyError: the release is damaged, or another one is stored in its place.
-        """
-        release = self._recipe.record_release
-        if release is None:
-            self._exact_moments()
-        elif self._released(release) is not None:
-            self._mark_drawn(release)
-        else:
-            if self._outbox.rounds(federation) or (self.folder / "state.safetensors").exists():
-                raise RunFolderError(self._gone(release))
-            if release.summed:
-                self._make_share(release)
-            else:
-                self._draw(release)
-
-    def require_release(self) -> None:
-        """Nothing, if this client has what it trains from.
-
-        Raises:
-            RunFolderError: it is gone.
-        """
-        release = self._recipe.record_release
-        if release is not None and self._released(release) is None:
-            raise RunFolderError(self._gone(release))
-
-    @property
-    def has_share(self) -> bool:
-        """Whether its share of a summed release is drawn and kept, as it is until the sum has come back."""
-        return self._share_path.exists()
-
-    def share(self) -> NDArray[np.int64]:
-        """With a summed release: what this client adds to it, int64 (size,). **Private** until summed."""
-        if not self._share_path.exists():
-            raise RunFolderError(
-                f"client {self.index} gave its share of the noisy moments before, and a second one would "
-                "cost epsilon on top; put checkpoint/release.moments, the sum of the first, back"
-            )
-        return np.asarray(_read(self._share_path)["share"])
-
-    def receive(self, opened: NoisySums) -> None:
-        """Keep the opened sum of all clients' shares as what this client trains from; its share can go."""
-        release = self._recipe.record_release
-        assert release is not None
-        self._keep(release, lambda: opened)
-        self._share_path.unlink(missing_ok=True)
+        """Before round 1: see `ClientRelease.prepare`; safe to repeat."""
+        answered = bool(self._outbox.rounds(federation)) or self._state_path.exists()
+        self.moments.prepare(answered=answered)
 
     def answer(self, broadcast: Broadcast) -> None:
         """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
@@ -166,7 +109,7 @@ class Client:
         result = self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
             state,
-            self.targets(),
+            self.moments.targets(),
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
             progress=progress(broadcast.round - 1, config.federation.rounds),
@@ -207,7 +150,7 @@ class Client:
     def _upload(self, scores: torch.Tensor, broadcast: Broadcast) -> bytes:
         """Packed bits and, of the layers that send them, scores as 32-bit integers."""
         layers, count = self._recipe.score_layers, self._bits(broadcast)
-        bits = self._release(scores[:count], broadcast, broadcast.theta[:count], self._recipe.config.privacy)
+        bits = self._release(scores[:count], broadcast)
         packed = np.packbits(bits).tobytes()
         if layers is None:
             return packed
@@ -215,11 +158,10 @@ class Client:
         tail = np.where(np.isfinite(tail), tail, broadcast.theta[count:])
         return packed + layers.encode(tail).astype("<u4").tobytes()
 
-    def _release(
-        self, scores: torch.Tensor, broadcast: Broadcast, theta: NDArray[np.float64], privacy: Privacy
-    ) -> NDArray[np.uint8]:
+    def _release(self, scores: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
         """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
-        tau = self._recipe.config.mask.temperature
+        privacy, tau = self._recipe.config.privacy, self._recipe.config.mask.temperature
+        theta = broadcast.theta[: len(scores)]
         in_scores = privacy.clip_space == "score"
         public = theta
         values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
@@ -248,7 +190,7 @@ class Client:
         path = self.folder / "coins.key"
         if path.exists():
             return CoinSecret.load(path)
-        if (self.folder / "state.safetensors").exists():
+        if self._state_path.exists():
             raise RunFolderError(
                 f"{path} is gone, and a client that has answered must not draw other coins; put it back"
             )
@@ -270,96 +212,16 @@ class Client:
             raise RunFolderError(f"client {self.index} answered round {broadcast.round} for another theta")
         return packed
 
-    def targets(self) -> FeatureMoments:
-        """What this client's images should look like, as far as its training may know."""
-        release = self._recipe.record_release
-        if release is None:
-            return self._exact_moments()
-        released = self._released(release)
-        if released is None:
-            raise RunFolderError(self._gone(release))
-        return FeatureMoments.of_release(release.as_opened(released))
-
-    def _exact_moments(self) -> FeatureMoments:
-        """The moments of this client's images, computed once and kept in its folder."""
-        path = self.folder / "moments.safetensors"
-        if not path.exists():
-            found = self._recipe.targets(self.index)
-            write_atomic(path, save({name: value.numpy() for name, value in vars(found).items()}), mode=0o600)
-        return FeatureMoments(**{name: torch.from_numpy(value) for name, value in _read(path).items()})
-
-    def _released(self, release: RecordRelease) -> NoisySums | None:
-        """The release that was kept, or None."""
-        path = release.file(self.index, self.folder)
-        return load_moments(path, release.of(self.index), release.context(self._whose(release)))
-
-    def _keep(self, release: RecordRelease, make: Callable[[], NoisySums]) -> None:
-        path = release.file(self.index, self.folder)
-        make_private_folder(path.parent)
-        with as_storage_error(path):
-            moments_once(path, release.of(self.index), release.context(self._whose(release)), make)
-
-    def _draw(self, release: RecordRelease) -> None:
-        """Make this client's own release, once: a mark beside it stays where somebody deletes it."""
-
-        def first() -> NoisySums:
-            if self._drawn_mark(release).exists():
-                raise RunFolderError(self._gone(release))
-            return release.make(self.index, *self._recipe.features(self.index))
-
-        self._keep(release, first)
-        self._mark_drawn(release)
-
-    def _drawn_mark(self, release: RecordRelease) -> Path:
-        path = release.file(self.index, self.folder)
-        return path.with_name(f".{path.stem}.drawn")
-
-    def _mark_drawn(self, release: RecordRelease) -> None:
-        """Also for a release that a kill, or an earlier version, left without its mark."""
-        if not release.summed and not self._drawn_mark(release).exists():
-            write_atomic(self._drawn_mark(release), b"", mode=0o600)
-
-    def _whose(self, release: RecordRelease) -> int | None:
-        return None if release.summed else self.index
-
-    def _make_share(self, release: RecordRelease) -> None:
-        """Draw the share of a summed release, once: two shares of the same images would be two releases.
-
-        Runs that share a store share it, too: whichever of them gets to open the sum opens the same.
-        """
-        path, opened = self._share_path, release.opened_file(self.folder)
-        make_private_folder(path.parent)
-        with as_storage_error(path), locked_directory(path.parent):
-            if not path.exists() and not opened.exists():
-                share = release.share(*self._recipe.features(self.index))
-                write_atomic(path, save({"share": share}), mode=0o600)
-
-    @property
-    def _share_path(self) -> Path:
-        release = self._recipe.record_release
-        assert release is not None
-        return release.share_file(self.index, self.folder)
-
-    def _gone(self, release: RecordRelease) -> str:
-        return (
-            f"{release.file(self.index, self.folder)} is gone: client {self.index} trains from this release "
-            "of its images alone, and a second one would cost epsilon on top of the first; put it back"
-        )
-
     def _load_state(self) -> tuple[int, ClientState]:
-        path = self.folder / "state.safetensors"
-        if not path.exists():
+        if not self._state_path.exists():
             return 0, self._recipe.trainer.initial_state()
-        arrays = _read(path)
+        arrays = read_arrays(self._state_path)
         return int(arrays.pop("round")), ClientState.from_arrays(arrays)
 
     def _save_state(self, round_number: int, state: ClientState) -> None:
         arrays = {"round": np.array(round_number), **state.to_arrays()}
-        write_atomic(self.folder / "state.safetensors", save(arrays), mode=0o600)
+        write_atomic(self._state_path, save(arrays), mode=0o600)
 
-
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "state.safetensors"

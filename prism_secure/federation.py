@@ -128,12 +128,13 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             spending.charge_moments()
             if release is not None and not release.summed and spending.charged_rounds:
                 for client in clients:  # uploads that follow from these releases may have left
-                    client.require_release()
-            if release is None or not moments_are_open(release, clients, folder.path):
+                    client.moments.require()
+            moments = [client.moments for client in clients]
+            if release is None or not moments_are_open(release, moments, folder.path):
                 for _ in workers.prepare(folder.federation):
                     pass
             if release is not None and release.summed:
-                open_moments(release, clients, folder.path, folder.federation)
+                open_moments(release, moments, folder.path, folder.federation)
         listener.started(rounds, server.round, config.invited + 1)
         ended = spending.ended or ""
         while spending.ended is None and server.round < rounds:

@@ -10,7 +10,7 @@ import msgspec
 
 from prism_crypto import SecureSumResult, SessionContext, secure_sum
 from prism_privacy import NoisySums, moments_once
-from prism_secure.client import Client
+from prism_secure.client_release import ClientRelease
 from prism_secure.errors import RunFolderError
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import MomentSession
@@ -19,7 +19,7 @@ from prism_secure.storage import make_private_folder, write_atomic
 _BEGAN = "moments.began"
 
 
-def moments_are_open(release: RecordRelease, clients: Sequence[Client], folder: Path) -> bool:
+def moments_are_open(release: RecordRelease, clients: Sequence[ClientRelease], folder: Path) -> bool:
     """Whether this run, or one that shares its store, has opened the sum, so that no image need be read.
 
     Raises:
@@ -39,7 +39,9 @@ def moments_are_open(release: RecordRelease, clients: Sequence[Client], folder: 
     return path.exists()
 
 
-def open_moments(release: RecordRelease, clients: Sequence[Client], folder: Path, federation: str) -> None:
+def open_moments(
+    release: RecordRelease, clients: Sequence[ClientRelease], folder: Path, federation: str
+) -> None:
     """Open the sum of all clients' shares, once, and give it to every client; safe to repeat.
 
     Shares are drawn once and kept until the sum is, so a session that was cut short opens the same sum again:
@@ -98,7 +100,7 @@ def session_began(folder: Path) -> bool:
 
 
 def _sum(
-    release: RecordRelease, clients: Sequence[Client], federation: str, leaving: Callable[[], None]
+    release: RecordRelease, clients: Sequence[ClientRelease], federation: str, leaving: Callable[[], None]
 ) -> SecureSumResult:
     config, plan = release.config, release.plan
     context = release.context(None)

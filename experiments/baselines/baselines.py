@@ -31,7 +31,7 @@ from prism_crypto import FixedPoint, SessionContext, secure_sum
 from prism_privacy import Adjacency, View
 from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon, sample_discrete_gaussian
 from prism_privacy.noisy_sums import fresh_coins
-from prism_secure.client import Client
+from prism_secure.client_release import ClientRelease
 from prism_secure.config import Config, load_config
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.federation import run
@@ -128,14 +128,13 @@ def targets(recipe: Recipe, folder: Path) -> tuple[list[FeatureMoments], int, fl
     """What each client may know of images, bytes that opening it took, and what having opened it costs a
     client: with exact moments, and where each client keeps its own, nothing was opened."""
     config = recipe.config
-    clients = [Client(i, client_folder(folder, i), recipe) for i in range(config.federation.clients)]
-    name = "baseline"
+    clients = [ClientRelease(client_folder(folder, i), i, recipe) for i in range(config.federation.clients)]
     for client in clients:
-        client.prepare(name)
+        client.prepare(answered=False)
     release = recipe.record_release
     if release is None or not release.summed:
         return [client.targets() for client in clients], 0, 0.0
-    open_moments(release, clients, folder, name)
+    open_moments(release, clients, folder, "baseline")
     sent = json.loads((folder / "moments.json").read_text())["uplink_bytes"]
     return [clients[0].targets()] * len(clients), sent, release.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
 

@@ -113,7 +113,7 @@ class RecipeClient:
             recipe_messages.check_session(content, round=1, dimension=plan.size, bound=plan.bound)
             self._charge(None)  # before noise is drawn, which a kill would leave uncharged
             client.prepare(self.federation)
-            return client.share()
+            return client.moments.share()
         broadcast = recipe_messages.read_broadcast(self.federation, content)
         # The same bits in two sessions would be two sums, whose difference could be those of one client.
         recipe_messages.check_session(
@@ -122,7 +122,7 @@ class RecipeClient:
         self._charge(broadcast)
         if release is not None and summed:
             # Who comes late has no share in it, and trains from it all the same.
-            client.receive(recipe_messages.read_moments(content, release))
+            client.moments.receive(recipe_messages.read_moments(content, release))
         else:
             client.prepare(self.federation)
         client.answer(broadcast)

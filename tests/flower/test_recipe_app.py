@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +37,7 @@ from prism_secure.recipe import Recipe
 from prism_secure.run_folder import RunFolder, read_records
 from prism_secure.server import Server
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "secure"))
-import tiny_data
+from ..secure import tiny_data
 
 KEY = bytes(range(32))
 FEDERATION = "four"
@@ -308,7 +306,7 @@ def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tu
         (folder / str(index)).mkdir(parents=True)
         coins = known_coins(KEY, index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
-        clients[-1].receive(opened)
+        clients[-1].moments.receive(opened)
     server = Server(config, FEDERATION, recipe.trainer.dimension)
     for _ in range(config.federation.rounds):
         broadcast = server.broadcast()

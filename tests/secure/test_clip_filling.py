@@ -73,12 +73,10 @@ def test_a_client_of_a_filled_clip_releases_the_direction_alone(tmp_path) -> Non
     start = scores_from_theta(torch.from_numpy(theta), config.mask.temperature)
     direction = torch.from_numpy(RNG.standard_normal(D)).float()
     broadcast = Broadcast("here", 1, theta)
-    short, long = (
-        client._release(start + a * direction, broadcast, theta, config.privacy) for a in (1e-5, 1e-3)
-    )
+    short, long = (client._release(start + a * direction, broadcast) for a in (1e-5, 1e-3))
     assert np.mean(short != long) < 0.01
     unfilled = load_config(None, [*tiny, 'features.extractors=["fourier"]'])
-    weak = Client(0, tmp_path, Recipe(unfilled))._release(start, broadcast, theta, unfilled.privacy)
+    weak = Client(0, tmp_path, Recipe(unfilled))._release(start, broadcast)
     assert np.mean(weak != long) > 0.005
 
 

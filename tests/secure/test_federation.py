@@ -317,9 +317,8 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
 
 def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
     """An error, or NaN in the bits' law, would tell the server something about the client's data."""
-    client = Client(0, finished / "clients" / "00", Recipe(_tiny()))
-    theta = np.full(1000, 0.01)
-    broadcast = Broadcast("somewhere", 1, theta)
+    client = Client(0, finished / "clients" / "00", Recipe(_tiny("privacy.flip=0")))
+    broadcast = Broadcast("somewhere", 1, np.full(1000, 0.01))
     scores = torch.full((1000,), float("nan"))
-    bits = client._release(scores, broadcast, theta, _tiny("privacy.flip=0").privacy)
+    bits = client._release(scores, broadcast)
     assert bits.mean() < 0.05

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +27,7 @@ from prism_secure.record_release import RecordRelease, group_epsilon
 from prism_secure.records import RoundRecord
 from prism_secure.run_folder import read_records
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_data import TINY, write_data
+from .tiny_data import TINY, write_data
 
 RECORD = "privacy.record_epsilon=2"
 SUMMED = "privacy.record_release=summed"
@@ -444,7 +442,7 @@ def test_with_a_cohort_of_one_every_share_holds_all_of_the_noise(data: Path, tmp
         assert release.client_epsilon(View.UPLOAD, adjacency) == release.client_epsilon(View.SUM, adjacency)
     run(config, tmp_path / "run")
     client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
-    opened = client._released(release)
+    opened = client.moments._released(release)
     assert opened is not None
     # What is trained from knows that three clients' noise is in the sum.
     assert release.as_opened(opened).release.noise == pytest.approx(math.sqrt(3) * release.plan.release.noise)
@@ -479,7 +477,7 @@ def test_a_generator_without_classes_trains_from_one_row_of_moments(
     config = tiny(data, RECORD, f"privacy.record_release={mode}", "model.conditional=false")
     run(config, tmp_path / "run")
     client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
-    target = client.targets()
+    target = client.moments.targets()
     assert target.mean.shape == (1, 800)
     assert float(target.present) == 1.0
     assert entries_of(tmp_path / "run")[0].record is not None
@@ -532,10 +530,10 @@ def test_what_a_client_matches_is_divided_by_noisy_counts_and_shows_noisy_classe
     data: Path, finished: Path
 ) -> None:
     client = Client(0, finished / "clients" / "00", Recipe(tiny(data, RECORD)))
-    target = client.targets()
+    target = client.moments.targets()
     release = client._recipe.record_release
     assert release is not None
-    sums = client._released(release)
+    sums = client.moments._released(release)
     assert sums is not None
     assert sums.counts is not None
     true = np.bincount(client._recipe.features(0)[1], minlength=10)
