@@ -33,7 +33,7 @@ class DeployedGenerator:
     def __init__(self, architecture: Architecture, *, seed: int, mask: Tensor) -> None:
         self.architecture = architecture
         network = ResNetGenerator(architecture, running_statistics=True)
-        supermask = Supermask(network, seed=seed)
+        supermask = Supermask(network, seed=seed, law=architecture.weights)
         supermask.load_mask(torch.as_tensor(mask))
         self.network = network
         self._calibrate()

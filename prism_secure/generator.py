@@ -104,7 +104,6 @@ class ResNetGenerator(nn.Module):
     def __init__(self, architecture: Architecture, *, running_statistics: bool = False) -> None:
         super().__init__()
         self.architecture = architecture
-        self.weight_law = architecture.weights
         sizes = architecture.stage_channels
         # A 4×4 transposed convolution of a 1×1 map is a matrix product; outputs ordered (4, 4, channels).
         self.stem = nn.Linear(architecture.latent + architecture.classes, 16 * sizes[0], bias=False)

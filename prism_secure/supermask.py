@@ -42,9 +42,9 @@ class Supermask(nn.Module):
     normalisation) would carry information beyond (architecture, seed, mask), so they are refused.
 
     Args:
-        module: the architecture; its weights are overwritten, and frozen. Its attribute `weight_law`, if it
-            has one, says how they are drawn.
+        module: the architecture; its weights are overwritten, and frozen.
         seed: draws them. The same seed gives the same weights on every machine.
+        law: how they are drawn, see above.
 
     Raises:
         ValueError: the module has one-dimensional parameters, or none at all.
@@ -58,10 +58,9 @@ class Supermask(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, module: nn.Module, *, seed: int) -> None:
+    def __init__(self, module: nn.Module, *, seed: int, law: WeightLaw = "signed_constant") -> None:
         super().__init__()
         draws = torch.Generator().manual_seed(seed)
-        law: WeightLaw = getattr(module, "weight_law", "signed_constant")
         self._layout: list[tuple[str, torch.Size, int]] = []
         flat: list[Tensor] = []
         for name, parameter in module.named_parameters():

@@ -131,7 +131,9 @@ class LocalTrainer:
             )
         self.architecture = architecture
         self.device = torch.device(device)
-        self.supermask = Supermask(ResNetGenerator(architecture), seed=model_seed).to(self.device)
+        self.supermask = Supermask(
+            ResNetGenerator(architecture), seed=model_seed, law=architecture.weights
+        ).to(self.device)
         self.extractor = extractor
         self._matched = extractor if self.device.type == "cpu" else copy.deepcopy(extractor).to(self.device)
         self.mask_mode: MaskMode = mask_mode

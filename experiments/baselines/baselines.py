@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +83,8 @@ class DenseTrainer:
 
     def __init__(self, recipe: Recipe, learning_rate: float) -> None:
         self.recipe, self.learning_rate = recipe, learning_rate
-        architecture = replace(recipe.architecture, weights="kaiming_normal")
-        self.network = Supermask(ResNetGenerator(architecture), seed=recipe.model_seed)
+        network = ResNetGenerator(recipe.architecture)
+        self.network = Supermask(network, seed=recipe.model_seed, law="kaiming_normal")
         self.initial = self.network.weights.clone()
         self.network.weights.fill_(1.0)  # a "mask" of any numbers then stands for the weights themselves
 

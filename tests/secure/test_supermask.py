@@ -49,13 +49,11 @@ def test_weights_are_signed_constants_of_the_fan_in_and_depend_on_the_seed_alone
     ],
 )
 def test_every_weight_law_has_its_size_and_draws_from_the_seed_alone(law, deviation):
-    def network():
-        layer = nn.Linear(64, 200, bias=False)
-        layer.weight_law = law
-        return layer
+    def drawn():
+        return Supermask(nn.Linear(64, 200, bias=False), seed=3, law=law).weights
 
-    weights = Supermask(network(), seed=3).weights
-    assert torch.equal(weights, Supermask(network(), seed=3).weights)
+    weights = drawn()
+    assert torch.equal(weights, drawn())
     assert float(weights.square().mean().sqrt()) == pytest.approx(deviation, rel=0.03)
     assert abs(float(weights.mean())) < 0.05 * deviation
     assert (len(weights.abs().unique()) == 1) == law.startswith("signed")

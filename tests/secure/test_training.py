@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from prism_secure.deployment import DeployedGenerator
 from prism_secure.features import RandomFourierFeatures
 from prism_secure.generator import Architecture
 from prism_secure.moments import MomentMatching
@@ -61,6 +62,14 @@ def test_training_lowers_the_distance_of_the_moments(mode, classes):
     target = trainer.targets(*_data())
     result = _train(trainer, initial_theta(trainer.dimension, seed=0), target, steps=60, seed=5)
     assert result.last_loss < 0.7 * result.first_loss
+
+
+def test_the_trained_weights_follow_the_architectures_law_and_so_do_the_deployed_ones():
+    architecture = Architecture(latent=6, width=4, image_size=8, weights="wide_normal")
+    weights = _trainer(architecture).supermask.weights
+    deployed = DeployedGenerator(architecture, seed=1, mask=torch.ones_like(weights)).network
+    assert float(weights.std()) == pytest.approx(10, rel=0.05)
+    assert torch.equal(weights, torch.cat([each.flatten() for each in deployed.parameters()]))
 
 
 def test_scores_start_from_the_broadcast_theta_and_nothing_given_is_changed():
