@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prism_secure.supermask import WEIGHT_LAWS, WeightLaw
+from prism_secure.config.sections import WeightLaw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class Architecture:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         if self.classes < 0 or self.max_channels < 0:
             raise ValueError("classes and max_channels can't be negative")
-        if self.weights not in WEIGHT_LAWS:
-            raise ValueError(f"weights must be one of {', '.join(WEIGHT_LAWS)}, not {self.weights!r}")
+        if self.weights not in get_args(WeightLaw):
+            raise ValueError(f"weights must be one of {', '.join(get_args(WeightLaw))}, not {self.weights!r}")
 
     @property
     def stage_channels(self) -> tuple[int, ...]:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prism_secure.supermask import MaskMode, Supermask, initial_theta, scores_from_theta, training_mask
+from prism_secure.config.sections import MaskMode
+from prism_secure.supermask import Supermask, initial_theta, scores_from_theta, training_mask
 
 __all__ = ["MaskedConv2d", "MaskedLinear", "mask_layers", "trainable"]
 

@@ -14,16 +14,14 @@ averages over steps, with the gradient through the newest batch only:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prism_privacy import NoisySums, noisy_moments
+from prism_secure.config.sections import Averaging
 from prism_secure.features import FeatureExtractor
-
-Averaging = Literal["ema", "faithful"]
 
 
 @dataclass(frozen=True)

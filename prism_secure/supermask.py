@@ -22,17 +22,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-MaskMode = Literal["bernoulli", "annealed", "hard", "topk"]
-MASK_MODES: tuple[MaskMode, ...] = ("bernoulli", "annealed", "hard", "topk")
-
-WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
-WEIGHT_LAWS: tuple[WeightLaw, ...] = ("signed_constant", "kaiming_normal", "wide_normal", "signed_e")
+from prism_secure.config.sections import InitialLaw, MaskMode, WeightLaw
 
 
 class Supermask(nn.Module):
@@ -174,7 +170,7 @@ def training_mask(
     elif mode == "topk":
         hard = _top(scores.detach(), density).to(scores.dtype)
     else:
-        raise ValueError(f"mask mode {mode!r} is none of {', '.join(MASK_MODES)}")
+        raise ValueError(f"mask mode {mode!r} is none of {', '.join(get_args(MaskMode))}")
     return _StraightThrough.apply(scores, hard)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -196,7 +192,7 @@ def deployed_mask(theta: Tensor, mode: MaskMode, *, seed: int = 0, density: floa
         return theta > 0.5
     if mode == "topk":
         return _top(theta, density)
-    raise ValueError(f"mask mode {mode!r} is none of {', '.join(MASK_MODES)}")
+    raise ValueError(f"mask mode {mode!r} is none of {', '.join(get_args(MaskMode))}")
 
 
 def _draw_mask(theta: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -215,9 +211,7 @@ def _top(values: Tensor, density: float) -> Tensor:
     return chosen
 
 
-def initial_theta(
-    dimension: int, *, seed: int, spread: float = 1.0, law: Literal["normal", "uniform"] = "normal"
-) -> Tensor:
+def initial_theta(dimension: int, *, seed: int, spread: float = 1.0, law: InitialLaw = "normal") -> Tensor:
     """θ_0 = σ(x), float64 (d,), from a public seed: x ~ N(0, spread²), or uniform in [−spread, spread].
 
     PRISM's scores start at N(0, 1). Never the constant ½: under `hard` every score would be zero and the

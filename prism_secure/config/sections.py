@@ -11,6 +11,14 @@ from typing import Literal
 
 import msgspec
 
+Source = Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"]
+PartitionScheme = Literal["iid", "shards", "dirichlet"]
+WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
+MaskMode = Literal["hard", "bernoulli", "annealed", "topk"]
+InitialLaw = Literal["normal", "uniform"]
+Optimizer = Literal["adam", "root"]
+Averaging = Literal["ema", "faithful"]
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _require(self, name: str, ok: bool, expected: str) -> None:
@@ -21,9 +29,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Data(Section):
     """Which images, and how the clients share them."""
 
-    source: Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"] = (
-        "fashion_mnist_12k"
-    )
+    source: Source = "fashion_mnist_12k"
     """Where the images come from; the first is bundled, the others lie in `folder`."""
     folder: str | None = None
     """Where the files of a source that is not bundled lie."""
@@ -31,7 +37,7 @@ class Data(Section):
     """Whether torchvision may download a missing data set into `folder`."""
     attribute: str = "Male"
     """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""
-    partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    partition: PartitionScheme = "iid"
     """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
     shards_per_client: int = 4
     """With `shards`: how many runs of images sorted by label each client gets."""
@@ -86,7 +92,7 @@ class Model(Section):
     """Side of the images, a power of two; data of another size are resized."""
     conditional: bool = True
     """Whether the label is an input of the generator."""
-    weights: Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"] = "signed_constant"
+    weights: WeightLaw = "signed_constant"
     """The frozen weights: signs times sqrt(2/fan_in), normal with that deviation, normal with deviation 10,
     or signs times e/sqrt(fan_in)."""
 
@@ -101,14 +107,14 @@ class Model(Section):
 class Mask(Section):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
-    mode: Literal["hard", "bernoulli", "annealed", "topk"] = "hard"
+    mode: MaskMode = "hard"
     """Keep weights with a positive score (hard); each with probability theta (bernoulli); from bernoulli to
     hard over the rounds (annealed); or the `density` highest (topk)."""
     temperature: float = 0.1
     """tau in theta = sigmoid(score / tau)."""
     density: float = 0.5
     """With `topk`: the share of the weights that is kept."""
-    initial: Literal["normal", "uniform"] = "normal"
+    initial: InitialLaw = "normal"
     """How the first log-odds of theta are drawn: normal with deviation `spread`, or uniform within it."""
     spread: float = 1.0
     """Size of the first log-odds."""
@@ -159,14 +165,14 @@ class Training(Section):
 
     batch_size: int = 40
     """Generated images a step; a multiple of the classes."""
-    optimizer: Literal["adam", "root"] = "adam"
+    optimizer: Optimizer = "adam"
     """How a gradient becomes a step: by Adam, with moments that a client keeps, or as its signed square root,
     with none; "root" is for cohorts of very many clients that take a step or two a round."""
     learning_rate: float = 0.03
     """Size of a step on the scores."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam's decay rates, of the scores and of the tracked differences of `averaging = "faithful"`."""
-    averaging: Literal["ema", "faithful"] = "ema"
+    averaging: Averaging = "ema"
     """How a batch's noise is averaged away: moving averages of the generated moments, or the paper's: the
     differences of moments are tracked by Adam, and the generator descends on their inner product."""
     tracking_rate: float = 1e-5

@@ -1,16 +1,18 @@
 """Local training: deterministic, from the broadcast θ, with a state that survives a checkpoint."""
 
 import io
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from prism_secure.config.sections import MaskMode
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.features import RandomFourierFeatures
 from prism_secure.generator import Architecture
 from prism_secure.moments import MomentMatching
-from prism_secure.supermask import MASK_MODES, initial_theta, scores_from_theta
+from prism_secure.supermask import initial_theta, scores_from_theta
 from prism_secure.training import ClientState, LocalResult, LocalTrainer
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=2)
@@ -38,7 +40,7 @@ def _data() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor([0] * 20 + [1] * 20)
 
 
-@pytest.mark.parametrize("mode", MASK_MODES)
+@pytest.mark.parametrize("mode", get_args(MaskMode))
 @pytest.mark.parametrize("averaging", ["ema", "faithful"])
 def test_same_arguments_same_scores_bit_for_bit_in_any_process_order(mode, averaging):
     results = []
