@@ -7,15 +7,15 @@ and the public seed, so that every run of a recipe gives each client the same im
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prism_secure.config.sections import PartitionScheme
 from prism_secure.errors import ConfigError
 
-__all__ = ["SCHEMES", "Partition", "partition"]
-
-SCHEMES = ("iid", "shards", "dirichlet")
+__all__ = ["Partition", "partition"]
 
 _REDRAWS = 1000
 
@@ -31,7 +31,6 @@ class Partition:
     Both describe private data: they are for the simulation's own report, a server never sees them.
     """
 
-    scheme: str
     indices: tuple[NDArray[np.int64], ...]
     class_counts: NDArray[np.int64]
 
@@ -49,7 +48,6 @@ def partition(
     seed: int = 0,
     shards_per_client: int = 4,
     dirichlet_alpha: float = 0.5,
-    min_size: int = 1,
 ) -> Partition:
     """Divide the images with these `labels` among `clients`.
 
@@ -59,7 +57,7 @@ def partition(
       shards a client mean a few classes a client.
     - `dirichlet`: the images of each class are shared in proportions drawn from a symmetric Dirichlet
       distribution of concentration `dirichlet_alpha` (Hsu et al. 2019, drawn per class as in Li et al. 2022,
-      NIID-Bench). It is drawn again until every client holds at least `min_size` images.
+      NIID-Bench). It is drawn again until every client holds at least one image.
 
     Args:
         labels: integers `(N,)`.
@@ -67,7 +65,7 @@ def partition(
         seed: public; the same arguments give the same parts.
 
     Raises:
-        ConfigError: an argument is impossible, or no draw gave every client `min_size` images.
+        ConfigError: an argument is impossible, or no draw gave every client an image.
 
     >>> partition([0, 0, 1, 1, 2, 2], 3, "shards", shards_per_client=1).sizes
     (2, 2, 2)
@@ -85,13 +83,15 @@ def partition(
     elif scheme == "shards":
         parts = _shards(y, clients, shards_per_client, rng)
     elif scheme == "dirichlet":
-        parts = _dirichlet(y, clients, dirichlet_alpha, min_size, rng)
+        parts = _dirichlet(y, clients, dirichlet_alpha, rng)
     else:
-        raise ConfigError(f"unknown partition {scheme!r}, expected one of {', '.join(SCHEMES)}")
+        raise ConfigError(
+            f"unknown partition {scheme!r}, expected one of {', '.join(get_args(PartitionScheme))}"
+        )
     indices = tuple(np.sort(part).astype(np.int64) for part in parts)
     classes = int(y.max()) + 1
     counts = np.stack([np.bincount(y[part], minlength=classes) for part in indices]).astype(np.int64)
-    return Partition(scheme, indices, counts)
+    return Partition(indices, counts)
 
 
 def _shards(
@@ -111,12 +111,10 @@ def _shards(
 
 
 def _dirichlet(
-    y: NDArray[np.integer], clients: int, alpha: float, min_size: int, rng: np.random.Generator
+    y: NDArray[np.integer], clients: int, alpha: float, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
     if not 0 < alpha < np.inf:
         raise ConfigError(f"dirichlet_alpha must be a positive number, got {alpha}")
-    if min_size * clients > len(y):
-        raise ConfigError(f"{clients} clients cannot all hold {min_size} of {len(y)} images")
     by_class = [np.flatnonzero(y == label) for label in np.unique(y)]
     for _ in range(_REDRAWS):
         pieces: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
@@ -126,9 +124,9 @@ def _dirichlet(
             for part, piece in zip(pieces, np.split(rng.permutation(members), cuts), strict=True):
                 part.append(piece)
         parts = [np.concatenate(part) for part in pieces]
-        if min(map(len, parts)) >= min_size:
+        if all(map(len, parts)):
             return parts
     raise ConfigError(
-        f"no Dirichlet({alpha:g}) draw of {_REDRAWS} gave each of {clients} clients {min_size} images: raise "
+        f"no Dirichlet({alpha:g}) draw of {_REDRAWS} gave each of {clients} clients an image: raise "
         "dirichlet_alpha or take fewer clients"
     )

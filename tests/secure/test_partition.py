@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prism_secure.config.sections import PartitionScheme
 from prism_secure.errors import ConfigError
-from prism_secure.partition import SCHEMES, partition
+from prism_secure.partition import partition
+
+SCHEMES = get_args(PartitionScheme)
 
 LABELS = np.repeat(np.arange(10), 100)
 
@@ -76,10 +80,13 @@ def test_small_dirichlet_alpha_concentrates_classes_and_large_alpha_spreads_them
     assert even.max(0).mean() < 20
 
 
-def test_dirichlet_draws_again_until_everybody_holds_the_minimum():
-    free = partition(LABELS, 10, "dirichlet", dirichlet_alpha=0.2, seed=5)
-    floor = min(free.sizes) + 1
-    assert min(partition(LABELS, 10, "dirichlet", dirichlet_alpha=0.2, seed=5, min_size=floor).sizes) >= floor
+def test_dirichlet_draws_again_until_nobody_is_without_an_image(monkeypatch):
+    arguments = {"clients": 10, "scheme": "dirichlet", "dirichlet_alpha": 0.05, "seed": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr("prism_secure.partition._REDRAWS", 1)
+        with pytest.raises(ConfigError, match="no Dirichlet"):
+            partition(LABELS, **arguments)
+    assert min(partition(LABELS, **arguments).sizes) >= 1
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,7 @@ def test_dirichlet_draws_again_until_everybody_holds_the_minimum():
         ({"scheme": "shards", "shards_per_client": 0}, "got 0"),
         ({"scheme": "dirichlet", "dirichlet_alpha": 0.0}, "dirichlet_alpha must be a positive number"),
         ({"scheme": "dirichlet", "dirichlet_alpha": float("nan")}, "got nan"),
-        ({"scheme": "dirichlet", "min_size": 101}, "10 clients cannot all hold 101 of 1000 images"),
-        ({"scheme": "dirichlet", "dirichlet_alpha": 0.01, "min_size": 100}, "raise dirichlet_alpha"),
+        ({"scheme": "dirichlet", "dirichlet_alpha": 1e-3, "clients": 20}, "raise dirichlet_alpha"),
     ],
 )
 def test_impossible_arguments_say_what_would_be_possible(arguments, message):
