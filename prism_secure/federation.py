@@ -131,6 +131,8 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
                     client.moments.require()
             moments = [client.moments for client in clients]
             if release is None or not moments_are_open(release, moments, folder.path):
+                images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
+                listener.note(f"reading {images}, once; then round 1")
                 for _ in workers.prepare(folder.federation):
                     pass
             if release is not None and release.summed:

@@ -131,9 +131,10 @@ class Recipe:
         """Trains any client's scores, one after the other."""
         config, training, classes = self.config, self.config.training, self.architecture.classes
         if classes and config.training.batch_size % classes:
+            size = config.training.batch_size
             raise ConfigError(
-                f"training.batch_size must be a multiple of the {classes} classes, "
-                f"got {config.training.batch_size}"
+                f"training.batch_size must be a multiple of the {classes} classes, got {size}: take "
+                f"{max(1, round(size / classes)) * classes}, or model.conditional = false"
             )
         device = torch.device(config.federation.device)
         if device.type == "cuda" and (device.index or 0) >= (cards := torch.cuda.device_count()):

@@ -59,10 +59,11 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "everything one client contributes" in lines[0]
-    assert "one image of one client" in lines[0]
-    assert "FID" in lines[1]
-    assert [line.split()[0] for line in lines[2:4]] == ["1/2", "2/2"]
+    assert lines[0] == "reading 10,000 images of 3 clients, once; then round 1"
+    assert "everything one client contributes" in lines[1]
+    assert "one image of one client" in lines[1]
+    assert "FID" in lines[2]
+    assert [line.split()[0] for line in lines[3:5]] == ["1/2", "2/2"]
     assert lines[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
 
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
