@@ -15,22 +15,14 @@ from prism_secure.errors import RunFolderError
 from prism_secure.history import RunHistory, read_history
 from prism_secure.model_card import NOT_STATED, DataCard, Making, Measured, ModelCard, Privacy, number
 from prism_secure.model_file import ModelFile, read_model_file, write_model
-from prism_secure.report import EXTRACTORS, SOURCES
 from prism_secure.samples import read_grid
+from prism_secure.sources import ABOUT, data_set
 from prism_secure.spending import mask_digest
+from prism_secure.wording import EXTRACTORS
 
-__all__ = ["LICENCES", "export_run", "run_card"]
+__all__ = ["export_run", "run_card"]
 
-LICENCES = {
-    "fashion_mnist_12k": "MIT (Fashion-MNIST, Copyright 2017 Zalando SE)",
-    "fashion_mnist": "MIT (Fashion-MNIST, Copyright 2017 Zalando SE)",
-    "mnist": "CC BY-SA 3.0 (MNIST, Copyright Yann LeCun and Corinna Cortes)",
-    "cifar10": "none stated by its authors (CIFAR-10, Krizhevsky 2009)",
-    "celeba": "non-commercial research only (CelebA, Liu et al. 2015)",
-}
-"""Of the data sets whose licence is known; for others whoever exports must say it."""
 _PACKAGES = ("torch", "numpy", "dp-accounting", "cryptography")
-_FASHION = ("fashion_mnist_12k", "fashion_mnist")
 
 
 def export_run(
@@ -80,11 +72,11 @@ def run_card(
     Raises:
         RunFolderError: there is no ledger, so nobody could say what the model cost; or it is another model's.
     """
-    data, classes = history.config.data, model.architecture.classes
+    source, classes = ABOUT[history.config.data.source], model.architecture.classes
     return ModelCard(
         data=DataCard(
-            name=data_name or SOURCES.get(data.source, data.source),
-            licence=data_licence or LICENCES.get(data.source, NOT_STATED),
+            name=data_name or source.name,
+            licence=data_licence or source.licence or NOT_STATED,
             classes=_names(history, classes),
             training_images=history.facts.training_images,
             held_out_images=history.facts.held_out_images,
@@ -159,7 +151,7 @@ def _measured(history: RunHistory) -> Measured | None:
     metrics, known = history.config.metrics, {field.name for field in msgspec.structs.fields(Measured)}
     quality = {key: value for key, value in msgspec.structs.asdict(last.quality).items() if key in known}
     # The classifier knows articles of clothing: of other images its verdict means nothing.
-    if history.config.data.source not in _FASHION:
+    if data_set(history.config.data) != "fashion_mnist":
         quality["label_accuracy"] = None
     return Measured(
         round=last.round,

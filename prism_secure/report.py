@@ -29,6 +29,7 @@ from prism_secure.plots import epsilon_plot, quality_plot
 from prism_secure.record_release import group_epsilon, opened_epsilon
 from prism_secure.records import Epsilons, RoundRecord
 from prism_secure.samples import Grid, encode_png, read_grid
+from prism_secure.sources import ABOUT
 from prism_secure.storage import write_atomic
 from prism_secure.sweep.results import RECIPE
 
@@ -40,21 +41,6 @@ _PIXELS = 800_000
 """Bytes of uncompressed pixels that one figure of samples may have: the page stays under 3 MB."""
 _EMERGENCE = 8
 """Rounds shown in the figure of how the images emerged."""
-
-SOURCES = {
-    "fashion_mnist_12k": "Fashion-MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "mnist": "MNIST",
-    "cifar10": "CIFAR-10",
-    "celeba": "CelebA",
-    "idx": "images from idx files",
-    "images": "images from a folder",
-}
-EXTRACTORS = {
-    "classifier": "the small Fashion-MNIST classifier that ships with this package (128 features); such "
-    "figures compare with each other, not with the InceptionV3 figures of papers",
-    "inception_v3": "InceptionV3",
-}
 
 
 def write_report(folder: Path) -> Path:
@@ -346,8 +332,8 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         floors=_floors(run),
         adjacency_words=ADJACENCY_WORDS,
         status=run.status,
-        source=SOURCES.get(config.data.source, config.data.source),
-        extractor=EXTRACTORS.get(config.metrics.features, config.metrics.features),
+        source=ABOUT[config.data.source].name,
+        extractor=wording.EXTRACTORS[config.metrics.features],
         plots=_plots(config, records),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))

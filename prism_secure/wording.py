@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 import msgspec
 
 __all__ = [
+    "EXTRACTORS",
     "Verdict",
     "format_bytes",
     "format_delta",
@@ -23,6 +24,12 @@ __all__ = [
     "verdict",
 ]
 
+EXTRACTORS = {
+    "classifier": "the small Fashion-MNIST classifier that ships with this package (128 features); such "
+    "figures compare with each other, not with the InceptionV3 figures of papers",
+    "inception_v3": "InceptionV3",
+}
+"""What the networks are, by `metrics.features`, that compare generated images with held-out ones."""
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
 

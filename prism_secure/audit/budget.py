@@ -16,7 +16,7 @@ from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.composition import ClientTotal, ImageTotal
 from prism_secure.errors import ConfigError
-from prism_secure.same_images import data_set_named
+from prism_secure.sources import data_set_named
 
 _POINTS = 60
 """A curve of spending is computed at so many charges at most."""

@@ -21,7 +21,7 @@ from prism_secure.composition import Charged, charging_one_client, opened_in, re
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder import read_config
-from prism_secure.same_images import data_set, data_set_named
+from prism_secure.sources import data_set, data_set_named
 
 UNNAMED = "data that no ledger names"
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from prism_secure.config.sections import Source
 from prism_secure.data.bundled import load_bundled
 from prism_secure.data.celeba import load_celeba
 from prism_secure.data.fit import fit, with_channels
@@ -25,9 +27,9 @@ from prism_secure.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["BUNDLED", "SOURCES", "Dataset", "load", "read_idx", "to_float"]
 
-BUNDLED = "fashion_mnist_12k"
-SOURCES = (BUNDLED, "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images")
-"""What `load` takes; "bundled" is another name of the first."""
+BUNDLED: Source = "fashion_mnist_12k"
+SOURCES: tuple[str, ...] = get_args(Source)
+"""What `load` takes, as `data.source` does."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,7 +104,7 @@ def load(
         raise ConfigError(f"image_size must be at least 1, got {image_size}")
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1, 3 or None, got {channels}")
-    if source in (BUNDLED, "bundled"):
+    if source == BUNDLED:
         raw = load_bundled()
     elif source in SOURCES:
         where = _existing(source, folder, create=download)

@@ -25,7 +25,7 @@ from prism_secure.composition import Charged, ClientTotal, ImageTotal, Opened, r
 from prism_secure.errors import RunFolderError
 from prism_secure.invitations import most_participations
 from prism_secure.records import Epsilons
-from prism_secure.same_images import data_set
+from prism_secure.sources import data_set
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 
@@ -37,7 +37,7 @@ class Owners:
     """Runs that touched the same owners' data."""
 
     source: str
-    """The data set: see `prism_secure.same_images`."""
+    """The data set: see `prism_secure.sources`."""
     runs: tuple[Run, ...]
 
 

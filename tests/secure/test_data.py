@@ -22,6 +22,7 @@ from prism_secure.data import SOURCES, Dataset, load, read_idx, to_float
 from prism_secure.data.bundled import FILE, load_bundled
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.errors import ConfigError, DataError
+from prism_secure.sources import ABOUT
 
 RANDOM = np.random.default_rng(0)
 EXPERIMENTS = Path(prism_secure.__file__).parent.parent / "experiments"
@@ -92,10 +93,6 @@ def test_bundled_images_are_the_original_ones_unchanged():
     for part in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
         digest.update(part.numpy().astype(np.uint8).tobytes())
     assert digest.hexdigest() == "d5b91c929ef64cdf3fac6a13820932f698037ef77030a9584f3d6499a1ccee00"
-
-
-def test_bundled_is_another_name_of_the_default():
-    assert torch.equal(load("bundled").test_images, load("fashion_mnist_12k").test_images)
 
 
 def test_the_licence_of_the_images_travels_with_them():
@@ -182,6 +179,10 @@ def test_size_and_channels_can_be_chosen(size: int, channels: int | None):
 
 
 # --- arguments
+
+
+def test_every_source_has_a_name_for_readers():
+    assert tuple(ABOUT) == SOURCES
 
 
 def test_an_unknown_source_offers_the_nearest_one():
