@@ -19,9 +19,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "secure" / "sweep_report"))
-import chromium  # noqa: E402 - they lie among the tests
-import fake_sweep  # noqa: E402
+sys.path.insert(0, str(ROOT))
+from tests.secure.sweep_report import chromium, fake_sweep  # noqa: E402 - they lie among the tests
 
 GRID = """
 privacy.flip = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4]

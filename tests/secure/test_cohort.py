@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from prism_secure.report import write_report
 from prism_secure.run_folder import RunFolder
 from prism_secure.spending import Spending
 
-sys.path.insert(0, str(Path(__file__).parent))
-import fake_run
+from . import fake_run
 
 CLIENTS = SPARSE_ABOVE + 1
 

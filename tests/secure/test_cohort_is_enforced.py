@@ -20,10 +20,10 @@ from prism_secure.errors import RoundError
 from prism_secure.federation import run
 from prism_secure.run_folder import read_records
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "crypto"))
 import forgery
-from tiny_data import TINY, write_data
+
+from .tiny_data import TINY, write_data
 
 SETTINGS = [
     *TINY,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,7 @@ from prism_secure.invitations import invited, most_participations
 from prism_secure.recipe import Recipe
 from prism_secure.run_folder import client_folder, read_records
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_data import TINY, write_data
+from .tiny_data import TINY, write_data
 
 
 def _config(*overrides: str) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.federation import run
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_data import TINY, write_data
+from .tiny_data import TINY, write_data
 
 
 def test_no_other_shares_are_drawn_once_a_sum_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import html.parser
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,7 @@ from prism_secure.records import encode
 from prism_secure.report import write_report
 from prism_secure.samples import encode_png, sample_grid
 
-sys.path.insert(0, str(Path(__file__).parent))
-import fake_run
+from . import fake_run
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 

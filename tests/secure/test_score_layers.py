@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from prism_secure.run_folder import client_folder, read_records
 from prism_secure.score_layers import ScoreLayers
 from prism_secure.server import Server
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_data import TINY, write_data
+from .tiny_data import TINY, write_data
 
 SIZES = (40, 10, 5, 5)
 

@@ -17,8 +17,7 @@ from prism_secure.errors import ConfigError
 from prism_secure.progress import Silent
 from prism_secure.trackers import KINDS, Together, numbers, tracker
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_run import record_of
+from .fake_run import record_of
 
 CONFIG = load_config(None, ["privacy.clip=1"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,7 @@ from prism_secure.federation import run
 from prism_secure.records import Epsilons, encode
 from prism_secure.run_folder import read_records
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import tiny_data
+from .. import tiny_data
 
 SETTINGS = [
     *tiny_data.TINY,

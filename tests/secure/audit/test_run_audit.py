@@ -17,19 +17,6 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from tampering import (
-    accounted,
-    caught_by,
-    copy,
-    edited,
-    lines_of,
-    make,
-    rewrite,
-    smaller,
-    texts,
-    with_zero_out_for_replace_one,
-    write_lines,
-)
 
 from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox, verify_ledger
 from prism_secure import federation
@@ -48,6 +35,20 @@ from prism_secure.records import encode
 from prism_secure.run_folder import read_records
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run
+
+from .tampering import (
+    accounted,
+    caught_by,
+    copy,
+    edited,
+    lines_of,
+    make,
+    rewrite,
+    smaller,
+    texts,
+    with_zero_out_for_replace_one,
+    write_lines,
+)
 
 
 @pytest.fixture(scope="module")

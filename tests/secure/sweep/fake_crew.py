@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,7 @@ from prism_secure.records import encode
 from prism_secure.run_folder import read_records
 from prism_secure.sweep.worker import Asked, Died, Ended, Event, Job
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import fake_run
+from .. import fake_run
 
 
 class Killed(BaseException):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from prism_secure.commands.init import recipe
 from prism_secure.config import Config, dump_config, load_config, meanings
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import read_recipe
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-import fake_run
-from fake_crew import compute, finish, start
-
 from prism_secure.sweep.results import sweep_run
 from prism_secure.sweep.worker import Job
+
+from .. import fake_run
+from .fake_crew import compute, finish, start
 
 ROOT = Path(__file__).parents[3]
 

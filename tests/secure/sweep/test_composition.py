@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +29,7 @@ from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.results import Run
 from prism_secure.wording import format_epsilon
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import fake_run
+from .. import fake_run
 
 RELEASE = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
 SUMMED = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from prism_secure.sweep.results import SweepResults, read_sweep
 from prism_secure.sweep.study import PointStudy
 from prism_secure.sweep.worker import Job
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_crew import FakeCrew, Killed, Script
+from .. import fake_run
+from .fake_crew import FakeCrew, Killed, Script
 
 BASE = "[federation]\nrounds = 3\n[privacy]\nrecord_epsilon = inf\n[sweep]\n"
 GRID = BASE + "seeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\nprivacy.clip = ['none', 1.0]\n"
@@ -281,8 +280,6 @@ def test_points_that_another_beats_on_both_counts_end_early(tmp_path: Path) -> N
     text = f"{BASE}pruning = 'dominated'\nmargin = 0.05\n{grid}"
     recipe = recipe_of(tmp_path, text)
     sweep = Sweep(tmp_path, recipe)
-
-    import fake_run
 
     plain = fake_run.record_of
 

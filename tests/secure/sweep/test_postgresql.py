@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -30,8 +29,7 @@ from prism_secure.sweep.recipe import SweepRecipe, read_recipe
 from prism_secure.sweep.results import read_sweep
 from prism_secure.sweep.study import PointStudy
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_crew import FakeCrew, Killed, Script
+from .fake_crew import FakeCrew, Killed, Script
 
 GRID = "[federation]\nrounds = 3\n[sweep]\nseeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\nprivacy.clip = [1.0, 2.0]\n"  # noqa: E501
 

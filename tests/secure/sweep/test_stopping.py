@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ from prism_secure.history import read_history
 from prism_secure.records import RoundRecord
 from prism_secure.sweep import worker
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_runs import tiny_config
+from .tiny_runs import tiny_config
 
 
 def test_run_that_is_told_to_stop_is_finished_and_keeps_its_planned_epsilon(tmp_path: Path) -> None:

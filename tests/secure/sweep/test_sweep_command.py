@@ -15,8 +15,7 @@ from prism_secure.cli import main
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_sweep
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_runs import TINY
+from .tiny_runs import TINY
 
 RECIPE = "[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n"
 

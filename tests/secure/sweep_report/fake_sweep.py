@@ -6,7 +6,6 @@ import math
 import os
 import random
 import shutil
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -19,8 +18,7 @@ from prism_secure.samples import encode_png, sample_grid
 from prism_secure.sweep.recipe import point_id, read_recipe
 from prism_secure.sweep.results import PointFile, Run, point_text, sweep_run
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import fake_run
+from .. import fake_run
 
 ENVIRONMENT = b"""{"command": "prism-secure sweep flip.toml --out sweeps/flip", "python": "CPython 3.11.2",
 "packages": {"prism-secure": "0.1.0", "torch": "2.5.0"}, "cpu": "a processor", "commit": null,

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import sys
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
@@ -23,9 +22,7 @@ from prism_secure.sweep_report import subject_of_runs, subject_of_sweep, tables
 from prism_secure.sweep_report.figures import Mark, front_plot
 from prism_secure.wording import format_epsilon
 
-sys.path.insert(0, str(Path(__file__).parent))
-import chromium
-import fake_sweep
+from . import chromium, fake_sweep
 
 pytest.importorskip("plotly", reason="the extra 'sweep' is not installed")
 parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'sweep' is not installed")
