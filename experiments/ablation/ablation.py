@@ -12,11 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 
 from prism_secure.config import load_config
 from prism_secure.federation import run
 from prism_secure.run_folder import read_records
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import append, done, read, spread
 
 BASE = (
     "privacy.record_epsilon=inf",
@@ -96,7 +100,7 @@ def train(options: argparse.Namespace) -> None:
         for name in wanted:
             for flip in (0.0,) if name.startswith("alpha") else options.flips:
                 label = f"{name}-f{flip:g}-s{seed}"
-                if results.exists() and any(json.loads(line)["run"] == label for line in results.open()):
+                if done(results, label, key="run"):
                     continue
                 settings = [*BASE, f"privacy.flip={flip}", *options.overrides, *ROWS[name]]
                 run(load_config(None, [*settings, f"federation.seed={seed}"]), options.out / label)
@@ -106,14 +110,13 @@ def train(options: argparse.Namespace) -> None:
                     "run": label, "row": name, "flip": flip, "seed": seed, "fid": quality.fid,
                     "coverage": quality.coverage, "label_accuracy": quality.label_accuracy,
                 }  # fmt: skip
-                with results.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+                append(results, [line])
                 print(json.dumps(line), flush=True)
 
 
 def table(path: Path) -> str:
-    """Markdown: FID and coverage of each row, mean over seeds, by flip."""
-    lines = [json.loads(line) for line in path.open()] if path.exists() else []
+    """Markdown: FID and coverage of each row, mean over seeds and FID's range, by flip."""
+    lines = read(path)
     flips = sorted({line["flip"] for line in lines})
     names = "".join(f" FID, flip {flip:g} | coverage |" for flip in flips)
     rows = [f"| row | settings |{names}", "|---|---|" + "---|---|" * len(flips)]
@@ -124,10 +127,8 @@ def table(path: Path) -> str:
             if not found:
                 cells.append(" – | – |")
                 continue
-            fids = [line["fid"] for line in found]
-            spread = f" ± {statistics.stdev(fids):.0f}" if len(fids) > 1 else ""
             cover = statistics.fmean(line["coverage"] for line in found)
-            cells.append(f" {statistics.fmean(fids):.1f}{spread} | {cover:.3f} |")
+            cells.append(f" {spread([line['fid'] for line in found], '.1f')} | {cover:.3f} |")
         if any("–" not in cell for cell in cells):
             rows.append(f"| {name} | {' '.join(f'`{each}`' for each in settings)} |" + "".join(cells))
     return "\n".join(rows) + "\n"

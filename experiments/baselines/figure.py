@@ -7,10 +7,8 @@ python experiments/baselines/figure.py FOLDER
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import statistics
 import sys
 from pathlib import Path
 
@@ -18,6 +16,9 @@ import matplotlib
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import read, spread
 
 COLOURS = {
     "masks": "#1f6f8b", "fedavg": "#b4552d", "dp-fedavg": "#7a4a9e", "server": "#3b7d3b",
@@ -37,7 +38,7 @@ def words(epsilon: float) -> str:
 def main() -> None:
     """Draw and write."""
     folder = Path(sys.argv[1])
-    lines = [json.loads(line) for line in (folder / "results.jsonl").open()]
+    lines = read(folder / "results.jsonl")
     runs = list(dict.fromkeys(line["name"] for line in lines))
     kinds: dict[str, list[str]] = {}
     for run in runs:
@@ -77,14 +78,6 @@ def main() -> None:
     fig.savefig(folder / "figure.png", dpi=130)
     (folder / "table.md").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
-
-
-def spread(values: list[float], form: str) -> str:
-    """The mean, and from where to where."""
-    mean = format(statistics.fmean(values), form)
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

@@ -14,14 +14,20 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 
 from prism_secure.config import Config, load_config
 from prism_secure.data import load
+from prism_secure.data.idx import write_idx
 from prism_secure.federation import run
 from prism_secure.run_folder import read_records
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import append, done, read, spread
 
 OFFICIAL = (
     "mask.mode=bernoulli",
@@ -111,15 +117,8 @@ def write_images(folder: Path, count: int) -> None:
     }
     folder.mkdir(exist_ok=True)
     for part, (images, labels) in parts.items():
-        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
-            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-            data = bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes()
-            (folder / name).write_bytes(data)
-
-
-def made(path: Path) -> list[dict[str, object]]:
-    """The lines of results.jsonl; none where there is no file yet."""
-    return [json.loads(line) for line in path.open()] if path.exists() else []
+        write_idx(folder / f"{part}-images-idx3-ubyte", images.numpy())
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels.numpy().astype(np.uint8))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -128,7 +127,7 @@ def train(options: argparse.Namespace) -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     for seed, split, flip, method in itertools.product(seeds, SPLITS, FLIPS, METHODS):
         name, config = recipe(method, split, flip, seed, options)
-        if any(line["name"] == name for line in made(results)):
+        if done(results, name):
             continue
         if options.only and not all(word in name for word in options.only):
             continue
@@ -140,21 +139,20 @@ def train(options: argparse.Namespace) -> None:
                 steps, quality = record.round * config.federation.local_steps, record.quality
                 found = {"fid": quality.fid, "kid": quality.kid, "coverage": quality.coverage}
                 rows.append({"name": name, **setting, "round": record.round, "steps": steps, **found})
-        with results.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        append(results, rows)
         print(f"{name}: {rows[-1]}", flush=True)
 
 
-def table(lines: list[dict[str, object]]) -> str:
+def table(lines: list[dict[str, Any]]) -> str:
     """Markdown: mean FID and coverage in the last round, from where to where over seeds, and FID over FID.
 
     A setting in which the published algorithm was not run has no rows.
     """
-    last = {str(line["name"]): line for line in lines}
-    cells: dict[tuple[str, ...], dict[str, list[dict[str, object]]]] = {}
+    last = {line["name"]: line for line in lines}
+    cells: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
     for line in last.values():
-        setting = (str(line["regime"]), str(line["split"]), f"{line['flip']:g}")
-        cells.setdefault(setting, {}).setdefault(str(line["method"]), []).append(line)
+        setting = (line["regime"], line["split"], f"{line['flip']:g}")
+        cells.setdefault(setting, {}).setdefault(line["method"], []).append(line)
     rows = [
         "| regime | clients' data | flip | | seeds | FID | coverage | of the published algorithm's FID |",
         "|---|---|---|---|---|---|---|---|",
@@ -162,19 +160,18 @@ def table(lines: list[dict[str, object]]) -> str:
     for setting, methods in sorted(cells.items()):
         if "official" not in methods:
             continue
-        base = statistics.fmean(float(str(line["fid"])) for line in methods["official"])
+        base = statistics.fmean(line["fid"] for line in methods["official"])
         for method, (_, _, words) in LINES.items():
             if method in methods:
-                fid = [float(str(line["fid"])) for line in methods[method]]
-                cover = statistics.fmean(float(str(line["coverage"])) for line in methods[method])
-                spread = f" ({min(fid):.0f} to {max(fid):.0f})" if len(fid) > 1 else ""
-                mean = statistics.fmean(fid)
-                cell = f"{words} | {len(fid)} | {mean:.1f}{spread} | {cover:.3f} | {mean / base:.2f}"
+                fid = [line["fid"] for line in methods[method]]
+                cover = statistics.fmean(line["coverage"] for line in methods[method])
+                share = statistics.fmean(fid) / base
+                cell = f"{words} | {len(fid)} | {spread(fid, '.1f')} | {cover:.3f} | {share:.2f}"
                 rows.append(f"| {' | '.join(setting)} | {cell} |")
     return "\n".join(rows) + "\n"
 
 
-def figure(lines: list[dict[str, object]], path: Path) -> None:
+def figure(lines: list[dict[str, Any]], path: Path) -> None:
     """FID over steps, a panel a setting, a line a seed."""
     import matplotlib
 
@@ -191,7 +188,7 @@ def figure(lines: list[dict[str, object]], path: Path) -> None:
         for axis, (split, flip) in zip(row, settings, strict=True):
             for method, (colour, style, words) in LINES.items():
                 start = f"{regime}-{method}-{split}-f{flip:g}-s"
-                names = sorted({str(line["name"]) for line in lines if str(line["name"]).startswith(start)})
+                names = sorted({line["name"] for line in lines if line["name"].startswith(start)})
                 for index, name in enumerate(names):
                     points = [(line["steps"], line["fid"]) for line in lines if line["name"] == name]
                     axis.plot(*zip(*points, strict=True), "o", linestyle=style, color=colour, alpha=0.75,
@@ -230,7 +227,7 @@ def main() -> None:
         write_images(options.out / "images", options.images)
     if not options.figure:
         train(options)
-    lines = made(options.out / "results.jsonl")
+    lines = read(options.out / "results.jsonl")
     (options.out / "table.md").write_text(table(lines))
     if lines:
         figure(lines, options.out / "curves.png")

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import REGIMES, made, recipe, write_images
+from compare import REGIMES, recipe, write_images
 from torch import Tensor, nn
 
 from prism_secure.data import to_float
@@ -35,6 +35,9 @@ from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
 from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import append, done
 
 UNUSED = (
     "metrics", "metrics.evaluate", "metrics.prdc", "metrics.fid_score", "metrics.inception_score", "seaborn",
@@ -156,7 +159,7 @@ def main() -> None:
     name = f"{options.regime}-{method}-{options.split}-f0-s{options.seed}"
     results = options.out / "results.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
-    if any(line["name"] == name for line in made(results)):
+    if done(results, name):
         raise SystemExit(f"{name} is in {results} already")
     if options.images and not (options.out / "images").exists():
         write_images(options.out / "images", options.images)
@@ -196,8 +199,7 @@ def main() -> None:
         place = {"seed": options.seed, "round": number, "steps": number * steps}
         lines.append({"name": name, **setting, **place, **found})
         print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
-    with results.open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    append(results, lines)
 
 
 if __name__ == "__main__":

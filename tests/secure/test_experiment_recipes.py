@@ -79,8 +79,8 @@ def test_the_table_takes_the_last_round_of_each_run_and_their_ratio() -> None:
     ]  # fmt: skip
     rows = compare.table(lines).splitlines()[2:]
     assert rows == [
-        "| short | iid | 0 | published algorithm | 2 | 311.0 (310 to 312) | 0.250 | 1.00 |",
-        "| short | iid | 0 | ours | 2 | 11.0 (10 to 12) | 0.250 | 0.04 |",
+        "| short | iid | 0 | published algorithm | 2 | 311.0 (310.0 to 312.0) | 0.250 | 1.00 |",
+        "| short | iid | 0 | ours | 2 | 11.0 (10.0 to 12.0) | 0.250 | 0.04 |",
     ]
     ours_alone = [line for line in lines if line["method"] == "ours"]
     assert len(compare.table(ours_alone).splitlines()) == 2
