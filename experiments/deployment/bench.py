@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -128,6 +127,8 @@ def _bfloat16(model: DeployedGenerator, latents: torch.Tensor, labels: torch.Ten
 
 
 def _onnx(path: Path, latents: torch.Tensor, labels: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
