@@ -18,8 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,16 @@ from prism_secure.mada import progress
 from prism_secure.metric_features import metric_features
 from prism_secure.metrics import Evaluator
 from prism_secure.moment_sum import open_moments
-from prism_secure.moments import FakeAverages, FeatureMoments
+from prism_secure.moments import FeatureMoments
 from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
-from prism_secure.records import finite
+from prism_secure.records import Quality, finite
 from prism_secure.run_folder import client_folder, read_records
 from prism_secure.supermask import Supermask, deployed_mask, initial_theta, theta_from_scores
-from prism_secure.training import adam_step
+from prism_secure.training import ClientState, adam_step
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import append, done
 
 NAMES = ("masks", "fedavg", "dp-fedavg", "server", "server-mask")
 LEVELS = (1 << 16) - 2
@@ -68,16 +72,6 @@ class DenseGenerator(DeployedGenerator):
         self._calibrate()
 
 
-@dataclass
-class Kept:
-    """What a trainer of dense weights keeps between rounds."""
-
-    first: Tensor
-    second: Tensor
-    averages: FakeAverages
-    step: int = 0
-
-
 class DenseTrainer:
     """Local steps on all weights, with the objective of the recipe."""
 
@@ -88,30 +82,26 @@ class DenseTrainer:
         self.initial = self.network.weights.clone()
         self.network.weights.fill_(1.0)  # a "mask" of any numbers then stands for the weights themselves
 
-    def new(self) -> Kept:
+    def initial_state(self) -> ClientState:
+        """Before a client's first round: Adam's moments, whatever optimizer the recipe's masks have."""
         zeros = torch.zeros_like(self.initial)
-        trainer, matching = self.recipe.trainer, self.recipe.trainer.matching
-        rows = self.recipe.architecture.classes or 1
-        return Kept(
-            zeros,
-            zeros.clone(),
-            FakeAverages.zero(rows, trainer.extractor.dimension, matching.averaging),
-        )
+        return replace(self.recipe.trainer.initial_state(), first=zeros, second=zeros)
 
-    def train(self, weights: Tensor, kept: Kept, target: FeatureMoments, steps: int, seed: int) -> Tensor:
+    def train(
+        self, weights: Tensor, state: ClientState, target: FeatureMoments, *, steps: int, seed: int
+    ) -> tuple[Tensor, ClientState]:
+        """Weights (d,) after `steps` steps, and the state to keep; nothing given is changed."""
         training, architecture = self.recipe.config.training, self.recipe.architecture
-        draws, weights = torch.Generator().manual_seed(seed), weights.clone()
-        for _ in range(steps):
+        draws, averages = torch.Generator().manual_seed(seed), state.averages
+        weights, first, second = weights.clone(), state.first.clone(), state.second.clone()
+        for step in range(state.step + 1, state.step + steps + 1):
             leaf = weights.clone().requires_grad_(True)
             latents, labels = draw_latents(training.batch_size, architecture, draws)
             features = self.recipe.extractor(self.network(leaf, latents, labels))
-            loss, kept.averages = self.recipe.trainer.matching(features, labels, target, kept.averages)
+            loss, averages = self.recipe.trainer.matching(features, labels, target, averages)
             (gradient,) = torch.autograd.grad(loss, leaf)
-            kept.step += 1
-            adam_step(
-                weights, gradient, kept.first, kept.second, kept.step, self.learning_rate, training.betas
-            )
-        return weights
+            adam_step(weights, gradient, first, second, step, self.learning_rate, training.betas)
+        return weights, ClientState(first, second, state.step + steps, averages)
 
 
 @dataclass(frozen=True)
@@ -124,36 +114,66 @@ class Progress:
     epsilon_client: float
 
 
-def targets(recipe: Recipe, folder: Path) -> tuple[list[FeatureMoments], int, float]:
-    """What each client may know of images, bytes that opening it took, and what having opened it costs a
-    client: with exact moments, and where each client keeps its own, nothing was opened."""
+@dataclass(frozen=True)
+class Known:
+    """What may be known of images before the first round.
+
+    Attributes:
+        targets: what each client matches.
+        uplink_bytes: sent by all clients to open them; 0 where nothing was opened, as with exact moments, or
+            where each client keeps its own release.
+        epsilon_client: what having opened them costs a client (SUM, ZERO_OUT); 0 likewise.
+    """
+
+    targets: list[FeatureMoments]
+    uplink_bytes: int = 0
+    epsilon_client: float = 0.0
+
+
+def known(recipe: Recipe, folder: Path) -> Known:
+    """Each client's moments or, where the recipe says so, their securely opened noisy sum."""
+    folder.mkdir(exist_ok=True)
     config = recipe.config
     clients = [ClientRelease(client_folder(folder, i), i, recipe) for i in range(config.federation.clients)]
     for client in clients:
         client.prepare(answered=False)
     release = recipe.record_release
     if release is None or not release.summed:
-        return [client.targets() for client in clients], 0, 0.0
+        return Known([client.targets() for client in clients])
     open_moments(release, clients, folder, "baseline")
-    sent = json.loads((folder / "moments.json").read_text())["uplink_bytes"]
-    return [clients[0].targets()] * len(clients), sent, release.client_epsilon(View.SUM, Adjacency.ZERO_OUT)
+    return Known(
+        [clients[0].targets()] * len(clients),
+        _opening_bytes(folder),
+        release.client_epsilon(View.SUM, Adjacency.ZERO_OUT),
+    )
 
 
-def fedavg(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterator[Progress]:
-    """Federated averaging of moves, clipped and noised when `options.clip` says so."""
-    config, trainer = recipe.config, DenseTrainer(recipe, options.learning_rate)
-    found, sent, opened = targets(recipe, folder)
-    kept, weights = [trainer.new() for _ in found], trainer.initial.clone()
-    steps = config.federation.local_steps
-    encode, decode, bound, noise = _grid(config, options, len(weights))
+def _opening_bytes(folder: Path) -> int:
+    return int(json.loads((folder / "moments.json").read_text())["uplink_bytes"])
+
+
+def fedavg(
+    recipe: Recipe, folder: Path, *, learning_rate: float, clip: float, noise: float
+) -> Iterator[Progress]:
+    """Federated averaging of moves, which are clipped and noised unless `clip` is 0."""
+    config, trainer = recipe.config, DenseTrainer(recipe, learning_rate)
+    start = known(recipe, folder)
+    states, weights, sent = (
+        [trainer.initial_state() for _ in start.targets],
+        trainer.initial,
+        start.uplink_bytes,
+    )
+    encode, decode, bound, noise = _grid(
+        config, len(weights), learning_rate=learning_rate, clip=clip, noise=noise
+    )
     for number in range(1, config.federation.rounds + 1):
-
-        def move(client: int, start: Tensor = weights, number: int = number) -> NDArray[np.int64]:
+        moves = []
+        for client, target in enumerate(start.targets):
             seed = public_seed(config.federation.seed, "latents", client, number)
-            end = trainer.train(start, kept[client], found[client], steps, seed)
-            return encode((end - start).double().numpy())
-
-        moves = [move(client) for client in range(len(found))]
+            end, states[client] = trainer.train(
+                weights, states[client], target, steps=config.federation.local_steps, seed=seed
+            )
+            moves.append(encode((end - weights).double().numpy()))
         result = secure_sum(
             moves,
             bound=bound,
@@ -167,24 +187,24 @@ def fedavg(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterato
         # Rounds compose as one Gaussian mechanism with sqrt(rounds) times less noise.
         own = gaussian_epsilon(noise / math.sqrt(number), config.privacy.delta) if noise else math.inf
         # Moves of opened moments are post-processing of them; no noise on moves takes back what was opened.
-        epsilon = opened if config.opens_moments else own
+        epsilon = start.epsilon_client if config.opens_moments else own
         yield Progress(number, DenseGenerator(recipe.architecture, weights), sent, epsilon)
 
 
 def _grid(
-    config: Config, options: argparse.Namespace, dimension: int
+    config: Config, dimension: int, *, learning_rate: float, clip: float, noise: float
 ) -> tuple[Callable[..., NDArray[np.int64]], Callable[..., NDArray[np.float64]], int, float]:
     """How moves become integers and their sum a mean move, the integers' bound, and the noise multiplier."""
     # What overflowed is no move, here and without a word: an error would tell the server of a client's data.
-    if not options.clip:
-        codec = FixedPoint(4 * options.learning_rate * config.federation.local_steps, LEVELS)
+    if not clip:
+        codec = FixedPoint(4 * learning_rate * config.federation.local_steps, LEVELS)
         return (
             lambda move: codec.encode(_only_finite(move)),
             lambda counts, n: codec.decode_sum(counts, n) / n,
             codec.levels,
             0.0,
         )
-    step, share = options.clip / CLIP_UNITS, math.ceil(options.noise * CLIP_UNITS / math.sqrt(config.cohort))
+    step, share = clip / CLIP_UNITS, math.ceil(noise * CLIP_UNITS / math.sqrt(config.cohort))
     offset = CLIP_UNITS + CUT * share
     # Of the smoothing that makes a sum of discrete Gaussians one, see `prism_privacy.discrete_gaussian`.
     noise = math.sqrt(config.cohort * (share**2 - SMOOTHING**2)) / CLIP_UNITS
@@ -192,7 +212,7 @@ def _grid(
     def encode(move: NDArray[np.float64]) -> NDArray[np.int64]:
         move = _only_finite(move)
         length = float(np.linalg.norm(move))
-        inside = move * min(1.0, options.clip * (1 - 1e-9) / max(length, 1e-300))
+        inside = move * min(1.0, clip * (1 - 1e-9) / max(length, 1e-300))
         units = np.trunc(inside / step).astype(np.int64)  # towards zero: no longer than the clip
         drawn = sample_discrete_gaussian(share, dimension, fresh_coins())
         return np.clip(units + drawn, -offset, offset) + offset  # whatever is cut, is so after the noise
@@ -207,21 +227,24 @@ def _only_finite(move: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(move), move, 0.0)
 
 
-def server(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterator[Progress]:
+def server(recipe: Recipe, folder: Path, *, learning_rate: float) -> Iterator[Progress]:
     """Dense weights, trained on the opened moments by the server: as many steps as one client would make."""
-    config, trainer = recipe.config, DenseTrainer(recipe, options.learning_rate)
-    found, sent, opened = targets(recipe, folder)
-    kept, weights = trainer.new(), trainer.initial.clone()
+    config, trainer = recipe.config, DenseTrainer(recipe, learning_rate)
+    start = known(recipe, folder)
+    state, weights = trainer.initial_state(), trainer.initial
     for number in range(1, config.federation.rounds + 1):
         seed = public_seed(config.federation.seed, "latents", 0, number)
-        weights = trainer.train(weights, kept, found[0], config.federation.local_steps, seed)
-        yield Progress(number, DenseGenerator(recipe.architecture, weights), sent, opened)
+        weights, state = trainer.train(
+            weights, state, start.targets[0], steps=config.federation.local_steps, seed=seed
+        )
+        generator = DenseGenerator(recipe.architecture, weights)
+        yield Progress(number, generator, start.uplink_bytes, start.epsilon_client)
 
 
-def server_mask(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Iterator[Progress]:
+def server_mask(recipe: Recipe, folder: Path) -> Iterator[Progress]:
     """A mask, trained likewise: the scores are simply kept."""
     config, trainer = recipe.config, recipe.trainer
-    found, sent, opened = targets(recipe, folder)
+    start = known(recipe, folder)
     low, state = config.privacy.theta_min, trainer.initial_state()
     seed = public_seed(config.federation.seed, "scores")
     theta = initial_theta(trainer.dimension, seed=seed, spread=config.mask.spread, law=config.mask.initial)
@@ -230,7 +253,7 @@ def server_mask(recipe: Recipe, folder: Path, options: argparse.Namespace) -> It
         result = trainer.train(
             theta.clamp(low, 1 - low),
             state,
-            found[0],
+            start.targets[0],
             steps=config.federation.local_steps,
             progress=progress(number - 1, config.federation.rounds),
             seed=seed,
@@ -238,26 +261,24 @@ def server_mask(recipe: Recipe, folder: Path, options: argparse.Namespace) -> It
         state, theta = result.state, theta_from_scores(result.scores, config.mask.temperature)
         mask = deployed_mask(theta, config.mask.mode, density=config.mask.density)
         generator = DeployedGenerator(recipe.architecture, seed=recipe.model_seed, mask=mask.float())
-        yield Progress(number, generator, sent, opened)
+        yield Progress(number, generator, start.uplink_bytes, start.epsilon_client)
+
+
+def row(number: int, uplink_bytes: int, epsilon_client: float, quality: Quality) -> dict[str, object]:
+    """What is kept of a measured round."""
+    names = ("fid", "kid", "coverage", "label_accuracy")
+    found = {name: getattr(quality, name) for name in names}
+    return {"round": number, "uplink_bytes": uplink_bytes, "epsilon_client": epsilon_client, **found}
 
 
 def masks(config: Config, folder: Path) -> Iterator[dict[str, object]]:
     """prism-secure, as its run folder tells it."""
     run(config, folder)
-    moments = folder / "moments.json"
-    sent = json.loads(moments.read_text())["uplink_bytes"] if moments.exists() else 0
+    sent = _opening_bytes(folder) if config.opens_moments else 0
     for record in read_records(folder):
         sent += record.uplink_bytes
         if record.quality is not None:
-            quality = {name: getattr(record.quality, name) for name in ("fid", "kid", "coverage")}
-            accuracy = record.quality.label_accuracy
-            yield {
-                "round": record.round,
-                "uplink_bytes": sent,
-                "epsilon_client": record.epsilon.sum_zero_out,
-                **quality,
-                "label_accuracy": accuracy,
-            }
+            yield row(record.round, sent, record.epsilon.sum_zero_out, record.quality)
 
 
 def measured(recipe: Recipe, rounds: Iterator[Progress]) -> Iterator[dict[str, object]]:
@@ -269,15 +290,8 @@ def measured(recipe: Recipe, rounds: Iterator[Progress]) -> Iterator[dict[str, o
         if after.round % config.metrics.every and after.round != config.federation.rounds:
             continue
         seed = public_seed(config.federation.seed, "evaluation")
-        quality = evaluator(*after.generator.generate(config.metrics.samples, seed=seed))
-        kept = {name: quality[name] for name in ("fid", "kid", "coverage")}
-        yield {
-            "round": after.round,
-            "uplink_bytes": after.uplink_bytes,
-            "epsilon_client": after.epsilon_client,
-            **kept,
-            "label_accuracy": quality.get("label_accuracy"),
-        }
+        quality = Quality(**evaluator(*after.generator.generate(config.metrics.samples, seed=seed)))
+        yield row(after.round, after.uplink_bytes, after.epsilon_client, quality)
 
 
 def main() -> None:
@@ -298,24 +312,29 @@ def main() -> None:
     recipe, label = Recipe(config), options.label or options.name
     if options.name.startswith("server") and not config.opens_moments:
         parser.error("a server that trains alone needs moments that the secure sum opened: record_epsilon")
+    if config.privacy.record_store is not None:
+        parser.error("each baseline opens moments of its own, whose bytes count: leave record_store out")
     results, folder = options.out / "results.jsonl", options.out / label
     options.out.mkdir(parents=True, exist_ok=True)
-    if results.exists() and any(json.loads(line)["name"] == label for line in results.open()):
+    if done(results, label):
         print(f"{label} is in {results} already")
         return
     torch.set_num_threads(1)
+    rate = options.learning_rate
     if options.name == "masks":
         rows = masks(config, folder)
+    elif options.name == "server":
+        rows = measured(recipe, server(recipe, folder, learning_rate=rate))
+    elif options.name == "server-mask":
+        rows = measured(recipe, server_mask(recipe, folder))
     else:
-        make = {"fedavg": fedavg, "dp-fedavg": fedavg, "server": server, "server-mask": server_mask}
-        folder.mkdir(exist_ok=True)
-        rows = measured(recipe, make[options.name](recipe, folder, options))
+        noised = {"clip": options.clip, "noise": options.noise}
+        rows = measured(recipe, fedavg(recipe, folder, learning_rate=rate, **noised))
     lines = []
-    for row in rows:
-        lines.append({"name": label, "epsilon_image": config.privacy.record_epsilon, **row})
+    for each in rows:
+        lines.append({"name": label, "epsilon_image": config.privacy.record_epsilon, **each})
         print(json.dumps(finite(lines[-1])), flush=True)
-    with results.open("a") as file:  # all of it or nothing, so that a name stands for a whole run
-        file.writelines(json.dumps(finite(line)) + "\n" for line in lines)
+    append(results, lines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import sys
@@ -20,8 +19,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.moments import FakeAverages
 from prism_secure.recipe import Recipe
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_data import TINY, write_data
+from .tiny_data import TINY, write_data
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +34,12 @@ def baselines() -> ModuleType:
     return module
 
 
-def _options(clip: float, noise: float = 1.0) -> argparse.Namespace:
-    return argparse.Namespace(clip=clip, noise=noise, learning_rate=0.01)
+def _moves(clip: float, noise: float = 1.0) -> dict[str, float]:
+    return {"clip": clip, "noise": noise, "learning_rate": 0.01}
 
 
 def test_fixed_point_moves_average_to_the_mean_move(baselines: ModuleType) -> None:
-    encode, decode, bound, noise = baselines._grid(load_config(), _options(0.0), 50)
+    encode, decode, bound, noise = baselines._grid(load_config(), 50, **_moves(0.0))
     moves = np.random.default_rng(0).normal(0, 0.1, (10, 50))
     words = [encode(move) for move in moves]
     assert max(int(each.max()) for each in words) <= bound
@@ -51,7 +49,7 @@ def test_fixed_point_moves_average_to_the_mean_move(baselines: ModuleType) -> No
 
 def test_noised_moves_are_clipped_and_carry_the_noise_that_epsilon_counts(baselines: ModuleType) -> None:
     config = load_config(None, ["secure_sum.min_survivors=8", "privacy.colluders=2"])
-    encode, decode, bound, noise = baselines._grid(config, _options(0.5, 1.5), 4000)
+    encode, decode, bound, noise = baselines._grid(config, 4000, **_moves(0.5, 1.5))
     assert noise == pytest.approx(1.5, rel=1e-3)
     move = np.zeros(4000)
     move[:2] = 30.0, 40.0  # of norm 50, a hundred times the clip
@@ -71,7 +69,7 @@ def test_a_weight_that_overflowed_has_not_moved_and_the_others_are_clipped(
     monkeypatch.setattr(
         baselines, "sample_discrete_gaussian", lambda s, size, coins: np.zeros(size, np.int64)
     )
-    encode, decode, bound, _ = baselines._grid(load_config(), _options(clip), 5)
+    encode, decode, bound, _ = baselines._grid(load_config(), 5, **_moves(clip))
     move = np.array([math.nan, math.inf, -math.inf, 30.0, 40.0])
     words = encode(move)
     assert int(words.min()) >= 0
@@ -98,7 +96,7 @@ def test_epsilon_of_a_client_is_that_of_what_left_it(
     )
     recipe, folder = Recipe(config), tmp_path / "run"
     folder.mkdir()
-    rounds = baselines.fedavg(recipe, folder, _options(0.5 if noise else 0.0, noise))
+    rounds = baselines.fedavg(recipe, folder, **_moves(0.5 if noise else 0.0, noise))
     found = next(rounds).epsilon_client
     if mode == "summed":  # noise on the moves takes nothing back
         moments = recipe.record_release
@@ -117,7 +115,7 @@ def test_an_unnoised_difference_of_two_worlds_is_never_longer_than_the_clip(
     monkeypatch.setattr(
         baselines, "sample_discrete_gaussian", lambda s, size, coins: np.zeros(size, np.int64)
     )
-    encode, _, bound, _ = baselines._grid(load_config(), _options(0.3), 999)
+    encode, _, bound, _ = baselines._grid(load_config(), 999, **_moves(0.3))
     rng = np.random.default_rng(1)
     for scale in (1e-6, 1e-2, 1.0, 1e6):
         units = encode(rng.normal(0, scale, 999)) - bound // 2
@@ -147,8 +145,12 @@ def test_dense_weights_learn_what_the_client_knows(baselines: ModuleType, tmp_pa
                 recipe.trainer.matching(found, labels, target, FakeAverages.zero(10, features, "ema"))[0]
             )
 
-    kept = trainer.new()
-    trained = trainer.train(trainer.initial, kept, target, steps=8, seed=0)
-    assert kept.step == 8
+    start = trainer.initial_state()
+    trained, kept = trainer.train(trainer.initial, start, target, steps=8, seed=0)
+    assert (start.step, kept.step) == (0, 8)
+    assert not start.first.any()
+    half, state = trainer.train(trainer.initial, start, target, steps=4, seed=0)
+    assert not torch.equal(trainer.train(half, start, target, steps=4, seed=1)[0],
+                           trainer.train(half, state, target, steps=4, seed=1)[0])  # fmt: skip
     assert loss(trained) < 0.9 * loss(trainer.initial)
     assert torch.equal(trainer.network.weights, torch.ones_like(trainer.initial))
