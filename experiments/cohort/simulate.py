@@ -18,8 +18,8 @@ server receives is n·C·agreement in length, against a noise of √(n·Σp(1−
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import math
+import sys
 from pathlib import Path
 
 import msgspec
@@ -30,10 +30,11 @@ from prism_privacy import Adjacency, View, calibrate, clip_toward
 from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Config, load_config
 from prism_secure.evaluation import Evaluation
-from prism_secure.mada import aggregate, progress
-from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
-from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from plain_rounds import PlainRounds, require
+from results import append
 
 SCALE = 2**24
 
@@ -71,81 +72,48 @@ def main() -> None:
     options = _arguments()
     torch.set_num_threads(1)
     config = load_config(options.config, options.overrides)
+    require(config, {"privacy.record_epsilon": math.inf})
     if options.epsilon:
         config = calibrated(config, options.epsilon)
-    federation, privacy, tau = config.federation, config.privacy, config.mask.temperature
-    n, flip = federation.clients, privacy.flip
+    n, flip, clip = config.federation.clients, config.privacy.flip, config.privacy.clip
     distinct = options.distinct or n
     votes = n // distinct
     recipe = Recipe(config)
-    trainer, measure = recipe.trainer, Evaluation(recipe)
-    targets = [recipe.targets(client) for client in range(distinct)]
-    states = [trainer.initial_state() for _ in targets]
-    low = privacy.theta_min
-    start = initial_theta(trainer.dimension, seed=public_seed(federation.seed, "scores")).numpy()
-    theta, move = np.clip(start, low, 1 - low), None
-    coins = np.random.default_rng([federation.seed, 1])
-    history, began = [], time.process_time()
+    measure = Evaluation(recipe)
+    rounds, history = PlainRounds(recipe, [recipe.targets(client) for client in range(distinct)]), []
+    server, d = rounds.server, recipe.trainer.dimension
+    coins = np.random.default_rng([config.federation.seed, 1])
     options.out.mkdir(parents=True, exist_ok=True)
-    for number in range(federation.rounds):
-        counts = np.zeros(trainer.dimension, dtype=np.int64)
-        mean_move = np.zeros(trainer.dimension)
-        centre = clip_toward(theta, theta, flip=flip, clip=privacy.clip).astype(np.int64)
-        for i, target in enumerate(targets):
-            group = config.latent_group(i * n // distinct)
-            result = trainer.train(
-                torch.from_numpy(theta),
-                states[i],
-                target,
-                steps=federation.local_steps,
-                progress=progress(number, federation.rounds),
-                seed=public_seed(federation.seed, "latents", group, number + 1),
-                shared=config.training.latent_groups > 0,
-            )
-            states[i] = result.state
-            values = theta_from_scores(result.scores, tau).numpy()
-            if config.training.fill_clip and privacy.clip is not None:
-                values = fill_clip(values, theta, flip=flip, clip=privacy.clip)
-            k = clip_toward(values, theta, flip=flip, clip=privacy.clip).astype(np.int64)
+    for _ in range(config.federation.rounds):
+        theta, counts, mean_move = server.theta, np.zeros(d, dtype=np.int64), np.zeros(d)
+        centre = clip_toward(theta, theta, flip=flip, clip=clip).astype(np.int64)
+        for i in range(distinct):
+            values = rounds.train(i, i * n // distinct)
+            if config.training.fill_clip and clip is not None:
+                values = fill_clip(values, theta, flip=flip, clip=clip)
+            k = clip_toward(values, theta, flip=flip, clip=clip).astype(np.int64)
             mean_move += (k - centre) / (SCALE * distinct)
             counts += k if options.exact else coins.binomial(votes, k / SCALE)
-        step = aggregate(
-            theta,
-            counts,
-            clients=distinct * (SCALE if options.exact else votes),
-            flip=flip,
-            progress=number / max(federation.rounds - 1, 1),
-            aggregation=config.aggregation,
-            theta_min=low,
-            move=move,
-        )
-        theta, move = step.theta, step.move
-        if (number + 1) % config.metrics.every and number + 1 < federation.rounds:
+        voters = distinct * (SCALE if options.exact else votes)
+        server.absorb(counts, voters, planned_rounds=config.federation.rounds)
+        if not server.is_measured(config.federation.rounds):
             continue
-        mask = deployed_mask(torch.from_numpy(theta), config.mask.mode, density=config.mask.density).numpy()
-        quality = measure(mask, options.out / f"{options.name}.png")
-        length = float(np.linalg.norm(mean_move))
-        p = centre / SCALE
+        quality = measure(server.deployed(), options.out / f"{options.name}.png")
+        length, p = float(np.linalg.norm(mean_move)), centre / SCALE
         history.append(
             {
-                "round": number + 1,
+                "round": server.round,
                 "fid": round(quality.fid, 1),
                 "label_accuracy": quality.label_accuracy,
-                "agreement": round(length / privacy.clip, 3) if privacy.clip else None,
+                "agreement": round(length / clip, 3) if clip else None,
                 "signal_to_noise": round(length / float(np.sqrt((p * (1 - p)).sum() / n)), 3),
-                "seconds": round(time.process_time() - began, 1),
+                "seconds": round(rounds.seconds, 1),
             }
         )
-        print(options.name, trainer.dimension, history[-1], flush=True)
-    line = {
-        "name": options.name,
-        "dimension": trainer.dimension,
-        "clip": privacy.clip,
-        "options": {k: str(v) for k, v in vars(options).items()},
-        "history": history,
-    }
-    with (options.out / "results.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        print(options.name, d, history[-1], flush=True)
+    said = {k: str(v) for k, v in vars(options).items()}
+    line = {"name": options.name, "dimension": d, "clip": clip, "options": said, "history": history}
+    append(options.out / "results.jsonl", [line])
 
 
 if __name__ == "__main__":

@@ -15,27 +15,32 @@ claims no epsilon. It writes NAME.png (ten of each class) and appends a line to 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from prism_privacy import CoinSecret, MomentRelease, NoisySums, SummedMoments, noisy_moments, release_moments
+from prism_privacy import CoinSecret, MomentRelease, SummedMoments, release_moments
 from prism_secure.config import load_config
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.mada import aggregate, progress
-from prism_secure.metric_features import ClassifierFeatures
-from prism_secure.metrics import Evaluator
+from prism_secure.evaluation import Evaluation
 from prism_secure.moments import FeatureMoments
-from prism_secure.public_seed import public_seed
 from prism_secure.recipe import Recipe
-from prism_secure.samples import encode_png, sample_grid
-from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
 
-RECIPE = ("features.bounded=true", "training.variance_weight=0")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from plain_rounds import PlainRounds, require
+from results import append
+
+RECIPE = ("features.bounded=true", "training.variance_weight=0", "metrics.every=2")
+UNHEEDED = {
+    "privacy.clip": None,
+    "privacy.record_epsilon": 2.0,
+    "privacy.record_release": "summed",
+    "privacy.record_cohort": 0,
+    "model.conditional": True,
+}
+"""The release is that of the options here."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -47,15 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=2.0)
     parser.add_argument("--noise-seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="take only so many of each client's images")
-    parser.add_argument("--every", type=int, default=2, help="rounds between evaluations")
     return parser.parse_args()
-
-
-def _matched(sums: NoisySums) -> FeatureMoments:
-    found = noisy_moments(sums)
-    variance = np.zeros_like(found.mean) if found.variance is None else found.variance
-    counts = np.where(found.present, found.counts, 0.0)
-    return FeatureMoments(*(torch.from_numpy(x).float() for x in (found.mean, variance, counts)))
 
 
 def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]:
@@ -86,7 +83,9 @@ def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]
     ]
     if options.release == "client":
         return [
-            _matched(release_moments(*features(client), release(sizes[client]), coins[client]))
+            FeatureMoments.of_release(
+                release_moments(*features(client), release(sizes[client]), coins[client])
+            )
             for client in clients
         ]
     plan = SummedMoments(
@@ -97,7 +96,7 @@ def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]
     )
     shares = (plan.share(*features(client), coins[client]) for client in clients)
     opened = plan.open(sum(shares, np.zeros(plan.size, np.int64)), len(sizes), is_test=True)
-    return [_matched(opened)] * len(sizes)
+    return [FeatureMoments.of_release(opened)] * len(sizes)
 
 
 def main() -> None:
@@ -105,63 +104,24 @@ def main() -> None:
     options = _arguments()
     torch.set_num_threads(1)
     config = load_config(None, [*RECIPE, *options.overrides])
-    federation, privacy = config.federation, config.privacy
+    require(config, UNHEEDED)
+    clients, seed, flip = config.federation.clients, config.federation.seed, config.privacy.flip
     recipe = Recipe(config)
-    trainer, dataset = recipe.trainer, recipe.dataset
-    evaluator = Evaluator(dataset.test_images, features=ClassifierFeatures(), classes=dataset.classes)
-    matched = targets(recipe, options)
-    states = [trainer.initial_state() for _ in matched]
-    low, flip = privacy.theta_min, privacy.flip
-    start = initial_theta(trainer.dimension, seed=public_seed(federation.seed, "scores")).numpy()
-    theta, move = np.clip(start, low, 1 - low), None
-    history, seconds = [], 0.0
+    measure = Evaluation(recipe)
+    rounds, history = PlainRounds(recipe, targets(recipe, options)), []
+    server = rounds.server
     options.out.mkdir(parents=True, exist_ok=True)
-    for number in range(federation.rounds):
-        counts = np.zeros(trainer.dimension, dtype=np.int64)
-        began = time.process_time()
-        for client, target in enumerate(matched):
-            result = trainer.train(
-                torch.from_numpy(theta),
-                states[client],
-                target,
-                steps=federation.local_steps,
-                progress=progress(number, federation.rounds),
-                seed=public_seed(federation.seed, "latents", client, number + 1),
-            )
-            states[client] = result.state
-            p = flip + (1 - 2 * flip) * theta_from_scores(result.scores, config.mask.temperature).numpy()
-            counts += np.random.default_rng([federation.seed, number, client]).random(len(p)) < p
-        seconds += time.process_time() - began
-        step = aggregate(
-            theta,
-            counts,
-            clients=federation.clients,
-            flip=flip,
-            progress=number / max(federation.rounds - 1, 1),
-            aggregation=config.aggregation,
-            theta_min=low,
-            move=move,
-            rng=np.random.default_rng([federation.seed, number]),
-        )
-        theta, move = step.theta, step.move
-        if (number + 1) % options.every and number + 1 < federation.rounds:
-            continue
-        mask = deployed_mask(torch.from_numpy(theta), config.mask.mode, seed=federation.seed)
-        model = DeployedGenerator(recipe.architecture, seed=recipe.model_seed, mask=mask)
-        images, labels = model.generate(2000, seed=public_seed(federation.seed, "evaluation"))
-        quality = evaluator(images, labels)
-        history.append({"round": number + 1, "seconds": round(seconds, 1), **quality})
-        print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
-    shown = None if labels is None else labels[:100].numpy()
-    grid = sample_grid(images[:100].numpy(), shown, names=dataset.classes)
-    (options.out / f"{options.name}.png").write_bytes(encode_png(grid))
-    line = {
-        "name": options.name,
-        "options": {k: str(v) for k, v in vars(options).items() if k != "out"},
-        "history": history,
-    }
-    with (options.out / "results.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    for number in range(config.federation.rounds):
+        counts = np.zeros(recipe.trainer.dimension, dtype=np.int64)
+        for client in range(clients):
+            p = flip + (1 - 2 * flip) * rounds.train(client, client)
+            counts += np.random.default_rng([seed, number, client]).random(len(p)) < p
+        server.absorb(counts, clients, planned_rounds=config.federation.rounds)
+        if server.is_measured(config.federation.rounds):
+            history.append(rounds.row(measure(server.deployed(), options.out / f"{options.name}.png")))
+            print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
+    said = {k: str(v) for k, v in vars(options).items() if k != "out"}
+    append(options.out / "results.jsonl", [{"name": options.name, "options": said, "history": history}])
 
 
 if __name__ == "__main__":

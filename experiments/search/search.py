@@ -15,25 +15,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+import math
+import sys
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from prism_secure.config import load_config
+from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.features import DEFAULT_TAPS, Concatenated, EfficientNetLite0, RandomFourierFeatures
-from prism_secure.mada import aggregate, progress
-from prism_secure.metric_features import ClassifierFeatures
-from prism_secure.metrics import Evaluator
-from prism_secure.moments import MomentMatching
-from prism_secure.public_seed import public_seed
+from prism_secure.evaluation import Evaluation
+from prism_secure.features import (
+    DEFAULT_TAPS,
+    Concatenated,
+    EfficientNetLite0,
+    FeatureExtractor,
+    RandomFourierFeatures,
+)
+from prism_secure.moments import FeatureMoments
 from prism_secure.recipe import Recipe
-from prism_secure.samples import encode_png, sample_grid
-from prism_secure.supermask import deployed_mask, initial_theta, theta_from_scores
-from prism_secure.training import LocalTrainer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from plain_rounds import PlainRounds, require
+from results import append
+
+BASE = ("privacy.record_epsilon=inf", "features.bounded=false", "training.variance_weight=1")
+"""Exact moments, each feature in units of a client's own variance."""
+UNHEEDED = {
+    "privacy.clip": None,
+    "privacy.record_epsilon": math.inf,
+    "features.bounded": False,
+    "features.extractors": Config().features.extractors,
+}
+"""Features are those of the options here."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -42,103 +57,62 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
     parser.add_argument("--out", type=Path, default=Path("search-results"))
     parser.add_argument("--pool", action="store_true", help="one trainer with all images, n votes from it")
-    parser.add_argument("--shared", action="store_true", help="the same latents for all clients of a round")
     parser.add_argument("--taps", type=json.loads, help='as {"block": cells}, e.g. {"2": 4, "10": 1}')
     parser.add_argument("--resize", type=int, default=0, help="side that EfficientNet sees; 0: as it is")
     parser.add_argument("--fourier", type=int, default=200, help="random Fourier features a kernel; 0: none")
     parser.add_argument("--decay", type=float, default=0.9, help="memory of the fakes' moving averages")
-    parser.add_argument("--variance-weight", type=float, default=1.0)
-    parser.add_argument("--every", type=int, default=1, help="rounds between evaluations")
     return parser.parse_args()
 
 
-def _trainer(recipe: Recipe, options: argparse.Namespace) -> LocalTrainer:
-    config = recipe.config
-    taps = {int(k): v for k, v in options.taps.items()} if options.taps else DEFAULT_TAPS
-    parts = [EfficientNetLite0(taps, image_size=config.model.image_size, resize=options.resize)]
-    if options.fourier:
-        parts.append(RandomFourierFeatures(options.fourier, channels=recipe.dataset.channels))
-    return LocalTrainer(
-        recipe.architecture,
-        model_seed=recipe.model_seed,
-        extractor=Concatenated(parts),
-        mask_mode=config.mask.mode,
-        temperature=config.mask.temperature,
-        learning_rate=config.training.learning_rate,
-        batch_size=config.training.batch_size,
-        matching=MomentMatching(decay=options.decay, variance_weight=options.variance_weight),
-    )
+class Searched(Recipe):
+    """A recipe with the features of the options."""
+
+    def __init__(self, config: Config, options: argparse.Namespace) -> None:
+        super().__init__(config)
+        self._options = options
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        options, size = self._options, self.config.model.image_size
+        taps = {int(k): v for k, v in options.taps.items()} if options.taps else DEFAULT_TAPS
+        parts: list[FeatureExtractor] = [EfficientNetLite0(taps, image_size=size, resize=options.resize)]
+        if options.fourier:
+            parts.append(RandomFourierFeatures(options.fourier, channels=self.dataset.channels))
+        return Concatenated(parts)
+
+    def pooled(self) -> FeatureMoments:
+        """The moments of all clients' images together."""
+        chosen = torch.from_numpy(np.concatenate(self.partition.indices))
+        images, labels = self.dataset.train_images[chosen], self.dataset.train_labels[chosen]
+        return self.trainer.targets(to_float(images), labels)
 
 
 def main() -> None:
     """Run one setting."""
     options = _arguments()
     torch.set_num_threads(1)
-    config = load_config(None, options.overrides)
-    federation, privacy = config.federation, config.privacy
-    recipe = Recipe(config)
-    trainer, dataset = _trainer(recipe, options), recipe.dataset
-    evaluator = Evaluator(dataset.test_images, features=ClassifierFeatures(), classes=dataset.classes)
-    shares = recipe.partition.indices
-    if options.pool:
-        shares = [np.concatenate(shares)]
-    targets = []
-    for share in shares:
-        chosen = torch.from_numpy(share)
-        targets.append(trainer.targets(to_float(dataset.train_images[chosen]), dataset.train_labels[chosen]))
-    states = [trainer.initial_state() for _ in targets]
-    low, flip, clients = privacy.theta_min, privacy.flip, federation.clients
-    start = initial_theta(trainer.dimension, seed=public_seed(federation.seed, "scores")).numpy()
-    theta, move = np.clip(start, low, 1 - low), None
-    history, began = [], time.process_time()
+    config = load_config(None, [*BASE, *options.overrides])
+    require(config, UNHEEDED)
+    clients, seed, flip = config.federation.clients, config.federation.seed, config.privacy.flip
+    recipe = Searched(config, options)
+    recipe.trainer.matching.decay = options.decay
+    measure = Evaluation(recipe)
+    targets = [recipe.pooled()] if options.pool else [recipe.targets(client) for client in range(clients)]
+    rounds, history = PlainRounds(recipe, targets), []
+    server = rounds.server
     options.out.mkdir(parents=True, exist_ok=True)
-    for number in range(federation.rounds):
-        counts = np.zeros(trainer.dimension, dtype=np.int64)
-        for i, target in enumerate(targets):
-            who = 0 if options.shared else i
-            result = trainer.train(
-                torch.from_numpy(theta),
-                states[i],
-                target,
-                steps=federation.local_steps,
-                progress=progress(number, federation.rounds),
-                seed=public_seed(federation.seed, "latents", who, number + 1),
-            )
-            states[i] = result.state
-            p = flip + (1 - 2 * flip) * theta_from_scores(result.scores, config.mask.temperature).numpy()
-            coins = np.random.default_rng([federation.seed, number, i])
+    for number in range(config.federation.rounds):
+        counts = np.zeros(recipe.trainer.dimension, dtype=np.int64)
+        for i in range(len(targets)):
+            p = flip + (1 - 2 * flip) * rounds.train(i, i)
+            coins = np.random.default_rng([seed, number, i])
             counts += coins.binomial(clients, p) if options.pool else coins.random(len(p)) < p
-        step = aggregate(
-            theta,
-            counts,
-            clients=clients,
-            flip=flip,
-            progress=number / max(federation.rounds - 1, 1),
-            aggregation=config.aggregation,
-            theta_min=low,
-            move=move,
-            rng=np.random.default_rng([federation.seed, number]),
-        )
-        theta, move = step.theta, step.move
-        if (number + 1) % options.every and number + 1 < federation.rounds:
-            continue
-        mask = deployed_mask(torch.from_numpy(theta), config.mask.mode, seed=federation.seed)
-        model = DeployedGenerator(recipe.architecture, seed=recipe.model_seed, mask=mask)
-        images, labels = model.generate(2000, seed=public_seed(federation.seed, "evaluation"))
-        quality = evaluator(images, labels)
-        history.append({"round": number + 1, "seconds": round(time.process_time() - began, 1), **quality})
-        print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
-    grid = sample_grid(
-        images[:100].numpy(), None if labels is None else labels[:100].numpy(), names=dataset.classes
-    )
-    (options.out / f"{options.name}.png").write_bytes(encode_png(grid))
-    line = {
-        "name": options.name,
-        "options": {k: str(v) for k, v in vars(options).items()},
-        "history": history,
-    }
-    with (options.out / "results.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        server.absorb(counts, clients, planned_rounds=config.federation.rounds)
+        if server.is_measured(config.federation.rounds):
+            history.append(rounds.row(measure(server.deployed(), options.out / f"{options.name}.png")))
+            print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
+    said = {k: str(v) for k, v in vars(options).items()}
+    append(options.out / "results.jsonl", [{"name": options.name, "options": said, "history": history}])
 
 
 if __name__ == "__main__":

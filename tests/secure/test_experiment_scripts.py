@@ -1,0 +1,132 @@
+"""What experiments share: results that are kept, idx files, rounds without the wire."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import prism_secure
+from prism_secure.config import load_config
+from prism_secure.data.idx import read_idx, write_idx
+from prism_secure.mada import aggregate
+from prism_secure.recipe import Recipe
+
+from .tiny_data import TINY, write_data
+
+EXPERIMENTS = Path(prism_secure.__file__).parent.parent / "experiments"
+
+
+def script(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXPERIMENTS / name))
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (5,), (0, 2)])
+def test_an_idx_file_is_read_as_it_was_written(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write_idx(tmp_path / "some-idx", values)
+    assert np.array_equal(read_idx(tmp_path / "some-idx"), values)
+    with pytest.raises(TypeError, match="int64"):
+        write_idx(tmp_path / "other", values.astype(np.int64))
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_in_the_results_is_done(tmp_path: Path) -> None:
+    results, path = script("results.py"), tmp_path / "results.jsonl"
+    assert results["read"](path) == []
+    assert not results["done"](path, "a")
+    results["append"](path, [{"name": "a", "fid": 1.5}, {"name": "a", "fid": float("inf")}])
+    results["append"](path, [{"run": "b", "name": "c"}])
+    assert results["read"](path)[:2] == [{"name": "a", "fid": 1.5}, {"name": "a", "fid": "inf"}]
+    assert [results["done"](path, name) for name in ("a", "b", "c")] == [True, False, True]
+
+
+def test_spread_is_the_mean_and_from_where_to_where() -> None:
+    spread = script("results.py")["spread"]
+    assert spread([0.5], ".1%") == "50.0%"
+    assert spread([3.0, 1.0, 2.6], ".1f") == "2.2 (1.0 to 3.0)"
+
+
+def test_the_ablation_table_reads_the_lines_it_wrote(tmp_path: Path) -> None:
+    lines = [
+        {"run": f"base-f0-s{seed}", "row": "base", "flip": 0.0, "seed": seed, "fid": fid, "coverage": 0.5,
+         "label_accuracy": None}
+        for seed, fid in enumerate((100.0, 103.0))
+    ]  # fmt: skip
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = script("ablation/ablation.py")["table"](path)
+    assert table.splitlines()[2:] == ["| base |  | 101.5 (100.0 to 103.0) | 0.500 |"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*TINY, f"data.folder={write_data(tmp_path_factory.mktemp('data'))}"]
+
+
+def test_rounds_without_the_wire_step_as_the_recipe_says(tiny: list[str]) -> None:
+    config = load_config(
+        None, [*tiny, "mask.spread=0.1", "mask.mode=topk", "mask.density=0.25", "aggregation.shrink=1"]
+    )
+    recipe = Recipe(config)
+    rounds = script("plain_rounds.py")["PlainRounds"](recipe, [recipe.targets(0)])
+    server, start = rounds.server, rounds.server.theta
+    assert np.log(start / (1 - start)).std() == pytest.approx(0.1, rel=0.05)
+    trained = rounds.train(0, 0)
+    assert trained.shape == start.shape
+    assert not np.array_equal(trained, start)
+    counts = (trained > 0.5).astype(np.int64)
+    server.absorb(counts, 1, planned_rounds=2)
+    step = aggregate(start, counts, survivors=1, flip=config.privacy.flip, progress=0.0,
+                     aggregation=config.aggregation, theta_min=config.privacy.theta_min)  # fmt: skip
+    assert np.array_equal(server.theta, step.theta)
+    assert server.deployed().mean() == pytest.approx(0.25, abs=1e-3)
+    assert not np.array_equal(rounds.train(0, 0), trained)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("search/search.py", "privacy.clip=1"),
+        ("search/search.py", 'features.extractors=["fourier"]'),
+        ("search/search.py", "mask.score_layers=0.5"),
+        ("record_level/record_level.py", "privacy.record_epsilon=1"),
+        ("record_level/record_level.py", "privacy.clip=1"),
+        ("cohort/simulate.py", "federation.client_fraction=0.5"),
+        ("cohort/simulate.py", "privacy.record_epsilon=1"),
+    ],
+)
+def test_a_setting_that_a_script_does_not_heed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, refused: str
+) -> None:
+    settings = [part for each in ["privacy.flip=0", refused] for part in ("--set", each)]
+    monkeypatch.setattr(sys, "argv", [name, "x", "--out", str(tmp_path / "out"), *settings])
+    with pytest.raises(SystemExit, match=refused.partition("=")[0].replace(".", r"\.")):
+        script(name)["main"]()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("record_level/record_level.py", ["--release", "shared"]),
+        ("cohort/simulate.py", ["--distinct", "1", "--set", "privacy.record_epsilon=inf"]),
+    ],
+)
+def test_a_script_measures_the_rounds_that_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: list[str], name: str, options: list[str]
+) -> None:
+    settings = [
+        part for each in [*tiny, "metrics.every=2", "privacy.colluders=0"] for part in ("--set", each)
+    ]
+    monkeypatch.setattr(sys, "argv", [name, "x", "--out", str(tmp_path), *settings, *options])
+    script(name)["main"]()
+    (line,) = script("results.py")["read"](tmp_path / "results.jsonl")
+    assert [each["round"] for each in line["history"]] == [2]
+    assert line["history"][0]["fid"] > 0
+    assert (tmp_path / "x.png").exists()
