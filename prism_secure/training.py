@@ -22,18 +22,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prism_secure.config.sections import MaskMode, Optimizer
 from prism_secure.features import FeatureExtractor
 from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
 from prism_secure.moments import FakeAverages, FeatureMoments, MomentMatching, feature_moments
-from prism_secure.supermask import MaskMode, Supermask, scores_from_theta, training_mask
-
-Optimizer = Literal["adam", "root"]
+from prism_secure.supermask import Supermask, scores_from_theta, training_mask
 
 
 @dataclass(frozen=True)
