@@ -19,6 +19,23 @@ CALIBRATION_SEED = 20_250_308
 CALIBRATION_IMAGES = 800
 CALIBRATION_BATCH_SIZE = 200
 """Of images up to 64×64; larger ones go through in smaller batches of as many pixels."""
+MOST_FLOATS = 1 << 24
+"""Of a batch in one layer, 64 MiB: as many images go through at once. It is what one image may take, too."""
+
+
+def largest_activation(architecture: Architecture) -> int:
+    """float32 numbers of one image in its widest layer.
+
+    A block doubles the side and at most halves the channels, so that is the last, at full resolution; where
+    sides are small and labels many, it is the labels' one-hot code, of 64-bit integers.
+    """
+    channels = max(architecture.stage_channels[-1], architecture.channels)
+    return max(architecture.image_size**2 * channels, architecture.latent + 2 * architecture.classes)
+
+
+def _at_once(architecture: Architecture, most: int) -> int:
+    """So many images of `most` that their largest activation stays within bounds."""
+    return max(1, min(most, MOST_FLOATS // largest_activation(architecture)))
 
 
 class DeployedGenerator:
@@ -41,9 +58,9 @@ class DeployedGenerator:
     @torch.no_grad()
     def _calibrate(self) -> None:
         draws = torch.Generator().manual_seed(CALIBRATION_SEED)
-        size = max(
-            2, min(CALIBRATION_BATCH_SIZE, CALIBRATION_BATCH_SIZE * 64**2 // self.architecture.image_size**2)
-        )
+        pixels = CALIBRATION_BATCH_SIZE * 64**2
+        most = min(CALIBRATION_BATCH_SIZE, pixels // self.architecture.image_size**2)
+        size = max(2, _at_once(self.architecture, most))
         self.network.train()
         for _ in range(CALIBRATION_IMAGES // size):
             self.network(*draw_latents(size, self.architecture, draws))
@@ -64,7 +81,10 @@ class DeployedGenerator:
     def batches(
         self, count: int | None = None, *, labels: Tensor | None = None, seed: int, batch_size: int = 250
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What `generate` gives, so many images at a time: however many there are, few are in memory."""
+        """What `generate` gives, so many images at a time: however many there are, few are in memory.
+
+        At most `batch_size`, and fewer where they are so large that a layer of them would be (`MOST_FLOATS`).
+        """
         if labels is not None and not self.architecture.classes:
             raise ValueError("an unconditional generator takes no labels")
         if labels is not None:
@@ -78,6 +98,7 @@ class DeployedGenerator:
             raise ValueError("say how many images: a positive count, or labels")
         draws = torch.Generator().manual_seed(seed)
         latents, labels = draw_latents(count, self.architecture, draws, labels)
+        batch_size = _at_once(self.architecture, batch_size)
         for start in range(0, count, batch_size):
             part = slice(start, start + batch_size)
             asked = None if labels is None else labels[part]

@@ -8,16 +8,26 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from prism_privacy import Adjacency, View
+from prism_privacy import Adjacency, LedgerReport, View
 from prism_privacy.moments_release import ADJACENCY_WORDS
 from prism_secure.config import Config, settings_to_show
-from prism_secure.errors import RunFolderError
-from prism_secure.history import RunHistory, read_history
-from prism_secure.model_card import NOT_STATED, DataCard, Making, Measured, ModelCard, Privacy, number
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.history import RunHistory, read_history, spent
+from prism_secure.model_card import (
+    NOT_STATED,
+    DataCard,
+    Making,
+    Measured,
+    ModelCard,
+    Privacy,
+    mask_digest,
+    number,
+    plain,
+)
 from prism_secure.model_file import ModelFile, read_model_file, write_model
 from prism_secure.samples import read_grid
 from prism_secure.sources import ABOUT, data_set
-from prism_secure.spending import mask_digest
+from prism_secure.spending import model_words
 from prism_secure.wording import EXTRACTORS
 
 __all__ = ["export_run", "run_card"]
@@ -36,7 +46,7 @@ def export_run(
     """Write the model of a finished run with its card to `out`, entropy-coded where that is shorter.
 
     Args:
-        folder: the run folder; its ledger is checked.
+        folder: the run folder; its ledger is checked, and must be whole.
         licence: of the model.
         data_name: what the images are; left out: what the source is called.
         data_licence: of the data; left out: what is known of the source, or "not stated".
@@ -45,7 +55,9 @@ def export_run(
         The file as it can now be read.
 
     Raises:
-        RunFolderError: no run, no model yet, no ledger, or a file is damaged.
+        ConfigError: a text has a line break or a control character.
+        RunFolderError: no run, no model yet, a file is damaged, or the ledger is not there, may have lost
+            lines at its end, does not name this model, or disagrees with config.toml.
         ModelError: the run's model is damaged.
         StorageError: the disk refused.
     """
@@ -67,12 +79,16 @@ def run_card(
     data_name: str | None = None,
     data_licence: str | None = None,
 ) -> ModelCard:
-    """What a run folder says of the model that it left.
+    """What a run folder says of the model that it left; what the ledger signs is taken from the ledger.
 
     Raises:
-        RunFolderError: there is no ledger, so nobody could say what the model cost; or it is another model's.
+        ConfigError, RunFolderError: as `export_run`.
     """
+    for option, text in (("licence", licence), ("data-name", data_name), ("data-licence", data_licence)):
+        if text is not None and plain(text) != text:
+            raise ConfigError(f"--{option} must be one line without control characters, got {text!r}")
     source, classes = ABOUT[history.config.data.source], model.architecture.classes
+    ledger, private = _whole_ledger(history, model), history.config.metrics.held_out == "private"
     return ModelCard(
         data=DataCard(
             name=data_name or source.name,
@@ -80,11 +96,12 @@ def run_card(
             classes=_names(history, classes),
             training_images=history.facts.training_images,
             held_out_images=history.facts.held_out_images,
-            clients=history.config.federation.clients,
+            clients=history.config.federation.clients,  # the ledger's, too
             partition=_partition(history),
         ),
-        privacy=_privacy(history, _signed_digest(history, model)),
-        measured=_measured(history),
+        privacy=_privacy(history, ledger, mask_digest(model.mask)),
+        measured=None if private else _measured(history),
+        private_quality=private,
         making=_making(history),
         licence=licence,
         weights=len(model.mask),
@@ -113,35 +130,79 @@ def _partition(history: RunHistory) -> str:
     }[data.partition]
 
 
-def _signed_digest(history: RunHistory, model: ModelFile) -> str | None:
-    """The digest of the mask that the ledger's last line names; None where it names none."""
-    last = history.ledger.entries[-1] if history.ledger and history.ledger.entries else None
-    if last is None or last.kind != "end":
-        return None
-    if last.metrics.get("mask_sha256") != (found := mask_digest(model.mask)):
-        raise RunFolderError(
-            f"model.safetensors is not the run's: its ledger names another mask than {found}"
-        )
-    return found
-
-
-def _privacy(history: RunHistory, mask: str | None) -> Privacy:
-    config, spent, ledger = history.config, history.to_date, history.ledger
-    if ledger is None or spent is None:
+def _whole_ledger(history: RunHistory, model: ModelFile) -> LedgerReport:
+    """The run's ledger, if nothing can be missing from it and it is that of this model and configuration."""
+    ledger = history.ledger
+    if ledger is None:
         raise RunFolderError("the run has no ledger.jsonl: nobody can say what its model cost")
+    if not ledger.end_checked:
+        raise RunFolderError(
+            f"{ledger.path}.head is missing, so lines may have been cut off the ledger's end: put it back"
+        )
+    if not ledger.complete:
+        raise RunFolderError(
+            f"{ledger.path} lacks the last line of a run that is over, so it may not state all that was "
+            "spent: run it to its end, or put the whole ledger back"
+        )
+    signed = ledger.entries[-1].metrics
+    words = model_words(model.architecture, model.seed, model.mask)
+    if unlike := [name for name, value in words.items() if signed.get(name) != value]:
+        raise RunFolderError(
+            f"the ledger's last line does not name this model.safetensors: {', '.join(unlike)} differ, or "
+            "are not signed (by an older version)"
+        )
+    _check_settings(history, ledger)
+    return ledger
+
+
+def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
+    """Nothing, if config.toml asks for what the ledger charged, as far as the ledger can tell."""
+    config, (first, *_, last), rounds = history.config, ledger.entries, len(history.rounds)
+    stated = {
+        "federation.clients": (config.federation.clients, ledger.clients),
+        "federation.rounds": (config.federation.rounds, max(rounds, config.federation.rounds)),
+        "privacy.delta": (config.privacy.delta, last.delta),
+        "privacy.flip": (config.privacy.flip, last.release.get("flip")),
+        "privacy.clip": (config.privacy.clip, last.release.get("clip")),
+        "the honest clients of a sum": (config.cohort, last.cohort),
+    }
+    if (release := ledger.settings.get("record_release")) is not None:
+        stated["privacy.record_release"] = (config.privacy.record_release, release)
+    if (record := history.record_guarantee) is not None:
+        stated["the delta of one image"] = (config.privacy.delta, record.delta)
+    if first.kind == "moments" and _opened(ledger):
+        stated["privacy.record_cohort"] = (config.record_cohort, first.cohort)
+    for name, (asked, charged) in stated.items():
+        if asked != charged:
+            raise RunFolderError(
+                f"config.toml and the signed ledger disagree on {name}: {asked} and {charged}; "
+                "the card would describe another run"
+            )
+
+
+def _opened(ledger: LedgerReport) -> bool:
+    """Whether a sum of noisy moments was opened over all clients."""
+    return ledger.settings.get("record_release") == "summed"
+
+
+def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
+    first, *_, last = ledger.entries
     record = history.record_guarantee
-    return Privacy(
-        delta=config.privacy.delta,
-        **{f"{v}_{a}": number(getattr(spent, f"{v}_{a}")) for v in View for a in Adjacency},
-        cohort=config.record_cohort if config.opens_moments else config.cohort,
-        known_coins=history.test_coins,
-        record=None if record is None else number(record.epsilon),
-        record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
-        record_cohort=config.record_cohort if config.opens_moments else 0,
-        ledger_head=ledger.head,
-        ledger_key=ledger.public_key,
-        ledger_mask=mask,
-    )
+    try:
+        return Privacy(
+            delta=last.delta,
+            **{f"{v}_{a}": number(spent(last, v, a).to_date) for v in View for a in Adjacency},
+            cohort=first.cohort if _opened(ledger) else last.cohort,
+            known_coins=history.test_coins,
+            record=None if record is None else number(record.epsilon),
+            record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
+            record_cohort=first.cohort if _opened(ledger) else 0,
+            ledger_head=ledger.head,
+            ledger_key=ledger.public_key,
+            ledger_mask=mask,
+        )
+    except ValueError as error:
+        raise RunFolderError(f"{ledger.path} contradicts itself: {error}") from None
 
 
 def _measured(history: RunHistory) -> Measured | None:
@@ -157,7 +218,6 @@ def _measured(history: RunHistory) -> Measured | None:
         round=last.round,
         features=EXTRACTORS[metrics.features],
         samples=metrics.samples,
-        held_out=metrics.held_out,
         **{key: None if value is None else number(value) for key, value in quality.items()},
     )
 
@@ -165,7 +225,7 @@ def _measured(history: RunHistory) -> Measured | None:
 def _making(history: RunHistory) -> Making:
     packages = history.environment.get("packages", {})
     return Making(
-        rounds=len(history.records),
+        rounds=len(history.rounds),
         settings=_changed_settings(history.config),
         version=packages.get("prism-secure", "unknown"),
         commit=history.environment.get("commit"),

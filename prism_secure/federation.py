@@ -149,8 +149,9 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
             _forget_uploads(server.round, rounds, clients, config, folder)
             listener.round_finished(record)
         _forget_uploads(server.round, server.round, clients, config, folder)
-        write_model(folder.model_path, recipe.architecture, recipe.model_seed, server.deployed())
-        spending.end(server.deployed(), ended)
+        model = (recipe.architecture, recipe.model_seed, server.deployed())
+        write_model(folder.model_path, *model)
+        spending.end(*model, ended)
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 

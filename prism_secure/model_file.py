@@ -5,7 +5,7 @@ or `coded`, uint8, the same bytes as a zlib stream (RFC 1950) where that is shor
 named after the format, is JSON: the architecture, the seed, the number of weights, a model card if there is
 one, and a SHA-256 over all of these and the tensor. The 307,600 weights of the default take 38 KB.
 
-The digest finds damage. It proves no origin: whoever writes a file writes its digest.
+The digest finds damage. It proves no origin: whoever writes a file writes its digest, and its card.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from prism_secure.deployment import DeployedGenerator
+from prism_secure.deployment import MOST_FLOATS, DeployedGenerator, largest_activation
 from prism_secure.errors import ModelError
 from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.model_card import ModelCard
+from prism_secure.model_card import ModelCard, plain
 from prism_secure.storage import write_atomic
 
 __all__ = ["ModelFile", "read_model", "read_model_file", "write_model"]
@@ -124,7 +124,7 @@ def read_model_file(path: Path) -> ModelFile:
     if bits[known.weights :].any():
         raise ModelError(f"{path} is damaged: its mask goes on behind its {known.weights} weights")
     mask = bits[: known.weights].astype(bool)
-    return ModelFile(architecture, known.seed, mask, _card(path, known), len(stored))
+    return ModelFile(architecture, known.seed, mask, _card(path, known, mask), len(stored))
 
 
 def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
@@ -136,11 +136,11 @@ def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
             (name,) = file.keys()
             stored = file.get_tensor(name)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as a model: {error}") from None
+        raise ModelError(f"{path} cannot be read as a model: {plain(str(error))}") from None
     try:
         known = msgspec.json.decode(header[_FORMAT], type=_Header)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise ModelError(f"{path} has a damaged header: {error}") from None
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ModelError(f"{path} has a damaged header: {plain(str(error))}") from None
     if stored.dtype != np.uint8 or stored.ndim != 1 or not 0 <= known.seed < 2**63:
         raise ModelError(f"{path} has a damaged header: expected uint8 bytes and a seed in [0, 2^63)")
     return name, stored, known
@@ -151,10 +151,14 @@ def _architecture(path: Path, known: _Header) -> Architecture:
     try:
         sizes = Architecture(**known.architecture)  # type: ignore[arg-type]  # it checks its values itself
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} has a damaged header: {error}") from None
+        raise ModelError(f"{path} has a damaged header: {plain(str(error))}") from None
     for size, most in _MOST.items():
         if getattr(sizes, size) > most:
             raise ModelError(f"{path} asks for {size} = {getattr(sizes, size)}, expected at most {most}")
+    if (floats := largest_activation(sizes)) > MOST_FLOATS:
+        raise ModelError(
+            f"{path} asks for activations of {floats:,} numbers an image, expected at most {MOST_FLOATS:,}"
+        )
     # On the meta device a network has sizes and no memory: nothing is made that the file doesn't pay for.
     with torch.device("meta"):
         weights = sum(each.numel() for each in ResNetGenerator(sizes).parameters())
@@ -163,11 +167,14 @@ def _architecture(path: Path, known: _Header) -> Architecture:
     return sizes
 
 
-def _card(path: Path, known: _Header) -> ModelCard | None:
+def _card(path: Path, known: _Header, mask: NDArray[np.bool_]) -> ModelCard | None:
     try:
-        return msgspec.json.decode(known.card, type=ModelCard | None)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise ModelError(f"{path} has a damaged card: {error}") from None
+        card = msgspec.json.decode(known.card, type=ModelCard | None)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ModelError(f"{path} has a damaged card: {plain(str(error))}") from None
+    if card is not None and not card.describes(mask):
+        raise ModelError(f"{path} has the card of another model: its figures are not those of this mask")
+    return card
 
 
 def _unpacked(path: Path, name: str, stored: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.errors import ConfigError
 from prism_secure.generator import draw_latents
-from prism_secure.model_card import ModelCard
+from prism_secure.model_card import ModelCard, plain
 from prism_secure.storage import write_atomic
 
 __all__ = ["write_onnx"]
@@ -27,7 +28,7 @@ _EXAMPLES = 2
 
 
 def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = None) -> None:
-    """Write the network to `path`; the card goes into its documentation and metadata.
+    """Write the network to `path`; the card goes into its documentation and metadata, and nothing else does.
 
     Raises:
         ConfigError: the extra `onnx` is not installed.
@@ -51,12 +52,23 @@ def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = No
         )
     assert program is not None
     proto = program.model_proto
+    _without_notes(proto)
     proto.producer_name = "prism-secure"
     if card is not None:
         proto.doc_string = card.markdown()
         for key, value in {"licence": card.licence, "classes": ", ".join(card.data.classes)}.items():
-            proto.metadata_props.add(key=key, value=value)
+            proto.metadata_props.add(key=key, value=plain(value))
     write_atomic(path, proto.SerializeToString())
+
+
+def _without_notes(part: Any) -> None:
+    """Clear documentation and metadata of a protobuf message and of its parts: torch's name files by path."""
+    for field, value in part.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            part.ClearField(field.name)
+        elif field.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                _without_notes(each)
 
 
 class _quietly(warnings.catch_warnings):

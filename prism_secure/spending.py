@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +35,18 @@ from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.history import spent
 from prism_secure.invitations import invited
+from prism_secure.model_card import mask_digest
 from prism_secure.plan import Plan
 from prism_secure.record_release import RecordRelease
 from prism_secure.records import Epsilons, RecordEpsilon
 
+if TYPE_CHECKING:
+    from prism_secure.generator import Architecture  # torch
 
-def mask_digest(mask: NDArray[np.bool_]) -> str:
-    """SHA-256 of a mask, bool (d,), packed eight bits a byte as in a model file, in hexadecimal."""
-    return sha256(np.packbits(mask).tobytes()).hexdigest()
+
+def model_words(architecture: Architecture, seed: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """What a ledger's last line signs of a deployed model: all of it, the mask by its SHA-256."""
+    return {"architecture": architecture.as_dict(), "seed": seed, "mask_sha256": mask_digest(mask)}
 
 
 class LedgerPlace(Protocol):
@@ -174,18 +177,18 @@ class Spending:
         entries = self._ledger.entries
         return str(entries[-1].metrics.get("ended", "")) if entries and entries[-1].kind == "end" else None
 
-    def end(self, mask: NDArray[np.bool_], reason: str) -> None:
+    def end(self, architecture: Architecture, seed: int, mask: NDArray[np.bool_], reason: str) -> None:
         """Write the last line, unless an attempt before a kill did; it charges nothing.
 
         Args:
-            mask: the one that is deployed, bool (d,).
+            architecture, seed, mask: the deployed model, see `model_words`.
             reason: why no more rounds follow, "" if none were planned.
         """
         if self.ended is not None or not self._ledger.entries:
             return
         last = self._ledger.entries[-1]
         table = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
-        told = {"mask_sha256": mask_digest(mask), "ended": reason}
+        told = {**model_words(architecture, seed, mask), "ended": reason}
         self._append("end", self.charged_rounds, self._release.as_dict(), table, told)
 
     def _spend(self, round_number: int) -> int:

@@ -20,7 +20,8 @@ examples:
   prism-secure export runs/mine --out mine.safetensors --licence CC-BY-4.0 --data-name "chest X-rays"
   prism-secure export runs/default --out fashion.safetensors --onnx fashion.onnx     for other runtimes
 
-exit codes: 0 done, 2 options, 4 no run folder, or without a model yet, 5 disk, 7 the run's model is damaged
+exit codes: 0 done, 2 options, 4 no run folder, or without a model yet, or its ledger is not whole or foreign,
+5 disk, 7 the run's model is damaged
 """
 
 

@@ -30,6 +30,9 @@ examples:
 exit codes: 0 done, 2 impossible request, 5 disk, 7 the file is damaged or no model
 """
 
+_LONGEST = 40
+"""Characters of a name that are drawn; a file from a stranger must not decide how wide a grid is."""
+
 
 def add_to(commands: Commands) -> None:
     parser = add_command(commands, "generate", "images from a model file alone", HELP, EXAMPLES)
@@ -82,6 +85,8 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
     """The labels to ask for (count,), the given ones in turn; None for an unconditional model."""
     import torch
 
+    from prism_secure.model_card import plain
+
     classes, names = model.architecture.classes, model.card.data.classes if model.card else ()
     if not classes and asked:
         raise ConfigError("this model is unconditional: it takes no --label")
@@ -91,7 +96,7 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
     for word in asked or map(str, range(classes)):
         label = int(word) if word.isdecimal() else names.index(word) if word in names else -1
         if not 0 <= label < classes:
-            known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+            known = ", ".join(f"{number} {plain(name)}" for number, name in enumerate(names))
             expected = f"a label from 0 to {classes - 1}{known and f' ({known})'}"
             raise ConfigError(f"expected {expected}, got {word!r}")
         chosen.append(label)
@@ -99,6 +104,7 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
 
 
 def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Namespace) -> None:
+    from prism_secure.model_card import plain
     from prism_secure.samples import encode_png, sample_grid
     from prism_secure.storage import make_folder, write_atomic
 
@@ -107,7 +113,7 @@ def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Names
     grid = sample_grid(
         images.numpy(),
         labels.numpy() if labels is not None and rows > 1 else None,  # one class fills rows like none
-        names=model.card.data.classes if model.card else (),
+        names=[plain(name)[:_LONGEST] for name in model.card.data.classes] if model.card else (),
         columns=math.ceil(options.count / rows) if rows > 1 else 10,
     )
     make_folder(options.out.parent)

@@ -118,8 +118,9 @@ class Rounds:
                         "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
                         "then the same command goes on"
                     )
-            write_model(run.model_path, recipe.architecture, recipe.model_seed, server.deployed())
-            spending.end(server.deployed(), "")
+            model = (recipe.architecture, recipe.model_seed, server.deployed())
+            write_model(run.model_path, *model)
+            spending.end(*model, "")
         run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
 
     def _moment_session(self, leaving: Callable[[], None]) -> SecureSumResult:

@@ -373,7 +373,7 @@ def test_model_is_the_one_that_the_ledger_signs_or_nobody_takes_it(tmp_path: Pat
     write_model(place.out / "model.safetensors", model.architecture, model.seed, arrays["theta"] > 0.5)
     (found,) = audit_run(place.out).findings
     assert "the ledger's last line" in found.text
-    with pytest.raises(RunFolderError, match="names another mask"):
+    with pytest.raises(RunFolderError, match=r"model\.safetensors: mask_sha256 differ"):
         export_run(place.out, tmp_path / "exported again")
 
 

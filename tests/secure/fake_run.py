@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +111,12 @@ def make_run(
     ledger: bool = True,
     done: bool = True,
     coins: str = "secret",
+    ending: Mapping[str, object] | None = None,
 ) -> Path:
     """A run folder after `rounds` rounds (left out: all of them), evaluated every so many.
 
-    Nothing is claimed for single images unless `overrides` say so.
+    Nothing is claimed for single images unless `overrides` say so. The ledger's last line says `ending`; left
+    out, it is that of the last round.
     """
     plain = ["privacy.record_epsilon=inf", "privacy.record_release=client"]
     config = load_config(None, ["federation.rounds=12", *plain, *(overrides or [])])
@@ -127,13 +131,19 @@ def make_run(
         if evaluated and images:
             (folder / "samples" / f"round-{number:04d}.png").write_bytes(sample_file(number))
     if ledger:
-        write_ledger(folder, config, rounds, coins)
+        write_ledger(folder, config, rounds, coins, ending)
     if done:
         (folder / "DONE").write_text("all rounds\n")
     return folder
 
 
-def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret") -> None:
+def write_ledger(
+    folder: Path,
+    config: Config,
+    rounds: int,
+    coins: str = "secret",
+    ending: Mapping[str, object] | None = None,
+) -> None:
     """The ledger that belongs to the records of `make_run`."""
     release = MaskRelease(config.privacy.flip, config.privacy.clip, cohort=config.cohort, dim=PARAMETERS)
     record = record_guarantee(config)
@@ -172,4 +182,17 @@ def write_ledger(folder: Path, config: Config, rounds: int, coins: str = "secret
                 epsilon=None if coins == "test" else table,
                 record=record,
                 coins=coins,
+            )
+        if ending is not None:
+            last = ledger.entries[-1]
+            over = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
+            ledger.append(
+                round=rounds,
+                kind="end",
+                release=release,
+                delta=last.delta,
+                epsilon=over or None,
+                record=record,
+                coins=coins,
+                metrics=ending,
             )

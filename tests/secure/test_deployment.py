@@ -1,8 +1,11 @@
 """The deployed model is a function of (architecture, seed, mask)."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
+from prism_secure import deployment
 from prism_secure.deployment import DeployedGenerator
 from prism_secure.generator import Architecture, ResNetGenerator
 from prism_secure.supermask import Supermask
@@ -79,6 +82,58 @@ def test_unconditional_models_take_a_count_and_no_labels():
     assert labels is None
     with pytest.raises(ValueError, match="takes no labels"):
         model.generate(labels=torch.tensor([0]), seed=0)
+
+
+def _batches(architecture: Architecture, count: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images go through the network at once: while calibrating, then while generating."""
+    sizes: list[int] = []
+
+    def forward(network, latents, labels=None):
+        sizes.append(len(latents))
+        return latents
+
+    monkeypatch.setattr(ResNetGenerator, "forward", forward)
+    monkeypatch.setattr(deployment, "Supermask", lambda *_, **__: Mock())
+    monkeypatch.setattr(deployment, "ResNetGenerator", _SmallNetwork)
+    DeployedGenerator(architecture, seed=0, mask=torch.ones(1)).generate(count, seed=0)
+    return sizes
+
+
+class _SmallNetwork(ResNetGenerator):
+    """It counts and computes nothing, so it needs no weights."""
+
+    def __init__(self, architecture: Architecture, *, running_statistics: bool) -> None:
+        super().__init__(Architecture(latent=1, width=1, image_size=8))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"classes": 10}, {"width": 64}, {"width": 64, "channels": 3}, {"image_size": 64}],
+    ids=["default", "conditional", "paper", "colour", "64 pixels"],
+)
+def test_usual_models_are_computed_in_the_batches_that_they_were_measured_in(sizes, monkeypatch):
+    """Other splits of the same latents would change the last digits of every image."""
+    assert _batches(Architecture(**sizes), 600, monkeypatch) == [200] * 4 + [250, 250, 100]
+
+
+def test_large_images_go_through_few_at_once_however_many_channels_they_have(monkeypatch):
+    for width, most in ((1, 250), (16, 16), (24, 10), (256, 2)):
+        large = Architecture(width=width, image_size=256, max_channels=width)
+        sizes = _batches(large, 20, monkeypatch)
+        assert max(sizes) <= most
+        assert sum(sizes[800 // sizes[0] :]) == 20
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"width": 1, "channels": 3}, {"max_channels": 3}, {"image_size": 32, "width": 2}]
+)
+def test_no_layer_is_larger_than_is_counted_on(sizes):
+    architecture = Architecture(**{"latent": 3, "width": 4, "image_size": 16} | sizes)
+    network, seen = ResNetGenerator(architecture), []
+    for part in network.modules():
+        part.register_forward_hook(lambda _part, _inputs, output: seen.append(output.numel()))
+    network(torch.zeros(2, 3))
+    assert max(seen) == 2 * deployment.largest_activation(architecture)
 
 
 def test_a_mask_of_another_network_is_refused():

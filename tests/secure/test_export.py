@@ -8,21 +8,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from prism_privacy import Adjacency, Ledger, MaskRelease, View
-from prism_privacy.ledger_entry import Spent
-from prism_privacy.ledger_key import LedgerKey
 from prism_secure.cli import main
+from prism_secure.config import dump_config, load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.export import export_run
 from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.model_card import ModelCard
+from prism_secure.model_card import ModelCard, mask_digest
 from prism_secure.model_file import read_model_file, write_model
 from prism_secure.samples import read_grid
-from prism_secure.spending import mask_digest
+from prism_secure.spending import model_words
 
 from .fake_run import NAMES, make_run
 
@@ -36,9 +35,11 @@ def _model(path: Path, architecture: Architecture = ARCHITECTURE, density: float
 
 
 def _run(folder: Path, overrides: list[str] | None = None, **how: object) -> Path:
-    make_run(folder, overrides, rounds=2, **how)
-    _model(folder / "model.safetensors", density=0.1)
-    return folder
+    """A finished run whose ledger's last line names its model."""
+    folder.mkdir(parents=True)
+    model = read_model_file(_model(folder / "model.safetensors", density=0.1))
+    words = {**model_words(model.architecture, model.seed, model.mask), "ended": ""}
+    return make_run(folder, overrides, **{"rounds": 2, "ending": words} | how)
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -121,9 +122,14 @@ def test_card_of_a_run_with_known_coins_claims_nothing(tmp_path: Path) -> None:
     assert "guarantee." not in text
 
 
-def test_metrics_on_private_images_are_said_to_be_outside_epsilon(tmp_path: Path) -> None:
-    text = _card(_run(tmp_path / "run", ['metrics.held_out="private"']), tmp_path / "m").markdown()
-    assert "declared private: these figures say something about them, and no ε covers that" in text
+def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", ['metrics.held_out="private"'])
+    card = _card(run, tmp_path / "m")
+    assert card.measured is None
+    assert "Measured on private held-out images" in card.markdown()
+    assert b"fid" not in (tmp_path / "m").read_bytes()
+    assert "FID" not in card.markdown()
+    assert "FID" in _card(_run(tmp_path / "public"), tmp_path / "m").markdown()
 
 
 def test_neither_paths_nor_the_classifier_s_verdict_on_foreign_images_enter_the_card(tmp_path: Path) -> None:
@@ -147,29 +153,128 @@ def test_runs_without_a_model_or_a_ledger_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-def _signing(folder: Path, digest: str) -> Path:
-    """A run whose ledger ends with a line that names a mask."""
-    run = _run(folder, ledger=False)
-    table = {(view, adjacency): Spent(1.0, 1.0) for view in View for adjacency in Adjacency}
-    entry = {"release": MaskRelease(0.1, 1.0, cohort=10), "delta": 1e-5, "cohort": 10}
-    with Ledger.create(
-        run / "ledger.jsonl", LedgerKey(), federation="f" * 32, clients=10, records=1000
-    ) as ledger:
-        ledger.append(round=1, epsilon=table, **entry)
-        over = {cell: replace(spent, round=0.0) for cell, spent in table.items()}
-        ledger.append(
-            round=1, kind="end", epsilon=over, metrics={"mask_sha256": digest, "ended": ""}, **entry
+def _refused(run: Path, out: Path, match: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command, in one line, with nothing written."""
+    assert main(["export", str(run), "--out", str(out)]) == 4
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1
+    assert match in complaint
+    assert not out.exists()
+
+
+def test_ledger_that_may_have_lost_its_end_vouches_for_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path / "run")
+    lines = (run / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "ledger.jsonl.head").unlink()
+    _refused(run, tmp_path / "m", "ledger.jsonl.head is missing", capsys)
+    for kept in (3, 2):  # without the last line; without the second round, either
+        (run / "ledger.jsonl").write_bytes(b"".join(lines[:kept]))
+        (run / "metrics.jsonl").write_bytes(
+            b"".join((run / "metrics.jsonl").read_bytes().splitlines(keepends=True)[: kept - 1])
         )
-    return run
+        _refused(run, tmp_path / "m", "ledger.jsonl.head is missing", capsys)
+    older = _run(tmp_path / "older", rounds=1, ending=None)  # both files put back as they once were
+    _refused(older, tmp_path / "m", "lacks the last line of a run that is over", capsys)
 
 
-def test_model_of_another_run_is_not_exported_under_this_one_s_ledger(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="names another mask"):
-        export_run(_signing(tmp_path / "other", "0" * 64), tmp_path / "m")
+@pytest.mark.parametrize("part", ["mask", "seed", "architecture"])
+def test_only_the_model_that_the_ledger_names_is_exported(
+    tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path / "run")
+    model = read_model_file(run / "model.safetensors")
+    parts = {"architecture": model.architecture, "seed": model.seed, "mask": model.mask}
+    other = {
+        "architecture": replace(model.architecture, weights="kaiming_normal"),
+        "seed": model.seed + 1,
+        "mask": ~model.mask,
+    }
+    write_model(run / "model.safetensors", **parts | {part: other[part]})
+    _refused(run, tmp_path / "m", f"model.safetensors: {part}", capsys)
+    write_model(run / "model.safetensors", **parts)
+    text = _card(run, tmp_path / "m").markdown()
+    assert f"this model (architecture, seed and SHA-256 of the mask, `{mask_digest(model.mask)}`)" in text
+
+
+_SUMMED = [
+    "privacy.record_epsilon=2",
+    "privacy.record_release=summed",
+    "privacy.flip=0.1",
+    "secure_sum.min_survivors=9",
+]
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("privacy.delta=1e-12", "privacy.delta"),
+        ("federation.clients=11", "federation.clients"),
+        ("federation.rounds=1", "federation.rounds"),
+        ("privacy.flip=0.4", "privacy.flip"),
+        ("privacy.clip=0.5", "privacy.clip"),
+        ("privacy.record_release=client", "privacy.record_release"),
+        ("privacy.record_cohort=1", "privacy.record_cohort"),
+        ("secure_sum.min_survivors=10", "the honest clients of a sum"),
+    ],
+)
+def test_configuration_that_the_signed_ledger_contradicts_is_not_described(
+    tmp_path: Path, setting: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path / "run", _SUMMED)
+    assert _card(run, tmp_path / "whole").privacy.record_cohort == 9
+    (run / "config.toml").write_text(
+        dump_config(load_config(None, ["federation.rounds=12", *_SUMMED, setting]))
+    )
+    if named == "federation.rounds":
+        records = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+        (run / "metrics.jsonl").write_bytes(records[0])
+    _refused(run, tmp_path / "m", f"disagree on {named}", capsys)
+
+
+def test_rounds_are_those_of_the_ledger_and_what_nobody_signed_is_said_to_be(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    card = _card(run, tmp_path / "m")
+    assert card.making.rounds == 2
+    text = card.markdown()
+    assert "Not measured" in text
+    assert "This card is what its writer says; nothing in this file proves it." in text
+    assert "Data, quality, settings and versions are signed by nobody." in text
+
+
+@pytest.mark.parametrize("option", ["--licence", "--data-name", "--data-licence"])
+def test_words_for_the_card_are_one_line(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _run(tmp_path / "run")
+    for words in ("one\ntwo", "\x1b[2J", "\u202e"):
+        assert main(["export", str(run), "--out", str(tmp_path / "m"), option, words]) == 2
+        assert f"{option} must be one line" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
-    digest = mask_digest(read_model_file(tmp_path / "other" / "model.safetensors").mask)
-    text = _card(_signing(tmp_path / "own", digest), tmp_path / "m").markdown()
-    assert f"Its last line names this mask, SHA-256 `{digest}`" in text
+
+
+def test_label_names_of_a_stranger_drive_no_terminal_and_widen_no_grid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, card = _model(tmp_path / "plain"), _card(_run(tmp_path / "run"), tmp_path / "m")
+    kept = read_model_file(model)
+    evil = msgspec.structs.replace(
+        card,
+        kept=int(kept.mask.sum()),
+        data=msgspec.structs.replace(card.data, classes=("\x1b[31mred\n", "x" * 10_000, *NAMES[2:])),
+        privacy=msgspec.structs.replace(card.privacy, ledger_mask=None),
+    )
+    write_model(tmp_path / "evil", kept.architecture, kept.seed, kept.mask, card=evil)
+    command = ["generate", "--model", str(tmp_path / "evil"), "--count", "10"]
+    assert main([*command, "--label", "Sock", "--out", str(tmp_path / "grid.png")]) == 2
+    complaint = capsys.readouterr().err
+    assert "\x1b" not in complaint
+    assert complaint.count("\n") == 1
+    assert main([*command, "--out", str(tmp_path / "grid.png")]) == 0
+    grid = read_grid(tmp_path / "grid.png")
+    assert grid.names[:2] == (" [31mred ", "x" * 40)
 
 
 @pytest.fixture(scope="module")

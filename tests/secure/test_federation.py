@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import shutil
 import signal
@@ -269,16 +270,21 @@ def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_p
     assert {path: path.read_bytes() for path in (ledger, head) if path.exists()} == before
 
 
-def test_last_line_signs_the_deployed_mask_and_is_written_once(finished: Path, tmp_path: Path) -> None:
+def test_last_line_signs_the_deployed_model_and_is_written_once(finished: Path, tmp_path: Path) -> None:
     """Also where a kill came between it and DONE."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     report = verify_ledger(folder / "ledger.jsonl")
     assert report.complete
     with safe_open(folder / "model.safetensors", framework="np") as file:
-        packed = file.get_tensor("mask")
+        packed, header = file.get_tensor("mask"), json.loads(file.metadata()["prism-secure/v1/model"])
     *_, last, end = report.entries
-    assert end.metrics == {"mask_sha256": hashlib.sha256(packed.tobytes()).hexdigest(), "ended": ""}
+    assert end.metrics == {
+        "architecture": header["architecture"],
+        "seed": header["seed"],
+        "mask_sha256": hashlib.sha256(packed.tobytes()).hexdigest(),
+        "ended": "",
+    }
     assert {cell: spent.to_date for cell, spent in end.epsilon.items()} == {
         cell: spent.to_date for cell, spent in last.epsilon.items()
     }

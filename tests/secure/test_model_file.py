@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import pickle
+import re
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -19,7 +22,7 @@ from prism_secure import model_file
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, ModelError
 from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.model_card import DataCard, Making, ModelCard, Privacy
+from prism_secure.model_card import DataCard, Making, ModelCard, Privacy, mask_digest
 from prism_secure.model_file import read_model, read_model_file, write_model
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=3)
@@ -31,6 +34,8 @@ CARD = ModelCard(
     ),
     measured=None,
     making=Making(rounds=3, settings="[model]\nwidth = 4\n", version="1"),
+    weights=0,
+    kept=0,
 )  # fmt: skip
 
 few = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -44,11 +49,17 @@ def _mask(architecture: Architecture = ARCHITECTURE, density: float = 0.5, seed:
     return np.random.default_rng(seed).random(_weights(architecture)) < density
 
 
+def _card(mask: np.ndarray) -> ModelCard:
+    privacy = msgspec.structs.replace(CARD.privacy, ledger_mask=mask_digest(mask))
+    return msgspec.structs.replace(CARD, weights=len(mask), kept=int(mask.sum()), privacy=privacy)
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["packed", "coded"])
 def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A whole file, with a card."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    write_model(path, ARCHITECTURE, 7, _mask(density=0.05), card=CARD, entropy_coded=request.param)
+    mask = _mask(density=0.05)
+    write_model(path, ARCHITECTURE, 7, mask, card=_card(mask), entropy_coded=request.param)
     return path.read_bytes()
 
 
@@ -65,11 +76,12 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     st.sampled_from([0.0, 0.05, 0.5, 0.97, 1.0]),
     st.integers(0, 2**63 - 1),
     st.booleans(),
-    st.sampled_from([None, CARD]),
+    st.booleans(),
 )
 @few
-def test_what_is_written_is_read(tmp_path, architecture, density, seed, coded, card):
+def test_what_is_written_is_read(tmp_path, architecture, density, seed, coded, described):
     mask = _mask(architecture, density, seed)
+    card = _card(mask) if described else None
     path = tmp_path / "model.safetensors"
     write_model(path, architecture, seed, mask, card=card, entropy_coded=coded)
     found = read_model_file(path)
@@ -138,6 +150,7 @@ def test_bytes_behind_the_end_are_refused(tmp_path: Path, data: bytes) -> None:
         save({"mask": np.zeros(4, np.uint8)}, metadata={"format": "pt"}),
         save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": "[]"}),
         save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": "[" * 100_000}),
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": '{"card":' + "[" * 100_000}),
         save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v2/model": "{}"}),
         b"PK\x03\x04 a zip archive, as torch.save writes",
     ],
@@ -185,6 +198,7 @@ def _declaring(path: Path, name: str, stored: np.ndarray, **header: object) -> N
     "sizes",
     [
         {"width": 1024, "latent": 4096, "image_size": 256},
+        {"width": 257, "image_size": 256, "max_channels": 257},
         {"width": 1, "max_channels": 1, "image_size": 2**40},
         {"width": 2**62},
         {"classes": 2**62},
@@ -232,14 +246,91 @@ def test_a_decompression_bomb_is_refused_before_it_opens(tmp_path: Path) -> None
 
 
 def test_card_of_a_later_version_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
-    more = msgspec.to_builtins(CARD) | {"colour": "blue"}
+    card = _card(_mask())
+    more = msgspec.to_builtins(card) | {"colour": "blue"}
     stored, d = np.packbits(_mask()), _weights(ARCHITECTURE)
     _declaring(tmp_path / "m", "mask", stored, weights=d, card=msgspec.Raw(msgspec.json.encode(more)))
-    assert read_model_file(tmp_path / "m").card == CARD
+    assert read_model_file(tmp_path / "m").card == card
     less = {key: value for key, value in more.items() if key != "data"}
     _declaring(tmp_path / "m", "mask", stored, weights=d, card=msgspec.Raw(msgspec.json.encode(less)))
     with pytest.raises(ModelError, match="damaged card"):
         read_model_file(tmp_path / "m")
+
+
+def _with_card(path: Path, card: bytes) -> Path:
+    _declaring(path, "mask", np.packbits(_mask()), weights=_weights(ARCHITECTURE), card=msgspec.Raw(card))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("privacy", "delta", 5.0),
+        ("privacy", "delta", 0.0),
+        ("privacy", "delta", -1.0),
+        ("privacy", "sum_zero_out", -1.0),
+        ("privacy", "sum_zero_out", "nan"),
+        ("privacy", "sum_zero_out", 0.4),  # more than where a client is replaced
+        ("privacy", "upload_zero_out", 0.05),  # less than a sum that it is part of
+        ("privacy", "record", -2.0),
+        ("privacy", "cohort", 0),
+        ("privacy", "record_cohort", -3),
+        ("privacy", "ledger_mask", "0" * 64),
+        ("privacy", "ledger_head", "`\n"),
+        ("data", "clients", -5),
+        ("data", "training_images", -1),
+        ("making", "rounds", -1),
+        ("", "kept", -7),
+        ("", "kept", 1),
+        ("", "weights", 10**30),
+        ("", "score_layers", -1.0),
+    ],
+)
+def test_a_card_with_figures_that_cannot_be_or_of_another_mask_is_refused(
+    tmp_path: Path, part: str, field: str, value: object
+) -> None:
+    card = msgspec.to_builtins(_card(_mask()))
+    _with_card(tmp_path / "m", json.dumps(card).encode())
+    assert read_model_file(tmp_path / "m").card is not None
+    (card[part] if part else card)[field] = value
+    with pytest.raises(ModelError, match="card"):
+        read_model_file(_with_card(tmp_path / "m", json.dumps(card).encode()))
+
+
+@pytest.mark.parametrize("deep", [500, 5_000, 100_000])
+def test_deeply_nested_cards_are_refused_or_passed_over(tmp_path: Path, deep: int) -> None:
+    nested = b"[" * deep + b"]" * deep
+    with pytest.raises(ModelError):
+        read_model_file(_with_card(tmp_path / "m", nested))
+    unknown = msgspec.json.encode(_card(_mask()))[:-1] + b',"colour":' + nested + b"}"
+    with contextlib.suppress(ModelError):
+        assert read_model_file(_with_card(tmp_path / "m", unknown)).card == _card(_mask())
+
+
+def test_what_a_file_says_drives_no_terminal(tmp_path: Path) -> None:
+    header = json.dumps({"architecture": {}, "\x1b[2J\n": 1})
+    (tmp_path / "m").write_bytes(
+        save({"mask": np.zeros(4, np.uint8)}, metadata={"prism-secure/v1/model": header})
+    )
+    with pytest.raises(ModelError, match="damaged") as refused:
+        read_model_file(tmp_path / "m")
+    assert str(refused.value).isprintable()
+    evil = "\x1b]52;c;cm0gLXJmIH4=\x07\u202e\n\n## Privacy\n\n| <script>alert(1)</script> [x](javascript:1) `"
+    card = _card(_mask())
+    told = msgspec.structs.replace(
+        card,
+        licence=evil,
+        data=DataCard(name=evil, licence=evil, classes=(evil,), clients=10, partition=evil),
+        privacy=msgspec.structs.replace(card.privacy, record=1.0, record_adjacency=evil),
+        making=Making(rounds=3, settings=f"```\n{evil}", version=evil, commit=evil, packages={evil: evil}),
+    )
+    _with_card(tmp_path / "m", msgspec.json.encode(told))
+    text = read_model_file(tmp_path / "m").card.markdown()
+    assert text.replace("\n", "").isprintable()
+    assert text.count("\n## Privacy\n") == 1
+    shown = "\n".join(line for line in text.split("\n") if not line.startswith("    "))  # the rest is code
+    assert "script" in shown
+    assert not re.search(r"(?<!\\)(<script|\[x|;\) `)", shown)
 
 
 @pytest.mark.parametrize(

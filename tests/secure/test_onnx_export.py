@@ -38,6 +38,13 @@ def test_onnx_runtime_makes_the_same_images_in_batches_of_any_size(
         np.testing.assert_allclose(images, expected.numpy(), atol=1e-5)
 
 
+def test_file_names_no_path_of_the_machine_that_wrote_it(tmp_path: Path) -> None:
+    onnx_export.write_onnx(tmp_path / "m.onnx", _model(classes=3))
+    written = (tmp_path / "m.onnx").read_bytes()
+    for place in (str(Path(onnx_export.__file__).parents[1]), str(Path.home()), "site-packages", ".py"):
+        assert place.encode() not in written
+
+
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"prism-secure\[onnx\]"):

@@ -18,7 +18,7 @@ _MODEL = "prism-secure/v1/model"
 
 
 def model(evidence: Evidence, notes: Notebook) -> None:
-    """Is model.safetensors the mask that was signed, and that the last round's theta deploys?"""
+    """Is model.safetensors the model that was signed, and whose mask the last round's theta deploys?"""
     path = evidence.folder / "model.safetensors"
     if not path.exists():
         raise Unchecked("there is no model.safetensors yet", expected=evidence.done is None)
@@ -26,25 +26,29 @@ def model(evidence: Evidence, notes: Notebook) -> None:
         with safe_open(path, framework="np") as file:
             header = msgspec.json.decode((file.metadata() or {})[_MODEL])
             packed, seed, weights = file.get_tensor("mask"), header["seed"], header["weights"]
-    except (OSError, SafetensorError, KeyError, TypeError, msgspec.MsgspecError) as error:
+            architecture = header["architecture"]
+    except (OSError, SafetensorError, KeyError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         notes.finding(f"model.safetensors is not a model of this kind: {error!r}.")
         return
-    have = _sha256(packed)
+    have = {"mask_sha256": _sha256(packed), "seed": seed, "architecture": architecture}
     ends = [entry for entry in evidence.entries if entry.kind == "end"]
+    signed = {name: ends[-1].metrics[name] for name in have if name in ends[-1].metrics} if ends else {}
     unseen = "whoever exchanged the checkpoint and the model for matching ones would go unseen"
     if not ends and evidence.done is None:
-        notes.note(f"The run is not over yet, so no signed line says which mask was deployed: {unseen}.")
-    elif ends and have != (signed := ends[-1].metrics.get("mask_sha256")):
-        notes.finding(
-            "model.safetensors does not hold the mask whose hash the ledger's last line has.",
-            model_sha256=have,
-            signed_sha256=signed,
-        )
+        notes.note(f"The run is not over yet, so no signed line says which model was deployed: {unseen}.")
+    for name, value in signed.items():
+        if value != have[name]:
+            notes.finding(
+                f"model.safetensors has another {name} than the ledger's last line names.",
+                model=have[name],
+                signed=value,
+            )
     _check_deployed(evidence, notes, packed, seed, weights)
-    if not ends and evidence.done is not None:
+    if len(signed) < len(have) and evidence.done is not None:
         raise Unchecked(
-            "the run is over, but no signed line says which mask was deployed: an older program made it, "
-            f"or an older copy of the ledger was put back; {unseen}"
+            "the run is over, but no signed line says which model was deployed, its mask, seed and "
+            "architecture: an older program made it, or an older copy of the ledger was put back; "
+            f"{unseen}"
         )
 
 

@@ -18,7 +18,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from prism_privacy import CoinSecret, LedgerEntry, LedgerKey, Outbox, verify_ledger
+from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, verify_ledger
 from prism_secure import federation
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
@@ -297,7 +297,7 @@ def test_swapped_mask_is_found(spoiled: Path) -> None:
     audit = audited(spoiled)
     assert caught_by(audit) == {"model"}
     signed, recomputed = audit.findings
-    assert signed.evidence["signed_sha256"] == recomputed.evidence["recomputed_sha256"]
+    assert signed.evidence["signed"] == recomputed.evidence["recomputed_sha256"]
     assert recomputed.evidence["different_bits"] == 1
 
 
@@ -316,13 +316,52 @@ def test_mask_and_checkpoint_exchanged_for_matching_ones_are_found_by_the_signed
     assert "the ledger's last line" in found.text
 
 
+@pytest.mark.parametrize(("name", "other"), [("seed", 1), ("architecture", "kaiming_normal")])
+def test_same_mask_over_other_weights_is_found(spoiled: Path, name: str, other: int | str) -> None:
+    path = spoiled / "model.safetensors"
+    with safe_open(path, framework="np") as file:
+        ((key, text),) = file.metadata().items()
+        mask, header = file.get_tensor("mask"), json.loads(text)
+    if name == "seed":
+        header["seed"] += other
+    else:
+        header["architecture"]["weights"] = other
+    save_file({"mask": mask}, path, metadata={key: json.dumps(header)})
+    audit = audited(spoiled)
+    assert caught_by(audit) == {"model"}
+    assert f"model.safetensors has another {name} than the ledger's last line names." in texts(audit)
+
+
+def test_last_line_that_signs_the_mask_alone_leaves_the_model_unchecked(spoiled: Path) -> None:
+    """As older programs wrote it."""
+    with Ledger.create(
+        spoiled / "older", LedgerKey.load(spoiled / "ledger.key"), federation="f", clients=5
+    ) as older:
+        for entry in verify_ledger(spoiled / "ledger.jsonl").entries:
+            told = {name: entry.metrics[name] for name in ("mask_sha256", "ended") if name in entry.metrics}
+            older.append(
+                kind=entry.kind,
+                round=entry.round,
+                release=entry.release,
+                colluders=entry.colluders,
+                delta=entry.delta,
+                epsilon=entry.epsilon,
+                metrics=told,
+            )
+    for name in ("ledger.jsonl", "ledger.jsonl.head"):
+        (spoiled / name.replace("ledger.jsonl", "older")).replace(spoiled / name)
+    (answer,) = (answer for answer in audited(spoiled).answers if answer.name == "model")
+    assert answer.outcome == "unchecked"
+    assert "no signed line says which model was deployed" in answer.reason
+
+
 def test_ledger_without_its_last_line_leaves_the_mask_unchecked_once_the_run_is_over(spoiled: Path) -> None:
     report = verify_ledger(spoiled / "ledger.jsonl")
     assert report.complete
     rewrite(spoiled, lambda entry: {}, with_end=False)
     answers = {answer.name: answer for answer in audited(spoiled).answers}
     assert answers["model"].outcome == "unchecked"
-    assert "the run is over, but no signed line says which mask was deployed" in answers["model"].reason
+    assert "the run is over, but no signed line says which model was deployed" in answers["model"].reason
     (spoiled / "DONE").unlink()
     audit = audited(spoiled)
     assert audit.verdict == "clean", texts(audit)
