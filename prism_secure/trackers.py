@@ -8,7 +8,7 @@ sends one number a name a round: metrics, epsilon to date, bytes, seconds. An ep
 on an axis, and goes as text under the same name. The packages are imported when asked for.
 
 A tracker may carry far what it is told. So it is told no path, and no metric on held-out images that are
-declared private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What trackers
+private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What trackers
 pick up by themselves is switched off, too: what the terminal shows (those metrics, again), the command line,
 the names of user, machine, script and git repository.
 """
@@ -44,7 +44,7 @@ def numbers(record: RoundRecord, config: Config) -> dict[str, float]:
         "round/seconds": record.seconds,
         "round/lambda": record.step,
     }
-    if record.quality is not None and config.metrics.held_out == "public":
+    if record.quality is not None and not config.private_metrics:
         found |= {f"quality/{name}": x for name, x in msgspec.structs.asdict(record.quality).items()}
     return {name: float(x) for name, x in found.items() if x is not None and math.isfinite(x)}
 

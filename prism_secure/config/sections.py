@@ -32,7 +32,8 @@ class Data(Section):
     source: Source = "fashion_mnist_12k"
     """Where the images come from; the first is bundled, the others lie in `folder`."""
     folder: str | None = None
-    """Where the files of a source that is not bundled lie."""
+    """Where the files of a source that is not bundled lie. Of `images`: a folder for each class, or `train`
+    and `test` with these; without `test` every sixth image of a class is held out."""
     download: bool = False
     """Whether torchvision may download a missing data set into `folder`."""
     attribute: str = "Male"
@@ -45,6 +46,8 @@ class Data(Section):
     """With `dirichlet`: the concentration; small values give each client few classes."""
 
     def __post_init__(self) -> None:
+        bundled = self.source == "fashion_mnist_12k"
+        self._require("folder", bundled or self.folder is not None, f"the folder that holds {self.source}")
         self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
         self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
 
@@ -53,7 +56,7 @@ class Federation(Section):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
-    """How many there are."""
+    """How many there are, 3 or more."""
     client_fraction: float = 1.0
     """Share of them that a round invites: those with the fewest rounds so far, in a public random order."""
     rounds: int = 10
@@ -214,8 +217,8 @@ class Aggregation(Section):
     momentum: float = 0.0
     """Share of the last round's move that is made again."""
     shrink: float = 0.0
-    """How far the debiased mean is drawn towards a half: less noise, and a bias. 2 * `privacy.flip` undoes
-    the debiasing."""
+    """How far the debiased mean is drawn towards a half, from 0 to 1: less noise, and a bias. Twice
+    `privacy.flip` undoes the debiasing."""
 
     def __post_init__(self) -> None:
         for name in ("lambda_start", "lambda_end", "hold", "floor", "shrink"):
@@ -303,8 +306,9 @@ class Metrics(Section):
     """Generated images that are compared with the held-out ones."""
     features: Literal["classifier", "inception_v3"] = "classifier"
     """The network that compares them; figures of different ones do not compare."""
-    held_out: Literal["public", "private"] = "public"
-    """What you declare the held-out images to be; no epsilon covers what metrics say about private ones."""
+    held_out: Literal["public", "private"] | None = None
+    """What you declare the held-out images to be; no epsilon covers what metrics say about private ones. Left
+    out: private where images come from files of your own (`idx`, `images`), else public."""
 
     def __post_init__(self) -> None:
         self._require("every", self.every >= 1, "at least 1")

@@ -129,6 +129,12 @@ class Config(Section):
         return client * groups // n if groups else client
 
     @property
+    def private_metrics(self) -> bool:
+        """Whether the metrics say something about held-out images that are private: no epsilon covers it."""
+        own_files = self.data.source in ("idx", "images")
+        return self.metrics.held_out == "private" or (self.metrics.held_out is None and own_files)
+
+    @property
     def invited(self) -> int:
         """How many clients a round invites; each round's secure sum runs over them."""
         return int(self.federation.client_fraction * self.federation.clients + 1e-9)

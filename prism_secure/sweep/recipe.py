@@ -297,12 +297,12 @@ def _sweep(table: dict[str, Any], where: str) -> Sweep:
 
 def _check(recipe: SweepRecipe) -> None:
     """Refuse what can be known to fail before anything starts."""
-    private = recipe.base.metrics.held_out == "private" or "metrics.held_out" in recipe.axes
+    private = recipe.base.private_metrics or "metrics.held_out" in recipe.axes
     if private and (recipe.adaptive or recipe.until or recipe.sweep.pruning != "none"):
         raise ConfigError(
-            "searching (tpe, nsga2), sweep.until and sweep.pruning decide by the metrics, and with "
-            "metrics.held_out = 'private' no epsilon covers what such decisions reveal; use a grid or random "
-            "points without them"
+            "searching (tpe, nsga2), sweep.until and sweep.pruning decide by the metrics, and with private "
+            "held-out images no epsilon covers what such decisions reveal; use a grid or random points "
+            "without them, or declare the images: metrics.held_out = 'public'"
         )
     for settings in recipe.grid():
         for seed in recipe.seeds:

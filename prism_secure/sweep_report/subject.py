@@ -51,7 +51,7 @@ class Subject:
     @property
     def private_metrics(self) -> bool:
         """Whether some figures of quality say something about data that no epsilon covers."""
-        return any(run.config.metrics.held_out == "private" for run in self.runs)
+        return any(run.config.private_metrics for run in self.runs)
 
     def label(self, point: SweepPoint) -> str:
         """A point in words; by its runs where no setting differs."""

@@ -85,7 +85,7 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
     [
         (["run", "--set", "privacy.flop=1"], 2, "did you mean 'privacy.flip'?"),
         (["run", "--set", "data.source=idx", "--set", "data.folder=nowhere"], 3, "nowhere"),
-        (["run", "--set", "data.source=mnist"], 3, "data.folder"),
+        (["run", "--set", "data.source=mnist"], 2, "data.folder"),
         (["run", "--set", 'features.extractors=["vgg19_bn"]'], 3, "VGG19-BN"),
         (["run", "--set", "training.batch_size=15"], 2, "multiple of the 10 classes"),
         (["run", "--config", "missing.toml"], 2, "missing.toml"),

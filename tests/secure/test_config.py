@@ -50,6 +50,7 @@ def test_defaults_need_no_file() -> None:
         ("mask.score_bits=1", "mask.score_bits must be from 2 to 32"),
         ("mask.spread=0", "mask.spread must be a positive number, got 0"),
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
+        ("data.source=images", "data.folder must be the folder that holds images, got None"),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'"),
     ],
@@ -115,3 +116,18 @@ def test_annealing_needs_to_know_the_last_round() -> None:
     assert annealed.budget.epsilon is None
     with pytest.raises(ConfigError, match=r"budget\.epsilon may end the run before"):
         load_config(None, ["mask.mode=annealed", "budget.epsilon=8"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "private"),
+    [
+        ([], False),
+        (["data.source=cifar10"], False),
+        (["data.source=images"], True),
+        (["data.source=idx"], True),
+        (["data.source=images", "metrics.held_out=public"], False),
+        (["metrics.held_out=private"], True),
+    ],
+)
+def test_held_out_images_of_ones_own_are_private_unless_declared(settings: list[str], private: bool) -> None:
+    assert load_config(None, ["data.folder=here", *settings]).private_metrics is private

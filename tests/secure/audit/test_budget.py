@@ -154,7 +154,8 @@ def test_runs_that_deal_the_same_images_out_differently_are_charged_to_every_cli
 
 
 def test_other_data_has_its_own_total(tmp_path: Path) -> None:
-    folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", overrides=("data.source=mnist",))]
+    digits = ("data.source=mnist", "data.folder=anywhere")
+    folders = [ledger_folder(tmp_path / "a"), ledger_folder(tmp_path / "b", overrides=digits)]
     accounts = totals(tmp_path, limit(tmp_path), *folders)
     assert [account["data"] for account in accounts] == ["fashion_mnist", "mnist"]
     (account,) = totals(tmp_path, limit(tmp_path, data="mnist"), *folders)
