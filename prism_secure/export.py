@@ -88,7 +88,8 @@ def run_card(
         if text is not None and plain(text) != text:
             raise ConfigError(f"--{option} must be one line without control characters, got {text!r}")
     source, classes = ABOUT[history.config.data.source], model.architecture.classes
-    ledger, private = _whole_ledger(history, model), history.config.metrics.held_out == "private"
+    ledger, measured = _whole_ledger(history, model), _measured(history)
+    private = history.config.metrics.held_out == "private"
     return ModelCard(
         data=DataCard(
             name=data_name or source.name,
@@ -100,8 +101,8 @@ def run_card(
             partition=_partition(history),
         ),
         privacy=_privacy(history, ledger, mask_digest(model.mask)),
-        measured=None if private else _measured(history),
-        private_quality=private,
+        measured=None if private else measured,
+        private_quality=private and measured is not None,
         making=_making(history),
         licence=licence,
         weights=len(model.mask),
@@ -157,13 +158,15 @@ def _whole_ledger(history: RunHistory, model: ModelFile) -> LedgerReport:
 
 def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
     """Nothing, if config.toml asks for what the ledger charged, as far as the ledger can tell."""
-    config, (first, *_, last), rounds = history.config, ledger.entries, len(history.rounds)
+    config, rounds = history.config, len(history.rounds)
+    first, last = ledger.entries[0], ledger.entries[-1]
     stated = {
         "federation.clients": (config.federation.clients, ledger.clients),
         "federation.rounds": (config.federation.rounds, max(rounds, config.federation.rounds)),
         "privacy.delta": (config.privacy.delta, last.delta),
         "privacy.flip": (config.privacy.flip, last.release.get("flip")),
         "privacy.clip": (config.privacy.clip, last.release.get("clip")),
+        "privacy.clip_space": (config.privacy.clip_space, last.release.get("space")),
         "the honest clients of a sum": (config.cohort, last.cohort),
     }
     if (release := ledger.settings.get("record_release")) is not None:
@@ -186,7 +189,7 @@ def _opened(ledger: LedgerReport) -> bool:
 
 
 def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
-    first, *_, last = ledger.entries
+    first, last = ledger.entries[0], ledger.entries[-1]
     record = history.record_guarantee
     try:
         return Privacy(

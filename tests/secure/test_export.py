@@ -202,6 +202,7 @@ _SUMMED = [
     "privacy.record_epsilon=2",
     "privacy.record_release=summed",
     "privacy.flip=0.1",
+    "privacy.clip=1",
     "secure_sum.min_survivors=9",
 ]
 
@@ -214,6 +215,7 @@ _SUMMED = [
         ("federation.rounds=1", "federation.rounds"),
         ("privacy.flip=0.4", "privacy.flip"),
         ("privacy.clip=0.5", "privacy.clip"),
+        ("privacy.clip_space=score", "privacy.clip_space"),
         ("privacy.record_release=client", "privacy.record_release"),
         ("privacy.record_cohort=1", "privacy.record_cohort"),
         ("secure_sum.min_survivors=10", "the honest clients of a sum"),
