@@ -89,7 +89,7 @@ def run_card(
             raise ConfigError(f"--{option} must be one line without control characters, got {text!r}")
     source, classes = ABOUT[history.config.data.source], model.architecture.classes
     ledger, measured = _whole_ledger(history, model), _measured(history)
-    private = history.config.metrics.held_out == "private"
+    private = history.config.private_metrics
     return ModelCard(
         data=DataCard(
             name=data_name or source.name,

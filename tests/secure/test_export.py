@@ -122,8 +122,9 @@ def test_card_of_a_run_with_known_coins_claims_nothing(tmp_path: Path) -> None:
     assert "guarantee." not in text
 
 
-def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(tmp_path: Path) -> None:
-    run = _run(tmp_path / "run", ['metrics.held_out="private"'])
+@pytest.mark.parametrize("said", ['metrics.held_out="private"', "data.source=images"])
+def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(tmp_path: Path, said: str) -> None:
+    run = _run(tmp_path / "run", ["data.folder=images", said])
     card = _card(run, tmp_path / "m")
     assert card.measured is None
     assert "Measured on private held-out images" in card.markdown()
@@ -133,8 +134,10 @@ def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(tmp_pa
 
 
 def test_neither_paths_nor_the_classifier_s_verdict_on_foreign_images_enter_the_card(tmp_path: Path) -> None:
-    folder = _run(tmp_path / "run", ['data.source="images"', f'data.folder="{tmp_path}/patients"'])
+    foreign = ['data.source="images"', f'data.folder="{tmp_path}/patients"', 'metrics.held_out="public"']
+    folder = _run(tmp_path / "run", foreign)
     text = _card(folder, tmp_path / "m").markdown()
+    assert "FID" in text
     assert "patients" not in text
     assert str(tmp_path) not in (tmp_path / "m").read_bytes().decode("latin-1")
     assert "classified as asked" not in text
