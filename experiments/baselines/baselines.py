@@ -30,7 +30,7 @@ from torch import Tensor
 
 from prism_crypto import FixedPoint, SessionContext, secure_sum
 from prism_privacy import Adjacency, View
-from prism_privacy.discrete_gaussian import SMOOTHING, gaussian_epsilon, sample_discrete_gaussian
+from prism_privacy.discrete_gaussian import LEAST_SHARE, SMOOTHING, gaussian_epsilon, sample_discrete_gaussian
 from prism_privacy.noisy_sums import fresh_coins
 from prism_secure.client_release import ClientRelease
 from prism_secure.config import Config, load_config
@@ -59,6 +59,10 @@ CLIP_UNITS = 1 << 16
 """With noise: how many steps of the grid the clip is long."""
 CUT = 24
 """A noisy move is cut off so many standard deviations beyond the clip: the sum needs a largest value."""
+
+
+PROVED = 100.0
+"""Above this epsilon that cut is not covered by a proof: inf is what is said."""
 
 
 class DenseGenerator(DeployedGenerator):
@@ -153,9 +157,9 @@ def _opening_bytes(folder: Path) -> int:
 
 
 def fedavg(
-    recipe: Recipe, folder: Path, *, learning_rate: float, clip: float, noise: float
+    recipe: Recipe, folder: Path, *, learning_rate: float, clip: float | None, noise: float
 ) -> Iterator[Progress]:
-    """Federated averaging of moves, which are clipped and noised unless `clip` is 0."""
+    """Federated averaging of moves, which are clipped and noised where there is a `clip`."""
     config, trainer = recipe.config, DenseTrainer(recipe, learning_rate)
     start = known(recipe, folder)
     states, weights, sent = (
@@ -186,17 +190,18 @@ def fedavg(
         sent += sum(result.uplink_bytes.values())
         # Rounds compose as one Gaussian mechanism with sqrt(rounds) times less noise.
         own = gaussian_epsilon(noise / math.sqrt(number), config.privacy.delta) if noise else math.inf
+        own = own if own <= PROVED else math.inf
         # Moves of opened moments are post-processing of them; no noise on moves takes back what was opened.
         epsilon = start.epsilon_client if config.opens_moments else own
         yield Progress(number, DenseGenerator(recipe.architecture, weights), sent, epsilon)
 
 
 def _grid(
-    config: Config, dimension: int, *, learning_rate: float, clip: float, noise: float
+    config: Config, dimension: int, *, learning_rate: float, clip: float | None, noise: float
 ) -> tuple[Callable[..., NDArray[np.int64]], Callable[..., NDArray[np.float64]], int, float]:
     """How moves become integers and their sum a mean move, the integers' bound, and the noise multiplier."""
     # What overflowed is no move, here and without a word: an error would tell the server of a client's data.
-    if not clip:
+    if clip is None:
         codec = FixedPoint(4 * learning_rate * config.federation.local_steps, LEVELS)
         return (
             lambda move: codec.encode(_only_finite(move)),
@@ -204,7 +209,8 @@ def _grid(
             codec.levels,
             0.0,
         )
-    step, share = clip / CLIP_UNITS, math.ceil(noise * CLIP_UNITS / math.sqrt(config.cohort))
+    step = clip / CLIP_UNITS
+    share = max(LEAST_SHARE, math.ceil(noise * CLIP_UNITS / math.sqrt(config.cohort)))
     offset = CLIP_UNITS + CUT * share
     # Of the smoothing that makes a sum of discrete Gaussians one, see `prism_privacy.discrete_gaussian`.
     noise = math.sqrt(config.cohort * (share**2 - SMOOTHING**2)) / CLIP_UNITS
@@ -303,11 +309,14 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of dense weights")
-    parser.add_argument("--clip", type=float, default=0.0, help="dp-fedavg: L2 norm of a client's move")
+    parser.add_argument("--clip", type=float, help="dp-fedavg: L2 norm of a client's move")
     parser.add_argument("--noise", type=float, default=1.0, help="dp-fedavg: noise on the sum, in clips")
     options = parser.parse_args()
-    if (options.name == "dp-fedavg") != bool(options.clip):
+    if (options.name == "dp-fedavg") != (options.clip is not None):
         parser.error("--clip is for dp-fedavg, which needs it")
+    for name in ("learning_rate", "clip", "noise"):
+        if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
+            parser.error(f"--{name.replace('_', '-')} must be a positive number, got {value}")
     config = load_config(options.config, options.overrides)
     recipe, label = Recipe(config), options.label or options.name
     if options.name.startswith("server") and not config.opens_moments:
@@ -319,6 +328,11 @@ def main() -> None:
     if done(results, label):
         print(f"{label} is in {results} already")
         return
+    if options.name == "dp-fedavg" and folder.exists():
+        parser.error(
+            f"{folder} was begun and not finished; beginning again would release the same moves under other "
+            "noise: choose another --as, and count both"
+        )
     torch.set_num_threads(1)
     rate = options.learning_rate
     if options.name == "masks":

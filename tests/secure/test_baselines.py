@@ -34,12 +34,12 @@ def baselines() -> ModuleType:
     return module
 
 
-def _moves(clip: float, noise: float = 1.0) -> dict[str, float]:
+def _moves(clip: float | None, noise: float = 1.0) -> dict[str, float | None]:
     return {"clip": clip, "noise": noise, "learning_rate": 0.01}
 
 
 def test_fixed_point_moves_average_to_the_mean_move(baselines: ModuleType) -> None:
-    encode, decode, bound, noise = baselines._grid(load_config(), 50, **_moves(0.0))
+    encode, decode, bound, noise = baselines._grid(load_config(), 50, **_moves(None))
     moves = np.random.default_rng(0).normal(0, 0.1, (10, 50))
     words = [encode(move) for move in moves]
     assert max(int(each.max()) for each in words) <= bound
@@ -62,9 +62,9 @@ def test_noised_moves_are_clipped_and_carry_the_noise_that_epsilon_counts(baseli
     assert mean[:2] == pytest.approx([0.3, 0.4], abs=5 * 1.5 * 0.5 / 6)
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize("clip", [None, 0.5])
 def test_a_weight_that_overflowed_has_not_moved_and_the_others_are_clipped(
-    baselines: ModuleType, monkeypatch: pytest.MonkeyPatch, clip: float
+    baselines: ModuleType, monkeypatch: pytest.MonkeyPatch, clip: float | None
 ) -> None:
     monkeypatch.setattr(
         baselines, "sample_discrete_gaussian", lambda s, size, coins: np.zeros(size, np.int64)
@@ -96,7 +96,7 @@ def test_epsilon_of_a_client_is_that_of_what_left_it(
     )
     recipe, folder = Recipe(config), tmp_path / "run"
     folder.mkdir()
-    rounds = baselines.fedavg(recipe, folder, **_moves(0.5 if noise else 0.0, noise))
+    rounds = baselines.fedavg(recipe, folder, **_moves(0.5 if noise else None, noise))
     found = next(rounds).epsilon_client
     if mode == "summed":  # noise on the moves takes nothing back
         moments = recipe.record_release
@@ -154,3 +154,39 @@ def test_dense_weights_learn_what_the_client_knows(baselines: ModuleType, tmp_pa
                            trainer.train(half, state, target, steps=4, seed=1)[0])  # fmt: skip
     assert loss(trained) < 0.9 * loss(trainer.initial)
     assert torch.equal(trainer.network.weights, torch.ones_like(trainer.initial))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--noise", "nan"], "--noise must be a positive number, got nan"),
+        (["--noise", "0"], "--noise must be a positive number, got 0.0"),
+        (["--clip", "inf"], "--clip must be a positive number, got inf"),
+    ],
+)
+def test_noise_and_clip_are_positive_numbers(
+    baselines: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    command = ["baselines.py", "dp-fedavg", "--out", str(tmp_path), "--clip", "1", *options]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        baselines.main()
+    assert message in capsys.readouterr().err
+
+
+def test_noised_moves_that_were_begun_are_not_made_again(
+    baselines: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "dp-fedavg").mkdir()
+    monkeypatch.setattr(sys, "argv", ["baselines.py", "dp-fedavg", "--out", str(tmp_path), "--clip", "1"])
+    with pytest.raises(SystemExit):
+        baselines.main()
+    assert "was begun and not finished" in capsys.readouterr().err
