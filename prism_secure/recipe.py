@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.environment import Facts
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, DataError, FeatureError
 from prism_secure.features import (
     POOLED_TAPS,
     BoundedFeatures,
@@ -174,10 +175,28 @@ class Recipe:
         Raises:
             ConfigError, DataError, FeatureError: data, weights or sizes that a run would trip over later.
         """
+        self._check_files()
         _ = self.trainer
         _ = self.partition
         _ = self.record_release and self.record_release.guarantee
         metric_features(self.config.metrics.features)(to_float(self.dataset.test_images[:8]))
+
+    def _check_files(self) -> None:
+        """Name all data and weights that are missing at once, and not one after the other is there."""
+        config, missing = self.config, list[DataError | FeatureError]()
+        needed: list[Callable[[], object]] = [
+            lambda: self.dataset,
+            lambda: metric_features(config.metrics.features),
+        ]
+        if "vgg19_bn" in config.features.extractors:
+            needed.append(lambda: Vgg19Bn(image_size=config.model.image_size))
+        for load_files in needed:
+            try:
+                load_files()
+            except (DataError, FeatureError) as error:
+                missing.append(error)
+        if missing:
+            raise type(missing[0])("; ".join(map(str, missing)))
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

@@ -137,7 +137,9 @@ def _existing(source: str, folder: Path | str | None, *, create: bool) -> Path:
     path = Path(folder).expanduser()
     if not path.is_dir() and not (create and not path.exists()):
         kind = "is not a folder" if path.exists() else "does not exist"
-        raise DataError(f"data.folder {path} {kind}: set it to the folder that holds {source}")
+        own = source in ("idx", "images", "celeba")
+        fetch = "" if own else ", or let torchvision fetch it: data.download = true"
+        raise DataError(f"data.folder {path} {kind}: set it to the folder that holds {source}{fetch}")
     return path
 
 

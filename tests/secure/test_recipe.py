@@ -33,6 +33,14 @@ def test_what_is_missing_is_said_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+def test_all_files_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
+    settings = ["data.source=mnist", "data.folder=nowhere", "metrics.features=inception_v3"]
+    with pytest.raises(DataError) as found:
+        run(load_config(None, [*settings, 'features.extractors=["vgg19_bn"]']), tmp_path / "run")
+    for name in ("nowhere", "data.download = true", "InceptionV3", "VGG19-BN"):
+        assert name in str(found.value)
+
+
 def test_default_recipe_can_be_built() -> None:
     recipe = Recipe(load_config())
     recipe.check()
