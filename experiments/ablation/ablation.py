@@ -140,12 +140,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--flips", type=float, nargs="+", default=[0.0, 0.1])
-    parser.add_argument("--only", nargs="*", default=[], choices=list(ROWS))
+    parser.add_argument("--only", nargs="*", default=[], choices=list(ROWS), metavar="ROW")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list or options.out is None:
-        print("\n".join(f"{name}: {' '.join(settings)}" for name, settings in ROWS.items()))
+        for name, settings in ROWS.items():
+            print(f"{name}: {' '.join(settings or BASE)}")
         return
     options.out.mkdir(parents=True, exist_ok=True)
     train(options)
