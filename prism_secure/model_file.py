@@ -135,8 +135,12 @@ def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
                 raise ModelError(f"{path} is not a model of this kind: expected format {_FORMAT!r}")
             (name,) = file.keys()
             stored = file.get_tensor(name)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist") from None
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as a model: {plain(str(error))}") from None
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder: a run's model is in its model.safetensors") from None
+        raise ModelError(f"{path} is no safetensors file, or a damaged one: {plain(str(error))}") from None
     try:
         known = msgspec.json.decode(header[_FORMAT], type=_Header)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:

@@ -21,10 +21,22 @@ from prism_secure.generator import draw_latents
 from prism_secure.model_card import ModelCard, plain
 from prism_secure.storage import write_atomic
 
-__all__ = ["write_onnx"]
+__all__ = ["require_packages", "write_onnx"]
 
 _EXAMPLES = 2
 """Images that the network is traced with; torch takes a batch of one for a constant."""
+
+
+def require_packages() -> None:
+    """Nothing, if an ONNX file can be written here.
+
+    Raises:
+        ConfigError: the extra `onnx` is not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less clearly
+    except ImportError:
+        raise ConfigError("an ONNX file needs packages: pip install 'prism-secure[onnx]'") from None
 
 
 def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = None) -> None:
@@ -34,10 +46,7 @@ def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = No
         ConfigError: the extra `onnx` is not installed.
         StorageError: the disk refused.
     """
-    try:
-        import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less clearly
-    except ImportError:
-        raise ConfigError("an ONNX file needs packages: pip install 'prism-secure[onnx]'") from None
+    require_packages()
     latents, labels = draw_latents(_EXAMPLES, model.architecture, torch.Generator().manual_seed(0))
     named = {"latents": latents} if labels is None else {"latents": latents, "labels": labels}
     with _quietly():

@@ -52,6 +52,12 @@ def _export(options: argparse.Namespace, command: str) -> int:
     from prism_secure.model_card import size_words
     from prism_secure.storage import make_folder, write_atomic
 
+    if options.out.suffix in (".onnx", ".png"):
+        raise ConfigError(f"--out is the model, *.safetensors, got {options.out}")
+    if options.onnx is not None:  # before anything is written
+        from prism_secure.onnx_export import require_packages
+
+        require_packages()
     card = options.card or options.out.with_suffix(".md")
     paths = [path for path in (options.out, card, options.onnx) if path is not None]
     if len({path.resolve() for path in paths}) < len(paths):

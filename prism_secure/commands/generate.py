@@ -30,6 +30,7 @@ examples:
 exit codes: 0 done, 2 impossible request, 5 disk, 7 the file is damaged or no model
 """
 
+_MOST_IN_A_GRID = 10_000
 _LONGEST = 40
 """Characters of a name that are drawn; a file from a stranger must not decide how wide a grid is."""
 
@@ -65,6 +66,8 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--count must be at least 1, got {options.count}")
     if not 0 <= options.seed < 2**63:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
+    if options.out is not None and not options.card:
+        _check_out(options.out, options.count)
     from prism_secure.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)
@@ -81,6 +84,22 @@ def _generate(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def _check_out(out: Path, count: int) -> None:
+    """Refuse what is neither one PNG nor a folder that can be filled."""
+    kind = out.suffix.lower()
+    if kind == ".png":
+        if count > _MOST_IN_A_GRID:
+            raise ConfigError(
+                f"a grid takes at most {_MOST_IN_A_GRID:,} images, got {count:,}: name a folder"
+            )
+    elif kind in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf"):
+        raise ConfigError(f"--out must be a folder or a .png, got {out}")
+    elif out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} exists and is no folder: name a new folder, or a .png for a grid")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} holds files already: name a new or an empty folder")
+
+
 def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | None:
     """The labels to ask for (count,), the given ones in turn; None for an unconditional model."""
     import torch
@@ -92,9 +111,11 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
         raise ConfigError("this model is unconditional: it takes no --label")
     if not classes:
         return None
+    numbers = {name.casefold(): number for number, name in enumerate(names)}
+    numbers |= {name: number for number, name in enumerate(names)}
     chosen = []
     for word in asked or map(str, range(classes)):
-        label = int(word) if word.isdecimal() else names.index(word) if word in names else -1
+        label = int(word) if word.isdecimal() else numbers.get(word, numbers.get(word.casefold(), -1))
         if not 0 <= label < classes:
             known = ", ".join(f"{number} {plain(name)}" for number, name in enumerate(names))
             expected = f"a label from 0 to {classes - 1}{known and f' ({known})'}"
@@ -126,8 +147,6 @@ def _write_folder(model: ModelFile, labels: Tensor | None, options: argparse.Nam
 
     from prism_secure.storage import as_storage_error, make_folder
 
-    if options.out.is_dir() and any(options.out.iterdir()):
-        raise ConfigError(f"{options.out} holds files already: name a new or an empty folder")
     make_folder(options.out)
     number, digits = 0, len(str(options.count - 1))
     for images, asked in model.generator().batches(options.count, labels=labels, seed=options.seed):

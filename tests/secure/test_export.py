@@ -304,6 +304,8 @@ def test_command_writes_the_card_beside_the_model(exported: Path, capsys: pytest
 def test_card_does_not_replace_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(_run(tmp_path / "run")), "--out", str(tmp_path / "model.md")]) == 2
     assert "a file each" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "model.onnx")]) == 2
+    assert "--out is the model" in capsys.readouterr().err
     assert not (tmp_path / "model.md").exists()
 
 
@@ -319,7 +321,7 @@ def test_grid_shows_all_images_class_by_class(exported: Path, tmp_path: Path) ->
 
 
 def test_folder_holds_an_image_of_the_asked_class_each(exported: Path, tmp_path: Path) -> None:
-    command = ["generate", "--model", str(exported), "--label", "3", "--label", "Ankle boot", "--count", "12"]
+    command = ["generate", "--model", str(exported), "--label", "3", "--label", "ankle Boot", "--count", "12"]
     assert main([*command, "--out", str(tmp_path / "all")]) == 0
     files = sorted(path.name for path in (tmp_path / "all").iterdir())
     assert files == [f"{number:02d}-label-{3 if number % 2 == 0 else 9}.png" for number in range(12)]
@@ -351,7 +353,11 @@ def test_unconditional_colour_models_generate_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "OUT"], 7, "cannot be read"),
+        (["--out", "OUT"], 7, "does not exist"),
+        (["--out", "OUT", "--model", "FULL"], 7, "is a folder"),
+        (["--out", "x.jpg", "--model", "MODEL"], 2, "must be a folder or a .png, got x.jpg"),
+        (["--out", "x.png", "--model", "MODEL", "--count", "10001"], 2, "at most 10,000 images"),
+        (["--out", "MODEL", "--model", "MODEL"], 2, "exists and is no folder"),
         (["--model", "MODEL"], 2, "--out"),
         (["--model", "MODEL", "--out", "OUT", "--label", "10"], 2, "from 0 to 9"),
         (["--model", "MODEL", "--out", "OUT", "--label", "Sock"], 2, "7 Sneaker"),

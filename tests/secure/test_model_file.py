@@ -160,8 +160,8 @@ def test_foreign_files_are_refused(tmp_path: Path, foreign: bytes) -> None:
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(ModelError, match="cannot be read"):
+    for path, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(ModelError, match=words):
             read_model(path)
 
 
