@@ -91,7 +91,7 @@ def _check_deployed(
 def _deployed(evidence: Evidence, theta: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The mask that theta deploys, from its definition; only a Bernoulli mask needs torch's own draws."""
     mask = evidence.config.mask
-    if mask.mode == "hard":
+    if mask.mode in ("hard", "annealed"):
         return np.asarray(theta > 0.5)
     if mask.mode == "topk":
         kept = np.argsort(-theta, kind="stable")[: int(mask.density * len(theta))]

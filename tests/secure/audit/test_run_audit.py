@@ -11,6 +11,8 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -22,17 +24,19 @@ from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, ve
 from prism_secure import federation
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
-from prism_secure.audit.checks import coins
+from prism_secure.audit.checks import coins, model
 from prism_secure.audit.run_audit import RunAudit, audit_run
 from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.cli import main
 from prism_secure.client import Broadcast, Client
-from prism_secure.config import Config
+from prism_secure.config import Config, load_config
+from prism_secure.config.sections import MaskMode
 from prism_secure.environment import read_environment
 from prism_secure.errors import RoundError
 from prism_secure.federation import Bits, OpenedSum, open_securely
 from prism_secure.records import encode
 from prism_secure.run_folder import read_records
+from prism_secure.server import Server
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run
 
@@ -604,3 +608,13 @@ def test_own_data_is_believed_only_where_it_is_signed(spoiled: Path) -> None:
     path.write_text(text.replace('record_release = "summed"', 'record_release = "client"'))
     audit = audited(spoiled)
     assert caught_by(audit) == {"record epsilon"}, texts(audit)
+
+
+@pytest.mark.parametrize("mode", get_args(MaskMode))
+def test_the_mask_that_theta_deploys_is_that_of_each_mode(mode: MaskMode) -> None:
+    config = load_config(None, [f"mask.mode={mode}", "mask.density=0.3"])
+    theta = np.random.default_rng(0).uniform(0.01, 0.99, 1000)
+    theta[:100] = 0.5  # a tie falls one way
+    server = Server(config, "federation", len(theta))
+    server.theta = theta
+    assert np.array_equal(model._deployed(SimpleNamespace(config=config), theta), server.deployed())
