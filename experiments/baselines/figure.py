@@ -22,7 +22,7 @@ from results import read, spread
 
 COLOURS = {
     "masks": "#1f6f8b", "fedavg": "#b4552d", "dp-fedavg": "#7a4a9e", "server": "#3b7d3b",
-    "server-mask": "#94a02c",
+    "server-mask": "#94a02c", "server-2000": "#7fc97f",
 }  # fmt: skip
 
 
