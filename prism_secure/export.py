@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from prism_privacy import Adjacency, LedgerReport, View
+from prism_privacy import Adjacency, LedgerReport, Spent, View
 from prism_privacy.moments_release import ADJACENCY_WORDS
 from prism_secure.config import Config, settings_to_show
 from prism_secure.errors import ConfigError, RunFolderError
@@ -194,7 +194,8 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
     try:
         return Privacy(
             delta=last.delta,
-            **{f"{v}_{a}": number(spent(last, v, a).to_date) for v in View for a in Adjacency},
+            **{f"{v}_{a}": number(_guaranteed(spent(last, v, a))) for v in View for a in Adjacency},
+            stopped_early=bool(last.metrics.get("ended")),
             cohort=first.cohort if _opened(ledger) else last.cohort,
             known_coins=history.test_coins,
             record=None if record is None else number(record.epsilon),
@@ -206,6 +207,11 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
         )
     except ValueError as error:
         raise RunFolderError(f"{ledger.path} contradicts itself: {error}") from None
+
+
+def _guaranteed(cell: Spent) -> float:
+    """What was planned, also where a look at the metrics ended the run before its plan did."""
+    return max(cell.to_date, cell.planned or 0.0)
 
 
 def _measured(history: RunHistory) -> Measured | None:

@@ -121,6 +121,8 @@ class Privacy(_Part, frozen=True, kw_only=True):
     """Epsilon for one image over all rounds; None where nothing is claimed."""
     record_adjacency: str = ""
     """What is compared, in words."""
+    stopped_early: bool = False
+    """Whether results ended the run before its plan did: then every epsilon is that of the plan."""
     record_cohort: Count = 0
     """Of a release summed over clients: so many must have been honest; 0 where each kept its own."""
     ledger_head: Hex
@@ -264,10 +266,13 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 f"{format_epsilon(float(privacy.record))} |"
             )
         head = "| what is protected | from whom | worlds compared: it … | ε |\n|---|---|---|---|\n"
+        rounds = f"{self.making.rounds} round{'' if self.making.rounds == 1 else 's'}"
+        if privacy.stopped_early:
+            rounds = f"planned rounds (results ended the run after {rounds}; the figures are the plan's)"
         return (
-            f"## Privacy\n\nDifferential privacy at δ = {format_delta(privacy.delta)}, over all "
-            f"{self.making.rounds} rounds. Whoever has the model has less than the server saw, so what holds "
-            "against the server holds against them.\n\n" + head + "\n".join(table) + "\n\n" + self._words()
+            f"## Privacy\n\nDifferential privacy at δ = {format_delta(privacy.delta)}, over all {rounds}. "
+            "Whoever has the model has less than the server saw, so what holds against the server holds "
+            "against them.\n\n" + head + "\n".join(table) + "\n\n" + self._words()
         )
 
     def _words(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prism_privacy.units import Adjacency, View
 from prism_secure.cli import main
 from prism_secure.config import dump_config, load_config
 from prism_secure.errors import RunFolderError
@@ -23,7 +24,7 @@ from prism_secure.model_file import read_model_file, write_model
 from prism_secure.samples import read_grid
 from prism_secure.spending import model_words
 
-from .fake_run import NAMES, make_run
+from .fake_run import NAMES, epsilon_after, make_run
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=10)
 
@@ -53,6 +54,18 @@ def _card(folder: Path, out: Path) -> ModelCard:
     return card
 
 
+def test_a_run_that_results_ended_guarantees_what_was_planned(tmp_path: Path) -> None:
+    settings = ["privacy.flip=0.25", "privacy.clip=1", "privacy.record_epsilon=inf", "federation.rounds=12"]
+    config = load_config(None, settings)
+    model = read_model_file(_run(tmp_path / "run", settings) / "model.safetensors")
+    words = {**model_words(model.architecture, model.seed, model.mask), "ended": "fid<80"}
+    early = _run(tmp_path / "early", settings, ending=words)
+    card = _card(early, tmp_path / "m")
+    planned = epsilon_after(config, 12, View.SUM, Adjacency.ZERO_OUT)
+    assert card.privacy.sum_zero_out == planned > epsilon_after(config, 2, View.SUM, Adjacency.ZERO_OUT)
+    assert "over all planned rounds (results ended the run after 2 rounds" in card.markdown()
+
+
 def test_export_keeps_the_model_and_adds_what_the_run_folder_says(tmp_path: Path) -> None:
     run = _run(tmp_path / "run", ["privacy.flip=0.25", "privacy.clip=1", "federation.rounds=2"])
     found = export_run(run, tmp_path / "m.safetensors", licence="CC0-1.0")
@@ -74,8 +87,8 @@ def test_export_keeps_the_model_and_adds_what_the_run_folder_says(tmp_path: Path
 
 
 def test_card_says_every_epsilon_by_unit_and_view(tmp_path: Path) -> None:
-    folder = _run(tmp_path / "run", ["privacy.flip=0.25", "privacy.clip=1", "privacy.record_epsilon=2"])
-    text = _card(folder, tmp_path / "m").markdown()
+    claims = ["privacy.flip=0.25", "privacy.clip=1", "privacy.record_epsilon=2", "federation.rounds=2"]
+    text = _card(_run(tmp_path / "run", claims), tmp_path / "m").markdown()
     rows = [line for line in text.splitlines() if line.startswith(("| everything", "| one image"))]
     assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["0.65", "1.30", "2.00", "4.00", "2.00"]
     assert "ε(one image) = 2.00 is a limited guarantee." in text
