@@ -297,7 +297,8 @@ def _sweep(table: dict[str, Any], where: str) -> Sweep:
 
 def _check(recipe: SweepRecipe) -> None:
     """Refuse what can be known to fail before anything starts."""
-    private = recipe.base.private_metrics or "metrics.held_out" in recipe.axes
+    undecided = {"metrics.held_out"} if recipe.base.metrics.held_out else {"metrics.held_out", "data.source"}
+    private = recipe.base.private_metrics or not undecided.isdisjoint(recipe.axes)
     if private and (recipe.adaptive or recipe.until or recipe.sweep.pruning != "none"):
         raise ConfigError(
             "searching (tpe, nsga2), sweep.until and sweep.pruning decide by the metrics, and with private "

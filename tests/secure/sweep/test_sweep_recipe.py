@@ -85,6 +85,8 @@ def test_run_is_named_by_what_determines_it_not_by_how_it_is_written(tmp_path: P
         (SEARCH, ["metrics.held_out=private"], "no epsilon covers"),
         (GRID, ["metrics.held_out=private", "sweep.until=fid<80"], "no epsilon covers"),
         (GRID, ["metrics.held_out=private", "sweep.pruning=dominated"], "no epsilon covers"),
+        (GRID, ["data.source=idx", "data.folder=x", "sweep.until=fid<80"], "no epsilon covers"),
+        (SEARCH, ["data.folder=x", "sweep.search.data.source=['mnist', 'images']"], "no epsilon covers"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_would_be_right(
