@@ -29,6 +29,7 @@ class Plan:
         mask: what a client releases in a round.
         rounds: how many there will be.
         most: the most of them that one client is in.
+        summed: the record-level release where it is opened over all clients, else None.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -47,7 +48,7 @@ class Plan:
             sum_failure=config.sum_failure,
         )
         self._config = config
-        self._summed = moments if moments is not None and moments.summed else None
+        self.summed = moments if moments is not None and moments.summed else None
         self._alone = alone
         self.rounds = self._admitted()
         self.most = self._most(self.rounds)
@@ -77,8 +78,8 @@ class Plan:
         return rounds if self._alone else most_participations(self._config, rounds)
 
     def _cost(self, rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.ZERO_OUT) -> float:
-        if self._summed is not None:
-            return self._summed.client_epsilon(view, adjacency)
+        if self.summed is not None:
+            return self.summed.client_epsilon(view, adjacency)
         accountant = Accountant(delta=self._config.privacy.delta)
         accountant.spend(self.mask, rounds=self._most(rounds))
         return accountant.epsilon(view, adjacency)

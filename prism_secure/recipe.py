@@ -23,7 +23,7 @@ from prism_secure.features import (
     Vgg19Bn,
 )
 from prism_secure.generator import Architecture
-from prism_secure.metric_features import metric_features
+from prism_secure.metric_features import MetricFeatures, metric_features
 from prism_secure.moments import FeatureMoments, MomentMatching
 from prism_secure.partition import Partition, partition
 from prism_secure.public_images import dead_leaves
@@ -175,28 +175,29 @@ class Recipe:
         Raises:
             ConfigError, DataError, FeatureError: data, weights or sizes that a run would trip over later.
         """
-        self._check_files()
+        network = self._metric_network()
         _ = self.trainer
         _ = self.partition
         _ = self.record_release and self.record_release.guarantee
-        metric_features(self.config.metrics.features)(to_float(self.dataset.test_images[:8]))
+        network(to_float(self.dataset.test_images[:8]))
 
-    def _check_files(self) -> None:
-        """Name all data and weights that are missing at once, and not one after the other is there."""
-        config, missing = self.config, list[DataError | FeatureError]()
+    def _metric_network(self) -> MetricFeatures:
+        """Load what files hold, and name all that are missing at once, not one after the other is there."""
+        loaded, missing = list[object](), list[DataError | FeatureError]()
         needed: list[Callable[[], object]] = [
             lambda: self.dataset,
-            lambda: metric_features(config.metrics.features),
+            lambda: metric_features(self.config.metrics.features),
         ]
-        if "vgg19_bn" in config.features.extractors:
-            needed.append(lambda: Vgg19Bn(image_size=config.model.image_size))
+        if "vgg19_bn" in self.config.features.extractors:
+            needed.append(Vgg19Bn.weights_file)
         for load_files in needed:
             try:
-                load_files()
+                loaded.append(load_files())
             except (DataError, FeatureError) as error:
                 missing.append(error)
         if missing:
             raise type(missing[0])("; ".join(map(str, missing)))
+        return loaded[1]  # type: ignore[return-value]
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

@@ -138,7 +138,7 @@ class Spending:
             for adjacency in Adjacency:
                 alone = self._moments.client_epsilon(view, adjacency)
                 table[view, adjacency] = Spent(alone, alone, self._plan.epsilon(view, adjacency))
-        cohort = self._summed.plan.cohort if self._summed else self._config.cohort
+        cohort = self._plan.summed.plan.cohort if self._plan.summed else self._config.cohort
         self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
 
     @property
@@ -165,7 +165,7 @@ class Spending:
             if not self._config.everybody:
                 metrics = {**(metrics or {}), "most_rounds": most}
             table = spent_table(self._accountant, self._release)
-            if self._summed:
+            if self._plan.summed:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
             self._append(kind, round_number, self._release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
@@ -203,18 +203,14 @@ class Spending:
         return self._accountant_rounds
 
     @property
-    def _summed(self) -> RecordRelease | None:
-        return self._moments if self._moments is not None and self._moments.summed else None
-
-    @property
     def _moments_charged(self) -> int:
         """1 if the ledger begins with the record-level release, else 0."""
         return sum(entry.kind == "moments" for entry in self._ledger.entries)
 
     def _after_moments(self, masks: Spent, view: View, adjacency: Adjacency) -> Spent:
         """What a round's masks cost where everything that they are drawn from was opened before."""
-        assert self._summed is not None
-        moments = self._summed.client_epsilon(view, adjacency)
+        assert self._plan.summed is not None
+        moments = self._plan.summed.client_epsilon(view, adjacency)
         return Spent(masks.round, moments, moments, bound="post-processing of the summed moments")
 
     def _append(

@@ -28,6 +28,21 @@ class Vgg19Bn(FeatureExtractor):
 
     FILE = "vgg19_bn-c79401a0.pth"
 
+    @classmethod
+    def weights_file(cls, given: Path | None = None) -> Path:
+        """Where the weights are, which need not be loaded to know that.
+
+        Raises:
+            FeatureError: they are not there.
+        """
+        path = given or Path(torch.hub.get_dir()) / "checkpoints" / cls.FILE
+        if not path.is_file():
+            raise FeatureError(
+                f"VGG19-BN needs torchvision's weights at {path}; nothing is downloaded. Put {cls.FILE} "
+                "there, or choose the efficientnet_lite0 features"
+            )
+        return path
+
     def __init__(
         self, *, image_size: int = 32, weights: Path | None = None, layers: Sequence[int] = ()
     ) -> None:
@@ -35,12 +50,7 @@ class Vgg19Bn(FeatureExtractor):
         self.taken = frozenset(layers or range(1, 17))
         if not self.taken <= set(range(1, 17)):
             raise FeatureError(f"VGG19-BN has ReLU maps 1 to 16, not {sorted(self.taken)}")
-        path = weights or Path(torch.hub.get_dir()) / "checkpoints" / self.FILE
-        if not path.is_file():
-            raise FeatureError(
-                f"VGG19-BN needs torchvision's weights at {path}; nothing is downloaded. Put {self.FILE} "
-                "there, or choose the efficientnet_lite0 features"
-            )
+        path = self.weights_file(weights)
         from prism_secure import _torchvision  # noqa: F401, I001  must come before torchvision
         from torchvision.models import vgg
 
