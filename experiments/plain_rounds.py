@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from prism_secure.config import Config
-from prism_secure.mada import progress
-from prism_secure.moments import FeatureMoments
+from prism_secure.learning.aggregation import progress
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.model.supermask import theta_from_scores
 from prism_secure.public_seed import public_seed
-from prism_secure.recipe import Recipe
-from prism_secure.records import Quality
-from prism_secure.server import Server
-from prism_secure.supermask import theta_from_scores
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.run_folder.records import Quality
 
 WIRE = {"federation.client_fraction": 1.0, "mask.score_layers": 0.0, "privacy.clip_space": "probability"}
 """Settings of what is left out, as they must be."""

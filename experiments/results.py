@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_secure.records import finite
+from prism_secure.run_folder.records import finite
 
 
 def read(path: Path) -> list[dict[str, Any]]:

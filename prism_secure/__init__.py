@@ -11,28 +11,32 @@ What is public is listed in ``docs/api.md``. The names here are imported when th
 from importlib import import_module
 from typing import Any
 
+from prism_secure import _moved
+
 _HOMES = {
     "Config": "config",
     "ConfigError": "errors",
     "DataError": "errors",
-    "DeployedGenerator": "deployment",
+    "DeployedGenerator": "model.deployed",
     "FeatureError": "errors",
     "ModelError": "errors",
     "PrismError": "errors",
     "RoundError": "errors",
     "RunFolderError": "errors",
-    "RunHistory": "history",
+    "RunHistory": "run_folder.history",
     "StorageError": "errors",
-    "Supermask": "supermask",
+    "Supermask": "model.supermask",
     "dump_config": "config",
     "load_config": "config",
-    "read_history": "history",
-    "read_model": "model_file",
-    "run": "federation",
-    "write_report": "report",
+    "read_history": "run_folder.history",
+    "read_model": "model.model_file",
+    "run": "rounds.simulation",
+    "write_report": "reporting.report",
 }
 
 __all__ = sorted(_HOMES)
+
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:

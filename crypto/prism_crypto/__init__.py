@@ -13,7 +13,6 @@ that only listens; see ``docs/secure-sum.md``.
 """
 
 from prism_crypto.client import SecureSumClient
-from prism_crypto.codec import FixedPoint
 from prism_crypto.errors import (
     ContextMismatch,
     IdentityError,
@@ -32,13 +31,14 @@ from prism_crypto.errors import (
     SumError,
     ThresholdError,
 )
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.policy import Policy
 from prism_crypto.secure_sum import SessionContext, secure_sum
 from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import Invited, Session
-from prism_crypto.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.wire.codec import FixedPoint
 
 __all__ = [
     "ContextMismatch",

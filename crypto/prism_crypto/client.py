@@ -16,21 +16,21 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto.advertise import Advertised, Ready, advertise
 from prism_crypto.boundary import scrubbed
-from prism_crypto.confirm import Confirmed, confirm
 from prism_crypto.errors import IdentityError, InputError, OutOfOrder, StateError
-from prism_crypto.identity import Identity, Roster, check_client_id
-from prism_crypto.party import Party
+from prism_crypto.keeping.identity import Identity, Roster, check_client_id
+from prism_crypto.keeping.session_counter import SessionNumbers
 from prism_crypto.policy import Policy
-from prism_crypto.randomness import Rng, checked_rng
-from prism_crypto.secret import Confidential
+from prism_crypto.primitives.randomness import Rng, checked_rng
+from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.session_counter import SessionNumbers
-from prism_crypto.share import Shared, share
 from prism_crypto.spec import Mode, Stage
-from prism_crypto.unmask import Finished, read_opened, unmask, unmask_unconfirmed
-from prism_crypto.upload import Uploaded, upload
+from prism_crypto.stages.advertise import Advertised, Ready, advertise
+from prism_crypto.stages.confirm import Confirmed, confirm
+from prism_crypto.stages.party import Party
+from prism_crypto.stages.share import Shared, share
+from prism_crypto.stages.unmask import Finished, read_opened, unmask, unmask_unconfirmed
+from prism_crypto.stages.upload import Uploaded, upload
 
 __all__ = ["SecureSumClient"]
 
@@ -140,11 +140,11 @@ class SecureSumClient(Confidential):
         return self._deliver(self._step(Ready, Stage.ADVERTISE, self._enter))
 
     def share(self, adverts: bytes) -> bytes:
-        """Stage 2: take the adverts, return the sealed shares. Errors: see `prism_crypto.share.share`."""
+        """Stage 2: take the adverts, return the sealed shares. Errors: see `stages.share.share`."""
         return self._deliver(self._step(Advertised, Stage.SHARE, partial(share, data=adverts)))
 
     def upload(self, shares: bytes, values: NDArray[Any]) -> bytes:
-        """Stage 3: take the shares, return the masked vector. Errors: see `prism_crypto.upload.upload`.
+        """Stage 3: take the shares, return the masked vector. Errors: see `stages.upload.upload`.
 
         The session's round is recorded before this returns, or refuses the values; from then on this client
         refuses other sessions of that round, with `StateError`. So a round whose upload has left is never
@@ -162,7 +162,7 @@ class SecureSumClient(Confidential):
     def confirm(self, survivors: bytes) -> bytes:
         """Stage 4, active mode only: take the survivor set, return a signature over it.
 
-        Errors: see `prism_crypto.confirm.confirm`. The client signs one set, whatever comes later.
+        Errors: see `prism_crypto.stages.confirm.confirm`. The client signs one set, whatever comes later.
         """
         if self.session.mode is not Mode.ACTIVE:
             raise OutOfOrder(
@@ -173,7 +173,7 @@ class SecureSumClient(Confidential):
     def unmask(self, message: bytes) -> bytes:
         """Stage 5: take the confirmations (semi-honest: the survivor set), return shares that open the sum.
 
-        Errors: see `prism_crypto.unmask.unmask`. The client does this once; it holds no secret afterwards.
+        Errors: see `stages.unmask.unmask`. The client does this once; it holds no secret afterwards.
         """
         if self.session.mode is Mode.ACTIVE:
             return self._deliver(self._step(Confirmed, Stage.UNMASK, partial(unmask, data=message)))

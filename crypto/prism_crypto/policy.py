@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from prism_crypto.errors import IdentityError, InputError, PolicyError
-from prism_crypto.guarded_file import PUBLIC, read_json, write_new
-from prism_crypto.identity import Roster
+from prism_crypto.keeping.guarded_file import PUBLIC, read_json, write_new
+from prism_crypto.keeping.identity import Roster
 from prism_crypto.session import Session
 from prism_crypto.spec import Mode, Stage, check_types, coerce_mode
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from prism_crypto.client import SecureSumClient
 from prism_crypto.errors import InputError
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
-from prism_crypto.randomness import Rng, checked_rng
+from prism_crypto.primitives.randomness import Rng, checked_rng
 from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import GraphKind, Session
-from prism_crypto.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Mode, Stage
 
 __all__ = ["Inputs", "SessionContext", "secure_sum"]

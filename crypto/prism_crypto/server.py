@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto.advertise import Advertising
 from prism_crypto.boundary import scrubbed
 from prism_crypto.errors import IdentityError, OutOfOrder, PolicyError
-from prism_crypto.gathering import Gathering, Hall, Topology
-from prism_crypto.identity import Roster
-from prism_crypto.randomness import Rng, checked_rng
-from prism_crypto.secret import Confidential
+from prism_crypto.keeping.identity import Roster
+from prism_crypto.primitives.randomness import Rng, checked_rng
+from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
 from prism_crypto.spec import Mode, Stage
-from prism_crypto.unmask import Opened
+from prism_crypto.stages.advertise import Advertising
+from prism_crypto.stages.gathering import Gathering, Hall, Topology
+from prism_crypto.stages.unmask import Opened
 
 __all__ = ["SecureSumResult", "SecureSumServer"]
 
@@ -131,7 +131,7 @@ class SecureSumServer(Confidential):
 
         Raises:
             ThresholdError: too few clients are left.
-            ShareError, SumError: the sum does not open; see `prism_crypto.unmask.Unmasking.close`.
+            ShareError, SumError: the sum does not open; see `prism_crypto.stages.unmask.Unmasking.close`.
             OutOfOrder: the session is over.
         """
         state = self._state

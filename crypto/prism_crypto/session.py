@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 import msgspec
 
-from prism_crypto.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
 from prism_crypto.errors import InputError, MessageError, PolicyError
-from prism_crypto.graph import GraphParameters, harary_degree
-from prism_crypto.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
-from prism_crypto.packing import Packing
-from prism_crypto.session_counter import MAX_SESSION
+from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
+from prism_crypto.keeping.session_counter import MAX_SESSION
+from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
+from prism_crypto.primitives.graph import GraphParameters, harary_degree
 from prism_crypto.spec import CountSpec, Mode, check_types, coerce_mode
+from prism_crypto.wire.packing import Packing
 
 __all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]
 
@@ -70,8 +70,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         federation: name of the federation, at most 256 bytes.
         number: session number, from 1, only ever increasing.
         round: the application's round, from 1; 0 (default) if it does not number them. A client's counter
-            lets one upload leave in a round, see `prism_crypto.session_counter`. The round is the server's
-            word: an application joins only if it is the one for which its input was made.
+            lets one upload leave in a round, see `prism_crypto.keeping.session_counter`. The round is the
+            server's word: an application joins only if it is the one for which its input was made.
         spec: what is summed.
         invited: who may take part. n, for the threshold and for the largest total, is their number.
         mode: against whom.

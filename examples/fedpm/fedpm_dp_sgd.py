@@ -6,9 +6,9 @@ from setting import BATCH, CLIENTS, EPOCHS, LOT, RATE, RECORDS, ROUNDS, STEPS, a
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from prism_secure.dp_scores import DpSgd, make_private
-from prism_secure.masked_layers import MaskedConv2d, MaskedLinear
 from prism_secure.plug_in import secure_counts
+from prism_secure.plug_in.dp_scores import DpSgd, make_private
+from prism_secure.plug_in.masked_layers import MaskedConv2d, MaskedLinear
 
 draws = np.random.default_rng(0)
 plan = DpSgd.calibrated(epsilon=8, delta=1e-5, records=RECORDS, batch=LOT, steps=STEPS, clip=0.15)

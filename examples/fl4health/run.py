@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from prism_crypto import Policy
-from prism_secure.enrolment import enroll_simulated
+from prism_secure.run_folder.enrolment import enroll_simulated
 
 HERE = Path(__file__).parent
 CLIENTS = 6

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from prism_secure.config import load_config
-from prism_secure.federation import run
-from prism_secure.run_folder import read_records
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done, read, spread

@@ -30,24 +30,29 @@ from torch import Tensor
 
 from prism_crypto import FixedPoint, SessionContext, secure_sum
 from prism_privacy import Adjacency, View
-from prism_privacy.discrete_gaussian import LEAST_SHARE, SMOOTHING, gaussian_epsilon, sample_discrete_gaussian
-from prism_privacy.noisy_sums import fresh_coins
-from prism_secure.client_release import ClientRelease
+from prism_privacy.moments.discrete_gaussian import (
+    LEAST_SHARE,
+    SMOOTHING,
+    gaussian_epsilon,
+    sample_discrete_gaussian,
+)
+from prism_privacy.moments.noisy_sums import fresh_coins
 from prism_secure.config import Config, load_config
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.federation import run
-from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
-from prism_secure.mada import progress
-from prism_secure.metric_features import metric_features
-from prism_secure.metrics import Evaluator
-from prism_secure.moment_sum import open_moments
-from prism_secure.moments import FeatureMoments
+from prism_secure.learning.aggregation import progress
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.learning.training import ClientState, adam_step
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.model.supermask import Supermask, deployed_mask, initial_theta, theta_from_scores
 from prism_secure.public_seed import public_seed
-from prism_secure.recipe import Recipe
-from prism_secure.records import Quality, finite
-from prism_secure.run_folder import client_folder, read_records
-from prism_secure.supermask import Supermask, deployed_mask, initial_theta, theta_from_scores
-from prism_secure.training import ClientState, adam_step
+from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.networks import metric_features
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.moment_sum import open_moments
+from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import client_folder, read_records
+from prism_secure.run_folder.records import Quality, finite
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done
@@ -212,7 +217,7 @@ def _grid(
     step = clip / CLIP_UNITS
     share = max(LEAST_SHARE, math.ceil(noise * CLIP_UNITS / math.sqrt(config.cohort)))
     offset = CLIP_UNITS + CUT * share
-    # Of the smoothing that makes a sum of discrete Gaussians one, see `prism_privacy.discrete_gaussian`.
+    # Of the smoothing that makes a sum of discrete Gaussians one: `prism_privacy.moments.discrete_gaussian`.
     noise = math.sqrt(config.cohort * (share**2 - SMOOTHING**2)) / CLIP_UNITS
 
     def encode(move: NDArray[np.float64]) -> NDArray[np.int64]:

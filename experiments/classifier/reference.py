@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from prism_secure.data import Dataset, load, to_float
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.metrics import Evaluator
-from prism_secure.supermask import Supermask, deployed_mask, initial_theta
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator
+from prism_secure.model.supermask import Supermask, deployed_mask, initial_theta
+from prism_secure.quality.metrics import Evaluator
 
 COUNT = 2000
 

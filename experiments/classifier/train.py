@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from prism_secure.classifier import FashionClassifier
 from prism_secure.data import read_idx
+from prism_secure.quality.classifier import FashionClassifier
 
 BUNDLED_PER_CLASS = 1000
 

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from prism_privacy import Adjacency, View, calibrate, clip_toward
-from prism_secure.clip_filling import fill_clip
 from prism_secure.config import Config, load_config
-from prism_secure.evaluation import Evaluation
-from prism_secure.recipe import Recipe
+from prism_secure.learning.clip_filling import fill_clip
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain_rounds import PlainRounds, require

@@ -23,8 +23,8 @@ import numpy as np
 from prism_secure.config import Config, load_config
 from prism_secure.data import load
 from prism_secure.data.idx import write_idx
-from prism_secure.federation import run
-from prism_secure.run_folder import read_records
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done, read, spread

@@ -31,10 +31,10 @@ from compare import REGIMES, recipe, write_images
 from torch import Tensor, nn
 
 from prism_secure.data import to_float
-from prism_secure.metric_features import metric_features
-from prism_secure.metrics import Evaluator
 from prism_secure.public_seed import public_seed
-from prism_secure.recipe import Recipe
+from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.networks import metric_features
+from prism_secure.rounds.components import Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done

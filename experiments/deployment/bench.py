@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.environment import describe_environment
-from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
-from prism_secure.model_file import ModelFile, read_model_file, write_model
-from prism_secure.onnx_export import write_onnx
-from prism_secure.sparse_inference import sparse_generator, weight_bytes
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.model.model_file import ModelFile, read_model_file, write_model
+from prism_secure.model.onnx_export import write_onnx
+from prism_secure.model.sparse_inference import sparse_generator, weight_bytes
+from prism_secure.run_folder.environment import describe_environment
 
 WIDTHS = {16: (0.5, 0.2, 0.1, 0.05, 0.02), 64: (0.5, 0.1, 0.05, 0.02)}
 """16: the default network; 64: PRISM's size, ten times the weights."""

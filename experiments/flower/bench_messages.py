@@ -29,7 +29,7 @@ from flwr.app import Context, RecordDict
 from loop_grid import LoopGrid
 
 from prism_crypto import Mode, Policy
-from prism_secure.enrolment import enroll_simulated
+from prism_secure.run_folder.enrolment import enroll_simulated
 
 APPS = {"ours": (ours_client.app, ours_server.app), "secagg": (secagg_client.app, secagg_server.app)}
 

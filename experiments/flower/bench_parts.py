@@ -19,8 +19,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from prism_crypto import CountSpec, Mode, Policy, SecureSumClient, SecureSumServer, Session, Stage
-from prism_secure.enrolment import Enrolment, enroll_simulated
-from prism_secure.flower import sum_messages
+from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.run_folder.enrolment import Enrolment, enroll_simulated
 
 WARM_UP = 3
 spent: dict[tuple[str, str], float] = defaultdict(float)

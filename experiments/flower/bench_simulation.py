@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "flower"))
 from deployment import Machines, free_port
 
 from prism_crypto import CountSpec, Policy, Session
-from prism_secure.enrolment import enroll_simulated
+from prism_secure.run_folder.enrolment import enroll_simulated
 
 APPS = Path(__file__).parent / "apps"
 

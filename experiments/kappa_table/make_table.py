@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prism_privacy import kappa_store
+from prism_privacy.accounting.kappa import store as kappa_store
 
 COHORTS = (100, 200, 500, 1000, 2000, 5000, 10_000)
 FLIPS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4)

@@ -24,9 +24,9 @@ import torch
 
 from prism_privacy import CoinSecret, MomentRelease, SummedMoments, release_moments
 from prism_secure.config import load_config
-from prism_secure.evaluation import Evaluation
-from prism_secure.moments import FeatureMoments
-from prism_secure.recipe import Recipe
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain_rounds import PlainRounds, require

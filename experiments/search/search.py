@@ -25,16 +25,16 @@ import torch
 
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
-from prism_secure.evaluation import Evaluation
-from prism_secure.features import (
+from prism_secure.data.features import (
     DEFAULT_TAPS,
     Concatenated,
     EfficientNetLite0,
     FeatureExtractor,
     RandomFourierFeatures,
 )
-from prism_secure.moments import FeatureMoments
-from prism_secure.recipe import Recipe
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain_rounds import PlainRounds, require

@@ -4,7 +4,7 @@
 
 Three measurements over the same 24 configurations, each in a fresh folder:
 
-    alone       `prism_secure.federation.run`, one after the other, in one process: no sweep at all
+    alone       `prism_secure.rounds.simulation.run`, one after the other, in one process: no sweep at all
     1 worker    `prism-secure sweep --workers 1`
     2 workers   `prism-secure sweep --workers 2`
 
@@ -29,7 +29,7 @@ ALONE = """
 import sys
 from pathlib import Path
 import torch
-from prism_secure.federation import run
+from prism_secure.rounds.simulation import run
 from prism_secure.sweep.recipe import read_recipe
 import msgspec, time
 torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """What many ledgers of one data owner cost together, against that owner's limits.
 
-How releases add up is said in `prism_secure.composition`; here, who is charged for which ledgers.
+How releases add up is said in `prism_secure.accounting.composition`; here, who is charged for which ledgers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from prism_privacy import Adjacency, View
+from prism_secure.accounting.composition import ClientTotal, ImageTotal
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
-from prism_secure.composition import ClientTotal, ImageTotal
+from prism_secure.data.sources import data_set_named
 from prism_secure.errors import ConfigError
-from prism_secure.sources import data_set_named
 
 _POINTS = 60
 """A curve of spending is computed at so many charges at most."""

@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 
 from prism_privacy import LedgerEntry, LedgerError, LedgerReport, PrivacyError, verify_ledger
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger_line import parse
+from prism_privacy.ledger.line import parse
 from prism_secure.audit.findings import Unchecked
 from prism_secure.config import Config
-from prism_secure.environment import Facts, read_environment
+from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
-from prism_secure.invitations import invited
-from prism_secure.records import RoundRecord
-from prism_secure.run_folder import read_config, read_records
+from prism_secure.run_folder.environment import Facts, read_environment
+from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.records import RoundRecord
 
 
 class Evidence:

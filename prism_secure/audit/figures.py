@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from prism_secure import drawing
 from prism_secure.audit.budget import Account
+from prism_secure.reporting import drawing
 from prism_secure.wording import format_epsilon
 
 _FAR = 10.0

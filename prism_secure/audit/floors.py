@@ -23,7 +23,7 @@ from prism_secure.audit.checks.record_epsilon import summed_release
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Recomputed
 from prism_secure.audit.oracle import Mask
-from prism_secure.history import LowerBound
+from prism_secure.run_folder.history import LowerBound
 
 _LARGEST = 200.0
 """Above, composing on a fine grid takes long, and it no longer matters how tight a bound is."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_privacy.audit.membership import Membership, Recovery, Roc, certified_tpr, recovery, roc, scores
-from prism_secure import drawing
 from prism_secure.audit.pages import render
 from prism_secure.errors import ConfigError
+from prism_secure.reporting import drawing
 from prism_secure.storage import write_atomic
 from prism_secure.wording import format_epsilon
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_secure import pages
 from prism_secure.audit.budget import Account
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks.record_epsilon import TOO_SMALL
@@ -16,7 +15,8 @@ from prism_secure.audit.figures import spending_plot
 from prism_secure.audit.findings import CERTAINTY_WORDS
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.audit.spent_ledgers import SpentLedger
-from prism_secure.records import finite
+from prism_secure.reporting import pages
+from prism_secure.run_folder.records import finite
 from prism_secure.storage import write_atomic
 
 OUTCOME_WORDS = {

@@ -13,8 +13,8 @@ from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Answer, Finding, Notebook, Recomputed, Unchecked
 from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError
-from prism_secure.history import LowerBound
-from prism_secure.records import finite
+from prism_secure.run_folder.history import LowerBound
+from prism_secure.run_folder.records import finite
 from prism_secure.storage import write_atomic
 
 Check = Callable[[Evidence, Notebook], object]

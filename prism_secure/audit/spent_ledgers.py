@@ -16,12 +16,12 @@ from pathlib import Path
 
 from prism_privacy import LedgerError, LedgerReport, MaskRelease, verify_ledger
 from prism_privacy.errors import InvalidParameter
+from prism_secure.accounting.composition import Charged, charging_one_client, opened_in, release_key
 from prism_secure.audit.budget_file import LedgerOwner
-from prism_secure.composition import Charged, charging_one_client, opened_in, release_key
 from prism_secure.config import Config
+from prism_secure.data.sources import data_set, data_set_named
 from prism_secure.errors import ConfigError, RunFolderError
-from prism_secure.run_folder import read_config
-from prism_secure.sources import data_set, data_set_named
+from prism_secure.run_folder.folder import read_config
 
 UNNAMED = "data that no ledger names"
 

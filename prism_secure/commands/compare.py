@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prism_secure.commands.parsing import Commands, add_command
 
 if TYPE_CHECKING:
-    from prism_secure.sweep_report import Subject
+    from prism_secure.sweep.report import Subject
 
 HELP = """\
 Compare run folders: the settings in which they differ, their quality and their planned epsilon, and epsilon
@@ -33,8 +33,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _compare(options: argparse.Namespace, command: str) -> int:
+    from prism_secure.sweep.report import subject_of_runs, write_page
     from prism_secure.sweep.results import read_run
-    from prism_secure.sweep_report import subject_of_runs, write_page
 
     subject = subject_of_runs([read_run(folder) for folder in options.runs], command)
     _print(subject)

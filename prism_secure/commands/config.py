@@ -42,8 +42,8 @@ def _config(options: argparse.Namespace, command: str) -> int:
 
 def _print_plan(config: Config) -> None:
     from prism_privacy import Adjacency, View
-    from prism_secure.plan import Plan
-    from prism_secure.recipe import Recipe
+    from prism_secure.accounting.plan import Plan
+    from prism_secure.rounds.components import Recipe
     from prism_secure.wording import format_delta, format_epsilon
 
     recipe = Recipe(config)

@@ -146,21 +146,21 @@ def _bundled() -> str:
 
 
 def _features() -> str:
-    from prism_secure.features import EfficientNetLite0
+    from prism_secure.data.features import EfficientNetLite0
 
     EfficientNetLite0(image_size=32)
     return "efficientnet_lite0 and fourier"
 
 
 def _vgg() -> str:
-    from prism_secure.features import Vgg19Bn
+    from prism_secure.data.features import Vgg19Bn
 
     Vgg19Bn(image_size=32)
     return "weights found"
 
 
 def _inception() -> str:
-    from prism_secure.metric_features import metric_features
+    from prism_secure.quality.networks import metric_features
 
     metric_features("inception_v3")
     return "weights found"

@@ -48,14 +48,14 @@ def add_to(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.export import export_run
-    from prism_secure.model_card import size_words
+    from prism_secure.model.model_card import size_words
+    from prism_secure.run_folder.export import export_run
     from prism_secure.storage import make_folder, write_atomic
 
     if options.out.suffix in (".onnx", ".png"):
         raise ConfigError(f"--out is the model, *.safetensors, got {options.out}")
     if options.onnx is not None:  # before anything is written
-        from prism_secure.onnx_export import require_packages
+        from prism_secure.model.onnx_export import require_packages
 
         require_packages()
     card = options.card or options.out.with_suffix(".md")
@@ -76,7 +76,7 @@ def _export(options: argparse.Namespace, command: str) -> int:
     print(f"Model: {options.out}, {size_words(options.out.stat().st_size, model.stored, len(model.mask))}")
     print(f"Card: {card}")
     if options.onnx is not None:
-        from prism_secure.onnx_export import write_onnx
+        from prism_secure.model.onnx_export import write_onnx
 
         write_onnx(options.onnx, model.generator(), model.card)
         print(f"ONNX: {options.onnx}")

@@ -13,7 +13,7 @@ from prism_secure.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from prism_secure.model_file import ModelFile
+    from prism_secure.model.model_file import ModelFile
 
 HELP = """\
 Make images from a model file. It needs neither the data nor the federation that made it, and no other file.
@@ -68,7 +68,7 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     if options.out is not None and not options.card:
         _check_out(options.out, options.count)
-    from prism_secure.model_file import read_model_file  # torch is not imported to say the above
+    from prism_secure.model.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)
     if options.card:
@@ -104,7 +104,7 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
     """The labels to ask for (count,), the given ones in turn; None for an unconditional model."""
     import torch
 
-    from prism_secure.model_card import plain
+    from prism_secure.model.model_card import plain
 
     classes, names = model.architecture.classes, model.card.data.classes if model.card else ()
     if not classes and asked:
@@ -125,8 +125,8 @@ def _labels(model: ModelFile, asked: list[str] | None, count: int) -> Tensor | N
 
 
 def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Namespace) -> None:
-    from prism_secure.model_card import plain
-    from prism_secure.samples import encode_png, sample_grid
+    from prism_secure.model.model_card import plain
+    from prism_secure.quality.samples import encode_png, sample_grid
     from prism_secure.storage import make_folder, write_atomic
 
     images, _ = model.generator().generate(options.count, labels=labels, seed=options.seed)

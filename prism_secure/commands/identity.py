@@ -69,7 +69,7 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.enrolment import create_identity
+    from prism_secure.run_folder.enrolment import create_identity
 
     print(create_identity(options.folder, options.id))
     return 0
@@ -77,8 +77,8 @@ def _create(options: argparse.Namespace, command: str) -> int:
 
 def _enroll(options: argparse.Namespace, command: str) -> int:
     from prism_crypto import InputError, Mode, Policy
-    from prism_secure.enrolment import enroll, read_members
     from prism_secure.errors import ConfigError
+    from prism_secure.run_folder.enrolment import enroll, read_members
 
     roster = read_members(options.members)
     survivors = len(roster) if options.min_survivors is None else options.min_survivors
@@ -98,7 +98,7 @@ def _enroll(options: argparse.Namespace, command: str) -> int:
 
 
 def _list(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.enrolment import Enrolment, read_membership
+    from prism_secure.run_folder.enrolment import Enrolment, read_membership
 
     federation, roster = read_membership(options.folder)
     enrolment = Enrolment.load(options.folder) if (options.folder / "identity.json").exists() else None

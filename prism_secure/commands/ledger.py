@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
-from prism_secure.records import CLIENT_UNIT, RECORD_UNIT
+from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT
 from prism_secure.wording import format_delta, format_epsilon
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 
 def _print_epsilons(last: LedgerEntry, record: RecordGuarantee | None) -> None:
-    from prism_privacy.moments_release import ADJACENCY_WORDS
+    from prism_privacy.moments.release import ADJACENCY_WORDS
 
     print(f"{CLIENT_UNIT}: epsilon to date at delta = {format_delta(last.delta)}")
     for (view, adjacency), spent in sorted((last.epsilon or {}).items()):

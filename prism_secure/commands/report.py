@@ -20,11 +20,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.report import write_report
+    from prism_secure.reporting.report import write_report
     from prism_secure.sweep.results import RECIPE
 
     if (options.run / RECIPE).exists():
-        from prism_secure.sweep_report import write_sweep_page
+        from prism_secure.sweep.report import write_sweep_page
 
         page = write_sweep_page(options.run)
     else:

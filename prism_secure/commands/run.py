@@ -49,9 +49,9 @@ def add_to(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     config = load_config(options.config, options.overrides)
-    from prism_secure.federation import run  # torch is not imported to say that a key is misspelt
-    from prism_secure.progress import Display
-    from prism_secure.trackers import Together, tracker
+    from prism_secure.reporting.progress import Display
+    from prism_secure.reporting.trackers import Together, tracker
+    from prism_secure.rounds.simulation import run  # torch is not imported to say that a key is misspelt
 
     with contextlib.ExitStack() as open_listeners:
         trackers = [

@@ -198,7 +198,7 @@ class Training(Section):
 
 
 class Aggregation(Section):
-    """How the server moves theta towards the opened mean of the masks; see `prism_secure.mada`."""
+    """How the server moves theta towards the mean of the masks: `prism_secure.learning.aggregation`."""
 
     rule: Literal[
         "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"

@@ -13,11 +13,24 @@ from pathlib import Path
 
 import numpy as np
 
-from prism_secure.classifier import CLASSES
 from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
 
-__all__ = ["load_bundled"]
+__all__ = ["CLASSES", "load_bundled"]
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+"""Names of the ten labels of Fashion-MNIST, in label order."""
 
 FILE = Path(__file__).parent.parent / "assets" / "fashion_mnist_12k.npz.xz"
 

@@ -18,8 +18,8 @@ try:
 except ImportError:
     raise ConfigError("Flower is not installed: pip install 'prism-secure[flower]'") from None
 
-from prism_secure.flower.sum_client import client_folder, secure_sum
-from prism_secure.flower.sum_grid import SecureSumGrid
-from prism_secure.flower.sum_server import SecureSum
+from prism_secure.flower.secure_sum.client import client_folder, secure_sum
+from prism_secure.flower.secure_sum.grid import SecureSumGrid
+from prism_secure.flower.secure_sum.server import SecureSum
 
 __all__ = ["SecureSum", "SecureSumGrid", "client_folder", "secure_sum"]

@@ -1,10 +1,10 @@
 """prism-secure's own `ClientApp`: one client of a recipe (`recipe_client`), where its data is.
 
-The client's folder holds, beside what `prism_secure.enrolment` lists,
+The client's folder holds, beside what `prism_secure.run_folder.enrolment` lists,
 
     recipe.toml      the configuration that this client has agreed to; the server has its own copy, and who
                      differs in `[mask]` or `[privacy]` takes part in no sum
-    coins.key, state.safetensors, moments, outbox/   what `prism_secure.client.Client` keeps
+    coins.key, state.safetensors, moments, outbox/   what `prism_secure.rounds.client.Client` keeps
     ledger.jsonl     what this client has released, and what that cost; charged before an upload can leave
 
 Node configuration: ``folder="…"`` names the folder. ``own-data="1200 950 1000"``: all images of `[data]` are
@@ -24,9 +24,9 @@ from flwr.clientapp import ClientApp
 
 from prism_crypto import Roster
 from prism_secure.config import Config, load_config
-from prism_secure.enrolment import Enrolment
 from prism_secure.errors import AgreementError, ConfigError
-from prism_secure.flower.sum_client import client_folder, secure_sum
+from prism_secure.flower.secure_sum.client import client_folder, secure_sum
+from prism_secure.run_folder.enrolment import Enrolment
 
 app = ClientApp()
 
@@ -51,7 +51,7 @@ def train(message: Message, context: Context) -> Message:
 
     Before round 1 it may be this client's share of the noisy moments that is asked for, int64 (size,).
     """
-    from prism_secure.flower.recipe_client import client_of
+    from prism_secure.flower.recipe.client import client_of
 
     values = client_of(client_folder(context), context.node_config).answer(message.content)
     return Message(RecordDict({"summed": ArrayRecord({"values": Array(values)})}), reply_to=message)

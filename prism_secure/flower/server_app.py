@@ -2,7 +2,7 @@
 
 Run configuration (``flwr run --run-config``):
 
-    folder     the server's enrolment: federation and roster, see `prism_secure.enrolment`
+    folder     the server's enrolment: federation and roster, see `prism_secure.run_folder.enrolment`
     out        the run folder, new or to be continued; what `prism-secure run` writes, without clients/
     recipe     a TOML file; without it the default recipe
     timeout    seconds that a client may take for a stage (120)
@@ -25,14 +25,14 @@ from flwr.serverapp import Grid, ServerApp
 from prism_crypto import SecureSumError
 from prism_privacy import PrivacyError
 from prism_secure.config import load_config
-from prism_secure.enrolment import read_membership
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.flower.client_app import check_recipe
-from prism_secure.flower.recipe_client import own_data
-from prism_secure.flower.recipe_server import Rounds
-from prism_secure.recipe import Recipe
-from prism_secure.report import write_report
-from prism_secure.run_folder import RunFolder
+from prism_secure.flower.recipe.client import own_data
+from prism_secure.flower.recipe.server import Rounds
+from prism_secure.reporting.report import write_report
+from prism_secure.rounds.components import Recipe
+from prism_secure.run_folder.enrolment import read_membership
+from prism_secure.run_folder.folder import RunFolder
 from prism_secure.storage import make_folder, write_atomic
 
 app = ServerApp()

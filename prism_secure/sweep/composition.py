@@ -1,7 +1,7 @@
 """What several runs cost together those whose data they used, and which runs those are.
 
 Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
-shows the composed one beside them: `prism_secure.composition`. For finished runs it is what
+shows the composed one beside them: `prism_secure.accounting.composition`. For finished runs it is what
 `prism-secure audit budget` says.
 
 **Which runs belong together.** Those over the same data set, whatever their partition and seed:
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 
 from prism_privacy import Adjacency, MaskRelease, View
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger_entry import LedgerEntry
-from prism_privacy.ledger_line import decode_line, parse
-from prism_secure.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
+from prism_privacy.ledger.entry import LedgerEntry
+from prism_privacy.ledger.line import decode_line, parse
+from prism_secure.accounting.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
+from prism_secure.config.invitations import most_participations
+from prism_secure.data.sources import data_set
 from prism_secure.errors import RunFolderError
-from prism_secure.invitations import most_participations
-from prism_secure.records import Epsilons
-from prism_secure.sources import data_set
+from prism_secure.run_folder.records import Epsilons
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 
@@ -37,7 +37,7 @@ class Owners:
     """Runs that touched the same owners' data."""
 
     source: str
-    """The data set: see `prism_secure.sources`."""
+    """The data set: see `prism_secure.data.sources`."""
     runs: tuple[Run, ...]
 
 

@@ -30,14 +30,14 @@ from typing import Any, Literal
 import msgspec
 
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee
-from prism_privacy.ledger_line import decode_line, parse
+from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
+from prism_privacy.ledger.line import decode_line, parse
 from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.history import RunHistory, read_history, spent
-from prism_secure.records import Epsilons, Quality, RoundRecord
-from prism_secure.run_folder import read_config, read_records
+from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.history import RunHistory, read_history, spent
+from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id, read_recipe, run_id
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prism_secure.errors import ConfigError
-from prism_secure.records import RoundRecord
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.sweep.objectives import DIRECTIONS
 
 __all__ = ["Curve", "Until", "dominated", "parse_until"]

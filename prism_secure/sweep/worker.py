@@ -24,7 +24,7 @@ from typing import Any
 
 from prism_secure.config import Config
 from prism_secure.errors import PrismError
-from prism_secure.records import RoundRecord
+from prism_secure.run_folder.records import RoundRecord
 
 __all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job", "devices"]
 
@@ -43,7 +43,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """One run: `prism_secure.federation.run` in `folder`."""
+    """One run: `prism_secure.rounds.simulation.run` in `folder`."""
 
     name: str
     config: Config
@@ -212,7 +212,7 @@ def serve(connection: Connection) -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     import torch
 
-    from prism_secure.federation import run
+    from prism_secure.rounds.simulation import run
 
     torch.set_num_threads(1)
     while True:

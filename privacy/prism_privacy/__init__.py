@@ -24,12 +24,13 @@ Whether it is true
 """
 
 from prism_privacy import audit
-from prism_privacy.accountant import Accountant, Guarantee, RoundSpending
-from prism_privacy.budget import Budget
-from prism_privacy.calibration import Calibration, calibrate
-from prism_privacy.clipping import clip_toward
-from prism_privacy.coins import CoinSecret, CoinStream, release_bits
-from prism_privacy.epsilon_table import spent_table
+from prism_privacy.accounting.accountant import Accountant, Guarantee, RoundSpending
+from prism_privacy.accounting.budget import Budget
+from prism_privacy.accounting.calibration import Calibration, calibrate
+from prism_privacy.accounting.filters import RenyiFilter
+from prism_privacy.accounting.kappa.store import kappa
+from prism_privacy.accounting.participation import Participation
+from prism_privacy.accounting.unclipped import exact_epsilon
 from prism_privacy.errors import (
     AuditError,
     BudgetExceeded,
@@ -43,22 +44,21 @@ from prism_privacy.errors import (
     ReleaseConflict,
     UnsoundComposition,
 )
-from prism_privacy.filters import RenyiFilter
-from prism_privacy.kappa_store import kappa
 from prism_privacy.ledger import Ledger, verify_ledger
-from prism_privacy.ledger_check import LedgerReport
-from prism_privacy.ledger_entry import LedgerEntry, RecordGuarantee, Spent
-from prism_privacy.ledger_key import LedgerKey
-from prism_privacy.moments_release import MomentRelease
-from prism_privacy.moments_store import moments_once
-from prism_privacy.noisy_moments import NoisyMoments, noisy_moments
-from prism_privacy.noisy_sums import NoisySums, release_moments
-from prism_privacy.outbox import Outbox
-from prism_privacy.participation import Participation
-from prism_privacy.randomized_response import RandomizedResponse, debias
-from prism_privacy.releases import MaskRelease
-from prism_privacy.summed_moments import SummedMoments
-from prism_privacy.unclipped import exact_epsilon
+from prism_privacy.ledger.check import LedgerReport
+from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.ledger.spent_table import spent_table
+from prism_privacy.masks.clipping import clip_toward
+from prism_privacy.masks.coins import CoinSecret, CoinStream, release_bits
+from prism_privacy.masks.outbox import Outbox
+from prism_privacy.masks.randomized_response import RandomizedResponse, debias
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.moments.noisy_moments import NoisyMoments, noisy_moments
+from prism_privacy.moments.noisy_sums import NoisySums, release_moments
+from prism_privacy.moments.release import MomentRelease
+from prism_privacy.moments.store import moments_once
+from prism_privacy.moments.summed import SummedMoments
 from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = [

@@ -24,11 +24,14 @@ import msgspec
 import numpy as np
 from rehearsal import SERVER, Rehearsal, stages
 
-from prism_crypto import confirm, messages, session, shamir, share, unmask, upload
-from prism_crypto.advert import check_advert
+from prism_crypto import session
 from prism_crypto.errors import SecureSumError
+from prism_crypto.primitives import shamir
 from prism_crypto.spec import CountSpec, Stage
-from prism_crypto.survivors import read_survivors
+from prism_crypto.stages import confirm, share, unmask, upload
+from prism_crypto.stages.advert import check_advert
+from prism_crypto.stages.survivors import read_survivors
+from prism_crypto.wire import messages
 
 Target = tuple[str, Callable[[bytes], Any], list[bytes]]
 """A name, what reads the bytes, and real messages to start from."""

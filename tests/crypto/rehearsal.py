@@ -15,11 +15,11 @@ import numpy as np
 import reference
 
 from prism_crypto.client import SecureSumClient
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Session
-from prism_crypto.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Mode, Stage
 
 SERVER = None

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from prism_crypto import bench, bench_flower
-from prism_crypto.bench_growth import one_client
+from prism_crypto.bench import flower_secagg as bench_flower
+from prism_crypto.bench import secure_sum as bench
+from prism_crypto.bench.growth import one_client
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
 

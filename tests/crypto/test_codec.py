@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_crypto.codec import FixedPoint
 from prism_crypto.errors import InputError
+from prism_crypto.wire.codec import FixedPoint
 
 CLIPS = st.floats(1e-6, 1e6)
 LEVELS = st.integers(1, 2**40)

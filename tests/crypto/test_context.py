@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from prism_crypto.context import (
+from prism_crypto.primitives.context import (
     advert_digest,
     context1,
     digest,

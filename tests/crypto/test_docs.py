@@ -6,8 +6,8 @@ import doctest
 from pathlib import Path
 
 from prism_crypto import CountSpec, Session
-from prism_crypto.graph import harary_degree
-from prism_crypto.packing import Packing
+from prism_crypto.primitives.graph import harary_degree
+from prism_crypto.wire.packing import Packing
 
 PAGE = Path(__file__).parents[2] / "docs" / "secure-sum.md"
 

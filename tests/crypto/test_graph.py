@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError
-from prism_crypto.graph import complete, harary, harary_degree, uniform_permutation
+from prism_crypto.primitives.graph import complete, harary, harary_degree, uniform_permutation
 
 
 def reachable(neighbours, start: int, alive: set[int]) -> set[int]:

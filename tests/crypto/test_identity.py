@@ -8,7 +8,7 @@ import os
 import pytest
 
 from prism_crypto.errors import IdentityError, RandomnessError, SignatureError
-from prism_crypto.identity import NO_ROSTER, Identity, Roster, check_client_id
+from prism_crypto.keeping.identity import NO_ROSTER, Identity, Roster, check_client_id
 from prism_crypto.spec import Stage
 
 ALICE, BOB = Identity(3, b"\x01" * 32), Identity(5, b"\x02" * 32)

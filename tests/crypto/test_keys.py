@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from prism_crypto.errors import PublicKeyError, SealError
-from prism_crypto.keys import KeyPair, check_public_key, open_sealed, pair_seed, seal
+from prism_crypto.primitives.keys import KeyPair, check_public_key, open_sealed, pair_seed, seal
 
 ALICE, BOB = KeyPair(b"\x11" * 32), KeyPair(b"\x22" * 32)
 CONTEXT = b"\xcc" * 32

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_crypto import keystream
 from prism_crypto.errors import InputError
-from prism_crypto.keystream import add_keystream
+from prism_crypto.primitives import keystream
+from prism_crypto.primitives.keystream import add_keystream
 
 SEEDS = st.binary(min_size=32, max_size=32)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError
-from prism_crypto.keystream import add_keystream, add_keystreams
+from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 
 
 @settings(max_examples=25, deadline=None)

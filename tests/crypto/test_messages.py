@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_crypto.context import tag, u32
 from prism_crypto.errors import ContextMismatch, MessageError
-from prism_crypto.messages import (
+from prism_crypto.primitives.context import tag, u32
+from prism_crypto.spec import Stage
+from prism_crypto.wire.messages import (
     FRAME_BYTES,
     VERSION,
     AdvertMessage,
@@ -31,7 +32,6 @@ from prism_crypto.messages import (
     encode,
     encode_records,
 )
-from prism_crypto.spec import Stage
 
 CONTEXT = bytes(range(32))
 WHERE = {"limit": 4096, "stage": Stage.SHARE, "peer": 4}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prism_crypto.errors import InputError, SumError
-from prism_crypto.packing import Packing
+from prism_crypto.wire.packing import Packing
 
 TOTALS = st.one_of(
     st.integers(1, 300), st.integers(1, 2**63 - 1), st.sampled_from([2**32 - 1, 2**32, 2**31, 3, 255])

@@ -37,9 +37,11 @@ from prism_crypto import (
     SumError,
     ThresholdError,
 )
-from prism_crypto.advert import Advert, check_advert
-from prism_crypto.context import encode_ids, tag, u32
-from prism_crypto.messages import (
+from prism_crypto.primitives.context import encode_ids, tag, u32
+from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES
+from prism_crypto.stages.advert import Advert, check_advert
+from prism_crypto.stages.party import Party
+from prism_crypto.wire.messages import (
     SEALED_BYTES,
     AdvertMessage,
     AdvertsMessage,
@@ -55,8 +57,6 @@ from prism_crypto.messages import (
     encode,
     encode_records,
 )
-from prism_crypto.party import Party
-from prism_crypto.shamir import PRIME, SHARE_BYTES
 
 
 def parse(kind, data):
@@ -354,7 +354,7 @@ def test_a_sealed_value_that_is_no_share_is_refused(monkeypatch):
     inbox = room.server.close()
     with monkeypatch.context() as patch:
         bad = PRIME.to_bytes(SHARE_BYTES)
-        patch.setattr("prism_crypto.share.split", lambda secret, t, xs, rng: dict.fromkeys(xs, bad))
+        patch.setattr("prism_crypto.stages.share.split", lambda secret, t, xs, rng: dict.fromkeys(xs, bad))
         room.server.receive(3, room.clients[3].share(inbox[3]))
     for i in (0, 1, 2, 4):
         room.server.receive(i, room.clients[i].share(inbox[i]))
@@ -744,7 +744,7 @@ def test_an_interrupted_stage_can_not_be_entered_again(monkeypatch):
             room.clients[0].confirm(outbound[0])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("prism_crypto.confirm.read_survivors", interrupted)
+    monkeypatch.setattr("prism_crypto.stages.confirm.read_survivors", interrupted)
     with pytest.raises(KeyboardInterrupt):
         room.clients[0].confirm(outbound[0])
     monkeypatch.undo()

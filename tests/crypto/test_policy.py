@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from prism_crypto.errors import IdentityError, InputError, PolicyError
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.policy import Policy
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec, Mode, Stage

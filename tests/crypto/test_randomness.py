@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from prism_crypto.errors import RandomnessError
-from prism_crypto.randomness import checked_rng, draw
+from prism_crypto.primitives.randomness import checked_rng, draw
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 
-from prism_crypto.identity import Identity
-from prism_crypto.keys import KeyPair
-from prism_crypto.secret import Secret
+from prism_crypto.keeping.identity import Identity
+from prism_crypto.primitives.keys import KeyPair
+from prism_crypto.primitives.secret import Secret
 
 SECRETS = [Secret(b"seventeen secrets"), KeyPair(bytes(range(32))), Identity(1, bytes(range(32)))]
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from prism_crypto.errors import InputError, MessageError, PolicyError
-from prism_crypto.graph import harary_degree
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.primitives.graph import harary_degree
 from prism_crypto.session import Invited, Session
 from prism_crypto.spec import CountSpec, Mode
 

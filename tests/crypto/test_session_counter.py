@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from prism_crypto.errors import StateError
-from prism_crypto.session_counter import MAX_SESSION, MemoryCounter, SessionCounter
+from prism_crypto.keeping.session_counter import MAX_SESSION, MemoryCounter, SessionCounter
 
 
 @pytest.fixture

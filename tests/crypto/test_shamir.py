@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError, RandomnessError, ShareError
-from prism_crypto.shamir import PRIME, SHARE_BYTES, combine, lagrange_weights, split
+from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES, combine, lagrange_weights, split
 
 SECRETS = st.binary(min_size=32, max_size=32)
 POINTS = st.sets(st.integers(1, 2**32 - 1), min_size=1, max_size=12).map(sorted)

@@ -15,11 +15,11 @@ from rehearsal import play
 
 from prism_crypto import errors
 from prism_crypto.client import SecureSumClient
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Invited, Session
-from prism_crypto.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Mode, Stage
 
 FOLDER = Path(__file__).parent.parent / "vectors"

@@ -44,7 +44,7 @@ def test_one_round_counts_each_layer_by_those_who_sent_it(importable, tmp_path, 
     from loop_grid import LoopGrid
 
     from prism_crypto import Policy
-    from prism_secure.enrolment import enroll_simulated
+    from prism_secure.run_folder.enrolment import enroll_simulated
 
     members = tmp_path / "members"
     enroll_simulated(members, "layers", CLIENTS, Policy(min_survivors=CLIENTS))

@@ -12,7 +12,7 @@ import pytest
 from deployment import Machines, free_port
 
 from prism_privacy.ledger import verify_ledger
-from prism_secure.run_folder import read_records
+from prism_secure.run_folder.folder import read_records
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
 HOSPITALS = ["north", "east", "south"]

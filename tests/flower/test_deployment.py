@@ -14,13 +14,13 @@ from deployment import Machines, free_port
 
 from prism_crypto import Policy
 from prism_privacy.ledger import verify_ledger
-from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.enrolment import enroll_simulated
-from prism_secure.flower.recipe_client import known_coins
-from prism_secure.recipe import Recipe
-from prism_secure.run_folder import read_records
-from prism_secure.server import Server
+from prism_secure.flower.recipe.client import known_coins
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.run_folder.enrolment import enroll_simulated
+from prism_secure.run_folder.folder import read_records
 
 HERE = Path(__file__).parent
 KEY = bytes(range(32))

@@ -20,22 +20,22 @@ from safetensors.numpy import load_file, save_file
 from prism_crypto import CountSpec, Policy, ThresholdError
 from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
-from prism_privacy.moments_store import load_moments
+from prism_privacy.moments.store import load_moments
 from prism_secure.audit.run_audit import audit_run, summary
-from prism_secure.client import Client
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.enrolment import enroll_simulated, read_membership
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
-from prism_secure.export import export_run
-from prism_secure.federation import open_securely
 from prism_secure.flower import SecureSum, client_app, server_app
-from prism_secure.flower.recipe_client import known_coins, own_data
-from prism_secure.flower.recipe_messages import write_broadcast, write_request
-from prism_secure.history import read_history
-from prism_secure.model_file import read_model_file, write_model
-from prism_secure.recipe import Recipe
-from prism_secure.run_folder import RunFolder, read_records
-from prism_secure.server import Server
+from prism_secure.flower.recipe.client import known_coins, own_data
+from prism_secure.flower.recipe.messages import write_broadcast, write_request
+from prism_secure.model.model_file import read_model_file, write_model
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import open_securely
+from prism_secure.run_folder.enrolment import enroll_simulated, read_membership
+from prism_secure.run_folder.export import export_run
+from prism_secure.run_folder.folder import RunFolder, read_records
+from prism_secure.run_folder.history import read_history
 
 from ..secure import tiny_data
 
@@ -104,7 +104,7 @@ class Place:
 def parties_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """They hold torch and a data set each."""
     with subprocess.Popen(["sleep", "3600"]) as parent:
-        monkeypatch.setattr("prism_secure.flower.sum_process_link.os.getppid", lambda: parent.pid)
+        monkeypatch.setattr("prism_secure.flower.secure_sum.link.os.getppid", lambda: parent.pid)
         yield
         parent.kill()
 

@@ -15,9 +15,10 @@ from flwr.serverapp.strategy import FedAvg
 from loop_grid import LoopGrid
 
 from prism_crypto import CountSpec, Policy, Stage, ThresholdError
-from prism_secure.enrolment import enroll_simulated
 from prism_secure.errors import ConfigError
-from prism_secure.flower import SecureSum, SecureSumGrid, sum_messages
+from prism_secure.flower import SecureSum, SecureSumGrid
+from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.run_folder.enrolment import enroll_simulated
 
 CLIENTS = 4
 SHAPES = {"conv": (3, 2), "bias": (5,)}

@@ -11,7 +11,7 @@ import pytest
 from deployment import Machines, free_port
 
 from prism_crypto import Policy
-from prism_secure.enrolment import enroll_simulated
+from prism_secure.run_folder.enrolment import enroll_simulated
 
 HERE = Path(__file__).parent
 CLIENTS = 50
@@ -26,7 +26,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.serverapp import ServerApp
 
 from prism_crypto import CountSpec
-from prism_secure.enrolment import read_membership
+from prism_secure.run_folder.enrolment import read_membership
 from prism_secure.flower import SecureSum
 
 app = ServerApp()

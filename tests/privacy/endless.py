@@ -4,11 +4,11 @@ import os
 
 import numpy as np
 
-from prism_privacy.coins import CoinSecret, release_bits
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger_key import LedgerKey
-from prism_privacy.outbox import Outbox
-from prism_privacy.releases import MaskRelease
+from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.masks.coins import CoinSecret, release_bits
+from prism_privacy.masks.outbox import Outbox
+from prism_privacy.masks.release import MaskRelease
 
 
 def append(path: str, key_path: str) -> None:

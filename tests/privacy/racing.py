@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prism_privacy.moments_release import MomentRelease
-from prism_privacy.moments_store import moments_once
-from prism_privacy.noisy_sums import NoisySums, release_moments
+from prism_privacy.moments.noisy_sums import NoisySums, release_moments
+from prism_privacy.moments.release import MomentRelease
+from prism_privacy.moments.store import moments_once
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ from prism_privacy import (
     exact_epsilon,
     kappa,
 )
-from prism_privacy.kappa_store import ORDERS
-from prism_privacy.renyi import renyi_curve, to_epsilon
+from prism_privacy.accounting.kappa.store import ORDERS
+from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
 
 Floats = NDArray[np.float64]
 DELTA = 1e-5
@@ -410,7 +410,7 @@ def test_a_group_that_loses_nothing_to_speak_of_loses_nothing() -> None:
 
 def test_group_orders_reproduce_the_square_law_of_concentrated_privacy() -> None:
     """A curve αρ gives k clients αk²ρ, up to the last orders of the grid."""
-    from prism_privacy.group_privacy import _group_at
+    from prism_privacy.accounting.group_privacy import _group_at
 
     rho = 0.01
     found = _group_at(ORDERS[:90], ORDERS * rho, 3)

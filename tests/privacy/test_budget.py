@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from prism_privacy.accountant import Accountant
-from prism_privacy.budget import Budget
+from prism_privacy.accounting.accountant import Accountant
+from prism_privacy.accounting.budget import Budget
 from prism_privacy.errors import BudgetExceeded, InvalidParameter
-from prism_privacy.releases import MaskRelease
+from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
 
 SUM_ZERO, UPLOAD_ZERO = (View.SUM, Adjacency.ZERO_OUT), (View.UPLOAD, Adjacency.ZERO_OUT)

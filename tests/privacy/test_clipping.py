@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prism_privacy.clipping import clip_toward
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.fixed_point import SCALE
-from prism_privacy.randomized_response import RandomizedResponse
+from prism_privacy.masks.clipping import clip_toward
+from prism_privacy.masks.fixed_point import SCALE
+from prism_privacy.masks.randomized_response import RandomizedResponse
 
 FLIPS = [0.0, 0.05, 0.1, 0.25, 0.4, 0.499]
 

@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
-from prism_privacy.coins import CoinSecret, CoinStream, release_bits
 from prism_privacy.errors import CoinError, InvalidParameter
-from prism_privacy.fixed_point import SCALE
+from prism_privacy.masks.coins import CoinSecret, CoinStream, release_bits
+from prism_privacy.masks.fixed_point import SCALE
 
 KEY = bytes(range(32))
 HASH = hashlib.sha256(b"theta").digest()

@@ -9,9 +9,10 @@ import pytest
 from dp_accounting.pld import privacy_loss_distribution
 from scipy import stats
 
-from prism_privacy import discrete_gaussian
-from prism_privacy.coins import CoinSecret
-from prism_privacy.discrete_gaussian import (
+from prism_privacy.errors import InvalidParameter
+from prism_privacy.masks.coins import CoinSecret
+from prism_privacy.moments import discrete_gaussian
+from prism_privacy.moments.discrete_gaussian import (
     LARGEST,
     _bernoulli_exp,
     _uniform_below,
@@ -19,7 +20,6 @@ from prism_privacy.discrete_gaussian import (
     gaussian_epsilon,
     sample_discrete_gaussian,
 )
-from prism_privacy.errors import InvalidParameter
 
 
 def coins(purpose):

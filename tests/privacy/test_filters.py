@@ -17,8 +17,8 @@ from prism_privacy import (
     RenyiFilter,
     View,
 )
-from prism_privacy.kappa_store import ORDERS
-from prism_privacy.renyi import renyi_curve, to_epsilon
+from prism_privacy.accounting.kappa.store import ORDERS
+from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
 
 SUM, ZERO_OUT = View.SUM, Adjacency.ZERO_OUT
 RELEASE = MaskRelease(0.25, 1.0, 100)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import logsumexp
 
+from prism_privacy.accounting.kappa.curve import curve_from_table
+from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_counts
+from prism_privacy.accounting.kappa.renyi_moments import OrderGrid, _configurations, _moments, moment_table
+from prism_privacy.accounting.kappa.store import GRID, ORDERS, coordinate_curve, kappa
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.kappa_curve import curve_from_table
-from prism_privacy.kappa_moments import OrderGrid, _configurations, _moments, moment_table
-from prism_privacy.kappa_store import GRID, ORDERS, coordinate_curve, kappa
-from prism_privacy.poisson_binomial import TAIL, edge_counts
 
 Floats = NDArray[np.float64]
 SOME_ORDERS = (1.05, 1.3, 2.0, 2.4, 2.7, 3.0, 4.5, 8.0, 20.0)

@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prism_privacy import kappa_store
-from prism_privacy.kappa_store import GRID, ORDERS, OrderGrid, cache_folder, coordinate_curve, kappa
+from prism_privacy.accounting.kappa import store as kappa_store
+from prism_privacy.accounting.kappa.store import (
+    GRID,
+    ORDERS,
+    OrderGrid,
+    cache_folder,
+    coordinate_curve,
+    kappa,
+)
 
 
 @pytest.fixture

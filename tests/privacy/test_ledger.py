@@ -16,23 +16,23 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from prism_privacy import ledger as ledger_module
-from prism_privacy.accountant import Accountant
-from prism_privacy.budget import Budget
-from prism_privacy.epsilon_table import spent_table
+from prism_privacy.accounting.accountant import Accountant
+from prism_privacy.accounting.budget import Budget
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger import Ledger, verify_ledger
-from prism_privacy.ledger_entry import (
+from prism_privacy.ledger import writer as ledger_module
+from prism_privacy.ledger.entry import (
     LedgerEntry,
     RecordGuarantee,
     Spent,
     delta_warnings,
     json_safe,
 )
-from prism_privacy.ledger_key import LedgerKey
-from prism_privacy.ledger_line import ZERO_HASH, _signed, encode_line, line_hash
-from prism_privacy.moments_release import MomentRelease
-from prism_privacy.releases import MaskRelease
+from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.ledger.line import ZERO_HASH, _signed, encode_line, line_hash
+from prism_privacy.ledger.spent_table import spent_table
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import Adjacency, View
 
 RELEASE = MaskRelease(flip=0.25, clip=1.0, space="probability", cohort=8)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.moments_release import MOST_RECORDS, MomentRelease
-from prism_privacy.noisy_sums import integer_sums, quantise_rows
+from prism_privacy.moments.noisy_sums import integer_sums, quantise_rows
+from prism_privacy.moments.release import MOST_RECORDS, MomentRelease
 from prism_privacy.units import Unit
 
 UNITS = 1 << 20

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prism_privacy import noisy_sums as module
-from prism_privacy.coins import CoinSecret
 from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
-from prism_privacy.moments_release import MomentRelease
-from prism_privacy.moments_store import load_moments, moments_once
-from prism_privacy.noisy_moments import noisy_moments
-from prism_privacy.noisy_sums import NoisySums, integer_sums, release_moments
-from prism_privacy.summed_moments import SummedMoments
+from prism_privacy.masks.coins import CoinSecret
+from prism_privacy.moments import noisy_sums as module
+from prism_privacy.moments.noisy_moments import noisy_moments
+from prism_privacy.moments.noisy_sums import NoisySums, integer_sums, release_moments
+from prism_privacy.moments.release import MomentRelease
+from prism_privacy.moments.store import load_moments, moments_once
+from prism_privacy.moments.summed import SummedMoments
 
 RNG = np.random.default_rng(7)
 FEATURES = RNG.normal(size=(300, 6)) * 0.3
@@ -226,7 +226,7 @@ def test_a_damaged_release_is_not_replaced_by_another(tmp_path, monkeypatch):
         path.write_bytes(bad)
         with pytest.raises(OutboxError, match="damaged"):
             moments_once(path, release, "x", lambda: pytest.fail("a second release was made"))
-    import prism_privacy.moments_store as store
+    import prism_privacy.moments.store as store
 
     path.write_bytes(content)
     monkeypatch.setattr(store, "_VERSION", "prism-privacy/v2/moments")

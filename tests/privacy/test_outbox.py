@@ -11,11 +11,11 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from prism_privacy.coins import CoinSecret, release_bits
 from prism_privacy.durable_files import replace_file
 from prism_privacy.errors import InvalidParameter, OutboxError, ReleaseConflict
-from prism_privacy.fixed_point import SCALE
-from prism_privacy.outbox import Outbox
+from prism_privacy.masks.coins import CoinSecret, release_bits
+from prism_privacy.masks.fixed_point import SCALE
+from prism_privacy.masks.outbox import Outbox
 
 
 def test_a_retry_sends_the_same_bytes_and_another_release_is_refused(tmp_path):

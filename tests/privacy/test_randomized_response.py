@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.fixed_point import SCALE, squared_limit, sum_of_squares
-from prism_privacy.randomized_response import RandomizedResponse, debias
+from prism_privacy.masks.fixed_point import SCALE, squared_limit, sum_of_squares
+from prism_privacy.masks.randomized_response import RandomizedResponse, debias
 
 flips = st.floats(0.0, 0.499, allow_nan=False)
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger_entry import RecordGuarantee, Spent
-from prism_privacy.ledger_key import LedgerKey
-from prism_privacy.moments_release import MomentRelease
-from prism_privacy.releases import MaskRelease
+from prism_privacy.ledger.entry import RecordGuarantee, Spent
+from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.environment import Facts, write_environment
-from prism_secure.records import Epsilons, Quality, RecordEpsilon, RoundRecord, encode
-from prism_secure.samples import encode_png, sample_grid
+from prism_secure.quality.samples import encode_png, sample_grid
+from prism_secure.run_folder.environment import Facts, write_environment
+from prism_secure.run_folder.records import Epsilons, Quality, RecordEpsilon, RoundRecord, encode
 
 NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

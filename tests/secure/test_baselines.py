@@ -16,8 +16,8 @@ from dp_accounting import gaussian_mechanism
 import prism_secure
 from prism_privacy import Adjacency, View
 from prism_secure.config import Config, load_config
-from prism_secure.moments import FakeAverages
-from prism_secure.recipe import Recipe
+from prism_secure.learning.moment_matching import FakeAverages
+from prism_secure.rounds.components import Recipe
 
 from .tiny_data import TINY, write_data
 

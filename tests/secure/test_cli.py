@@ -16,8 +16,8 @@ import pytest
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.progress import describe_round
-from prism_secure.records import Epsilons, Quality, RoundRecord
+from prism_secure.reporting.progress import describe_round
+from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord
 from prism_secure.wording import format_epsilon
 
 TINY = """

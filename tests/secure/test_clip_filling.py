@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_privacy import clip_toward
-from prism_secure.client import Broadcast, Client
-from prism_secure.clip_filling import fill_clip
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.recipe import Recipe
-from prism_secure.supermask import scores_from_theta
+from prism_secure.learning.clip_filling import fill_clip
+from prism_secure.model.supermask import scores_from_theta
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
 
 RNG = np.random.default_rng(0)
 D, FLIP = 2000, 0.4

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
-from prism_secure.client import Broadcast
+from prism_secure.accounting.spending import Spending
 from prism_secure.config import SPARSE_ABOVE, Config, load_config
 from prism_secure.errors import ConfigError
-from prism_secure.federation import open_securely
-from prism_secure.report import write_report
-from prism_secure.run_folder import RunFolder
-from prism_secure.spending import Spending
+from prism_secure.reporting.report import write_report
+from prism_secure.rounds.client import Broadcast
+from prism_secure.rounds.simulation import open_securely
+from prism_secure.run_folder.folder import RunFolder
 
 from . import fake_run
 

@@ -17,8 +17,8 @@ from prism_crypto import Stage
 from prism_privacy import MaskRelease, verify_ledger
 from prism_secure.config import load_config
 from prism_secure.errors import RoundError
-from prism_secure.federation import run
-from prism_secure.run_folder import read_records
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "crypto"))
 import forgery

@@ -17,12 +17,12 @@ from PIL import Image
 
 import prism_secure
 from prism_secure._torchvision import torchvision
-from prism_secure.classifier import CLASSES
 from prism_secure.data import SOURCES, Dataset, load, read_idx, to_float
 from prism_secure.data.bundled import FILE, load_bundled
 from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.sources import ABOUT
 from prism_secure.errors import ConfigError, DataError
-from prism_secure.sources import ABOUT
+from prism_secure.quality.classifier import CLASSES
 
 RANDOM = np.random.default_rng(0)
 EXPERIMENTS = Path(prism_secure.__file__).parent.parent / "experiments"

@@ -5,10 +5,10 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from prism_secure import deployment
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.supermask import Supermask
+from prism_secure.model import deployed as deployment
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator
+from prism_secure.model.supermask import Supermask
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=3)
 

@@ -19,9 +19,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader, TensorDataset
 
 from prism_privacy import BudgetExceeded, CoinSecret, Ledger, LedgerKey, MaskRelease
-from prism_secure.dp_scores import DpSgd, make_private
-from prism_secure.masked_layers import MaskedConv2d, MaskedLinear, mask_layers, trainable
-from prism_secure.supermask import Supermask, deployed_mask, initial_theta, scores_from_theta
+from prism_secure.model.supermask import Supermask, deployed_mask, initial_theta, scores_from_theta
+from prism_secure.plug_in.dp_scores import DpSgd, make_private
+from prism_secure.plug_in.masked_layers import MaskedConv2d, MaskedLinear, mask_layers, trainable
 
 # Opacus hooks the first layer, whose input (images) needs no gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing", "ignore:Using padding='same'")
@@ -414,7 +414,7 @@ def test_impossible_plans_are_refused(change, said):
 
 
 def test_without_opacus_one_line_names_the_extra():
-    code = "import sys; sys.modules['opacus'] = None; import prism_secure.dp_scores"
+    code = "import sys; sys.modules['opacus'] = None; import prism_secure.plug_in.dp_scores"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(

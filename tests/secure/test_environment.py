@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from prism_secure import environment
-from prism_secure.environment import (
+from prism_secure.errors import RunFolderError
+from prism_secure.run_folder.environment import (
     Facts,
     describe_environment,
     read_environment,
     shell_command,
     write_environment,
 )
-from prism_secure.errors import RunFolderError
+from prism_secure.run_folder.folder import environment
 
 
 def test_the_environment_says_what_is_needed_to_repeat_a_run() -> None:

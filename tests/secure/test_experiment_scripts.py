@@ -14,8 +14,8 @@ import pytest
 import prism_secure
 from prism_secure.config import load_config
 from prism_secure.data.idx import read_idx, write_idx
-from prism_secure.mada import aggregate
-from prism_secure.recipe import Recipe
+from prism_secure.learning.aggregation import aggregate
+from prism_secure.rounds.components import Recipe
 
 from .tiny_data import TINY, write_data
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prism_secure.errors import FeatureError
-from prism_secure.features import (
+from prism_secure.data.features import (
     POOLED_TAPS,
     BoundedFeatures,
     Concatenated,
@@ -16,8 +15,9 @@ from prism_secure.features import (
     RandomFourierFeatures,
     Vgg19Bn,
 )
-from prism_secure.features.efficientnet_lite0 import _cells, _lite0_state
-from prism_secure.public_images import dead_leaves
+from prism_secure.data.features.efficientnet_lite0 import _cells, _lite0_state
+from prism_secure.data.public_images import dead_leaves
+from prism_secure.errors import FeatureError
 
 IMAGES = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -19,15 +19,15 @@ import torch
 from safetensors import safe_open
 
 from prism_privacy import verify_ledger
-from prism_secure import federation
-from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
-from prism_secure.federation import Bits, OpenedSum, open_securely, run
-from prism_secure.model_file import read_model
-from prism_secure.recipe import Recipe
-from prism_secure.records import RoundRecord
-from prism_secure.run_folder import read_records
+from prism_secure.model.model_file import read_model
+from prism_secure.rounds import simulation as federation
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.simulation import Bits, OpenedSum, open_securely, run
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import RoundRecord
 
 TINY = [
     "federation.clients=4",

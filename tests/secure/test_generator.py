@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.generator import Architecture, ResNetGenerator, _upsample_convolve, draw_latents
-from prism_secure.model_file import read_model, write_model
-from prism_secure.supermask import Supermask
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator, _upsample_convolve, draw_latents
+from prism_secure.model.model_file import read_model, write_model
+from prism_secure.model.supermask import Supermask
 
 
 @pytest.mark.parametrize(("size", "channels", "classes"), [(8, 1, 0), (32, 1, 10), (16, 3, 4), (64, 3, 0)])

@@ -8,8 +8,8 @@ import pytest
 
 from prism_crypto import Mode
 from prism_secure.cli import main
-from prism_secure.enrolment import Enrolment, read_membership
 from prism_secure.errors import RunFolderError
+from prism_secure.run_folder.enrolment import Enrolment, read_membership
 
 
 @pytest.fixture

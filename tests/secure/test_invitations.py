@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, verify_ledger
-from prism_secure.client import Client
 from prism_secure.config import Config, load_config
+from prism_secure.config.invitations import invited, most_participations
 from prism_secure.errors import ConfigError
-from prism_secure.federation import run
-from prism_secure.invitations import invited, most_participations
-from prism_secure.recipe import Recipe
-from prism_secure.run_folder import client_folder, read_records
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import client_folder, read_records
 
 from .tiny_data import TINY, write_data
 
@@ -116,7 +116,7 @@ def test_a_run_trains_sums_and_charges_those_who_are_invited(tmp_path: Path) -> 
 def test_a_kill_after_a_checkpoint_leaves_no_bits_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prism_secure import federation
+    from prism_secure.rounds import simulation as federation
 
     config = load_config(
         None,

@@ -8,7 +8,7 @@ import pytest
 from prism_privacy import debias
 from prism_secure.config import Aggregation, load_config
 from prism_secure.errors import ConfigError
-from prism_secure.mada import aggregate, vote_variance
+from prism_secure.learning.aggregation import aggregate, vote_variance
 
 RULES = get_args(get_type_hints(Aggregation)["rule"])
 RNG = np.random.default_rng(0)

@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prism_secure._torchvision import torchvision
-from prism_secure.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.errors import DataError, FeatureError
-from prism_secure.metric_features import (
+from prism_secure.quality.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
+from prism_secure.quality.metrics import NEIGHBOURS, Evaluator, evaluate
+from prism_secure.quality.networks import (
     ClassifierFeatures,
     InceptionFeatures,
     MetricFeatures,
     metric_features,
 )
-from prism_secure.metrics import NEIGHBOURS, Evaluator, evaluate
-from prism_secure.records import Quality
+from prism_secure.run_folder.records import Quality
 
 
 class Pixels(MetricFeatures):
@@ -206,7 +206,7 @@ def test_large_sets_are_thinned_evenly_and_not_cut_off(dataset: Dataset, monkeyp
     by_class = Evaluator(dataset.test_images[order][::2])  # the first rows are all of one class
     fakes = dataset.train_images[:400]
     everything = by_class(fakes)
-    monkeypatch.setattr("prism_secure.metrics.MANIFOLD_LIMIT", 300)
+    monkeypatch.setattr("prism_secure.quality.metrics.MANIFOLD_LIMIT", 300)
     thinned = by_class(fakes)
     assert thinned["precision"] == pytest.approx(everything["precision"], abs=0.1)
     assert thinned["coverage"] > 0.7

@@ -11,12 +11,12 @@ import pytest
 
 from prism_privacy import CoinSecret, OutboxError
 from prism_privacy.ledger import verify_ledger
-from prism_secure.client import Broadcast, Client
+from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
+from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
-from prism_secure.invitations import invited
-from prism_secure.recipe import Recipe
-from prism_secure.spending import Spending
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
 
 TINY = [
     "federation.clients=4",

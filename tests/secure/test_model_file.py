@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from prism_secure import model_file
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, ModelError
-from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.model_card import DataCard, Making, ModelCard, Privacy, mask_digest
-from prism_secure.model_file import read_model, read_model_file, write_model
+from prism_secure.model import model_file
+from prism_secure.model.generator import Architecture, ResNetGenerator
+from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, mask_digest
+from prism_secure.model.model_file import read_model, read_model_file, write_model
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=3)
 CARD = ModelCard(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prism_privacy import verify_ledger
-from prism_secure import federation
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
-from prism_secure.federation import run
+from prism_secure.rounds import simulation as federation
+from prism_secure.rounds.simulation import run
 
 from .tiny_data import TINY, write_data
 

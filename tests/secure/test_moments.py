@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from prism_secure.features import FeatureExtractor, RandomFourierFeatures
-from prism_secure.moments import FakeAverages, FeatureMoments, MomentMatching, feature_moments
+from prism_secure.data.features import FeatureExtractor, RandomFourierFeatures
+from prism_secure.learning.moment_matching import (
+    FakeAverages,
+    FeatureMoments,
+    MomentMatching,
+    feature_moments,
+)
 
 
 class Pixels(FeatureExtractor):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from prism_secure import onnx_export
-from prism_secure.deployment import DeployedGenerator
 from prism_secure.errors import ConfigError
-from prism_secure.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.model import onnx_export
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -12,7 +12,7 @@ import pytest
 import prism_secure
 from prism_secure.config import Aggregation, Config, Data, Mask, load_config
 from prism_secure.config.sections import Training
-from prism_secure.generator import Architecture, ResNetGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator
 
 ROOT = Path(prism_secure.__file__).parent.parent
 RECIPES = sorted((ROOT / "experiments" / "paper").glob("*.toml"))

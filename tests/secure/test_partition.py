@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_secure.config.sections import PartitionScheme
+from prism_secure.data.partition import partition
 from prism_secure.errors import ConfigError
-from prism_secure.partition import partition
 
 SCHEMES = get_args(PartitionScheme)
 
@@ -83,7 +83,7 @@ def test_small_dirichlet_alpha_concentrates_classes_and_large_alpha_spreads_them
 def test_dirichlet_draws_again_until_nobody_is_without_an_image(monkeypatch):
     arguments = {"clients": 10, "scheme": "dirichlet", "dirichlet_alpha": 0.05, "seed": 3}
     with monkeypatch.context() as patch:
-        patch.setattr("prism_secure.partition._REDRAWS", 1)
+        patch.setattr("prism_secure.data.partition._REDRAWS", 1)
         with pytest.raises(ConfigError, match="no Dirichlet"):
             partition(LABELS, **arguments)
     assert min(partition(LABELS, **arguments).sizes) >= 1

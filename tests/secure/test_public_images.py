@@ -2,7 +2,7 @@
 
 import torch
 
-from prism_secure.public_images import dead_leaves
+from prism_secure.data.public_images import dead_leaves
 
 
 def test_images_depend_on_the_seed_alone():

@@ -10,9 +10,9 @@ import torch
 
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
-from prism_secure.federation import run
 from prism_secure.public_seed import public_seed
-from prism_secure.recipe import Recipe
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.simulation import run
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,18 @@ from dp_accounting import gaussian_mechanism
 
 from prism_crypto import secure_sum
 from prism_privacy import Adjacency, MomentRelease, NoisySums, View, verify_ledger
-from prism_privacy.ledger_entry import LedgerEntry
-from prism_secure import environment, federation, moment_sum
-from prism_secure.client import Client
+from prism_privacy.ledger.entry import LedgerEntry
+from prism_secure.accounting.record_release import RecordRelease, group_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
-from prism_secure.federation import run
-from prism_secure.progress import Silent
-from prism_secure.recipe import Recipe
-from prism_secure.record_release import RecordRelease, group_epsilon
-from prism_secure.records import RoundRecord
-from prism_secure.run_folder import read_records
+from prism_secure.reporting.progress import Silent
+from prism_secure.rounds import moment_sum
+from prism_secure.rounds import simulation as federation
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import environment, read_records
+from prism_secure.run_folder.records import RoundRecord
 
 from .tiny_data import TINY, write_data
 

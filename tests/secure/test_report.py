@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from prism_privacy import Accountant, MaskRelease, MomentRelease
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger_entry import RecordGuarantee
-from prism_privacy.ledger_key import LedgerKey
+from prism_privacy.ledger.entry import RecordGuarantee
+from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.units import Adjacency, View
 from prism_secure import wording
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
-from prism_secure.history import read_history
-from prism_secure.plots import epsilon_plot, quality_plot
-from prism_secure.records import encode
-from prism_secure.report import write_report
-from prism_secure.samples import encode_png, sample_grid
+from prism_secure.quality.samples import encode_png, sample_grid
+from prism_secure.reporting.plots import epsilon_plot, quality_plot
+from prism_secure.reporting.report import write_report
+from prism_secure.run_folder.history import read_history
+from prism_secure.run_folder.records import encode
 
 from . import fake_run
 

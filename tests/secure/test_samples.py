@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prism_secure.errors import RunFolderError
-from prism_secure.samples import encode_png, read_grid, sample_grid
+from prism_secure.quality.samples import encode_png, read_grid, sample_grid
 
 
 def some_images(count: int, channels: int = 1, size: int = 8) -> np.ndarray:

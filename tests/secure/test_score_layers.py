@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prism_secure.client import Client
 from prism_secure.config import Mask, load_config
-from prism_secure.federation import run
-from prism_secure.mada import aggregate
-from prism_secure.recipe import Recipe
-from prism_secure.run_folder import client_folder, read_records
-from prism_secure.score_layers import ScoreLayers
-from prism_secure.server import Server
+from prism_secure.learning.aggregation import aggregate
+from prism_secure.learning.score_layers import ScoreLayers
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import client_folder, read_records
 
 from .tiny_data import TINY, write_data
 

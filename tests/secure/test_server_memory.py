@@ -21,9 +21,9 @@ from prism_crypto import (
     Session,
     Stage,
 )
-from prism_crypto.packing import Packing
+from prism_crypto.wire.packing import Packing
 from prism_secure.config import load_config
-from prism_secure.server import Server
+from prism_secure.rounds.server import Server
 
 CLIENTS, DIMENSION = 4, 4096
 _CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.FrameType, type)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.generator import Architecture, ResNetGenerator
-from prism_secure.sparse_inference import IMAGES_AT_ONCE, sparse_generator, weight_bytes
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator
+from prism_secure.model.sparse_inference import IMAGES_AT_ONCE, sparse_generator, weight_bytes
 
 
 def _model(density: float, **sizes: int) -> DeployedGenerator:

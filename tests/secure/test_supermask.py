@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prism_secure.supermask import (
+from prism_secure.model.supermask import (
     Supermask,
     deployed_mask,
     initial_theta,

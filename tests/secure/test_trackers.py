@@ -14,8 +14,8 @@ import pytest
 
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.progress import Silent
-from prism_secure.trackers import KINDS, Together, numbers, tracker
+from prism_secure.reporting.progress import Silent
+from prism_secure.reporting.trackers import KINDS, Together, numbers, tracker
 
 from .fake_run import record_of
 

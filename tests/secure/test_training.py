@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from prism_secure.config.sections import MaskMode
-from prism_secure.deployment import DeployedGenerator
-from prism_secure.features import RandomFourierFeatures
-from prism_secure.generator import Architecture
-from prism_secure.moments import MomentMatching
-from prism_secure.supermask import initial_theta, scores_from_theta
-from prism_secure.training import ClientState, LocalResult, LocalTrainer
+from prism_secure.data.features import RandomFourierFeatures
+from prism_secure.learning.moment_matching import MomentMatching
+from prism_secure.learning.training import ClientState, LocalResult, LocalTrainer
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture
+from prism_secure.model.supermask import initial_theta, scores_from_theta
 
 ARCHITECTURE = Architecture(latent=6, width=4, image_size=8, classes=2)
 EXTRACTOR = RandomFourierFeatures(16, sides=(4, 8), bandwidths=(0.5,))

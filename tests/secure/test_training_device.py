@@ -12,7 +12,7 @@ import torch
 
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.recipe import Recipe
+from prism_secure.rounds.components import Recipe
 
 HERE = Path(__file__).parent
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from fake_run import record_of
 
 from prism_secure.config import load_config
-from prism_secure.progress import Display
-from prism_secure.trackers import Together, tracker
+from prism_secure.reporting.progress import Display
+from prism_secure.reporting.trackers import Together, tracker
 
 getpass.getuser = lambda: "alice"
 socket.gethostname = lambda: "ward-7"

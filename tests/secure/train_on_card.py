@@ -7,11 +7,11 @@ import json
 import second_device  # noqa: F401  makes "card" a device
 import torch
 
-from prism_secure.features import Concatenated, EfficientNetLite0, RandomFourierFeatures
-from prism_secure.generator import Architecture
-from prism_secure.moments import MomentMatching
-from prism_secure.supermask import initial_theta
-from prism_secure.training import LocalResult, LocalTrainer
+from prism_secure.data.features import Concatenated, EfficientNetLite0, RandomFourierFeatures
+from prism_secure.learning.moment_matching import MomentMatching
+from prism_secure.learning.training import LocalResult, LocalTrainer
+from prism_secure.model.generator import Architecture
+from prism_secure.model.supermask import initial_theta
 
 
 def train(device: str, mode: str, averaging: str, classes: int, steps: int) -> LocalResult:

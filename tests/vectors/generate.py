@@ -19,7 +19,7 @@ from rehearsal import Rehearsal, Stream, identity_key  # noqa: E402
 from tampered import Tampered, tampered  # noqa: E402
 
 from prism_crypto.errors import SecureSumError  # noqa: E402
-from prism_crypto.graph import uniform_permutation  # noqa: E402
+from prism_crypto.primitives.graph import uniform_permutation  # noqa: E402
 from prism_crypto.spec import CountSpec, Stage  # noqa: E402
 
 SESSIONS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from app.task import CLIENTS, LAYERS, RELEASE, load_theta, network, turns
 from prism_privacy import CoinSecret
 from prism_secure.data import load, to_float
 from prism_secure.flower import client_folder, secure_sum
-from prism_secure.masked_layers import trainable
 from prism_secure.plug_in import release_mask
+from prism_secure.plug_in.masked_layers import trainable
 
 app = ClientApp()
 

@@ -13,9 +13,9 @@ from app.task import LAYERS, RELEASE, cohort, load_theta, network, shapes
 from prism_crypto import CountSpec
 from prism_privacy import Accountant, Adjacency, View, debias
 from prism_secure.data import load, to_float
-from prism_secure.enrolment import read_membership
 from prism_secure.flower import SecureSum
 from prism_secure.plug_in import Layers
+from prism_secure.run_folder.enrolment import read_membership
 
 app = ServerApp()
 

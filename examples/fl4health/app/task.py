@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prism_privacy import MaskRelease
-from prism_secure.masked_layers import mask_layers
+from prism_secure.plug_in.masked_layers import mask_layers
 
 CLIENTS = 6
 LAYERS = ("0.scores", "2.scores", "5.scores")

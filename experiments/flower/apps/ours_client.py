@@ -9,7 +9,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from measured import note, seconds_of, timed, training
 
-from prism_secure.flower import secure_sum, sum_process
+from prism_secure.flower import secure_sum
+from prism_secure.flower.secure_sum import process as sum_process
 
 app = ClientApp(mods=[timed])
 _last: list[Context] = []

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 from measured import MeasuredGrid, Round, write
 
 from prism_crypto import CountSpec
-from prism_secure.enrolment import read_membership
 from prism_secure.flower import SecureSum
+from prism_secure.run_folder.enrolment import read_membership
 
 app = ServerApp()
 

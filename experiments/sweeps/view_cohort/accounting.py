@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
-from prism_secure import drawing
+from prism_secure.reporting import drawing
 
 HERE = Path(__file__).parent
 COHORTS = (10, 30, 100, 300, 1000, 3000, 10_000)

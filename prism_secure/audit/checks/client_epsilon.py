@@ -13,7 +13,7 @@ from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, Summe
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
 from prism_secure.audit.oracle import Mask
-from prism_secure.invitations import most_participations
+from prism_secure.config.invitations import most_participations
 from prism_secure.wording import format_epsilon
 
 Cell = tuple[View, Adjacency]

@@ -20,15 +20,15 @@ from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
 from prism_secure.audit.checks.file_modes import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
-from prism_secure.client import Client
-from prism_secure.environment import describe_environment, read_environment
+from prism_secure.config.invitations import invited
 from prism_secure.errors import PrismError
-from prism_secure.invitations import invited
 from prism_secure.public_seed import public_seed
-from prism_secure.recipe import Recipe
-from prism_secure.run_folder import client_folder
-from prism_secure.server import Server
-from prism_secure.workers import one_thread
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.workers import one_thread
+from prism_secure.run_folder.environment import describe_environment, read_environment
+from prism_secure.run_folder.folder import client_folder
 
 _LEAST_VALUES = 12
 """32 random bytes have fewer different values with probability below 1e-17."""

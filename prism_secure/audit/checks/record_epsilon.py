@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prism_privacy import Adjacency, LedgerError, View
-from prism_privacy.ledger_entry import RecordGuarantee
+from prism_privacy.ledger.entry import RecordGuarantee
 from prism_secure.audit import oracle
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Recomputed, Unchecked

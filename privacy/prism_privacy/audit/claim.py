@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prism_privacy import _validate
-from prism_privacy.accountant import Accountant
+from prism_privacy.accounting.accountant import Accountant
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.releases import MaskRelease
+from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
 
 __all__ = ["Claim", "InputKind"]

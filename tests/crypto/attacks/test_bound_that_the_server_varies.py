@@ -12,7 +12,7 @@ from forgery import refused
 from rehearsal import Rehearsal
 
 from prism_crypto.errors import InputError, StateError
-from prism_crypto.session_counter import MemoryCounter
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Stage
 
 VICTIM = 3

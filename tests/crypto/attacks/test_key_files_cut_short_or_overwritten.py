@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from rehearsal import identity
 
-from prism_crypto import guarded_file
 from prism_crypto.errors import IdentityError
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping import guarded_file
+from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.policy import Policy
 
 SAVED = {
@@ -65,7 +65,7 @@ def test_an_interruption_leaves_nothing_in_the_way(tmp_path, monkeypatch, saved,
 
 KILLED = """
 import os, signal, sys
-from prism_crypto.identity import Identity
+from prism_crypto.keeping.identity import Identity
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 Identity(1, bytes([7]) * 32).save(sys.argv[1])
 """

@@ -13,8 +13,8 @@ from forgery import refused, survivors, take_apart
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import OutOfOrder
-from prism_crypto.keystream import add_keystream
-from prism_crypto.shamir import combine
+from prism_crypto.primitives.keystream import add_keystream
+from prism_crypto.primitives.shamir import combine
 from prism_crypto.spec import CountSpec, Stage
 
 VICTIM = 2

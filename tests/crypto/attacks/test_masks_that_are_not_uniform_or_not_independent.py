@@ -13,9 +13,9 @@ import pytest
 from forgery import take_apart
 from rehearsal import SERVER, Rehearsal
 
-from prism_crypto import upload as upload_stage
-from prism_crypto.keystream import add_keystream, add_keystreams
+from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.stages import upload as upload_stage
 
 WORDS = 4096
 SPEC = CountSpec(27 * WORDS)  # 27 digits a word for four clients

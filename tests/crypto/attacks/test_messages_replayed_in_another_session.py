@@ -8,7 +8,7 @@ from forgery import refused, retag, take_apart
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import ContextMismatch, SealError, SecureSumError, SignatureError, StateError
-from prism_crypto.session_counter import MemoryCounter
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Stage
 
 OTHERS = {

@@ -6,12 +6,12 @@ import pytest
 from forgery import refused
 from rehearsal import Rehearsal, identity
 
-from prism_crypto import graph
 from prism_crypto import session as sessions
 from prism_crypto.errors import InputError, MessageError, PolicyError
-from prism_crypto.graph import MAX_DEGREE, harary_degree
-from prism_crypto.identity import Roster
+from prism_crypto.keeping.identity import Roster
 from prism_crypto.policy import Policy
+from prism_crypto.primitives import graph
+from prism_crypto.primitives.graph import MAX_DEGREE, harary_degree
 from prism_crypto.session import Invited, Session
 from prism_crypto.spec import CountSpec, Stage
 

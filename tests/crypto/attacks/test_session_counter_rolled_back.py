@@ -12,10 +12,10 @@ import pytest
 from forgery import refused
 from rehearsal import Rehearsal
 
-from prism_crypto import session_counter
 from prism_crypto.errors import InputError, OutOfOrder, PolicyError, StateError
+from prism_crypto.keeping import session_counter
+from prism_crypto.keeping.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.policy import Policy
-from prism_crypto.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.spec import Stage
 
 

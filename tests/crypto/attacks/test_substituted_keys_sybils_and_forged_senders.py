@@ -22,10 +22,10 @@ from prism_crypto.errors import (
     SealError,
     SignatureError,
 )
-from prism_crypto.identity import Identity, Roster
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.session import Session
-from prism_crypto.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec, Stage
 
 

@@ -12,10 +12,10 @@ import pytest
 import reference as wire
 from rehearsal import Rehearsal
 
-from prism_crypto import unmask as unmask_stage
-from prism_crypto import upload as upload_stage
-from prism_crypto.keystream import add_keystreams
+from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.stages import unmask as unmask_stage
+from prism_crypto.stages import upload as upload_stage
 
 HERE, THERE = 1, 3
 COORDINATE = 17

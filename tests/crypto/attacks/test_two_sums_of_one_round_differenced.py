@@ -16,7 +16,7 @@ from rehearsal import Rehearsal
 
 from prism_crypto import client as client_module
 from prism_crypto.errors import InputError, OutOfOrder, StateError
-from prism_crypto.session_counter import MemoryCounter, SessionCounter
+from prism_crypto.keeping.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.spec import Stage
 
 VICTIM = 3

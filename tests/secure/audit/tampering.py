@@ -25,9 +25,9 @@ from prism_privacy import (
 )
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.config import load_config
-from prism_secure.federation import run
-from prism_secure.records import Epsilons, encode
-from prism_secure.run_folder import read_records
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import Epsilons, encode
 
 from .. import tiny_data
 

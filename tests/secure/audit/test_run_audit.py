@@ -21,22 +21,22 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, verify_ledger
-from prism_secure import federation
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks import coins, model
 from prism_secure.audit.run_audit import RunAudit, audit_run
 from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.cli import main
-from prism_secure.client import Broadcast, Client
 from prism_secure.config import Config, load_config
 from prism_secure.config.sections import MaskMode
-from prism_secure.environment import read_environment
 from prism_secure.errors import RoundError
-from prism_secure.federation import Bits, OpenedSum, open_securely
-from prism_secure.records import encode
-from prism_secure.run_folder import read_records
-from prism_secure.server import Server
+from prism_secure.rounds import simulation as federation
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import Bits, OpenedSum, open_securely
+from prism_secure.run_folder.environment import read_environment
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import encode
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.results import read_run
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prism_privacy import Adjacency, Ledger, LedgerKey, MaskRelease, Spent, View
 from prism_secure.config import Config, dump_config
-from prism_secure.records import encode
-from prism_secure.run_folder import read_records
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import encode
 from prism_secure.sweep.worker import Asked, Died, Ended, Event, Job
 
 from .. import fake_run

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from prism_secure.federation import run
-from prism_secure.history import read_history
-from prism_secure.records import RoundRecord
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.history import read_history
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.sweep import worker
 
 from .tiny_runs import tiny_config

@@ -12,9 +12,9 @@ from unittest import mock
 import msgspec
 
 from prism_secure.config import dump_config
-from prism_secure.records import RoundRecord, encode
-from prism_secure.run_folder import read_records
-from prism_secure.samples import encode_png, sample_grid
+from prism_secure.quality.samples import encode_png, sample_grid
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import RoundRecord, encode
 from prism_secure.sweep.recipe import point_id, read_recipe
 from prism_secure.sweep.results import PointFile, Run, point_text, sweep_run
 

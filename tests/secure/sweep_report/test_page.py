@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from prism_secure import drawing
 from prism_secure.cli import main
 from prism_secure.errors import ConfigError, PrismError
+from prism_secure.reporting import drawing
 from prism_secure.sweep.composition import compose
+from prism_secure.sweep.report import page as page_module
+from prism_secure.sweep.report import subject_of_runs, subject_of_sweep, tables
+from prism_secure.sweep.report.figures import Mark, front_plot
 from prism_secure.sweep.results import read_run, read_sweep
-from prism_secure.sweep_report import page as page_module
-from prism_secure.sweep_report import subject_of_runs, subject_of_sweep, tables
-from prism_secure.sweep_report.figures import Mark, front_plot
 from prism_secure.wording import format_epsilon
 
 from . import chromium, fake_sweep

@@ -1,0 +1,223 @@
+"""Session numbers only increase, also across crashes, and no round takes a second upload.
+
+A client that took part twice under one number could be shown two versions of the same session. So the
+number is on the disk before the first byte of the session leaves, and a number once seen never comes back.
+
+A client that let one input into two sessions could be singled out by their difference: the server opens the
+sum of one session, calls it lost, and leaves the client's upload out of the next. So the round of an upload
+is on the disk before the upload leaves; from then on every session of that round or an earlier one is
+refused. Round 0 says that the application does not number its rounds. It is then the application that must
+never put one randomized input into two sessions; and a client that has uploaded in a numbered round takes
+part in no session without one, or a server could undo the rule by leaving the number out.
+
+A client whose file is gone, or was put back from a copy, does not know what it has seen: it must be enrolled
+again, under a new identity.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from prism_crypto.errors import StateError
+from prism_crypto.keeping.guarded_file import sync_folder
+
+__all__ = ["MAX_SESSION", "MemoryCounter", "SessionCounter", "SessionNumbers"]
+
+MAX_SESSION = 2**64 - 1
+MAX_ROUND = 2**64 - 1
+_FORMAT = "prism-crypto/v1/session-counter "
+_NUMBER = rb"(0|[1-9][0-9]{0,19})"
+_LINE = re.compile(_FORMAT.encode() + _NUMBER + rb" round " + _NUMBER + rb"\n")
+_WITHOUT_ROUND = re.compile(_FORMAT.encode() + _NUMBER + rb"\n")
+_MAX_LINE = len(_FORMAT) + len(" round ") + 41
+_ENROL = "this client must be enrolled again, as a new identity"
+
+
+class SessionNumbers(Protocol):
+    """What a client needs: somewhere to record that it enters a session, and that its upload leaves."""
+
+    def advance(self, number: int, round: int = 0) -> None:
+        """Record session ``number`` durably; called before the advert leaves.
+
+        Args:
+            number: of the session, 1..2^64-1.
+            round: the session's round, 0..2^64-1; 0 if rounds are not numbered. It is checked, not recorded:
+                a session that ends before this client's upload may be repeated in the same round.
+
+        Raises:
+            StateError: the number is not above every number recorded before, or the round not above every
+                one recorded by `uploaded`.
+        """
+
+    def uploaded(self, round: int) -> None:
+        """Record durably that an upload of ``round`` is about to leave; called before it does.
+
+        Nothing is recorded for round 0. A crash between this and the upload costs the round.
+
+        Raises:
+            StateError: the round is not above every round recorded before.
+        """
+
+
+class MemoryCounter:
+    """Session numbers for simulation and tests: they last as long as the object.
+
+    >>> counter = MemoryCounter()
+    >>> counter.advance(1)
+    >>> counter.advance(1)
+    Traceback (most recent call last):
+    ...
+    prism_crypto.errors.StateError: session 1 is not above 1, the last one this client entered
+    >>> counter.uploaded(round=1)
+    >>> counter.advance(2, round=1)
+    Traceback (most recent call last):
+    ...
+    prism_crypto.errors.StateError: round 1 is not above 1, the last one in which this client uploaded
+    """
+
+    def __init__(self, last: int = 0, last_round: int = 0) -> None:
+        self.last = last
+        self.last_round = last_round
+
+    def advance(self, number: int, round: int = 0) -> None:
+        """Record session ``number``; see `SessionNumbers.advance`."""
+        _check_above(number, self.last)
+        _check_round(round, self.last_round)
+        self.last = number
+
+    def uploaded(self, round: int) -> None:
+        """Record an upload of ``round``; see `SessionNumbers.uploaded`."""
+        _check_round(round, self.last_round)
+        self.last_round = round
+
+
+class SessionCounter:
+    """Session number and round of the last upload, in a file of one line.
+
+    The line is written to a temporary file, fsync'd, renamed over the old one, and the folder is fsync'd; two
+    processes that share the file are kept apart by a lock beside it. A client has one file in a federation.
+
+    A file put back from a backup is a lost file, but nothing in it tells that it is old: leave it out of
+    backups, and enrol again. A file without a round, as earlier versions wrote it, is refused: it does not
+    say in which rounds its client has uploaded.
+
+    Args:
+        path: the file, made once by `enrol`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def enrol(cls, path: str | Path) -> SessionCounter:
+        """Make the file of a client that has not entered any session.
+
+        The file starts from nothing, so its client must too: whoever has entered a session before, and has
+        lost the file, is enrolled together with a new `Identity`, whose key replaces the old one in
+        everybody's roster. Enrolling the old identity anew would let a server show it sessions and rounds
+        that it has seen; nothing here can notice.
+
+        Raises:
+            StateError: it exists already.
+        """
+        counter = cls(path)
+        with counter._locked():
+            if counter.path.exists():
+                raise StateError(f"{counter.path} exists already: this client is enrolled")
+            counter._write(0, 0)
+        return counter
+
+    @property
+    def last(self) -> int:
+        """The last number recorded, 0 before the first.
+
+        Raises:
+            StateError: the file is missing or not what this class writes.
+        """
+        return self._read()[0]
+
+    @property
+    def last_round(self) -> int:
+        """The round of the last upload, 0 before the first one of a numbered round. Errors: see `last`."""
+        return self._read()[1]
+
+    def advance(self, number: int, round: int = 0) -> None:
+        """Record session ``number``; it is on the disk when this returns. See `SessionNumbers.advance`."""
+        with self._locked():
+            last, last_round = self._read()
+            _check_above(number, last)
+            _check_round(round, last_round)
+            self._write(number, last_round)
+
+    def uploaded(self, round: int) -> None:
+        """Record an upload of ``round``; it is on the disk when this returns.
+
+        See `SessionNumbers.uploaded`.
+        """
+        with self._locked():
+            last, last_round = self._read()
+            _check_round(round, last_round)
+            if round:
+                self._write(last, round)
+
+    def _read(self) -> tuple[int, int]:
+        line: bytes | None = b""
+        try:
+            with self.path.open("rb") as file:
+                line = file.read(_MAX_LINE + 1)
+        except FileNotFoundError:
+            line = None
+        except OSError:
+            pass
+        if line is None:
+            raise StateError(f"{self.path} is missing: {_ENROL}")
+        match = _LINE.fullmatch(line)
+        if match is None and _WITHOUT_ROUND.fullmatch(line):
+            raise StateError(f"{self.path} is of an earlier version and holds no round: {_ENROL}")
+        if match is None:
+            raise StateError(f"{self.path} is damaged: {_ENROL}")
+        return int(match[1]), int(match[2])
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.path.with_name(self.path.name + ".lock")
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _write(self, number: int, round: int) -> None:
+        temporary = self.path.with_name(self.path.name + ".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
+            file.write(f"{_FORMAT}{number} round {round}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path)
+        sync_folder(self.path.parent)
+
+
+def _check_above(number: int, last: int) -> None:
+    if not 1 <= number <= MAX_SESSION:
+        raise StateError(f"a session number is in 1..2^64-1, not {number}")
+    if number <= last:
+        raise StateError(f"session {number} is not above {last}, the last one this client entered")
+
+
+def _check_round(round: int, last: int) -> None:
+    if not 0 <= round <= MAX_ROUND:
+        raise StateError(f"a round is in 0..2^64-1, not {round}")
+    if last and not round:
+        raise StateError(
+            f"this client has uploaded in round {last}; it takes part in no session without a round"
+        )
+    if round and round <= last:
+        raise StateError(f"round {round} is not above {last}, the last one in which this client uploaded")

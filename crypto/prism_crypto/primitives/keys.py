@@ -1,0 +1,170 @@
+"""Key agreement, key derivation and the sealing of shares.
+
+Each client draws two X25519 pairs (RFC 7748) a session: one for sealing shares, one for pairwise masks. They
+are two, because the mask key of a client that drops is reconstructed by the server, and the shares
+that were sealed to it must stay closed. Derivation is HKDF-SHA256 (RFC 5869) with an empty salt; sealing is
+AES-256-GCM under a key for one direction of one pair in one session, used for one message with a zero
+nonce.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from prism_crypto.errors import PublicKeyError, SealError
+from prism_crypto.primitives.context import label, u32
+from prism_crypto.primitives.randomness import Rng, draw
+from prism_crypto.primitives.secret import Confidential, Secret
+
+__all__ = [
+    "KEY_BYTES",
+    "SEAL_OVERHEAD",
+    "AgreedKey",
+    "KeyPair",
+    "check_public_key",
+    "open_sealed",
+    "pair_seed",
+    "seal",
+]
+
+KEY_BYTES = 32
+SEAL_OVERHEAD = 16
+"""Bytes that sealing adds: the tag of AES-GCM."""
+
+_FIELD_ORDER = 2**255 - 19
+_EMPTY_SALT = bytes(32)
+_ZERO_NONCE = bytes(12)
+
+
+def check_public_key(public: bytes) -> None:
+    """Accept only the one canonical encoding of a u-coordinate.
+
+    X25519 itself ignores the top bit and reduces modulo 2^255 - 19, so that a key has several spellings; here
+    public keys are hashed, compared and signed, and one key must be one byte string.
+
+    Raises:
+        PublicKeyError: wrong length, or not reduced.
+    """
+    if len(public) != KEY_BYTES or int.from_bytes(public, "little") >= _FIELD_ORDER:
+        raise PublicKeyError("a public key is not the canonical encoding of a point on Curve25519")
+
+
+class AgreedKey(Confidential):
+    """The pseudo-random key that two clients share, extracted from one X25519 agreement."""
+
+    __slots__ = ("_prk",)
+
+    def __init__(self, shared: bytes) -> None:
+        self._prk = Secret(hmac.digest(_EMPTY_SALT, shared, "sha256"))
+
+    def derive(self, info: bytes) -> bytes:
+        """32 bytes for the purpose ``info`` (HKDF-Expand, one block)."""
+        return hmac.digest(self._prk.reveal(), info + b"\x01", "sha256")
+
+    def erase(self) -> None:
+        """Overwrite the key."""
+        self._prk.erase()
+
+
+class KeyPair(Confidential):
+    """One X25519 key pair of one session.
+
+    Attributes:
+        public: the canonical 32-byte public key.
+    """
+
+    __slots__ = ("_key", "_private", "public")
+
+    def __init__(self, private: bytes | bytearray) -> None:
+        self._private = Secret(private)
+        self._key: X25519PrivateKey | None = X25519PrivateKey.from_private_bytes(bytes(private))
+        self.public = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls, rng: Rng) -> KeyPair:
+        """Draw a fresh pair."""
+        return cls(draw(rng, KEY_BYTES))
+
+    def private(self) -> bytearray:
+        """The private key's bytes, for sharing them out; not a copy."""
+        return self._private.reveal()
+
+    def agree(self, public: bytes) -> AgreedKey:
+        """Agree on a key with the owner of ``public``.
+
+        Raises:
+            PublicKeyError: ``public`` is a point of low order, which would give the same key to everybody.
+        """
+        if self._key is None:
+            raise PublicKeyError("the private key has been erased")
+        try:
+            shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:
+            shared = None
+        if shared is None:
+            raise PublicKeyError("a public key of low order agrees on the same key with everybody")
+        return AgreedKey(shared)
+
+    def erase(self) -> None:
+        """Overwrite the private bytes and drop the key object."""
+        self._private.erase()
+        self._key = None
+
+
+def _seal_key(agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes]) -> AESGCM:
+    return AESGCM(agreed.derive(label("seal") + context + u32(ends[0]) + u32(ends[1]) + keys[0] + keys[1]))
+
+
+def _sealed_for(context: bytes, ends: tuple[int, int]) -> bytes:
+    return label("sealed") + context + u32(ends[0]) + u32(ends[1])
+
+
+def seal(
+    agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], plain: bytes
+) -> bytes:
+    """Seal the one message that goes from ``ends[0]`` to ``ends[1]`` in this session.
+
+    Args:
+        agreed: the agreement of the two sealing keys.
+        context: ctx1.
+        ends: ids of sender and receiver.
+        keys: their public sealing keys, in that order.
+        plain: the message.
+
+    Returns:
+        ``len(plain) + 16`` bytes.
+    """
+    return _seal_key(agreed, context, ends, keys).encrypt(_ZERO_NONCE, plain, _sealed_for(context, ends))
+
+
+def open_sealed(
+    agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], sealed: bytes
+) -> bytes:
+    """Open what `seal` made with the same arguments.
+
+    Raises:
+        SealError: it does not open; ``peer`` is the sender.
+    """
+    try:
+        return _seal_key(agreed, context, ends, keys).decrypt(_ZERO_NONCE, sealed, _sealed_for(context, ends))
+    except InvalidTag:
+        pass
+    raise SealError(
+        f"the share that client {ends[0]} sealed for client {ends[1]} does not open", peer=ends[0]
+    )
+
+
+def pair_seed(agreed: AgreedKey, context: bytes, ids: tuple[int, int], keys: tuple[bytes, bytes]) -> bytes:
+    """Seed of the mask that two clients share; the lower id adds it, the higher subtracts it.
+
+    Args:
+        agreed: the agreement of the two mask keys.
+        context: ctx1.
+        ids: the two ids, lower first.
+        keys: their public mask keys, in the same order.
+    """
+    return agreed.derive(label("pair") + context + u32(ids[0]) + u32(ids[1]) + keys[0] + keys[1])

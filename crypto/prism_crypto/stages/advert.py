@@ -1,0 +1,87 @@
+"""An advert: what a client says of itself at the start of a session."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from prism_crypto.errors import ContextMismatch, MessageError, PublicKeyError, SecureSumError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
+from prism_crypto.primitives.context import TAG_BYTES, tag, u32
+from prism_crypto.primitives.keys import KEY_BYTES, check_public_key
+from prism_crypto.session import Session
+from prism_crypto.spec import Mode, Stage
+
+__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert"]
+
+_UNSIGNED_BYTES = TAG_BYTES + 3 * KEY_BYTES
+ADVERT_BYTES = _UNSIGNED_BYTES + SIGNATURE_BYTES
+"""A signed advert, without its sender's id."""
+
+
+class Advert(msgspec.Struct, frozen=True):
+    """Two public keys and a commitment to the self-mask seed, in one context, signed or not."""
+
+    tag: bytes
+    sealing_key: bytes
+    mask_key: bytes
+    commitment: bytes
+    signature: bytes = b""
+
+    def signed_part(self, context0: bytes, client_id: int) -> bytes:
+        """What the signature covers: the full ctx0, the sender, the keys, the commitment."""
+        return context0 + u32(client_id) + self.sealing_key + self.mask_key + self.commitment
+
+    def encode(self) -> bytes:
+        """The fields one after another: 112 bytes, and 64 of the signature."""
+        return self.tag + self.sealing_key + self.mask_key + self.commitment + self.signature
+
+    @classmethod
+    def decode(cls, data: bytes, *, signed: bool) -> Advert:
+        """Cut an advert into its fields.
+
+        Raises:
+            MessageError: it has not the one length that it can have.
+        """
+        expected = ADVERT_BYTES if signed else _UNSIGNED_BYTES
+        if len(data) != expected:
+            raise MessageError(f"an advert is {expected} bytes, not {len(data)}")
+        return cls(*struct.unpack("16s32s32s32s" + "64s" * signed, data))
+
+
+def advert_bytes(session: Session) -> int:
+    """Length of an advert in this session."""
+    return ADVERT_BYTES if session.mode is Mode.ACTIVE else _UNSIGNED_BYTES
+
+
+def check_advert(
+    data: bytes, client_id: int, session: Session, roster: Roster | None, stage: Stage
+) -> Advert:
+    """Read one client's advert, as the server and every neighbour do.
+
+    Raises:
+        MessageError: wrong length.
+        ContextMismatch: made under another ctx0: another session, round, model, policy or cohort.
+        PublicKeyError: a key that is not canonical, or one key used as both.
+        SignatureError: active mode, and the pinned key did not sign this under this very ctx0.
+        IdentityError: active mode, and the roster does not know the client.
+    """
+    context0 = session.context0
+    try:
+        advert = Advert.decode(data, signed=session.mode is Mode.ACTIVE)
+        if advert.tag != tag(context0):
+            raise ContextMismatch(
+                f"the advert was made in context {advert.tag.hex()}, here it is {tag(context0).hex()}"
+            )
+        check_public_key(advert.sealing_key)
+        check_public_key(advert.mask_key)
+        if advert.sealing_key == advert.mask_key:
+            raise PublicKeyError("one public key for sealing and for masks")
+        if session.mode is Mode.ACTIVE:
+            body = advert.signed_part(context0, client_id)
+            pinned(roster).verify(client_id, Stage.ADVERTISE, body, advert.signature)
+    except SecureSumError as error:
+        error.at(stage, client_id)
+        raise
+    return advert

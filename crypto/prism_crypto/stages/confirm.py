@@ -1,0 +1,105 @@
+"""Stage 4, confirm (active mode): the survivors agree on who survived, before anybody helps to open.
+
+Server to client, before: the survivor set U3. Client to server: one signature over ctx1, U2 and U3. It signs
+once a session. Since 2t > n + c, two different sets can't both find t signers.
+
+Bonawitz et al. 2017, figure 4, round 3 (ConsistencyCheck), with U2 and the context under the signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prism_crypto.errors import SecureSumError, ThresholdError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
+from prism_crypto.primitives.context import tag
+from prism_crypto.primitives.secret import Confidential
+from prism_crypto.spec import Stage
+from prism_crypto.stages.gathering import Gathering, Hall
+from prism_crypto.stages.survivors import read_survivors
+from prism_crypto.stages.unmask import Unmasking
+from prism_crypto.wire.messages import (
+    FRAME_BYTES,
+    VERSION,
+    ConfirmationsMessage,
+    ConfirmMessage,
+    confirmation_body,
+    decode,
+    encode,
+    encode_records,
+)
+
+if TYPE_CHECKING:
+    from prism_crypto.stages.upload import Uploaded
+
+__all__ = ["Confirmed", "Confirming", "confirm"]
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Confirmed(Confidential):
+    """A client that has signed its one survivor set."""
+
+    uploaded: Uploaded
+    survivors: tuple[int, ...]
+    body: bytes
+    signature: bytes
+
+    def erase(self) -> None:
+        """Overwrite all shares."""
+        self.uploaded.erase()
+
+
+def confirm(state: Uploaded, data: bytes) -> tuple[Confirmed, bytes]:
+    """Client: check the survivor set and sign it.
+
+    Raises:
+        MessageError, ContextMismatch, ProtocolError, ThresholdError: see `read_survivors`.
+    """
+    survivors = read_survivors(state, data, Stage.CONFIRM)
+    body = confirmation_body(state.context, state.sharers, survivors)
+    signature = state.party.signer().sign(Stage.CONFIRM, body)
+    return Confirmed(state, survivors, body, signature), encode(
+        ConfirmMessage(VERSION, tag(state.context), signature)
+    )
+
+
+class Confirming(Gathering):
+    """Server: collect the signatures, and pass on t of them."""
+
+    stage = Stage.CONFIRM
+
+    def __init__(self, hall: Hall, unmasking: Unmasking) -> None:
+        super().__init__(hall, unmasking.survivors)
+        self._unmasking = unmasking
+        self._body = confirmation_body(unmasking.context, unmasking.sharers, unmasking.survivors)
+        self._signatures: dict[int, bytes] = {}
+
+    def accept(self, peer: int, data: bytes) -> None:
+        """Check a signature as the clients will."""
+        limit = FRAME_BYTES + SIGNATURE_BYTES
+        context = self._unmasking.context
+        message = decode(ConfirmMessage, data, context, limit=limit, stage=self.stage, peer=peer)
+        try:
+            pinned(self.hall.roster).verify(peer, self.stage, self._body, message.signature)
+        except SecureSumError as error:
+            error.at(self.stage, peer)
+            raise
+        self._signatures[peer] = message.signature
+
+    def close(self) -> tuple[Unmasking, dict[int, bytes]]:
+        """Send t signatures to all that signed.
+
+        Raises:
+            ThresholdError: fewer than t signed.
+        """
+        threshold = self.hall.session.threshold
+        signers = sorted(self._signatures)
+        if len(signers) < threshold:
+            raise ThresholdError(
+                f"{len(signers)} clients confirmed, the threshold is {threshold}", stage=self.stage
+            )
+        records = encode_records({signer: self._signatures[signer] for signer in signers[:threshold]})
+        message = encode(ConfirmationsMessage(VERSION, tag(self._unmasking.context), records))
+        self._unmasking.expect(tuple(signers))
+        return self._unmasking, dict.fromkeys(signers, message)

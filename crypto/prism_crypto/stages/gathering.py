@@ -1,0 +1,111 @@
+"""What the server's five stages have in common: whom it listens to, and when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from prism_crypto.errors import OutOfOrder, ThresholdError
+from prism_crypto.keeping.identity import Roster
+from prism_crypto.primitives.graph import harary, uniform_permutation
+from prism_crypto.primitives.randomness import Rng
+from prism_crypto.primitives.secret import Confidential
+from prism_crypto.session import Session
+from prism_crypto.spec import Stage
+
+__all__ = ["Gathering", "Hall", "Topology"]
+
+
+class Topology:
+    """Who masks with whom in one session.
+
+    In a sparse graph the clients' order on the ring is drawn here, that is after the invited set is fixed.
+
+    Attributes:
+        ids: all invited clients, increasing.
+    """
+
+    def __init__(self, session: Session, rng: Rng) -> None:
+        self.ids: tuple[int, ...] = session.invited.ids or ()
+        self._sparse: Mapping[int, tuple[int, ...]] | None = None
+        if session.graph == "harary":
+            ring = harary(len(self.ids), session.degree, uniform_permutation(len(self.ids), rng))
+            self._sparse = {self.ids[i]: tuple(self.ids[j] for j in row) for i, row in enumerate(ring)}
+
+    def neighbours(self, client_id: int, among: Container[int]) -> tuple[int, ...]:
+        """The client's neighbours among some clients, increasing."""
+        row = self.ids if self._sparse is None else self._sparse[client_id]
+        return tuple(i for i in row if i != client_id and i in among)
+
+
+@dataclass(frozen=True, slots=True)
+class Hall:
+    """What the server knows before the first message: constant throughout."""
+
+    session: Session
+    roster: Roster | None
+    topology: Topology
+
+
+class Gathering(Confidential):
+    """The server at one stage: it listens once to each client that finished the stage before.
+
+    Args:
+        hall: the session.
+        expected: the clients that it listens to; whoever else speaks is late, and rejected unread.
+    """
+
+    stage: ClassVar[Stage]
+
+    def __init__(self, hall: Hall, expected: tuple[int, ...]) -> None:
+        self.hall = hall
+        self.expected = expected
+        self._awaited = dict.fromkeys(expected)
+
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """The clients that have not answered yet, increasing."""
+        return tuple(self._awaited)
+
+    @property
+    def answered(self) -> int:
+        """How many clients have answered."""
+        return len(self.expected) - len(self._awaited)
+
+    def receive(self, peer: int, data: bytes) -> None:
+        """Take one client's message of this stage; a client whose message is refused may send another.
+
+        Raises:
+            OutOfOrder: the client is not expected (any more), or has answered already. The message was not
+                read.
+            SecureSumError: what `accept` finds.
+        """
+        if peer not in self._awaited:
+            known = peer in self.expected
+            reason = "has answered already" if known else "is not expected, or late"
+            raise OutOfOrder(f"the client {reason}; its message was not read", stage=self.stage, peer=peer)
+        self.accept(peer, data)
+        del self._awaited[peer]
+
+    def accept(self, peer: int, data: bytes) -> None:
+        """Read, check and keep one message."""
+        raise NotImplementedError
+
+    def close(self) -> tuple[Any, dict[int, bytes]]:
+        """End the stage: the server at the next one, and the messages that open it."""
+        raise NotImplementedError
+
+    def check_quorum(self, what: str) -> None:
+        """Go on only with max(t, min_survivors) answers (t, in a sparse graph, is asked per neighbourhood).
+
+        Raises:
+            ThresholdError: too few.
+        """
+        session = self.hall.session
+        if self.answered < session.quorum:
+            raise ThresholdError(
+                f"{self.answered} of {session.invited.count} clients {what}, this session needs "
+                f"{session.quorum} (threshold {session.threshold}, min_survivors {session.min_survivors})",
+                stage=self.stage,
+            )

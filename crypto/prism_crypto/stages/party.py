@@ -1,0 +1,83 @@
+"""What one client brings into a session, and what it knows of each neighbour after the adverts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prism_crypto.errors import IdentityError, ThresholdError
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.primitives.keys import AgreedKey
+from prism_crypto.primitives.randomness import Rng
+from prism_crypto.primitives.secret import Confidential
+from prism_crypto.session import Session
+from prism_crypto.spec import Mode, Stage
+
+__all__ = ["Neighbour", "Party"]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Party(Confidential):
+    """One client in one session: constant throughout."""
+
+    client_id: int
+    session: Session
+    identity: Identity | None
+    roster: Roster | None
+    rng: Rng
+
+    @property
+    def active(self) -> bool:
+        """Whether messages are signed and survivors confirmed."""
+        return self.session.mode is Mode.ACTIVE
+
+    @property
+    def sparse(self) -> bool:
+        """Whether this client sees its neighbours only."""
+        return self.session.graph == "harary"
+
+    def signer(self) -> Identity:
+        """The key that signs for this client.
+
+        Raises:
+            IdentityError: it has none; a client of an active session is not made without.
+        """
+        if self.identity is None:
+            raise IdentityError("no identity to sign with", peer=self.client_id)
+        return self.identity
+
+    def check_quorum(self, total: int, known: int, stage: Stage, what: str) -> None:
+        """Go on only with enough clients.
+
+        Args:
+            total: how many clients remain.
+            known: how many of them, this client included, hold shares of its secrets (all, if the graph is
+                complete).
+            stage: where we are.
+            what: how to call them in the error.
+
+        Raises:
+            ThresholdError: too few.
+        """
+        session = self.session
+        if total < session.quorum:
+            raise ThresholdError(
+                f"{total} clients {what}, this session needs {session.quorum} "
+                f"(threshold {session.threshold}, min_survivors {session.min_survivors})",
+                stage=stage,
+                peer=self.client_id,
+            )
+        if known < session.threshold:
+            raise ThresholdError(
+                f"{known} of this client and its neighbours {what}, the threshold is {session.threshold}",
+                stage=stage,
+                peer=self.client_id,
+            )
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Neighbour(Confidential):
+    """A client with whom this one exchanges shares and a mask."""
+
+    sealing_key: bytes
+    mask_key: bytes
+    agreed: AgreedKey

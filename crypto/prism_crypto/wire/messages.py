@@ -1,0 +1,242 @@
+"""The nine messages, and their one encoding.
+
+A message is a msgpack array: its kind, the version, the context's tag, and fields that are integers or byte
+strings. What repeats (adverts, shares, ids) is a concatenation of records of fixed width, strictly
+increasing by client id: there are no containers whose claimed length a decoder could allocate for, and
+sets have one spelling. Before a byte is parsed, the whole is held against the longest message that this
+session allows; after it, the message must encode to the very same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import TypeVar
+
+import msgspec
+
+from prism_crypto.errors import ContextMismatch, MessageError
+from prism_crypto.primitives.context import encode_ids, tag, u32
+from prism_crypto.primitives.keys import SEAL_OVERHEAD
+from prism_crypto.primitives.shamir import SHARE_BYTES
+from prism_crypto.spec import Stage
+
+__all__ = [
+    "FRAME_BYTES",
+    "ID_BYTES",
+    "OPENED_PAIR_BYTES",
+    "SEALED_BYTES",
+    "VERSION",
+    "AdvertMessage",
+    "AdvertsMessage",
+    "ConfirmMessage",
+    "ConfirmationsMessage",
+    "Message",
+    "OpenedMessage",
+    "ShareMessage",
+    "SharesMessage",
+    "SurvivorsMessage",
+    "UnmaskMessage",
+    "UploadMessage",
+    "confirmation_body",
+    "decode",
+    "decode_ids",
+    "decode_records",
+    "encode",
+    "encode_records",
+]
+
+VERSION = 1
+FRAME_BYTES = 80
+"""More than all of a message but its records: kind, version, tag, lengths, one hash."""
+
+ID_BYTES = 4
+OPENED_PAIR_BYTES = 2 * SHARE_BYTES
+"""What is sealed for a neighbour: a share of the self-mask seed, then one of the mask key."""
+
+SEALED_BYTES = OPENED_PAIR_BYTES + SEAL_OVERHEAD
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What all messages start with, after their kind."""
+
+    version: int
+    tag: bytes
+
+
+class AdvertMessage(Message, frozen=True, tag=1):
+    """Client to server: its advert (`Advert.encode`); the tag is of ctx0, in all later messages of ctx1."""
+
+    advert: bytes
+
+
+class ShareMessage(Message, frozen=True, tag=2):
+    """Client to server: records (receiver, sealed pair of shares)."""
+
+    sealed: bytes
+
+
+class UploadMessage(Message, frozen=True, tag=3):
+    """Client to server: the masked words, little-endian."""
+
+    words: memoryview
+
+
+class ConfirmMessage(Message, frozen=True, tag=4):
+    """Client to server: its signature over who shared and who survived."""
+
+    signature: bytes
+
+
+class UnmaskMessage(Message, frozen=True, tag=5):
+    """Client to server: records (survivor, share of its seed) and (dropped, share of its mask key)."""
+
+    seed_shares: bytes
+    key_shares: bytes
+
+
+class AdvertsMessage(Message, frozen=True, tag=17):
+    """Server to client: records (sender, advert); the hash of all adverts, for the sparse graph only."""
+
+    digest: bytes
+    adverts: bytes
+
+
+class SharesMessage(Message, frozen=True, tag=18):
+    """Server to client: how many shared, who of those it knows, and records (sender, sealed pair)."""
+
+    count: int
+    sharers: bytes
+    sealed: bytes
+
+
+class SurvivorsMessage(Message, frozen=True, tag=19):
+    """Server to client: how many survived, and who of those it knows."""
+
+    count: int
+    survivors: bytes
+
+
+class ConfirmationsMessage(Message, frozen=True, tag=20):
+    """Server to client: records (signer, signature), t of them."""
+
+    signatures: bytes
+
+
+class OpenedMessage(Message, frozen=True, tag=21):
+    """Server to client: the opened sum, still packed, for applications whose clients want it."""
+
+    count: int
+    words: memoryview
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message's one encoding."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(
+    kind: type[M],
+    data: bytes | bytearray | memoryview,
+    context: bytes,
+    *,
+    limit: int,
+    stage: Stage,
+    peer: int | None = None,
+) -> M:
+    """Read a message of one kind, in one context, no longer than ``limit``.
+
+    Args:
+        kind: which message is expected.
+        data: what came.
+        context: ctx0 for the two advert messages, ctx1 for all others.
+        limit: the longest that it can be in this session; checked before parsing.
+        stage: where we are, for errors.
+        peer: the sender, for errors; None for the server.
+
+    Raises:
+        MessageError: too long, malformed, of another kind or version, or not canonical.
+        ContextMismatch: a message of this kind, but made in another context.
+    """
+    name = kind.__name__.removesuffix("Message").lower()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MessageError(f"expected bytes, not {type(data).__name__}", stage=stage, peer=peer)
+    if len(data) > limit:
+        raise MessageError(
+            f"{len(data)} bytes are too long for the {name} message of this session, at most {limit}",
+            stage=stage,
+            peer=peer,
+        )
+    message = None
+    try:
+        message = msgspec.msgpack.decode(data, type=kind)
+        canonical = msgspec.msgpack.encode(message) == data
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
+        canonical = False
+    if message is None or not canonical:
+        raise MessageError(f"not the canonical encoding of the {name} message", stage=stage, peer=peer)
+    if message.version != VERSION:
+        raise MessageError(
+            f"expected version {VERSION} of the {name} message, not {message.version}", stage=stage, peer=peer
+        )
+    if message.tag != tag(context):
+        raise ContextMismatch(
+            f"the {name} message was made in context {message.tag.hex()[:32]}, expected {tag(context).hex()}",
+            stage=stage,
+            peer=peer,
+        )
+    return message
+
+
+def encode_records(records: Mapping[int, bytes]) -> bytes:
+    """Id and payload of each record, by increasing id."""
+    return b"".join(u32(client_id) + records[client_id] for client_id in sorted(records))
+
+
+def decode_records(blob: bytes, width: int, *, stage: Stage, peer: int | None = None) -> dict[int, bytes]:
+    """Cut a concatenation of records; the dict keeps their order, which is increasing.
+
+    Args:
+        blob: the records.
+        width: bytes of a payload, without the id.
+
+    Raises:
+        MessageError: a broken record, or ids that do not strictly increase.
+    """
+    step = ID_BYTES + width
+    if len(blob) % step:
+        raise MessageError(
+            f"expected records of {step} bytes, got {len(blob)} bytes of them", stage=stage, peer=peer
+        )
+    records = dict(struct.iter_unpack(f">I{width}s", blob))
+    ids = list(records)
+    if len(ids) != len(blob) // step or not _increasing(ids):
+        raise MessageError("records are not strictly increasing by client id", stage=stage, peer=peer)
+    return records
+
+
+def decode_ids(blob: bytes, *, stage: Stage, peer: int | None = None) -> tuple[int, ...]:
+    """Read a set of ids.
+
+    Raises:
+        MessageError: a broken id, or ids that do not strictly increase.
+    """
+    if len(blob) % ID_BYTES:
+        raise MessageError("expected ids of 4 bytes each", stage=stage, peer=peer)
+    ids = struct.unpack(f">{len(blob) // ID_BYTES}I", blob)
+    if not _increasing(ids):
+        raise MessageError("ids are not strictly increasing", stage=stage, peer=peer)
+    return ids
+
+
+def _increasing(ids: Iterable[int]) -> bool:
+    return all(low < high for low, high in pairwise(ids))
+
+
+def confirmation_body(context: bytes, sharers: tuple[int, ...], survivors: tuple[int, ...]) -> bytes:
+    """What a confirmation signs: ctx1, U2 and U3, each set after its size."""
+    return context + u32(len(sharers)) + encode_ids(sharers) + u32(len(survivors)) + encode_ids(survivors)

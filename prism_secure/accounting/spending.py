@@ -1,0 +1,311 @@
+"""What a run has spent: its accountant and its signed ledger.
+
+Two epsilons stand side by side and are never added. For **everything one client contributes** each round's
+masks are charged; for **one image of one client** there is one release before the first round, and rounds are
+post-processing of it.
+
+A *summed* release changes the first account: it opens, so what it tells about a client is charged, and then
+the masks cost nothing more, because all clients train from the opened moments alone (and from the public
+seed): their masks are post-processing of what everybody has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    Ledger,
+    Participation,
+    Spent,
+    View,
+    verify_ledger,
+)
+from prism_privacy.ledger.entry import Coins, LedgerEntry
+from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.ledger.spent_table import spent_table
+from prism_secure.accounting.plan import Plan
+from prism_secure.accounting.record_release import RecordRelease
+from prism_secure.config import Config
+from prism_secure.config.invitations import invited
+from prism_secure.errors import RunFolderError
+from prism_secure.model.model_card import mask_digest
+from prism_secure.run_folder.history import spent
+from prism_secure.run_folder.records import Epsilons, RecordEpsilon
+
+if TYPE_CHECKING:
+    from prism_secure.model.generator import Architecture  # torch
+
+
+def model_words(architecture: Architecture, seed: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """What a ledger's last line signs of a deployed model: all of it, the mask by its SHA-256."""
+    return {"architecture": architecture.as_dict(), "seed": seed, "mask_sha256": mask_digest(mask)}
+
+
+class LedgerPlace(Protocol):
+    """Where a ledger is: a run's folder, or that of a client on a machine of its own."""
+
+    @property
+    def federation(self) -> str: ...
+    @property
+    def ledger_path(self) -> Path: ...
+    @property
+    def ledger_key_path(self) -> Path: ...
+
+
+class Spending:
+    """Charges each round to the ledger, once, before anything of it can leave a client.
+
+    How many rounds there are, who is in each, and so what a client spends at most, is planned before the
+    first (`prism_secure.accounting.plan`, `prism_secure.config.invitations`).
+
+    Args:
+        config: the run's configuration.
+        folder: where the ledger and its key are; both are made on first use.
+        dimension: d, the length of a mask.
+        finished_rounds: how many rounds the checkpoint has behind it; None for a client that keeps a ledger
+            of its own, where each round that it takes part in counts as one.
+        release: the record-level release that clients train from, or None.
+        coins: "test" if somebody could know them; then the ledger claims no epsilon.
+        own_data: whether each client has data of its own where it is; the ledger's header says so.
+
+    Raises:
+        ConfigError: the budget does not admit a single round.
+        RunFolderError: the ledger is not that of these rounds: gone, put back to an older copy, or of
+            another run.
+        prism_privacy.LedgerError: the ledger is damaged, or its key is not this folder's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: LedgerPlace,
+        dimension: int,
+        finished_rounds: int | None,
+        release: RecordRelease | None = None,
+        coins: Coins = "secret",
+        own_data: bool = False,
+    ) -> None:
+        self._config = config
+        self._coins = coins
+        self._own_data = own_data
+        self._moments = release
+        self._guarantee = None if release is None or coins == "test" else release.guarantee
+        self._alone = finished_rounds is None
+        self._plan = Plan(config, dimension, release, alone=self._alone)
+        self._release, self.planned_rounds = self._plan.mask, self._plan.rounds
+        self._participations = Participation(config.privacy.delta, cap=self._plan.most)
+        self._accountant = Accountant(delta=config.privacy.delta)
+        self._accountant_rounds = 0
+        self._accountant.plan(self._release, rounds=self._plan.most)
+        self._ledger = self._open_ledger(folder, finished_rounds)
+        for number in range(1, self.charged_rounds + 1):
+            self._spend(number)
+
+    def __enter__(self) -> Spending:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ledger.close()
+
+    @property
+    def charged_rounds(self) -> int:
+        """How many rounds the ledger has charged."""
+        return sum(entry.kind in ("round", "aborted") for entry in self._ledger.entries)
+
+    @property
+    def record(self) -> RecordEpsilon | None:
+        """What is guaranteed for one image, if anything is."""
+        found = self._guarantee
+        if found is None:
+            return None
+        return RecordEpsilon(epsilon=found.epsilon, delta=found.delta, adjacency=found.adjacency)
+
+    def charge_moments(self) -> None:
+        """Write the record-level release to the ledger, unless an attempt before a kill did."""
+        if self._guarantee is None or self._moments_charged:
+            return
+        assert self._moments is not None
+        table = {}
+        for view in View:
+            for adjacency in Adjacency:
+                alone = self._moments.client_epsilon(view, adjacency)
+                table[view, adjacency] = Spent(alone, alone, self._plan.epsilon(view, adjacency))
+        cohort = self._plan.summed.plan.cohort if self._plan.summed else self._config.cohort
+        self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
+
+    @property
+    def last_metrics(self) -> Mapping[str, Any]:
+        """What the ledger's last entry says beside the cost; empty before the first."""
+        return self._ledger.entries[-1].metrics if self._ledger.entries else {}
+
+    def charge(
+        self,
+        round_number: int,
+        *,
+        kind: Literal["round", "aborted"] = "round",
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Epsilons:
+        """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date.
+
+        Args:
+            round_number: the next one, or one that is charged already.
+            kind: "aborted" for a round whose uploads may have left and whose sum did not open.
+            metrics: what else the ledger should say of the round, JSON-safe.
+        """
+        if round_number > self.charged_rounds:
+            most = self._spend(round_number)
+            if not self._config.everybody:
+                metrics = {**(metrics or {}), "most_rounds": most}
+            table = spent_table(self._accountant, self._release)
+            if self._plan.summed:
+                table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
+            self._append(kind, round_number, self._release.as_dict(), table, metrics)
+        entry = self._ledger.entries[self._moments_charged + round_number - 1]
+        return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
+
+    @property
+    def ended(self) -> str | None:
+        """Why the run was over when the ledger's last line was written, "" for its plan; None: it goes on."""
+        entries = self._ledger.entries
+        return str(entries[-1].metrics.get("ended", "")) if entries and entries[-1].kind == "end" else None
+
+    def end(self, architecture: Architecture, seed: int, mask: NDArray[np.bool_], reason: str) -> None:
+        """Write the last line, unless an attempt before a kill did; it charges nothing.
+
+        Args:
+            architecture, seed, mask: the deployed model, see `model_words`.
+            reason: why no more rounds follow, "" if none were planned.
+        """
+        if self.ended is not None or not self._ledger.entries:
+            return
+        last = self._ledger.entries[-1]
+        table = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
+        told = {**model_words(architecture, seed, mask), "ended": reason}
+        self._append("end", self.charged_rounds, self._release.as_dict(), table, told)
+
+    def _spend(self, round_number: int) -> int:
+        """Charge a round to those who are in it; the most rounds that any client has been in now."""
+        before = self._accountant_rounds
+        present = ("this client",) if self._alone else invited(self._config, round_number)
+        self._participations.spend(self._release, present)
+        most = max(map(self._participations.rounds_of, present))
+        if most > before:
+            self._accountant.spend(self._release)
+            self._accountant_rounds = most
+        return self._accountant_rounds
+
+    @property
+    def _moments_charged(self) -> int:
+        """1 if the ledger begins with the record-level release, else 0."""
+        return sum(entry.kind == "moments" for entry in self._ledger.entries)
+
+    def _after_moments(self, masks: Spent, view: View, adjacency: Adjacency) -> Spent:
+        """What a round's masks cost where everything that they are drawn from was opened before."""
+        assert self._plan.summed is not None
+        moments = self._plan.summed.client_epsilon(view, adjacency)
+        return Spent(masks.round, moments, moments, bound="post-processing of the summed moments")
+
+    def _append(
+        self,
+        kind: Literal["moments", "round", "aborted", "end"],
+        round_number: int,
+        release: Mapping[str, Any],
+        table: Mapping[tuple[View, Adjacency], Spent],
+        metrics: Mapping[str, Any] | None = None,
+        cohort: int | None = None,
+    ) -> None:
+        self._ledger.append(
+            kind=kind,
+            round=round_number,
+            release=release,
+            cohort=cohort or self._config.cohort,
+            delta=self._config.privacy.delta,
+            epsilon=None if self._coins == "test" else table,
+            colluders=self._config.privacy.colluders,
+            metrics=metrics,
+            record=self._guarantee,
+            coins=self._coins,
+        )
+
+    def _open_ledger(self, folder: LedgerPlace, finished_rounds: int | None) -> Ledger:
+        key_path = folder.ledger_key_path
+        key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
+        path = folder.ledger_path
+        if finished_rounds and not path.exists():
+            raise RunFolderError(
+                f"{path} is gone, but {finished_rounds} rounds were charged to it; put it back"
+            )
+        if not path.exists():
+            return Ledger.create(
+                path,
+                key,
+                federation=folder.federation,
+                clients=self._config.federation.clients,
+                records=None if self._moments is None else max(self._moments.sizes),
+                settings=self._settings(),
+            )
+        ledger = Ledger.open(path, key)
+        try:
+            self._refuse_foreign(ledger, finished_rounds)
+            self._refuse_other_release(path)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    def _settings(self) -> dict[str, str | bool]:
+        """What the header says of the data and the record-level release; which one, where runs share it."""
+        settings: dict[str, str | bool] = {"own_data": True} if self._own_data else {}
+        if self._moments is not None:
+            settings["record_release"] = self._config.privacy.record_release
+            if (shared := self._moments.id(draw=True)) is not None:
+                settings["record_id"] = shared
+        return settings
+
+    def _refuse_other_release(self, path: Path) -> None:
+        """Nothing, if the store still holds the release that the ledger charged."""
+        if self._moments is None or self._config.privacy.record_store is None:
+            return
+        stated = verify_ledger(path).settings.get("record_id")
+        if stated in (None, self._moments.id(draw=False)):
+            return
+        raise RunFolderError(
+            f"{path} charged record-level release {stated}, and {self._config.privacy.record_store} holds it "
+            "no more: put it back, or start a run that is charged for another"
+        )
+
+    def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
+        """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""
+        entries = [entry for entry in ledger.entries if entry.kind != "end"]
+        moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
+        charged = [entry.round for entry in entries]
+        unlike = [
+            *(["release"] if any(entry.release != self._release.as_dict() for entry in entries) else []),
+            *(["record-level release"] if not self._has_guarantee(moments, entries) else []),
+        ]
+        expected = list(range(1, len(charged) + 1))
+        finished_rounds = len(charged) if finished_rounds is None else finished_rounds
+        if charged != expected or len(charged) - finished_rounds not in (0, 1) or unlike:
+            raise RunFolderError(
+                f"{ledger.path} does not belong to this checkpoint: {finished_rounds} rounds are finished, "
+                f"the ledger has charged rounds {charged}"
+                + (f" of another {' and '.join(unlike)}" if unlike else "")
+            )
+
+    def _has_guarantee(self, moments: LedgerEntry | None, rounds: Sequence[LedgerEntry]) -> bool:
+        """Whether the ledger charged this record-level release before any round, and says so in each."""
+        if self._guarantee is None:
+            return moments is None and all(entry.record is None for entry in rounds)
+        if moments is None:
+            return not rounds
+        return moments.release == self._guarantee.release and all(
+            entry.record == self._guarantee for entry in (moments, *rounds)
+        )

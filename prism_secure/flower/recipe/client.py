@@ -1,0 +1,197 @@
+"""One client of a recipe in a federation across machines: its data, its coins, its ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from prism_privacy import CoinSecret
+from prism_secure.accounting.record_release import RecordRelease
+from prism_secure.accounting.spending import Spending
+from prism_secure.config import Config, load_config
+from prism_secure.data.partition import Partition
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.flower.recipe import messages as recipe_messages
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.workers import one_thread
+from prism_secure.run_folder.enrolment import Enrolment
+from prism_secure.run_folder.environment import Facts
+
+
+class OwnData(Recipe):
+    """A recipe whose data set belongs to one client alone, in a federation of others with theirs.
+
+    Args:
+        sizes: how many images each client has, where all have told each other; else None.
+    """
+
+    def __init__(self, config: Config, sizes: tuple[int, ...] | None) -> None:
+        super().__init__(config)
+        self.sizes = sizes
+
+    @property
+    def facts(self) -> Facts:
+        """The server's own images are public ones for its metrics: none of them is trained with."""
+        found = None if self.sizes is None else sum(self.sizes)
+        return msgspec.structs.replace(super().facts, training_images=found, own_data=True)
+
+    @cached_property
+    def record_release(self) -> RecordRelease | None:
+        """One over all clients needs to know how many images there are."""
+        release = super().record_release
+        if release is None or self.sizes is None:
+            return release
+        return replace(release, sizes=self.sizes)
+
+    def check_size(self, client: int) -> None:
+        """Nothing, if this client has as many images as the others were told.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        found = len(self.dataset.train_labels)
+        if self.sizes is not None and self.sizes[client] != found:
+            raise ConfigError(f"own-data says {self.sizes[client]} images for client {client}, found {found}")
+
+    @cached_property
+    def partition(self) -> Partition:
+        """All images, whichever client asks."""
+        clients, labels = self.config.federation.clients, self.dataset.train_labels.numpy()
+        counts = np.bincount(labels, minlength=len(self.dataset.classes))
+        return Partition((np.arange(len(labels)),) * clients, np.tile(counts, (clients, 1)))
+
+
+@dataclass(frozen=True)
+class RecipeClient:
+    """One client of a federation, as long as its process lives."""
+
+    enrolment: Enrolment
+    recipe: Recipe
+    coins: CoinSecret | None = None
+
+    @property
+    def federation(self) -> str:
+        return self.enrolment.federation
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.enrolment.folder / "ledger.jsonl"
+
+    @property
+    def ledger_key_path(self) -> Path:
+        return self.enrolment.folder / "ledger.key"
+
+    def answer(self, content: RecordDict) -> NDArray[np.integer]:
+        """What this client adds to the sum that the server asks for; charged to its ledger beforehand.
+
+        Returns:
+            Its bits of a round, uint8 (d,); or its share of the noisy moments, int64 (size,).
+        """
+        client = Client(
+            self.enrolment.identity.client_id,
+            self.enrolment.folder,
+            self.recipe,
+            coins=self.coins,
+            may_miss=True,
+        )
+        release = self.recipe.record_release
+        summed = release is not None and release.summed
+        if recipe_messages.asks_for_moments(content):
+            recipe_messages.check_plan(content, release)
+            assert release is not None
+            plan = release.plan
+            recipe_messages.check_session(content, round=1, dimension=plan.size, bound=plan.bound)
+            self._charge(None)  # before noise is drawn, which a kill would leave uncharged
+            client.prepare(self.federation)
+            return client.moments.share()
+        broadcast = recipe_messages.read_broadcast(self.federation, content)
+        # The same bits in two sessions would be two sums, whose difference could be those of one client.
+        recipe_messages.check_session(
+            content, round=broadcast.round + summed, dimension=self.recipe.trainer.dimension, bound=1
+        )
+        self._charge(broadcast)
+        if release is not None and summed:
+            # Who comes late has no share in it, and trains from it all the same.
+            client.moments.receive(recipe_messages.read_moments(content, release))
+        else:
+            client.prepare(self.federation)
+        client.answer(broadcast)
+        return client.bits(broadcast)
+
+    def _charge(self, broadcast: Broadcast | None) -> None:
+        """The record-level release, if that is not charged yet, and the round; None: no round."""
+        folder = self.enrolment.folder
+        if (folder / "state.safetensors").exists() and not self.ledger_path.exists():
+            raise RunFolderError(f"{self.ledger_path} is gone, but this client has answered rounds")
+        recipe = self.recipe
+        coins = "test" if self.coins is not None else "secret"
+        with Spending(
+            recipe.config, self, recipe.trainer.dimension, None, recipe.record_release, coins
+        ) as spending:
+            spending.charge_moments()
+            if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
+                asked = {"federation_round": broadcast.round}
+                spending.charge(spending.charged_rounds + 1, metrics=asked)
+
+
+_clients: dict[Path, RecipeClient] = {}
+_until_exit = contextlib.ExitStack()
+
+
+def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
+    """The client of a folder; data, features and network are loaded once in the life of a process.
+
+    Args:
+        folder: its own, see `prism_secure.flower.client_app`.
+        node_config: what the node was started with; nothing that a server sends is in it.
+    """
+    if folder not in _clients:
+        config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
+        if not _clients:
+            _until_exit.enter_context(one_thread(config.federation.device))
+        recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
+        if isinstance(recipe, OwnData):
+            recipe.check_size(enrolment.identity.client_id)
+        key = node_config.get("test-coins")
+        coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
+        _clients[folder] = RecipeClient(enrolment, recipe, coins)
+    return _clients[folder]
+
+
+def own_data(config: Config, declared: object) -> OwnData | None:
+    """The recipe where each client has data of its own; None where there is one data set for all.
+
+    Args:
+        declared: false; true; or how many images each client has, by id: ``"1200 950 1000"``.
+
+    Raises:
+        ConfigError: it is none of these, or one release over all clients needs the numbers.
+    """
+    if not declared:
+        return None
+    if declared is True:
+        if config.opens_moments:
+            raise ConfigError(
+                "one release of all clients' noisy moments depends on how many images each has: "
+                "own-data='1200 950 1000' for three clients (or privacy.record_release = 'client')"
+            )
+        return OwnData(config, None)
+    sizes = tuple(int(word) for word in str(declared).split() if word.isdecimal())
+    if len(sizes) != len(str(declared).split()) or len(sizes) != config.federation.clients or min(sizes) < 1:
+        raise ConfigError(f"own-data must be {config.federation.clients} numbers of images, got {declared!r}")
+    return OwnData(config, sizes)
+
+
+def known_coins(key: bytes, client: int) -> CoinSecret:
+    """The coins of one client under a test key of all."""
+    return CoinSecret.for_test(hashlib.sha256(key + client.to_bytes(4, "big")).digest())

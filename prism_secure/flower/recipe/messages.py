@@ -1,0 +1,128 @@
+"""What the server of a recipe sends its clients: the request for moments, and each round's theta."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from prism_privacy import NoisySums
+from prism_secure.accounting.record_release import RecordRelease
+from prism_secure.errors import AgreementError
+from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.rounds.client import Broadcast
+
+_PLAN = "moments asked for"
+_OPENED = "moments"
+
+
+def write_request(release: RecordRelease) -> RecordDict:
+    """The request for shares of a summed release, before round 1."""
+    return RecordDict({_PLAN: ConfigRecord({"plan": _described(release)})})
+
+
+def asks_for_moments(content: RecordDict) -> bool:
+    """Whether a message is that request."""
+    return _PLAN in content
+
+
+def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
+    """Nothing, if the request is for the release that this client's own recipe plans.
+
+    Raises:
+        AgreementError: it is for another, or the recipe has none that is summed.
+    """
+    asked = cast(ConfigRecord, content[_PLAN]).get("plan")
+    planned = _described(release) if release is not None and release.summed else "no summed release"
+    if asked != planned:
+        raise AgreementError(f"the server asks for moments by {asked}, which is not what the recipe plans")
+
+
+def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:
+    """Nothing, if the session is the one that what it asks for belongs to: a client uploads once in a round.
+
+    The bound, too: a share of noisy moments that is above a bound of the server's choice is refused, and that
+    refusal would tell it about the share.
+
+    Raises:
+        AgreementError: it is another session.
+    """
+    found, expected = sum_messages.session_of(content), (round, dimension, bound)
+    if found != expected:
+        described = "round {}, of {} integers up to {}".format
+        raise AgreementError(
+            f"what the server asks for belongs to a session of {described(*expected)}, not of "
+            f"{described(*found)}"
+        )
+
+
+def write_broadcast(broadcast: Broadcast, opened: NoisySums | None = None) -> RecordDict:
+    """theta, float64 (d,), under the number of its round, and with it what a summed release has opened."""
+    content = RecordDict({f"round {broadcast.round}": ArrayRecord({"theta": Array(broadcast.theta)})})
+    if opened is not None:
+        parts = {name: getattr(opened, name) for name in ("first", "second", "counts")}
+        content[_OPENED] = ArrayRecord(
+            {name: Array(part) for name, part in parts.items() if part is not None}
+        )
+    return content
+
+
+def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
+    """The inverse, completed with the federation that this client is enrolled in.
+
+    Raises:
+        AgreementError: it is no broadcast.
+    """
+    try:
+        (name,) = (name for name in content if name not in (_OPENED, sum_messages.RECORD))
+        word, number = name.split()
+        theta = _floats(content, name, "theta", None)
+        if word != "round" or theta.ndim != 1:
+            raise ValueError(name)
+        return Broadcast(federation, int(number), theta)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise AgreementError("the server's message is no broadcast of a round") from None
+
+
+def read_moments(content: RecordDict, release: RecordRelease) -> NoisySums:
+    """The opened moments that came with a round.
+
+    Raises:
+        AgreementError: there are none, or not those of this release.
+    """
+    planned = release.plan.release
+    shape = (planned.classes, release.dimension)
+    try:
+        first = _floats(content, _OPENED, "first", shape)
+        second = _floats(content, _OPENED, "second", shape) if planned.second_weight else None
+        counts = _floats(content, _OPENED, "counts", shape[:1])
+        return NoisySums(planned, first, second, counts)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise AgreementError("the server's message does not bring the opened moments") from None
+
+
+def _floats(
+    content: RecordDict, record: str, name: str, shape: tuple[int, ...] | None
+) -> NDArray[np.float64]:
+    array = cast(ArrayRecord, content[record])[name].numpy()
+    if array.dtype != np.float64 or not np.isfinite(array).all() or (shape and array.shape != shape):
+        raise ValueError(name)
+    return array
+
+
+def _described(release: RecordRelease) -> str:
+    """What two parties must agree on before shares are drawn, in words that can be compared."""
+    plan = release.plan
+    return json.dumps(
+        {
+            **plan.release.as_dict(),
+            "cohort": plan.cohort,
+            "features": plan.dimension,
+            "most_records": plan.most_records,
+            "bound": plan.bound,
+        },
+        sort_keys=True,
+    )

@@ -1,0 +1,280 @@
+"""The rounds of a recipe over the nodes of a Flower federation, as the coordinator runs them.
+
+The ledger is charged when it is known whose uploads are in the sum, and before it opens. A round that fails
+after an upload may have left is lost: no client takes part in it again, so it is charged, recorded with
+no survivors, and the next round starts from the same theta. One that fails before is begun again. All of it
+is on disk before it happens, so the same command continues after a crash of anything.
+
+With a summed record-level release one session comes before round 1: the clients' shares of the noisy moments.
+What it opens goes with every theta. A client gives its share once, in the session of round 1 (and so its bits
+of round t in that of t + 1). If that one session is lost after a share may have left, so is the run: a second
+share of the same images would be a second release.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from logging import INFO, WARNING
+from pathlib import Path
+
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
+from prism_privacy import NoisySums
+from prism_secure.accounting.spending import Spending
+from prism_secure.errors import RoundError, RunFolderError
+from prism_secure.flower.client_app import binding
+from prism_secure.flower.recipe.client import OwnData
+from prism_secure.flower.recipe.messages import write_broadcast, write_request
+from prism_secure.flower.secure_sum.server import SecureSum
+from prism_secure.model.model_file import write_model
+from prism_secure.rounds.client import Broadcast
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.evaluation import Evaluation
+from prism_secure.rounds.moment_sum import opened_once, session_began
+from prism_secure.rounds.server import Server
+from prism_secure.run_folder.environment import write_environment
+from prism_secure.run_folder.folder import RunFolder, read_records
+from prism_secure.run_folder.records import RoundRecord
+from prism_secure.storage import write_atomic
+
+COMMAND = "flwr run (prism_secure.flower.server_app)"
+
+
+class Rounds:
+    """All rounds of one run, from its checkpoint on.
+
+    Args:
+        grid, roster: the nodes, and the clients that they may be.
+        recipe, run: what to do, and where it is kept.
+        timeout, train_timeout, patience, test_coins: see `prism_secure.flower.server_app`.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        recipe: Recipe,
+        run: RunFolder,
+        *,
+        timeout: float,
+        train_timeout: float,
+        patience: float,
+        test_coins: bool,
+    ) -> None:
+        config = recipe.config
+        self._grid = grid
+        self._recipe = recipe
+        self._run = run
+        self._train_timeout = train_timeout
+        self._patience = patience
+        # What other machines release of their own images is known to them alone, unless they say how many.
+        unknown = isinstance(recipe, OwnData) and recipe.sizes is None
+        self._release = None if unknown else recipe.record_release
+        self._moments: NoisySums | None = None
+        self._coins = "test" if test_coins else "secret"
+        self._measure = Evaluation(recipe)
+        self._server = self._loaded()
+        self._sum = SecureSum(
+            grid,
+            roster,
+            run.federation,
+            mode=config.secure_sum.mode,
+            threshold=config.threshold,
+            min_survivors=config.min_survivors,
+            colluders=config.privacy.colluders,
+            timeout=timeout,
+        )
+
+    def run_all(self) -> None:
+        """Every round that is left, and the model.
+
+        Raises:
+            RoundError: too few nodes for too long, or two rounds in a row were lost.
+            PrismError, PrivacyError: see their modules.
+        """
+        recipe, run, server = self._recipe, self._run, self._server
+        dimension = recipe.trainer.dimension
+        if not (run.path / "environment.json").exists():
+            write_environment(run.path, COMMAND, recipe.facts)
+        own_data = recipe.facts.own_data
+        with Spending(
+            recipe.config, run, dimension, server.round, self._release, self._coins, own_data
+        ) as spending:
+            if server.round == 0:
+                spending.charge_moments()
+            if self._release is not None and self._release.summed:
+                self._moments = opened_once(self._release, run.path, self._moment_session)
+            while server.round < spending.planned_rounds:
+                record = self._round(spending)
+                server.save(self._next_path)
+                run.append(record)
+                self._next_path.replace(run.checkpoint_path)
+                log(INFO, "round %d: %d survivors", record.round, record.survivors)
+                if [kept.lost for kept in read_records(run.path)[-2:]] == [True, True]:
+                    raise RoundError(
+                        "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
+                        "then the same command goes on"
+                    )
+            model = (recipe.architecture, recipe.model_seed, server.deployed())
+            write_model(run.model_path, *model)
+            spending.end(*model, "")
+        run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
+
+    def _moment_session(self, leaving: Callable[[], None]) -> SecureSumResult:
+        """The session before round 1, begun as often as it fails before a share may have left."""
+        release, folder = self._release, self._run.path
+        assert release is not None
+        began = time.monotonic()
+
+        def closed(stage: Stage, clients: tuple[int, ...]) -> None:
+            if stage is Stage.SHARE:
+                leaving()
+
+        while not session_began(folder):
+            self._await_nodes(began)
+            try:
+                return self._sum.open(
+                    write_request(release),
+                    CountSpec(release.plan.size, release.plan.bound),
+                    round=1,
+                    binding=binding(release.config),
+                    train_timeout=self._train_timeout,
+                    closed=closed,
+                )
+            except SecureSumError as error:
+                if not session_began(folder):
+                    self._begin_again(began, "the sum of the noisy moments", error)
+                else:
+                    log(WARNING, "the sum of the noisy moments is lost: %s", error)
+        raise RoundError(
+            "the one secure sum of the noisy moments is lost after shares may have left, and others would "
+            "cost epsilon on top; put release.moments back into checkpoint/, or enrol the clients anew"
+        )
+
+    def _begin_again(self, began: float, what: str, error: SecureSumError) -> None:
+        """Wait a little; or, once patience is over, stop the run."""
+        if time.monotonic() - began > self._patience:
+            raise RoundError(f"{what} does not begin: {error}") from error
+        log(WARNING, "%s is begun again: %s", what, error)
+        time.sleep(2)
+
+    def _round(self, spending: Spending) -> RoundRecord:
+        """One round, begun as often as it fails before an upload may have left."""
+        began = time.monotonic()
+        broadcast = self._server.broadcast()
+        if spending.charged_rounds >= broadcast.round or self._uploading == broadcast.round:
+            return self._lost(spending, broadcast, began, "the server stopped in the middle of the round")
+        while True:
+            self._await_nodes(began)
+            try:
+                return self._opened(spending, broadcast, began)
+            except SecureSumError as error:
+                if self._uploading == broadcast.round:
+                    return self._lost(spending, broadcast, began, str(error))
+                self._begin_again(began, f"round {broadcast.round}", error)
+
+    def _opened(self, spending: Spending, broadcast: Broadcast, began: float) -> RoundRecord:
+        config, server = self._recipe.config, self._server
+        uploaded = began
+
+        def closed(stage: Stage, clients: tuple[int, ...]) -> None:
+            nonlocal uploaded
+            if stage is Stage.SHARE:
+                self._uploading = broadcast.round
+            elif stage is Stage.UPLOAD:
+                uploaded = time.monotonic()
+                spending.charge(broadcast.round, metrics={"survivors": list(clients)})
+
+        result = self._sum.open(
+            write_broadcast(broadcast, self._moments),
+            CountSpec(len(broadcast.theta)),
+            round=broadcast.round + self._sessions_before,
+            binding=binding(config),
+            train_timeout=self._train_timeout,
+            closed=closed,
+        )
+        opened = time.monotonic()
+        step = server.absorb(result.counts, len(result.survivors), planned_rounds=spending.planned_rounds)
+        quality = None
+        if server.is_measured(spending.planned_rounds):
+            quality = self._measure(server.deployed(), self._run.sample_path(server.round))
+        return RoundRecord(
+            round=server.round,
+            survivors=len(result.survivors),
+            epsilon=spending.charge(server.round),
+            record=spending.record,
+            bits_per_parameter=result.bits_per_coordinate,
+            uplink_bytes=sum(result.uplink_bytes.values()),
+            downlink_bytes=_downlink(result, broadcast),
+            step=step,
+            seconds=time.monotonic() - began,
+            secure_sum_seconds=opened - uploaded,
+            quality=quality,
+        )
+
+    def _lost(self, spending: Spending, broadcast: Broadcast, began: float, why: str) -> RoundRecord:
+        """Charge a round that no client will repeat, and go on to the next one with the same theta."""
+        log(WARNING, "round %d is lost: %s", broadcast.round, why)
+        spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
+        self._server.round += 1
+        return RoundRecord(
+            round=broadcast.round,
+            survivors=0,
+            epsilon=spent,
+            record=spending.record,
+            bits_per_parameter=0.0,
+            uplink_bytes=0,
+            downlink_bytes=0,
+            step=0.0,
+            seconds=time.monotonic() - began,
+            secure_sum_seconds=0.0,
+        )
+
+    def _await_nodes(self, began: float) -> None:
+        least = max(self._recipe.config.threshold, self._recipe.config.min_survivors)
+        while (nodes := len(list(self._grid.get_node_ids()))) < least:
+            if time.monotonic() - began > self._patience:
+                raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")
+            time.sleep(2)
+
+    @property
+    def _sessions_before(self) -> int:
+        """1 where the moments have had a session."""
+        return int(self._moments is not None)
+
+    @property
+    def _next_path(self) -> Path:
+        """The checkpoint of a round whose record is not written yet: a round can't be repeated to make it."""
+        return self._run.path / "checkpoint" / "next.safetensors"
+
+    def _loaded(self) -> Server:
+        """The server after the last round that was recorded."""
+        run, done = self._run, len(read_records(self._run.path))
+        for path in (run.checkpoint_path, self._next_path):
+            server = Server(self._recipe.config, run.federation, self._recipe.trainer.dimension)
+            if path.exists():
+                server.load(path)
+            if server.round == done:
+                if path == self._next_path:
+                    path.replace(run.checkpoint_path)
+                return server
+        raise RunFolderError(f"{run.path} has records of {done} rounds, and no checkpoint after that round")
+
+    @property
+    def _uploading(self) -> int:
+        """The last round in which an upload may have left a client; 0 before the first."""
+        path = self._run.path / "checkpoint" / "uploading"
+        return int(path.read_text("ascii")) if path.exists() else 0
+
+    @_uploading.setter
+    def _uploading(self, round_number: int) -> None:
+        write_atomic(self._run.path / "checkpoint" / "uploading", f"{round_number}\n".encode())
+
+
+def _downlink(result: SecureSumResult, broadcast: Broadcast) -> int:
+    """Bytes to the clients: the protocol's messages, and theta for each that was sent any."""
+    sent = [size for size in result.downlink_bytes.values() if size]
+    return sum(sent) + broadcast.theta.nbytes * len(sent)

@@ -1,0 +1,165 @@
+"""The server's side of the secure sum, for any app: `SecureSum` over the nodes of a `Grid`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from logging import INFO, WARNING
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from prism_crypto import (
+    CountSpec,
+    Mode,
+    Roster,
+    SecureSumError,
+    SecureSumResult,
+    SecureSumServer,
+    Session,
+    Stage,
+)
+from prism_secure.flower.secure_sum import messages as sum_messages
+
+_LONGEST_POLL = 3.0
+Watcher = Callable[[Stage, tuple[int, ...]], None]
+
+
+class SecureSum:
+    """Opens sums over a grid, one session at a time.
+
+    Args:
+        grid: where the nodes are.
+        roster: the clients' public keys. All of them are invited to each session: who has no node, or is
+            silent for too long, has dropped out of that session and may be back in the next one.
+        federation: its name, as the clients were enrolled.
+        mode, threshold, min_survivors, colluders: see `prism_crypto.Session.plan`.
+        timeout: seconds that a stage may take, the upload excepted.
+        poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
+            and to no more than Flower's own three seconds.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        roster: Roster,
+        federation: str,
+        *,
+        mode: Mode | str = Mode.ACTIVE,
+        threshold: int | None = None,
+        min_survivors: int | None = None,
+        colluders: int | None = None,
+        timeout: float = 120.0,
+        poll: float = 0.2,
+    ) -> None:
+        self._grid = grid
+        self._roster = roster
+        self._federation = federation
+        self._mode = mode
+        self._threshold = threshold
+        self._min_survivors = min_survivors
+        self._colluders = colluders
+        self._timeout = timeout
+        self._poll = poll
+        self._number = 0
+
+    def open(
+        self,
+        content: RecordDict,
+        spec: CountSpec,
+        *,
+        round: int,
+        binding: bytes = b"",
+        train_timeout: float = 3600.0,
+        nodes: Iterable[int] | None = None,
+        closed: Watcher | None = None,
+    ) -> SecureSumResult:
+        """Send `content` to the clients, let them train, and open the sum of what they answer.
+
+        Args:
+            content: what the clients' function gets; it is the same for all, and its hash is in the session.
+            spec: how many integers, and how large one may be.
+            round: the application's round, from 1, see `prism_crypto.Session`; 0 if it does not number them.
+            binding: see `prism_secure.flower.secure_sum`.
+            train_timeout: seconds that the clients may train.
+            nodes: which nodes to ask; by default all.
+            closed: told of each stage that has ended and of the clients that are still in, before the next
+                one begins. What it raises ends the session.
+
+        Raises:
+            ThresholdError: too few clients are left; nothing opens.
+            SecureSumError: see `prism_crypto.errors`.
+        """
+        # Numbers must rise over all runs of this server, also if its disk is lost: the clock does.
+        self._number = max(self._number + 1, time.time_ns())
+        session = Session.plan(
+            spec,
+            self._roster.ids,
+            federation=self._federation,
+            number=self._number,
+            round=round,
+            mode=self._mode,
+            threshold=self._threshold,
+            min_survivors=self._min_survivors,
+            colluders=self._colluders,
+            graph="complete",
+            roster=self._roster,
+            model_hash=sum_messages.digest(content),
+            binding=binding,
+        )
+        server = SecureSumServer(session, roster=self._roster)
+        offer = RecordDict({**content, sum_messages.RECORD: ConfigRecord({"message": session.offer()})})
+        asked = self._grid.get_node_ids() if nodes is None else nodes
+        outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
+        places: dict[int, int] = {}  # client id → node id, as found at advertise
+        while (stage := server.stage) is not None:
+            wait = train_timeout if stage is Stage.UPLOAD else self._timeout
+            for node, reply in self._exchange(stage, outbound, round, wait):
+                self._take(server, places, node, reply)
+            inbox = server.close()
+            if closed is not None:
+                closed(stage, tuple(sorted(inbox)) or server.result.survivors)
+            outbound = {places[client]: sum_messages.packed(message) for client, message in inbox.items()}
+        log(INFO, "secure sum: round %d is open, %d clients in it", round, len(server.result.survivors))
+        return server.result
+
+    def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
+        """Hand one reply to the state machine; one that is refused is that of a silent client."""
+        stage = server.stage
+        assert stage is not None
+        try:
+            if reply.has_error():
+                log(WARNING, "secure sum, %s: node %d: %s", stage.value, node, reply.error.reason)
+                return
+            client = sum_messages.sender(reply.content)
+            if places.get(client, node) != node:
+                log(WARNING, "secure sum, %s: node %d says that it is client %d", stage.value, node, client)
+                return
+            server.receive(client, sum_messages.unpacked(reply.content))
+            places[client] = node
+        except SecureSumError as error:
+            log(WARNING, "secure sum, %s: the message of node %d is refused: %s", stage.value, node, error)
+
+    def _exchange(
+        self, stage: Stage, contents: Mapping[int, RecordDict], round: int, wait: float
+    ) -> Iterator[tuple[int, Message]]:
+        """Send each node its content; its reply as it comes, once; ends when all are there or time is up."""
+        began = time.monotonic()
+        kind = sum_messages.message_type(stage)
+        nodes: dict[str, int] = {}
+        for node, content in contents.items():
+            message = Message(content, node, kind, ttl=wait, group_id=str(round))
+            # One by one: a grid drops what it can't send, and the other ids would not say whose they are.
+            nodes |= {name: node for name in self._grid.push_messages([message]) if name}
+        while nodes:
+            waited = time.monotonic() - began
+            replies = list(self._grid.pull_messages(list(nodes)))
+            for reply in replies:
+                node = nodes.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None:
+                    yield node, reply
+            if waited >= wait:  # that was the last look
+                return
+            if not replies:
+                time.sleep(min(max(self._poll, min(waited / 10, _LONGEST_POLL)), wait - waited))

@@ -1,0 +1,94 @@
+"""The small Fashion-MNIST classifier whose features the metrics are computed on.
+
+It ships with the package (`assets/fashion_classifier.safetensors`) so that FID and its companions need no
+download. It was trained on the 50,000 Fashion-MNIST training images that are *not* in the bundled set, so it
+has seen neither a client's image nor a held-out one; `experiments/classifier/` holds the script, its log, its
+accuracy and reference figures.
+
+Figures on these features are comparable with each other only, never with an InceptionV3 FID.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prism_secure.data.bundled import CLASSES
+from prism_secure.errors import FeatureError
+
+__all__ = ["CLASSES", "FEATURE_DIM", "FashionClassifier", "load_classifier"]
+
+FEATURE_DIM = 128
+"""Length of the feature vector of one image."""
+
+WEIGHTS = Path(__file__).parents[1] / "assets" / "fashion_classifier.safetensors"
+
+
+def _block(channels_in: int, channels_out: int, *, pool: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    ]
+    return [*layers, nn.MaxPool2d(2)] if pool else layers
+
+
+class FashionClassifier(nn.Module):
+    """Four convolutions and two linear layers over grey images of 32×32 pixels.
+
+    Input: float32 `(N, 1, 32, 32)` in [-1, 1], the layout of `prism_secure.data.to_float`.
+    The features are the activations before the last layer: after ReLU, so non-negative, and not normalised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            *_block(1, 32, pool=True),
+            *_block(32, 64, pool=True),
+            *_block(64, 128, pool=True),
+            *_block(128, 128, pool=False),
+            nn.Flatten(),
+            nn.Linear(128 * 4 * 4, FEATURE_DIM),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURE_DIM, len(CLASSES))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features of `images`: float32 `(N, 128)`, each ≥ 0."""
+        out: Tensor = self.trunk(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of the ten classes: float32 `(N, 10)`."""
+        out: Tensor = self.head(self.features(images))
+        return out
+
+
+def load_classifier(path: Path | None = None, device: torch.device | str = "cpu") -> FashionClassifier:
+    """The trained classifier, frozen and in eval mode.
+
+    `path` defaults to the weights that ship with the package. Raises `FeatureError` when the file is missing,
+    damaged, or holds weights of another network.
+
+    >>> model = load_classifier()
+    >>> model.features(torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([2, 128])
+    """
+    path = WEIGHTS if path is None else Path(path)
+    model = FashionClassifier()
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise FeatureError(f"classifier weights not found at {path}: reinstall prism-secure") from None
+    except (SafetensorError, OSError) as error:
+        raise FeatureError(
+            f"classifier weights at {path} cannot be read ({error}): reinstall prism-secure"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise FeatureError(f"{path} does not hold the weights of FashionClassifier: {reason}") from None
+    return model.requires_grad_(False).eval().to(device)

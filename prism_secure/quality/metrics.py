@@ -1,0 +1,215 @@
+"""How good generated images are: FID, KID, precision, recall, density, coverage, inception score.
+
+    evaluator = Evaluator(dataset.test_images, classes=dataset.classes)     # once
+    evaluator(generated, labels)                                            # each round
+
+The formulas are torchmetrics' (FID, KID) and prdc's; the features come from `prism_secure.quality.networks`.
+Give held-out images only: against training images a generator that copies them would look perfect. All that
+is random is the choice of subsets, from a fixed seed; the same images give the same figures (on one
+machine and number of threads: floating point sums depend on them in the last digits).
+
+- FID (Heusel et al. 2017): the Fréchet distance of two Gaussians fitted to the features; 0 is best. It is
+  biased upward for few images, so compare figures of equal numbers only.
+- KID (Bińkowski et al. 2018): squared maximum mean discrepancy under a cubic kernel, unbiased; the mean over
+  20 subsets of (up to) 1,000 images; 0 is best, and small negative values are noise around it.
+- precision, recall (Kynkäänniemi et al. 2019): share of generated images inside the neighbourhoods of real
+  ones, and the reverse; in [0, 1].
+- density, coverage (Naeem et al. 2020): how many real neighbourhoods hold a generated image, on average (may
+  exceed 1), and the share of real neighbourhoods that hold any. Neighbourhoods reach to the 5th neighbour.
+  These four look at all pairs, so they take at most 4,000 images of each kind, chosen at random once.
+- inception score (Salimans et al. 2016): how sure the network is of each image's class and how even classes
+  are over all images, mean over ten parts; from 1 to the number of classes. It knows no real images. The
+  shipped classifier gives a figure of its own, InceptionV3 one near those in the literature.
+- label accuracy: share of class-conditional images that the shipped classifier puts into their class.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prism_secure import _torchvision  # noqa: F401  torchmetrics imports torchvision
+
+# isort: split
+from prdc import compute_prdc
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from prism_secure.data import to_float
+from prism_secure.errors import DataError
+from prism_secure.quality.networks import ClassifierFeatures, MetricFeatures
+
+__all__ = ["Evaluator", "evaluate"]
+
+NEIGHBOURS = 5
+KID_SUBSETS, KID_SUBSET_SIZE = 20, 1000
+MANIFOLD_LIMIT = 4000
+_BATCH = 250
+_SEED = 0
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics expects a network: the features are computed once, for all metrics."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+class Evaluator:
+    """Compares generated images with one fixed set of held-out images.
+
+    The features of the held-out images and their Gaussian are computed here, once.
+
+    Args:
+        test_images: held-out images, uint8 `(N, C, H, W)`, or float32 in [-1, 1]; N ≥ 7.
+        features: the network to compare in; by default the shipped classifier.
+        classes: the data set's names of its labels. Label accuracy is measured when they are those of the
+            network's own labels.
+
+    Raises:
+        DataError: `test_images` are of another form, or too few.
+
+    >>> from prism_secure.data import load
+    >>> dataset = load()
+    >>> evaluator = Evaluator(dataset.test_images[:1000:4], classes=dataset.classes)
+    >>> quality = evaluator(dataset.test_images[1:1000:4], dataset.test_labels[1:1000:4])
+    >>> quality["fid"] < 50 and quality["label_accuracy"] > 0.85
+    True
+    """
+
+    def __init__(
+        self,
+        test_images: Tensor,
+        *,
+        features: MetricFeatures | None = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        self.network = (ClassifierFeatures() if features is None else features).eval()
+        self._labelled = bool(self.network.classes) and tuple(classes) == self.network.classes
+        real, _ = self._features(test_images, "held-out")
+        self._real = real
+        self._fid = FrechetInceptionDistance(_Given(self.network.num_features), reset_real_features=False)
+        self._fid.update(real, real=True)
+
+    def __call__(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """Measure generated `images`, in the form of `test_images`, with the classes they were meant to show.
+
+        Returns `fid`, `kid`, `precision`, `recall`, `density`, `coverage`, `inception_score`, and
+        `label_accuracy` when `labels` (integers `(N,)`) are given and the network knows these classes.
+
+        Raises:
+            DataError: the images are of another form, too few, or not finite.
+        """
+        fake, logits = self._features(images, "generated")
+        measured = {"fid": self._frechet(fake), "kid": self._kernel(fake), **self._manifold(fake)}
+        if logits is not None:
+            measured["inception_score"] = _inception_score(logits)
+        if labels is not None:
+            if labels.shape != (len(images),):
+                raise DataError(f"{len(images)} generated images but labels of shape {tuple(labels.shape)}")
+            if self._labelled and logits is not None:
+                hits = logits.argmax(1) == labels.to(logits.device)
+                measured["label_accuracy"] = float(hits.double().mean())
+        return measured
+
+    def _features(self, images: Tensor, which: str) -> tuple[Tensor, Tensor | None]:
+        """Features, float64 on the CPU, and logits where the network has them."""
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise DataError(f"{which} images must be (N, 1 or 3, height, width), got {tuple(images.shape)}")
+        if len(images) < NEIGHBOURS + 2:
+            raise DataError(f"metrics need at least {NEIGHBOURS + 2} {which} images, got {len(images)}")
+        device = next(self.network.parameters()).device
+        features, logits = [], []
+        with torch.no_grad():
+            for batch in images.split(_BATCH):
+                x = batch.to(device)
+                x = to_float(x) if x.dtype == torch.uint8 else _checked(x, which)
+                found, scores = self.network(x)
+                features.append(found.double().cpu())
+                if scores is not None:
+                    logits.append(scores)
+        return torch.cat(features), torch.cat(logits) if logits else None
+
+    def _frechet(self, fake: Tensor) -> float:
+        self._fid.reset()
+        self._fid.update(fake, real=False)
+        return float(self._fid.compute())
+
+    def _kernel(self, fake: Tensor) -> float:
+        size = min(KID_SUBSET_SIZE, len(fake), len(self._real))
+        with warnings.catch_warnings():
+            # It keeps all features in memory: 2 MB here.
+            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all", UserWarning)
+            metric = KernelInceptionDistance(
+                _Given(self.network.num_features), subsets=KID_SUBSETS, subset_size=size
+            )
+        metric.update(self._real, real=True)
+        metric.update(fake, real=False)
+        # Subsets come from torch's CPU generator: seed it here and give it back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_SEED)
+            mean, _ = metric.compute()
+        return float(mean)
+
+    def _manifold(self, fake: Tensor) -> dict[str, float]:
+        # It prints how many images there are, and asks for eight threads; one is quicker at this size.
+        with redirect_stdout(io.StringIO()), joblib.parallel_config(backend="sequential"):
+            measured = compute_prdc(_some(self._real), _some(fake), nearest_k=NEIGHBOURS)
+        return {name: float(value) for name, value in measured.items()}
+
+
+def _inception_score(logits: Tensor) -> float:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all", UserWarning)
+        metric = InceptionScore(_Given(logits.shape[1]))
+    metric.update(logits.double().cpu())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_SEED)
+        mean, _ = metric.compute()
+    return float(mean)
+
+
+def _some(features: Tensor) -> NDArray[np.float64]:
+    """At most `MANIFOLD_LIMIT` rows of `features`, in an order that does not follow the classes."""
+    if len(features) > MANIFOLD_LIMIT:
+        seed = torch.Generator().manual_seed(_SEED)
+        features = features[torch.randperm(len(features), generator=seed)[:MANIFOLD_LIMIT]]
+    return features.numpy()
+
+
+def _checked(images: Tensor, which: str) -> Tensor:
+    if not images.is_floating_point():
+        raise DataError(f"{which} images must be uint8, or floats in [-1, 1], got {images.dtype}")
+    images = images.float()
+    if not bool(images.isfinite().all()):
+        raise DataError(f"{which} images contain NaN or infinity")
+    # Slack for the rounding of a tanh or a resize, not for another range.
+    low, high = float(images.min()), float(images.max())
+    if low < -1.01 or high > 1.01:
+        raise DataError(f"{which} images must lie in [-1, 1], found {low:.3g} to {high:.3g}")
+    return images
+
+
+def evaluate(
+    test_images: Tensor,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    features: MetricFeatures | None = None,
+    classes: Sequence[str] = (),
+) -> dict[str, float]:
+    """Measure `images` against `test_images` once; for many rounds keep an `Evaluator`."""
+    return Evaluator(test_images, features=features, classes=classes)(images, labels)

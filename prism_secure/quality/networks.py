@@ -1,0 +1,123 @@
+"""The frozen networks on whose features generated and held-out images are compared.
+
+`ClassifierFeatures` ships with the package. `InceptionFeatures` needs torchvision's InceptionV3 weights on
+this machine; its figures are near those in the literature, but not the same, because the usual FID code
+carries another conversion of the network. Figures of the two networks must never be compared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prism_secure.errors import FeatureError
+from prism_secure.quality.classifier import CLASSES, FEATURE_DIM, load_classifier
+
+__all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features"]
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+class MetricFeatures(nn.Module):
+    """Images float32 `(N, 1 or 3, H, W)` in [-1, 1] → features float32 `(N, num_features)`, and logits.
+
+    Attributes:
+        name: for reports; figures under different names are not comparable.
+        num_features: length of the feature vector.
+        classes: names of the labels that the logits stand for; empty where no data set here has them.
+    """
+
+    name: str
+    num_features: int
+    classes: tuple[str, ...] = ()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    if images.shape[-2:] == (side, side):
+        return images
+    return functional.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+class ClassifierFeatures(MetricFeatures):
+    """The shipped Fashion-MNIST classifier: 128 non-negative features of the grey image at 32×32.
+
+    Colour is reduced to luma and other sizes are resized, so that any data set can be measured; label
+    accuracy means something for Fashion-MNIST only.
+    """
+
+    name = "classifier"
+    num_features = FEATURE_DIM
+    classes = CLASSES
+
+    def __init__(self, weights: Path | None = None) -> None:
+        super().__init__()
+        self.network = load_classifier(weights).to(memory_format=torch.channels_last)
+        self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        grey = (images * self.luma).sum(1, keepdim=True) if images.shape[1] == 3 else images
+        features = self.network.features(_resized(grey, 32))
+        return features, self.network.head(features)
+
+
+class InceptionFeatures(MetricFeatures):
+    """The 2,048 pooled features of torchvision's InceptionV3, of the image resized to 299×299.
+
+    Grey images are repeated over the three channels.
+
+    Args:
+        weights: file of torchvision's IMAGENET1K_V1 weights; by default where torch hub keeps them.
+
+    Raises:
+        FeatureError: the weights are not on this machine, or do not fit. Nothing is downloaded.
+    """
+
+    FILE = "inception_v3_google-0cc3c7bd.pth"
+    name = "inception_v3"
+    num_features = 2048
+
+    def __init__(self, weights: Path | None = None) -> None:
+        super().__init__()
+        path = weights or Path(torch.hub.get_dir()) / "checkpoints" / self.FILE
+        if not path.is_file():
+            raise FeatureError(
+                f"InceptionV3 needs torchvision's weights at {path}; nothing is downloaded. Put {self.FILE} "
+                "there, or set metrics.features = 'classifier'"
+            )
+        from prism_secure._torchvision import torchvision
+
+        network = torchvision.models.inception_v3(weights=None, init_weights=False)
+        try:
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        # torch.load and load_state_dict fail in many ways on a foreign or damaged file.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise FeatureError(f"cannot load InceptionV3 from {path}: {reason}") from None
+        # Inputs stay in [-1, 1], which this network was trained on; torchvision's option transform_input only
+        # undoes the normalisation of its own preprocessing.
+        network.transform_input = False
+        network.AuxLogits = None
+        self.head, network.fc = network.fc.requires_grad_(False), nn.Identity()
+        self.network = network.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+        features = self.network(_resized(colour, 299))
+        return features, self.head(features)
+
+
+def metric_features(name: str) -> MetricFeatures:
+    """The network that `metrics.features` names: "classifier" or "inception_v3"."""
+    known: dict[str, type[ClassifierFeatures] | type[InceptionFeatures]] = {
+        "classifier": ClassifierFeatures,
+        "inception_v3": InceptionFeatures,
+    }
+    if name not in known:
+        raise FeatureError(f"unknown metric features {name!r}, expected one of {', '.join(known)}")
+    return known[name]().eval()

@@ -1,0 +1,106 @@
+"""What one sees while a run goes on: a line a round, and a bar with the time that is left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as EtaColumn
+
+from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT, RoundRecord
+from prism_secure.wording import format_epsilon
+
+HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
+UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
+"""What each epsilon of the table protects."""
+
+
+class Listener(Protocol):
+    """Told what happens in a run; see `Display` for one."""
+
+    def started(self, rounds: int, finished: int, work: int) -> None:
+        """`finished` of `rounds` rounds were done before; a round is `work` pieces of work."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def worked(self) -> None:
+        """One piece of work of the current round is done."""
+
+    def round_finished(self, record: RoundRecord) -> None:
+        """A round is complete and safely on disk."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def started(self, rounds: int, finished: int, work: int) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def worked(self) -> None: ...
+
+    def round_finished(self, record: RoundRecord) -> None: ...
+
+
+class Display:
+    """A listener that draws with rich; without a terminal it prints the lines alone."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            EtaColumn(elapsed_when_finished=True),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._rounds = 0
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, rounds: int, finished: int, work: int) -> None:
+        self._rounds = rounds
+        self._task = self._progress.add_task("training", total=(rounds - finished) * work)
+        if finished:
+            self.note(f"continuing after round {finished} of {rounds}")
+        self.note(UNITS)
+        self.note(f"[bold]{HEADER}[/bold]")
+
+    def note(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def worked(self) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task)
+
+    def round_finished(self, record: RoundRecord) -> None:
+        self.note(describe_round(record, self._rounds))
+
+
+def describe_round(record: RoundRecord, rounds: int) -> str:
+    """One line: round, FID, KID, the client's epsilon to date in both views (ZERO_OUT), an image's epsilon,
+    bits per parameter, seconds."""
+    quality = record.quality
+    fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
+    seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
+    image = format_epsilon(record.record.epsilon) if record.record else "–"
+    epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}  {image:>8}"
+    return (
+        f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
+        f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"
+    )

@@ -1,0 +1,365 @@
+"""One self-contained page about one run: what it made, what left the clients, what epsilon says of it.
+
+The page is read from the run folder alone, so it can be written again at any time, also while the run goes
+on. It needs no network, no script and no other file.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_secure import wording
+from prism_secure.accounting.composition import charging_one_client
+from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
+from prism_secure.config import Config
+from prism_secure.data.sources import ABOUT
+from prism_secure.quality.samples import Grid, encode_png, read_grid
+from prism_secure.reporting import pages
+from prism_secure.reporting.plots import epsilon_plot, quality_plot
+from prism_secure.run_folder.environment import Facts
+from prism_secure.run_folder.history import LowerBound, RunHistory, read_history, spent
+from prism_secure.run_folder.records import Epsilons, RoundRecord
+from prism_secure.storage import write_atomic
+from prism_secure.sweep.results import RECIPE
+
+__all__ = ["write_report"]
+
+_ROWS = 150
+"""Longer tables show so many rounds, evenly spaced; the files keep all."""
+_PIXELS = 800_000
+"""Bytes of uncompressed pixels that one figure of samples may have: the page stays under 3 MB."""
+_EMERGENCE = 8
+"""Rounds shown in the figure of how the images emerged."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder and return its path; an old one is replaced at once.
+
+    Raises:
+        RunFolderError: the folder is not a run's, or a file in it is damaged.
+        StorageError: the disk refused.
+    """
+    in_sweep = (folder.resolve().parent.parent / RECIPE).exists()
+    page = _render(read_history(folder), in_sweep=in_sweep)
+    path = folder / "report.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _image_rows(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[dict[str, Any]]:
+    """Each row of tiles as one PNG with clear gaps, all rows equally wide, within `_PIXELS` together."""
+    columns = max((len(tiles) for _, tiles in rows), default=0)
+    shown = []
+    for name, tiles in rows:
+        height, width = tiles.shape[1:3]
+        shrink = math.sqrt(min(1.0, _PIXELS / (len(rows) * columns * tiles[0].size)))
+        size = (max(8, int(width * shrink)), max(8, int(height * shrink)))
+        gap = max(1, size[0] // 16)
+        strip = Image.new("RGBA" if tiles.ndim == 4 else "LA", (columns * (size[0] + gap) - gap, size[1]))
+        for column, tile in enumerate(tiles):
+            small = Image.fromarray(tile).resize(size, Image.Resampling.LANCZOS) if shrink < 1 else tile
+            opaque = (small if isinstance(small, Image.Image) else Image.fromarray(tile)).convert(strip.mode)
+            strip.paste(opaque, (column * (size[0] + gap), 0))
+        data = base64.b64encode(encode_png(strip)).decode()
+        shown.append(
+            {"name": name, "count": len(tiles), "width": strip.width, "height": strip.height, "data": data}
+        )
+    return shown
+
+
+def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
+    """One row a round: the first image of each class, or the first images where there are no classes."""
+    rows = []
+    for number, grid in samples:
+        first = grid.rows[0] if len(grid.rows) == 1 or not any(grid.names) else None
+        tiles = first if first is not None else np.stack([row[0] for row in grid.rows])
+        rows.append((f"Round {number}", tiles[:10]))
+    return _image_rows(rows)
+
+
+def _settings(config: Config) -> list[dict[str, Any]]:
+    """Every setting by section: its value, whether it differs from the default, and what that is."""
+    invited = "clients" if config.everybody else "that a round invites"
+    threshold = "that of the sparse graph" if config.sparse else f"{config.threshold} (by rule)"
+    resolved = {
+        ("secure_sum", "threshold"): threshold,
+        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all {invited})",
+        ("privacy", "clip"): "unclipped",
+        ("privacy", "record_store"): "the run folder",
+        ("budget", "epsilon"): "no limit",
+    }
+
+    def shown(section: str, key: str, value: Any) -> str:
+        if value is None:
+            return resolved.get((section, key), "left out")
+        if isinstance(value, float):
+            return str(value).replace("e-0", "e-")
+        if isinstance(value, bool):
+            return str(value).lower()
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    groups = []
+    for section, values in msgspec.structs.asdict(config).items():
+        defaults = msgspec.structs.asdict(type(values)())
+        groups.append(
+            {
+                "section": section,
+                "purpose": re.split(r"[.;](?:\s|$)", type(values).__doc__ or "")[0],
+                "rows": [
+                    {
+                        "key": key,
+                        "value": shown(section, key, value),
+                        "default": None if value == defaults[key] else shown(section, key, defaults[key]),
+                    }
+                    for key, value in msgspec.structs.asdict(values).items()
+                ],
+            }
+        )
+    return groups
+
+
+def _verdict(run: RunHistory) -> wording.Verdict:
+    if run.test_coins:
+        return wording.Verdict(
+            "none",
+            "This run claims no ε: its coins were known.",
+            "Its clients drew their bits from a test key, so that whoever knows the key can undo the noise. "
+            "Every ε on this page is therefore inf.",
+        )
+    assert run.to_date is not None
+    opened, delta = run.opened is not None, run.config.privacy.delta
+    return wording.verdict(run.to_date.sum_zero_out, delta, moments_opened=opened)
+
+
+def _release_words(release: Mapping[str, Any]) -> str:
+    """A release of the ledger in one short line; an unknown kind is written out, not guessed."""
+    if {"records", "norm", "sigma", "classes"} <= set(release):
+        noise = release["sigma"] * release["records"] / release["norm"]
+        return f"moments by class, noise {noise:.3g} × the largest image on each sum"
+    if "flip" not in release or "clip" not in release:
+        return ", ".join(f"{key} {value}" for key, value in release.items())
+    clip = "unclipped" if release["clip"] is None else f"clip {release['clip']:g} ({release.get('space')})"
+    bits = f", {release['dim']:,} bits" if release.get("dim") else ""
+    return f"flip {release['flip']:g}, {clip}{bits}"
+
+
+def _one_release(run: RunHistory) -> str | None:
+    """The release of every round, where all are the same."""
+    kinds = {_release_words(entry.release) for entry in run.rounds}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _planned(run: RunHistory) -> Epsilons | None:
+    """The epsilons that were planned before the first round, if the ledger says so."""
+    if run.ledger is None or not run.ledger.entries:
+        return None
+    last = run.ledger.entries[-1]
+    cells = {
+        f"{view}_{adjacency}": spent(last, view, adjacency).planned
+        for view in View
+        for adjacency in Adjacency
+    }
+    return None if None in cells.values() else Epsilons(**cells)
+
+
+def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any] | None:
+    """Measured messages beside what other encodings of the same round would need by definition.
+
+    Averages are over rounds that opened a sum; None where none did.
+    """
+    opened = [record for record in records if not record.lost]
+    if not opened:
+        return None
+    n, d = config.invited, facts.parameters
+    measured = float(np.mean([record.bits_per_parameter for record in opened]))
+    floor = math.log2(n + 1)
+    sizes = [
+        ("This run’s masked upload", measured, "measured"),
+        (f"Least for any secure sum of {n} masks: log₂({n}+1)", floor, "computed"),
+        ("One mask in the clear (nothing hidden)", 1.0, "computed"),
+        ("The same mask in 64-bit words, as secure sums of int64 vectors send it", 64.0, "computed"),
+        ("Float32 weights of the same network, as FedAvg sends them", 32.0, "computed"),
+    ]
+    return {
+        "measured": measured,
+        "sizes": [
+            {
+                "name": name,
+                "bits": bits,
+                "bytes": wording.format_bytes(bits * d / 8) if d else None,
+                "ratio": bits / measured,
+                "how": how,
+            }
+            for name, bits, how in sizes
+        ],
+        "up": wording.format_bytes(float(np.mean([r.uplink_bytes for r in opened])) / n),
+        "down": wording.format_bytes(float(np.mean([r.downlink_bytes for r in opened])) / n),
+        "up_all": wording.format_bytes(sum(r.uplink_bytes for r in records)),
+        "down_all": wording.format_bytes(sum(r.downlink_bytes for r in records)),
+    }
+
+
+def _time(records: Sequence[RoundRecord]) -> dict[str, Any]:
+    total = sum(record.seconds for record in records)
+    secure = sum(record.secure_sum_seconds for record in records)
+    return {
+        "total": wording.format_seconds(total),
+        "round": wording.format_seconds(total / len(records)),
+        "secure": wording.format_seconds(secure / len(records)),
+        "share": secure / total if total > 0 else 0.0,
+    }
+
+
+def _plots(config: Config, records: Sequence[RoundRecord]) -> dict[str, str]:
+    judged = [(record.round, record.quality) for record in records if record.quality is not None]
+    rounds = [record.round for record in records]
+    last = max(config.federation.rounds, 1)
+    return {
+        "quality": quality_plot(
+            [number for number, _ in judged],
+            [quality.fid for _, quality in judged],
+            [quality.kid for _, quality in judged],
+            last=last,
+        ),
+        "epsilon": epsilon_plot(
+            rounds,
+            {
+                "SUM": [record.epsilon.sum_zero_out for record in records],
+                "UPLOAD": [record.epsilon.upload_zero_out for record in records],
+            },
+            {
+                "SUM": [record.epsilon.sum_replace_one for record in records],
+                "UPLOAD": [record.epsilon.upload_replace_one for record in records],
+            },
+            last=last,
+            image=[record.record.epsilon for record in records if record.record is not None],
+        ),
+    }
+
+
+def _groups(run: RunHistory) -> list[dict[str, Any]]:
+    """What k clients, and k images of one client, have together: computed from what the ledger charged."""
+    record, release = run.record_guarantee, _moment_release(run)
+    rows = []
+    for size in (size for size in (1, 2, 5, 10) if size <= run.config.federation.clients):
+        rows.append(
+            {
+                "size": size,
+                "clients": _clients_together(run, release, size),
+                "images": group_epsilon(release, size, record.delta) if release and record else None,
+            }
+        )
+    return rows
+
+
+def _clients_together(run: RunHistory, release: MomentRelease | None, size: int) -> dict[str, float]:
+    cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
+    delta, opened = run.config.privacy.delta, run.opened
+    if run.ledger is None or run.test_coins or (opened is not None and not opened.images):
+        return dict.fromkeys(cells, math.inf)
+    if release is not None and opened is not None and opened.images:
+        together = size * opened.images, opened.shares
+        return {cell: opened_epsilon(release, *together, *at, delta) for cell, at in cells.items()}
+    accountant = Accountant(delta=delta)
+    for entry in charging_one_client(run.rounds):
+        accountant.spend(MaskRelease(**entry.release))
+    return {cell: accountant.group(size, *at) for cell, at in cells.items()}
+
+
+def _moment_release(run: RunHistory) -> MomentRelease | None:
+    record = run.record_guarantee
+    return None if record is None or run.test_coins else MomentRelease(**record.release)
+
+
+def _in_share(run: RunHistory) -> float | None:
+    """Epsilon for one image against somebody who sees a client's share of a summed release in the clear."""
+    release, opened = _moment_release(run), run.opened
+    if release is None or opened is None:
+        return None
+    at = View.UPLOAD, Adjacency.REPLACE_ONE
+    return opened_epsilon(release, 1, opened.shares, *at, run.config.privacy.delta)
+
+
+def _floors(run: RunHistory) -> dict[str, LowerBound]:
+    """What an audit found epsilon to be at least, by the cell of the table that it belongs beside."""
+    floors: dict[str, LowerBound] = {}
+    for bound in run.lower_bounds:
+        cell = "image" if bound.unit == "record" else f"{bound.view}_{bound.adjacency}"
+        if cell not in floors or bound.epsilon > floors[cell].epsilon:
+            floors[cell] = bound
+    return floors
+
+
+def _render(run: RunHistory, *, in_sweep: bool) -> str:
+    config, records = run.config, run.records
+    samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
+    judged = [record for record in records if record.quality is not None]
+    last = records[-1] if records else None
+    filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
+    return pages.render(
+        "prism_secure.reporting",
+        "report.html.jinja",
+        filters,
+        config=config,
+        evaluated_rounds=len(judged),
+        records=pages.thin(records, _ROWS),
+        judged=pages.thin(judged, _ROWS),
+        rounds_done=len(records),
+        last=last,
+        final=judged[-1] if judged else None,
+        best=min(judged, key=lambda record: record.quality.fid) if judged else None,
+        to_date=run.to_date,
+        charged=run.rounds[-1].round if run.rounds else len(records),
+        unfinished=run.charged_unfinished,
+        verdict=_verdict(run) if run.to_date else None,
+        image_verdict=wording.image_verdict(run.record_guarantee.epsilon, run.record_guarantee.delta)
+        if run.record_guarantee
+        else None,
+        in_share=_in_share(run),
+        moments=run.moments,
+        groups=_groups(run) if run.to_date else [],
+        floors=_floors(run),
+        adjacency_words=ADJACENCY_WORDS,
+        status=run.status,
+        source=ABOUT[config.data.source].name,
+        extractor=wording.EXTRACTORS[config.metrics.features],
+        plots=_plots(config, records),
+        samples_round=samples[-1][0] if samples else None,
+        sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))
+        if samples
+        else [],
+        emergence=_emergence(samples) if len(samples) > 1 else [],
+        wire=_wire(config, records, run.facts),
+        time=_time(records) if records else None,
+        ledger=run.ledger,
+        one_release=_one_release(run),
+        planned=_planned(run),
+        adjacencies_differ=any(
+            record.epsilon.sum_zero_out != record.epsilon.sum_replace_one
+            or record.epsilon.upload_zero_out != record.epsilon.upload_replace_one
+            for record in records
+        ),
+        entries=pages.thin([entry for entry in run.ledger.entries if entry.kind != "end"], _ROWS)
+        if run.ledger
+        else [],
+        spent=spent,
+        record_guarantee=run.record_guarantee,
+        opened=run.opened,
+        in_sweep=in_sweep,
+        disagreement=run.disagreement,
+        settings=_settings(config),
+        environment=run.environment,
+        facts=run.facts,
+    )

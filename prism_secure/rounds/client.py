@@ -1,0 +1,227 @@
+"""One client: local steps on its own data, randomized bits, and what it keeps on its own machine.
+
+The order of writes is what makes a kill harmless. The packed bits reach the disk before they may be sent,
+then the optimizer state. Whoever comes back finds both, and sends those very bytes again; or finds the
+old state, and repeats the same deterministic steps with the same coins and arrives at the same bytes (or
+trained on a graphics card, at others: of the ones before nothing had left).
+(Sending them again is free here because everybody survives in this process, so a repeated session opens the
+same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
+Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
+
+What a client trains from of its images it has from before the first round: see `prism_secure.rounds.release`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from prism_privacy import CoinSecret, Outbox, clip_toward, release_bits
+from prism_secure.config.invitations import invited
+from prism_secure.errors import RunFolderError
+from prism_secure.learning.aggregation import progress
+from prism_secure.learning.clip_filling import fill_clip
+from prism_secure.learning.training import ClientState
+from prism_secure.model.supermask import scores_from_theta, theta_from_scores
+from prism_secure.public_seed import public_seed
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.release import ClientRelease, read_arrays
+from prism_secure.storage import write_atomic
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What the server sends before a round: theta, float64 (d,), in [theta_min, 1 - theta_min]."""
+
+    federation: str
+    round: int
+    theta: NDArray[np.float64]
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of theta as this process loaded it; it enters the secure sum's context and all coins."""
+        header = f"prism-secure/v1/broadcast\0{self.federation}\0{self.round}\0{len(self.theta)}\0"
+        return hashlib.sha256(header.encode() + self.theta.astype("<f8").tobytes()).digest()
+
+
+class Client:
+    """One client with its own folder.
+
+    Args:
+        index: its id, 0 to n - 1.
+        folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
+        recipe: the objects of the configuration, shared by all clients of a process.
+        coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
+        may_miss: whether the client may have missed rounds that it was invited to, as on a machine of its own
+            it may; it goes on from the state that it has.
+
+    Attributes:
+        moments: what it may know of its images.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        folder: Path,
+        recipe: Recipe,
+        *,
+        coins: CoinSecret | None = None,
+        may_miss: bool = False,
+    ) -> None:
+        self.index = index
+        self.folder = folder
+        self._recipe = recipe
+        self._known_coins = coins
+        self._may_miss = may_miss
+        self._outbox = Outbox(folder / "outbox")
+        self.moments = ClientRelease(folder, index, recipe)
+
+    def prepare(self, federation: str) -> None:
+        """Before round 1: see `ClientRelease.prepare`; safe to repeat."""
+        answered = bool(self._outbox.rounds(federation)) or self._state_path.exists()
+        self.moments.prepare(answered=answered)
+
+    def answer(self, broadcast: Broadcast) -> None:
+        """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
+
+        Raises:
+            RunFolderError: the client's state belongs to another round.
+            prism_privacy.PrivacyError: theta is out of range, or coins or outbox cannot be used.
+        """
+        round_number, state = self._load_state()
+        if round_number == broadcast.round and self._sent(broadcast) is not None:
+            return
+        if not self._follows(round_number, broadcast.round):
+            raise RunFolderError(
+                f"client {self.index} is asked for round {broadcast.round}, but its state is after round "
+                f"{round_number}: {self.folder} does not belong to this checkpoint"
+            )
+        if round_number:
+            self.forget_upload(broadcast.federation, round_number)
+        config = self._recipe.config
+        group = config.latent_group(self.index)
+        result = self._recipe.trainer.train(
+            torch.from_numpy(broadcast.theta),
+            state,
+            self.moments.targets(),
+            steps=config.federation.local_steps,
+            seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
+            progress=progress(broadcast.round - 1, config.federation.rounds),
+            shared=config.training.latent_groups > 0,
+        )
+        if self._sent(broadcast) is None:
+            payload = broadcast.digest + self._upload(result.scores, broadcast)
+            self._outbox.keep(broadcast.federation, broadcast.round, payload)
+        self._save_state(broadcast.round, result.state)
+
+    def _follows(self, last: int, asked: int) -> bool:
+        """Whether a client that answered round `last` is asked for its next one."""
+        if self._may_miss:
+            return last < asked
+        config = self._recipe.config
+        earlier = (number for number in range(asked - 1, 0, -1) if self.index in invited(config, number))
+        return last == next(earlier, 0)
+
+    def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
+        """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
+        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        return np.unpackbits(np.frombuffer(packed, np.uint8, count=-(-bits // 8)), count=bits)
+
+    def scores(self, broadcast: Broadcast) -> NDArray[np.int64]:
+        """This round's scores of the layers that send them, as the integers that the secure sum adds up."""
+        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        return np.frombuffer(packed, "<u4", offset=-(-bits // 8)).astype(np.int64)
+
+    def forget_upload(self, federation: str, round_number: int) -> None:
+        """Delete the bits of a round that is over, keeping the fact that it was answered."""
+        self._outbox.settle(federation, round_number)
+
+    def _bits(self, broadcast: Broadcast) -> int:
+        """How many coordinates send bits: all, or those before the layers that send scores."""
+        layers = self._recipe.score_layers
+        return len(broadcast.theta) if layers is None else layers.start
+
+    def _upload(self, scores: torch.Tensor, broadcast: Broadcast) -> bytes:
+        """Packed bits and, of the layers that send them, scores as 32-bit integers."""
+        layers, count = self._recipe.score_layers, self._bits(broadcast)
+        bits = self._release(scores[:count], broadcast)
+        packed = np.packbits(bits).tobytes()
+        if layers is None:
+            return packed
+        tail = theta_from_scores(scores[count:], self._recipe.config.mask.temperature).numpy()
+        tail = np.where(np.isfinite(tail), tail, broadcast.theta[count:])
+        return packed + layers.encode(tail).astype("<u4").tobytes()
+
+    def _release(self, scores: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
+        """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
+        privacy, tau = self._recipe.config.privacy, self._recipe.config.mask.temperature
+        theta = broadcast.theta[: len(scores)]
+        in_scores = privacy.clip_space == "score"
+        public = theta
+        values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
+        if in_scores:
+            public = scores_from_theta(torch.from_numpy(public), tau).numpy()
+        # A score that overflowed says nothing: it becomes the public point, here and without a word, because
+        # an error would tell the server something about this client's data.
+        values = np.where(np.isfinite(values), values, public)
+        if self._recipe.config.training.fill_clip and privacy.clip is not None:
+            values = fill_clip(values, public, flip=privacy.flip, clip=privacy.clip)
+        p = clip_toward(
+            values,
+            theta,
+            flip=privacy.flip,
+            clip=privacy.clip,
+            space="score" if in_scores else "probability",
+            temperature=tau if in_scores else None,
+            theta_min=privacy.theta_min,
+        )
+        coins = self._coins().stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
+        return release_bits(p, coins)
+
+    def _coins(self) -> CoinSecret:
+        if self._known_coins is not None:
+            return self._known_coins
+        path = self.folder / "coins.key"
+        if path.exists():
+            return CoinSecret.load(path)
+        if self._state_path.exists():
+            raise RunFolderError(
+                f"{path} is gone, and a client that has answered must not draw other coins; put it back"
+            )
+        return CoinSecret.create(path)
+
+    def _kept_upload(self, broadcast: Broadcast) -> bytes:
+        packed = self._sent(broadcast)
+        if packed is None:
+            raise RunFolderError(f"client {self.index} has no upload for round {broadcast.round}")
+        return packed
+
+    def _sent(self, broadcast: Broadcast) -> bytes | None:
+        """The packed upload that left for this very broadcast, or None."""
+        kept = self._outbox.stored(broadcast.federation, broadcast.round)
+        if kept is None:
+            return None
+        digest, packed = kept[: len(broadcast.digest)], kept[len(broadcast.digest) :]
+        if digest != broadcast.digest:
+            raise RunFolderError(f"client {self.index} answered round {broadcast.round} for another theta")
+        return packed
+
+    def _load_state(self) -> tuple[int, ClientState]:
+        if not self._state_path.exists():
+            return 0, self._recipe.trainer.initial_state()
+        arrays = read_arrays(self._state_path)
+        return int(arrays.pop("round")), ClientState.from_arrays(arrays)
+
+    def _save_state(self, round_number: int, state: ClientState) -> None:
+        arrays = {"round": np.array(round_number), **state.to_arrays()}
+        write_atomic(self._state_path, save(arrays), mode=0o600)
+
+    @property
+    def _state_path(self) -> Path:
+        return self.folder / "state.safetensors"

@@ -1,0 +1,227 @@
+"""From a configuration to the objects it stands for; built once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_secure.accounting.record_release import RecordRelease
+from prism_secure.config import Config
+from prism_secure.data import Dataset, load, to_float
+from prism_secure.data.features import (
+    POOLED_TAPS,
+    BoundedFeatures,
+    Concatenated,
+    EfficientNetLite0,
+    FeatureExtractor,
+    RandomFourierFeatures,
+    Vgg19Bn,
+)
+from prism_secure.data.partition import Partition, partition
+from prism_secure.data.public_images import dead_leaves
+from prism_secure.errors import ConfigError, DataError, FeatureError
+from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
+from prism_secure.learning.score_layers import ScoreLayers
+from prism_secure.learning.training import LocalTrainer
+from prism_secure.model.generator import Architecture
+from prism_secure.public_seed import public_seed
+from prism_secure.quality.networks import MetricFeatures, metric_features
+from prism_secure.run_folder.environment import Facts
+
+PUBLIC_IMAGES = 1000
+"""How many public images bounded features take their units from."""
+FOURIER_WEIGHT = 0.6
+"""Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
+
+
+class Recipe:
+    """Data, network, features and trainer of one configuration, each built when first asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """All clients' images and the held-out ones.
+
+        Raises:
+            DataError: missing or unreadable.
+        """
+        data = self.config.data
+        return load(
+            data.source,
+            folder=data.folder,
+            download=data.download,
+            image_size=self.config.model.image_size,
+            attribute=data.attribute,
+        )
+
+    @cached_property
+    def partition(self) -> Partition:
+        """Which client holds which images."""
+        config = self.config
+        return partition(
+            self.dataset.train_labels,
+            config.federation.clients,
+            config.data.partition,
+            seed=public_seed(config.federation.seed, "partition"),
+            shards_per_client=config.data.shards_per_client,
+            dirichlet_alpha=config.data.dirichlet_alpha,
+        )
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The generator's sizes, from the model's settings and the data's channels and classes."""
+        model = self.config.model
+        return Architecture(
+            latent=model.latent,
+            width=model.width,
+            max_channels=model.max_channels,
+            image_size=model.image_size,
+            channels=self.dataset.channels,
+            classes=len(self.dataset.classes) if model.conditional else 0,
+            weights=model.weights,
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What the report says of the model and the data."""
+        return Facts(
+            parameters=self.trainer.dimension,
+            training_images=len(self.dataset.train_images),
+            held_out_images=len(self.dataset.test_images),
+        )
+
+    @property
+    def model_seed(self) -> int:
+        """Draws the frozen weights."""
+        return public_seed(self.config.federation.seed, "weights")
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The frozen features that are matched."""
+        size, channels = self.config.model.image_size, self.dataset.channels
+        parts: list[FeatureExtractor] = []
+        for name in self.config.features.extractors:
+            if name == "efficientnet_lite0":
+                parts.append(EfficientNetLite0(image_size=size))
+            elif name == "efficientnet_lite0_pooled":
+                parts.append(EfficientNetLite0(POOLED_TAPS, image_size=size))
+            elif name == "fourier":
+                seed = public_seed(self.config.federation.seed, "fourier")
+                parts.append(RandomFourierFeatures(channels=channels, seed=seed))
+            else:
+                parts.append(Vgg19Bn(image_size=size, layers=self.config.features.vgg_layers))
+        if not self.config.features.bounded:
+            return Concatenated(parts)
+        public = dead_leaves(
+            PUBLIC_IMAGES,
+            side=size,
+            channels=channels,
+            seed=public_seed(self.config.federation.seed, "public images"),
+        )
+        weights = [FOURIER_WEIGHT if isinstance(part, RandomFourierFeatures) else 1.0 for part in parts]
+        return BoundedFeatures(parts, public, weights=weights)
+
+    @cached_property
+    def trainer(self) -> LocalTrainer:
+        """Trains any client's scores, one after the other."""
+        config, training, classes = self.config, self.config.training, self.architecture.classes
+        if classes and config.training.batch_size % classes:
+            size = config.training.batch_size
+            raise ConfigError(
+                f"training.batch_size must be a multiple of the {classes} classes, got {size}: take "
+                f"{max(1, round(size / classes)) * classes}, or model.conditional = false"
+            )
+        device = torch.device(config.federation.device)
+        if device.type == "cuda" and (device.index or 0) >= (cards := torch.cuda.device_count()):
+            raise ConfigError(
+                f"federation.device is {config.federation.device!r}, but torch {torch.__version__} finds "
+                f"{cards} graphics cards here; `prism-secure doctor` says which"
+            )
+        return LocalTrainer(
+            self.architecture,
+            model_seed=self.model_seed,
+            extractor=self.extractor,
+            mask_mode=config.mask.mode,
+            temperature=config.mask.temperature,
+            density=config.mask.density,
+            optimizer=training.optimizer,
+            learning_rate=training.learning_rate,
+            betas=training.betas,
+            batch_size=training.batch_size,
+            matching=MomentMatching(
+                averaging=training.averaging,
+                variance_weight=training.variance_weight,
+                scaled=not config.features.bounded,
+                tracking_rate=training.tracking_rate,
+                betas=training.betas,
+            ),
+            device=device,
+        )
+
+    @cached_property
+    def score_layers(self) -> ScoreLayers | None:
+        """Which layers send scores instead of bits; None: no one does."""
+        return ScoreLayers.of(self.config.mask, self.trainer.supermask.layer_sizes)
+
+    def check(self) -> None:
+        """Build everything once, so that what is missing or does not fit is said before anything is written.
+
+        Raises:
+            ConfigError, DataError, FeatureError: data, weights or sizes that a run would trip over later.
+        """
+        network = self._metric_network()
+        _ = self.trainer
+        _ = self.partition
+        _ = self.record_release and self.record_release.guarantee
+        network(to_float(self.dataset.test_images[:8]))
+
+    def _metric_network(self) -> MetricFeatures:
+        """Load what files hold, and name all that are missing at once, not one after the other is there."""
+        loaded, missing = list[object](), list[DataError | FeatureError]()
+        needed: list[Callable[[], object]] = [
+            lambda: self.dataset,
+            lambda: metric_features(self.config.metrics.features),
+        ]
+        if "vgg19_bn" in self.config.features.extractors:
+            needed.append(Vgg19Bn.weights_file)
+        for load_files in needed:
+            try:
+                loaded.append(load_files())
+            except (DataError, FeatureError) as error:
+                missing.append(error)
+        if missing:
+            raise type(missing[0])("; ".join(map(str, missing)))
+        return loaded[1]  # type: ignore[return-value]
+
+    @cached_property
+    def record_release(self) -> RecordRelease | None:
+        """What clients train from instead of their images; None without a record-level claim."""
+        if not self.config.record_level:
+            return None
+        return RecordRelease(
+            self.config,
+            sizes=self.partition.sizes,
+            classes=self.architecture.classes or 1,
+            dimension=self.extractor.dimension,
+        )
+
+    def targets(self, client: int) -> FeatureMoments:
+        """The exact moments of one client's images: all it reads of them, without a record-level claim."""
+        return self.trainer.targets(*self._images(client))
+
+    def features(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features (N, D) of one client's images and their labels (N,): what its release is made of."""
+        images, labels = self._images(client)
+        with torch.no_grad():
+            parts = [self.extractor(part) for part in images.split(250)]
+        return torch.cat(parts).numpy(), labels.to(torch.int64).numpy()
+
+    def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.from_numpy(self.partition.indices[client])
+        return to_float(self.dataset.train_images[chosen]), self.dataset.train_labels[chosen]

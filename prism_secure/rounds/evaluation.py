@@ -1,0 +1,63 @@
+"""Measuring one fixed mask: the one that would be deployed, on held-out images, in eval mode."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.public_seed import public_seed
+from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.networks import metric_features
+from prism_secure.quality.samples import encode_png, sample_grid
+from prism_secure.rounds.components import Recipe
+from prism_secure.run_folder.records import Quality
+from prism_secure.storage import write_atomic
+
+COLUMNS = 10
+"""Images of each class in a sample grid."""
+
+
+class Evaluation:
+    """Metrics of one recipe; the held-out images' features are computed once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        dataset = self._recipe.dataset
+        network = metric_features(self._recipe.config.metrics.features)
+        return Evaluator(dataset.test_images, features=network, classes=dataset.classes)
+
+    def __call__(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
+        """Generate from `mask`, bool (d,), measure, and write a grid of the images to `samples`.
+
+        The latents come from the public seed and are the same in every round.
+
+        Raises:
+            DataError: the metric's network does not take such images.
+            FeatureError: its weights are missing.
+            StorageError: the disk refused the grid.
+        """
+        recipe = self._recipe
+        seed = public_seed(recipe.config.federation.seed, "evaluation")
+        generator = DeployedGenerator(
+            recipe.architecture, seed=recipe.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
+        )
+        images, labels = generator.generate(recipe.config.metrics.samples, seed=seed)
+        measured = self._evaluator(images, labels)
+        shown = COLUMNS * (recipe.architecture.classes or COLUMNS)
+        grid = sample_grid(
+            images[:shown].numpy(),
+            None if labels is None else labels[:shown].numpy(),
+            names=recipe.dataset.classes,
+            columns=COLUMNS,
+            scale=2,
+        )
+        write_atomic(samples, encode_png(grid))
+        return Quality(**measured)

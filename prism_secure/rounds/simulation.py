@@ -1,0 +1,263 @@
+"""The round loop in one process group: broadcast, train, randomize, sum, move theta, account, measure.
+
+Each round writes in an order that a kill cannot spoil. The ledger is charged before the first upload can
+leave; uploads are on disk before they are summed; the checkpoint replaces its predecessor last. A round
+that was cut short is repeated from the uploads that are already there, with the same counts, and is charged
+once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto import FixedPoint, SecureSumError, SessionContext, secure_sum
+from prism_privacy import PrivacyError
+from prism_secure.accounting.spending import Spending
+from prism_secure.config import Config
+from prism_secure.config.invitations import invited
+from prism_secure.errors import PrismError, RoundError, StorageError
+from prism_secure.model.model_file import write_model
+from prism_secure.reporting.progress import Listener, Silent
+from prism_secure.reporting.report import write_report
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.moment_sum import moments_are_open, open_moments
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.workers import Workers
+from prism_secure.run_folder.environment import write_environment
+from prism_secure.run_folder.folder import RunFolder, client_folder, read_records
+from prism_secure.run_folder.records import RoundRecord
+
+
+@dataclass(frozen=True)
+class OpenedSum:
+    """What the server learns of a round: the sum, over whom, and what it cost."""
+
+    counts: NDArray[np.int64]
+    survivors: int
+    bits_per_parameter: float
+    uplink_bytes: int
+    downlink_bytes: int
+
+    def at_the_cost_of(self, other: OpenedSum) -> OpenedSum:
+        """The same sum, where another one of the same round was paid for, too."""
+        ours, theirs = len(self.counts), len(other.counts)
+        bits = self.bits_per_parameter * ours + other.bits_per_parameter * theirs
+        return replace(
+            self,
+            bits_per_parameter=bits / (ours + theirs),
+            uplink_bytes=self.uplink_bytes + other.uplink_bytes,
+            downlink_bytes=self.downlink_bytes + other.downlink_bytes,
+        )
+
+
+Bits = Callable[[], NDArray[np.integer]]
+
+Stop = Callable[[Sequence[RoundRecord]], str | None]
+"""Asked before every round with the finished ones: a reason to end the run here, or None. Whoever decides by
+public metrics keeps the planned epsilon; no epsilon covers decisions by private ones."""
+
+
+def run(
+    config: Config,
+    out: Path,
+    *,
+    command: str = "python",
+    listener: Listener | None = None,
+    stop: Stop | None = None,
+) -> Path:
+    """Train in the run folder `out`, new or to be continued, and return the path of its report.
+
+    Args:
+        config: what to do; a folder that was started with another configuration is refused.
+        command: the command line that the report shows; a call from Python is just "python".
+        listener: told of every step; see `prism_secure.reporting.progress`.
+        stop: may end the run before its last planned round; see `Stop`.
+
+    Raises:
+        PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
+    """
+    listener = listener or Silent()
+    recipe = Recipe(config)
+    if not (out / "DONE").exists():
+        recipe.check()
+    with RunFolder(out, config) as folder:
+        if folder.done:
+            listener.note(f"{out} is finished already")
+            return write_report(out)
+        folder.start()
+        try:
+            _train(recipe, folder, command, listener, stop)
+        except (PrismError, PrivacyError, SecureSumError, OSError) as error:
+            with contextlib.suppress(PrismError):  # the reason matters more than its page
+                folder.fail(str(error))
+                write_report(out)
+            if isinstance(error, OSError):
+                raise StorageError(f"the disk refused: {error}; the same command continues") from error
+            if not isinstance(error, PrismError):
+                raise RoundError(str(error)) from error
+            raise
+        return write_report(out)
+
+
+def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, stop: Stop | None) -> None:
+    config, dimension = recipe.config, recipe.trainer.dimension
+    if not (folder.path / "environment.json").exists():
+        write_environment(folder.path, command, recipe.facts)
+    clients = [
+        Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
+    ]
+    server = Server(config, folder.federation, dimension)
+    if folder.checkpoint_path.exists():
+        server.load(folder.checkpoint_path)
+    release = recipe.record_release
+    spending = Spending(config, folder, dimension, server.round, release)
+    with spending, Workers(config, folder.path) as workers:
+        rounds = spending.planned_rounds
+        _forget_uploads(server.round, rounds, clients, config, folder)
+        if server.round == 0:
+            spending.charge_moments()
+            if release is not None and not release.summed and spending.charged_rounds:
+                for client in clients:  # uploads that follow from these releases may have left
+                    client.moments.require()
+            moments = [client.moments for client in clients]
+            if release is None or not moments_are_open(release, moments, folder.path):
+                images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
+                listener.note(f"reading {images}, once; then round 1")
+                for _ in workers.prepare(folder.federation):
+                    pass
+            if release is not None and release.summed:
+                open_moments(release, moments, folder.path, folder.federation)
+        listener.started(rounds, server.round, config.invited + 1)
+        ended = spending.ended or ""
+        while spending.ended is None and server.round < rounds:
+            # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
+            if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
+                break
+            record = _round(server, clients, recipe, folder, workers, spending, listener)
+            folder.append(record)
+            server.save(folder.checkpoint_path)
+            _forget_uploads(server.round, rounds, clients, config, folder)
+            listener.round_finished(record)
+        _forget_uploads(server.round, server.round, clients, config, folder)
+        model = (recipe.architecture, recipe.model_seed, server.deployed())
+        write_model(folder.model_path, *model)
+        spending.end(*model, ended)
+    budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
+    folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
+
+
+def _round(
+    server: Server,
+    clients: Sequence[Client],
+    recipe: Recipe,
+    folder: RunFolder,
+    workers: Workers,
+    spending: Spending,
+    listener: Listener,
+) -> RoundRecord:
+    began, config = time.perf_counter(), recipe.config
+    broadcast = server.broadcast()
+    spent = spending.charge(broadcast.round)
+    taking_part = invited(config, broadcast.round)
+    for _ in workers.train(broadcast, taking_part):
+        listener.worked()
+    summing = time.perf_counter()
+    opened, score_mean = _open_round(recipe, broadcast, [clients[index] for index in taking_part])
+    summed = time.perf_counter() - summing
+    step = server.absorb(
+        opened.counts, opened.survivors, planned_rounds=spending.planned_rounds, score_mean=score_mean
+    )
+    quality = None
+    if server.is_measured(spending.planned_rounds):
+        quality = workers.measure(server.deployed(), folder.sample_path(server.round))
+    listener.worked()
+    return RoundRecord(
+        round=server.round,
+        survivors=opened.survivors,
+        epsilon=spent,
+        record=spending.record,
+        bits_per_parameter=opened.bits_per_parameter,
+        uplink_bytes=opened.uplink_bytes,
+        downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(taking_part),
+        step=step,
+        seconds=time.perf_counter() - began,
+        secure_sum_seconds=summed,
+        quality=quality,
+    )
+
+
+def _forget_uploads(
+    finished: int, rounds: int, clients: Sequence[Client], config: Config, folder: RunFolder
+) -> None:
+    """Delete the bits of the last finished round; who is in the next one does so itself when it answers."""
+    if finished:
+        busy = set(invited(config, finished + 1)) if finished < rounds else set()
+        for index in set(invited(config, finished)) - busy:
+            clients[index].forget_upload(folder.federation, finished)
+
+
+def _open_round(
+    recipe: Recipe, broadcast: Broadcast, clients: Sequence[Client]
+) -> tuple[OpenedSum, NDArray[np.float64] | None]:
+    """The sum of the clients' bits and, where the last layers send scores, of those; their mean theta."""
+    bits = open_securely(recipe.config, broadcast, [partial(client.bits, broadcast) for client in clients])
+    layers = recipe.score_layers
+    if layers is None:
+        return bits, None
+    inputs = [partial(client.scores, broadcast) for client in clients]
+    scores = open_securely(recipe.config, broadcast, inputs, codec=layers.codec)
+    return bits.at_the_cost_of(scores), layers.mean_theta(scores.counts, scores.survivors)
+
+
+def open_securely(
+    config: Config, broadcast: Broadcast, bits: Sequence[Bits], *, codec: FixedPoint | None = None
+) -> OpenedSum:
+    """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
+
+    Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
+    `codec` they are its integers instead, in a second session of the round.
+    """
+    # Numbers only increase. The first is for the moments, where they are summed.
+    number = broadcast.round + 1
+    if config.mask.score_layers:
+        number = 2 * broadcast.round + (codec is not None)
+    result = secure_sum(
+        bits,
+        bound=1 if codec is None else codec.levels,
+        codec="integers" if codec is None else f"fixed point {codec.clip:g}/{codec.levels}",
+        mode=config.secure_sum.mode,
+        threshold=None if config.sparse else config.threshold,  # a sparse graph has one of its own
+        min_survivors=config.min_survivors,
+        colluders=config.privacy.colluders,
+        graph="harary" if config.sparse else "complete",
+        context=SessionContext(
+            federation=broadcast.federation,
+            number=number,
+            round=broadcast.round,
+            model_hash=broadcast.digest,
+            binding=msgspec.json.encode(
+                {
+                    "mask": config.mask,
+                    "privacy": config.privacy,
+                    "invited": invited(config, broadcast.round),
+                }
+            ),
+        ),
+    )
+    return OpenedSum(
+        counts=result.counts,
+        survivors=len(result.survivors),
+        bits_per_parameter=result.bits_per_coordinate,
+        uplink_bytes=sum(result.uplink_bytes.values()),
+        downlink_bytes=sum(result.downlink_bytes.values()),
+    )

@@ -1,0 +1,185 @@
+"""Processes that train clients and measure masks side by side.
+
+Every worker computes on one thread, so a client's bits do not depend on how many workers there are. A
+worker ends by itself when the process that started it is gone, however that happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+import torch
+from numpy.typing import NDArray
+
+from prism_secure.config import Config
+from prism_secure.errors import RoundError
+from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.run_folder.folder import client_folder
+from prism_secure.run_folder.records import Quality
+
+
+class Workers:
+    """A pool for one run; use it as a context manager. A single worker is this process itself.
+
+    Args:
+        config: the run's configuration.
+        folder: the run folder, whose `clients/NN` the clients use.
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        count = min(config.federation.workers, config.federation.clients)
+        self._clients = config.federation.clients
+        self._open = contextlib.ExitStack()
+        self._here: _Worker | None = None
+        if count == 1:
+            self._open.enter_context(one_thread(config.federation.device))
+            self._here = _Worker(config, folder)
+        else:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(config, folder))
+            self._open.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def prepare(self, federation: str) -> Iterator[int]:
+        """Let every client read from its images what training needs; yields and raises like `train`."""
+        return self._each(_prepare, federation, range(self._clients))
+
+    def train(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
+        """Let these clients answer; yields each as it is done.
+
+        Raises:
+            RoundError: a worker died (out of memory, or killed).
+            PrismError, PrivacyError: what a client raised.
+        """
+        return self._each(_answer, broadcast, clients)
+
+    def _each(
+        self, work: Callable[[Client, Any], None], argument: object, clients: Sequence[int]
+    ) -> Iterator[int]:
+        if self._here is not None:
+            for client in clients:
+                work(self._here.client(client), argument)
+                yield client
+            return
+        jobs: dict[Future[None], int] = {}
+        try:
+            with _worker_death_named():
+                jobs |= {self._pool.submit(_do, work, client, argument): client for client in clients}
+            for job in as_completed(jobs):
+                with _worker_death_named():
+                    job.result()
+                yield jobs[job]
+        finally:
+            for job in jobs:
+                job.cancel()
+
+    def measure(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
+        """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
+        if self._here is not None:
+            return self._here.evaluate(mask, samples)
+        with _worker_death_named():
+            return self._pool.submit(_measure, mask, samples).result()
+
+
+@contextlib.contextmanager
+def _worker_death_named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise RoundError(
+            "a worker process died, most likely for want of memory; try federation.workers=1, "
+            "the same command continues"
+        ) from None
+
+
+class _Worker:
+    """What one worker process keeps between jobs."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        from prism_secure.rounds.evaluation import (
+            Evaluation,  # seconds of imports that the parent does not need
+        )
+
+        self.recipe = Recipe(config)
+        self.evaluate = Evaluation(self.recipe)
+        self._folder = folder
+
+    def client(self, index: int) -> Client:
+        return Client(index, client_folder(self._folder, index), self.recipe)
+
+
+_worker: _Worker | None = None
+_until_exit = contextlib.ExitStack()
+
+
+def _start(config: Config, folder: Path) -> None:
+    """In a fresh worker process: one thread, no Ctrl-C of its own, and an end when the parent ends."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    _until_exit.enter_context(one_thread(config.federation.device))
+    _worker = _Worker(config, folder)
+
+
+@contextlib.contextmanager
+def one_thread(device: str = "cpu") -> Iterator[None]:
+    """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere.
+
+    A graphics card has no deterministic kernels for some of what training needs, so there any will do.
+    """
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(device == "cpu")
+    try:
+        with threadpoolctl.threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
+
+
+def _do(work: Callable[[Client, Any], None], client: int, argument: object) -> None:
+    work(_this_worker().client(client), argument)
+
+
+def _prepare(client: Client, federation: str) -> None:
+    client.prepare(federation)
+
+
+def _answer(client: Client, broadcast: Broadcast) -> None:
+    client.answer(broadcast)
+
+
+def _measure(mask: NDArray[np.bool_], samples: Path) -> Quality:
+    return _this_worker().evaluate(mask, samples)
+
+
+def _this_worker() -> _Worker:
+    if _worker is None:
+        raise RoundError("clients train in worker processes only")
+    return _worker

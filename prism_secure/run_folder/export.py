@@ -1,0 +1,253 @@
+"""From a finished run to one file that needs nothing else: the model with its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from prism_privacy import Adjacency, LedgerReport, Spent, View
+from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_secure.accounting.spending import model_words
+from prism_secure.config import Config, settings_to_show
+from prism_secure.data.sources import ABOUT, data_set
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.model.model_card import (
+    NOT_STATED,
+    DataCard,
+    Making,
+    Measured,
+    ModelCard,
+    Privacy,
+    mask_digest,
+    number,
+    plain,
+)
+from prism_secure.model.model_file import ModelFile, read_model_file, write_model
+from prism_secure.quality.samples import read_grid
+from prism_secure.run_folder.history import RunHistory, read_history, spent
+from prism_secure.wording import EXTRACTORS
+
+__all__ = ["export_run", "run_card"]
+
+_PACKAGES = ("torch", "numpy", "dp-accounting", "cryptography")
+
+
+def export_run(
+    folder: Path,
+    out: Path,
+    *,
+    licence: str = NOT_STATED,
+    data_name: str | None = None,
+    data_licence: str | None = None,
+) -> ModelFile:
+    """Write the model of a finished run with its card to `out`, entropy-coded where that is shorter.
+
+    Args:
+        folder: the run folder; its ledger is checked, and must be whole.
+        licence: of the model.
+        data_name: what the images are; left out: what the source is called.
+        data_licence: of the data; left out: what is known of the source, or "not stated".
+
+    Returns:
+        The file as it can now be read.
+
+    Raises:
+        ConfigError: a text has a line break or a control character.
+        RunFolderError: no run, no model yet, a file is damaged, or the ledger is not there, may have lost
+            lines at its end, does not name this model, or disagrees with config.toml.
+        ModelError: the run's model is damaged.
+        StorageError: the disk refused.
+    """
+    history = read_history(folder)
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise RunFolderError(f"{folder} has no model yet ({history.status.text}): run it to its end first")
+    model = read_model_file(path)
+    card = run_card(history, model, licence=licence, data_name=data_name, data_licence=data_licence)
+    write_model(out, model.architecture, model.seed, model.mask, card=card, entropy_coded=True)
+    return read_model_file(out)
+
+
+def run_card(
+    history: RunHistory,
+    model: ModelFile,
+    *,
+    licence: str = NOT_STATED,
+    data_name: str | None = None,
+    data_licence: str | None = None,
+) -> ModelCard:
+    """What a run folder says of the model that it left; what the ledger signs is taken from the ledger.
+
+    Raises:
+        ConfigError, RunFolderError: as `export_run`.
+    """
+    for option, text in (("licence", licence), ("data-name", data_name), ("data-licence", data_licence)):
+        if text is not None and plain(text) != text:
+            raise ConfigError(f"--{option} must be one line without control characters, got {text!r}")
+    source, classes = ABOUT[history.config.data.source], model.architecture.classes
+    ledger, measured = _whole_ledger(history, model), _measured(history)
+    private = history.config.private_metrics
+    return ModelCard(
+        data=DataCard(
+            name=data_name or source.name,
+            licence=data_licence or source.licence or NOT_STATED,
+            classes=_names(history, classes),
+            training_images=history.facts.training_images,
+            held_out_images=history.facts.held_out_images,
+            clients=history.config.federation.clients,  # the ledger's, too
+            partition=_partition(history),
+        ),
+        privacy=_privacy(history, ledger, mask_digest(model.mask)),
+        measured=None if private else measured,
+        private_quality=private and measured is not None,
+        making=_making(history),
+        licence=licence,
+        weights=len(model.mask),
+        kept=int(model.mask.sum()),
+        score_layers=history.config.mask.score_layers,
+    )
+
+
+def _names(history: RunHistory, classes: int) -> tuple[str, ...]:
+    """What the labels are called: the names in front of the rows of the last grid of samples."""
+    numbered = tuple(map(str, range(classes)))
+    if not history.samples or not classes:
+        return numbered
+    names = read_grid(history.samples[-1][1]).names
+    return names if len(names) == classes else numbered
+
+
+def _partition(history: RunHistory) -> str:
+    if history.facts.own_data:
+        return "each has images of its own"
+    data = history.config.data
+    return {
+        "iid": "all alike",
+        "shards": f"{data.shards_per_client} runs of images sorted by label each",
+        "dirichlet": f"proportions of classes drawn from Dirichlet({data.dirichlet_alpha:g})",
+    }[data.partition]
+
+
+def _whole_ledger(history: RunHistory, model: ModelFile) -> LedgerReport:
+    """The run's ledger, if nothing can be missing from it and it is that of this model and configuration."""
+    ledger = history.ledger
+    if ledger is None:
+        raise RunFolderError("the run has no ledger.jsonl: nobody can say what its model cost")
+    if not ledger.end_checked:
+        raise RunFolderError(
+            f"{ledger.path}.head is missing, so lines may have been cut off the ledger's end: put it back"
+        )
+    if not ledger.complete:
+        raise RunFolderError(
+            f"{ledger.path} lacks the last line of a run that is over, so it may not state all that was "
+            "spent: run it to its end, or put the whole ledger back"
+        )
+    signed = ledger.entries[-1].metrics
+    words = model_words(model.architecture, model.seed, model.mask)
+    if unlike := [name for name, value in words.items() if signed.get(name) != value]:
+        raise RunFolderError(
+            f"the ledger's last line does not name this model.safetensors: {', '.join(unlike)} differ, or "
+            "are not signed (by an older version)"
+        )
+    _check_settings(history, ledger)
+    return ledger
+
+
+def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
+    """Nothing, if config.toml asks for what the ledger charged, as far as the ledger can tell."""
+    config, rounds = history.config, len(history.rounds)
+    first, last = ledger.entries[0], ledger.entries[-1]
+    stated = {
+        "federation.clients": (config.federation.clients, ledger.clients),
+        "federation.rounds": (config.federation.rounds, max(rounds, config.federation.rounds)),
+        "privacy.delta": (config.privacy.delta, last.delta),
+        "privacy.flip": (config.privacy.flip, last.release.get("flip")),
+        "privacy.clip": (config.privacy.clip, last.release.get("clip")),
+        "privacy.clip_space": (config.privacy.clip_space, last.release.get("space")),
+        "the honest clients of a sum": (config.cohort, last.cohort),
+    }
+    if (release := ledger.settings.get("record_release")) is not None:
+        stated["privacy.record_release"] = (config.privacy.record_release, release)
+    if (record := history.record_guarantee) is not None:
+        stated["the delta of one image"] = (config.privacy.delta, record.delta)
+    if first.kind == "moments" and _opened(ledger):
+        stated["privacy.record_cohort"] = (config.record_cohort, first.cohort)
+    for name, (asked, charged) in stated.items():
+        if asked != charged:
+            raise RunFolderError(
+                f"config.toml and the signed ledger disagree on {name}: {asked} and {charged}; "
+                "the card would describe another run"
+            )
+
+
+def _opened(ledger: LedgerReport) -> bool:
+    """Whether a sum of noisy moments was opened over all clients."""
+    return ledger.settings.get("record_release") == "summed"
+
+
+def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
+    first, last = ledger.entries[0], ledger.entries[-1]
+    record = history.record_guarantee
+    try:
+        return Privacy(
+            delta=last.delta,
+            **{f"{v}_{a}": number(_guaranteed(spent(last, v, a))) for v in View for a in Adjacency},
+            stopped_early=bool(last.metrics.get("ended")),
+            cohort=first.cohort if _opened(ledger) else last.cohort,
+            known_coins=history.test_coins,
+            record=None if record is None else number(record.epsilon),
+            record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
+            record_cohort=first.cohort if _opened(ledger) else 0,
+            ledger_head=ledger.head,
+            ledger_key=ledger.public_key,
+            ledger_mask=mask,
+        )
+    except ValueError as error:
+        raise RunFolderError(f"{ledger.path} contradicts itself: {error}") from None
+
+
+def _guaranteed(cell: Spent) -> float:
+    """What was planned, also where a look at the metrics ended the run before its plan did."""
+    return max(cell.to_date, cell.planned or 0.0)
+
+
+def _measured(history: RunHistory) -> Measured | None:
+    last = next((record for record in reversed(history.records) if record.quality is not None), None)
+    if last is None or last.quality is None:
+        return None
+    metrics, known = history.config.metrics, {field.name for field in msgspec.structs.fields(Measured)}
+    quality = {key: value for key, value in msgspec.structs.asdict(last.quality).items() if key in known}
+    # The classifier knows articles of clothing: of other images its verdict means nothing.
+    if data_set(history.config.data) != "fashion_mnist":
+        quality["label_accuracy"] = None
+    return Measured(
+        round=last.round,
+        features=EXTRACTORS[metrics.features],
+        samples=metrics.samples,
+        **{key: None if value is None else number(value) for key, value in quality.items()},
+    )
+
+
+def _making(history: RunHistory) -> Making:
+    packages = history.environment.get("packages", {})
+    return Making(
+        rounds=len(history.rounds),
+        settings=_changed_settings(history.config),
+        version=packages.get("prism-secure", "unknown"),
+        commit=history.environment.get("commit"),
+        packages={name: packages[name] for name in _PACKAGES if name in packages},
+    )
+
+
+def _changed_settings(config: Config) -> str:
+    """What differs from the defaults, as TOML, but for paths and workers."""
+    changed: dict[str, dict[str, Any]] = {}
+    for section, values in settings_to_show(config).items():
+        defaults = msgspec.to_builtins(type(getattr(config, section))())
+        for key, value in values.items():
+            if value is not None and value != defaults[key]:
+                changed.setdefault(section, {})[key] = value
+    return tomli_w.dumps(changed)

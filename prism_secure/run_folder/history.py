@@ -1,0 +1,233 @@
+"""What a run folder says about its run, read without changing it: also while the run goes on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prism_privacy.errors import LedgerError
+from prism_privacy.ledger import verify_ledger
+from prism_privacy.ledger.check import LedgerReport
+from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.units import Adjacency, View
+from prism_secure.accounting.composition import Opened, opened_in
+from prism_secure.config import Config
+from prism_secure.errors import RunFolderError
+from prism_secure.run_folder.environment import Facts, read_environment
+from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.records import Epsilons, MomentSession, RoundRecord, infinite
+
+__all__ = ["LowerBound", "RunHistory", "Status", "read_history", "spent"]
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How a run stands."""
+
+    kind: str
+    """"done", "failed", or "running" (which an interrupted run looks like, too)."""
+    text: str
+    reason: str
+    """Why it ended early, "" otherwise."""
+
+
+class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
+    """An epsilon that the truth certainly is not below, as an audit found."""
+
+    unit: str
+    """"client" or "record"."""
+    epsilon: float
+    confidence: float
+    """1.0: computed exactly; less: a statistical test's."""
+    view: str | None = None
+    """"sum" or "upload"; None for a record."""
+    adjacency: str | None = None
+    method: str = ""
+    """How it was found, in words."""
+
+
+class _Audit(msgspec.Struct, frozen=True):
+    lower_bounds: list[LowerBound] = []
+
+
+_NOTHING = Epsilons(
+    sum_zero_out=math.inf, sum_replace_one=math.inf, upload_zero_out=math.inf, upload_replace_one=math.inf
+)
+
+
+class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, from its folder."""
+
+    config: Config
+    records: list[RoundRecord]
+    """Finished rounds, from 1 on without a gap. Where test coins were used, every epsilon is infinite."""
+    status: Status
+    samples: list[tuple[int, Path]]
+    """Grids of images by round, in order, for `prism_secure.quality.samples.read_grid`."""
+    ledger: LedgerReport | None
+    """The ledger, checked from its first line on; None if there is none."""
+    environment: dict[str, Any]
+    facts: Facts
+    lower_bounds: list[LowerBound]
+    """What an audit of this run found epsilon to be at least; from `audit.json`, if there is one."""
+    moments: MomentSession | None
+    """What the secure sum of a summed record-level release took; None where there was none."""
+
+    @property
+    def test_coins(self) -> bool:
+        """Whether the ledger says that somebody could know the clients' coins."""
+        return self.ledger is not None and any(entry.coins == "test" for entry in self.ledger.entries)
+
+    @property
+    def record_guarantee(self) -> RecordGuarantee | None:
+        """The record-level guarantee that the ledger states, if any."""
+        entries = self.ledger.entries if self.ledger else ()
+        found = [entry.record for entry in entries if entry.record is not None]
+        return max(found, key=lambda guarantee: guarantee.epsilon, default=None)
+
+    @property
+    def opened(self) -> Opened | None:
+        """How the record-level release was opened over all clients, if it was."""
+        return None if self.ledger is None else opened_in(self.ledger)
+
+    @property
+    def rounds(self) -> list[LedgerEntry]:
+        """The ledger's entries about rounds, without the record-level release before them."""
+        entries = self.ledger.entries if self.ledger else ()
+        return [entry for entry in entries if entry.kind in ("round", "aborted")]
+
+    @property
+    def charged_unfinished(self) -> list[int]:
+        """Rounds that the ledger has charged and that are not finished: something of them may have left."""
+        return [entry.round for entry in self.rounds if entry.round > len(self.records)]
+
+    @property
+    def to_date(self) -> Epsilons | None:
+        """Epsilon to date of one client: what the signed ledger has charged, or what the records say if more.
+
+        None before anything was spent.
+        """
+        cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
+        largest = dict.fromkeys(cells, 0.0)
+        for record in self.records[-1:]:
+            largest = {cell: getattr(record.epsilon, cell) for cell in cells}
+        for entry in (self.ledger.entries if self.ledger else ())[-1:]:
+            largest = {cell: max(largest[cell], spent(entry, *at).to_date) for cell, at in cells.items()}
+        return Epsilons(**largest) if any(largest.values()) else None
+
+    @property
+    def disagreement(self) -> int | None:
+        """The first round whose epsilons in `metrics.jsonl` are below what the signed ledger says."""
+        if self.ledger is None:
+            return None
+        kept = {entry.round: entry for entry in self.ledger.entries if entry.epsilon is not None}
+        for record in self.records:
+            if record.round in kept and any(
+                getattr(record.epsilon, f"{view}_{adjacency}")
+                < spent(kept[record.round], view, adjacency).to_date
+                for view in View
+                for adjacency in Adjacency
+            ):
+                return record.round
+        return None
+
+
+def spent(entry: LedgerEntry, view: View | str, adjacency: Adjacency | str) -> Spent:
+    """What an entry charged in one view under one adjacency; infinite where it claims nothing."""
+    if entry.epsilon is None:
+        return Spent(math.inf, math.inf)
+    return entry.epsilon[View(view), Adjacency(adjacency)]
+
+
+def read_history(folder: Path) -> RunHistory:
+    """Read and check everything that a run folder holds for others to see.
+
+    Raises:
+        RunFolderError: the folder is not a run's, or a file in it is damaged: which, where and how.
+    """
+    config = read_config(folder)
+    records = _records(folder, config)
+    ledger = _ledger(folder)
+    environment, facts = read_environment(folder)
+    history = RunHistory(
+        config=config,
+        records=records,
+        status=_status(folder, config.federation.rounds, len(records)),
+        samples=_samples(folder),
+        ledger=ledger,
+        environment=environment,
+        facts=facts,
+        lower_bounds=_lower_bounds(folder),
+        moments=_moments(folder),
+    )
+    if not history.test_coins:
+        return history
+    return msgspec.structs.replace(
+        history, records=[msgspec.structs.replace(record, epsilon=_NOTHING) for record in records]
+    )
+
+
+def _records(folder: Path, config: Config) -> list[RoundRecord]:
+    records, rounds = read_records(folder), config.federation.rounds
+    if len(records) > rounds:
+        raise RunFolderError(f"{folder} holds {len(records)} rounds, its configuration asks for {rounds}")
+    return records
+
+
+def _status(folder: Path, planned: int, done: int) -> Status:
+    at = f"round {done} of {planned}"
+    for name, kind, text in (
+        ("FAILED", "failed", f"stopped with an error after {at}"),
+        ("DONE", "done", f"finished, {done} rounds" if done == planned else f"ended after {at}"),
+    ):
+        if (folder / name).exists():
+            reason = (folder / name).read_text("utf-8", "replace").strip()
+            return Status(kind, text, "" if kind == "done" and done == planned else reason)
+    return Status("running", f"unfinished: {at}", "")
+
+
+def _lower_bounds(folder: Path) -> list[LowerBound]:
+    """From the file that `prism-secure audit run` leaves; what else is in it is the audit's own report."""
+    path = folder / "audit.json"
+    if not path.exists():
+        return []
+    try:
+        return msgspec.convert(infinite(msgspec.json.decode(path.read_bytes())), _Audit).lower_bounds
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _moments(folder: Path) -> MomentSession | None:
+    path = folder / "moments.json"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=MomentSession)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _samples(folder: Path) -> list[tuple[int, Path]]:
+    grids = []
+    for path in (folder / "samples").glob("round-*.png"):
+        number = path.stem.removeprefix("round-")
+        if not number.isdecimal():
+            raise RunFolderError(f"{path} is no grid of samples: its name must end in the round's number")
+        grids.append((int(number), path))
+    return sorted(grids)
+
+
+def _ledger(folder: Path) -> LedgerReport | None:
+    path = folder / "ledger.jsonl"
+    if not path.exists():
+        return None
+    try:
+        return verify_ledger(path)
+    except LedgerError:
+        # The ledger and its head are two files, and the run may have written between the two reads.
+        try:
+            return verify_ledger(path)
+        except LedgerError as error:
+            raise RunFolderError(f"{error}") from None

@@ -1,0 +1,120 @@
+"""What is kept of each round, in `metrics.jsonl`: one JSON object a line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Metrics of the deployed mask against held-out images; see `prism_secure.quality.metrics`."""
+
+    fid: float
+    kid: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    label_accuracy: float | None = None
+    """Share of class-conditional samples that the metric's classifier puts in their class."""
+    inception_score: float | None = None
+    """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
+
+
+CLIENT_UNIT = "everything one client contributes"
+RECORD_UNIT = "one image of one client"
+"""What an epsilon protects, in words."""
+
+
+class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
+    """Epsilon to date of one client, by view and adjacency."""
+
+    sum_zero_out: float
+    sum_replace_one: float
+    upload_zero_out: float
+    upload_replace_one: float
+    unit: str = CLIENT_UNIT
+
+
+class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
+    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
+
+    epsilon: float
+    delta: float
+    adjacency: str
+    """"swap": the image is replaced by any other, its label included."""
+    unit: str = RECORD_UNIT
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished round; `round` counts from 1."""
+
+    round: int
+    survivors: int
+    epsilon: Epsilons
+    record: RecordEpsilon | None = None
+    """None where nothing is claimed for a single image."""
+    bits_per_parameter: float
+    """Bits of a client's upload message per mask bit, measured on its bytes."""
+    uplink_bytes: int
+    """All messages of all clients to the server."""
+    downlink_bytes: int
+    """The broadcast of theta and all messages of the secure sum to all clients."""
+    step: float
+    """The mean weight that the server gave this round's mean mask (MADA's lambda)."""
+    seconds: float
+    secure_sum_seconds: float
+    quality: Quality | None = None
+    """None in rounds that were not evaluated."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it opened nothing: charged, because uploads may have left, but theta did not move."""
+        return self.survivors == 0 and self.quality is None and self.step == self.uplink_bytes == 0
+
+
+class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What opening a summed record-level release took: all messages of all clients, and the opened sums that
+    were sent back. Kept in `moments.json`."""
+
+    survivors: int
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+def encode(record: RoundRecord) -> bytes:
+    """One JSON line without its newline; infinities are written "inf"."""
+    return msgspec.json.encode(finite(msgspec.to_builtins(record)))
+
+
+def decode(line: bytes) -> RoundRecord:
+    """The inverse of `encode`.
+
+    >>> decode(b'{"round": 1}')
+    Traceback (most recent call last):
+    ...
+    msgspec.ValidationError: Object missing required field `survivors`
+    """
+    return msgspec.convert(infinite(msgspec.json.decode(line)), RoundRecord)
+
+
+def finite(value: Any) -> Any:
+    """Write what JSON has no number for as "inf" and "nan", at any depth.
+
+    >>> finite({"epsilon": [float("inf"), 1.0], "kid": float("nan")})
+    {'epsilon': ['inf', 1.0], 'kid': 'nan'}
+    """
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def infinite(value: Any) -> Any:
+    """The inverse of `finite`, at any depth."""
+    if isinstance(value, dict):
+        return {key: infinite(inner) for key, inner in value.items()}
+    return float(value) if value in ("inf", "nan") else value

@@ -1,0 +1,201 @@
+"""From a target ε to the parameter that reaches it: the clip, the flip probability or the cohort.
+
+ε grows with the clip and falls with the flip and the cohort, so each search is for a root of a monotone
+function, and the side on which ε is *at most* the target is returned. Only the accountant's certified ε
+decides what is returned; the search before it uses an estimate (κ over the two extreme configurations only),
+because at a cohort of 10⁴ each certified value costs seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prism_privacy import _validate
+from prism_privacy.accounting.accountant import guarantee_of
+from prism_privacy.accounting.kappa.store import estimated_curve
+from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
+from prism_privacy.errors import CalibrationError, InvalidParameter
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.units import Adjacency, View
+
+__all__ = ["Calibration", "calibrate"]
+
+_FINE = 1e-4
+_CLIPS = (1e-4, 1e6)
+_FLIPS = (1e-6, 0.4999)
+_COHORTS = (1, 10_000)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A release that reaches a target, and what it reaches.
+
+    release   flip, clip and cohort, one of them found
+    rounds    how many rounds of it
+    epsilon   the accountant's ε for them: at most the target
+    target    what was asked for
+    """
+
+    release: MaskRelease
+    rounds: int
+    epsilon: float
+    target: float
+    delta: float
+    view: View
+    adjacency: Adjacency
+
+    @property
+    def clip(self) -> float | None:
+        """C, found or given."""
+        return self.release.clip
+
+    @property
+    def flip(self) -> float:
+        """f, found or given."""
+        return self.release.flip
+
+    @property
+    def cohort(self) -> int:
+        """The cohort, found or given."""
+        return self.release.cohort
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One free parameter as a function of x, on which ε rises. Steps of 10⁻⁴ in x are steps of 10⁻⁴ of it."""
+
+    name: str
+    low: float
+    high: float
+    value: Callable[[float], float]
+    release: Callable[[float], MaskRelease]
+
+
+def _flip_at(x: float) -> float:
+    """f = ½/(1+e^x): falls with x, and x moves log f and log(½−f) at most one for one."""
+    return 0.5 / (1.0 + math.exp(x))
+
+
+def _cohort_at(x: float) -> int:
+    """The cohort e^(−x), rounded up to the safe side."""
+    return math.ceil(math.exp(-x) * (1.0 - 1e-12))
+
+
+def calibrate(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    view: View,
+    adjacency: Adjacency,
+    cohort: int | None = None,
+    flip: float | None = None,
+    clip: float | None = None,
+    space: str = "probability",
+    dim: int | None = None,
+    sum_failure: float = 0.0,
+) -> Calibration:
+    """Find the one of `clip`, `flip` and `cohort` that was left out.
+
+    The clip found is the largest, the flip and the cohort the smallest, up to about 0.1%, for which `rounds`
+    equal rounds stay within ε. Under UPLOAD the cohort does not matter and may be left out along with the
+    clip or the flip.
+
+    >>> found = calibrate(epsilon=8.0, delta=1e-5, rounds=100, cohort=1000, flip=0.25,
+    ...                   view=View.SUM, adjacency=Adjacency.ZERO_OUT)
+    >>> round(found.clip, 2), found.epsilon <= 8.0
+    (2.14, True)
+
+    Raises `CalibrationError` where no value reaches ε, with the nearest ε that can be had and where;
+    `InvalidParameter` unless exactly one parameter is left out.
+    """
+    target, delta = _validate.positive("epsilon", epsilon), _validate.delta(delta)
+    rounds = _validate.count("rounds", rounds)
+    view, adjacency = (
+        _validate.member("view", View, view),
+        _validate.member("adjacency", Adjacency, adjacency),
+    )
+    if view is View.UPLOAD and cohort is None and (flip is None) != (clip is None):
+        cohort = 1
+    free = [name for name, given in (("clip", clip), ("flip", flip), ("cohort", cohort)) if given is None]
+    if len(free) != 1:
+        raise InvalidParameter(
+            f"leave out exactly one of clip, flip and cohort, the one to find; {', '.join(free) or 'none'} "
+            "was left out"
+        )
+    if free == ["cohort"] and view is View.UPLOAD:
+        raise InvalidParameter("under UPLOAD the cohort changes nothing: leave out the clip or the flip")
+
+    def build(c: float | None, f: float, n: int) -> MaskRelease:
+        return MaskRelease(f, c, n, space, dim, sum_failure=sum_failure)
+
+    search: _Search
+    if flip is not None and clip is None:
+        known_flip, known_cohort = _validate.flip(flip), _validate.count("cohort", cohort)
+        # A clip beyond the box's own radius changes nothing.
+        box = _CLIPS[1] if dim is None or space == "score" else (1.0 - 2.0 * known_flip) * math.sqrt(dim)
+        low, high = math.log(_CLIPS[0]), math.log(box)
+        search = _Search("clip", low, high, math.exp, lambda x: build(math.exp(x), known_flip, known_cohort))
+    elif flip is None:
+        known_cohort = _validate.count("cohort", cohort)
+        high, low = (math.log(0.5 / end - 1.0) for end in _FLIPS)
+        search = _Search("flip", low, high, _flip_at, lambda x: build(clip, _flip_at(x), known_cohort))
+    else:
+        known_flip = _validate.flip(flip)
+        high, low = (-math.log(end) for end in _COHORTS)
+        search = _Search("cohort", low, high, _cohort_at, lambda x: build(clip, known_flip, _cohort_at(x)))
+
+    def certified(x: float) -> float:
+        return guarantee_of({search.release(x): rounds}, delta, view, adjacency).epsilon
+
+    def estimated(x: float) -> float:
+        return _estimate(search.release(x), rounds, delta, view, adjacency)
+
+    x = _find(search, target, estimated, certified)
+    return Calibration(search.release(x), rounds, certified(x), target, delta, view, adjacency)
+
+
+def _estimate(release: MaskRelease, rounds: int, delta: float, view: View, adjacency: Adjacency) -> float:
+    """ε from the two extreme configurations only: no bound, but close to one and cheap."""
+    curve = renyi_curve(release, view, adjacency, estimated_curve)
+    failing = release.sum_failure * rounds if view is View.SUM else 0.0
+    return to_epsilon(rounds * curve, delta - failing)[0]
+
+
+def _find(
+    search: _Search, target: float, estimated: Callable[[float], float], certified: Callable[[float], float]
+) -> float:
+    """The largest x, nearly, with certified ε ≤ target. ε rises with x."""
+    if estimated(search.high) <= target and certified(search.high) <= target:
+        return search.high
+    if estimated(search.low) <= target:
+        x = _bisect(search.low, search.high, target, estimated)
+        reached = certified(x)
+        if reached > target:
+            # The estimate is low, by nearly the same factor close by.
+            x = _bisect(search.low, x, target * min(1.0, target / reached), estimated)
+        step = _FINE
+        while x > search.low and certified(x) > target:
+            x, step = max(x - step, search.low), 2.0 * step
+        if certified(x) <= target:
+            return x
+    nearest, at = certified(search.low), search.value(search.low)
+    raise CalibrationError(
+        f"no {search.name} reaches ε = {target:g}: the nearest is {search.name} = {at:.6g} "
+        f"with ε = {nearest:.6g}",
+        nearest=nearest,
+        at=at,
+    )
+
+
+def _bisect(low: float, high: float, target: float, rising: Callable[[float], float]) -> float:
+    """The largest x, to 10⁻⁴, with rising(x) ≤ target; `low` where there is none."""
+    while high - low > _FINE:
+        middle = (low + high) / 2.0
+        if rising(middle) <= target:
+            low = middle
+        else:
+            high = middle
+    return low

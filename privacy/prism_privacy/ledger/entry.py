@@ -1,0 +1,271 @@
+"""What one line of a privacy ledger says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, Self, get_args
+
+from prism_privacy import _validate
+from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger.line import CHAIN_FIELDS
+from prism_privacy.moments.release import ADJACENCY_WORDS, MomentRelease
+from prism_privacy.units import Adjacency, Unit, View
+
+Kind = Literal["round", "aborted", "moments", "end"]
+Coins = Literal["secret", "test"]
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+UNIT_WORDS: dict[Unit, str] = {
+    Unit.CLIENT: "everything that one client contributes, in all rounds it takes part in",
+    Unit.RECORD: "one record (one image) of one client, in everything that is ever computed from it",
+}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Epsilons of one view and one adjacency. They answer different questions and are never mixed up.
+
+    Attributes:
+        round: what this release costs alone.
+        to_date: what all releases so far cost together, this one included. It is a record of the past;
+            where the number of rounds is chosen by looking at results it is not a guarantee.
+        planned: the guarantee of the plan that was fixed before the first round; None without a plan.
+        budget: the guarantee a filter enforces; None without a filter.
+        bound: which of the valid bounds was the smallest and gave ``to_date``; None if not said.
+    """
+
+    round: float
+    to_date: float
+    planned: float | None = None
+    budget: float | None = None
+    bound: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("round", "to_date", "planned", "budget"):
+            value = getattr(self, name)
+            if value is None and name in ("planned", "budget"):
+                continue
+            if _validate.real(name, value) < 0:
+                raise InvalidParameter(f"an epsilon ({name}) cannot be negative, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        if self.bound is not None and not isinstance(self.bound, str):
+            raise InvalidParameter(f"bound must be a word, got {self.bound!r}")
+
+
+EpsilonTable = Mapping[tuple[View, Adjacency], Spent]
+
+
+@dataclass(frozen=True)
+class RecordGuarantee:
+    """The record-level guarantee that stands beside the client-level one.
+
+    Attributes:
+        adjacency: ``"swap"`` or ``"add_remove"``.
+        epsilon: of everything that is ever released of one record, fixed when it was released. A record is
+            in one client's release, so over clients this is the largest; but two releases *of the same
+            records* add up: add their epsilons and their deltas here. A ledger holds one such guarantee.
+        delta: its delta.
+        release: the parameters of the release, JSON-safe.
+    """
+
+    adjacency: str
+    epsilon: float
+    delta: float
+    release: Mapping[str, Json]
+
+    def __post_init__(self) -> None:
+        if self.adjacency not in ADJACENCY_WORDS:
+            raise InvalidParameter(
+                f"record adjacency must be one of {', '.join(ADJACENCY_WORDS)}, got {self.adjacency!r}"
+            )
+        epsilon = _validate.real("record epsilon", self.epsilon)
+        if epsilon < 0:
+            raise InvalidParameter(f"record epsilon cannot be negative, got {self.epsilon!r}")
+        object.__setattr__(self, "epsilon", epsilon)
+        object.__setattr__(self, "delta", _validate.delta(self.delta))
+        if not isinstance(self.release, Mapping):
+            raise InvalidParameter("record release must be an object")
+
+    @classmethod
+    def of(cls, release: MomentRelease, delta: float) -> Self:
+        """The guarantee of a moment release.
+
+        >>> RecordGuarantee.of(MomentRelease(records=1000, norm=1.0, sigma=0.01), 1e-5).adjacency
+        'swap'
+        """
+        return cls(release.adjacency, release.epsilon(delta), delta, release.as_dict())
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One release, as the ledger keeps it.
+
+    Attributes:
+        kind: ``"round"``; ``"aborted"``: a session that did not open, charged all the same; ``"moments"``:
+            the record-level release made before any round; ``"end"``: the run is over.
+        round: the round's number; rounds count 1, 2, 3, … without a gap.
+        release: the parameters of the release, as its ``as_dict()`` gives them.
+        cohort: honest clients that the opened sum was guaranteed to hold, the target included.
+        colluders: clients assumed to side with the server.
+        delta: the delta of every client-level epsilon in this line.
+        coins: ``"test"`` if anybody could know the coins; then no epsilon is claimed.
+        epsilon: both views and both adjacencies, or None: nothing is claimed.
+        record: the record-level guarantee, or None where there is none.
+        metrics: whatever was measured, JSON-safe.
+        warnings: what a reader must know before quoting the line.
+    """
+
+    kind: Kind
+    round: int
+    release: Mapping[str, Json]
+    cohort: int
+    colluders: int
+    delta: float
+    coins: Coins
+    epsilon: EpsilonTable | None
+    record: RecordGuarantee | None
+    metrics: Mapping[str, Json]
+    warnings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InvalidParameter(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.coins not in get_args(Coins):
+            raise InvalidParameter(f"coins must be 'secret' or 'test', got {self.coins!r}")
+        # canonical types, so that what was written and what is read back are equal
+        object.__setattr__(self, "round", _validate.count("round", self.round, least=0))
+        object.__setattr__(self, "cohort", _validate.count("cohort", self.cohort))
+        object.__setattr__(self, "colluders", _validate.count("colluders", self.colluders, least=0))
+        object.__setattr__(self, "delta", _validate.delta(self.delta))
+        if self.coins == "test" and self.epsilon is not None:
+            raise InvalidParameter(
+                "test coins are known to others: an entry with coins='test' has epsilon=None"
+            )
+        if self.epsilon is not None:
+            cells = {(view, adjacency) for view in View for adjacency in Adjacency}
+            if set(self.epsilon) != cells:
+                raise InvalidParameter("epsilon needs an entry for both views under both adjacencies")
+            if not all(isinstance(spent, Spent) for spent in self.epsilon.values()):
+                raise InvalidParameter("epsilon must map (View, Adjacency) to Spent")
+        if self.record is not None and not isinstance(self.record, RecordGuarantee):
+            raise InvalidParameter(f"record must be a RecordGuarantee, got {type(self.record).__name__}")
+
+    def to_json(self) -> dict[str, Json]:
+        """The entry as JSON-safe values; infinities are the word ``"inf"``."""
+        table: dict[str, Json] | None = None
+        if self.epsilon is not None:
+            table = {
+                view.value: {a.value: json_safe(asdict(self.epsilon[view, a]), "epsilon") for a in Adjacency}
+                for view in View
+            }
+        return {
+            "kind": self.kind,
+            "round": self.round,
+            "release": json_safe(self.release, "release"),
+            "cohort": self.cohort,
+            "colluders": self.colluders,
+            "delta": self.delta,
+            "coins": self.coins,
+            "epsilon": table,
+            "record": None if self.record is None else json_safe(asdict(self.record), "record"),
+            "metrics": json_safe(self.metrics, "metrics", nan=True),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_line(cls, body: Mapping[str, Any]) -> Self:
+        """The entry in the body of a ledger's line, whose other fields chain the lines.
+
+        Raises:
+            InvalidParameter: see :meth:`from_json`.
+        """
+        return cls.from_json({name: value for name, value in body.items() if name not in CHAIN_FIELDS})
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            InvalidParameter: a field is missing, unknown, or not what the schema says.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(body) != names:
+            odd = sorted(set(body) ^ names)
+            raise InvalidParameter(f"fields missing or unknown: {', '.join(odd)}")
+        values = dict(body)
+        try:
+            table = values["epsilon"]
+            if table is not None:
+                values["epsilon"] = {
+                    (View(v), Adjacency(a)): Spent(**{name: _number(x) for name, x in spent.items()})
+                    for v, row in table.items()
+                    for a, spent in row.items()
+                }
+            if values["record"] is not None:
+                record = dict(values["record"])
+                values["record"] = RecordGuarantee(**record | {"epsilon": _number(record["epsilon"])})
+            for name in ("release", "metrics"):
+                if not isinstance(values[name], dict):
+                    raise InvalidParameter(f"{name} must be an object")
+            values["warnings"] = tuple(str(word) for word in values["warnings"])
+            return cls(**values)
+        except InvalidParameter:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError) as cause:
+            raise InvalidParameter(f"not an entry: {cause}") from None
+
+
+def delta_warnings(delta: float, clients: int | None, records: int | None) -> tuple[str, ...]:
+    """Words for a delta at which the guarantee allows giving somebody away altogether.
+
+    >>> delta_warnings(1e-5, clients=10, records=1000)
+    ()
+    >>> delta_warnings(0.1, clients=10, records=None)
+    ('delta 0.1 is not below 1/clients = 0.1: publishing one whole client at random would satisfy it',)
+    """
+    words = []
+    for number, names, one in ((clients, "clients", "client"), (records, "records", "record")):
+        if number is not None and delta >= 1.0 / number:
+            words.append(
+                f"delta {delta:g} is not below 1/{names} = {1.0 / number:g}: "
+                f"publishing one whole {one} at random would satisfy it"
+            )
+    return tuple(words)
+
+
+def json_safe(value: Any, name: str, *, nan: bool = False) -> Any:
+    """``value`` as JSON types: infinities become ``"inf"``/``"-inf"``; NaN ``"nan"``, if ``nan`` allows it.
+
+    Raises:
+        InvalidParameter: something that has no JSON form, naming its place.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if value is None or isinstance(value, (bool, str)):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidParameter(f"{name}: keys must be strings, got {key!r}")
+        return {str(key): json_safe(inner, f"{name}.{key}", nan=nan) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [json_safe(inner, f"{name}[{i}]", nan=nan) for i, inner in enumerate(value)]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # NumPy and torch scalars
+        value = value.item()
+        if isinstance(value, bool):
+            return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isnan(value) and not nan:
+            raise InvalidParameter(f"{name} is NaN")
+        return (
+            float(value) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+        )
+    raise InvalidParameter(f"{name} has no JSON form: {type(value).__name__}")
+
+
+def _number(value: Any) -> Any:
+    return math.inf if value == "inf" else value
