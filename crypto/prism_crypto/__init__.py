@@ -37,7 +37,8 @@ from prism_crypto.policy import Policy
 from prism_crypto.secure_sum import SessionContext, secure_sum
 from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import Invited, Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.wire.codec import FixedPoint
 
 __all__ = [

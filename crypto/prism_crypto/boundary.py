@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from prism_crypto.errors import SecureSumError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 __all__ = ["scrubbed"]
 

@@ -24,13 +24,14 @@ from prism_crypto.policy import Policy
 from prism_crypto.primitives.randomness import Rng, checked_rng
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
-from prism_crypto.stages.advertise import Advertised, Ready, advertise
-from prism_crypto.stages.confirm import Confirmed, confirm
+from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advertise import advertise
+from prism_crypto.stages.confirm import confirm
 from prism_crypto.stages.party import Party
-from prism_crypto.stages.share import Shared, share
-from prism_crypto.stages.unmask import Finished, read_opened, unmask, unmask_unconfirmed
-from prism_crypto.stages.upload import Uploaded, upload
+from prism_crypto.stages.share import share
+from prism_crypto.stages.states import Advertised, Confirmed, Finished, Ready, Shared, Uploaded
+from prism_crypto.stages.unmask import read_opened, unmask, unmask_unconfirmed
+from prism_crypto.stages.upload import upload
 
 __all__ = ["SecureSumClient"]
 

@@ -25,10 +25,7 @@ the state machines raise from frames that hold none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 __all__ = [
     "ContextMismatch",

@@ -14,7 +14,8 @@ from prism_crypto.errors import IdentityError, InputError, PolicyError
 from prism_crypto.keeping.guarded_file import PUBLIC, read_json, write_new
 from prism_crypto.keeping.identity import Roster
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage, check_types, coerce_mode
+from prism_crypto.spec import check_types, coerce_mode
+from prism_crypto.stage import Mode, Stage
 
 __all__ = ["Policy"]
 

@@ -25,7 +25,8 @@ from prism_crypto.policy import Policy
 from prism_crypto.primitives.randomness import Rng, checked_rng
 from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import GraphKind, Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 
 __all__ = ["Inputs", "SessionContext", "secure_sum"]
 

@@ -20,7 +20,7 @@ from prism_crypto.keeping.identity import Roster
 from prism_crypto.primitives.randomness import Rng, checked_rng
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advertise import Advertising
 from prism_crypto.stages.gathering import Gathering, Hall, Topology
 from prism_crypto.stages.unmask import Opened

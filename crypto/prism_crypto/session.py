@@ -13,7 +13,8 @@ from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, chec
 from prism_crypto.keeping.session_counter import MAX_SESSION
 from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
 from prism_crypto.primitives.graph import GraphParameters, harary_degree
-from prism_crypto.spec import CountSpec, Mode, check_types, coerce_mode
+from prism_crypto.spec import CountSpec, check_types, coerce_mode
+from prism_crypto.stage import Mode
 from prism_crypto.wire.packing import Packing
 
 __all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]

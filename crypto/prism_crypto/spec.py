@@ -1,46 +1,21 @@
-"""What is summed, in which mode, and the names of the five stages."""
+"""What is summed, and how the fields of such values are checked."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from prism_crypto.errors import InputError
+from prism_crypto.stage import Mode
 
-__all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "Mode", "Stage", "check_types", "coerce_mode"]
+__all__ = ["MAX_DIMENSION", "MAX_TOTAL", "CountSpec", "check_types", "coerce_mode"]
 
 MAX_DIMENSION = 2**33 - 1
 """One AES-CTR stream of at most 2^36 bytes covers so many words of one digit each, and the sentinel."""
 
 MAX_TOTAL = 2**63 - 1
 """The largest sum that a coordinate may reach: the opened counts are int64."""
-
-
-class Stage(StrEnum):
-    """The five stages, in order (Bonawitz et al. 2017, figure 4, with ``confirm`` as its consistency check).
-
-    >>> [str(stage) for stage in Stage]
-    ['advertise', 'share', 'upload', 'confirm', 'unmask']
-    >>> Stage.SHARE.before(Stage.UPLOAD)
-    True
-    """
-
-    ADVERTISE = "advertise"
-    SHARE = "share"
-    UPLOAD = "upload"
-    CONFIRM = "confirm"
-    UNMASK = "unmask"
-
-    @property
-    def number(self) -> int:
-        """Position in the protocol, 1 to 5."""
-        return list(Stage).index(self) + 1
-
-    def before(self, other: Stage) -> bool:
-        """Whether this stage comes strictly before ``other``."""
-        return self.number < other.number
 
 
 def check_types(owner: msgspec.Struct, **fields: type) -> None:
@@ -68,17 +43,6 @@ def coerce_mode(owner: msgspec.Struct) -> None:
         mode = None
     if mode is None:
         raise InputError(f"mode must be one of {', '.join(Mode)}")
-
-
-class Mode(StrEnum):
-    """Against whom the session protects.
-
-    ``ACTIVE``: a server that lies to each client as it likes, with up to c colluding clients.
-    ``SEMI_HONEST``: a server that follows the protocol and keeps what it sees; no signatures, no confirm.
-    """
-
-    ACTIVE = "active"
-    SEMI_HONEST = "semi_honest"
 
 
 class CountSpec(msgspec.Struct, frozen=True, kw_only=False):

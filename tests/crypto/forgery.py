@@ -12,7 +12,7 @@ from reference_primitives import ed25519_sign
 from rehearsal import identity_key
 
 from prism_crypto.errors import SecureSumError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 ADVERT_BYTES, SEALED_BYTES, SHARE_BYTES, SIGNATURE_BYTES = 176, 82, 33, 64
 """Widths of the records, without their ids; adverts are signed ones."""

@@ -27,7 +27,8 @@ from rehearsal import SERVER, Rehearsal, stages
 from prism_crypto import session
 from prism_crypto.errors import SecureSumError
 from prism_crypto.primitives import shamir
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 from prism_crypto.stages import confirm, share, unmask, upload
 from prism_crypto.stages.advert import check_advert
 from prism_crypto.stages.survivors import read_survivors

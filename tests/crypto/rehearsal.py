@@ -20,7 +20,8 @@ from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 
 SERVER = None
 """The server's name as sender or receiver."""

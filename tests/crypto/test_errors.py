@@ -9,7 +9,7 @@ import pytest
 from prism_crypto import errors
 from prism_crypto.boundary import scrubbed
 from prism_crypto.errors import InputError, OutOfOrder, ProtocolError, SealError, SecureSumError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 
 def test_every_error_descends_from_the_root_and_stands_in_the_tree():

@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import OutOfOrder, SecureSumError, ThresholdError
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 CLIENTS = st.integers(0, 4)
 

@@ -9,7 +9,7 @@ import pytest
 
 from prism_crypto.errors import IdentityError, RandomnessError, SignatureError
 from prism_crypto.keeping.identity import NO_ROSTER, Identity, Roster, check_client_id
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 ALICE, BOB = Identity(3, b"\x01" * 32), Identity(5, b"\x02" * 32)
 ROSTER = Roster({3: ALICE.public_key, 5: BOB.public_key})

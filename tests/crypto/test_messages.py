@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prism_crypto.errors import ContextMismatch, MessageError
 from prism_crypto.primitives.context import tag, u32
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     VERSION,

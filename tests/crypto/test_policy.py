@@ -11,7 +11,8 @@ from prism_crypto.errors import IdentityError, InputError, PolicyError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.policy import Policy
 from prism_crypto.session import Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 
 IDENTITIES = [Identity(i, bytes([i + 1]) * 32) for i in range(11)]
 ROSTER = Roster({i: IDENTITIES[i].public_key for i in range(10)})

@@ -9,7 +9,8 @@ from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.primitives.graph import harary_degree
 from prism_crypto.session import Invited, Session
-from prism_crypto.spec import CountSpec, Mode
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode
 
 ROSTER = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
 SPEC = CountSpec(100)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prism_crypto.errors import InputError
-from prism_crypto.spec import MAX_DIMENSION, MAX_TOTAL, CountSpec, Stage
+from prism_crypto.spec import MAX_DIMENSION, MAX_TOTAL, CountSpec
+from prism_crypto.stage import Stage
 
 
 def test_stages_are_ordered_as_the_protocol_is():

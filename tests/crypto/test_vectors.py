@@ -20,7 +20,8 @@ from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Invited, Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 
 FOLDER = Path(__file__).parent.parent / "vectors"
 SESSIONS = sorted(path.stem for path in FOLDER.glob("session_*.json"))

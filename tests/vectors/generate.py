@@ -20,7 +20,8 @@ from tampered import Tampered, tampered  # noqa: E402
 
 from prism_crypto.errors import SecureSumError  # noqa: E402
 from prism_crypto.primitives.graph import uniform_permutation  # noqa: E402
-from prism_crypto.spec import CountSpec, Stage  # noqa: E402
+from prism_crypto.spec import CountSpec  # noqa: E402
+from prism_crypto.stage import Stage  # noqa: E402
 
 SESSIONS: dict[str, dict[str, Any]] = {
     "active": {"ids": range(4)},

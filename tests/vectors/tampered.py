@@ -14,7 +14,7 @@ import reference as wire
 from forgery import alter_record, drop_record, flip, records, refield, resigned, twice
 from reference_primitives import FIELD
 
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 
 @dataclass

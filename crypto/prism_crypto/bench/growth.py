@@ -17,7 +17,8 @@ from prism_crypto.client import SecureSumClient
 from prism_crypto.policy import Policy
 from prism_crypto.primitives.context import advert_digest, encode_ids, tag, u32
 from prism_crypto.session import Session
-from prism_crypto.spec import CountSpec, Mode, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.wire.messages import (
     SEALED_BYTES,
     VERSION,

@@ -34,7 +34,8 @@ from prism_crypto.primitives.keystream import add_keystream
 from prism_crypto.secure_sum import secure_sum
 from prism_crypto.server import SecureSumResult
 from prism_crypto.session import Session
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 from prism_crypto.wire.packing import Packing
 
 __all__ = ["Figure", "main"]

@@ -22,7 +22,7 @@ from prism_crypto.keeping.guarded_file import PRIVATE, PUBLIC, read_json, write_
 from prism_crypto.primitives.context import digest, label, u32
 from prism_crypto.primitives.randomness import Rng, checked_rng, draw
 from prism_crypto.primitives.secret import Confidential
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 __all__ = ["MAX_CLIENT_ID", "NO_ROSTER", "SIGNATURE_BYTES", "Identity", "Roster", "check_client_id", "pinned"]
 

@@ -11,7 +11,7 @@ from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
 from prism_crypto.primitives.context import TAG_BYTES, tag, u32
 from prism_crypto.primitives.keys import KEY_BYTES, check_public_key
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.stage import Mode, Stage
 
 __all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert"]
 

@@ -8,49 +8,20 @@ Bonawitz et al. 2017, figure 4, round 0, with the commitment and the full contex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from prism_crypto.errors import PublicKeyError
 from prism_crypto.primitives.context import advert_digest, self_mask_commitment, tag, u32
 from prism_crypto.primitives.keys import KeyPair
 from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
-from prism_crypto.primitives.secret import Confidential, Secret
-from prism_crypto.spec import Stage
+from prism_crypto.primitives.secret import Secret
+from prism_crypto.stage import Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.party import Party
 from prism_crypto.stages.share import Sharing
+from prism_crypto.stages.states import Advertised, Ready
 from prism_crypto.wire.messages import FRAME_BYTES, VERSION, AdvertMessage, AdvertsMessage, decode, encode
 
-__all__ = ["Advertised", "Advertising", "Ready", "advertise"]
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Ready(Confidential):
-    """A client that has not said anything yet."""
-
-    party: Party
-
-    def erase(self) -> None:
-        """Nothing to erase yet."""
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class Advertised(Confidential):
-    """A client whose advert has left."""
-
-    party: Party
-    sealing: KeyPair
-    masking: KeyPair
-    seed: Secret
-    advert: bytes
-
-    def erase(self) -> None:
-        """Overwrite all secrets."""
-        self.sealing.erase()
-        self.masking.erase()
-        self.seed.erase()
+__all__ = ["Advertising", "advertise"]
 
 
 def advertise(state: Ready) -> tuple[Advertised, bytes]:

@@ -8,15 +8,12 @@ Bonawitz et al. 2017, figure 4, round 3 (ConsistencyCheck), with U2 and the cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from prism_crypto.errors import SecureSumError, ThresholdError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
 from prism_crypto.primitives.context import tag
-from prism_crypto.primitives.secret import Confidential
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 from prism_crypto.stages.gathering import Gathering, Hall
+from prism_crypto.stages.states import Confirmed, Uploaded
 from prism_crypto.stages.survivors import read_survivors
 from prism_crypto.stages.unmask import Unmasking
 from prism_crypto.wire.messages import (
@@ -30,24 +27,7 @@ from prism_crypto.wire.messages import (
     encode_records,
 )
 
-if TYPE_CHECKING:
-    from prism_crypto.stages.upload import Uploaded
-
-__all__ = ["Confirmed", "Confirming", "confirm"]
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class Confirmed(Confidential):
-    """A client that has signed its one survivor set."""
-
-    uploaded: Uploaded
-    survivors: tuple[int, ...]
-    body: bytes
-    signature: bytes
-
-    def erase(self) -> None:
-        """Overwrite all shares."""
-        self.uploaded.erase()
+__all__ = ["Confirming", "confirm"]
 
 
 def confirm(state: Uploaded, data: bytes) -> tuple[Confirmed, bytes]:

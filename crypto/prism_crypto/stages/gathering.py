@@ -12,7 +12,7 @@ from prism_crypto.primitives.graph import harary, uniform_permutation
 from prism_crypto.primitives.randomness import Rng
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 __all__ = ["Gathering", "Hall", "Topology"]
 

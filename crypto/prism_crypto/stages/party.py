@@ -10,7 +10,7 @@ from prism_crypto.primitives.keys import AgreedKey
 from prism_crypto.primitives.randomness import Rng
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.stage import Mode, Stage
 
 __all__ = ["Neighbour", "Party"]
 

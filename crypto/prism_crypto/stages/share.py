@@ -9,18 +9,16 @@ Bonawitz et al. 2017, figure 4, round 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from prism_crypto.errors import MessageError, ProtocolError, PublicKeyError, SecureSumError
 from prism_crypto.primitives.context import DIGEST_BYTES, advert_digest, context1, encode_ids, tag, u32
-from prism_crypto.primitives.keys import KeyPair, seal
-from prism_crypto.primitives.secret import Confidential, Secret
+from prism_crypto.primitives.keys import seal
+from prism_crypto.primitives.secret import Secret
 from prism_crypto.primitives.shamir import split
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.party import Neighbour, Party
+from prism_crypto.stages.party import Neighbour
+from prism_crypto.stages.states import Advertised, Shared
 from prism_crypto.stages.upload import Uploading
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
@@ -36,31 +34,7 @@ from prism_crypto.wire.messages import (
     encode_records,
 )
 
-if TYPE_CHECKING:
-    from prism_crypto.stages.advertise import Advertised
-
-__all__ = ["Shared", "Sharing", "share"]
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class Shared(Confidential):
-    """A client that has shared its secrets."""
-
-    party: Party
-    context: bytes
-    sealing_key: bytes
-    masking: KeyPair
-    seed: Secret
-    own_shares: Secret
-    neighbours: dict[int, Neighbour]
-
-    def erase(self) -> None:
-        """Overwrite all secrets."""
-        self.masking.erase()
-        self.seed.erase()
-        self.own_shares.erase()
-        for neighbour in self.neighbours.values():
-            neighbour.agreed.erase()
+__all__ = ["Sharing", "share"]
 
 
 def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:

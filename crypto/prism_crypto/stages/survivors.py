@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prism_crypto.errors import MessageError, ProtocolError
 from prism_crypto.primitives.context import encode_ids, tag
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
+from prism_crypto.stages.gathering import Hall
+from prism_crypto.stages.states import Uploaded
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
@@ -16,10 +16,6 @@ from prism_crypto.wire.messages import (
     decode_ids,
     encode,
 )
-
-if TYPE_CHECKING:
-    from prism_crypto.stages.gathering import Hall
-    from prism_crypto.stages.upload import Uploaded
 
 __all__ = ["read_survivors", "survivor_messages"]
 

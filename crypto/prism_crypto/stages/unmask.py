@@ -10,7 +10,6 @@ Bonawitz et al. 2017, figure 4, round 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +27,11 @@ from prism_crypto.primitives.context import self_mask_commitment, tag
 from prism_crypto.primitives.keys import KeyPair, pair_seed
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES, combine
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Party
+from prism_crypto.stages.states import Confirmed, Finished, Uploaded
 from prism_crypto.stages.survivors import read_survivors
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
@@ -46,26 +46,7 @@ from prism_crypto.wire.messages import (
     encode_records,
 )
 
-if TYPE_CHECKING:
-    from prism_crypto.stages.confirm import Confirmed
-    from prism_crypto.stages.upload import Uploaded
-
-__all__ = ["Finished", "Opened", "Unmasking", "read_opened", "unmask", "unmask_unconfirmed"]
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Finished:
-    """A client that has given its shares: it holds no secret any more."""
-
-    party: Party
-    context: bytes
-    survivors: tuple[int, ...]
-
-    def __repr__(self) -> str:
-        return "<Finished>"
-
-    def erase(self) -> None:
-        """Nothing is left to erase."""
+__all__ = ["Opened", "Unmasking", "read_opened", "unmask", "unmask_unconfirmed"]
 
 
 def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:

@@ -11,8 +11,7 @@ client that got a bad one must not send its vector.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,13 @@ from prism_crypto.errors import InputError, MessageError, ProtocolError, SecureS
 from prism_crypto.primitives.context import tag
 from prism_crypto.primitives.keys import open_sealed, pair_seed
 from prism_crypto.primitives.keystream import add_keystreams
-from prism_crypto.primitives.secret import Confidential, Secret
+from prism_crypto.primitives.secret import Secret
 from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES
 from prism_crypto.session import Session
-from prism_crypto.spec import Mode, Stage
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.confirm import Confirming
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.party import Party
+from prism_crypto.stages.states import Shared, Uploaded
 from prism_crypto.stages.survivors import survivor_messages
 from prism_crypto.stages.unmask import Unmasking
 from prism_crypto.wire.messages import (
@@ -43,30 +42,7 @@ from prism_crypto.wire.messages import (
     encode,
 )
 
-if TYPE_CHECKING:
-    from prism_crypto.stages.share import Shared
-
-__all__ = ["Uploaded", "Uploading", "upload"]
-
-
-@dataclass(slots=True, repr=False, eq=False)
-class Uploaded(Confidential):
-    """A client whose vector has left: it holds no more than shares.
-
-    ``sharers`` is U2, as far as this client knows it: itself and its neighbours in a sparse graph.
-    """
-
-    party: Party
-    context: bytes
-    sharers: tuple[int, ...]
-    own_shares: Secret
-    shares: dict[int, Secret]
-
-    def erase(self) -> None:
-        """Overwrite all shares."""
-        self.own_shares.erase()
-        for pair in self.shares.values():
-            pair.erase()
+__all__ = ["Uploading", "upload"]
 
 
 def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:

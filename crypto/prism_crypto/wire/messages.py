@@ -20,7 +20,7 @@ from prism_crypto.errors import ContextMismatch, MessageError
 from prism_crypto.primitives.context import encode_ids, tag, u32
 from prism_crypto.primitives.keys import SEAL_OVERHEAD
 from prism_crypto.primitives.shamir import SHARE_BYTES
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 __all__ = [
     "FRAME_BYTES",

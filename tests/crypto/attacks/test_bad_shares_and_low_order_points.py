@@ -34,7 +34,7 @@ from prism_crypto.errors import (
     ShareError,
 )
 from prism_crypto.session import Invited
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 CHEAT = 1
 PRIME = FIELD.to_bytes(33, "big")

@@ -13,7 +13,8 @@ from rehearsal import Rehearsal
 
 from prism_crypto.errors import InputError, StateError
 from prism_crypto.keeping.session_counter import MemoryCounter
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 VICTIM = 3
 

@@ -11,7 +11,8 @@ import pytest
 from forgery import take_apart
 from rehearsal import SERVER, Rehearsal
 
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 MODES = ["active", "semi_honest"]
 

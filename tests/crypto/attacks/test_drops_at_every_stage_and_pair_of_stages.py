@@ -14,7 +14,7 @@ from rehearsal import SERVER, Rehearsal, stages
 
 from prism_crypto.errors import OutOfOrder, ThresholdError
 from prism_crypto.secure_sum import secure_sum
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 PAIRS = list(itertools.combinations_with_replacement(list(Stage), 2))
 

@@ -12,7 +12,7 @@ from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import MessageError, OutOfOrder, ThresholdError
 from prism_crypto.policy import Policy
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 N, SURVIVORS = 7, 6
 

@@ -17,7 +17,7 @@ from rehearsal import SERVER, Rehearsal, stages
 
 from prism_crypto.errors import MessageError, SecureSumError
 from prism_crypto.session import Session
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 HOSTILE = [
     b"",

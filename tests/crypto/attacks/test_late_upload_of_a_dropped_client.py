@@ -15,7 +15,8 @@ from rehearsal import SERVER, Rehearsal
 from prism_crypto.errors import OutOfOrder
 from prism_crypto.primitives.keystream import add_keystream
 from prism_crypto.primitives.shamir import combine
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 VICTIM = 2
 

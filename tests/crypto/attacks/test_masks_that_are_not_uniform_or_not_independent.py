@@ -14,7 +14,8 @@ from forgery import take_apart
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 from prism_crypto.stages import upload as upload_stage
 
 WORDS = 4096

@@ -9,7 +9,8 @@ from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import ContextMismatch, SealError, SecureSumError, SignatureError, StateError
 from prism_crypto.keeping.session_counter import MemoryCounter
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 OTHERS = {
     "number": {"number": 2},

@@ -13,7 +13,7 @@ from forgery import refused, take_apart
 from rehearsal import SERVER, Rehearsal, play
 
 from prism_crypto.errors import ContextMismatch, SealError, SignatureError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 VICTIM = 3
 DIFFERENCES = {"model": {"model_hash": b"crafted"}, "clip and flip": {"binding": b"flip=0.01"}}

@@ -13,7 +13,8 @@ from prism_crypto.policy import Policy
 from prism_crypto.primitives import graph
 from prism_crypto.primitives.graph import MAX_DEGREE, harary_degree
 from prism_crypto.session import Invited, Session
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 ROSTER = Roster({0: identity(0).public_key})
 

@@ -13,7 +13,8 @@ from forgery import refused
 from rehearsal import Rehearsal
 
 from prism_crypto.errors import InputError, OutOfOrder, SumError
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 CHEAT = 2
 

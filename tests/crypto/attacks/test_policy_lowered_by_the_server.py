@@ -14,7 +14,7 @@ from prism_crypto.errors import IdentityError, InputError, PolicyError
 from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.session import Session
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 # For seven invited clients: what the client demands, and the best that the server offers below it.
 LOWERED = {

@@ -20,8 +20,9 @@ from rehearsal import SERVER, Rehearsal, identity_key
 from prism_crypto.errors import SecureSumError, ShareError
 from prism_crypto.keeping.identity import Identity
 from prism_crypto.primitives.secret import Secret
-from prism_crypto.spec import CountSpec, Stage
-from prism_crypto.stages.unmask import Finished
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
+from prism_crypto.stages.states import Finished
 
 CLIENT = 1
 MARK = 123_456_789_012  # a value that can't turn up by chance

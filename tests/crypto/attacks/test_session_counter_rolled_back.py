@@ -16,7 +16,7 @@ from prism_crypto.errors import InputError, OutOfOrder, PolicyError, StateError
 from prism_crypto.keeping import session_counter
 from prism_crypto.keeping.session_counter import MemoryCounter, SessionCounter
 from prism_crypto.policy import Policy
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 
 @pytest.fixture

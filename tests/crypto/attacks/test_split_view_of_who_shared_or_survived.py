@@ -22,7 +22,7 @@ from forgery import (
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import ContextMismatch, MessageError, SealError, SignatureError, ThresholdError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 
 def fewer_sharers(*ids: int):

@@ -12,7 +12,7 @@ from forgery import refused, survivors
 from rehearsal import SERVER, Rehearsal, stages
 
 from prism_crypto.errors import OutOfOrder, ProtocolError, SecureSumError
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 
 def recorded(mode: str) -> tuple[Rehearsal, dict]:

@@ -26,7 +26,8 @@ from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.session import Session
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 
 
 def advert_of(message: bytes) -> bytes:

@@ -13,7 +13,8 @@ import reference as wire
 from rehearsal import Rehearsal
 
 from prism_crypto.primitives.keystream import add_keystreams
-from prism_crypto.spec import CountSpec, Stage
+from prism_crypto.spec import CountSpec
+from prism_crypto.stage import Stage
 from prism_crypto.stages import unmask as unmask_stage
 from prism_crypto.stages import upload as upload_stage
 

@@ -17,7 +17,7 @@ from rehearsal import Rehearsal
 from prism_crypto import client as client_module
 from prism_crypto.errors import InputError, OutOfOrder, StateError
 from prism_crypto.keeping.session_counter import MemoryCounter, SessionCounter
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 VICTIM = 3
 

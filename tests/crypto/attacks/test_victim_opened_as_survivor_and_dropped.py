@@ -21,7 +21,7 @@ from prism_crypto.errors import (
 )
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
-from prism_crypto.spec import Stage
+from prism_crypto.stage import Stage
 
 VICTIM = 3
 

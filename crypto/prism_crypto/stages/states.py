@@ -1,0 +1,112 @@
+"""The client's six states, in order: what it holds before each stage, and nothing else.
+
+A stage takes one state and gives the next, so a stage out of order cannot be written down. Each state can
+overwrite the secrets that it still holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prism_crypto.primitives.keys import KeyPair
+from prism_crypto.primitives.secret import Confidential, Secret
+from prism_crypto.stages.party import Neighbour, Party
+
+__all__ = ["Advertised", "Confirmed", "Finished", "Ready", "Shared", "Uploaded"]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Ready(Confidential):
+    """A client that has not said anything yet."""
+
+    party: Party
+
+    def erase(self) -> None:
+        """Nothing to erase yet."""
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Advertised(Confidential):
+    """A client whose advert has left."""
+
+    party: Party
+    sealing: KeyPair
+    masking: KeyPair
+    seed: Secret
+    advert: bytes
+
+    def erase(self) -> None:
+        """Overwrite all secrets."""
+        self.sealing.erase()
+        self.masking.erase()
+        self.seed.erase()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Shared(Confidential):
+    """A client that has shared its secrets."""
+
+    party: Party
+    context: bytes
+    sealing_key: bytes
+    masking: KeyPair
+    seed: Secret
+    own_shares: Secret
+    neighbours: dict[int, Neighbour]
+
+    def erase(self) -> None:
+        """Overwrite all secrets."""
+        self.masking.erase()
+        self.seed.erase()
+        self.own_shares.erase()
+        for neighbour in self.neighbours.values():
+            neighbour.agreed.erase()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Uploaded(Confidential):
+    """A client whose vector has left: it holds no more than shares.
+
+    ``sharers`` is U2, as far as this client knows it: itself and its neighbours in a sparse graph.
+    """
+
+    party: Party
+    context: bytes
+    sharers: tuple[int, ...]
+    own_shares: Secret
+    shares: dict[int, Secret]
+
+    def erase(self) -> None:
+        """Overwrite all shares."""
+        self.own_shares.erase()
+        for pair in self.shares.values():
+            pair.erase()
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Confirmed(Confidential):
+    """A client that has signed its one survivor set."""
+
+    uploaded: Uploaded
+    survivors: tuple[int, ...]
+    body: bytes
+    signature: bytes
+
+    def erase(self) -> None:
+        """Overwrite all shares."""
+        self.uploaded.erase()
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Finished:
+    """A client that has given its shares: it holds no secret any more."""
+
+    party: Party
+    context: bytes
+    survivors: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return "<Finished>"
+
+    def erase(self) -> None:
+        """Nothing is left to erase."""
