@@ -78,8 +78,10 @@ def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _folders(folder: Path) -> Iterator[Path]:
     """Sweeps and run folders, in order of their names; nothing is looked for inside them."""
+    from prism_secure.sweep.results import RECIPE
+
     for place, folders, files in os.walk(folder):
-        if "sweep.toml" in files or ("config.toml" in files and "federation.id" in files):
+        if RECIPE in files or ("config.toml" in files and "federation.id" in files):
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

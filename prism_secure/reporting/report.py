@@ -29,10 +29,10 @@ from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
 from prism_secure.run_folder.environment import Facts
+from prism_secure.run_folder.folder import SWEEP_RECIPE
 from prism_secure.run_folder.history import LowerBound, RunHistory, read_history, spent
 from prism_secure.run_folder.records import Epsilons, RoundRecord
 from prism_secure.storage import write_atomic
-from prism_secure.sweep.results import RECIPE
 
 __all__ = ["write_report"]
 
@@ -51,7 +51,7 @@ def write_report(folder: Path) -> Path:
         RunFolderError: the folder is not a run's, or a file in it is damaged.
         StorageError: the disk refused.
     """
-    in_sweep = (folder.resolve().parent.parent / RECIPE).exists()
+    in_sweep = (folder.resolve().parent.parent / SWEEP_RECIPE).exists()
     page = _render(read_history(folder), in_sweep=in_sweep)
     path = folder / "report.html"
     write_atomic(path, page.encode())

@@ -35,6 +35,9 @@ from prism_secure.storage import (
     write_atomic,
 )
 
+SWEEP_RECIPE = "sweep.toml"
+"""What the folder of a sweep has, two levels above its runs', and a run's has not."""
+
 
 class RunFolder:
     """Opens or creates the folder of one run and holds it against a second process.
@@ -183,7 +186,7 @@ def read_config(path: Path) -> Config:
 def _lacking(path: Path) -> str:
     if not path.exists():
         return "it does not exist"
-    if (path / "sweep.toml").exists():
+    if (path / SWEEP_RECIPE).exists():
         return f"it is a sweep, whose runs are {path / 'runs'}/*"
     return f"it has no config.toml; `prism-secure list {path}` finds the runs and sweeps below it"
 

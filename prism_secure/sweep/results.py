@@ -35,7 +35,7 @@ from prism_privacy.ledger.line import decode_line, parse
 from prism_privacy.units import Adjacency, View
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
 from prism_secure.run_folder.history import RunHistory, read_history, spent
 from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord
 from prism_secure.storage import whole_lines
@@ -47,7 +47,7 @@ State = Literal["waiting", "unfinished", "done", "stopped", "failed"]
 """waiting: not begun. unfinished: going on, or interrupted. stopped: finished before its last planned round,
 for `Run.reason`. failed: for `Run.reason`, and to be tried again when the sweep is started again."""
 
-RECIPE, COMMAND, POINTS, RUNS, RELEASES = "sweep.toml", "command.txt", "points", "runs", "releases"
+RECIPE, COMMAND, POINTS, RUNS, RELEASES = SWEEP_RECIPE, "command.txt", "points", "runs", "releases"
 
 
 class PointFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
