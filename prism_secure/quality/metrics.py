@@ -3,7 +3,7 @@
     evaluator = Evaluator(dataset.test_images, classes=dataset.classes)     # once
     evaluator(generated, labels)                                            # each round
 
-The formulas are torchmetrics' (FID, KID) and prdc's; the features come from `prism_secure.quality.networks`.
+FID, KID and inception score are torchmetrics'; the features come from `prism_secure.quality.networks`.
 Give held-out images only: against training images a generator that copies them would look perfect. All that
 is random is the choice of subsets, from a fixed seed; the same images give the same figures (on one
 machine and number of threads: floating point sums depend on them in the last digits).
@@ -25,21 +25,15 @@ machine and number of threads: floating point sums depend on them in the last di
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 
-import joblib
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prism_secure import _torchvision  # noqa: F401  torchmetrics imports torchvision
 
 # isort: split
-from prdc import compute_prdc
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -165,10 +159,20 @@ class Evaluator:
         return float(mean)
 
     def _manifold(self, fake: Tensor) -> dict[str, float]:
-        # It prints how many images there are, and asks for eight threads; one is quicker at this size.
-        with redirect_stdout(io.StringIO()), joblib.parallel_config(backend="sequential"):
-            measured = compute_prdc(_some(self._real), _some(fake), nearest_k=NEIGHBOURS)
-        return {name: float(value) for name, value in measured.items()}
+        real, fake = _some(self._real), _some(fake)
+        apart = torch.cdist(real, fake)
+        near_real, near_fake = apart < _reach(real)[:, None], apart < _reach(fake)
+        return {
+            "precision": float(near_real.any(0).double().mean()),
+            "recall": float(near_fake.any(1).double().mean()),
+            "density": float(near_real.sum(0).double().mean()) / NEIGHBOURS,
+            "coverage": float(near_real.any(1).double().mean()),
+        }
+
+
+def _reach(features: Tensor) -> Tensor:
+    """How far each row's neighbourhood reaches, (N,): to its 5th nearest other row."""
+    return torch.cdist(features, features).kthvalue(NEIGHBOURS + 1).values  # the nearest is the row itself
 
 
 def _inception_score(logits: Tensor) -> float:
@@ -182,12 +186,12 @@ def _inception_score(logits: Tensor) -> float:
     return float(mean)
 
 
-def _some(features: Tensor) -> NDArray[np.float64]:
+def _some(features: Tensor) -> Tensor:
     """At most `MANIFOLD_LIMIT` rows of `features`, in an order that does not follow the classes."""
     if len(features) > MANIFOLD_LIMIT:
         seed = torch.Generator().manual_seed(_SEED)
         features = features[torch.randperm(len(features), generator=seed)[:MANIFOLD_LIMIT]]
-    return features.numpy()
+    return features
 
 
 def _checked(images: Tensor, which: str) -> Tensor:

@@ -26,7 +26,7 @@ __all__ = ["Facts", "describe_environment", "read_environment", "shell_command",
 _FILE = "environment.json"
 _PACKAGES = (
     "prism-secure", "torch", "torchvision", "numpy", "scipy", "cryptography", "dp-accounting", "torchmetrics",
-    "prdc", "msgspec", "pillow", "matplotlib",
+    "msgspec", "pillow", "matplotlib",
 )  # fmt: skip
 
 
