@@ -1,4 +1,4 @@
-"""What needs Flower is collected where Flower is: it doesn't install beside the other pinned packages."""
+"""What needs Flower, an extra, is collected where Flower is installed."""
 
 from importlib.util import find_spec
 

@@ -9,9 +9,16 @@ What is public is listed in ``docs/api.md``. The names here are imported when th
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from prism_secure import _moved
+
+if absent := [part for part in ("prism_crypto", "prism_privacy") if find_spec(part) is None]:
+    raise ImportError(
+        f"prism_secure needs {' and '.join(absent)}, which come with it: in a clone of the repository, "
+        "pip install ./crypto ./privacy ."
+    )
 
 _HOMES = {
     "Config": "config",

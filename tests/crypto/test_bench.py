@@ -116,7 +116,6 @@ def test_one_client_of_ten_thousand_pays_for_its_neighbours_only():
     assert many.received / few.received < 1.05 * many.neighbours / few.neighbours
 
 
-@pytest.mark.flower
 @pytest.mark.filterwarnings("ignore")
 def test_flower_runs_to_its_end():
     pytest.importorskip("flwr")

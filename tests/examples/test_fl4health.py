@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
-pytestmark = pytest.mark.flower
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "fl4health"

@@ -1,4 +1,4 @@
-"""Tests of the Flower side; run with `make test-flower`."""
+"""Tests of the Flower side; those marked slow run with `make test-slow-flower`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,5 @@ def parties_end_with_the_tests() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.flower)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(1200))  # many processes: a busy machine takes its time
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1200))  # many processes: a busy machine takes its time

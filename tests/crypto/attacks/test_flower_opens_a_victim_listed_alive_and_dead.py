@@ -1,6 +1,6 @@
 """For comparison: the same lie, told to Flower's SecAgg+, opens the victim's vector exactly.
 
-Needs flwr: ``pip install flwr==1.41.0`` and ``pytest -m flower``. The clients are Flower's own, unchanged
+Needs flwr. The clients are Flower's own, unchanged
 (``secaggplus_mod``); the server is honest up to the last stage, where it lists the victim among the
 active nodes and among the dead ones. Nothing in the client compares the two lists.
 """
@@ -12,11 +12,9 @@ import time
 import numpy as np
 import pytest
 
-pytestmark = [
-    pytest.mark.flower,
-    # Flower's own imports warn; that is not what is tested here.
-    pytest.mark.filterwarnings("ignore"),
-]
+pytest.importorskip("flwr")
+# Flower's own imports warn; that is not what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 NODES = (101, 102, 103, 104)
 VICTIM = 103
@@ -64,7 +62,6 @@ class FlowerClient:
 
 
 def test_flower_opens_a_victim_listed_alive_and_dead():
-    pytest.importorskip("flwr")
     from flwr.common import bytes_to_ndarray
     from flwr.common.secure_aggregation.crypto.shamir import combine_shares
     from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
