@@ -4,6 +4,8 @@ What is released, and how
     MaskRelease          what one round released: flip, clip, cohort
     MomentRelease        one noisy release of feature moments, protecting single records
     RandomizedResponse, clip_toward, release_bits, debias      the mechanism for masks
+    MeasuredRelease, MeasuredRound, Directions, HadamardEmbedding
+                         measured rounds: bits that answer in few public directions
     CoinSecret, CoinStream, Outbox      coins that only one client knows, and an upload that is sent once
 
 What it costs
@@ -11,6 +13,7 @@ What it costs
     Participation        accounts of clients that miss rounds
     RenyiFilter, Budget  budgets that refuse before they are passed, for parameters that adapt
     calibrate            the clip, flip or cohort that reaches an epsilon
+    calibrate_measured   the clips of a plan of measured rounds
     kappa, exact_epsilon the certified constant and the exact sum behind it all
     Ledger               the signed record of what was spent
 
@@ -54,6 +57,18 @@ from prism_privacy.masks.coins import CoinSecret, CoinStream, release_bits
 from prism_privacy.masks.outbox import Outbox
 from prism_privacy.masks.randomized_response import RandomizedResponse, debias
 from prism_privacy.masks.release import MaskRelease
+from prism_privacy.measured import (
+    Directions,
+    HadamardEmbedding,
+    MeasuredCalibration,
+    MeasuredMean,
+    MeasuredRelease,
+    MeasuredRound,
+    calibrate_measured,
+    measured_mean,
+    noise_covariance,
+    quantise_features,
+)
 from prism_privacy.moments.noisy_moments import NoisyMoments, noisy_moments
 from prism_privacy.moments.noisy_sums import NoisySums, release_moments
 from prism_privacy.moments.release import MomentRelease
@@ -72,7 +87,9 @@ __all__ = [
     "CoinError",
     "CoinSecret",
     "CoinStream",
+    "Directions",
     "Guarantee",
+    "HadamardEmbedding",
     "InvalidParameter",
     "Ledger",
     "LedgerEntry",
@@ -80,6 +97,10 @@ __all__ = [
     "LedgerKey",
     "LedgerReport",
     "MaskRelease",
+    "MeasuredCalibration",
+    "MeasuredMean",
+    "MeasuredRelease",
+    "MeasuredRound",
     "MomentRelease",
     "NoisyMoments",
     "NoisySums",
@@ -100,12 +121,16 @@ __all__ = [
     "View",
     "audit",
     "calibrate",
+    "calibrate_measured",
     "clip_toward",
     "debias",
     "exact_epsilon",
     "kappa",
+    "measured_mean",
     "moments_once",
+    "noise_covariance",
     "noisy_moments",
+    "quantise_features",
     "release_bits",
     "release_moments",
     "spent_table",

@@ -63,13 +63,17 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """One free parameter as a function of x, on which ε rises. Steps of 10⁻⁴ in x are steps of 10⁻⁴ of it."""
 
     name: str
     low: float
     high: float
     value: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class _ReleaseSearch(Search):
     release: Callable[[float], MaskRelease]
 
 
@@ -131,21 +135,25 @@ def calibrate(
     def build(c: float | None, f: float, n: int) -> MaskRelease:
         return MaskRelease(f, c, n, space, dim, sum_failure=sum_failure)
 
-    search: _Search
+    search: _ReleaseSearch
     if flip is not None and clip is None:
         known_flip, known_cohort = _validate.flip(flip), _validate.count("cohort", cohort)
         # A clip beyond the box's own radius changes nothing.
         box = _CLIPS[1] if dim is None or space == "score" else (1.0 - 2.0 * known_flip) * math.sqrt(dim)
         low, high = math.log(_CLIPS[0]), math.log(box)
-        search = _Search("clip", low, high, math.exp, lambda x: build(math.exp(x), known_flip, known_cohort))
+        search = _ReleaseSearch(
+            "clip", low, high, math.exp, lambda x: build(math.exp(x), known_flip, known_cohort)
+        )
     elif flip is None:
         known_cohort = _validate.count("cohort", cohort)
         high, low = (math.log(0.5 / end - 1.0) for end in _FLIPS)
-        search = _Search("flip", low, high, _flip_at, lambda x: build(clip, _flip_at(x), known_cohort))
+        search = _ReleaseSearch("flip", low, high, _flip_at, lambda x: build(clip, _flip_at(x), known_cohort))
     else:
         known_flip = _validate.flip(flip)
         high, low = (-math.log(end) for end in _COHORTS)
-        search = _Search("cohort", low, high, _cohort_at, lambda x: build(clip, known_flip, _cohort_at(x)))
+        search = _ReleaseSearch(
+            "cohort", low, high, _cohort_at, lambda x: build(clip, known_flip, _cohort_at(x))
+        )
 
     def certified(x: float) -> float:
         return guarantee_of({search.release(x): rounds}, delta, view, adjacency).epsilon
@@ -153,7 +161,7 @@ def calibrate(
     def estimated(x: float) -> float:
         return _estimate(search.release(x), rounds, delta, view, adjacency)
 
-    x = _find(search, target, estimated, certified)
+    x = find_largest(search, target, estimated, certified)
     return Calibration(search.release(x), rounds, certified(x), target, delta, view, adjacency)
 
 
@@ -164,8 +172,8 @@ def _estimate(release: MaskRelease, rounds: int, delta: float, view: View, adjac
     return to_epsilon(rounds * curve, delta - failing)[0]
 
 
-def _find(
-    search: _Search, target: float, estimated: Callable[[float], float], certified: Callable[[float], float]
+def find_largest(
+    search: Search, target: float, estimated: Callable[[float], float], certified: Callable[[float], float]
 ) -> float:
     """The largest x, nearly, with certified ε ≤ target. ε rises with x."""
     if estimated(search.high) <= target and certified(search.high) <= target:

@@ -140,7 +140,7 @@ def _in_probability_space(
         return 0.0 if total <= limit else math.sqrt(total / limit) if limit else math.inf
 
     scale = _scale_to_norm(target, clip * SCALE)
-    steps = _shrink_until_within(lambda s: _towards_zero(s * target), excess, scale)
+    steps = shrink_until_within(lambda s: _towards_zero(s * target), excess, scale)
     return (centre + steps).astype(np.uint32)
 
 
@@ -167,7 +167,7 @@ def _in_score_space(
         total = _squared_logit_distance(centre, centre + steps) * (1.0 + _MARGIN)
         return 0.0 if total <= limit else math.sqrt(total / limit) if limit else math.inf
 
-    return (centre + _shrink_until_within(quantise, excess, _scale_to_norm(move, clip))).astype(np.uint32)
+    return (centre + shrink_until_within(quantise, excess, _scale_to_norm(move, clip))).astype(np.uint32)
 
 
 def _scale_to_norm(move: NDArray[np.float64], radius: float) -> float:
@@ -188,7 +188,7 @@ def _squared_logit_distance(a: NDArray[np.int64], b: NDArray[np.int64]) -> float
     return float(np.sum(np.square(np.log1p(ratio)).reshape(-1)))
 
 
-def _shrink_until_within(
+def shrink_until_within(
     quantise: Callable[[float], NDArray[np.int64]],
     excess: Callable[[NDArray[np.int64]], float],
     scale: float,

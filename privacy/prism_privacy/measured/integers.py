@@ -1,0 +1,153 @@
+"""Exact integers between a client's features and its answer.
+
+A client of floats is broken by a server that aims. Whoever knows the other records can choose directions in
+which their residuals cancel, and make them huge: what is then left of the other records is the rounding of a
+float product, it depends on the row's place in the batch, and the clip turns it into moves of full length
+(46 times the bound in float32). So nothing is rounded together with anything of another record:
+
+    features     by themselves, number by number, to units of 2^-20 (:func:`quantise_features`)
+    products     of public integers with them, D max|phi - m| max|V| <= 2^53: every partial sum is an integer
+                 that binary64 holds, so a matrix product is exact in any order, on any number of threads
+    norms        from sums of integers, which no order changes (:func:`squared_norms`)
+    scaling      number by number and toward zero (:func:`clip_rows`)
+
+What one record becomes is therefore a function of that record and of public values, bit for bit, whatever
+stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prism_privacy import _validate
+from prism_privacy.errors import InvalidParameter
+
+FEATURE_BITS: Final = 20
+"""Features and the reference are integers in units of 2^-20."""
+DIRECTION_BITS: Final = 20
+"""So are directions."""
+RESPONSE_BITS: Final = 30
+"""Responses V^T (phi - m) are integers in units of 2^-30 before the record clip, of c 2^-30 after it."""
+ANSWER_BITS: Final = 40
+"""Answers are integers in units of A 2^-40."""
+
+EXACT: Final = 1 << 53
+"""Integers up to here are exact in binary64."""
+MOST_DIRECTIONS: Final = 1 << 10
+
+_LIMB: Final = 26
+_LARGEST: Final = 1 << (2 * _LIMB)
+
+
+def quantise_features(features: ArrayLike, limit: float = 1.0) -> NDArray[np.int32]:
+    """Features in units of 2^-20, each number by itself, within a public range.
+
+    No value raises, because an error that depends on data would tell of them: what is out of range goes to
+    its edge, NaN to 0. Compute features in batches of one fixed shape: a network's own floats change with the
+    size of the batch (by 1e-7), which is more than this rounding can hide.
+
+    Args:
+        features: shape (N, D) or any other, floats of any width.
+        limit: the public range is [-limit, limit]; > 0 and at most 1024.
+
+    Returns:
+        The nearest integers (ties to even), int32, same shape.
+
+    Raises:
+        InvalidParameter: not an array of floats, or a limit out of range.
+
+    >>> quantise_features(np.array([0.5, 3.0, -np.inf, np.nan])).tolist()
+    [524288, 1048576, -1048576, 0]
+    """
+    edge = feature_limit(limit)
+    array: NDArray[Any] = np.asarray(features)
+    if array.dtype.kind != "f":
+        raise InvalidParameter(f"features must hold floats of any width, got dtype {array.dtype}")
+    with np.errstate(all="ignore"):
+        units = np.rint(np.clip(array.astype(np.float64), -limit, limit) * (1 << FEATURE_BITS))
+        # A limit between two units rounds inwards, as the directions' range check counts on it.
+        return np.asarray(np.clip(np.nan_to_num(units, nan=0.0), -edge, edge), dtype=np.int32)
+
+
+def feature_limit(limit: float) -> int:
+    """A public range of features in units of 2^-20, rounded down."""
+    number = _validate.positive("limit", limit)
+    if not 2.0**-FEATURE_BITS <= number <= 1024.0:
+        raise InvalidParameter(f"limit must lie in [2^-{FEATURE_BITS}, 1024], got {limit!r}")
+    return int(number * (1 << FEATURE_BITS))
+
+
+def toward_zero(units: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """``units`` / 2^bits, rounded toward zero; exact integers, number by number."""
+    return np.asarray(np.sign(units) * (np.abs(units) >> bits), dtype=np.int64)
+
+
+def squared_norms(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """||x||^2 of each row, shape (n,), for |x| <= 2^52 and at most 1,024 columns; relative error below 2^-50.
+
+    |x| = 2^26 a + b, and the sums of a^2, ab and b^2 are int64 and exact (each term at most 2^52, hence each
+    sum at most 2^62), so the order in which they are taken changes nothing. Three conversions, two additions
+    of numbers >= 0.
+    """
+    size = np.abs(rows)
+    high, low = size >> _LIMB, size & ((1 << _LIMB) - 1)
+    a, ab, b = ((x * y).sum(axis=1).astype(np.float64) for x, y in ((high, high), (high, low), (low, low)))
+    return np.asarray(a * 2.0 ** (2 * _LIMB) + ab * 2.0 ** (_LIMB + 1) + b, dtype=np.float64)
+
+
+def clip_rows(rows: NDArray[np.int64], gain: float, bits: int) -> NDArray[np.int64]:
+    """gain x of each row x, put into the ball of radius 2^bits, number by number toward zero.
+
+    The projection on a ball is 1-Lipschitz; what is computed is within 2^(bits - 48) of it before it is
+    rounded (two roundings of the factor, half of the norm's 2^-50, one of the product). Entries beyond 2^52
+    are put to +-2^52 first, which is 1-Lipschitz too.
+
+    Args:
+        rows: shape (n, k), k <= 1,024.
+        gain: > 0.
+        bits: at most 52.
+    """
+    inside = np.clip(rows, -_LARGEST, _LARGEST)
+    norms = np.sqrt(squared_norms(inside))
+    with np.errstate(divide="ignore"):
+        factor = np.minimum(gain, 2.0**bits / norms)
+    return np.asarray(np.trunc(inside * factor[:, None]), dtype=np.float64).astype(np.int64)
+
+
+def sums_by(rows: NDArray[np.int64], groups: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Sums of the rows of each group 0, ..., count - 1, shape (count, k); zeros where a group has no row."""
+    sums = np.zeros((count, rows.shape[1]), dtype=np.int64)
+    if groups.size:
+        order = np.argsort(groups, kind="stable")
+        present, starts = np.unique(groups[order], return_index=True)
+        sums[present] = np.add.reduceat(rows[order], starts, axis=0)
+    return sums
+
+
+def integers(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> NDArray[np.int64]:
+    """A read-only copy of ``values`` as int64 of that shape (None: any length).
+
+    Raises:
+        InvalidParameter: another shape or dtype, or values that int64 does not hold.
+    """
+    array: NDArray[Any] = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise InvalidParameter(f"{name} must hold integers, got dtype {array.dtype}")
+    if array.ndim != len(shape) or any(
+        want is not None and got != want for got, want in zip(array.shape, shape, strict=True)
+    ):
+        wanted = ", ".join("any" if want is None else str(want) for want in shape)
+        raise InvalidParameter(f"{name} must have the shape ({wanted}), got {array.shape}")
+    if array.size and int(array.max()) >= 1 << 63:
+        raise InvalidParameter(f"{name} must fit 64-bit integers, got {int(array.max())}")
+    copy = np.array(array, dtype=np.int64, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def largest(values: NDArray[np.int64]) -> int:
+    """max |x| as an exact integer (``np.abs`` of -2^63 is negative); 0 of an empty array."""
+    return max(-int(values.min()), int(values.max())) if values.size else 0
