@@ -122,6 +122,31 @@ def test_the_client_reaches_its_ball(make_round: Callable[..., MeasuredRound]) -
     assert exact(asked.release.clip - asked.release.slack) <= total <= exact(asked.release.clip)
 
 
+def test_a_move_that_floats_leave_a_hair_outside_the_ball_is_drawn_back(
+    make_round: Callable[..., MeasuredRound],
+) -> None:
+    hits = 0
+    for units in range(1000, 1060):
+        # every coordinate would move by this many units less a hair, which the product rounds away
+        clip = float(np.nextafter(units * math.sqrt(32) / SCALE, 0))
+        asked = make_round(
+            [[[UNIT]]],
+            [[0]],
+            directions=1,
+            coordinates=32,
+            clip=clip,
+            client_clip=1.0,
+            record_clip=1.0,
+            records=1,
+        )
+        answer = asked.answers(np.array([[UNIT]], dtype=np.int32), np.array([0]))
+        bare = np.trunc(asked.embedding.embed(answer) * asked.release.move_gain).astype(np.int64)
+        hits += int((bare**2).sum()) > exact(clip)
+        moved = asked.probabilities(answer).astype(np.int64) - asked.public
+        assert 32 * (units - 1) ** 2 <= int((moved**2).sum()) <= exact(clip)
+    assert hits > 5
+
+
 def no_record_clip(responses: NDArray[np.int64], gain: float) -> NDArray[np.int64]:
     return np.trunc(responses * gain).astype(np.int64)
 
