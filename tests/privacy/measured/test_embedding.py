@@ -28,7 +28,8 @@ def test_columns_are_those_of_a_hadamard_matrix_up_to_the_signs_of_rows() -> Non
             diagonal = tried
             break
     assert diagonal is not None
-    assert 0 < (diagonal == 1).sum() < 64
+    # random signs are near no column of H: without them one coordinate would get the sum of all answers
+    assert abs(matrix @ diagonal).max() < 40
 
 
 def test_embedding_is_exact_at_the_largest_answers_and_projecting_undoes_it() -> None:

@@ -201,6 +201,15 @@ def test_a_clipped_response_is_within_c_exactly_at_every_rounding_of_the_norm() 
             assert (np.abs(clipped[::37] - wanted) <= 1 + 2.0**-9).all()
 
 
+def test_a_sum_beyond_the_exact_range_is_clipped_like_any_other() -> None:
+    # a person with so many records, say: no error, no longer than the ball, and in the same direction
+    rows = np.array([[1 << 62, -(1 << 62)], [1 << 62, 1], [-(1 << 63) + 1, 0]])
+    clipped = clip_responses(rows, 1.0)
+    assert ((clipped**2).sum(axis=1) <= 1 << 60).all()
+    assert ((clipped**2).sum(axis=1) > (1 << 60) * (1 - 2.0**-20)).all()
+    assert (np.sign(clipped) * np.sign(rows) >= 0).all()
+
+
 @pytest.mark.parametrize("row", [[1 << 30, 1], [1 << 30, *[1] * 60], [-(1 << 30), 5, 3], [1, -2, 1 << 30, 0]])
 def test_a_norm_that_floats_round_down_is_caught_in_integers(row: list[int]) -> None:
     rows = np.array([row, row], dtype=np.int64)
