@@ -40,6 +40,8 @@ MOST_DIRECTIONS: Final = 1 << 10
 
 _LIMB: Final = 26
 _LARGEST: Final = 1 << (2 * _LIMB)
+_BLOCK: Final = 1 << 20
+"""Features that are widened to binary64 at a time."""
 
 
 def quantise_features(features: ArrayLike, limit: float = 1.0) -> NDArray[np.int32]:
@@ -66,10 +68,15 @@ def quantise_features(features: ArrayLike, limit: float = 1.0) -> NDArray[np.int
     array: NDArray[Any] = np.asarray(features)
     if array.dtype.kind != "f":
         raise InvalidParameter(f"features must hold floats of any width, got dtype {array.dtype}")
-    with np.errstate(all="ignore"):
-        units = np.rint(np.clip(array.astype(np.float64), -limit, limit) * (1 << FEATURE_BITS))
+    flat = array.reshape(-1)
+    units = np.empty(flat.shape, dtype=np.int32)
+    for start in range(0, flat.size, _BLOCK):
+        with np.errstate(all="ignore"):  # a NaN that signals would warn
+            block = flat[start : start + _BLOCK].astype(np.float64)
+            block = np.rint(np.clip(block, -limit, limit) * (1 << FEATURE_BITS))
         # A limit between two units rounds inwards, as the directions' range check counts on it.
-        return np.asarray(np.clip(np.nan_to_num(units, nan=0.0), -edge, edge), dtype=np.int32)
+        units[start : start + _BLOCK] = np.clip(np.nan_to_num(block, nan=0.0), -edge, edge)
+    return units.reshape(array.shape)
 
 
 def feature_limit(limit: float) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import InvalidParameter
 from prism_privacy.fixed_point import SCALE
-from prism_privacy.measured import Directions, MeasuredRound, answers, quantise_features
+from prism_privacy.measured import Directions, MeasuredRound, answers, integers, quantise_features
 from prism_privacy.measured.integers import (
     EXACT,
     RESPONSE_BITS,
@@ -267,3 +267,12 @@ def test_what_holds_no_floats_is_refused_by_its_dtype(wrong: Any) -> None:
 def test_a_range_that_is_no_range_is_refused(limit: float) -> None:
     with pytest.raises(InvalidParameter, match="limit"):
         quantise_features(np.zeros(1), limit)
+
+
+def test_rounding_in_blocks_is_rounding_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(9).normal(size=(5, 7)).astype(np.float32)
+    whole = quantise_features(rows)
+    monkeypatch.setattr(integers, "_BLOCK", 4)
+    assert np.array_equal(quantise_features(rows), whole)
+    assert np.array_equal(quantise_features(rows.T), whole.T)
+    assert np.array_equal(whole, np.rint(np.clip(rows.astype(np.float64), -1, 1) * UNIT))

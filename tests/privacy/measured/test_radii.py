@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prism_privacy.fixed_point import SCALE, box
-from prism_privacy.measured import MeasuredRound, answers, public_round
+from prism_privacy.measured import MeasuredRound, answers, public_round, quantise_features
 from prism_privacy.measured.integers import RESPONSE_BITS
 
 UNIT = 1 << 20
@@ -222,6 +222,47 @@ def test_a_random_search_finds_no_swap_beyond_the_radius(
     moved = np.array(worlds) - asked.public
     assert furthest(moved) <= exact(asked.release.record_radius("swap"))
     assert max((moved**2).sum(axis=1)) <= exact(clip)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_at_the_size_of_a_real_round_no_aimed_swap_goes_beyond_the_radius(
+    make_round: Callable[..., MeasuredRound], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    classes, features, directions, size, own = 10, 1440, 128, 8192, 10
+
+    def images(count: int) -> NDArray[np.float64]:
+        rows = np.abs(rng.normal(size=(count, features)))
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    rows = images(own + 3)
+    labels = rng.integers(0, classes, own)
+    # directions aimed at the difference of two images, and the rest of them random
+    basis = rng.normal(size=(features, directions))
+    basis[:, 0] = rows[own] - rows[own + 1]
+    weights = np.stack([np.linalg.qr(basis)[0]] * classes)
+    release = {"flip": 0.45, "clip": 1.3, "client_clip": 0.1, "record_clip": 0.2, "records": own}
+    asked = make_round(
+        np.rint(weights * UNIT).astype(np.int64),
+        np.rint(images(classes) * UNIT).astype(np.int64),
+        directions=directions,
+        coordinates=size,
+        dimension=114_824,
+        seed=rng.bytes(32),
+        **release,
+    )
+    quantised = quantise_features(rows)
+    worlds = [
+        (np.vstack((quantised[: own - 1], one[None])), np.append(labels[: own - 1], label))
+        for one in (*quantised[own - 1 :], *(-quantised[own:]))
+        for label in (0, 7)
+    ]
+    moved = np.concatenate(
+        [asked.probabilities(asked.answers(*world)).astype(np.int64) - asked.public for world in worlds]
+    )
+    limit = exact(asked.release.record_radius("swap"))
+    assert limit / 16 < furthest(moved) <= limit
+    assert max((moved**2).sum(axis=1)) <= exact(1.3)
 
 
 def test_without_the_slack_rounding_alone_breaks_the_bound(make_round: Callable[..., MeasuredRound]) -> None:
