@@ -87,7 +87,9 @@ def test_a_target_that_the_box_alone_meets_gives_the_clip_of_the_box() -> None:
 
 def test_a_target_out_of_reach_names_the_nearest_that_can_be_had() -> None:
     with pytest.raises(
-        CalibrationError, match=r"no flip reaches ε = 0\.5: the nearest is flip = 0\.4999"
+        CalibrationError,
+        match=r"no flip between 1e-06 and 0\.4999 reaches ε = 0\.5, and none outside was tried: "
+        r"the nearest is flip = 0\.4999",
     ) as error:
         calibrate(epsilon=0.5, delta=1e-5, rounds=100, cohort=10, clip=1.0, view=View.SUM, adjacency=ZERO_OUT)
     assert error.value.nearest is not None
@@ -95,6 +97,62 @@ def test_a_target_out_of_reach_names_the_nearest_that_can_be_had() -> None:
     assert error.value.at == pytest.approx(0.4999)
     with pytest.raises(CalibrationError, match="ε = inf"):
         calibrate(epsilon=8.0, delta=1e-5, rounds=1, cohort=10, flip=0.0, view=View.SUM, adjacency=ZERO_OUT)
+
+
+@pytest.mark.parametrize(
+    ("question", "largest"),
+    [
+        ({}, 0.0314),
+        ({"sum_failure": 1e-6}, 0.0314),
+        ({"sum_failure": 0.5, "space": "score"}, 0.3124),
+        ({"sum_failure": 2e-6, "adjacency": Adjacency.REPLACE_ONE}, 0.0157),
+        ({"epsilon": 5.0, "delta": 1e-12, "cohort": 300, "sum_failure": 2.0**-40}, 0.0879),
+        ({"sum_failure": 0.99e-6}, 0.0523),
+    ],
+)
+def test_where_failures_of_the_sum_take_all_of_delta_the_clip_comes_from_the_uploads(
+    question: dict[str, float], largest: float
+) -> None:
+    asked = {"epsilon": 1.0, "delta": 1e-5, "cohort": 10, "sum_failure": 1.1e-6, "adjacency": ZERO_OUT}
+    found = calibrate(**{**asked, **question}, rounds=10, flip=0.25, view=View.SUM)  # type: ignore[arg-type]
+    assert found.clip == pytest.approx(largest, rel=2e-2)
+    assert spent(found) == found.epsilon <= found.target
+    assert spent(found, clip=found.clip * 1.001) > found.target  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("failure", [1e-6, 1.1e-6, 1.0])
+def test_so_do_the_flip_and_the_cohort(failure: float) -> None:
+    asked = {"epsilon": 8.0, "delta": 1e-5, "rounds": 10, "clip": 0.2, "sum_failure": failure}
+    flip = calibrate(**asked, cohort=10, view=View.SUM, adjacency=ZERO_OUT)  # type: ignore[arg-type]
+    assert spent(flip) == flip.epsilon <= 8.0 < spent(flip, flip=flip.flip * 0.999)
+    cohort = calibrate(**asked, flip=0.25, view=View.SUM, adjacency=ZERO_OUT)  # type: ignore[arg-type]
+    assert cohort.cohort == 1, "the upload alone is within ε, so any cohort is"
+    assert spent(cohort) == cohort.epsilon <= 8.0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"flip": 0.25, "cohort": 10},
+        {"clip": 1.0, "cohort": 10},
+        {"flip": 0.25, "clip": 1.0},
+    ],
+)
+def test_a_failed_search_claims_no_more_than_it_tried(question: dict[str, float]) -> None:
+    """Smaller clips, flips nearer to ½ and larger cohorts than are tried may well reach the target."""
+    with pytest.raises(
+        CalibrationError, match=r"between .* and .* reaches .* none outside was tried"
+    ) as error:
+        calibrate(epsilon=1e-12, delta=1e-5, rounds=10, view=View.SUM, adjacency=ZERO_OUT, **question)  # type: ignore[arg-type]
+    assert error.value.nearest is not None
+    assert error.value.nearest > 1e-12
+
+
+def test_a_box_below_the_smallest_clip_is_searched_too() -> None:
+    found = calibrate(
+        epsilon=1e-3, delta=1e-9, rounds=1, flip=0.49999, cohort=2, view=View.SUM, adjacency=ZERO_OUT, dim=1
+    )
+    assert found.clip == pytest.approx(2e-5)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from prism_privacy import _validate
 from prism_privacy.accounting.group_privacy import group_epsilon
-from prism_privacy.accounting.kappa.store import ORDERS
+from prism_privacy.accounting.kappa.curve import Curve
+from prism_privacy.accounting.kappa.store import ORDERS, coordinate_curve
 from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
 from prism_privacy.accounting.unclipped import exact_epsilon
 from prism_privacy.errors import UnsoundComposition
@@ -70,11 +71,16 @@ class RoundSpending:
     to_date: Guarantee
 
 
-def _composed(counts: Mapping[MaskRelease, int], view: View, adjacency: Adjacency) -> NDArray[np.float64]:
+def _composed(
+    counts: Mapping[MaskRelease, int],
+    view: View,
+    adjacency: Adjacency,
+    coordinate: Callable[[int, float, float], Curve] = coordinate_curve,
+) -> NDArray[np.float64]:
     """The Rényi curve of all rounds together, shape (A,)."""
     total = np.zeros(ORDERS.shape)
     for release, rounds in counts.items():
-        total = total + rounds * renyi_curve(release, view, adjacency)
+        total = total + rounds * renyi_curve(release, view, adjacency, coordinate)
     return total
 
 
@@ -92,21 +98,26 @@ def _exact(counts: Mapping[MaskRelease, int], delta: float) -> float:
 
 
 def guarantee_of(
-    counts: Mapping[MaskRelease, int], delta: float, view: View, adjacency: Adjacency
+    counts: Mapping[MaskRelease, int],
+    delta: float,
+    view: View,
+    adjacency: Adjacency,
+    coordinate: Callable[[int, float, float], Curve] = coordinate_curve,
 ) -> Guarantee:
     """The smallest ε that is proved for these rounds together, whatever their order.
 
-    counts   rounds spent with each release
+    counts      rounds spent with each release
+    coordinate  as in `renyi_curve`: with another source than the default the result is an estimate
     """
     if not any(counts.values()):
         return Guarantee(0.0, delta, view, adjacency, "nothing spent", 0.0)
-    upload, order = to_epsilon(_composed(counts, View.UPLOAD, adjacency), delta)
+    upload, order = to_epsilon(_composed(counts, View.UPLOAD, adjacency, coordinate), delta)
     best: tuple[float, Bound, float] = (upload, "renyi" if view is View.UPLOAD else "upload renyi", order)
     if view is View.SUM:
         # The secure sum fails with a probability that does not depend on data: it comes out of δ.
         failing = sum(release.sum_failure * rounds for release, rounds in counts.items())
         left = delta - failing * (1.0 + 1e-9)
-        epsilon, order = to_epsilon(_composed(counts, View.SUM, adjacency), left)
+        epsilon, order = to_epsilon(_composed(counts, View.SUM, adjacency, coordinate), left)
         if epsilon <= best[0]:
             best = (epsilon, "renyi", order)
     exact = _exact(counts, delta)

@@ -2,8 +2,8 @@
 
 ε grows with the clip and falls with the flip and the cohort, so each search is for a root of a monotone
 function, and the side on which ε is *at most* the target is returned. Only the accountant's certified ε
-decides what is returned; the search before it uses an estimate (κ over the two extreme configurations only),
-because at a cohort of 10⁴ each certified value costs seconds.
+decides what is returned; the search before it uses an estimate (κ over the two extreme configurations only,
+in every bound that the accountant has), because at a cohort of 10⁴ each certified value costs seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from prism_privacy import _validate
 from prism_privacy.accounting.accountant import guarantee_of
 from prism_privacy.accounting.kappa.store import estimated_curve
-from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
 from prism_privacy.errors import CalibrationError, InvalidParameter
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
@@ -112,7 +111,9 @@ def calibrate(
     >>> round(found.clip, 2), found.epsilon <= 8.0
     (2.14, True)
 
-    Raises `CalibrationError` where no value reaches ε, with the nearest ε that can be had and where;
+    Clips are searched from 10⁻⁴ to 10⁶, flips from 10⁻⁶ to 0.4999, cohorts from 1 to 10⁴.
+
+    Raises `CalibrationError` where no such value reaches ε, with the nearest ε that can be had and where;
     `InvalidParameter` unless exactly one parameter is left out.
     """
     target, delta = _validate.positive("epsilon", epsilon), _validate.delta(delta)
@@ -140,7 +141,7 @@ def calibrate(
         known_flip, known_cohort = _validate.flip(flip), _validate.count("cohort", cohort)
         # A clip beyond the box's own radius changes nothing.
         box = _CLIPS[1] if dim is None or space == "score" else (1.0 - 2.0 * known_flip) * math.sqrt(dim)
-        low, high = math.log(_CLIPS[0]), math.log(box)
+        low, high = math.log(min(_CLIPS[0], box)), math.log(box)
         search = _ReleaseSearch(
             "clip", low, high, math.exp, lambda x: build(math.exp(x), known_flip, known_cohort)
         )
@@ -159,48 +160,51 @@ def calibrate(
         return guarantee_of({search.release(x): rounds}, delta, view, adjacency).epsilon
 
     def estimated(x: float) -> float:
-        return _estimate(search.release(x), rounds, delta, view, adjacency)
+        release = {search.release(x): rounds}
+        return guarantee_of(release, delta, view, adjacency, estimated_curve).epsilon
 
     x = find_largest(search, target, estimated, certified)
     return Calibration(search.release(x), rounds, certified(x), target, delta, view, adjacency)
 
 
-def _estimate(release: MaskRelease, rounds: int, delta: float, view: View, adjacency: Adjacency) -> float:
-    """ε from the two extreme configurations only: no bound, but close to one and cheap."""
-    curve = renyi_curve(release, view, adjacency, estimated_curve)
-    failing = release.sum_failure * rounds if view is View.SUM else 0.0
-    return to_epsilon(rounds * curve, delta - failing)[0]
-
-
 def find_largest(
     search: Search, target: float, estimated: Callable[[float], float], certified: Callable[[float], float]
 ) -> float:
-    """The largest x, nearly, with certified ε ≤ target. ε rises with x."""
+    """The largest x, to 5·10⁻⁴, with certified ε ≤ target. ε rises with x."""
     if estimated(search.high) <= target and certified(search.high) <= target:
         return search.high
-    if estimated(search.low) <= target:
-        x = _bisect(search.low, search.high, target, estimated)
-        reached = certified(x)
-        if reached > target:
-            # The estimate is low, by nearly the same factor close by.
-            x = _bisect(search.low, x, target * min(1.0, target / reached), estimated)
-        step = _FINE
-        while x > search.low and certified(x) > target:
-            x, step = max(x - step, search.low), 2.0 * step
-        if certified(x) <= target:
-            return x
-    nearest, at = certified(search.low), search.value(search.low)
-    raise CalibrationError(
-        f"no {search.name} reaches ε = {target:g}: the nearest is {search.name} = {at:.6g} "
+    guess = _bisect(search.low, search.high, target, estimated, _FINE)
+    reached = certified(guess)
+    if reached > target:
+        # The estimate is low, by nearly the same factor close by.
+        guess = _bisect(search.low, guess, target * (target / reached), estimated, _FINE)
+    # The certified root lies close to the guess: steps away from it that double bracket the root.
+    low, step = guess, _FINE
+    while certified(low) > target:
+        if low == search.low:
+            raise _unreached(search, target, certified(low))
+        low, step = max(low - step, search.low), 2.0 * step
+    high, step = min(low + step, search.high), 2.0 * step
+    while high < search.high and certified(high) <= target:
+        low, high, step = high, min(high + step, search.high), 2.0 * step
+    return _bisect(low, high, target, certified, 5.0 * _FINE)
+
+
+def _unreached(search: Search, target: float, nearest: float) -> CalibrationError:
+    """What is true where even the safest value that was tried is not enough."""
+    safest, riskiest = search.value(search.low), search.value(search.high)
+    return CalibrationError(
+        f"no {search.name} between {min(safest, riskiest):.6g} and {max(safest, riskiest):.6g} reaches ε = "
+        f"{target:g}, and none outside was tried: the nearest is {search.name} = {safest:.6g} "
         f"with ε = {nearest:.6g}",
         nearest=nearest,
-        at=at,
+        at=safest,
     )
 
 
-def _bisect(low: float, high: float, target: float, rising: Callable[[float], float]) -> float:
-    """The largest x, to 10⁻⁴, with rising(x) ≤ target; `low` where there is none."""
-    while high - low > _FINE:
+def _bisect(low: float, high: float, target: float, rising: Callable[[float], float], fine: float) -> float:
+    """The largest x, to `fine`, with rising(x) ≤ target; `low` where there is none."""
+    while high - low > fine:
         middle = (low + high) / 2.0
         if rising(middle) <= target:
             low = middle

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from prism_privacy import Accountant, Adjacency, Unit, View, calibrate_measured
-from prism_privacy.fixed_point import SCALE, box
+from prism_privacy.masks.fixed_point import SCALE, box
 from prism_privacy.measured import HadamardEmbedding, MeasuredRound
 
 UNIT, DELTA, STEP = 1 << 20, 1e-5, 2e-5

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from prism_privacy import InvalidParameter
-from prism_privacy.fixed_point import SCALE
+from prism_privacy.masks.fixed_point import SCALE
 from prism_privacy.measured import Directions, MeasuredRound, answers, integers, quantise_features
 from prism_privacy.measured.integers import (
     EXACT,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prism_privacy import CoinSecret, InvalidParameter, RandomizedResponse, release_bits
-from prism_privacy.fixed_point import box
+from prism_privacy.masks.fixed_point import box
 from prism_privacy.measured import Directions, HadamardEmbedding, MeasuredRelease, MeasuredRound
 
 Make = Callable[..., MeasuredRound]

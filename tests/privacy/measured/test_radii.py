@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prism_privacy.fixed_point import SCALE, box
+from prism_privacy.masks.fixed_point import SCALE, box
 from prism_privacy.measured import MeasuredRound, answers, public_round, quantise_features
 from prism_privacy.measured.integers import RESPONSE_BITS
 
