@@ -10,6 +10,9 @@ from typing import SupportsFloat, SupportsIndex, TypeVar
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.units import Adjacency, View
 
+MOST_COUNT = 10**100
+"""The largest count: products of a few of them are still finite floats."""
+
 _E = TypeVar("_E", bound=Enum)
 
 
@@ -64,12 +67,14 @@ def order(value: object) -> float:
 
 
 def count(name: str, value: object, *, least: int = 1) -> int:
-    """An integer ≥ `least`; floats are refused even when they are whole."""
+    """An integer from `least` to `MOST_COUNT`; floats are refused even when they are whole."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise InvalidParameter(f"{name} must be an integer ≥ {least}, got {value!r}")
     number = operator.index(value)
     if number < least:
         raise InvalidParameter(f"{name} must be an integer ≥ {least}, got {number}")
+    if number > MOST_COUNT:
+        raise InvalidParameter(f"{name} must be an integer ≤ 10^100, got one of {number.bit_length()} bits")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -474,3 +475,102 @@ def test_words_of_the_wrong_kind_are_refused_by_name() -> None:
         accountant.epsilon(View.SUM, "add_remove")  # type: ignore[arg-type]
     with pytest.raises(InvalidParameter, match="rounds"):
         accountant.spend(MaskRelease(0.25, 1.0), 0)
+
+
+def not_rising(values: list[float]) -> bool:
+    return all(after <= before for before, after in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize("space", ["probability", "score"])
+@pytest.mark.parametrize(("view", "cohort"), [(View.UPLOAD, 1), (View.SUM, 10)])
+def test_clips_of_any_size_have_an_epsilon_that_grows_with_them(view: View, cohort: int, space: str) -> None:
+    clips = [5e-324, 1e-300, 1e-162, 1e-160, 1e-12, 1e-7, 1e-4, 0.1, 1.0, 1e4, 1e150, 1e160, 1.7e308]
+    for adjacency in Adjacency:
+        for rounds in (1, 10**18):
+            found = [
+                epsilon_of(MaskRelease(0.25, clip, cohort, space), rounds, view, adjacency) for clip in clips
+            ]
+            assert not_rising(found[::-1])
+            assert found[0] == 0.0, "the laws differ by less than δ"
+            assert found[-1] == math.inf
+    # At a δ that no law is close enough to ignore, ε is positive: nothing is rounded down to "no loss".
+    assert (renyi_curve(MaskRelease(0.25, 5e-324, cohort, space), view, ZERO_OUT) > 0.0).all()
+
+
+@pytest.mark.parametrize("cohort", [1, 10, 300])
+@pytest.mark.parametrize("dim", [None, 10])
+def test_flips_near_zero_protect_next_to_nothing_and_say_so(cohort: int, dim: int | None) -> None:
+    flips = [0.0, 5e-324, 1e-300, 1e-110, 1e-102, 1e-20, 1e-15, 1e-14, 1e-3, 0.1]
+    for view in View:
+        found = [epsilon_of(MaskRelease(flip, 1.0, cohort, dim=dim), 1, view) for flip in flips]
+        assert not_rising(found)
+        assert found[0] == math.inf
+        for flip, epsilon in zip(flips[1:5], found[1:5], strict=True):
+            # Ten bits lose at most log((1−f)/f) each; without their number any loss is possible.
+            whole = -10.0 * math.log(flip)
+            assert epsilon == (math.inf if dim is None else pytest.approx(whole, rel=1e-6))
+            if dim is not None:
+                assert epsilon >= whole * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.01, 1.0, 30.0])
+@pytest.mark.parametrize(("view", "cohort"), [(View.UPLOAD, 1), (View.SUM, 10), (View.SUM, 40)])
+def test_epsilon_does_not_rise_with_a_flip_near_one_half(view: View, cohort: int, clip: float) -> None:
+    flips = [0.4, 0.49, 0.498, 0.499, 0.4999, 0.49999, 0.5 - 1e-8, 0.5 - 1e-13, math.nextafter(0.5, 0.0)]
+    for dim in (None, 1000):
+        found = [epsilon_of(MaskRelease(flip, clip, cohort, dim=dim), 1, view) for flip in flips]
+        assert not_rising(found)
+        if dim is None:
+            # D_α = 2αC²/n is what is left of n fair coins.
+            limit, _ = to_epsilon(2.0 * ORDERS * clip**2 / cohort, DELTA)
+            assert limit * (1 - 1e-9) <= found[-1] <= limit * 1.01 + 1e-9
+        elif clip == 1.0:
+            assert found[-1] == 0.0, "a box without width has no room for a difference"
+
+
+@pytest.mark.parametrize("flip", [1e-300, 1e-3, 0.25, 0.4, 0.5 - 1e-9])
+def test_any_number_of_unclipped_bits_has_an_epsilon_that_grows_with_it(flip: float) -> None:
+    each = math.log1p((1 - 2 * flip) / flip) if flip > 0.1 else math.log1p(-flip) - math.log(flip)
+    many = (10**9, 10**10, 10**10 + 1, 10**12, 10**18, 10**100)
+    found = [exact_epsilon(flip, bits, DELTA) for bits in many]
+    assert not_rising(found[::-1])
+    for bits, epsilon in zip((10**18, 10**100), found[-2:], strict=True):
+        mean = (1 - 2 * flip) * bits * each
+        assert mean < epsilon <= min(mean + 5.0 * math.sqrt(bits) * each, bits * each) * (1 + 1e-9)
+
+
+def test_above_the_exact_range_the_bound_stays_close_to_the_binomial_tail() -> None:
+    """The normal quantile is what the exact sum comes to at 10¹¹ bits."""
+    bits, flip = 10**11, 0.25
+    tail = stats.norm.isf(DELTA) * 2.0 * math.sqrt(bits * flip * (1 - flip))
+    limit = ((1 - 2 * flip) * bits + tail) * math.log(3.0)
+    assert limit < exact_epsilon(flip, bits, DELTA) < limit * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("dim", [10**18, 10**100])
+def test_any_number_of_coordinates_has_an_answer(dim: int) -> None:
+    assert epsilon_of(MaskRelease(0.25, 1.0, dim=dim), 1, View.UPLOAD) == epsilon_of(
+        MaskRelease(0.25, 1.0), 1, View.UPLOAD
+    )
+    assert 0.5 * dim < epsilon_of(MaskRelease(0.25, None, dim=dim), 1, View.UPLOAD) < 0.6 * dim
+
+
+@pytest.mark.parametrize("name", ["dim", "cohort", "rounds", "clients"])
+def test_counts_that_no_float_can_hold_are_refused_by_name(name: str) -> None:
+    accountant = Accountant(DELTA)
+    accountant.spend(MaskRelease(0.25, 1.0))
+    tries = {
+        "dim": lambda: MaskRelease(0.25, 1.0, dim=10**5000),
+        "cohort": lambda: MaskRelease(0.25, 1.0, 10**5000),
+        "rounds": lambda: accountant.spend(MaskRelease(0.25, 1.0), 10**5000),
+        "clients": lambda: accountant.group(10**5000, View.UPLOAD, ZERO_OUT),
+    }
+    with pytest.raises(InvalidParameter, match=rf"{name} must be an integer ≤ 10\^100, got one of 16610"):
+        tries[name]()
+
+
+def test_a_group_of_any_size_has_an_answer() -> None:
+    accountant = Accountant(DELTA)
+    accountant.spend(MaskRelease(0.25, 0.1, 100))
+    sizes = (2, 5, 900, 1100, 30_000, 10**18, 10**100)
+    assert not_rising([accountant.group(size, View.SUM, ZERO_OUT) for size in sizes][::-1])

@@ -143,3 +143,19 @@ def test_arguments_of_another_form_are_refused():
             budget.spend(RELEASE, rounds=bad)
     with pytest.raises(InvalidParameter, match="view"):
         budget.spend(RELEASE, view="counts")
+
+
+@pytest.mark.parametrize("clip", [5e-324, 1e-160, 1e-50])
+def test_rounds_that_cost_next_to_nothing_can_be_counted(clip):
+    budget = Budget(2.0, 1e-5, view=View.SUM, adjacency=Adjacency.ZERO_OUT)
+    tiny = MaskRelease(flip=0.25, clip=clip, cohort=10)
+    left = budget.rounds_left(tiny)
+    assert left > 10**18
+    assert budget.admits(tiny, left)
+
+
+@pytest.mark.parametrize(("flip", "clip"), [(1e-300, 1.0), (0.25, 1e160), (0.25, 1.7e308)])
+def test_rounds_without_protection_are_refused_as_such(flip, clip):
+    budget = Budget(2.0, 1e-5, view=View.SUM, adjacency=Adjacency.ZERO_OUT)
+    with pytest.raises(BudgetExceeded, match="a single round"):
+        budget.spend(MaskRelease(flip=flip, clip=clip, cohort=10))

@@ -312,6 +312,32 @@ def test_questions_outside_the_range_are_refused(question: dict[str, float]) -> 
         kappa(**{**fine, **question})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("cohort", [1, 7])
+def test_kappa_at_the_far_ends_is_above_a_search_at_sixty_digits_and_not_far(cohort: int) -> None:
+    """Flips near ½ and moves near 0, where differences of doubles have no digits left."""
+    for flip in (0.25, 0.499, 0.49999, 0.5 - 1e-9):
+        for reach in (1e-3, 1e-7, 1e-13):
+            with mpmath.workdps(60):
+                f, move = mpmath.mpf(flip), mpmath.mpf(min(reach, 1.0 - 2.0 * flip))
+                for order in (1.5, 4.0, 40.0):
+                    worst = 0.0
+                    for at_low in range(cohort):
+                        rest = [mpmath.mpf(0)] * cohort
+                        for i, low in enumerate(exact_binomial(at_low, f)):
+                            for j, high in enumerate(exact_binomial(cohort - 1 - at_low, 1 - f)):
+                                rest[i + j] += low * high
+                        for g in exact_moments(rest, f, move / (1 - 2 * f), order)[:2]:
+                            worst = max(worst, float(mpmath.log1p(g) / ((order - 1) * move**2)))
+                    assert worst <= kappa(order, cohort, flip, reach) <= worst * 1.05
+
+
+@pytest.mark.parametrize("order", [math.nextafter(1.0, 2.0), 1e6, 1e20, 1e300])
+def test_kappa_has_an_answer_at_every_order(order: float) -> None:
+    for flip in (0.25, 1e-50, 0.5 - 1e-10):
+        assert kappa(min(order, 100.0), 10, flip, 0.5) <= kappa(order, 10, flip, 0.5) or order < 1.1
+        assert kappa(order, 10, flip, 0.5) > 0.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cohort", "flip"), [(300, 0.02), (1000, 0.25), (1000, 0.05), (3000, 0.4), (10_000, 0.1)]

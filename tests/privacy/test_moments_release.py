@@ -213,3 +213,18 @@ def test_a_release_that_makes_no_sense_is_refused(bad):
 def test_a_target_that_makes_no_sense_is_refused(bad):
     with pytest.raises(InvalidParameter):
         MomentRelease.calibrated(**{"epsilon": 1.0, "delta": 1e-5, "records": 10} | bad)
+
+
+@pytest.mark.parametrize("epsilon", [1e7, 1e8, 1e10, 1e12, 1e100, 1e300, 1.7e308])
+@pytest.mark.parametrize("delta", [5e-324, 1e-5, 0.999])
+def test_a_target_beyond_all_privacy_has_a_release_too(epsilon, delta):
+    release = MomentRelease.calibrated(epsilon=epsilon, delta=delta, records=1000)
+    found = release.epsilon(delta)
+    assert 0.0 < found <= epsilon
+    # The loss of a Gaussian has the mean 1/(2 multiplier^2), so no less can be claimed below delta = 1/2.
+    if delta < 0.5:
+        assert found >= 0.5 * (release.sensitivity / release.noise) ** 2
+    if epsilon <= 1e8:
+        assert found >= epsilon * 0.999
+    else:
+        assert release.noise * 2.0**20 < 64.0 or found >= epsilon * 0.9, "the lattice alone asks for more"

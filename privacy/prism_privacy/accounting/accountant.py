@@ -80,7 +80,8 @@ def _composed(
     """The Rényi curve of all rounds together, shape (A,)."""
     total = np.zeros(ORDERS.shape)
     for release, rounds in counts.items():
-        total = total + rounds * renyi_curve(release, view, adjacency, coordinate)
+        with np.errstate(over="ignore"):
+            total = total + rounds * renyi_curve(release, view, adjacency, coordinate)
     return total
 
 

@@ -139,8 +139,8 @@ class Budget:
         if not self.admits(release):
             return 0
         low, high = 1, 2
-        while self.admits(release, high):
-            low, high = high, 2 * high
+        while high < _validate.MOST_COUNT and self.admits(release, high):
+            low, high = high, min(2 * high, _validate.MOST_COUNT)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.admits(release, middle) else (low, middle)

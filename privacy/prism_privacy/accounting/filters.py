@@ -102,7 +102,8 @@ class RenyiFilter:
         return float(max(0.0, (1.0 - self._spent[usable] / self._limit[usable]).max()))
 
     def _after(self, release: MaskRelease, rounds: int) -> tuple[NDArray[np.float64], float]:
-        spent = self._spent + rounds * renyi_curve(release, self.view, self.adjacency)[self._index]
+        with np.errstate(over="ignore"):
+            spent = self._spent + rounds * renyi_curve(release, self.view, self.adjacency)[self._index]
         failing = self._failing + (rounds * release.sum_failure if self.view is View.SUM else 0.0)
         return spent, failing
 

@@ -38,11 +38,14 @@ def _at(orders: Floats, curve: Floats) -> Floats:
 
 
 def _group_at(orders: Floats, curve: Floats, clients: int) -> Floats:
-    if clients == 1:
-        return _at(orders, curve)
-    high = clients * orders
-    before = _group_at((high - 1.0) / (clients - 1.0), curve, clients - 1)
-    return high / (high - 1.0) * before + _at(high, curve)
+    total, factor = np.zeros(orders.shape), np.ones(orders.shape)
+    while clients > 1 and np.isfinite(total).any():
+        high = clients * orders
+        total = total + factor * _at(high, curve)
+        factor = factor * (high / (high - 1.0))
+        clients -= 1
+        orders = (high - 1.0) / clients
+    return total + factor * _at(orders, curve)
 
 
 def _from_points(clients: int, delta: float, single: Callable[[float], float]) -> float:

@@ -17,7 +17,8 @@ import numpy as np
 from dp_accounting.rdp import rdp_privacy_accountant
 from numpy.typing import NDArray
 
-from prism_privacy.accounting.kappa.curve import Curve
+from prism_privacy.accounting.kappa.curve import Curve, squared
+from prism_privacy.accounting.kappa.renyi_moments import LEAST_MOVE
 from prism_privacy.accounting.kappa.store import ORDERS, coordinate_curve
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
@@ -41,10 +42,12 @@ def renyi_curve(
 
     coordinate   where one coordinate's bounds come from; another source than the default is an estimate
     """
-    radius, reach = release.radius(adjacency), release.reach(adjacency)
+    radius = release.radius(adjacency)
+    # Not `release.reach`: the curve knows how far a coordinate moves, and for flips near ½ allows more.
+    reach = min(max(radius, LEAST_MOVE), 1.0)
     curve = coordinate(1, release.flip, reach).divergence(radius, release.dim)
     if release.space == "score" and release.clip is not None and release.flip > 0.0:
-        rho = (release.width * release.clip) ** 2 / (8.0 if adjacency is Adjacency.ZERO_OUT else 2.0)
+        rho = squared(release.width * release.clip) / (8.0 if adjacency is Adjacency.ZERO_OUT else 2.0)
         curve = np.minimum(curve, ORDERS * rho)
     if view is View.SUM and release.cohort > 1:
         summed = coordinate(release.cohort, release.flip, reach).divergence(radius, release.dim)

@@ -19,6 +19,8 @@ from prism_privacy import _validate
 
 __all__ = ["exact_epsilon"]
 
+_EXACT_BITS = 10**10
+
 
 def _log_tail(trials: int, success: float, least: int) -> float:
     """log P(Bin(trials, success) ≥ least), for 1 ≤ least ≤ trials."""
@@ -53,6 +55,9 @@ def exact_epsilon(flip: float, bits: int, delta: float) -> float:
     The bits may be spread over any number of coordinates and rounds. The answer carries a margin of
     10⁻¹²·bits·ε₀ + 10⁻⁹ for the rounding of log Γ; `inf` for flip = 0.
 
+    Above 10¹⁰ bits it is an upper bound instead: δ(ε) ≤ P((2J−k)·ε₀ > ε), which by Hoeffding's inequality is
+    at most δ for ε = ((1−2f)·k + √(2k·log(1/δ)))·ε₀.
+
     >>> round(exact_epsilon(0.25, 10_000, 1e-5))
     5895
     >>> exact_epsilon(0.0, 1, 1e-5)
@@ -61,7 +66,11 @@ def exact_epsilon(flip: float, bits: int, delta: float) -> float:
     flip, bits, delta = _validate.flip(flip), _validate.count("bits", bits), _validate.delta(delta)
     if flip == 0.0:
         return math.inf
-    each = math.log1p(-flip) - math.log(flip)
+    # The first form keeps its digits near ½, the second near 0.
+    each = math.log1p((1.0 - 2.0 * flip) / flip) if flip > 0.25 else math.log1p(-flip) - math.log(flip)
+    if bits > _EXACT_BITS:
+        loss = (1.0 - 2.0 * flip) * bits + math.sqrt(2.0 * bits * -math.log(delta))
+        return min(loss * (1.0 + 1e-12), float(bits)) * each * (1.0 + 1e-12)
 
     def tails(least: int) -> tuple[float, float]:
         return _log_tail(bits, 1.0 - flip, least), _log_tail(bits, flip, least)

@@ -55,6 +55,7 @@ LEAST_SHARE: Final = 5
 LARGEST: Final = 1 << 54
 """The largest s: 256 s still fits an int64, and exceeding 128 s has probability below exp(-8000)."""
 
+_LEAST_MULTIPLIER: Final = 1e-4
 _MARGIN: float = 2.0**-36
 """How far from the threshold binary64 is trusted. exp and its argument are wrong by less than 2^-39: gamma is
 u/t in [0, 1], or z^2/2 with z = y/s - s/t known to 2^-46 while y/s <= 64, so to 2^-40; above that both the
@@ -97,12 +98,32 @@ def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     """Epsilon of the Gaussian mechanism with noise ``noise_multiplier`` times the sensitivity, rounded up.
 
     The analytic formula (Balle and Wang, ICML 2018, theorem 8) by ``dp_accounting``, with room for its
-    binary64 error and root finding, and for the factor e^(+-eta) above.
+    binary64 error and root finding, and for the factor e^(+-eta) above. Below a multiplier of 10^-4 the
+    formula runs out of digits; there the privacy loss, which is N(u^2/2, u^2) with u = 1/multiplier, exceeds
+    u^2/2 + u sqrt(2 log(1/delta)) with probability at most delta.
     """
     if noise_multiplier <= 0.0:
         return math.inf
-    epsilon = gaussian_mechanism.get_epsilon_gaussian(noise_multiplier, delta * (1.0 - 1e-9))
+    if noise_multiplier < _LEAST_MULTIPLIER:
+        shift = 1.0 / noise_multiplier
+        return (shift * shift / 2.0 + shift * _tail(delta)) * (1.0 + 1e-9)
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 far from the root
+        epsilon = gaussian_mechanism.get_epsilon_gaussian(noise_multiplier, delta * (1.0 - 1e-9))
     return float(epsilon) * (1.0 + 1e-9) + 1e-9
+
+
+def gaussian_multiplier(epsilon: float, delta: float) -> float:
+    """About the least noise multiplier with `gaussian_epsilon` at most ``epsilon``: check what it gives."""
+    if epsilon > 0.5 / _LEAST_MULTIPLIER**2:
+        tail = _tail(delta)
+        return 1.0 / (math.sqrt(tail * tail + min(2.0 * epsilon, 1e300)) - tail)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(gaussian_mechanism.get_sigma_gaussian(epsilon, delta))
+
+
+def _tail(delta: float) -> float:
+    """t with P(N(0, 1) > t) <= exp(-t^2 / 2) = delta."""
+    return math.sqrt(-2.0 * math.log(delta * (1.0 - 1e-9)))
 
 
 def _accepted(s: int, tries: int, coins: CoinStream) -> NDArray[np.int64]:

@@ -43,11 +43,9 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from dp_accounting import gaussian_mechanism
-
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.moments.discrete_gaussian import LARGEST, SMOOTHING, gaussian_epsilon
+from prism_privacy.moments.discrete_gaussian import LARGEST, SMOOTHING, gaussian_epsilon, gaussian_multiplier
 from prism_privacy.units import Unit
 
 RecordAdjacency = Literal["swap", "add_remove"]
@@ -135,6 +133,8 @@ class MomentRelease:
     ) -> MomentRelease:
         """The release with the least noise whose epsilon at ``delta`` is at most ``epsilon``.
 
+        Above 10^11 or so the lattice on which noise is drawn sets the noise, and epsilon stays below.
+
         >>> release = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
         >>> 1.9999 < release.epsilon(1e-5) <= 2.0
         True
@@ -145,7 +145,7 @@ class MomentRelease:
         def release(sigma: float) -> MomentRelease:
             return cls(records, norm, sigma, adjacency, classes, second_weight, count_weight, nonnegative)
 
-        multiplier = float(gaussian_mechanism.get_sigma_gaussian(target, at))
+        multiplier = gaussian_multiplier(target, at)
         unit = release(0.0).sensitivity * norm / records
         room = 1e-9
         while True:

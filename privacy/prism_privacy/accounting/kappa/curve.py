@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from prism_privacy.accounting.kappa.renyi_moments import MomentTable
 
-__all__ = ["Curve", "curve_from_table"]
+__all__ = ["Curve", "curve_from_table", "squared"]
 
 _PIECES = 1200
 _SAFE = 1.0 + 1e-12
+_LEAST_RADIUS = 1e-150
 
 Floats = NDArray[np.float64]
 
@@ -51,8 +52,15 @@ class Curve:
 
     def divergence(self, radius: float, dim: int | None) -> Floats:
         """RDP of a whole release: the smaller of κR² and, where d is known, d times one coordinate's most."""
-        bound = self.kappa * radius**2
-        return bound if dim is None else np.minimum(bound, dim * self.most)
+        with np.errstate(over="ignore"):
+            bound = self.kappa * squared(radius)
+        return bound if dim is None else np.minimum(bound, float(dim) * self.most * _SAFE)
+
+
+def squared(radius: float) -> float:
+    """The square of a radius > 0, never rounded down: at least 10⁻³⁰⁰, and `inf` where it overflows."""
+    radius = max(radius, _LEAST_RADIUS)
+    return radius * radius
 
 
 def _interpolate(points: Floats, nodes: Floats, values: Floats) -> Floats:
@@ -67,8 +75,8 @@ def _interpolate(points: Floats, nodes: Floats, values: Floats) -> Floats:
 
 def _convex_moment(table: MomentTable, log_moment: Floats) -> Floats:
     """G = g/λ² on 0 and the nodes, shape (A, L+1)."""
-    at_zero = 0.5 * table.orders * (table.orders - 1.0) * table.chi2
     with np.errstate(over="ignore"):
+        at_zero = 0.5 * table.orders * (table.orders - 1.0) * table.chi2
         g = np.expm1(log_moment) / table.nodes**2
     return np.concatenate((at_zero[:, None], g), axis=1)
 

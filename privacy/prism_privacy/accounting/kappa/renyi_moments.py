@@ -52,10 +52,11 @@ from numpy.typing import NDArray
 
 from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_counts
 
-__all__ = ["MOST_CLIENTS", "MomentTable", "OrderGrid", "moment_table"]
+__all__ = ["LEAST_MOVE", "MOST_CLIENTS", "MomentTable", "OrderGrid", "moment_table"]
 
 _EXACT = 250
 MOST_CLIENTS = 1_000_000
+LEAST_MOVE = 1e-6
 
 Floats = NDArray[np.float64]
 
@@ -97,10 +98,14 @@ class MomentTable:
     third: float
 
 
-def _nodes(cohort: int, reach: float) -> Floats:
-    """Nodes in (0, reach], denser towards zero, where G bends for large orders."""
+def _nodes(cohort: int, flip: float, reach: float) -> Floats:
+    """Nodes in (0, reach], denser towards zero, where G bends for large orders.
+
+    None but the last moves p by less than `LEAST_MOVE`: below, rounding costs more than the chord from 0.
+    """
     count = 512 if cohort == 1 else max(32, min(512, 16_000 // cohort))
-    return reach * (np.arange(1, count + 1) / count) ** 2
+    nodes = reach * (np.arange(1, count + 1) / count) ** 2
+    return nodes[nodes >= min(LEAST_MOVE / (1.0 - 2.0 * flip), reach)]
 
 
 def _configurations(cohort: int) -> list[tuple[int, int]]:
@@ -152,7 +157,8 @@ def _moments(
 
     u = nodes[:, None] * x
     ratio = ((1.0 - nodes[:, None]) * still + nodes[:, None] * moved) / still
-    log_ratio = np.where(np.abs(u) < 0.5, np.log1p(u), np.log(ratio))
+    with np.errstate(divide="ignore"):  # u rounds to −1 where f is tiny; `ratio` is used there
+        log_ratio = np.where(np.abs(u) < 0.5, np.log1p(u), np.log(ratio))
     weighted = still * ratio  # the mixture itself
     forward = np.empty((grid.doublings + 1, len(grid.bases), nodes.size))
     backward = np.empty_like(forward)
@@ -185,7 +191,7 @@ def moment_table(
     and m = n are taken: that is no bound, but a quick estimate of one.
     """
     orders = grid.orders
-    nodes = _nodes(cohort, reach)
+    nodes = _nodes(cohort, flip, reach)
     upload_forward, upload_backward = _upload_log_moments(flip, orders, nodes)
     shape = (orders.size, nodes.size)
     forward, backward = np.zeros(shape), np.zeros(shape)

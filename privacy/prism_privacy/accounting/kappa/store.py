@@ -5,6 +5,12 @@ exactly what is asked. Cache files are named by a hash of (the code that compute
 orders), so another version never reads them; they are written to a temporary file and renamed; one that
 cannot be read, written or believed is ignored, never an error. `XDG_CACHE_HOME` decides where they lie.
 
+Questions at the far ends are answered by wider ones, which is sound because κ is a supremum: p, q and the
+other clients' probabilities lie in the box of every smaller flip, and within every larger reach. So a flip
+above `_MOST_FLIP` is taken for it (where f(1−f) is within 4·10⁻⁶ of ¼), a reach below `LEAST_MOVE`
+too. For a flip below `_LEAST_FLIP`, where doubles would underflow, there is no κ to speak of (over 10¹⁴): it
+counts as `inf`, and one coordinate loses at most log((1−f)/f), the largest ratio of a bit's probabilities.
+
 Whoever can write a table can lower ε. So a file is believed only if it and its folder belong to this user
 and nobody else can write them; otherwise the table is computed, and a folder of others is not written to.
 """
@@ -28,7 +34,13 @@ from numpy.typing import NDArray
 
 from prism_privacy import _validate
 from prism_privacy.accounting.kappa.curve import Curve, curve_from_table
-from prism_privacy.accounting.kappa.renyi_moments import MOST_CLIENTS, MomentTable, OrderGrid, moment_table
+from prism_privacy.accounting.kappa.renyi_moments import (
+    LEAST_MOVE,
+    MOST_CLIENTS,
+    MomentTable,
+    OrderGrid,
+    moment_table,
+)
 from prism_privacy.errors import InvalidParameter
 
 __all__ = ["GRID", "ORDERS", "cache_folder", "coordinate_curve", "estimated_curve", "kappa"]
@@ -40,6 +52,8 @@ ORDERS: NDArray[np.float64] = GRID.orders
 ORDERS.flags.writeable = False
 
 _WORTH_KEEPING = 50  # clients; smaller cohorts take under 0.1 s
+_LEAST_FLIP = 1e-15
+_MOST_FLIP = 0.499
 _SHIPPED = "kappa_table.npz"
 _FIELDS = ("orders", "nodes", "forward", "backward", "chi2", "third")
 
@@ -172,9 +186,10 @@ def _compute(cohort: int, flip: float, reach: float, grid: OrderGrid) -> Curve:
 
 @lru_cache(maxsize=1024)
 def _curve(cohort: int, flip: float, reach: float, grid: OrderGrid) -> Curve:
-    if flip == 0.0:
+    if flip < _LEAST_FLIP:
         endless = np.full(grid.orders.shape, np.inf)
-        return Curve(cohort, flip, reach, grid.orders, endless, endless)
+        most = math.inf if flip == 0.0 else (math.log1p(-flip) - math.log(flip)) * (1.0 + 1e-12)
+        return Curve(cohort, flip, reach, grid.orders, endless, np.full(grid.orders.shape, most))
     if grid is GRID:
         shipped = _shipped().get((cohort, flip, reach))
         if shipped is not None:
@@ -195,7 +210,7 @@ def coordinate_curve(cohort: int, flip: float, reach: float) -> Curve:
 def estimated_curve(cohort: int, flip: float, reach: float) -> Curve:
     """Like `coordinate_curve`, but from the two extreme configurations only: quick, and no bound."""
     cohort, flip, reach = _checked(cohort, flip, reach)
-    if cohort == 1 or flip == 0.0:
+    if cohort == 1 or flip < _LEAST_FLIP:
         return coordinate_curve(cohort, flip, reach)
     table = moment_table(cohort, flip, reach / (1.0 - 2.0 * flip), GRID, extremes_only=True)
     return curve_from_table(table, reach)
@@ -215,4 +230,5 @@ def _checked(cohort: int, flip: float, reach: float) -> tuple[int, float, float]
     cohort, flip = _validate.count("cohort", cohort), _validate.flip(flip)
     if cohort > MOST_CLIENTS:
         raise InvalidParameter(f"cohort must be at most {MOST_CLIENTS:,}, got {cohort:,}")
-    return cohort, flip, min(_validate.positive("reach", reach), 1.0 - 2.0 * flip)
+    flip = min(flip, _MOST_FLIP)
+    return cohort, flip, min(max(_validate.positive("reach", reach), LEAST_MOVE), 1.0 - 2.0 * flip)
