@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import mpmath
 import numpy as np
@@ -13,8 +14,14 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from prism_privacy.accounting.kappa.curve import curve_from_table
-from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_counts
-from prism_privacy.accounting.kappa.renyi_moments import OrderGrid, _configurations, _moments, moment_table
+from prism_privacy.accounting.kappa.edge_counts import TAIL, _binomial, edge_blocks, edge_counts
+from prism_privacy.accounting.kappa.renyi_moments import (
+    OrderGrid,
+    _block_moments,
+    _configurations,
+    _moments,
+    moment_table,
+)
 from prism_privacy.accounting.kappa.store import GRID, ORDERS, coordinate_curve, kappa
 from prism_privacy.errors import InvalidParameter
 
@@ -234,6 +241,104 @@ def test_intervals_of_configurations_bound_every_single_one(cohort: int, flip: f
         assert third <= table.third
         best = np.maximum(best, np.maximum(np.log1p(forward), np.log1p(backward)))
     assert (np.maximum(table.forward, table.backward) <= best * 1.006).all()
+
+
+@pytest.mark.parametrize(
+    ("at_low", "at_high", "flip", "length"),
+    [(400, 300, 0.25, 2), (0, 900, 0.1, 3), (900, 0, 0.1, 2), (350, 350, 0.05, 2)],
+)
+def test_blocks_of_counts_bound_the_moments_at_sixty_digits(
+    at_low: int, at_high: int, flip: float, length: int
+) -> None:
+    moves, grid = np.array([0.01, 0.3, 1.0]), OrderGrid((0.0125, 0.021), 12)
+    forward, backward, chi2, _, size = _block_moments(at_low, at_high, flip, length, grid, moves)
+    with mpmath.workdps(60):
+        f = mpmath.mpf(flip)
+        others = [mpmath.mpf(0)] * (at_low + at_high + 1)
+        high = exact_binomial(at_high, 1 - f)
+        for i, a in enumerate(exact_binomial(at_low, f)):
+            for j, b in enumerate(high):
+                others[i + j] += a * b
+        sd = math.sqrt((at_low + at_high) * flip * (1 - flip))
+        loose = (length / sd) ** 2 / 2
+        for at, k in ((0, 0), (1, 13), (2, 14), (2, 20)):
+            ahead, behind, second = exact_moments(others, f, mpmath.mpf(moves[at]), float(grid.orders[k]))
+            slack = 2.0**-50 * (size + 64) * (grid.orders[k] + 1.0 / (moves[at] * math.sqrt(second)))
+            for bound, exact in (
+                (forward[k, at], ahead),
+                (backward[k, at], behind),
+                (chi2, second),
+            ):
+                assert exact * (1 - slack) <= bound <= exact * (1 + loose * grid.orders[k])
+
+
+@pytest.mark.parametrize(
+    ("at_low", "at_high", "flip", "length"),
+    [(3000, 7000, 0.25, 5), (9999, 0, 0.1, 4), (0, 9999, 0.3, 5), (12_000, 11_999, 0.02, 2)],
+)
+def test_blocks_are_sums_of_the_counts_in_them(at_low: int, at_high: int, flip: float, length: int) -> None:
+    blocks, first, last = edge_blocks(at_low, at_high, flip, length)
+    counts = np.convolve(_binomial(at_low, flip)[1], _binomial(at_high, flip)[1][::-1])
+    counts = np.append(counts / counts.sum(), np.zeros(-counts.size % length)).reshape(-1, length)
+    sums = counts.sum(axis=1)
+    start = int(sums.argmax() - blocks.argmax())
+    kept = slice(start, start + blocks.size)
+    assert blocks == pytest.approx(sums[kept], rel=1e-13, abs=0)
+    assert first == pytest.approx(counts[kept, 0], rel=1e-13, abs=0)
+    assert last == pytest.approx(counts[kept, -1], rel=1e-13, abs=0)
+    assert sums[:start].sum() + sums[start + blocks.size :].sum() < TAIL
+
+
+@pytest.mark.parametrize(("cohort", "flip"), [(12_345, 0.25), (20_001, 0.03), (11_000, 0.45)])
+def test_in_blocks_kappa_is_a_percent_above_single_configurations(cohort: int, flip: float) -> None:
+    grid = OrderGrid((0.05, 1.5), 5)
+    table = moment_table(cohort, flip, 1.0, grid)
+    best = np.zeros((grid.orders.size, table.nodes.size))
+    for at_low in (0, 1, cohort // 3, cohort // 2, cohort - 2, cohort - 1):
+        others = edge_counts(at_low, cohort - 1 - at_low, flip)
+        forward, backward, chi2, third = _moments(others, flip, grid, table.nodes)
+        assert (np.log1p(forward) <= table.forward).all()
+        assert (np.log1p(backward) <= table.backward).all()
+        assert chi2 <= table.chi2
+        assert third <= table.third
+        best = np.maximum(best, np.maximum(np.log1p(forward), np.log1p(backward)))
+    assert (np.maximum(table.forward, table.backward) <= best * 1.012).all()
+
+
+@pytest.mark.parametrize("flip", [0.25, 0.05, 0.001, 1e-5])
+def test_a_cohort_of_a_million_has_a_bound_that_holds_and_takes_seconds(flip: float) -> None:
+    """Against scipy's binomials with all others at one edge; a smaller cohort never has the smaller κ."""
+    started = time.process_time()
+    curves = [coordinate_curve(cohort, flip, 0.5) for cohort in (10**6, 300_000, 100_000, 20_000)]
+    assert time.process_time() - started < 20.0
+    for large, small in itertools.pairwise(curves):
+        assert (large.kappa <= small.kappa)[: np.searchsorted(ORDERS, 100.0)].all()
+    rest = stats.binom.pmf(np.arange(10**6), 10**6 - 1, flip)
+    for move in (0.5, 0.1):
+        pair = [np.convolve(rest, [1.0 - at, at]) for at in (flip, flip + move)]
+        seen = np.minimum(*pair) > 1e-250
+        logs = [np.log(law[seen]) for law in pair]
+        for log_p, log_q in (logs, logs[::-1]):
+            for k in range(0, ORDERS.size, 9):
+                order = ORDERS[k]
+                moment = float(logsumexp(order * log_p + (1.0 - order) * log_q))
+                slip = 2.0**-36 * (1 + order)
+                assert moment - slip <= curves[0].kappa[k] * (order - 1.0) * move**2
+    if flip >= 0.05:
+        usual = ORDERS < 100.0
+        limit = ORDERS / (2 * 10**6 * flip * (1 - flip))
+        assert (curves[0].kappa[usual] <= 1.015 * limit[usual]).all()
+        assert (curves[0].kappa[usual] >= limit[usual]).all()
+
+
+@pytest.mark.parametrize("cohort", [10_001, 10_002, 12_345, 77_777, 10**6])
+def test_coarse_configurations_cover_every_count_of_clients_too(cohort: int) -> None:
+    reached = 1
+    for low, last in sorted((at_low + 1, cohort - at_high) for at_low, at_high in _configurations(cohort)):
+        assert low <= reached <= last + 1, "a count of clients is left out"
+        assert last - low <= cohort / 120
+        reached = last + 1
+    assert reached == cohort + 1
 
 
 @pytest.mark.parametrize("cohort", [1, 2, 249, 250, 251, 500, 1234, 10_000])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from prism_privacy import _validate
 from prism_privacy.accounting.accountant import guarantee_of
+from prism_privacy.accounting.kappa.renyi_moments import MOST_CLIENTS
 from prism_privacy.accounting.kappa.store import estimated_curve
 from prism_privacy.errors import CalibrationError, InvalidParameter
 from prism_privacy.masks.release import MaskRelease
@@ -24,7 +25,7 @@ __all__ = ["Calibration", "calibrate"]
 _FINE = 1e-4
 _CLIPS = (1e-4, 1e6)
 _FLIPS = (1e-6, 0.4999)
-_COHORTS = (1, 10_000)
+_COHORTS = (1, MOST_CLIENTS)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def calibrate(
     >>> round(found.clip, 2), found.epsilon <= 8.0
     (2.14, True)
 
-    Clips are searched from 10⁻⁴ to 10⁶, flips from 10⁻⁶ to 0.4999, cohorts from 1 to 10⁴.
+    Clips are searched from 10⁻⁴ to 10⁶, flips from 10⁻⁶ to 0.4999, cohorts from 1 to 10⁶.
 
     Raises `CalibrationError` where no such value reaches ε, with the nearest ε that can be had and where;
     `InvalidParameter` unless exactly one parameter is left out.

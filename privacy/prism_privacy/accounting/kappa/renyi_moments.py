@@ -22,7 +22,18 @@ under V_m, for m = 1…n. A table holds log(1+g), maximal over m, on nodes of λ
 **Intervals of m.** For m ∈ [m0, m1] every V_m is the law with only m0−1 clients at f and n−m1 at 1−f beside
 the protected one, plus independent noise. By data processing the smaller cohort bounds the whole interval. Up
 to `_EXACT` clients every m is taken by itself; above, an interval leaves out at most 1/`_EXACT` of the
-clients.
+clients, and above `_FINE_CLIENTS` there are `_COARSE` intervals. The law of others (a, b) read backwards is
+that of (b, a).
+
+**Blocks of counts** (above `_FINE_CLIENTS`). X grows with the count k: with w the others' law and t =
+w(k−1)/w(k), X = (1−2f)(t−1)/(1−f+f·t), and t grows because w, a sum of Bernoullis, is log-concave. Cut the
+counts into blocks k_i ≤ k < k_(i+1). There X lies between X(k_i) and X(k_(i+1)), and for every convex φ
+    Σ_block V φ(λX) ≤ M·((1−p)·φ(λX(k_i)) + p·φ(λX(k_(i+1)))),  M = Σ_block V,  p: the mean of X is kept
+(a chord lies above φ). M = Σ_block w + f(w(k_i −1) − w(k_(i+1) −1)) and Σ_block V·X = (1−2f)(w(k_i −1) −
+w(k_(i+1) −1)), because V = (1−f)w(k) + f·w(k−1), V·X = (1−2f)(w(k−1) − w(k)) and the sums telescope. So three
+numbers a block are enough. The right-hand side sums the law with mass on the X(k_i) only, which has mean 0
+and values above −1 like that of X, so all that follows holds for it. Blocks of `_BLOCK` standard deviations
+cost about `_BLOCK`²/6 of κ, and a cohort of 10⁶ has as many of them as one of 10⁴.
 
 **Between nodes** (`kappa_curve.py`), for one m and hence for the maximum over m, which keeps convexity:
     G(λ) = g/λ² is convex in λ when α ∉ (2, 3) or backward.
@@ -40,21 +51,27 @@ kept and a cut-off mass τ gives g ≤ g(kept) + τ·g(upload). With φ(u) = (1+
 pmf moves u by 2ηλ(1+X) and φ by φ′ times that, which is at most 4η/(λ·sd X) of g for small u and e^(2αη) for
 large; forming (1+u)^(α−1) − 1 by expm1 and squaring, e ← e(2+e), keeps a relative error of a few 2⁻⁵³ a step
 on e, which is at most (K+16)·2⁻⁵³/(λ·sd X) of g after summation. `_slack` is several times the sum of these;
-tests compare with 60 digits.
+tests compare with 60 digits. In blocks, the same errors move the X(k_i) and the mean of X on a block; eight
+times the slack allows for values that fall by a factor of a hundred within a block, far out in the tails.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_counts
+from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_blocks, edge_counts
 
 __all__ = ["LEAST_MOVE", "MOST_CLIENTS", "MomentTable", "OrderGrid", "moment_table"]
 
 _EXACT = 250
+_FINE_CLIENTS = 10_000
+_COARSE = 128
+_BLOCK = 0.125
 MOST_CLIENTS = 1_000_000
 LEAST_MOVE = 1e-6
 
@@ -103,13 +120,16 @@ def _nodes(cohort: int, flip: float, reach: float) -> Floats:
 
     None but the last moves p by less than `LEAST_MOVE`: below, rounding costs more than the chord from 0.
     """
-    count = 512 if cohort == 1 else max(32, min(512, 16_000 // cohort))
+    least = 32 if cohort <= _FINE_CLIENTS else 24
+    count = 512 if cohort == 1 else max(least, min(512, 16_000 // cohort))
     nodes = reach * (np.arange(1, count + 1) / count) ** 2
     return nodes[nodes >= min(LEAST_MOVE / (1.0 - 2.0 * flip), reach)]
 
 
 def _configurations(cohort: int) -> list[tuple[int, int]]:
     """Pairs (others at f, others at 1−f) that together bound every m = 1…n."""
+    if cohort > _FINE_CLIENTS:
+        return _coarse_configurations(cohort)
     width = max(1, cohort // _EXACT)
     pairs = []
     first = 1
@@ -119,6 +139,16 @@ def _configurations(cohort: int) -> list[tuple[int, int]]:
         pairs.append((first - 1, cohort - last))
         first = last + 1
     return pairs
+
+
+def _coarse_configurations(cohort: int) -> list[tuple[int, int]]:
+    """The same with `_COARSE` intervals, of which each follows its mirror image: their laws are, too."""
+    half = [1 + (cohort - 2) * i // _COARSE for i in range(_COARSE // 2 + 1)]
+    half[-1] = cohort // 2
+    pairs = [(0, cohort - 1)] + [(below, cohort - last) for below, last in itertools.pairwise(half)]
+    if cohort % 2:  # the one in the middle
+        pairs.append((cohort // 2, cohort // 2))
+    return [pair for low, high in pairs for pair in dict.fromkeys([(low, high), (high, low)])]
 
 
 def _upload_log_moments(flip: float, orders: Floats, nodes: Floats) -> tuple[Floats, Floats]:
@@ -155,8 +185,40 @@ def _moments(
     chi2, third = float(still @ (x * x)), float(still @ (x * x * x))
     mean = float(still @ x)  # zero up to rounding; kept, because it cancels first-order errors of x
 
-    u = nodes[:, None] * x
     ratio = ((1.0 - nodes[:, None]) * still + nodes[:, None] * moved) / still
+    forward, backward = _expectations(still, x, ratio, mean, grid, nodes)
+    return forward, backward, chi2, third
+
+
+_mirrored_blocks = lru_cache(maxsize=1)(edge_blocks)
+
+
+def _block_moments(
+    at_low: int, at_high: int, flip: float, length: int, grid: OrderGrid, nodes: Floats
+) -> tuple[Floats, Floats, float, float, int]:
+    """Upper bounds on what `_moments` gives, from blocks of counts (see the top), and how many counts."""
+    blocks, first, last = _mirrored_blocks(min(at_low, at_high), max(at_low, at_high), flip, length)
+    if at_low > at_high:
+        blocks, first, last = blocks[::-1], last[::-1], first[::-1]
+    width = 1.0 - 2.0 * flip
+    before = np.concatenate(([0.0], last))  # the others' probability one below the first count of each block
+    here = np.append(first, 0.0)
+    x = width * (before - here) / ((1.0 - flip) * here + flip * before)
+    mass = blocks + flip * (before[:-1] - last)
+    share = (width * (before[:-1] - last) / mass - x[:-1]) / np.maximum(np.diff(x), np.finfo(float).tiny)
+    share = np.clip(share, 0.0, 1.0)
+    law = np.append(mass * (1.0 - share), flip * last[-1])
+    law[1:] += mass * share
+    ratio = 1.0 + nodes[:, None] * x
+    forward, backward = _expectations(law, x, ratio, float(law @ x), grid, nodes)
+    return forward, backward, float(law @ (x * x)), float(law @ (x * x * x)), blocks.size * length
+
+
+def _expectations(
+    still: Floats, x: Floats, ratio: Floats, mean: float, grid: OrderGrid, nodes: Floats
+) -> tuple[Floats, Floats]:
+    """E φ(λX) forward and backward, each (A, L), for masses `still` at `x`, both (K,); `ratio` is 1+λX."""
+    u = nodes[:, None] * x
     with np.errstate(divide="ignore"):  # u rounds to −1 where f is tiny; `ratio` is used there
         log_ratio = np.where(np.abs(u) < 0.5, np.log1p(u), np.log(ratio))
     weighted = still * ratio  # the mixture itself
@@ -179,7 +241,7 @@ def _moments(
                 forward[j, i] = np.einsum("lk,lk->l", weighted, rise) - excess * mean * nodes
                 backward[j, i] = fall @ still + excess * mean * nodes
     shape = (-1, nodes.size)
-    return forward.reshape(shape), backward.reshape(shape), chi2, third
+    return forward.reshape(shape), backward.reshape(shape)
 
 
 def moment_table(
@@ -187,8 +249,8 @@ def moment_table(
 ) -> MomentTable:
     """The table for n = `cohort`, f = `flip` ∈ (0, 1/2) and λ up to `reach` ∈ (0, 1].
 
-    One core takes about 2 s at n = 1000 and 8 s at n = 10⁴ for 126 orders. With `extremes_only` just m = 1
-    and m = n are taken: that is no bound, but a quick estimate of one.
+    One core takes about 2 s at n = 1000, 8 s at n = 10⁴ and, in blocks, 1 s at n = 10⁶ for 126 orders. With
+    `extremes_only` just m = 1 and m = n are taken: that is no bound, but a quick estimate of one.
     """
     orders = grid.orders
     nodes = _nodes(cohort, flip, reach)
@@ -200,9 +262,15 @@ def moment_table(
         cut = TAIL * np.expm1(upload_forward), TAIL * np.expm1(upload_backward)
     pairs = [(0, cohort - 1), (cohort - 1, 0)] if extremes_only else _configurations(cohort)
     for at_low, at_high in pairs:
-        others = edge_counts(at_low, at_high, flip)
-        ahead, behind, second, cubed = _moments(others, flip, grid, nodes)
-        widen = 1.0 + _slack(others.size, float(np.sqrt(second)), orders, nodes)
+        length = int(_BLOCK * np.sqrt((at_low + at_high) * flip * (1.0 - flip)))
+        if cohort <= _FINE_CLIENTS or length < 2:
+            others = edge_counts(at_low, at_high, flip)
+            ahead, behind, second, cubed = _moments(others, flip, grid, nodes)
+            size = others.size
+        else:
+            ahead, behind, second, cubed, size = _block_moments(at_low, at_high, flip, length, grid, nodes)
+            size *= 8
+        widen = 1.0 + _slack(size, float(np.sqrt(second)), orders, nodes)
         np.maximum(forward, ahead * widen, out=forward)
         np.maximum(backward, behind * widen, out=backward)
         chi2 = max(chi2, second * float(widen.max()))
