@@ -26,6 +26,7 @@ Whether it is true
 3.33
 """
 
+# scipy and dp_accounting take most of a second to import, so the functions that need them import them.
 from prism_privacy import audit
 from prism_privacy.accounting.accountant import Accountant, Guarantee, RoundSpending
 from prism_privacy.accounting.budget import Budget

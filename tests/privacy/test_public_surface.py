@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +19,23 @@ def test_every_public_name_exists_once_and_has_a_docstring() -> None:
     assert sorted(set(prism_privacy.__all__)) == sorted(prism_privacy.__all__)
     for name in prism_privacy.__all__:
         assert inspect.getdoc(getattr(prism_privacy, name)), name
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ["prism_privacy"],
+        ["prism_privacy.audit"],
+        [module.name for module in pkgutil.walk_packages(prism_privacy.__path__, "prism_privacy.")],
+    ],
+    ids=["the package", "its auditors", "every module"],
+)
+def test_an_import_loads_neither_scipy_nor_dp_accounting(modules: list[str]) -> None:
+    """They take most of a second, which every command line and every worker would pay."""
+    code = f"import sys, {', '.join(modules)}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "numpy" in loaded.stdout.split()
+    assert not {"scipy", "dp_accounting"} & set(loaded.stdout.split())
 
 
 def test_names_that_other_code_relies_on_are_public() -> None:

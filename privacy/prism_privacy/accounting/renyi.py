@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from dp_accounting.rdp import rdp_privacy_accountant
 from numpy.typing import NDArray
 
 from prism_privacy.accounting.kappa.curve import Curve, squared
@@ -64,6 +63,8 @@ def to_epsilon(curve: Floats, delta: float, orders: Sequence[float] | Floats = O
     read a NaN or a negative entry as ε = 0, so those are an error here. Where δ ≤ 0 or no order is finite, ε
     is `inf` (at the order 0).
     """
+    from dp_accounting.rdp import rdp_privacy_accountant
+
     if np.isnan(curve).any() or (curve < 0.0).any():
         raise ArithmeticError("a Rényi curve must be non-negative")
     finite = np.isfinite(curve)

@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy import special
-
 from prism_privacy import _validate
 
 __all__ = ["exact_epsilon"]
@@ -24,6 +22,8 @@ _EXACT_BITS = 10**10
 
 def _log_tail(trials: int, success: float, least: int) -> float:
     """log P(Bin(trials, success) ≥ least), for 1 ≤ least ≤ trials."""
+    from scipy import special
+
     direct = float(special.betainc(least, trials - least + 1, success))
     if direct > 1e-200:
         return math.log(direct)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 __all__ = [
     "average_rate",
@@ -30,6 +29,8 @@ def log_upper_tail(trials: int, rate: float, least: int) -> float:
     >>> round(math.exp(log_upper_tail(3, 0.5, 3)), 6)
     0.125
     """
+    from scipy import special
+
     if least <= 0:
         return 0.0
     if least > trials or rate <= 0.0:
@@ -87,6 +88,8 @@ def clopper_pearson(seen: int, trials: int, error: float) -> tuple[float, float]
     >>> low, round(high, 4)
     (0.0, 0.2589)
     """
+    from scipy import special
+
     low = 0.0 if seen == 0 else float(special.betaincinv(seen, trials - seen + 1, error))
     high = 1.0 if seen == trials else float(special.betainccinv(seen + 1, trials - seen, error))
     return low, high
@@ -98,6 +101,8 @@ def distribution(samples: NDArray[np.int64], trials: int, rate: float) -> tuple[
     D is the largest distance between the two distribution functions. P(D ≥ t) ≤ 2·exp(−2Nt²) for every N
     and every law, discrete ones included (Massart 1990).
     """
+    from scipy import special
+
     counts = np.bincount(samples, minlength=trials + 1)
     empirical = np.cumsum(counts) / samples.size
     exact = special.bdtr(np.arange(trials + 1, dtype=np.float64), trials, rate)

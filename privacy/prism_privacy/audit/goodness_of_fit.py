@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special, stats
 
 from prism_privacy.audit.checks import Check, Layer
 from prism_privacy.audit.claim import Claim
@@ -92,6 +91,8 @@ def repeated_checks(seen: Repeated, rate: float) -> list[Check]:
 
 def outside(trials: int, rate: float) -> tuple[int, int, float]:
     """(low, high, P(Bin < low or Bin > high)) for about the central 70% of Bin(trials, rate)."""
+    from scipy import special, stats
+
     low, high = (int(stats.binom.ppf(tail, trials, rate)) for tail in (0.15, 0.85))
     below = float(special.bdtr(low - 1, trials, rate)) if low > 0 else 0.0
     above = float(special.bdtrc(high, trials, rate)) if high < trials else 0.0

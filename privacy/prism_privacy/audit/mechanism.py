@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from prism_privacy import _validate
 from prism_privacy.audit import goodness_of_fit, structure
@@ -192,6 +191,8 @@ def _bounds(
 
 def _resolution(rate: float, bits: int, error: float) -> float:
     """The smallest change of the rate of flips that the first check finds with probability 95%, roughly."""
+    from scipy import stats
+
     tests = 10.0
     level = error * SHARES[Layer.GOODNESS_OF_FIT] / tests
     quantiles = float(stats.norm.isf(level / 2.0) + stats.norm.isf(0.05))

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from prism_privacy import _validate
 from prism_privacy.audit.exact_tests import clopper_pearson
@@ -94,6 +93,8 @@ class Membership:
         return _trimmed(out, present)
 
     def _law(self, view: View, probability: float) -> Floats:
+        from scipy import stats
+
         others = self.cohort - 1 if view is View.SUM else 0
         rest = stats.binom.pmf(np.arange(others + 1), others, self.public)
         return np.asarray(np.convolve(rest, [1.0 - probability, probability]), dtype=np.float64)

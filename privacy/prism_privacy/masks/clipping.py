@@ -26,7 +26,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
 from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
@@ -84,6 +83,8 @@ def clip_toward(
     >>> clip_toward([1.0, 0.5], [0.5, 0.5], flip=0.25, clip=0.125) / 2**24
     array([0.625, 0.5  ])
     """
+    from scipy.special import expit
+
     response = RandomizedResponse(flip)
     if space not in get_args(Space):
         raise InvalidParameter(f"space must be one of {', '.join(map(repr, get_args(Space)))}, got {space!r}")
@@ -150,6 +151,8 @@ def _in_score_space(
     response: RandomizedResponse,
     clip: float,
 ) -> NDArray[np.uint32]:
+    from scipy.special import expit, logit
+
     lo, hi = response.box
     lo, hi = max(lo, 1), min(hi, SCALE - 1)
     centre = np.clip(response.public_point(theta).astype(np.int64), lo, hi)

@@ -41,7 +41,6 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
-from dp_accounting import gaussian_mechanism
 from numpy.typing import NDArray
 
 from prism_privacy import _validate
@@ -102,6 +101,8 @@ def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     formula runs out of digits; there the privacy loss, which is N(u^2/2, u^2) with u = 1/multiplier, exceeds
     u^2/2 + u sqrt(2 log(1/delta)) with probability at most delta.
     """
+    from dp_accounting import gaussian_mechanism
+
     if noise_multiplier <= 0.0:
         return math.inf
     if noise_multiplier < _LEAST_MULTIPLIER:
@@ -114,6 +115,8 @@ def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
 
 def gaussian_multiplier(epsilon: float, delta: float) -> float:
     """About the least noise multiplier with `gaussian_epsilon` at most ``epsilon``: check what it gives."""
+    from dp_accounting import gaussian_mechanism
+
     if epsilon > 0.5 / _LEAST_MULTIPLIER**2:
         tail = _tail(delta)
         return 1.0 / (math.sqrt(tail * tail + min(2.0 * epsilon, 1e300)) - tail)
