@@ -239,3 +239,17 @@ def test_without_a_clip_the_score_space_is_the_box_alone():
     scores, theta = np.array([-30.0, 0.0, 30.0]), np.full(3, 0.5)
     k = clip_toward(scores, theta, flip=0.25, clip=None, space="score", temperature=1.0)
     assert k.tolist() == pytest.approx([SCALE // 4, SCALE // 2, 3 * SCALE // 4], abs=1)
+
+
+@pytest.mark.parametrize("clip", [5e-324, 1e-162, 1e160, 1.7e308])
+@pytest.mark.parametrize("flip", [0.0, 1e-300, 0.25, 0.5 - 1e-13])
+def test_a_clip_of_any_size_ends_at_the_public_point_or_leaves_the_box_alone(clip, flip):
+    theta, scores = np.linspace(0.1, 0.9, 9), np.linspace(3.0, -3.0, 9)
+    for arguments, values in (
+        ({}, 1.0 / (1.0 + np.exp(-scores))),
+        ({"space": "score", "temperature": 1.0}, scores),
+    ):
+        k = clip_toward(values, theta, flip=flip, clip=clip, **arguments).astype(np.int64)
+        alone = clip_toward(values, theta, flip=flip, clip=None, **arguments).astype(np.int64)
+        wanted = RandomizedResponse(flip).public_point(theta) if clip < 1.0 else alone
+        assert np.abs(k - wanted).max() <= 1

@@ -83,8 +83,6 @@ def clip_toward(
     >>> clip_toward([1.0, 0.5], [0.5, 0.5], flip=0.25, clip=0.125) / 2**24
     array([0.625, 0.5  ])
     """
-    from scipy.special import expit
-
     response = RandomizedResponse(flip)
     if space not in get_args(Space):
         raise InvalidParameter(f"space must be one of {', '.join(map(repr, get_args(Space)))}, got {space!r}")
@@ -111,6 +109,8 @@ def clip_toward(
     with np.errstate(over="ignore"):
         scaled = as_float64(private / tau, "values / temperature")
     if radius is None:
+        from scipy.special import expit
+
         return _in_probability_space(expit(scaled), public, response, None)
     return _in_score_space(scaled, public, response, radius)
 
@@ -159,7 +159,8 @@ def _in_score_space(
     start = logit(theta)
     move = scaled_scores - start
     slope = 1.0 - 2.0 * response.flip
-    limit = (slope * clip) ** 2 * (1.0 - _MARGIN)
+    # A product, which overflows to inf; a power would raise.
+    limit = (slope * clip) * (slope * clip) * (1.0 - _MARGIN)
 
     def quantise(scale: float) -> NDArray[np.int64]:
         wanted = slope * SCALE * (expit(start + scale * move) - expit(start))
