@@ -15,8 +15,9 @@ from prism_privacy import Adjacency, View
 from prism_secure.accounting.composition import ClientTotal, ImageTotal
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
-from prism_secure.data.sources import data_set_named
+from prism_secure.data.sources import SameData, by_data
 from prism_secure.errors import ConfigError
+from prism_secure.wording import format_epsilon
 
 _POINTS = 60
 """A curve of spending is computed at so many charges at most."""
@@ -41,16 +42,25 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: float
     spent: list[Point]
     notes: list[str]
+    undecided: list[str] = []
+    """Ledgers that may be about the same data, and may not; they are not in `ledgers`."""
+    epsilon_if_same: float | None = None
+    """What was spent if they are; None where there are none."""
 
     @property
     def over(self) -> bool:
         """Whether more was spent than the limit allows."""
         return self.epsilon > self.limit.epsilon
 
+    @property
+    def open(self) -> bool:
+        """Whether it depends on the undecided ledgers if more was spent than the limit allows."""
+        return not self.over and (self.epsilon_if_same or 0.0) > self.limit.epsilon
+
 
 @dataclass(frozen=True)
 class _Spender:
-    data: str
+    data: SameData[SpentLedger]
     clients: str
     ledgers: tuple[SpentLedger, ...]
     notes: tuple[str, ...]
@@ -64,11 +74,12 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
         RunFolderError: a ledger charged what is no mask release.
     """
     accounts = []
+    groups = by_data(ledgers, lambda ledger: ledger.whose, lambda ledger: ledger.name)
     for limit in limits:
-        asked = None if limit.data is None else data_set_named(limit.data)
-        spenders = [spender for spender in _spenders(ledgers, limit.client) if asked in (None, spender.data)]
+        asked = [group for group in groups if limit.data is None or group.is_called(limit.data)]
+        spenders = [spender for group in asked for spender in _spenders(group, limit.client)]
         if not spenders:
-            known = sorted({ledger.data for ledger in ledgers})
+            known = sorted({group.label for group in groups})
             who = f" client {limit.client} of" if limit.client is not None else ""
             raise ConfigError(
                 f"a limit is for{who} {limit.data!r}, and the ledgers are about {', '.join(map(repr, known))}"
@@ -77,32 +88,31 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
     return accounts
 
 
-def _spenders(ledgers: Sequence[SpentLedger], only: int | None) -> Iterator[_Spender]:
+def _spenders(data: SameData[SpentLedger], only: int | None) -> Iterator[_Spender]:
     """Clients of one data set by the ledgers that charge them; those that spent alike together."""
-    for data in dict.fromkeys(ledger.data for ledger in ledgers):
-        about = [ledger for ledger in ledgers if ledger.data == data]
-        top = max((ledger.clients.stop for ledger in about if ledger.clients is not None), default=0)
-        if len({ledger.dealt for ledger in about if ledger.dealt}) > 1:
-            note = (
-                "these runs deal the same images out differently, so a client of one may be any client of "
-                "another: every client is charged for all of them"
-            )
-            yield _Spender(data, "every client" if only is None else f"client {only}", tuple(about), (note,))
-            continue
-        if not top:
-            yield _Spender(data, "every client" if only is None else f"client {only}", tuple(about), ())
-            continue
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for client in range(top) if only is None else (only,):
-            own = tuple(
-                number
-                for number, ledger in enumerate(about)
-                if ledger.clients is None or client in ledger.clients
-            )
-            if own:
-                alike.setdefault(own, []).append(client)
-        for own, clients in alike.items():
-            yield _Spender(data, _range(clients), tuple(about[number] for number in own), ())
+    about, everyone = data.members, "every client" if only is None else f"client {only}"
+    top = max((ledger.clients.stop for ledger in about if ledger.clients is not None), default=0)
+    if len({ledger.dealt for ledger in about if ledger.dealt}) > 1:
+        note = (
+            "these runs deal the same images out differently, so a client of one may be any client of "
+            "another: every client is charged for all of them"
+        )
+        yield _Spender(data, everyone, about, (note,))
+        return
+    if not top:
+        yield _Spender(data, everyone, about, ())
+        return
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for client in range(top) if only is None else (only,):
+        own = tuple(
+            number
+            for number, ledger in enumerate(about)
+            if ledger.clients is None or client in ledger.clients
+        )
+        if own:
+            alike.setdefault(own, []).append(client)
+    for own, clients in alike.items():
+        yield _Spender(data, _range(clients), tuple(about[number] for number in own), ())
 
 
 def _range(clients: Sequence[int]) -> str:
@@ -116,20 +126,28 @@ def _range(clients: Sequence[int]) -> str:
 
 
 def _account(limit: Limit, spender: _Spender) -> Account:
-    notes = list(spender.notes)
-    if limit.unit == "record":
-        points = _image_points(limit, spender.ledgers, notes)
-    else:
-        points = _client_points(limit, spender.ledgers, notes)
+    notes, data = list(spender.notes), spender.data
+    spent = _image_points if limit.unit == "record" else _client_points
+    points = spent(limit, spender.ledgers, notes)
+    undecided, if_same = [ledger.name for ledger in data.undecided], None
+    if undecided:
+        if_same = spent(limit, (*spender.ledgers, *data.undecided), [])[-1].epsilon
+        notes.append(
+            f"undecided whether {data.label} has the same images as {', '.join(undecided)}: if so, "
+            f"{limit.words} is at epsilon {format_epsilon(if_same)}; [[ledger]] in the budget file says "
+            "whose data each is about"
+        )
     return Account(
         limit=limit,
-        data=spender.data,
+        data=data.label,
         clients=spender.clients,
         ledgers=[ledger.name for ledger in spender.ledgers],
         charges=sum(len(ledger.charged.masks) for ledger in spender.ledgers),
         epsilon=points[-1].epsilon,
         spent=points,
         notes=notes,
+        undecided=undecided,
+        epsilon_if_same=if_same,
     )
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,7 @@ from prism_privacy.ledger.line import parse
 from prism_secure.audit.findings import Unchecked
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
+from prism_secure.data.sources import DataIdentity, read_identity
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import read_config, read_records
@@ -50,6 +52,30 @@ class Evidence:
             return read_config(self.folder)
         except RunFolderError as error:
             raise Unchecked(str(error)) from None
+
+    @cached_property
+    def identity(self) -> DataIdentity | None:
+        """What the run resolved its data to, where its private part is here and says so."""
+        try:
+            return read_identity(self.folder)
+        except RunFolderError as error:
+            raise Unchecked(self.without_place(str(error))) from None
+
+    @property
+    def config_here(self) -> Config:
+        """The same with `data.folder` as the run resolved it, wherever the auditor stands."""
+        config, identity = self.config, self.identity
+        if identity is None:
+            return config
+        data = msgspec.structs.replace(config.data, folder=identity.folder, download=False)
+        return msgspec.structs.replace(config, data=data)
+
+    def without_place(self, text: str) -> str:
+        """A text for the report, which says nothing of where the data lie."""
+        with contextlib.suppress(RunFolderError):
+            identity = read_identity(self.folder)
+            text = text.replace(identity.folder, "data.folder") if identity else text
+        return text
 
     @cached_property
     def record_epsilon(self) -> float:
@@ -163,8 +189,9 @@ class Evidence:
     @cached_property
     def clients(self) -> list[Path]:
         """The clients' private folders, where the auditor was given them."""
-        found = sorted(path for path in (self.folder / "clients").glob("*") if path.is_dir())
-        if not any((path / "coins.key").exists() for path in found):
+        found = sorted(path for path in (self.folder / "clients").glob("*") if path.name.isdecimal())
+        found = [path for path in found if path.is_dir()]
+        if not found:
             raise Unchecked(
                 "the clients' private folders are not here, as it should be once a run folder is passed on",
                 expected=True,

@@ -59,6 +59,7 @@ def write_budget_page(accounts: Sequence[Account], ledgers: Sequence[SpentLedger
         "budget.html.jinja",
         accounts=accounts,
         over=[account for account in accounts if account.over],
+        undecided=[account for account in accounts if account.open],
         ledgers=ledgers,
         figures=figures,
     )

@@ -8,11 +8,21 @@ from typing import Any, Literal
 
 import msgspec
 
-from prism_secure.audit.checks import chain, client_epsilon, coins, model, record_epsilon, rounds, settings
+from prism_privacy import PrivacyError
+from prism_secure.audit.checks import (
+    chain,
+    client_epsilon,
+    coins,
+    data,
+    model,
+    record_epsilon,
+    rounds,
+    settings,
+)
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Answer, Finding, Notebook, Recomputed, Unchecked
 from prism_secure.audit.floors import lower_bounds
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, PrismError
 from prism_secure.run_folder.history import LowerBound
 from prism_secure.run_folder.records import finite
 from prism_secure.storage import write_atomic
@@ -30,7 +40,9 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("rounds", rounds.rounds),
     ("ending", rounds.ending),
     ("model", model.model),
+    ("data", data.data),
     ("secrets", coins.secrets),
+    ("kept", coins.kept),
     ("replay", coins.replay),
 )
 """In the order of the report; a check's question is the first line of its docstring."""
@@ -94,6 +106,8 @@ def audit_run(
             epsilons += found if isinstance(found, list) else []
         except Unchecked as reason:
             unchecked = reason
+        except (OSError, PrismError, PrivacyError) as error:  # a file that a check reads by itself
+            unchecked = Unchecked(evidence.without_place(str(error)))
         answers.append(notes.answer(name, question, unchecked))
     outcomes = {answer.outcome for answer in answers}
     bounds: list[LowerBound] = []

@@ -1,6 +1,7 @@
 """Ledgers of one data owner: what each charged, and for whose data.
 
-A ledger in a run folder is about all clients of that run, and its config.toml says which images they had.
+A ledger in a run folder is about all clients of that run. Its config.toml says which images they had; what
+the run resolved that to is in its private part, if that is still there. Where an auditor stands says nothing.
 Runs over the same images are about the same owners; where they dealt them out differently (another partition,
 seed or number of clients), a client of one run may be any client of another: every client is charged for all.
 A ledger by itself says nothing about data: a budget file names its owner, or else it counts as one about the
@@ -19,7 +20,7 @@ from prism_privacy.errors import InvalidParameter
 from prism_secure.accounting.composition import Charged, charging_one_client, opened_in, release_key
 from prism_secure.audit.budget_file import LedgerOwner
 from prism_secure.config import Config
-from prism_secure.data.sources import data_set, data_set_named
+from prism_secure.data.sources import DataIdentity, Whose, data_set_named, read_identity
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder.folder import read_config
 
@@ -34,19 +35,24 @@ class SpentLedger:
     report   the ledger, checked
     config   of its run folder, or None
     owner    what the budget file says of it, or None
+    identity what the private part beside it says of the data, or None
     """
 
     name: str
     report: LedgerReport
     config: Config | None
     owner: LedgerOwner | None
+    identity: DataIdentity | None
 
-    @property
-    def data(self) -> str:
-        """The data set: that of its owner in the budget file, or of its run's declaration."""
+    @cached_property
+    def whose(self) -> Whose:
+        """Whose images: as the budget file says; else as its run declared and resolved them."""
         if self.owner is not None:
-            return data_set_named(self.owner.data)
-        return UNNAMED if self.config is None else data_set(self.config.data)
+            name = data_set_named(self.owner.data)
+            return Whose(name, name)
+        if self.config is not None:
+            return Whose.of(self.config.data, self.identity)
+        return Whose(UNNAMED) if self.identity is None else Whose.kept(self.identity)
 
     @property
     def dealt(self) -> str:
@@ -99,7 +105,8 @@ def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: P
 
     Raises:
         ConfigError: a path is no ledger, or the budget file names one that is not among them.
-        RunFolderError: a ledger does not verify, or its end cannot be checked: nothing can be said then.
+        RunFolderError: a ledger does not verify, its end cannot be checked, or a file beside it is damaged:
+            nothing can be said then.
     """
     named = {(beside / owner.path).resolve(): owner for owner in owners}
     found: dict[str, SpentLedger] = {}
@@ -116,7 +123,8 @@ def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: P
             raise RunFolderError(f"{file}.head is missing, so lines may have been cut off the end")
         owner = named.pop(file.resolve(), None) or named.pop(path.resolve(), None)
         config = read_config(file.parent) if (file.parent / "config.toml").exists() else None
-        found[report.head] = SpentLedger(path.name if path.is_dir() else str(path), report, config, owner)
+        name = path.name if path.is_dir() else str(path)
+        found[report.head] = SpentLedger(name, report, config, owner, read_identity(file.parent))
         times[report.head] = file.stat().st_mtime
     if named:
         missing = ", ".join(owner.path for owner in named.values())

@@ -52,7 +52,8 @@ examples:
   prism-secure audit budget --budget budget.toml runs/*
   prism-secure audit budget --budget budget.toml runs/a hospital-a/ledger.jsonl --html budget.html
 
-exit codes: 0 within all limits, 1 over, 2 could not check
+exit codes: 0 within all limits, 1 over, 2 could not check, or OPEN: over if ledgers have the same images, and
+nothing decides whether they do
 """
 
 
@@ -143,20 +144,27 @@ def _budget(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(str(error)) from None  # exit code 2: could not check
     for account in accounts:
         limit, ledgers_word = account.limit, "ledger" if len(account.ledgers) == 1 else "ledgers"
+        verdict = "OVER" if account.over else "OPEN" if account.open else "ok"
         print(
-            f"{'OVER' if account.over else 'ok':>6}  {account.data}, {account.clients}: {limit.words}: "
+            f"{verdict:>6}  {account.data}, {account.clients}: {limit.words}: "
             f"epsilon {format_epsilon(account.epsilon)} of {format_epsilon(limit.epsilon)} at delta = "
             f"{format_delta(limit.delta)}, {account.charges} charges in {len(account.ledgers)} {ledgers_word}"
         )
     for note in dict.fromkeys(note for account in accounts for note in account.notes):
         print(f"        {note}")
     if options.json:
-        told = finite([msgspec.to_builtins(account) | {"over": account.over} for account in accounts])
+        told = finite(
+            [
+                msgspec.to_builtins(account) | {"over": account.over, "open": account.open}
+                for account in accounts
+            ]
+        )
         write_atomic(options.json, msgspec.json.format(msgspec.json.encode(told)) + b"\n")
     if options.html:
         write_budget_page(accounts, ledgers, options.html)
         print(f"Report: {options.html.resolve()}")
-    return 1 if any(account.over for account in accounts) else 0
+    over, undecided = (any(getattr(account, name) for account in accounts) for name in ("over", "open"))
+    return 1 if over else 2 if undecided else 0
 
 
 def _add_membership(audits: Commands) -> None:

@@ -80,7 +80,7 @@ def _print(subject: Subject) -> None:
         total = compose(group.runs)
         client, image = format_delta(total.delta), format_delta(total.record_delta)
         print(
-            f"{total.runs} run{'' if total.runs == 1 else 's'} on {group.source} together: "
+            f"{total.runs} run{'' if total.runs == 1 else 's'} on {group.words} together: "
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
             f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {client}; "
             f"for one image ε = {format_epsilon(total.record_epsilon)} at δ = {image}."

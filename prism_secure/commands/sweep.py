@@ -129,8 +129,8 @@ def _summary(folder: Path, failed: int) -> str:
         total = compose(group.runs)
         if not total.runs:
             continue
-        together = f"All {total.runs} runs on {group.source} together"
-        which = together if total.runs > 1 else f"The run on {group.source}"
+        together = f"All {total.runs} runs on {group.words} together"
+        which = together if total.runs > 1 else f"The run on {group.words}"
         lines.append(
             f"{which}, for everything one client contributes: "
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "

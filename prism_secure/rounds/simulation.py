@@ -24,6 +24,7 @@ from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
+from prism_secure.data.identity import keep_identity
 from prism_secure.errors import PrismError, RoundError, StorageError
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
@@ -111,6 +112,8 @@ def run(
 
 def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, stop: Stop | None) -> None:
     config, dimension = recipe.config, recipe.trainer.dimension
+    private, begun = folder.path / "clients", folder.ledger_path.exists()
+    keep_identity(private, config.data, recipe.dataset, listener.note, begun=begun)
     if not (folder.path / "environment.json").exists():
         write_environment(folder.path, command, recipe.facts)
     clients = [

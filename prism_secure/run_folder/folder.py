@@ -10,6 +10,7 @@ checkpoint/     the server's state after the last finished round, replaced atomi
 clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
                 its one noisy release), optimizer state, outbox. Private (0700): take it out before you pass a
                 run folder on
+clients/data.json  where the images lay, and an HMAC of them: other ones are refused. Private, too
 samples/        a grid of images from the deployed mask after each evaluated round
 model.safetensors, report.html
 DONE | FAILED   how it ended; neither while it runs or after an interruption

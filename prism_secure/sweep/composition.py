@@ -23,7 +23,7 @@ from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.line import decode_line, parse
 from prism_secure.accounting.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
 from prism_secure.config.invitations import most_participations
-from prism_secure.data.sources import data_set
+from prism_secure.data.sources import Whose, by_data, read_identity
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.records import Epsilons
 from prism_secure.storage import whole_lines
@@ -39,6 +39,14 @@ class Owners:
     source: str
     """The data set: see `prism_secure.data.sources`."""
     runs: tuple[Run, ...]
+    undecided: bool = False
+    """Whether other runs may have touched them, too: their images lay elsewhere."""
+
+    @property
+    def words(self) -> str:
+        """The data set, and whether it may be another one's."""
+        undecided = " (perhaps the images of others here, too: nothing decides)"
+        return self.source + undecided * self.undecided
 
 
 @dataclass(frozen=True)
@@ -63,11 +71,15 @@ class Composed:
 
 
 def owners(runs: Iterable[Run]) -> list[Owners]:
-    """Runs by whose data they used."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(data_set(run.config.data), []).append(run)
-    return [Owners(source, tuple(found)) for source, found in groups.items()]
+    """Runs by whose data they used.
+
+    Raises:
+        RunFolderError: what a run keeps of its data is damaged.
+    """
+    groups = by_data(
+        runs, lambda run: Whose.of(run.config.data, read_identity(run.folder)), lambda run: run.name
+    )
+    return [Owners(group.label, group.members, bool(group.undecided)) for group in groups]
 
 
 def compose(runs: Sequence[Run]) -> Composed:

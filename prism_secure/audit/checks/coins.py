@@ -11,20 +11,24 @@ import hashlib
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
+from prism_privacy.masks.coins import SECRET_BYTES
+from prism_privacy.moments.store import stored_release
 from prism_secure.audit.checks.file_modes import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.config.invitations import invited
-from prism_secure.errors import PrismError
+from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.release import read_arrays
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.workers import one_thread
 from prism_secure.run_folder.environment import describe_environment, read_environment
@@ -50,7 +54,8 @@ def secrets(evidence: Evidence, notes: Notebook) -> None:
                 check_mode(notes, path, evidence, 0o600)
         secret = _secret(folder / "coins.key")
         if secret is None:
-            notes.finding(f"Client {folder.name} has no coin secret that can be read, but a folder.")
+            if (folder / "coins.key").exists() or _answered(evidence, folder):
+                notes.finding(f"Client {folder.name} has no coin secret that can be read, but answered.")
             continue
         if secret in seen:
             notes.finding(f"Clients {seen[secret]} and {folder.name} have the same coin secret.")
@@ -60,6 +65,9 @@ def secrets(evidence: Evidence, notes: Notebook) -> None:
                 f"Client {folder.name}'s coin secret follows from the public seed "
                 f"{evidence.config.federation.seed} or from a pattern: anybody can take its noise away."
             )
+    here = {int(folder.name) for folder in evidence.clients}
+    if missing := [client for client in range(evidence.config.federation.clients) if client not in here]:
+        raise Unchecked(f"clients {missing} have no folder here, and others have")
     if not notes.findings:
         notes.fact(
             f"{len(seen)} different secrets, files private; none is among {len(guesses)} guesses from the "
@@ -79,17 +87,27 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
     folder = next((path for path in evidence.clients if int(path.name) == index), None)
     if folder is None:
         raise Unchecked(f"client {index}, which was in round 1, has no folder here")
+    if _secret(folder / "coins.key") is None and _answered(evidence, folder):
+        raise Unchecked(f"client {folder.name}'s coin secret cannot be read")
+    if not (folder / "outbox").is_dir():
+        raise Unchecked(
+            f"client {folder.name} has sent nothing yet", expected=not _answered(evidence, folder)
+        )
     try:
         if 1 not in Outbox(folder / "outbox").rounds(evidence.federation):
             raise Unchecked(f"client {folder.name} has sent nothing yet", expected=True)
         with tempfile.TemporaryDirectory(prefix="prism-audit-") as name:
-            recipe = Recipe(evidence.config)
+            recipe = Recipe(evidence.config_here)
             own = _first_upload(evidence, recipe, folder, Path(name) / "own", keep_secret=True)
             other = _first_upload(evidence, recipe, folder, Path(name) / "other", keep_secret=False)
-            by_own = _was_sent(evidence, folder, own, Path(name) / "outbox-own")
-            by_other = _was_sent(evidence, folder, other, Path(name) / "outbox-other")
-    except (PrismError, PrivacyError) as error:
-        raise Unchecked(f"the first round cannot be repeated here: {error}", expected=True) from None
+            by_own = _was_sent(evidence, folder, own)
+            by_other = _was_sent(evidence, folder, other)
+    except (PrismError, PrivacyError, OSError) as error:
+        # Data, weights and a store of releases may lie elsewhere; what the folder itself holds is damaged.
+        elsewhere = isinstance(error, (DataError, FeatureError, ConfigError, ReleaseConflict))
+        elsewhere |= evidence.config.privacy.record_store is not None
+        text = evidence.without_place(f"the first round cannot be repeated here: {error}")
+        raise Unchecked(text, expected=elsewhere) from None
     if by_other:
         notes.finding(
             f"Client {folder.name}'s first upload comes out the same with another coin secret: its bits "
@@ -145,20 +163,66 @@ def _first_upload(
     return payload
 
 
-def _was_sent(evidence: Evidence, folder: Path, payload: bytes, copy: Path) -> bool:
+def _was_sent(evidence: Evidence, folder: Path, payload: bytes) -> bool:
     """Whether the client's outbox remembers these very bytes; it keeps a digest of those that are gone."""
-    shutil.copytree(folder / "outbox", copy)
+    return Outbox(folder / "outbox").digest(evidence.federation, 1) == hashlib.sha256(payload).digest()
+
+
+def kept(evidence: Evidence, notes: Notebook) -> None:
+    """Is what each client keeps there and whole: its uploads, its state, what it trains from?"""
+    finished = range(1, len(evidence.records) + 1)
+    files = 0
+    for folder in evidence.clients:
+        rounds = [number for number in finished if int(folder.name) in invited(evidence.config, number)]
+        if not rounds:
+            continue
+        if not (folder / "outbox").is_dir():
+            notes.finding(f"Client {folder.name} was in finished rounds, and its outbox is gone.")
+            continue
+        outbox = Outbox(folder / "outbox")
+        for number in sorted({*rounds, *outbox.rounds(evidence.federation)}):
+            files += _whole(
+                notes,
+                folder,
+                f"upload of round {number}",
+                partial(outbox.digest, evidence.federation, number),
+            )
+        files += _whole(notes, folder, "state", partial(_arrays, folder / "state.safetensors"))
+        if not evidence.config.record_level:
+            files += _whole(notes, folder, "moments", partial(_arrays, folder / "moments.safetensors"))
+        elif evidence.config.privacy.record_store is None:
+            files += _whole(notes, folder, "release", partial(stored_release, folder / "release.moments"))
+    if not notes.findings:
+        notes.fact(f"{files} files of {len(evidence.clients)} clients are whole")
+
+
+def _whole(notes: Notebook, folder: Path, name: str, read: Callable[[], object]) -> int:
+    """1 if a file of a client is there and can be read, else 0 and a finding."""
     try:
-        Outbox(copy).keep(evidence.federation, 1, payload)
-    except ReleaseConflict:
-        return False
-    return True
+        if read() is not None:
+            return 1
+        notes.finding(f"Client {folder.name} was in finished rounds, and its {name} is gone.")
+    except (PrismError, PrivacyError, OSError):
+        notes.finding(f"Client {folder.name}'s {name} is damaged.")
+    return 0
+
+
+def _arrays(path: Path) -> object:
+    return read_arrays(path) if path.exists() else None
+
+
+def _answered(evidence: Evidence, folder: Path) -> bool:
+    """Whether this client has drawn coins: an upload is kept, or it was in a round that is finished."""
+    uploads = any((folder / "outbox").glob("*/*.upload"))
+    index, finished = int(folder.name), len(evidence.records)
+    return uploads or any(index in invited(evidence.config, number + 1) for number in range(finished))
 
 
 def _secret(path: Path) -> bytes | None:
     try:
-        return bytes.fromhex(path.read_text("ascii").split()[-1])
-    except (OSError, UnicodeDecodeError, ValueError, IndexError):
+        _, secret = path.read_text("ascii").split()
+        return found if len(found := bytes.fromhex(secret)) == SECRET_BYTES else None
+    except (OSError, ValueError):
         return None
 
 

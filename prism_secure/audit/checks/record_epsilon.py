@@ -70,7 +70,7 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
 def _own_data(evidence: Evidence) -> bool:
     """Whether the signed header says that each client has its data and its ledger elsewhere."""
     ledger = evidence.ledger
-    if isinstance(ledger, LedgerError) or any((evidence.folder / "clients").glob("*")):
+    if isinstance(ledger, LedgerError) or any((evidence.folder / "clients").glob("*/")):
         return False
     return ledger.settings.get("own_data") is True
 

@@ -6,18 +6,21 @@ import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from logging import INFO
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from flwr.app import RecordDict
+from flwr.common.logger import log
 from numpy.typing import NDArray
 
 from prism_privacy import CoinSecret
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
+from prism_secure.data.identity import keep_identity
 from prism_secure.data.partition import Partition
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.flower.recipe import messages as recipe_messages
@@ -162,6 +165,8 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
+        begun = (folder / "ledger.jsonl").exists()
+        keep_identity(folder, config.data, recipe.dataset, partial(log, INFO), begun=begun)
         key = node_config.get("test-coins")
         coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
         _clients[folder] = RecipeClient(enrolment, recipe, coins)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from flwr.serverapp import Grid
 from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
 from prism_privacy import NoisySums
 from prism_secure.accounting.spending import Spending
+from prism_secure.data.identity import keep_identity
 from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.flower.recipe.client import OwnData
@@ -97,6 +99,8 @@ class Rounds:
         """
         recipe, run, server = self._recipe, self._run, self._server
         dimension = recipe.trainer.dimension
+        private, begun = run.path / "clients", run.ledger_path.exists()
+        keep_identity(private, recipe.config.data, recipe.dataset, partial(log, INFO), begun=begun)
         if not (run.path / "environment.json").exists():
             write_environment(run.path, COMMAND, recipe.facts)
         own_data = recipe.facts.own_data

@@ -169,7 +169,7 @@ def composed_table(subject: Subject) -> Table:
         total = compose(group.runs)
         cells = (getattr(total.epsilon, name) for name in columns[2:6])
         record = (total.record_epsilon, total.record_delta, total.record_releases)
-        rows.append((group.source, total.runs, *cells, total.delta, *record))
+        rows.append((group.words, total.runs, *cells, total.delta, *record))
     return Table("composed", columns, rows)
 
 

@@ -83,6 +83,15 @@ class Outbox:
             raise OutboxError(f"round {round} of {federation!r} is settled: its bytes are not kept any more")
         return payload
 
+    def digest(self, federation: str, round: int) -> bytes | None:
+        """SHA-256 of the bytes that were sent for this round, settled or not; None if there never were any.
+
+        Raises:
+            OutboxError: the file is damaged.
+        """
+        kept = self._read(self._path(federation, round))
+        return None if kept is None else kept[1]
+
     def keep(self, federation: str, round: int, payload: bytes) -> bytes:
         """Keep ``payload`` as *the* upload of this round; it is on disk when this returns.
 
@@ -161,6 +170,8 @@ class Outbox:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as cause:
+            raise OutboxError(f"{path} cannot be read: {cause.strerror}") from None
         kind, digest, payload = (
             content[len(_MAGIC) : len(_MAGIC) + 1],
             content[len(_MAGIC) + 1 : _PREFIX],

@@ -77,6 +77,20 @@ def load_moments(path: str | os.PathLike[str], release: MomentRelease, context: 
     return sums
 
 
+def stored_release(path: str | os.PathLike[str]) -> MomentRelease | None:
+    """The parameters of whatever release is stored at ``path``, or None.
+
+    Raises:
+        OutboxError: the file is damaged.
+    """
+    try:
+        return _decode(Path(path).read_bytes(), path)[1].release
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise OutboxError(f"{path} cannot be read: {cause.strerror}") from None
+
+
 def _encode(sums: NoisySums, context: str) -> bytes:
     arrays = {name: getattr(sums, name) for name in ("first", "second", "counts")}
     buffer = BytesIO()
