@@ -17,12 +17,12 @@ from prism_secure.config import Config, Data, load_config
 from prism_secure.data import identity, load
 from prism_secure.data.identity import KEY_FILE, keep_identity
 from prism_secure.data.idx import read_idx, write_idx
+from prism_secure.data.sources import DataIdentity, Whose, by_data, read_identity
 from prism_secure.errors import DataError, PrismError, RunFolderError
-from prism_secure.export import export_run
-from prism_secure.federation import run
-from prism_secure.progress import Silent
-from prism_secure.records import RoundRecord
-from prism_secure.sources import DataIdentity, Whose, by_data, read_identity
+from prism_secure.reporting.progress import Silent
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.export import export_run
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.sweep.composition import owners
 from prism_secure.sweep.results import Run
 

@@ -171,6 +171,10 @@ def _was_sent(evidence: Evidence, folder: Path, payload: bytes) -> bool:
 def kept(evidence: Evidence, notes: Notebook) -> None:
     """Is what each client keeps there and whole: its uploads, its state, what it trains from?"""
     finished = range(1, len(evidence.records) + 1)
+    own_place = evidence.config.privacy.record_store is None
+    if finished and evidence.config.opens_moments and own_place:
+        opened = partial(stored_release, evidence.folder / "checkpoint" / "release.moments")
+        _whole(notes, "The opened sum of moments", opened)
     files = 0
     for folder in evidence.clients:
         rounds = [number for number in finished if int(folder.name) in invited(evidence.config, number)]
@@ -180,31 +184,29 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
             notes.finding(f"Client {folder.name} was in finished rounds, and its outbox is gone.")
             continue
         outbox = Outbox(folder / "outbox")
-        for number in sorted({*rounds, *outbox.rounds(evidence.federation)}):
-            files += _whole(
-                notes,
-                folder,
-                f"upload of round {number}",
-                partial(outbox.digest, evidence.federation, number),
-            )
-        files += _whole(notes, folder, "state", partial(_arrays, folder / "state.safetensors"))
+        reads: dict[str, Callable[[], object]] = {
+            f"upload of round {number}": partial(outbox.digest, evidence.federation, number)
+            for number in sorted({*rounds, *outbox.rounds(evidence.federation)})
+        }
+        reads["state"] = partial(_arrays, folder / "state.safetensors")
         if not evidence.config.record_level:
-            files += _whole(notes, folder, "moments", partial(_arrays, folder / "moments.safetensors"))
-        elif evidence.config.privacy.record_store is None:
-            files += _whole(notes, folder, "release", partial(stored_release, folder / "release.moments"))
+            reads["moments"] = partial(_arrays, folder / "moments.safetensors")
+        elif own_place:
+            reads["release"] = partial(stored_release, folder / "release.moments")
+        files += sum(_whole(notes, f"Client {folder.name}'s {name}", read) for name, read in reads.items())
     if not notes.findings:
         notes.fact(f"{files} files of {len(evidence.clients)} clients are whole")
 
 
-def _whole(notes: Notebook, folder: Path, name: str, read: Callable[[], object]) -> int:
-    """1 if a file of a client is there and can be read, else 0 and a finding."""
+def _whole(notes: Notebook, name: str, read: Callable[[], object]) -> bool:
+    """Whether a file that finished rounds left can be read; a finding if not."""
     try:
         if read() is not None:
-            return 1
-        notes.finding(f"Client {folder.name} was in finished rounds, and its {name} is gone.")
+            return True
+        notes.finding(f"{name} is gone, and rounds are finished.")
     except (PrismError, PrivacyError, OSError):
-        notes.finding(f"Client {folder.name}'s {name} is damaged.")
-    return 0
+        notes.finding(f"{name} is damaged.")
+    return False
 
 
 def _arrays(path: Path) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from prism_privacy import (
 )
 from prism_secure.cli import main
 from prism_secure.config import dump_config, load_config
+from prism_secure.data import load
+from prism_secure.data.identity import KEY_FILE, keep_identity
+from prism_secure.rounds.simulation import run
+
+from .. import tiny_data
 
 MASK = MaskRelease(0.25, 0.5, cohort=10, dim=1000)
 MOMENTS = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
@@ -41,9 +47,15 @@ def ledger_folder(
     coins: str = "secret",
     clients: int = 10,
     config: bool = True,
+    data: Path | None = None,
 ) -> Path:
-    """A run folder as far as a budget reads it."""
+    """A run folder as far as a budget reads it; `data`: the folder that its `data.folder` is, from here."""
     path.mkdir(parents=True)
+    if data is not None:
+        (path / "clients").mkdir()
+        told = load_config(None, ["data.source=idx", *overrides]).data
+        keep_identity(path / "clients", told, load("idx", folder=data), pytest.fail, begun=False)
+        overrides = ("data.source=idx", *overrides)
     if config:
         (path / "config.toml").write_text(dump_config(load_config(None, list(overrides))))
     guarantee = guarantee if record is None else RecordGuarantee.of(record, 1e-5)
@@ -173,7 +185,124 @@ def test_data_that_share_images_are_one_data_set_and_folders_of_one_name_are_two
         for name in ("c", "d")
     ]
     accounts = totals(tmp_path, limit(tmp_path), *own)
-    assert [account["data"] for account in accounts] == ["images in /c/scans", "images in /d/scans"]
+    assert [account["data"] for account in accounts] == ["images in scans (c)", "images in scans (d)"]
+    for name in ("/c/scans", "images in /c/scans"):
+        (account,) = totals(tmp_path, limit(tmp_path, data=name), *own)
+        assert account["ledgers"] == ["c"]
+
+
+def spent(rounds: int) -> float:
+    accountant = Accountant(delta=1e-5)
+    accountant.spend(MASK, rounds=rounds)
+    return accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
+
+
+def test_two_runs_on_one_folder_are_over_budget_wherever_the_auditor_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real ones; one names its folder relatively, and one of the places has a folder of that name, too."""
+    settings = [
+        *tiny_data.TINY,
+        "privacy.record_epsilon=inf",
+        "privacy.record_release=client",
+        "privacy.clip=1",
+    ]
+    data = tiny_data.write_data(tmp_path / "data")
+    (tmp_path / "elsewhere" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("a", "data"), ("b", data)):
+        run(load_config(None, [*settings, f"data.folder={folder}", "federation.rounds=1"]), tmp_path / name)
+    both = [tmp_path / "a", tmp_path / "b"]
+    (one,) = totals(tmp_path, limit(tmp_path), both[0])
+    budget = limit(tmp_path, epsilon=1.2 * one["epsilon"])
+    for place in ("", "elsewhere"):
+        monkeypatch.chdir(tmp_path / place)
+        (account,) = totals(tmp_path, budget, *both, code=1)
+        assert (account["charges"], account["data"]) == (2, "idx in data")
+        assert str(tmp_path) not in (tmp_path / "totals.json").read_text()
+
+
+@pytest.mark.parametrize("how", ["link", "moved", "nested"])
+def test_one_folder_by_another_name_is_one_data_set(tmp_path: Path, how: str) -> None:
+    """Through a link; moved away with its key; one that holds the other."""
+    first, data = tmp_path / "data", tmp_path / "other"
+    if how == "nested":
+        first = data / "part"
+        data.mkdir()
+        tiny_data.write_data(data)
+    tiny_data.write_data(first)
+    folders = [ledger_folder(tmp_path / "a", overrides=(f"data.folder={first}",), data=first)]
+    if how == "link":
+        data.symlink_to(first)
+    elif how == "moved":
+        shutil.move(first, data)
+    folders.append(ledger_folder(tmp_path / "b", overrides=(f"data.folder={data}",), data=data))
+    (account,) = totals(tmp_path, limit(tmp_path), *folders)
+    assert (account["charges"], account["undecided"]) == (6, [])
+    assert account["epsilon"] == pytest.approx(spent(6))
+
+
+@pytest.mark.parametrize(
+    "how", ["copied without the key", "without the private part", "bare ledger", "an owner"]
+)
+def test_what_nothing_decides_is_never_ok(
+    tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it does not matter, a note says it; if it does, could not check; and the budget file can say it."""
+    data, copy = tiny_data.write_data(tmp_path / "data"), tmp_path / "copy"
+    overrides, extra = (f"data.folder={data}",), ""
+    a = ledger_folder(tmp_path / "a", overrides=overrides, data=data)
+    if how == "copied without the key":
+        shutil.copytree(data, copy, ignore=shutil.ignore_patterns(KEY_FILE))
+        b = ledger_folder(tmp_path / "b", overrides=(f"data.folder={copy}",), data=copy)
+    elif how == "without the private part":
+        b = ledger_folder(tmp_path / "b", overrides=("data.source=idx", "data.folder=data"))
+    else:
+        b = ledger_folder(tmp_path / "b", config=False) / "ledger.jsonl"
+        if how == "an owner":
+            extra = '[[ledger]]\npath = "b/ledger.jsonl"\ndata = "hospital-b"\n'
+    accounts = totals(tmp_path, limit(tmp_path, epsilon=1.01 * spent(6), extra=extra), a, b)
+    assert [account["charges"] for account in accounts] == [3, 3]
+    assert capsys.readouterr().out.count("undecided whether") == 2
+    page, budget = tmp_path / "page.html", limit(tmp_path, epsilon=0.99 * spent(6), extra=extra)
+    assert main(["audit", "budget", "--budget", str(budget), "--html", str(page), str(a), str(b)]) == 2
+    out = capsys.readouterr().out
+    assert out.count("  OPEN  ") == 2
+    assert "   ok  " not in out
+    assert "Not decided." in page.read_text("utf-8")
+    assert "Within all limits" not in page.read_text("utf-8")
+    assert str(data) not in page.read_text("utf-8")
+    totals(tmp_path, limit(tmp_path, epsilon=0.99 * spent(3), extra=extra), a, b, code=1)
+    owners = "".join(
+        f'[[ledger]]\npath = "{path.relative_to(tmp_path)}"\ndata = "hospital-{number}"\n'
+        for number, path in enumerate((a, b))
+    )
+    accounts = totals(tmp_path, limit(tmp_path, epsilon=0.99 * spent(6), extra=owners), a, b)
+    assert [account["undecided"] for account in accounts] == [[], []]
+
+
+def test_ledger_of_a_client_on_its_own_machine_is_about_the_data_that_lie_beside_it(tmp_path: Path) -> None:
+    data = tiny_data.write_data(tmp_path / "data")
+    overrides = (f"data.folder={data}",)
+    folders = [ledger_folder(tmp_path / "a", overrides=overrides, data=data)]
+    own = ledger_folder(tmp_path / "b", overrides=overrides, data=data, config=False)
+    (own / "clients" / "data.json").rename(own / "data.json")
+    folders += [own, ledger_folder(tmp_path / "c", overrides=overrides, data=data, config=False)]
+    (account,) = totals(tmp_path, limit(tmp_path), *folders)
+    assert account["charges"] == 9
+
+
+def test_damaged_record_of_the_data_could_not_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ledger_folder(tmp_path / "a")
+    (folder / "clients").mkdir()
+    for content in (b"", b"{}", b"\xff"):
+        (folder / "clients" / "data.json").write_bytes(content)
+        assert main(["audit", "budget", "--budget", str(limit(tmp_path)), str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert "data.json is damaged" in error
+        assert error.count("\n") == 1
 
 
 def test_ledgers_that_name_no_data_count_together(tmp_path: Path) -> None:
