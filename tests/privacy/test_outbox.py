@@ -1,5 +1,6 @@
 """The outbox: one round, one release, whatever is killed and whoever asks again."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -56,6 +57,20 @@ def test_a_settled_round_forgets_its_bits_and_still_refuses_others(tmp_path):
     assert outbox.keep("fed", 1, b"secret bits") == b"secret bits"
     with pytest.raises(OutboxError, match="no upload to settle"):
         outbox.settle("fed", 2)
+
+
+def test_the_digest_of_what_was_sent_outlives_the_bits_and_damage_is_told(tmp_path):
+    outbox = Outbox(tmp_path / "client")
+    assert outbox.digest("fed", 1) is None
+    outbox.keep("fed", 1, b"bits")
+    for _ in range(2):
+        assert outbox.digest("fed", 1) == hashlib.sha256(b"bits").digest()
+        outbox.settle("fed", 1)
+    (path,) = (tmp_path / "client").glob("*/*.upload")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutboxError, match="cannot be read"):
+        outbox.digest("fed", 1)
 
 
 def test_uploads_are_for_their_owner_only(tmp_path):

@@ -172,7 +172,8 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
     """Is what each client keeps there and whole: its uploads, its state, what it trains from?"""
     finished = range(1, len(evidence.records) + 1)
     own_place = evidence.config.privacy.record_store is None
-    if finished and evidence.config.opens_moments and own_place:
+    released = any(entry.record is not None for entry in evidence.entries)  # config.toml is not signed
+    if finished and released and evidence.config.opens_moments and own_place:
         opened = partial(stored_release, evidence.folder / "checkpoint" / "release.moments")
         _whole(notes, "The opened sum of moments", opened)
     files = 0
@@ -189,7 +190,7 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
             for number in sorted({*rounds, *outbox.rounds(evidence.federation)})
         }
         reads["state"] = partial(_arrays, folder / "state.safetensors")
-        if not evidence.config.record_level:
+        if not released:
             reads["moments"] = partial(_arrays, folder / "moments.safetensors")
         elif own_place:
             reads["release"] = partial(stored_release, folder / "release.moments")
