@@ -50,6 +50,8 @@ class SpentLedger:
         if self.owner is not None:
             name = data_set_named(self.owner.data)
             return Whose(name, name)
+        if self.config is not None and self.report.settings.get("own_data"):
+            return Whose(UNNAMED)  # each client's images lie with it, and what a server declares are others
         if self.config is not None:
             return Whose.of(self.config.data, self.identity)
         return Whose(UNNAMED) if self.identity is None else Whose.kept(self.identity)

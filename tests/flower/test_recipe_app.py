@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
 from prism_secure.flower import SecureSum, client_app, server_app
+from prism_secure.flower.recipe import client as recipe_client
 from prism_secure.flower.recipe.client import known_coins, own_data
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
 from prism_secure.model.model_file import read_model_file, write_model
@@ -262,6 +264,38 @@ def test_server_that_stops_between_and_inside_rounds_goes_on(place: Place) -> No
     place.train()
     assert [record.survivors for record in read_records(place.out)] == [4, 0]
     assert place.theta().tobytes() == after_round_1
+
+
+def test_client_refuses_to_go_on_with_other_images_than_before(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for swap in (None, 0):
+        tiny_data.write_data(place.root / "data", swap=swap)
+        monkeypatch.setattr(recipe_client, "_clients", {})  # as in another process
+        with ExitStack() as process:
+            monkeypatch.setattr(recipe_client, "_until_exit", process)
+            if swap is None:
+                recipe_client.client_of(place.root / "00", {})
+                continue
+            with pytest.raises(RunFolderError, match="the training images"):
+                recipe_client.client_of(place.root / "00", {})
+
+
+def test_server_refuses_to_go_on_with_other_held_out_images_than_before(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of its rounds would compare with different ones."""
+
+    def interrupted(messages: list[Message]) -> list[str]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.grid, "push_messages", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.train()
+    tiny_data.write_data(place.root / "data", test=39)
+    with pytest.raises(RunFolderError, match="the held-out images"):
+        place.train()
 
 
 def test_checkpoint_whose_record_was_not_written_is_not_taken(place: Place) -> None:

@@ -16,7 +16,7 @@ from prism_privacy.moments import noisy_sums as module
 from prism_privacy.moments.noisy_moments import noisy_moments
 from prism_privacy.moments.noisy_sums import NoisySums, integer_sums, release_moments
 from prism_privacy.moments.release import MomentRelease
-from prism_privacy.moments.store import load_moments, moments_once
+from prism_privacy.moments.store import load_moments, moments_once, stored_release
 from prism_privacy.moments.summed import SummedMoments
 
 RNG = np.random.default_rng(7)
@@ -191,6 +191,10 @@ def test_a_release_is_made_once_and_read_by_whoever_comes_later(tmp_path):
     assert again.release == release
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_moments(tmp_path / "none", release, "x") is None
+    assert stored_release(path) == release
+    assert stored_release(tmp_path / "none") is None
+    with pytest.raises(OutboxError, match="cannot be read"):
+        stored_release(tmp_path)
 
 
 def test_a_second_release_of_the_same_records_is_refused_where_the_first_is(tmp_path):

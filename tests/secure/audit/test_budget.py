@@ -43,7 +43,7 @@ def ledger_folder(
     record: MomentRelease | None = None,
     guarantee: RecordGuarantee | None = None,
     overrides: tuple[str, ...] = (),
-    settings: dict[str, str] | None = None,
+    settings: dict[str, str | bool] | None = None,
     coins: str = "secret",
     clients: int = 10,
     config: bool = True,
@@ -290,6 +290,14 @@ def test_ledger_of_a_client_on_its_own_machine_is_about_the_data_that_lie_beside
     folders += [own, ledger_folder(tmp_path / "c", overrides=overrides, data=data, config=False)]
     (account,) = totals(tmp_path, limit(tmp_path), *folders)
     assert account["charges"] == 9
+
+
+def test_server_of_clients_with_data_of_their_own_does_not_say_whose_they_are(tmp_path: Path) -> None:
+    """Its configuration names the public images that it measures with."""
+    server = ledger_folder(tmp_path / "a", settings={"own_data": True})
+    accounts = totals(tmp_path, limit(tmp_path), server, ledger_folder(tmp_path / "b"))
+    assert [account["data"] for account in accounts] == ["data that no ledger names", "fashion_mnist"]
+    assert [account["undecided"] for account in accounts] == [["b"], ["a"]]
 
 
 def test_damaged_record_of_the_data_could_not_be_checked(
