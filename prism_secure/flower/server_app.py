@@ -68,6 +68,7 @@ def main(grid: Grid, context: Context) -> None:
             roster,
             recipe,
             run,
+            run_config=given,
             timeout=float(given.get("timeout", 120)),
             train_timeout=float(given.get("train-timeout", 3600)),
             patience=float(given.get("patience", 600)),

@@ -53,7 +53,9 @@ def test_one_round_counts_each_layer_by_those_who_sent_it(importable, tmp_path, 
         server_app, "debias", lambda counts, n, flip: opened.append((counts, n)) or counts / n
     )
     config = {"clients-folder": str(members), "results": str(tmp_path / "results.txt"), "rounds": 1}
-    server_app.main(grid, Context(1, 1, {}, RecordDict(), config))
+    for each in grid.contexts.values():
+        each.run_config = config
+    server_app.main(grid, Context(7, 1, {}, RecordDict(), config))
     assert [n for _, n in opened] == [4, 4, 4]
     # counts of four masks: all values from 0 to 4 occur, none above though six took part
     assert all(np.array_equal(np.unique(counts), np.arange(5)) for counts, _ in opened)

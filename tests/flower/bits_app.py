@@ -31,10 +31,21 @@ def train(message: Message, context: Context) -> Message:
     if client == config.get("poisoning", -1):
         return Message(RecordDict({"bits": ArrayRecord([np.full(5, 7)])}), reply_to=message)
     arrays = message.content["arrays"]
-    mine = {name: Array(bits_of(client, name, array.shape)) for name, array in arrays.items()}
-    context.state["seen"] = MetricRecord({"rounds": context.state.get("seen", {"rounds": 0})["rounds"] + 1})
+    rate = int(context.run_config.get("rate", 1))  # 0: nothing is learned
+    mine = {name: Array(bits_of(client, name, array.shape) * rate) for name, array in arrays.items()}
+    rounds = context.state.get("seen", {"rounds": 0})["rounds"] + 1
+    told = {"group": int(message.metadata.group_id), "seconds": message.metadata.ttl}
+    context.state["seen"] = MetricRecord({"rounds": rounds, **told})
     metrics = MetricRecord({"my-examples": 10 * client})
     return Message(RecordDict({"arrays": ArrayRecord(mine), "metrics": metrics}), reply_to=message)
+
+
+bound_app = ClientApp()
+
+
+@secure_sum(bound_app, binding=lambda context: b"preprocessing 2")
+def train_bound(message: Message, context: Context) -> Message:
+    return train(message, context)
 
 
 @app.evaluate()

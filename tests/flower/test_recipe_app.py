@@ -79,13 +79,14 @@ class Place:
         self.settings = {
             "folder": str(root / "server"), "out": str(self.out), "recipe": str(root / "recipe.toml"),
             "timeout": 300, "train-timeout": 600, "patience": 20, "test-coins": test_coins,
+            "clients-folder": str(root),
         }  # fmt: skip
         self.grid = LoopGrid(client_app.app, dict.fromkeys(range(100, 104), root))
         for partition, context in enumerate(self.grid.contexts.values()):
             context.node_config = {"partition-id": partition, "num-partitions": 4}
             if test_coins:
                 context.node_config["test-coins"] = KEY.hex()
-            context.run_config = {"clients-folder": str(root)}
+            context.run_config = self.settings
 
     def train(self) -> None:
         server_app.main(self.grid, Context(7, 1, {}, RecordDict(), self.settings))
@@ -93,7 +94,9 @@ class Place:
     def sums(self) -> SecureSum:
         """A server that asks for what it likes."""
         _, roster = read_membership(self.root / "server")
-        return SecureSum(self.grid, roster, FEDERATION, min_survivors=3, timeout=300, poll=0.01)
+        return SecureSum(
+            self.grid, roster, FEDERATION, run_config=self.settings, min_survivors=3, timeout=300, poll=0.01
+        )
 
     def theta(self) -> np.ndarray:
         with RunFolder(self.out, self.config) as run:

@@ -10,12 +10,12 @@ from pathlib import Path
 import bits_app
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from loop_grid import LoopGrid
 
-from prism_crypto import CountSpec, Policy, Stage, ThresholdError
-from prism_secure.errors import ConfigError
+from prism_crypto import CountSpec, Policy, PolicyError, Stage, ThresholdError
+from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower import SecureSum, SecureSumGrid
 from prism_secure.flower.secure_sum import messages as sum_messages
 from prism_secure.run_folder.enrolment import enroll_simulated
@@ -34,7 +34,14 @@ class Federation:
 
     def open(self, content: RecordDict | None = None, **options):
         options = {"round": next(self.rounds), **options}
-        summed = SecureSum(self.grid, self.roster, "tests", timeout=options.pop("timeout", 300), poll=0.01)
+        summed = SecureSum(
+            self.grid,
+            self.roster,
+            "tests",
+            run_config=options.pop("run_config", None),
+            timeout=options.pop("timeout", 300),
+            poll=0.01,
+        )
         return summed.open(content or model(), CountSpec(11), **options)
 
 
@@ -70,6 +77,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def federation(shared: Federation) -> Iterator[Federation]:
     yield shared
     shared.grid.tamper = lambda node, kind, reply: reply
+    shared.grid.app = bits_app.app
+    for context in _contexts(shared):
+        context.run_config, context.run_id = {}, 7
     shared.grid.sent.clear()
     shared.grid.replies.clear()
 
@@ -267,22 +277,236 @@ def test_strategy_runs_unchanged_on_the_wrapped_grid(federation: Federation) -> 
     assert all(a.dtype == np.float32 for a in result.arrays.to_numpy_ndarrays())
 
 
-def test_lost_round_is_no_reply_and_not_an_error_of_the_strategy(federation: Federation) -> None:
-    def lost(node: int, kind: str, reply: Message) -> Message:
-        return unavailable(reply) if node in (100, 101) else reply
+def strategy_over(federation: Federation, rounds: int = 1, *, fraction_train: float = 1.0, **options):
+    """FedAvg over the wrapped grid; rounds of the federation go on behind it."""
+    before = next(federation.rounds) - 1
+    for _ in range(rounds - 1):
+        next(federation.rounds)
+    options = {"rounds_before": before, "timeout": 300, "poll": 0.01, **options}
+    grid = SecureSumGrid(federation.grid, federation.roster, "tests", **options)
+    least = {"min_train_nodes": 2, "fraction_evaluate": 0.0, "min_available_nodes": 2}
+    strategy = FedAvg(fraction_train=fraction_train, **least)
+    return strategy.start(grid, model()["arrays"], num_rounds=rounds, timeout=300)
 
-    federation.grid.tamper = lost
-    grid = SecureSumGrid(
-        federation.grid,
-        federation.roster,
-        "tests",
-        rounds_before=next(federation.rounds),
-        timeout=300,
-        poll=0.01,
-    )
-    messages = [Message(model(), node, "train") for node in federation.grid.get_node_ids()]
-    assert grid.send_and_receive(messages, timeout=300) == []
-    next(federation.rounds)
+
+def mean_of(result) -> np.ndarray:
+    return np.concatenate([array.reshape(-1) for array in result.arrays.to_numpy_ndarrays()])
+
+
+@pytest.mark.parametrize("lost", ["raise", "skip"])
+def test_run_whose_only_round_is_lost_does_not_end_well_with_an_empty_model(
+    federation: Federation, lost: str
+) -> None:
+    federation.grid.tamper = lambda node, kind, reply: unavailable(reply) if node in (100, 101) else reply
+    with pytest.raises(RoundError, match=r"is lost.*2 of 4 clients advertised"):
+        strategy_over(federation, lost=lost)
+
+
+@pytest.mark.parametrize("lost", ["raise", "skip"])
+def test_round_that_is_lost_later_is_an_error_or_skipped_by_name(federation: Federation, lost: str) -> None:
+    advertised = []
+
+    def tamper(node: int, kind: str, reply: Message) -> Message:
+        advertised.extend([node] if kind == "train.advertise" else [])
+        return unavailable(reply) if len(advertised) > CLIENTS and node in (100, 101) else reply
+
+    federation.grid.tamper = tamper
+    if lost == "raise":
+        with pytest.raises(RoundError, match=r'is lost.*lost="skip"'):
+            strategy_over(federation, 2, lost=lost)
+    else:
+        result = strategy_over(federation, 2, lost=lost)
+        assert np.allclose(mean_of(result), expected((0, 1, 2, 3)) / 4), "that of the round that opened"
+
+
+@pytest.mark.parametrize("lost", ["raise", "skip"])
+@pytest.mark.parametrize("fraction", [0.5, 0.75, 0.99])
+def test_strategy_that_samples_is_refused_before_anything_is_sent(
+    federation: Federation, fraction: float, lost: str
+) -> None:
+    """Also where the sample alone could open a sum, as three of four can here."""
+    with pytest.raises(ConfigError, match=r"to [23] of 4 connected nodes.*fraction_train=1.0"):
+        strategy_over(federation, fraction_train=fraction, lost=lost)
+    assert not federation.grid.sent
+
+
+def test_fewer_nodes_than_a_sum_needs_are_refused_before_anything_is_sent(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ThresholdError, match="2 nodes are asked, this session needs 3"):
+        federation.open(nodes=[100, 101])
+    monkeypatch.setattr(federation.grid, "get_node_ids", lambda: [102, 103])
+    with pytest.raises(RoundError, match="2 nodes are asked, this session needs 3"):
+        strategy_over(federation)
+    assert not federation.grid.sent
+
+
+def test_node_that_is_not_connected_is_no_sample(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(federation.grid, "get_node_ids", lambda: [100, 102, 103])
+    assert np.allclose(mean_of(strategy_over(federation)), expected((0, 2, 3)) / 3)
+
+
+def test_unsound_settings_of_a_server_are_no_lost_round(federation: Federation) -> None:
+    with pytest.raises(PolicyError):
+        strategy_over(federation, threshold=2)
+    with pytest.raises(ConfigError, match='"raise" or "skip", got \'ignore\''):
+        strategy_over(federation, lost="ignore")
+
+
+def told_apart(federation: Federation, change) -> None:
+    """From now on `change(node, message)` alters what a server sends each node; undone with the test."""
+    push = federation.grid.push_messages
+
+    def lying(messages):
+        messages = list(messages)
+        for message in messages:
+            if message.metadata.message_type == "train.advertise":
+                change(message.metadata.dst_node_id, message)
+        return push(messages)
+
+    federation.grid.push_messages = lying
+
+
+@pytest.fixture
+def told(federation: Federation) -> Iterator[Federation]:
+    yield federation
+    federation.grid.__dict__.pop("push_messages", None)
+
+
+@pytest.mark.parametrize("lying", [False, True], ids=["plainly", "vouching for each"])
+@pytest.mark.parametrize("rates", [(0.0, 1.0), (0, 1), (False, True), ("0", "1")])
+def test_run_config_that_is_not_the_same_for_all_opens_nothing(
+    told: Federation, rates: tuple, lying: bool
+) -> None:
+    """With a rate of 0 for all but client 3 the sum would be what client 3 has learned."""
+    for node, context in told.grid.contexts.items():
+        context.run_config = {"rate": rates[node == 103]}
+    if lying:
+
+        def vouch(node: int, message: Message) -> None:
+            content = RecordDict(dict(message.content))
+            fields = dict(content[sum_messages.RECORD])
+            fields["run_config"] = sum_messages.config_digest(told.grid.contexts[node].run_config)
+            content[sum_messages.RECORD] = ConfigRecord(fields)
+            message.content = content
+
+        told_apart(told, vouch)
+    with pytest.raises(ThresholdError, match="1 of 4 clients advertised"):
+        told.open(run_config={"rate": rates[1]})
+    if not lying:
+        reasons = [reply.error.reason for reply in told.grid.replies if reply.has_error()]
+        assert len(reasons) == 3
+        assert all("run_config=context.run_config" in reason for reason in reasons)
+
+
+def test_run_config_that_all_share_is_no_obstacle_in_any_order(federation: Federation) -> None:
+    config = {"rate": 1, "clients-folder": "x", "smoothing": 0.5, "fast": True}
+    for context in _contexts(federation):
+        context.run_config = dict(reversed(config.items()))
+    assert federation.open(run_config=config).survivors == (0, 1, 2, 3)
+    assert mean_of(strategy_over(federation, run_config=config)).any()
+
+
+def test_server_that_forgets_its_run_config_is_told_so(federation: Federation) -> None:
+    for context in _contexts(federation):
+        context.run_config = {"rate": 1}
+    with pytest.raises(RoundError):
+        strategy_over(federation)
+    reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
+    assert len(reasons) == CLIENTS
+    assert all("run_config=context.run_config" in reason for reason in reasons)
+
+
+def test_another_run_of_one_node_is_left_out(federation: Federation) -> None:
+    federation.grid.contexts[103].run_id = 8
+    assert federation.open().survivors == (0, 1, 2)
+
+
+def test_group_and_times_of_a_message_say_nothing_that_differs_from_node_to_node(told: Federation) -> None:
+    """An app that reads the round from the group, or until when it may train, would do as the server bids."""
+
+    def change(node: int, message: Message) -> None:
+        message.metadata.group_id = str(1000 + node)
+        message.metadata.ttl = 200.0 + node
+        message.metadata.created_at = 1e9 + node
+
+    told_apart(told, change)
+    number = next(told.rounds)
+    told.open(round=number)
+    seen = [dict(context.state["seen"]) for context in _contexts(told)]
+    assert {each["group"] for each in seen} == {number}
+    assert len({each["seconds"] for each in seen}) == 1
+
+
+@pytest.mark.parametrize("bindings", [(b"preprocessing 2", True), (b"preprocessing 1", False), (b"", False)])
+def test_binding_of_a_grid_is_that_of_the_clients_or_nothing_opens(federation: Federation, bindings) -> None:
+    binding, opens = bindings
+    federation.grid.app = bits_app.bound_app
+    if opens:
+        assert mean_of(strategy_over(federation, binding=binding)).any()
+        assert federation.open(binding=binding).survivors == (0, 1, 2, 3)
+    else:
+        with pytest.raises(RoundError):
+            strategy_over(federation, binding=binding)
+
+
+def test_values_that_look_alike_are_not_one_run_config() -> None:
+    alike = [1, 1.0, True, "1", "True", "1.0", 0, 0.0, -0.0, False, "", "\0"]
+    digests = {sum_messages.config_digest({"key": value}) for value in alike}
+    assert len(digests) == len(alike)
+    for one, other in (
+        ({"a": "b", "c": "d"}, {"a": "bs1:cs1:d"}),
+        ({"a": "b\0c"}, {"a\0b": "c"}),
+        ({}, {"": ""}),
+        ({"a": 1}, {"b": 1}),
+    ):
+        assert sum_messages.config_digest(one) != sum_messages.config_digest(other)
+    assert sum_messages.config_digest({"a": 1, "b": 2}) == sum_messages.config_digest({"b": 2, "a": 1})
+    with pytest.raises(ConfigError, match=r"run_config\['a'\] is a NoneType"):
+        sum_messages.config_digest({"a": None})
+
+
+def test_run_config_is_apart_from_run_and_binding() -> None:
+    digests = {
+        sum_messages.agreement(run, config, binding)
+        for run in (1, 2)
+        for config in ({}, {"a": 1})
+        for binding in (b"", b"a")
+    }
+    assert len(digests) == 8
+
+
+def test_no_two_contents_have_one_hash() -> None:
+    """Found in the encoding: whatever was joined with NULs could be cut elsewhere."""
+
+    def arrays(dtype: str, shape: tuple[int, ...], stype: str, data: bytes = b"") -> RecordDict:
+        return RecordDict({"a": ArrayRecord({"x": Array(dtype, shape, stype, data)})})
+
+    one = ArrayRecord({"x": Array("<f4", (1,), "s", bytes(4))})
+    two = ArrayRecord({"x": Array("<f4", (1,), "s", bytes([1] * 4))})
+    settings = ConfigRecord({"k": 1}), MetricRecord({"k": 1})
+    values = (True, 1.0, "1", b"1", [1], [1.0], [True], [1, 1], ["1"], [b"1"], ["1i1:1"], [])
+    contents = [
+        arrays("<f4\0[2]\0x", (3,), "s"),
+        arrays("<f4", (2,), "x\0[3]\0s"),
+        arrays("<f4", (2,), "s", b"i1:1"),
+        arrays("<f4", (2,), "s"),
+        arrays("<f4", (2, 1), "s"),
+        RecordDict({"a": one, "b": two}),
+        RecordDict({"b": two, "a": one}),
+        RecordDict({"a": two, "b": one}),
+        RecordDict({"a": settings[0]}),
+        RecordDict({"a": settings[1]}),
+        RecordDict({"a": settings[0], "b": ConfigRecord()}),
+        RecordDict({"a": ConfigRecord(), "b": settings[0]}),
+        *(RecordDict({"a": ConfigRecord({"k": value})}) for value in values),
+        RecordDict({"a": ConfigRecord({"k": 1, "l": 2})}),
+        RecordDict({"a": ConfigRecord({"l": 2, "k": 1})}),
+        RecordDict(),
+    ]
+    assert len({sum_messages.digest(content) for content in contents}) == len(contents)
 
 
 def test_messages_that_differ_are_no_sum(federation: Federation) -> None:

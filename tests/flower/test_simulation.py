@@ -37,7 +37,9 @@ def main(grid, context):
     root = Path(context.run_config["clients-folder"])
     federation, roster = read_membership(root / "server")
     model = RecordDict({"arrays": ArrayRecord({"x": Array(np.zeros(1000, np.float32))})})
-    summed = SecureSum(grid, roster, federation, min_survivors=40, timeout=1800)
+    summed = SecureSum(
+        grid, roster, federation, run_config=context.run_config, min_survivors=40, timeout=1800
+    )
     wrong = []
     for number in (1, 2):
         result = summed.open(model, CountSpec(1000), round=number)

@@ -26,7 +26,9 @@ def main(grid: Grid, context: Context) -> None:
     federation, roster = read_membership(root / "server")
     layers = Layers.of({name: np.empty(shape) for name, shape in shapes().items()})
     theta = {name: np.full(shape, 0.5) for name, shape in layers.shapes}
-    summed = SecureSum(grid, roster, federation, min_survivors=len(roster), timeout=600)
+    summed = SecureSum(
+        grid, roster, federation, run_config=context.run_config, min_survivors=len(roster), timeout=600
+    )
     account = Accountant(delta=1e-5)
     for number in range(1, int(context.run_config["rounds"]) + 1):
         content = RecordDict({"theta": ArrayRecord({name: Array(theta[name]) for name in theta})})

@@ -25,7 +25,9 @@ def main(grid: Grid, context: Context) -> None:
     while len(list(grid.get_node_ids())) < clients:
         time.sleep(1)
     measured = MeasuredGrid(grid)
-    summed = SecureSum(measured, roster, federation, mode=str(config["mode"]), timeout=1200)
+    summed = SecureSum(
+        measured, roster, federation, run_config=config, mode=str(config["mode"]), timeout=1200
+    )
     model = RecordDict()
     if config["model"]:  # the same parameters that the other side sends to be trained, float32
         model["arrays"] = ArrayRecord({"x": Array(np.zeros(dimension, np.float32))})

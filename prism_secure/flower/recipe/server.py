@@ -30,6 +30,7 @@ from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.flower.recipe.client import OwnData
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
+from prism_secure.flower.secure_sum.messages import RunConfig
 from prism_secure.flower.secure_sum.server import SecureSum
 from prism_secure.model.model_file import write_model
 from prism_secure.rounds.client import Broadcast
@@ -51,6 +52,7 @@ class Rounds:
     Args:
         grid, roster: the nodes, and the clients that they may be.
         recipe, run: what to do, and where it is kept.
+        run_config: what Flower's run was started with, and all nodes were given.
         timeout, train_timeout, patience, test_coins: see `prism_secure.flower.server_app`.
     """
 
@@ -61,6 +63,7 @@ class Rounds:
         recipe: Recipe,
         run: RunFolder,
         *,
+        run_config: RunConfig,
         timeout: float,
         train_timeout: float,
         patience: float,
@@ -83,6 +86,7 @@ class Rounds:
             grid,
             roster,
             run.federation,
+            run_config=run_config,
             mode=config.secure_sum.mode,
             threshold=config.threshold,
             min_survivors=config.min_survivors,

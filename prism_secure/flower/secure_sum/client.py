@@ -58,13 +58,18 @@ def secure_sum(
     function that may give the same answer twice must check that it is asked in the round which that answer
     is for: the difference of two sums over other survivors would be what one client has sent.
 
+    What else a server could tell one node and not another (a learning rate of 0 to all but one, whose update
+    would then be the sum) is in the session's hash, content, run and run configuration, or is left out: of
+    the metadata the times are this client's own and the group is the round. Clients that were told different
+    things take part in no sum.
+
     Args:
         app: the app whose clients take part; it may have no other functions for ``train``'s stages.
         bound: the largest integer; sessions of another are refused: a server that may choose it learns where
             a client's largest value lies. None: the function itself holds
             ``message.content["secure_sum"]["bound"]`` against what it is asked for.
         binding: from the context, what else all clients must agree on, as this client knows it by itself:
-            enters the session's hash. By default nothing.
+            enters the session's hash beside the run configuration. By default nothing.
 
     >>> from flwr.clientapp import ClientApp
     >>> app = ClientApp()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from logging import ERROR
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from prism_crypto import CountSpec, Roster, SecureSumError
-from prism_secure.errors import ConfigError
+from prism_crypto import CountSpec, InputError, PolicyError, Roster, SecureSumError
+from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower.secure_sum import messages as sum_messages
 from prism_secure.flower.secure_sum.server import SecureSum
+
+Lost: TypeAlias = Literal["raise", "skip"]
 
 
 class SecureSumGrid(Grid):
@@ -23,13 +25,18 @@ class SecureSumGrid(Grid):
     A strategy sends its messages as ever and gets one reply in place of many: the mean over the
     clients in the sum, in the keys, shapes and floating-point types of the arrays that it sent (float64 for
     integers), and ``num-examples``, their number. `FedAvg` and its relatives take it for the
-    reply of a single client. A round whose sum does not open has no reply; it is logged, and the strategy
-    keeps its arrays.
+    reply of a single client.
+
+    A round is over all clients of the roster; a strategy that samples (``fraction_train``) is refused.
 
     Args:
         grid: the grid to wrap.
-        roster, federation, options: see `SecureSum`.
+        roster, federation, options: see `SecureSum`; ``run_config=context.run_config`` is among them.
         bound: the largest integer that a client replies.
+        binding: what clients bind beside the run configuration, see `prism_secure.flower.secure_sum`.
+        lost: what a round is whose sum does not open. ``"raise"``: an error. ``"skip"``: a line in the log
+            and no reply, so that the strategy keeps its arrays; but an error as long as no round has opened,
+            because a strategy that gets no reply at all ends well, with an empty model.
         rounds_before: how many rounds this federation has had before this run: clients never take part
             twice in a round, so a run that begins again at 1 would find nobody.
     """
@@ -41,10 +48,19 @@ class SecureSumGrid(Grid):
         federation: str,
         *,
         bound: int = 1,
+        binding: bytes = b"",
+        lost: Lost = "raise",
         rounds_before: int = 0,
         **options: Any,
     ) -> None:
+        if lost not in get_args(Lost):
+            raise ConfigError(f'lost must be "raise" or "skip", got {lost!r}')
         self._grid = grid
+        self._roster = roster
+        self._connected: frozenset[int] = frozenset()
+        self._binding = binding
+        self._lost = lost
+        self._opened = False
         self._sum = SecureSum(grid, roster, federation, **options)
         self._bound = bound
         self._round = rounds_before
@@ -55,31 +71,47 @@ class SecureSumGrid(Grid):
         """Sum the replies to messages of type ``train``; pass others on.
 
         Raises:
-            ConfigError: the ``train`` messages are not all alike, or hold no single `ArrayRecord`.
+            ConfigError: the ``train`` messages are not all alike, hold no single `ArrayRecord`, or go to a
+                sample of the nodes.
+            RoundError: the round is lost, see `lost`.
+            PolicyError, InputError: the settings are not sound together, see `prism_crypto.Session.plan`.
         """
         sent = list(messages)
-        if not sent or sent[0].metadata.message_type != "train":
+        kinds = {message.metadata.message_type for message in sent}
+        if "train" not in kinds:
             return self._grid.send_and_receive(sent, timeout=timeout)
         content = sent[0].content
-        kinds = {message.metadata.message_type for message in sent}
         contents = {id(message.content): message.content for message in sent}  # most often one, for all
         if len(kinds) > 1 or len({sum_messages.digest(each) for each in contents.values()}) > 1:
             raise ConfigError("a secure sum is over clients that were all sent the same message")
         found = [record for record in content.values() if isinstance(record, ArrayRecord)]
         if len(found) != 1:
             raise ConfigError(f"expected one ArrayRecord, whose shapes the replies have, not {len(found)}")
+        nodes = [message.metadata.dst_node_id for message in sent]
+        if len(nodes) < len(self._roster) and not self._connected <= set(nodes):
+            raise ConfigError(
+                f"the strategy sends train to {len(nodes)} of {len(self._connected)} connected nodes, and a "
+                f"secure sum is over all {len(self._roster)} clients of the roster: set fraction_train=1.0"
+            )
         self._round += 1
         try:
             result = self._sum.open(
                 content,
                 CountSpec(sum(int(np.prod(array.shape)) for array in found[0].values()), self._bound),
                 round=self._round,
+                binding=self._binding,
                 train_timeout=3600.0 if timeout is None else timeout,
-                nodes=[message.metadata.dst_node_id for message in sent],
+                nodes=nodes,
             )
+        except (InputError, PolicyError):  # of the server's own settings: no round, and none will be
+            raise
         except SecureSumError as error:
-            log(ERROR, "secure sum: round %d is lost: %s", self._round, error)
-            return []
+            if self._lost == "skip" and self._opened:
+                log(ERROR, "secure sum: round %d is lost: %s", self._round, error)
+                return []
+            more = "no round has opened yet" if self._lost == "skip" else 'lost="skip" goes on without it'
+            raise RoundError(f"round {self._round} is lost: {error} ({more})") from error
+        self._opened = True
         survivors = len(result.survivors)
         mean = RecordDict(
             {
@@ -102,7 +134,9 @@ class SecureSumGrid(Grid):
         return self._grid.create_message(*arguments, **options)
 
     def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
+        nodes = list(self._grid.get_node_ids())
+        self._connected = frozenset(nodes)  # what a strategy samples from, if it samples
+        return nodes
 
     def get_nodes(self) -> Iterable[Any]:
         return self._grid.get_nodes()

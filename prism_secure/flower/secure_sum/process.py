@@ -74,10 +74,11 @@ class _Client:
             binding = terms.binding(context)
             enrolment = Enrolment.load(self.folder)
         self.leave()
+        sum_messages.check_run_config(message.content, context.run_config)
         session = Session.from_offer(
             sum_messages.unpacked(message.content),
             model_hash=sum_messages.digest(message.content),
-            binding=binding,
+            binding=sum_messages.agreement(context.run_id, context.run_config, binding),
         )
         if session.federation != enrolment.federation:
             raise PolicyError(
@@ -101,7 +102,7 @@ class _Client:
             resends=False,
         )
         advert = part.advertise()
-        message.content[sum_messages.RECORD] = sum_messages.told(session)
+        sum_messages.as_agreed(message, session)
         self.part = part
         self.trained = trainer.submit(_vector, train, message, context, session.spec.dimension)
         return Reply(part.client_id, advert)

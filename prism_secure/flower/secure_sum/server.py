@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -19,6 +19,7 @@ from prism_crypto import (
     SecureSumServer,
     Session,
     Stage,
+    ThresholdError,
 )
 from prism_secure.flower.secure_sum import messages as sum_messages
 
@@ -34,6 +35,8 @@ class SecureSum:
         roster: the clients' public keys. All of them are invited to each session: who has no node, or is
             silent for too long, has dropped out of that session and may be back in the next one.
         federation: its name, as the clients were enrolled.
+        run_config: ``context.run_config`` of the server's app; a client that was given another one takes part
+            in no sum. None: the app has no run configuration.
         mode, threshold, min_survivors, colluders: see `prism_crypto.Session.plan`.
         timeout: seconds that a stage may take, the upload excepted.
         poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
@@ -46,6 +49,7 @@ class SecureSum:
         roster: Roster,
         federation: str,
         *,
+        run_config: sum_messages.RunConfig | None = None,
         mode: Mode | str = Mode.ACTIVE,
         threshold: int | None = None,
         min_survivors: int | None = None,
@@ -56,6 +60,7 @@ class SecureSum:
         self._grid = grid
         self._roster = roster
         self._federation = federation
+        self._run_config = run_config or {}
         self._mode = mode
         self._threshold = threshold
         self._min_survivors = min_survivors
@@ -81,14 +86,15 @@ class SecureSum:
             content: what the clients' function gets; it is the same for all, and its hash is in the session.
             spec: how many integers, and how large one may be.
             round: the application's round, from 1, see `prism_crypto.Session`; 0 if it does not number them.
-            binding: see `prism_secure.flower.secure_sum`.
+            binding: what clients bind beside the run configuration, see `prism_secure.flower.secure_sum`.
             train_timeout: seconds that the clients may train.
             nodes: which nodes to ask; by default all.
             closed: told of each stage that has ended and of the clients that are still in, before the next
                 one begins. What it raises ends the session.
 
         Raises:
-            ThresholdError: too few clients are left; nothing opens.
+            ThresholdError: too few nodes are asked, or too few clients are left; nothing opens.
+            ConfigError: a value in the run configuration is none of Flower's types.
             SecureSumError: see `prism_crypto.errors`.
         """
         # Numbers must rise over all runs of this server, also if its disk is lost: the clock does.
@@ -106,11 +112,17 @@ class SecureSum:
             graph="complete",
             roster=self._roster,
             model_hash=sum_messages.digest(content),
-            binding=binding,
+            binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
+        asked = list(self._grid.get_node_ids() if nodes is None else nodes)
+        if len(asked) < session.quorum:
+            raise ThresholdError(
+                f"{len(asked)} nodes are asked, this session needs {session.quorum} clients "
+                f"(threshold {session.threshold}, min_survivors {session.min_survivors})",
+                stage=Stage.ADVERTISE,
+            )
         server = SecureSumServer(session, roster=self._roster)
-        offer = RecordDict({**content, sum_messages.RECORD: ConfigRecord({"message": session.offer()})})
-        asked = self._grid.get_node_ids() if nodes is None else nodes
+        offer = sum_messages.offered(content, session.offer(), self._run_config)
         outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
         places: dict[int, int] = {}  # client id → node id, as found at advertise
         while (stage := server.stage) is not None:
