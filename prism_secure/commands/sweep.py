@@ -8,9 +8,13 @@ import os
 import shlex
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prism_secure.sweep.results import SweepResults
 
 HELP = """\
 Carry out all runs of a recipe: a run's TOML file with a table [sweep] that says which settings vary, and how.
@@ -106,7 +110,19 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
         )  # fmt: skip
         with as_storage_error(url):
             failed = engine.sweep()
-    print(_summary(options.out, failed))
+    from prism_secure.sweep.results import read_sweep
+
+    results = read_sweep(options.out)
+    counts = results.counts()
+    missing = counts["waiting"] + counts["unfinished"]
+    print(_summary(results, failed))
+    if missing and not failed:
+        if not url.startswith("sqlite"):
+            print(f"{missing} runs were made by other machines: their run folders are there.")
+        else:
+            print(f"{missing} runs are gone: deleted meanwhile? The same command makes them again.")
+            failed = missing
+    print(f"Page: prism-secure report {shlex.quote(str(options.out))}")
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")
         with contextlib.suppress(KeyboardInterrupt):
@@ -115,13 +131,11 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     return 6 if failed else 0
 
 
-def _summary(folder: Path, failed: int) -> str:
+def _summary(results: SweepResults, failed: int) -> str:
     """How it ended, and what all of it together tells about those whose data it used."""
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import read_sweep
     from prism_secure.wording import format_delta, format_epsilon
 
-    results = read_sweep(folder)
     counts = results.counts()
     finished = counts["done"] + counts["stopped"]
     lines = [f"{finished} of {len(results.runs)} runs finished, {failed} points failed."]
@@ -141,8 +155,4 @@ def _summary(folder: Path, failed: int) -> str:
                 f"For one image of one client: ε = {format_epsilon(total.record_epsilon)} at "
                 f"δ = {format_delta(total.record_delta)}, from {total.record_releases} releases."
             )
-    missing = counts["waiting"] + counts["unfinished"]
-    if missing and not failed:
-        lines.append(f"{missing} runs were made by other machines: their run folders are there.")
-    lines.append(f"Page: prism-secure report {shlex.quote(str(folder))}")
     return "\n".join(lines)

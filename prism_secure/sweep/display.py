@@ -83,6 +83,13 @@ class Display:
         self._done += 1
         self._found += 1
 
+    def lost(self, settings: Settings) -> None:
+        """A point was finished before, and its results are gone."""
+        self.note(
+            f"lost      {describe(settings)}: run folders are gone, and are made again; what the lost "
+            "ones had spent was spent, too"
+        )
+
     def started(self, settings: Settings, run: Run) -> None:
         """A run begins or continues."""
         row = self._rows[run.name] = _Row(_name(settings, run), run)

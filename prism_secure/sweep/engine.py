@@ -92,7 +92,8 @@ class Engine:
         Raises:
             FailedFast: a run failed, and that was to end the sweep.
         """
-        self._study.recover()
+        for settings in self._study.recover(self._is_there):
+            self._display.lost(settings)
         try:
             while True:
                 self._assign()
@@ -125,13 +126,10 @@ class Engine:
             self._failed += 1
             return True
         self._folder.begin(claim.settings)
-        runs = [
-            sweep_run(self._folder.path, self._recipe.config(claim.settings, seed))
-            for seed in self._recipe.seeds
-        ]
+        runs = self._runs(claim.settings)
         self._open[claim.number] = _Open(len(runs))
         for run in runs:
-            if run.finished and (run.folder / "report.html").exists():
+            if _is_whole(run):
                 self._display.found(claim.settings, run)
                 self._end(_Task(claim, run))
             else:
@@ -229,9 +227,17 @@ class Engine:
 
     def _values(self, settings: Settings) -> list[float]:
         """A point's objectives: means over its seeds."""
+        runs = self._runs(settings)
+        return [statistics.fmean(run.objective(name) for run in runs) for name in self._recipe.objectives]
+
+    def _runs(self, settings: Settings) -> list[Run]:
+        """A point's runs, one for each seed."""
         path, recipe = self._folder.path, self._recipe
-        runs = [sweep_run(path, recipe.config(settings, seed)) for seed in recipe.seeds]
-        return [statistics.fmean(run.objective(name) for run in runs) for name in recipe.objectives]
+        return [sweep_run(path, recipe.config(settings, seed)) for seed in recipe.seeds]
+
+    def _is_there(self, settings: Settings) -> bool:
+        """Whether the folder has all results of a point."""
+        return all(map(_is_whole, self._runs(settings)))
 
     def _finished_curves(self) -> list[Curve]:
         """Of all finished runs in the folder, other machines' included."""
@@ -262,3 +268,8 @@ class Engine:
             self._study.reap()
             if elsewhere := self._study.elsewhere():
                 self._display.elsewhere(self._study.finished(), elsewhere)
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether a run has its result and its page."""
+    return run.finished and (run.folder / "report.html").exists()

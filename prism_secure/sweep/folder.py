@@ -7,6 +7,7 @@ import hashlib
 import platform
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -74,8 +75,8 @@ class SweepFolder:
 
     @property
     def study_url(self) -> str:
-        """The storage of a sweep on one machine."""
-        return f"sqlite:///{self.path / 'study.db'}"
+        """The storage of a sweep on one machine; of a folder of any name, its characters escaped."""
+        return f"sqlite:///{quote(str(self.path / 'study.db'))}"
 
     def study_name(self, recipe: SweepRecipe) -> str:
         """Equal for all machines that sweep the same recipe; each finds the others' study by it."""

@@ -13,11 +13,14 @@ point is run to its end once.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from prism_secure.errors import ConfigError, StorageError
 from prism_secure.sweep.objectives import direction
@@ -37,6 +40,8 @@ _CREATION = 30.0
 """Seconds that other machines give the first one to fill a new study."""
 
 QUEUED, OWNER, POINT, FAILED, COPY, FILLED = "queued", "owner", "point", "failed", "copy_of", "filled"
+AGAIN = "again"
+"""The finished trial, its runs lost, that a trial stands for."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class PointStudy:
     Args:
         recipe: its objectives are the study's; its hash is part of the name.
         name: the study's, equal on all machines.
-        url: `sqlite:///...` or `postgresql://...`.
+        url: see `open_storage`.
         owner: names this machine and folder; no two sweeps that go on at once have the same.
 
     Raises:
@@ -83,11 +88,25 @@ class PointStudy:
             self._study = optuna.load_study(storage=self._storage, sampler=sampler, study_name=name)
             self._wait_for_creator()
 
-    def recover(self) -> None:
-        """Put back what an earlier sweep of this owner had taken, and try again what had failed."""
+    def recover(self, is_there: Callable[[Settings], bool]) -> list[Settings]:
+        """Put back what an earlier sweep of this owner had taken, and try again what had failed.
+
+        Args:
+            is_there: whether the folder has the results of a point that this owner has finished.
+
+        Returns:
+            The points that it has not: they are put back, too.
+        """
         self._requeue(trial for trial in self._trials("RUNNING") if self._is_mine(trial))
+        lost = []
+        for trial in self._trials("COMPLETE"):
+            settings = self._settings(trial)
+            if self._is_mine(trial) and not is_there(settings):
+                lost.append(settings)
+                requeue(self._study, trial)
         self._refill(retry_failed=True)
         self._study.set_user_attr(FILLED, True)
+        return lost
 
     def close(self) -> None:
         """Let go of the storage."""
@@ -116,7 +135,7 @@ class PointStudy:
             self._taken[trial.number] = trial
             trial.set_user_attr(OWNER, self._owner)
             self.beat([trial.number])
-            chosen = {key: axis.decoded(trial.params[key]) for key, axis in self._recipe.axes.items()}
+            chosen = self._decoded(trial)
             try:
                 settings = self._recipe.normal(chosen)
                 for seed in self._recipe.seeds:
@@ -166,9 +185,17 @@ class PointStudy:
         return len(self._trials("COMPLETE"))
 
     def _trials(self, *states: str) -> list[optuna.trial.FrozenTrial]:
-        optuna = import_optuna()
-        wanted = tuple(optuna.trial.TrialState[state] for state in states)
-        return self._study.get_trials(deepcopy=False, states=wanted)
+        """Those in one of these states, without finished ones that another stands for since."""
+        trials = self._study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(AGAIN) for trial in trials}
+        return [trial for trial in trials if trial.state.name in states and trial.number not in again]
+
+    def _decoded(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> Settings:
+        return {key: axis.decoded(trial.params[key]) for key, axis in self._recipe.axes.items()}
+
+    def _settings(self, trial: optuna.trial.FrozenTrial) -> Settings:
+        """Of a trial that was run."""
+        return self._recipe.normal(self._decoded(trial))
 
     def _is_mine(self, trial: optuna.trial.FrozenTrial) -> bool:
         return self._local or trial.user_attrs.get(OWNER) == self._owner
@@ -221,8 +248,10 @@ class PointStudy:
 
 
 def requeue(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Put a copy of a dead trial into the queue, without its owner."""
-    kept = {key: trial.user_attrs[key] for key in (QUEUED, POINT) if key in trial.user_attrs}
+    """Put a copy of a trial into the queue, without its owner; it stands for a finished one from then on."""
+    kept = {key: trial.user_attrs[key] for key in (QUEUED, POINT, AGAIN) if key in trial.user_attrs}
+    if trial.state.name == "COMPLETE":
+        kept[AGAIN] = trial.number
     study.enqueue_trial(trial.params, user_attrs=kept)
 
 
@@ -313,13 +342,16 @@ def _reason(error: BaseException) -> str:
 def open_storage(url: str) -> Any:
     """Optuna's storage at a URL.
 
+    Args:
+        url: `postgresql://...`, or `sqlite:///` and a path whose `%`, `?` and `#` are percent-encoded.
+
     Raises:
         ConfigError: of another kind, or its driver is not installed.
         StorageError: it cannot be reached.
     """
     optuna = import_optuna()
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool  # a connection kept overnight may be dead in the morning
+    from sqlalchemy.pool import NullPool, QueuePool  # a connection kept overnight may be dead by morning
 
     if url.startswith("postgresql://"):
         try:
@@ -328,7 +360,19 @@ def open_storage(url: str) -> Any:
             raise ConfigError("PostgreSQL needs a driver: pip install 'prism-secure[postgresql]'") from None
     elif not url.startswith("sqlite:///"):
         raise ConfigError(f"--storage takes postgresql://USER@HOST/DATABASE, got {hidden(url)!r}")
+    elif "?" in url or "#" in url:
+        raise ConfigError(f"in a path write %3F for ? and %23 for #, got {url!r}")
     local = url.startswith("sqlite")
+    if local:
+        path = Path(unquote(url.removeprefix("sqlite:///"))).absolute()  # SQLite reads "file:x" as a URL
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
+        # The path goes past SQLAlchemy, whose versions unescape URLs differently.
+        target, engine = "sqlite://", {"creator": connect, "poolclass": QueuePool}
+    else:
+        target, engine = url.replace("postgresql://", "postgresql+psycopg://", 1), {"poolclass": NullPool}
     beating = {
         "heartbeat_interval": BEAT,
         "grace_period": GRACE,
@@ -337,8 +381,8 @@ def open_storage(url: str) -> Any:
     for attempt in range(_ATTEMPTS):
         try:
             return optuna.storages.RDBStorage(
-                url.replace("postgresql://", "postgresql+psycopg://", 1),
-                engine_kwargs={"connect_args": {"timeout": 60}} if local else {"poolclass": NullPool},
+                target.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
+                engine_kwargs=engine,
                 **({} if local else beating),
             )
         except SQLAlchemyError as error:

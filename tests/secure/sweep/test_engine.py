@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from prism_secure.sweep.engine import DEATHS, Engine, FailedFast
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import SweepRecipe, read_recipe
 from prism_secure.sweep.results import SweepResults, read_sweep
-from prism_secure.sweep.study import PointStudy
+from prism_secure.sweep.study import PointStudy, open_storage
 from prism_secure.sweep.worker import Job
 
 from .. import fake_run
@@ -359,3 +360,102 @@ def test_storage_that_breaks_in_the_middle_is_one_line_and_loses_nothing(tmp_pat
     assert sweep.run() == 0
     assert set(sweep.computed.values()) == {1}
     assert states(sweep) == {"done": 8}
+
+
+ODD_NAMES = ["what?x", "%61", "a%20b", "{x}", "{SCHEMA_VERSION}", "a#b", "me:pw@host", "ü & + =", "file:a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "relative"), [*((name, False) for name in ODD_NAMES), ("%61", True), ("file:a", True)]
+)
+def test_sweep_in_a_folder_of_any_name_has_a_database_of_its_own_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, relative: bool
+) -> None:
+    """The path went into a URL as it was: `%61` used the database of the sweep in `a`, and made no run."""
+    recipe = recipe_of(tmp_path, GRID)
+    (tmp_path / "sweeps").mkdir()
+    monkeypatch.chdir(tmp_path / "sweeps")
+    root = Path() if relative else tmp_path / "sweeps"
+    for each in ("a", name):
+        folder = SweepFolder(root / each, recipe, "c")
+        study = PointStudy(recipe, "study", folder.study_url, folder.owner)
+        study.recover(lambda settings: True)
+        assert study.waiting() == 4
+        claim = study.claim()
+        assert claim is not None
+        study.finish(claim, [1.0] * len(recipe.objectives))
+        study.close()
+        folder.close()
+    assert {path.name for path in (tmp_path / "sweeps").iterdir()} == {"a", name}
+    assert (tmp_path / "sweeps" / name / "study.db").exists()
+
+
+def test_url_that_would_be_cut_is_refused_and_a_brace_is_no_template(tmp_path: Path) -> None:
+    from prism_secure.errors import ConfigError, StorageError
+
+    for url in ("sqlite:///what?x", "sqlite:///what#x"):
+        with pytest.raises(ConfigError, match="%3F"):
+            open_storage(url)
+    pytest.importorskip("psycopg")
+    with pytest.raises(StorageError) as caught:
+        open_storage("postgresql://me:se{cr}et@127.0.0.1:1/none")
+    assert "me:***@" in str(caught.value)
+
+
+def lose(runs, what: str) -> int:
+    """Of these runs; how many are lost."""
+    lost = {"one": runs[:1], "a seed of each": runs[::2], "all": runs, "results": runs[:2], "pages": runs[:1]}
+    for run in lost[what]:
+        if what == "results":
+            (run.folder / "DONE").unlink()
+        elif what == "pages":
+            (run.folder / "report.html").unlink()
+        else:
+            shutil.rmtree(run.folder)
+    return len(lost[what])
+
+
+@pytest.mark.parametrize("what", ["one", "a seed of each", "all", "results", "pages"])
+def test_runs_that_are_lost_are_made_again(tmp_path: Path, what: str) -> None:
+    sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID, "federation.rounds=1"))
+    assert sweep.run() == 0
+    for repetition in (1, 2):
+        sweep.computed.clear()
+        lost = lose(sweep.results.runs, what)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PointStudy, "release", lambda self, numbers: None)
+            with pytest.raises(Killed):  # on the way, too
+                sweep.run(lambda job, rounds: "kill")
+        assert sweep.run() == 0
+        assert states(sweep) == {"done": 8}
+        assert all((run.folder / "report.html").exists() for run in sweep.results.runs)
+        assert sum(sweep.computed.values()) == (0 if what in ("results", "pages") else lost)
+        assert sweep.finished == 4, repetition
+    assert "run folders are gone" in sweep.log
+    sweep.computed.clear()
+    assert sweep.run() == 0
+    assert not sweep.computed
+
+
+@pytest.mark.parametrize("method", ["tpe", "random"])
+def test_points_of_a_search_that_are_lost_are_made_again_and_no_others(tmp_path: Path, method: str) -> None:
+    sweep = Sweep(tmp_path, recipe_of(tmp_path, SEARCH.format(method), "federation.rounds=1"))
+    assert sweep.run() == 0
+    names = {run.name for run in sweep.results.runs}
+    lost = sweep.results.runs[3]
+    shutil.rmtree(lost.folder)
+    sweep.computed.clear()
+    assert sweep.run() == 0
+    assert set(sweep.computed) == {(lost.name, 1)}
+    assert {run.name for run in sweep.results.runs} == names
+    assert states(sweep) == {"done": 8}
+
+
+def test_lost_run_that_fails_is_a_failure_and_tried_again(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID, "federation.rounds=1"))
+    assert sweep.run() == 0
+    lose(sweep.results.runs, "one")
+    assert sweep.run(lambda job, rounds: "fail") == 1
+    assert sweep.finished == 3
+    assert sweep.run() == 0
+    assert (sweep.finished, states(sweep)) == (4, {"done": 8})

@@ -111,11 +111,33 @@ def test_password_of_the_storage_stays_out_of_the_folder(
     assert "me:***@" in (tmp_path / "sweep" / "command.txt").read_text("utf-8")
 
 
-def test_dashboard_answers_on_loopback(tmp_path: Path) -> None:
+def test_run_that_is_deleted_meanwhile_is_no_success(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prism_secure.sweep.engine.Engine.sweep", lambda engine: 0)
+    assert main([*_arguments(recipe, tmp_path / "sweep"), "--workers", "1"]) == 6
+    shown = capsys.readouterr().out
+    assert "2 runs are gone" in shown
+    assert "other machines" not in shown
+
+
+@pytest.mark.parametrize("name", ["plain", "what?x", "%61", "{x}"])
+def test_dashboard_answers_on_loopback(tmp_path: Path, name: str) -> None:
     pytest.importorskip("optuna_dashboard", reason="pip install 'prism-secure[dashboard]'")
     from prism_secure.sweep.dashboard import serve_dashboard
+    from prism_secure.sweep.folder import SweepFolder
+    from prism_secure.sweep.recipe import read_recipe
+    from prism_secure.sweep.study import PointStudy
 
-    address = serve_dashboard(f"sqlite:///{tmp_path / 'study.db'}")
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    swept = read_recipe(path)
+    folder = SweepFolder(tmp_path / name, swept, "c")
+    PointStudy(swept, "this study", folder.study_url, folder.owner).close()
+    address = serve_dashboard(folder.study_url)
+    folder.close()
     assert address.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(address, timeout=30) as answer:
         assert "Optuna" in answer.read().decode()
+    with urllib.request.urlopen(f"{address}api/studies", timeout=30) as answer:
+        assert "this study" in answer.read().decode()
