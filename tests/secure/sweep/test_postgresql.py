@@ -189,6 +189,23 @@ def test_same_machine_continues_at_once_without_waiting_for_a_heartbeat(
     assert set(machine.computed.values()) == {1}
 
 
+def test_each_machine_makes_again_what_it_had_made_and_has_lost(
+    server: str, recipe: SweepRecipe, tmp_path: Path
+) -> None:
+    mine, other = (Machine(name, tmp_path / name, recipe, server) for name in ("a", "b"))
+    mine.sweep()
+    other.sweep()
+    assert not other.computed, "they are the other machine's, not lost"
+    lost = read_sweep(mine.path).runs[0]
+    shutil.rmtree(lost.folder)
+    mine.computed.clear()
+    other.sweep()
+    mine.sweep()
+    assert not other.computed
+    assert {name for name, _ in mine.computed} == {lost.name}
+    assert {run.state for run in read_sweep(mine.path).runs} == {"done"}
+
+
 def test_server_that_is_not_there_is_one_line_without_the_password(recipe: SweepRecipe) -> None:
     pytest.importorskip("psycopg")
     with socket.socket() as free:
