@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.client import SecureSumClient
+from prism_crypto.codec import whole_numbers
 from prism_crypto.errors import InputError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
@@ -75,8 +76,9 @@ def secure_sum(
     before the next: peak memory is O(d + n·k) for k neighbours a client.
 
     Args:
-        inputs: one vector for each client 0..n-1: shape (d,), any integer dtype or bool, values 0..bound. Or
-            callables that return them, or an iterable (then give ``clients``, unless it has a length).
+        inputs: one vector for each client 0..n-1: shape (d,), integers, booleans or floats that are whole
+            numbers, values 0..bound. Or callables that return them, or an iterable (then give ``clients``,
+            unless it has a length).
         bound: the largest value of one client in one coordinate.
         threshold: t; by default see `Session.plan`.
         drop: for clients that drop out, the first stage whose message does not arrive. A client that drops at
@@ -112,7 +114,7 @@ def secure_sum(
     if unknown := [client_id for client_id in gone if not 0 <= client_id < count]:
         raise InputError(f"drop names client {unknown[0]}; there are clients 0..{count - 1}")
     uploading = (i for i in range(count) if not _dropped(gone.get(i), Stage.UPLOAD))
-    dimension = _dimension(turns.look(next(uploading, 0)))
+    dimension = turns.look(next(uploading, 0)).size
     where = context or SessionContext()
     if mode not in list(Mode):
         raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
@@ -177,12 +179,18 @@ def _run(
                 continue
             vector = turns.take(client_id) if stage is Stage.UPLOAD else None
             with clock.during(f"client.{stage.value}"):
-                reply = _answer(party, stage, message, vector)
+                try:
+                    reply = _answer(party, stage, message, vector)
+                except InputError as error:
+                    error.at(stage, client_id)
+                    raise
             del vector
             with clock.during(f"server.{stage.value}"):
                 server.receive(client_id, reply)
         with clock.during(f"server.{stage.value}"):
             inbox = server.close()
+        if stage is Stage.UPLOAD:
+            turns.end()
     return server.result
 
 
@@ -220,22 +228,35 @@ class _Clock:
 
 
 def _checked_drop(drop: Mapping[int, Stage]) -> dict[int, Stage]:
-    try:
-        return {int(client_id): Stage(stage) for client_id, stage in drop.items()}
-    except (ValueError, TypeError):
-        pass
-    raise InputError("drop maps client ids to stages, as in {3: Stage.UPLOAD}")
+    if not isinstance(drop, Mapping):
+        raise InputError(f"drop maps client ids to stages, as in {{3: Stage.UPLOAD}}; got {drop!r}")
+    checked = {}
+    for client_id, stage in drop.items():
+        if not isinstance(client_id, int | np.integer) or isinstance(client_id, bool):
+            raise InputError(f"drop maps client ids, integers, to stages; {client_id!r} is none")
+        if stage not in list(Stage):
+            raise InputError(f"drop maps client ids to stages ({', '.join(Stage)}); {stage!r} is none")
+        checked[int(client_id)] = Stage(stage)
+    return checked
 
 
 class _Turns:
     """The clients' vectors, each made when its turn comes, none made for clients that do not upload."""
 
     def __init__(self, inputs: Inputs, clients: int | None) -> None:
-        sized = isinstance(inputs, Sequence | np.ndarray)
-        length = len(inputs) if isinstance(inputs, Sized) else 0
-        self.count = length if clients is None else clients
-        if self.count < 1 or (sized and self.count != length):
-            raise InputError(f"expected a vector for each client; there are {length}, clients is {clients}")
+        iterable = isinstance(inputs, Iterable) and getattr(inputs, "shape", None) != ()
+        if isinstance(inputs, Mapping) or not iterable:
+            kind = type(inputs).__name__
+            raise InputError(f"expected a vector for each client, in a list in their order, not in {kind}")
+        if clients is not None and (not isinstance(clients, int | np.integer) or isinstance(clients, bool)):
+            raise InputError(f"clients must be int, not {type(clients).__name__}")
+        length = len(inputs) if isinstance(inputs, Sized) else None
+        self.count = (length or 0) if clients is None else int(clients)
+        if self.count < 1 or length not in (None, self.count):
+            raise InputError(
+                f"expected a vector for each client; there are {'?' if length is None else length}, "
+                f"clients is {clients}"
+            )
         self._items = iter(inputs)
         self._next = 0
         self._ahead: Vector | None = None
@@ -261,14 +282,41 @@ class _Turns:
                     f"inputs ended after {self._next} vectors, {self.count} clients need one each"
                 )
             self._next += 1
-        made: Vector = item() if callable(item) else item
-        return made
+        return _vector(item() if callable(item) else item, client_id)
+
+    def end(self) -> None:
+        """Refuse what is left over, after the turns of all clients.
+
+        Raises:
+            InputError: there are more vectors than clients.
+        """
+        missing = object()
+        while self._next < self.count and next(self._items, missing) is not missing:
+            self._next += 1  # of a client that dropped out
+        if self._next == self.count and next(self._items, missing) is not missing:
+            raise InputError(f"inputs has more than {self.count} vectors, one for each of the clients")
 
 
-def _dimension(vector: Vector) -> int:
-    if not isinstance(vector, np.ndarray) or vector.ndim != 1 or not vector.size:
-        raise InputError("each input is a NumPy array of shape (d,), d at least 1")
-    return int(vector.size)
+def _vector(made: Any, client_id: int) -> Vector:
+    """One client's input as integers of shape (d,)."""
+    if not isinstance(made, np.ndarray):
+        kind = f"{type(made).__module__}.{type(made).__qualname__}".removeprefix("builtins.")
+        mend = "tensor.detach().cpu().numpy()" if hasattr(made, "detach") else "numpy.asarray(…)"
+        if isinstance(made, Mapping | list | tuple):
+            mend += "; prism_secure.plug_in.secure_counts takes layers"
+        raise InputError(
+            f"the vector of client {client_id} must be a NumPy array of shape (d,), not {kind}: {mend}"
+        )
+    if made.ndim != 1 or not made.size:
+        raise InputError(
+            f"the vector of client {client_id} must be a NumPy array of shape (d,), d at least 1, "
+            f"not of shape {made.shape}: array.reshape(-1)"
+        )
+    try:
+        return whole_numbers(made)
+    except InputError as error:
+        refused = error.message
+    raise InputError(f"the vector of client {client_id}: {refused}")
 
 
 def _signers(count: int, identities: Sequence[Identity] | None, rng: Rng) -> Sequence[Identity]:

@@ -156,11 +156,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if mode not in list(Mode):
             raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
         mode = Mode(mode)
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise InputError(f"dropout is a share of the clients, 0 to below 1, not {dropout}")
+        if colluders is not None and (not isinstance(colluders, int) or isinstance(colluders, bool)):
+            raise InputError(f"colluders must be int, not {type(colluders).__name__}")
         if graph == "auto":
             graph = "harary" if mode is Mode.SEMI_HONEST and n > COMPLETE_LIMIT else "complete"
         if graph == "harary":
-            if not 0 <= dropout < 1:
-                raise InputError(f"dropout is a share of the clients, 0 to below 1, not {dropout}")
             colluders = n // 10 if colluders is None else colluders
             min_survivors = n - int(dropout * n + 1e-9) if min_survivors is None else min_survivors
             if not (0 <= colluders < n and 0 < min_survivors <= n):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tracemalloc
 
@@ -185,7 +186,7 @@ def test_memory_does_not_grow_with_the_number_of_vectors():
         ([np.ones((2, 2), dtype=int)] * 3, {}, "NumPy array"),
         ([np.ones(0, dtype=int)] * 3, {}, "NumPy array"),
         ([np.ones(2, dtype=int), np.ones(3, dtype=int), np.ones(2, dtype=int)], {}, "shape"),
-        ([np.ones(2)] * 3, {}, "integers"),
+        ([np.ones(2, dtype=int), np.ones(2, dtype=int), np.full(2, 2)], {}, "client 2.*outside 0..1"),
         ([np.full(2, 2)] * 3, {}, "outside 0..1"),
         (vectors(3), {"drop": {3: Stage.UPLOAD}}, "drop names client 3"),
         (vectors(3), {"drop": {1: "lunch"}}, "drop maps"),
@@ -197,6 +198,110 @@ def test_memory_does_not_grow_with_the_number_of_vectors():
 def test_arguments_out_of_range_are_named(inputs, options, message):
     with pytest.raises(InputError, match=message):
         secure_sum(inputs, **options)
+
+
+def test_floats_that_are_whole_numbers_are_taken_and_no_others():
+    inputs = vectors(4, bound=9)
+    for dtype in (np.float16, np.float32, np.float64, ">f4"):
+        check(inputs, secure_sum([vector.astype(dtype) for vector in inputs], bound=9))
+    check(inputs, secure_sum(np.array(inputs, dtype=float), bound=9))
+    check(inputs, secure_sum([np.ma.array(vector) for vector in inputs], bound=9))  # nothing is masked
+    zeros = [np.full(3, -0.0)] * 3
+    assert secure_sum(zeros).counts.tolist() == [0, 0, 0]
+    for wrong in (0.5, 1 - 1e-7, np.nan, np.inf, -np.inf, 1e-320, 2.0**53):
+        with pytest.raises(InputError, match=r"vector of client 1: float64 values.*FixedPoint") as caught:
+            secure_sum([np.ones(2), np.array([1.0, wrong]), np.ones(2)], bound=2**55)
+        assert str(wrong) not in str(caught.value)
+    with pytest.raises(InputError, match=r"client 1.*outside 0\.\.1"):
+        secure_sum([np.ones(2), np.array([0.0, -1.0]), np.ones(2)])
+
+
+class Tensor:
+    """As one of torch, which is not there: it has no buffer that NumPy may read."""
+
+    def detach(self):
+        raise AssertionError("prism_crypto knows no tensors")
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad")
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ([0, 1], "not list: numpy.asarray.*secure_counts"),
+        ([np.ones(2, int), np.ones(2, int)], "not list.*secure_counts"),
+        ({"a": np.ones(2, int)}, "not dict.*secure_counts"),
+        (1, "not int"),
+        (Tensor(), r"Tensor: tensor\.detach\(\)\.cpu\(\)\.numpy\(\)"),
+        (np.array([1, None]), "not object"),
+        (np.array(["0", "1"]), "not <U1"),
+        (np.ones(2, complex), "not complex128"),
+        (np.ones((1, 2), int), r"not of shape \(1, 2\)"),
+        (np.array(1), r"not of shape \(\)"),
+        (np.ma.array([1, 1], mask=[0, 1]), r"masked entries.*filled\(0\)"),
+        (np.ma.array([1.0, 0.0], mask=[0, 1]), "masked entries"),
+        (np.ma.masked_all(2, bool), "masked entries"),
+        (lambda: lambda: np.ones(2, int), "not function"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_vector_that_is_none_is_named_with_its_client_and_what_to_do(odd, message, place):
+    inputs = [np.ones(2, dtype=int)] * 3
+    inputs[place] = odd
+    with pytest.raises(InputError, match=rf"(?s)client {place}.*{message}"):
+        secure_sum(inputs)
+
+
+@pytest.mark.parametrize("drop", [{}, {4: Stage.ADVERTISE}, {2: Stage.UPLOAD}, {4: Stage.UNMASK}])
+def test_vectors_left_over_are_an_error(drop):
+    with pytest.raises(InputError, match="more than 5 vectors"):
+        secure_sum((v for v in vectors(6)), clients=5, drop=drop)
+    with pytest.raises(InputError, match="more than 5 vectors"):
+        secure_sum(itertools.repeat(np.ones(3, int)), clients=5, drop=drop)
+    inputs = vectors(5)
+    check(inputs, secure_sum(iter(inputs), clients=5, drop=drop), drop)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"drop": {1.7: Stage.UPLOAD}}, "1.7 is none"),
+        ({"drop": {1.0: Stage.UPLOAD}}, "1.0 is none"),
+        ({"drop": {True: Stage.UPLOAD}}, "True is none"),
+        ({"drop": {"1": Stage.UPLOAD}}, "'1' is none"),
+        ({"drop": {None: Stage.UPLOAD}}, "None is none"),
+        ({"drop": {1: 3}}, "3 is none"),
+        ({"drop": {1: None}}, "advertise, share.*None is none"),
+        ({"drop": [1]}, r"drop maps.*\[1\]"),
+        ({"dropout": math.nan}, "dropout.*not nan"),
+        ({"dropout": 1.0}, "dropout.*not 1.0"),
+        ({"dropout": -0.1}, "dropout.*not -0.1"),
+        ({"dropout": "0.1"}, "dropout.*not 0.1"),
+        ({"dropout": math.nan, "mode": "semi_honest", "graph": "harary"}, "dropout.*not nan"),
+        ({"colluders": math.nan}, "colluders must be int, not float"),
+        ({"threshold": 3.5}, "threshold must be int, not float"),
+        ({"min_survivors": 3.0}, "min_survivors must be int, not float"),
+        ({"clients": 5.0}, "clients must be int, not float"),
+        ({"clients": True}, "clients must be int, not bool"),
+        ({"bound": 1.0}, "bound must be int, not float"),
+    ],
+)
+def test_numbers_that_are_none_are_named(options, message):
+    with pytest.raises(InputError, match=message):
+        secure_sum(vectors(5), **options)
+
+
+@pytest.mark.parametrize("inputs", [None, 5, dict(enumerate(vectors(3))), np.array(1)])
+def test_inputs_that_are_no_list_are_named(inputs):
+    with pytest.raises(InputError, match=f"in a list in their order, not in {type(inputs).__name__}"):
+        secure_sum(inputs)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_vectors_are_named(count):
+    with pytest.raises((InputError, PolicyError), match=f"not {count}"):
+        secure_sum(vectors(count))
 
 
 def test_unsound_parameters_are_refused():

@@ -17,6 +17,34 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError
 
 
+def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Integers and booleans as they are; floats that hold whole numbers (0.0, 1.0) as int64.
+
+    Args:
+        values: any shape.
+
+    Raises:
+        InputError: a float that is no whole number below 2^53 in magnitude; another dtype; or a masked array
+            with masked entries, which stand for no number. The message quotes no value.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.getmaskarray(values).any():
+            raise InputError("a masked array with masked entries: put numbers there, as with array.filled(0)")
+        values = values.data
+    if values.dtype.kind in "biu":
+        return values
+    if values.dtype.kind != "f":
+        raise InputError(f"expected integers, booleans or whole floats, not {values.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN compares false; 2^53 is inf in float16
+        whole = (np.abs(values) < 2.0**53) & (values == np.rint(values))
+    if not whole.all():
+        raise InputError(
+            f"{values.dtype} values that are not all whole numbers below 2^53: real ones become integers by "
+            "FixedPoint(clip, levels).encode"
+        )
+    return values.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class FixedPoint:
     """Real numbers in [-clip, clip] on a grid of levels + 1 equally spaced points.
@@ -43,8 +71,8 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.clip) and self.clip > 0):
             raise InputError(f"clip must be a positive finite number, got {self.clip}")
-        if not 1 <= self.levels < 2**53:
-            raise InputError(f"levels must be in 1..2^53-1, got {self.levels}")
+        if not isinstance(self.levels, int | np.integer) or not 1 <= self.levels < 2**53:
+            raise InputError(f"levels must be a whole number in 1..2^53-1, got {self.levels}")
 
     @property
     def step(self) -> float:

@@ -238,11 +238,14 @@ def flat_integers(name: str, array: Array) -> Vector:
     """The values of one array, one-dimensional.
 
     Raises:
-        InputError: they are not integers.
+        InputError: they are not integers; floats never are, as an error must not depend on their values.
     """
     values = array.numpy().reshape(-1)
     if values.dtype.kind not in "iub":
-        raise InputError(f"only integers can be summed, and {name!r} is {values.dtype}")
+        raise InputError(
+            f"only integers can be summed, and {name!r} is {values.dtype}: reply bits as .astype(np.uint8), "
+            "real numbers as prism_crypto.FixedPoint encodes them"
+        )
     return values
 
 
