@@ -7,8 +7,8 @@ on one flat vector. What lies between is here, so that both fit in without movin
     mask = release_mask(mine, theta, release, coins, federation=name, round=7)   # clipped, randomized bits
     counts = secure_counts(masks, release)                          # their sum, with the flips taken out
 
-and `Layers` where a transport of your own carries the vectors. NumPy arrays and torch tensors alike; nothing
-here imports torch.
+and `Layers` where a transport of your own carries the vectors. NumPy arrays and torch tensors alike (with
+gradients, in bfloat16, on a GPU), in dictionaries, dictionaries in them or lists; nothing imports torch.
 
 >>> secure_counts([{"conv": np.array([[1, 0]]), "head": np.array([i])} for i in (0, 1, 1)])
 {'conv': array([[3, 0]]), 'head': array([2])}
@@ -18,22 +18,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prism_crypto import secure_sum
+from prism_crypto import InputError, secure_sum
+from prism_crypto.codec import unmasked, whole_numbers
 from prism_privacy import CoinSecret, MaskRelease, clip_toward, debias, release_bits
 
 __all__ = ["Layers", "release_mask", "secure_counts"]
+
+Tree: TypeAlias = Mapping[str, Any] | Sequence[ArrayLike]
+"""One array a layer, in a dictionary (which may hold dictionaries) or in a list."""
 
 
 @dataclass(frozen=True)
 class Layers:
     """The names and shapes of layers, and their order in a flat vector: by name, whatever a dict's order is.
+
+    A layer `b` in a dictionary `a` has the name `a.b`, as in torch's ``state_dict``; one in a list its place.
 
     >>> layers = Layers.of({"b": np.zeros((2, 2)), "a": np.zeros(3)})
     >>> layers.dimension
@@ -46,9 +52,14 @@ class Layers:
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
-    def of(cls, arrays: Mapping[str, ArrayLike]) -> Self:
-        """The layers of this dictionary."""
-        return cls(tuple((name, np.shape(arrays[name])) for name in sorted(arrays)))
+    def of(cls, arrays: Tree) -> Self:
+        """The layers of this dictionary or list.
+
+        Raises:
+            InputError: it is neither, two layers have one name, or one is no array.
+        """
+        leaves = _leaves(arrays)
+        return cls(tuple((name, _shape(name, leaves[name])) for name in sorted(leaves)))
 
     @property
     def dimension(self) -> int:
@@ -60,16 +71,27 @@ class Layers:
         """SHA-256 of names and shapes: bind it into a session whose parties may disagree about them."""
         return hashlib.sha256(b"prism-secure/v1/layers\0" + repr(self.shapes).encode()).digest()
 
-    def flatten(self, arrays: Mapping[str, ArrayLike]) -> NDArray[Any]:
+    def flatten(self, arrays: Tree) -> NDArray[Any]:
         """One vector (d,) from one array a layer; the dtype that holds all of theirs.
 
         Raises:
             ValueError: a layer is missing, unknown, or of another shape.
+            InputError: a layer is no array, or has masked entries.
         """
+        return self._joined(arrays, lambda values: values)
+
+    def _joined(self, arrays: Tree, read: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        """As `flatten`, each layer as `read` makes it."""
         if (found := Layers.of(arrays)) != self:
             odd = sorted(str(each) for each in set(found.shapes) ^ set(self.shapes))
             raise ValueError(f"layers differ from what was agreed on: {', '.join(odd)}")
-        return np.concatenate([np.asarray(arrays[name]).reshape(-1) for name, _ in self.shapes])
+        leaves, parts = _leaves(arrays), []
+        for name, _ in self.shapes:
+            try:
+                parts.append(read(_array(leaves[name])).reshape(-1))
+            except InputError as error:
+                raise InputError(f"layer {name!r}: {error.message}") from None
+        return np.concatenate(parts)
 
     def split(self, vector: ArrayLike) -> dict[str, NDArray[Any]]:
         """One array a layer from one vector (d,).
@@ -85,43 +107,70 @@ class Layers:
         return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}
 
 
-def secure_counts(
-    masks: Sequence[Mapping[str, ArrayLike]], release: MaskRelease | None = None, **settings: Any
-) -> dict[str, NDArray[Any]]:
+def secure_counts(masks: Iterable[Tree], release: MaskRelease | None = None, **settings: Any) -> Any:
     """Add up the clients' layers by the real protocol, every party in this process: it protects nobody.
 
     Args:
-        masks: for each client one array of integers a layer, 0 and 1 unless `bound` says more.
+        masks: for each client one array a layer, in a dictionary or a list: integers, booleans or floats that
+            are whole numbers, 0 and 1 unless `bound` says more.
         release: what `release_mask` made the masks with: the flips are then taken out of the sums, which
             become estimates of what the masks would have added up to, now and then below 0 or above n.
         settings: those of `prism_crypto.secure_sum`. `min_survivors` is what an accountant may assume to be
             in every sum; by default the release's cohort, and all clients without one.
 
     Returns:
-        The sum for each layer: int64 and exact, or float64 where a release is given.
+        The sum for each layer, in a dictionary or list like the first client's: int64 and exact, or float64
+        where a release is given.
 
     Raises:
         ValueError: the clients' layers differ.
-        prism_crypto.SecureSumError: a value is out of range, or too few clients are left.
+        prism_crypto.InputError: a client's layers are none, a value is out of range, or there are fewer
+            clients than the release's cohort. It names client and layer, and is a ValueError.
+        prism_crypto.SecureSumError: too few clients are left.
     """
-    layers = Layers.of(masks[0])
-    least = {"min_survivors": len(masks) if release is None else release.cohort}
-    result = secure_sum([layers.flatten(mask) for mask in masks], **least | settings)
+    if isinstance(masks, Mapping) or not isinstance(masks, Iterable):
+        raise InputError(f"masks must be a list with one entry for each client, not {type(masks).__name__}")
+    masks = list(masks)
+    if not masks:
+        raise InputError("masks is empty: it has one entry for each client")
+    least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
+    if release is not None and len(masks) < release.cohort:
+        raise InputError(
+            f"masks has {len(masks)} entries, and release.cohort is {release.cohort}: epsilon was computed "
+            "for a sum over more clients; give the release the cohort that there is"
+        )
+    if release is not None and (least["min_survivors"] or 0) < release.cohort:
+        raise InputError(
+            f"min_survivors={least['min_survivors']} is below release.cohort, {release.cohort}, for which "
+            "epsilon was computed"
+        )
+    vectors: list[NDArray[Any]] = []
+    layers: Layers | None = None
+    for client, mask in enumerate(masks):
+        try:
+            layers = layers or Layers.of(mask)
+            vectors.append(layers._joined(mask, whole_numbers))
+        except InputError as error:
+            raise InputError(f"masks[{client}]: {error.message}") from None
+        except ValueError as error:
+            raise ValueError(f"masks[{client}]: {error}") from None
+    assert layers is not None
+    result = secure_sum(vectors, **least)
     counts: NDArray[Any] = result.counts
     if release is not None:
         counts = len(result.survivors) * debias(counts, len(result.survivors), release.flip)
-    return layers.split(counts)
+    return _like(masks[0], layers.split(counts))
 
 
 def release_mask(
-    probabilities: Mapping[str, ArrayLike],
-    broadcast: Mapping[str, ArrayLike],
+    probabilities: Tree,
+    broadcast: Tree,
     release: MaskRelease,
     coins: CoinSecret,
     *,
     federation: str,
     round: int,
-) -> dict[str, NDArray[np.uint8]]:
+) -> Any:
     """A client's mask of one round: clipped around the broadcast, randomized, drawn from its secret coins.
 
     p = f + (1-2f)θ, moved toward the broadcast's until its distance is at most the clip; bits ~ Ber(p). The
@@ -130,7 +179,8 @@ def release_mask(
     (A repeated training that ends elsewhere is then a second release, and is charged as one.)
 
     Args:
-        probabilities: this client's θ after local training, in [0, 1], one float array a layer.
+        probabilities: this client's θ after local training, in [0, 1], one float array a layer, in a
+            dictionary or a list.
         broadcast: the θ that the server sent before this round, as this client loaded it.
         release: what the accountant is told.
         coins: this client's secret; keep it in a file (`CoinSecret.create`), one for each client.
@@ -138,10 +188,10 @@ def release_mask(
         round: the round's number.
 
     Returns:
-        0 or 1, uint8, one array a layer.
+        0 or 1, uint8, one array a layer, in a dictionary or list like `broadcast`.
 
     Raises:
-        ValueError: the layers differ, or `release` clips in score space.
+        ValueError: the layers differ or are none, or `release` clips in score space.
         prism_privacy.PrivacyError: a probability is out of range. NaN and infinities are no error, they
             stand for the broadcast's.
 
@@ -160,4 +210,68 @@ def release_mask(
     own = np.where(np.isfinite(own), own, public)
     p = clip_toward(own, public, flip=release.flip, clip=release.clip)
     seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes() + p.astype("<f8").tobytes()).digest()
-    return layers.split(release_bits(p, coins.stream(federation, round, seen, "mask")))
+    return _like(broadcast, layers.split(release_bits(p, coins.stream(federation, round, seen, "mask"))))
+
+
+def _leaves(tree: Tree) -> dict[Any, Any]:
+    """The arrays by name: dictionaries in dictionaries joined by dots, a list's by place."""
+    if isinstance(tree, list | tuple):
+        return dict(enumerate(tree))
+    if not isinstance(tree, Mapping):
+        raise InputError(
+            f"expected a dictionary or a list with one array a layer, not {type(tree).__name__} "
+            "(prism_crypto.secure_sum adds up flat vectors)"
+        )
+    found: dict[Any, Any] = {}
+    for key, value in tree.items():
+        named = {key: value}
+        if isinstance(value, Mapping):
+            named = {f"{key}.{name}": leaf for name, leaf in _leaves(value).items()}
+        if twice := sorted(found.keys() & named.keys()):
+            raise InputError(f"two layers have the name {twice[0]!r}: rename a key that has a dot")
+        found |= named
+    return found
+
+
+def _like(tree: Tree, layers: Mapping[Any, Any], outer: str = "") -> Any:
+    """`layers`, whose names are those of `_leaves(tree)`, in dictionaries or a list like `tree`."""
+    if not isinstance(tree, Mapping):
+        return [layers[place] for place in range(len(tree))]
+    return {
+        key: _like(value, layers, f"{outer}{key}.")
+        if isinstance(value, Mapping)
+        else layers[f"{outer}{key}" if outer else key]
+        for key, value in tree.items()
+    }
+
+
+def _shape(name: object, value: Any) -> tuple[int, ...]:
+    """Also of a tensor: plain integers, so that a digest does not tell tensors from arrays."""
+    if (shape := getattr(value, "shape", None)) is not None:
+        return tuple(map(int, shape))
+    try:
+        return _array(value).shape
+    except InputError as error:
+        raise InputError(f"layer {name!r}: {error.message}") from None
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """A layer as NumPy has it: a tensor without its gradient, from where it is, bfloat16 as float32.
+
+    Raises:
+        InputError: it is no array of numbers.
+    """
+    array, refused = None, ""
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            # NumPy has no bfloat16; float32 holds all of its numbers.
+            value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
+        array = np.asanyarray(value)
+    except Exception as error:  # whatever a foreign array raises: its own words say what it lacks
+        refused = f"{type(error).__name__}: {error}".splitlines()[0]
+    if array is None or array.dtype.kind not in "biuf":
+        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        found = refused if array is None else f"of {array.dtype}"
+        raise InputError(f"expected an array of numbers, not {kind} ({found})")
+    return unmasked(array)

@@ -77,7 +77,7 @@ def test_a_diverged_value_does_not_pass_for_a_clipped_one(value):
 
 @pytest.mark.parametrize(
     ("clip", "levels"),
-    [(0.0, 1), (-1.0, 1), (float("nan"), 1), (float("inf"), 1), (1.0, 0), (1.0, -5), (1.0, 2**53), (1.0, 1.5)],
+    [(0.0, 1), (-1.0, 1), (float("nan"), 1), (float("inf"), 1), (1.0, 0), (1.0, -5), (1.0, 2**53), (1, 1.5)],
 )
 def test_impossible_codecs_are_refused(clip, levels):
     with pytest.raises(InputError):

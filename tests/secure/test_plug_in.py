@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_crypto import InputError, Stage, ThresholdError
+from prism_crypto import InputError, PolicyError, SecureSumError, Stage, ThresholdError
 from prism_privacy import CoinSecret, MaskRelease, debias
 from prism_secure.plug_in import Layers, release_mask, secure_counts
 
@@ -59,6 +59,153 @@ def test_counts_are_the_plain_sum_for_arrays_and_tensors():
         assert all(np.array_equal(counts[name], sum(mask[name] for mask in masks)) for name in ("w", "v"))
     with pytest.raises(InputError):
         secure_counts([{"w": np.array([2])}] * 3)
+
+
+def _nested(mask):
+    return {"w": mask["w"], "head": {"v": {"deep": mask["v"]}, "w": mask["w"]}}
+
+
+FORMS = {
+    "floats": lambda mask: {name: each.astype(np.float32) for name, each in mask.items()},
+    "booleans": lambda mask: {name: each.astype(bool) for name, each in mask.items()},
+    "parameters": lambda mask: {
+        n: torch.nn.Parameter(torch.tensor(m, dtype=torch.float)) for n, m in mask.items()
+    },
+    "a graph": lambda mask: {
+        n: torch.tensor(m, dtype=torch.double, requires_grad=True) * 1 for n, m in mask.items()
+    },
+    "bfloat16": lambda mask: {n: torch.tensor(m, dtype=torch.bfloat16) for n, m in mask.items()},
+    "half": lambda mask: {n: torch.tensor(m, dtype=torch.half) for n, m in mask.items()},
+    "bool tensors": lambda mask: {n: torch.tensor(m, dtype=torch.bool) for n, m in mask.items()},
+    "nothing masked": lambda mask: {name: np.ma.array(each) for name, each in mask.items()},
+    "numbers in lists": lambda mask: {name: each.tolist() for name, each in mask.items()},
+    "some of each": lambda mask: {"w": torch.tensor(mask["w"]), "v": mask["v"].astype(float)},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_holds_whole_numbers_is_added_up_exactly(form):
+    masks = _masks(4)
+    counts = secure_counts([FORMS[form](mask) for mask in masks])
+    for name in ("w", "v"):
+        assert counts[name].dtype == np.int64
+        assert np.array_equal(counts[name], sum(mask[name] for mask in masks))
+
+
+def test_lists_and_dictionaries_in_dictionaries_come_back_as_they_are():
+    masks = _masks(4)
+    w, v = (sum(mask[name] for mask in masks) for name in ("w", "v"))
+    for container in (list, tuple):
+        counts = secure_counts(
+            container([mask["w"], torch.tensor(mask["v"])]) for mask in masks
+        )  # a generator
+        assert isinstance(counts, list)
+        assert [each.tolist() for each in counts] == [w.tolist(), v.tolist()]
+    many = [[mask["v"] * (place % 2) for place in range(12)] for mask in masks]
+    assert [each.tolist() for each in secure_counts(many)] == [
+        (v * (place % 2)).tolist() for place in range(12)
+    ]
+    counts = secure_counts([_nested(mask) for mask in masks])
+    assert counts["head"]["v"]["deep"].tolist() == v.tolist()
+    assert counts["head"]["w"].tolist() == counts["w"].tolist() == w.tolist()
+    assert secure_counts([_nested(mask) for mask in masks], MaskRelease(0.25, 1.0, cohort=4))[
+        "head"
+    ].keys() == {"v", "w"}
+
+
+def test_a_released_mask_has_the_form_of_the_broadcast():
+    coins, release = CoinSecret.for_test(bytes(32)), MaskRelease(0.25, 0.1)
+    flat = {"head": np.full(4, 0.5)}
+
+    def released(mine, broadcast):
+        return release_mask(mine, broadcast, release, coins, federation="test", round=1)
+
+    bits = released({"head": np.array([0.9, 0.1, 0.5, 0.5])}, flat)["head"]
+    theta = torch.full((4,), 0.5, requires_grad=True)
+    mine = torch.tensor([0.9, 0.1, 0.5, 0.5], dtype=torch.float64, requires_grad=True)
+    assert released({"head": mine}, {"head": theta})["head"].tolist() == bits.tolist()
+    nested = released({"a": {"head": mine}}, {"a": {"head": theta}})
+    assert nested["a"]["head"].shape == (4,)
+    assert released([mine, mine], [theta, theta])[1].shape == (4,)
+    with pytest.raises(InputError, match=r"layer 'head'.*masked entries"):
+        released({"head": np.ma.array([0.5] * 4, mask=[1, 0, 0, 0])}, flat)
+
+
+def test_layers_of_tensors_are_those_of_arrays():
+    arrays = {"a": {"b": np.zeros((2, 3))}, "c": np.zeros(())}
+    tensors = {"a": {"b": torch.zeros(2, 3, requires_grad=True)}, "c": torch.zeros(())}
+    layers = Layers.of(arrays)
+    assert layers.shapes == (("a.b", (2, 3)), ("c", ()))
+    assert Layers.of(tensors).digest == layers.digest
+    assert layers.flatten(tensors).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (np.array([0.5, 1.0]), "layer 'w': float64 values that are not all whole numbers.*FixedPoint"),
+        (torch.tensor([0.5, 1.0], dtype=torch.bfloat16), "layer 'w': float32 values that are not all whole"),
+        (torch.tensor([1.0, float("nan")]), "layer 'w': float32 values that are not all whole"),
+        (np.ma.array([0, 1], mask=[1, 0]), r"layer 'w': a masked array with masked entries.*filled\(0\)"),
+        (torch.zeros(2, device="meta"), "layer 'w': expected an array of numbers, not torch.Tensor.*meta"),
+        (torch.eye(2)[0].to_sparse(), "layer 'w': expected an array of numbers, not torch.Tensor.*[Ss]parse"),
+        (np.array([0, None]), "layer 'w': expected an array of numbers, not numpy.ndarray .of object"),
+        (np.array(["0", "1"]), "layer 'w': expected an array of numbers.*U1"),
+        (np.ones(2, complex), "layer 'w': expected an array of numbers.*complex128"),
+        ([[1], [1, 0]], "layer 'w': expected an array of numbers, not list"),
+        (None, "layer 'w': expected an array of numbers, not NoneType"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_that_is_none_is_named_with_its_client(odd, message, place):
+    masks = [{"w": np.array([0, 1]), "v": np.array([1])} for _ in range(3)]
+    masks[place] = {"w": odd, "v": np.array([1])}
+    with pytest.raises(InputError, match=rf"masks\[{place}\]: {message}"):
+        secure_counts(masks)
+
+
+def test_layers_that_are_none_or_differ_are_named_with_their_client():
+    good = [{"w": np.array([0, 1])}] * 3
+    for odd, message in (
+        (np.array([0, 1]), "masks\\[2\\]: expected a dictionary or a list .* not ndarray"),
+        (None, "masks\\[2\\]: expected a dictionary or a list .* not NoneType"),
+        ({"w": np.array([0, 1, 1])}, r"masks\[2\]: layers differ .*\('w', \(3,\)\)"),
+        ({"v": np.array([0, 1])}, r"masks\[2\]: layers differ .*'v'"),
+        ([np.array([0, 1])], r"masks\[2\]: layers differ"),
+        ({"a": {"b": np.ones(1)}, "a.b": np.ones(1)}, r"masks\[2\]: two layers have the name 'a.b'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            secure_counts([*good[:2], odd])
+    with pytest.raises(InputError, match=r"client 1.*outside 0\.\.1"):
+        secure_counts([good[0], {"w": np.array([0, 2])}, good[0]])
+
+
+@pytest.mark.parametrize(
+    ("masks", "release", "settings", "message"),
+    [
+        ([], None, {}, "masks is empty"),
+        (iter([]), None, {}, "masks is empty"),
+        ({"w": np.array([1])}, None, {}, "a list with one entry for each client, not dict"),
+        (7, None, {}, "a list with one entry for each client, not int"),
+        (_masks(1), None, {}, "not 1"),
+        (_masks(2), None, {}, "not 2"),
+        (_masks(3), MaskRelease(0.25, 1.0, cohort=4), {}, "masks has 3 entries, and release.cohort is 4"),
+        (
+            _masks(4),
+            MaskRelease(0.25, 1.0, cohort=4),
+            {"min_survivors": 3},
+            "min_survivors=3 is below release.cohort, 4",
+        ),
+        (_masks(4), MaskRelease(0.25, 1.0, cohort=4), {"min_survivors": None}, "min_survivors=None is below"),
+        (_masks(4), None, {"drop": {1.7: Stage.UPLOAD}}, "1.7 is none"),
+        (_masks(4), None, {"dropout": float("nan")}, "dropout.*not nan"),
+        (_masks(4), None, {"clients": 3}, "there are 4, clients is 3"),
+    ],
+)
+def test_too_few_masks_and_odd_settings_are_named(masks, release, settings, message):
+    with pytest.raises(SecureSumError, match=message) as caught:
+        secure_counts(masks, release, **settings)
+    assert isinstance(caught.value, InputError | PolicyError)
 
 
 def test_the_cohort_that_is_accounted_for_is_the_least_number_of_survivors():

@@ -17,6 +17,20 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError
 
 
+def unmasked(values: NDArray[Any]) -> NDArray[Any]:
+    """The array; of a masked one its data, if nothing is masked.
+
+    Raises:
+        InputError: something is: NumPy would silently take what lies under the mask.
+    """
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if np.ma.getmaskarray(values).any():
+        raise InputError("a masked array with masked entries: put numbers there, as with array.filled(0)")
+    data: NDArray[Any] = values.data
+    return data
+
+
 def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
     """Integers and booleans as they are; floats that hold whole numbers (0.0, 1.0) as int64.
 
@@ -27,10 +41,7 @@ def whole_numbers(values: NDArray[Any]) -> NDArray[Any]:
         InputError: a float that is no whole number below 2^53 in magnitude; another dtype; or a masked array
             with masked entries, which stand for no number. The message quotes no value.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        if np.ma.getmaskarray(values).any():
-            raise InputError("a masked array with masked entries: put numbers there, as with array.filled(0)")
-        values = values.data
+    values = unmasked(values)
     if values.dtype.kind in "biu":
         return values
     if values.dtype.kind != "f":
