@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.client import SecureSumClient
-from prism_crypto.codec import whole_numbers
 from prism_crypto.errors import InputError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
@@ -28,6 +27,7 @@ from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import GraphKind, Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.wire.codec import whole_numbers
 
 __all__ = ["Inputs", "SessionContext", "secure_sum"]
 

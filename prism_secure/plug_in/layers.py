@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prism_crypto import InputError, secure_sum
-from prism_crypto.codec import unmasked, whole_numbers
+from prism_crypto.wire.codec import unmasked, whole_numbers
 from prism_privacy import CoinSecret, MaskRelease, clip_toward, debias, release_bits
 
 __all__ = ["Layers", "release_mask", "secure_counts"]

@@ -9,6 +9,7 @@ once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -252,7 +253,9 @@ def open_securely(
                 {
                     "mask": config.mask,
                     "privacy": config.privacy,
-                    "invited": invited(config, broadcast.round),
+                    "invited": hashlib.sha256(
+                        msgspec.json.encode(invited(config, broadcast.round))
+                    ).hexdigest(),  # a session binds 4,096 bytes
                 }
             ),
         ),

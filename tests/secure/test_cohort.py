@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from prism_crypto import CountSpec, Session
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import SPARSE_ABOVE, Config, load_config
 from prism_secure.errors import ConfigError
 from prism_secure.reporting.report import write_report
+from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Broadcast
 from prism_secure.rounds.simulation import open_securely
 from prism_secure.run_folder.folder import RunFolder
@@ -47,6 +51,31 @@ def test_sparse_secure_sum_opens_the_exact_sum() -> None:
     )
     # Beside the vector a client sends a few neighbours' shares, not everybody's.
     assert opened.uplink_bytes / CLIENTS < complete.uplink_bytes / 30
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_a_round_of_the_largest_federation_fits_what_a_session_binds(
+    monkeypatch: pytest.MonkeyPatch, fraction: float
+) -> None:
+    """It is charged before it is summed, and the ids of a thousand clients are too long to bind."""
+    bound: dict[int, bytes] = {}
+
+    def planned(inputs: Any, **given: Any) -> SimpleNamespace:
+        where = given["context"]
+        session = Session.plan(
+            CountSpec(30), range(len(inputs)), federation="f", number=1, mode="semi_honest",
+            binding=where.binding,
+        )  # fmt: skip
+        bound[where.round] = session.binding
+        return SimpleNamespace(
+            counts=None, survivors=(), bits_per_coordinate=0.0, uplink_bytes={}, downlink_bytes={}
+        )
+
+    monkeypatch.setattr(federation, "secure_sum", planned)
+    config = _cohort("federation.clients=10000", f"federation.client_fraction={fraction}")
+    for number in (1, 2):
+        open_securely(config, Broadcast("f", number, np.full(30, 0.5)), [lambda: None] * config.invited)
+    assert (bound[1] == bound[2]) == (fraction == 1)
 
 
 def test_a_sparse_graph_is_paid_for_out_of_delta(tmp_path: Path) -> None:
