@@ -397,6 +397,31 @@ def test_a_head_that_is_older_missing_foreign_or_broken_is_named(written, key):
         Ledger.open(written, key)
 
 
+def test_a_ledger_that_is_gone_is_not_begun_anew_while_its_head_counts_entries(written, key):
+    kept = written.read_bytes()
+    written.unlink()
+    for writer in (key, LedgerKey()):
+        with pytest.raises(LedgerError, match="is gone, but its head file counts 6 lines: put it back"):
+            Ledger.create(written, writer, federation="f")
+    assert not written.exists()
+    written.write_bytes(kept)
+    with Ledger.open(written, key) as ledger:
+        assert len(ledger.entries) == 5
+
+
+def test_a_creation_that_was_killed_between_head_and_ledger_is_made_again(tmp_path, key):
+    path = tmp_path / "ledger.jsonl"
+    Ledger.create(path, key, federation="f").close()
+    path.unlink()
+    with Ledger.create(path, key, federation="f") as ledger:
+        add(ledger, 1)
+    assert verify_ledger(path, key).lines == 2
+    path.unlink()
+    path.with_name("ledger.jsonl.head").write_bytes(b"junk")
+    with pytest.raises(LedgerError, match="is not the head file of a ledger"):
+        Ledger.create(path, key, federation="f")
+
+
 def test_a_head_written_down_shows_that_nothing_before_it_was_cut_off(written, key):
     head = verify_ledger(written, key).head
     with Ledger.open(written, key) as ledger:

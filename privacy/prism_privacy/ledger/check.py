@@ -69,6 +69,17 @@ def head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
 
+def counted_lines(path: Path) -> int:
+    """Lines that the head file of the ledger at ``path`` counts, its signature unchecked; 0 without one."""
+    file = head_path(path)
+    if not file.exists():
+        return 0
+    try:
+        return int(parse(load_bytes(file).removesuffix(b"\n"))["body"]["lines"])
+    except (InvalidParameter, KeyError, TypeError, ValueError):
+        raise LedgerError(f"{file} is not the head file of a ledger") from None
+
+
 def load_bytes(path: Path) -> bytes:
     """The file's content, or a :class:`LedgerError` that says why not."""
     try:

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prism_privacy import _validate
 from prism_privacy.durable_files import replace_file
 from prism_privacy.errors import InvalidParameter, LedgerError
-from prism_privacy.ledger.check import LedgerReport, check_ledger, head_path, load_bytes
+from prism_privacy.ledger.check import LedgerReport, check_ledger, counted_lines, head_path, load_bytes
 from prism_privacy.ledger.entry import (
     UNIT_WORDS,
     Coins,
@@ -101,7 +101,8 @@ class Ledger:
             settings: anything else that holds for all lines, JSON-safe.
 
         Raises:
-            LedgerError: the file exists, or another process is writing it.
+            LedgerError: the file exists, another process is writing it, or it is gone and its head file
+                counts entries: they were charged, and a new ledger would not say so.
             InvalidParameter: an argument of the wrong form.
         """
         target = Path(path)
@@ -120,6 +121,8 @@ class Ledger:
         }
         if target.exists():
             raise LedgerError(f"{target} exists already: open it, or write to another folder")
+        if (counted := counted_lines(target)) > 1:
+            raise LedgerError(f"{target} is gone, but its head file counts {counted} lines: put it back")
         line = encode_line(key, body, index=0, previous=ZERO_HASH)
         replace_file(head_path(target), encode_head(key, 1, line_hash(line)))
         replace_file(target, line + b"\n")
