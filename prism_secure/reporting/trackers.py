@@ -98,7 +98,8 @@ class TensorBoard(Silent):
         self._writer: Any = None
 
     def started(self, rounds: int, finished: int, work: int) -> None:
-        self._writer = self._open()
+        with _starting("tensorboard"):
+            self._writer = self._open()
 
     def round_finished(self, record: RoundRecord) -> None:
         for name, value in numbers(record, self._config).items():
@@ -131,7 +132,8 @@ class WeightsAndBiases(Silent):
         self._run: Any = None
 
     def started(self, rounds: int, finished: int, work: int) -> None:
-        self._run = self._open()
+        with _starting("wandb"):
+            self._run = self._open()
 
     def round_finished(self, record: RoundRecord) -> None:
         self._run.log(numbers(record, self._config), step=record.round)
@@ -154,9 +156,10 @@ class MlFlow(Silent):
         self._running = False
 
     def started(self, rounds: int, finished: int, work: int) -> None:
-        self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "prism-secure"))
-        self._mlflow.start_run(run_name=self._name, tags=_NOBODY)
-        self._mlflow.log_params(_flat(self._config))
+        with _starting("mlflow"):
+            self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "prism-secure"))
+            self._mlflow.start_run(run_name=self._name, tags=_NOBODY)
+            self._mlflow.log_params(_flat(self._config))
         self._running = True
 
     def round_finished(self, record: RoundRecord) -> None:
@@ -184,6 +187,15 @@ def tracker(kind: Kind, out: Path, config: Config) -> Iterator[Listener]:
         made = MlFlow(out, config)
     with contextlib.closing(made):
         yield made
+
+
+@contextlib.contextmanager
+def _starting(kind: Kind) -> Iterator[None]:
+    """A tracker that cannot be reached or logged in to is said before the run charges anything."""
+    try:
+        yield
+    except Exception as error:  # each package has errors of its own
+        raise ConfigError(f"--track {kind} cannot start: {error}") from error
 
 
 def _flat(config: Config) -> dict[str, Any]:

@@ -101,6 +101,25 @@ def test_a_run_that_is_refused_opens_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_tracker_that_cannot_start_is_one_line(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(kind, monkeypatch)
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise LookupError("no API key")
+
+    package = sys.modules["torch.utils.tensorboard" if kind == "tensorboard" else kind]
+    first = {"tensorboard": "SummaryWriter", "wandb": "init", "mlflow": "start_run"}[kind]
+    monkeypatch.setattr(package, first, unreachable)
+    with (
+        pytest.raises(ConfigError, match=f"--track {kind} cannot start: no API key"),
+        tracker(kind, tmp_path, CONFIG) as listener,
+    ):
+        listener.started(2, 0, 11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_package_is_named(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torch.utils.tensorboard", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
