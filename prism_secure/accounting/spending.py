@@ -236,13 +236,14 @@ class Spending:
         )
 
     def _open_ledger(self, folder: LedgerPlace, finished_rounds: int | None) -> Ledger:
-        key_path = folder.ledger_key_path
-        key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
-        path = folder.ledger_path
+        key_path, path = folder.ledger_key_path, folder.ledger_path
         if finished_rounds and not path.exists():
             raise RunFolderError(
                 f"{path} is gone, but {finished_rounds} rounds were charged to it; put it back"
             )
+        if path.exists() and not key_path.exists():
+            raise RunFolderError(f"{key_path} is gone, and no other key may write on in {path}; put it back")
+        key = LedgerKey.load(key_path) if key_path.exists() else LedgerKey.create(key_path)
         if not path.exists():
             return Ledger.create(
                 path,

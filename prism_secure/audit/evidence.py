@@ -27,7 +27,7 @@ from prism_secure.config.invitations import invited
 from prism_secure.data.sources import DataIdentity, read_identity
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
-from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.folder import read_config, read_federation, read_records
 from prism_secure.run_folder.records import RoundRecord
 
 
@@ -95,7 +95,10 @@ class Evidence:
     @cached_property
     def federation(self) -> str:
         """The federation's id."""
-        return self._text("federation.id").strip()
+        try:
+            return read_federation(self.folder)
+        except RunFolderError as error:
+            raise Unchecked(str(error)) from None
 
     @cached_property
     def ledger(self) -> LedgerReport | LedgerError:

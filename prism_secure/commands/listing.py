@@ -81,7 +81,7 @@ def _folders(folder: Path) -> Iterator[Path]:
     from prism_secure.sweep.results import RECIPE
 
     for place, folders, files in os.walk(folder):
-        if RECIPE in files or ("config.toml" in files and "federation.id" in files):
+        if RECIPE in files or ("config.toml" in files and {"federation.id", "ledger.jsonl"} & {*files}):
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -33,7 +33,7 @@ from prism_secure.reporting.report import write_report
 from prism_secure.rounds.components import Recipe
 from prism_secure.run_folder.enrolment import read_membership
 from prism_secure.run_folder.folder import RunFolder
-from prism_secure.storage import make_folder, write_atomic
+from prism_secure.run_folder.history import check_whole
 
 app = ServerApp()
 
@@ -53,16 +53,13 @@ def main(grid: Grid, context: Context) -> None:
     check_recipe(config, roster)
     recipe = own_data(config, given.get("own-data")) or Recipe(config)
     recipe.check()
-    make_folder(out)
-    if not any(out.iterdir()):
-        write_atomic(out / "federation.id", federation.encode())
-    with RunFolder(out, config) as run:
+    with RunFolder(out, config, federation=federation) as run:
         if run.federation != federation:
             raise ConfigError(f"{out} is a run of federation {run.federation!r}, not {federation!r}")
         if run.done:
+            check_whole(out)
             log(INFO, "%s is finished already", out)
             return
-        run.start()
         rounds = Rounds(
             grid,
             roster,
@@ -74,12 +71,14 @@ def main(grid: Grid, context: Context) -> None:
             patience=float(given.get("patience", 600)),
             test_coins=bool(given.get("test-coins", False)),
         )
+        run.start()
         try:
             rounds.run_all()
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
-            with contextlib.suppress(PrismError):
-                run.fail(str(error))
-                write_report(out)
+            with contextlib.suppress(PrismError, OSError):
+                if not run.withdraw():
+                    run.fail(str(error))
+                    write_report(out)
             raise
         log(INFO, "Report: %s", write_report(out))
 

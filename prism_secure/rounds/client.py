@@ -22,16 +22,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from prism_privacy import CoinSecret, Outbox, clip_toward, release_bits
+from prism_privacy import CoinSecret, Outbox, PrivacyError, clip_toward, release_bits
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.aggregation import progress
 from prism_secure.learning.clip_filling import fill_clip
-from prism_secure.learning.training import ClientState
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.learning.training import ClientState, LocalResult
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.release import ClientRelease, read_arrays
+from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
 
 
@@ -84,8 +86,53 @@ class Client:
 
     def prepare(self, federation: str) -> None:
         """Before round 1: see `ClientRelease.prepare`; safe to repeat."""
-        answered = bool(self._outbox.rounds(federation)) or self._state_path.exists()
-        self.moments.prepare(answered=answered)
+        self.moments.prepare(answered=self._has_answered(federation))
+
+    def _has_answered(self, federation: str) -> bool:
+        return bool(self._outbox.rounds(federation)) or self._state_path.exists()
+
+    def check(self, federation: str, finished: int, charged: int) -> None:
+        """Nothing, if this client has what it goes on from, with `finished` rounds done and `charged` paid.
+
+        Raises:
+            RunFolderError: something is gone, damaged, or of another state: which, and what to do.
+        """
+        last = saved_round(self._state_path) if self._state_path.exists() else 0
+        sent = self._outbox.rounds(federation)
+        if (answered := max((last, *sent))) > charged:
+            mend = "" if self._may_miss else "; put back the ledger that charged it"
+            raise RunFolderError(
+                f"client {self.index} has answered round {answered}, after round {charged}, the last "
+                f"that may have been charged{mend}"
+            )
+        rounds = {self._invited_before(number + 1) for number in {finished, min(finished + 1, charged)}}
+        if last not in rounds and not self._may_miss:
+            raise RunFolderError(
+                f"{self._state_path} {f'is after round {last}' if last else 'is gone'}, expected after round "
+                f"{' or '.join(map(str, sorted(rounds)))}; put it back"
+            )
+        if last and last not in sent:
+            raise RunFolderError(f"{self.folder / 'outbox'} lacks the upload of round {last}; put it back")
+        if not answered:
+            return
+        release = self._recipe.record_release
+        try:
+            self._coins(federation)
+            if last == finished + 1:
+                self._outbox.stored(federation, last)
+            # Across machines an opened release comes with every theta.
+            if release is None or not (release.summed and self._may_miss):
+                self.moments.require()
+        except PrivacyError as error:
+            raise RunFolderError(f"client {self.index} cannot go on: {error}; put back what it was") from None
+
+    def rehearse(self, broadcast: Broadcast) -> None:
+        """A round's step and upload without any image: what fails here would fail after it is charged."""
+        trainer = self._recipe.trainer
+        shape = trainer.architecture.classes or 1, self._recipe.extractor.dimension
+        anything = FeatureMoments(torch.zeros(shape), torch.ones(shape), torch.ones(shape[:1]))
+        result = self._trained(broadcast, trainer.initial_state(), anything, steps=1)
+        self._outbox.keep(broadcast.federation, broadcast.round, self._payload(result, broadcast))
 
     def answer(self, broadcast: Broadcast) -> None:
         """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
@@ -104,29 +151,39 @@ class Client:
             )
         if round_number:
             self.forget_upload(broadcast.federation, round_number)
+        steps = self._recipe.config.federation.local_steps
+        result = self._trained(broadcast, state, self.moments.targets(), steps)
+        if self._sent(broadcast) is None:
+            self._outbox.keep(broadcast.federation, broadcast.round, self._payload(result, broadcast))
+        self._save_state(broadcast.round, result.state)
+
+    def _trained(
+        self, broadcast: Broadcast, state: ClientState, targets: FeatureMoments, steps: int
+    ) -> LocalResult:
         config = self._recipe.config
         group = config.latent_group(self.index)
-        result = self._recipe.trainer.train(
+        return self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),
             state,
-            self.moments.targets(),
-            steps=config.federation.local_steps,
+            targets,
+            steps=steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
             progress=progress(broadcast.round - 1, config.federation.rounds),
             shared=config.training.latent_groups > 0,
         )
-        if self._sent(broadcast) is None:
-            payload = broadcast.digest + self._upload(result.scores, broadcast)
-            self._outbox.keep(broadcast.federation, broadcast.round, payload)
-        self._save_state(broadcast.round, result.state)
+
+    def _payload(self, result: LocalResult, broadcast: Broadcast) -> bytes:
+        return broadcast.digest + self._upload(result.scores, broadcast)
 
     def _follows(self, last: int, asked: int) -> bool:
         """Whether a client that answered round `last` is asked for its next one."""
-        if self._may_miss:
-            return last < asked
+        return last < asked if self._may_miss else last == self._invited_before(asked)
+
+    def _invited_before(self, asked: int) -> int:
+        """The last round before `asked` that this client was invited to; 0 if there was none."""
         config = self._recipe.config
         earlier = (number for number in range(asked - 1, 0, -1) if self.index in invited(config, number))
-        return last == next(earlier, 0)
+        return next(earlier, 0)
 
     def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
         """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
@@ -181,16 +238,17 @@ class Client:
             temperature=tau if in_scores else None,
             theta_min=privacy.theta_min,
         )
-        coins = self._coins().stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
+        secret = self._coins(broadcast.federation)
+        coins = secret.stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
         return release_bits(p, coins)
 
-    def _coins(self) -> CoinSecret:
+    def _coins(self, federation: str) -> CoinSecret:
         if self._known_coins is not None:
             return self._known_coins
         path = self.folder / "coins.key"
         if path.exists():
             return CoinSecret.load(path)
-        if self._state_path.exists():
+        if self._has_answered(federation):
             raise RunFolderError(
                 f"{path} is gone, and a client that has answered must not draw other coins; put it back"
             )

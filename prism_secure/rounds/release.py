@@ -64,14 +64,18 @@ class ClientRelease:
                 self._draw(release)
 
     def require(self) -> None:
-        """Nothing, if this client has what it trains from.
+        """Nothing, if this client has what it trains from. Exact moments that are gone can be made again.
 
         Raises:
-            RunFolderError: it is gone.
+            RunFolderError: it is gone, or damaged.
+            prism_privacy.PrivacyError: the release is damaged, or another one is stored in its place.
         """
         release = self._recipe.record_release
-        if release is not None and self._released(release) is None:
-            raise RunFolderError(self._gone(release))
+        if release is not None:
+            if self._released(release) is None:
+                raise RunFolderError(self._gone(release))
+        elif self._exact_path.exists():
+            read_arrays(self._exact_path)
 
     @property
     def has_share(self) -> bool:
@@ -106,11 +110,15 @@ class ClientRelease:
 
     def _exact_moments(self) -> FeatureMoments:
         """The moments of this client's images, computed once and kept in its folder."""
-        path = self._folder / "moments.safetensors"
+        path = self._exact_path
         if not path.exists():
             found = self._recipe.targets(self._index)
             write_atomic(path, save({name: value.numpy() for name, value in vars(found).items()}), mode=0o600)
         return FeatureMoments(**{name: torch.from_numpy(value) for name, value in read_arrays(path).items()})
+
+    @property
+    def _exact_path(self) -> Path:
+        return self._folder / "moments.safetensors"
 
     def _released(self, release: RecordRelease) -> NoisySums | None:
         """The release that was kept, or None."""

@@ -36,7 +36,8 @@ from prism_secure.rounds.moment_sum import moments_are_open, open_moments
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.workers import Workers
 from prism_secure.run_folder.environment import write_environment
-from prism_secure.run_folder.folder import RunFolder, client_folder, read_records
+from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
+from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import RoundRecord
 
 
@@ -90,19 +91,26 @@ def run(
     """
     listener = listener or Silent()
     recipe = Recipe(config)
-    if not (out / "DONE").exists():
+    if not is_done(out):
         recipe.check()
     with RunFolder(out, config) as folder:
+        history = check_whole(out)
         if folder.done:
             listener.note(f"{out} is finished already")
             return write_report(out)
+        clients = [
+            Client(index, client_folder(out, index), recipe) for index in range(config.federation.clients)
+        ]
+        for client in clients:
+            client.check(folder.federation, checkpoint_round(out), len(history.rounds))
         folder.start()
         try:
-            _train(recipe, folder, command, listener, stop)
+            _train(recipe, folder, clients, command, listener, stop)
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
-            with contextlib.suppress(PrismError):  # the reason matters more than its page
-                folder.fail(str(error))
-                write_report(out)
+            with contextlib.suppress(PrismError, OSError):  # the reason matters more than its page
+                if not folder.withdraw():
+                    folder.fail(str(error))
+                    write_report(out)
             if isinstance(error, OSError):
                 raise StorageError(f"the disk refused: {error}; the same command continues") from error
             if not isinstance(error, PrismError):
@@ -111,15 +119,19 @@ def run(
         return write_report(out)
 
 
-def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, stop: Stop | None) -> None:
+def _train(
+    recipe: Recipe,
+    folder: RunFolder,
+    clients: Sequence[Client],
+    command: str,
+    listener: Listener,
+    stop: Stop | None,
+) -> None:
     config, dimension = recipe.config, recipe.trainer.dimension
     private, begun = folder.path / "clients", folder.ledger_path.exists()
     keep_identity(private, config.data, recipe.dataset, listener.note, begun=begun)
     if not (folder.path / "environment.json").exists():
         write_environment(folder.path, command, recipe.facts)
-    clients = [
-        Client(index, client_folder(folder.path, index), recipe) for index in range(config.federation.clients)
-    ]
     server = Server(config, folder.federation, dimension)
     if folder.checkpoint_path.exists():
         server.load(folder.checkpoint_path)
@@ -128,20 +140,24 @@ def _train(recipe: Recipe, folder: RunFolder, command: str, listener: Listener, 
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
         _forget_uploads(server.round, rounds, clients, config, folder)
+        moments = [client.moments for client in clients]
+        if release is not None and not release.summed and spending.charged_rounds and server.round == 0:
+            for each in moments:  # uploads that follow from these releases may have left
+                each.require()
+        reading = server.round == 0 and (
+            release is None or not moments_are_open(release, moments, folder.path)
+        )
+        if reading:
+            images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
+            listener.note(f"reading {images}, once; then round 1")
+        listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
             spending.charge_moments()
-            if release is not None and not release.summed and spending.charged_rounds:
-                for client in clients:  # uploads that follow from these releases may have left
-                    client.moments.require()
-            moments = [client.moments for client in clients]
-            if release is None or not moments_are_open(release, moments, folder.path):
-                images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
-                listener.note(f"reading {images}, once; then round 1")
+            if reading:
                 for _ in workers.prepare(folder.federation):
                     pass
             if release is not None and release.summed:
                 open_moments(release, moments, folder.path, folder.federation)
-        listener.started(rounds, server.round, config.invited + 1)
         ended = spending.ended or ""
         while spending.ended is None and server.round < rounds:
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.

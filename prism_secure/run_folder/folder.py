@@ -18,14 +18,19 @@ DONE | FAILED   how it ended; neither while it runs or after an interruption
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import secrets
 from pathlib import Path
 
 import msgspec
+from safetensors import SafetensorError, safe_open
 
+from prism_privacy.errors import PrivacyError
+from prism_privacy.ledger import verify_ledger
 from prism_secure.config import Config, determining, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.run_folder.enrolment import checked_name
 from prism_secure.run_folder.records import RoundRecord, decode, encode
 from prism_secure.storage import (
     append_line,
@@ -38,26 +43,39 @@ from prism_secure.storage import (
 
 SWEEP_RECIPE = "sweep.toml"
 """What the folder of a sweep has, two levels above its runs', and a run's has not."""
+_FOLDERS = ("checkpoint", "clients", "samples")
+_BEGUN = (
+    "environment.json",
+    "ledger.jsonl",
+    "ledger.jsonl.head",
+    "metrics.jsonl",
+    "checkpoint/server.safetensors",
+    "DONE",
+)
+"""What is written after `config.toml`: where one of them is, there was one."""
 
 
 class RunFolder:
     """Opens or creates the folder of one run and holds it against a second process.
 
+    Args:
+        path: the folder.
+        config: the run's configuration.
+        federation: the name of a new run's federation; a random one by default.
+
     Raises:
-        RunFolderError: another process runs there, the configuration differs, or the folder holds
-            something that is not a run.
+        RunFolderError: another process runs there, the configuration differs, `federation.id` or
+            `config.toml` is gone or damaged, or the folder holds something that is not a run.
         StorageError: the disk refused a write.
     """
 
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(self, path: Path, config: Config, *, federation: str | None = None) -> None:
         self.path = path
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{path} must be a folder, but it is a file")
-        foreign = path.exists() and any(path.iterdir()) and not (path / "federation.id").exists()
-        if foreign and not (path / ".lock").exists():
-            raise RunFolderError(
-                f"{path} holds files that are not a run; name an empty or a new folder with --out"
-            )
+        _refuse_foreign(path)
+        self._existed = path.exists()
+        self._found = set(path.rglob("*")) if not (path / "config.toml").exists() else None
         make_folder(path)
         with as_storage_error(path):
             self._lock = (path / ".lock").open("w")
@@ -67,19 +85,24 @@ class RunFolder:
                 self._lock.close()
                 raise RunFolderError(f"{path} is in use by another prism-secure process") from None
         try:
-            self._open(config)
+            self._open(config, federation or secrets.token_hex(16))
         except BaseException:
             self.close()
             raise
 
-    def _open(self, config: Config) -> None:
+    def _open(self, config: Config, federation: str) -> None:
         path = self.path
-        for name in ("checkpoint", "clients", "samples"):
+        begun = any((path / name).exists() for name in _BEGUN)
+        for name in _FOLDERS:
             make_folder(path / name)
-        if not (path / "federation.id").exists():
-            write_atomic(path / "federation.id", secrets.token_hex(16).encode())
-        self.federation = (path / "federation.id").read_text("ascii")
+        if not (path / "federation.id").exists() and not begun and not self.config_path.exists():
+            write_atomic(path / "federation.id", federation.encode())
+        self.federation = read_federation(path)
         if not self.config_path.exists():
+            if begun:
+                raise RunFolderError(
+                    f"{self.config_path} is gone, and nothing else says what this run is; put it back"
+                )
             write_atomic(self.config_path, dump_config(config).encode())
         elif determining(kept := read_config(path)) != determining(config):
             raise RunFolderError(
@@ -122,12 +145,27 @@ class RunFolder:
 
     @property
     def done(self) -> bool:
-        return (self.path / "DONE").exists()
+        return is_done(self.path)
 
     def append(self, record: RoundRecord) -> None:
         """Keep a round's record, once: a round that is repeated after a kill is not written twice."""
         if all(kept.round != record.round for kept in read_records(self.path)):
             append_line(self.path / "metrics.jsonl", encode(record))
+
+    def withdraw(self) -> bool:
+        """Take away what this start wrote, if it began the run and nothing was charged or may have left.
+
+        So whoever was refused can come back with other settings. Returns whether it did.
+        """
+        charged = len(whole_lines(self.ledger_path)) > 1  # beside its header
+        sent = (self.path / "moments.began").exists() or any((self.path / "checkpoint").iterdir())
+        if self._found is None or charged or sent:
+            return False
+        for path in sorted(set(self.path.rglob("*")) - self._found, reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        if not self._existed:
+            self.path.rmdir()
+        return True
 
     def start(self) -> None:
         """Forget how an earlier attempt failed."""
@@ -140,6 +178,11 @@ class RunFolder:
     def fail(self, message: str) -> None:
         """Leave the reason why the run stopped; running again removes it and continues."""
         write_atomic(self.path / "FAILED", f"{message}\n".encode())
+
+
+def is_done(path: Path) -> bool:
+    """Whether a run folder holds a finished run; a model that is gone is made again, so it counts as not."""
+    return (path / "DONE").exists() and (path / "model.safetensors").exists()
 
 
 def client_folder(path: Path, client: int) -> Path:
@@ -170,6 +213,52 @@ def read_records(path: Path) -> list[RoundRecord]:
     return records
 
 
+def checkpoint_round(path: Path) -> int:
+    """How many rounds the server's checkpoint in a run folder has behind it; 0 where there is none.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    checkpoint = path / "checkpoint" / "server.safetensors"
+    if not checkpoint.exists():
+        return 0
+    return saved_round(checkpoint)
+
+
+def saved_round(state: Path) -> int:
+    """The round that a safetensors file of a server or a client was written after.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    try:
+        with safe_open(state, framework="np") as file:
+            return int(file.get_tensor("round"))
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise RunFolderError(f"{state} is damaged: {error}") from None
+
+
+def read_federation(path: Path) -> str:
+    """The name of a run's federation, from `federation.id`.
+
+    Raises:
+        RunFolderError: the file is gone, or holds no name.
+    """
+    file = path / "federation.id"
+    try:
+        return checked_name(file.read_text("ascii").strip())
+    except FileNotFoundError:
+        what = "is gone"
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        what = f"is damaged: {error}"
+    stated = ""
+    with contextlib.suppress(PrivacyError):
+        stated = f" (the ledger says {verify_ledger(path / 'ledger.jsonl').federation!r})"
+    raise RunFolderError(
+        f"{file} {what}; all coins, uploads and the ledger belong to the name in it: put it back{stated}"
+    )
+
+
 def read_config(path: Path) -> Config:
     """The configuration that a run folder was started with.
 
@@ -182,6 +271,22 @@ def read_config(path: Path) -> Config:
         return load_config(path / "config.toml")
     except ConfigError as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Nothing, if a folder is a run's, or holds no more than a start that was killed at once leaves."""
+    if not path.exists() or (path / "federation.id").exists():
+        return
+    if all(
+        entry.name == ".lock"
+        or entry.name.startswith(".federation.id.")
+        or (entry.name in _FOLDERS and entry.is_dir() and not any(entry.iterdir()))
+        for entry in path.iterdir()
+    ):
+        return
+    if any((path / mark).exists() for mark in (".lock", "ledger.jsonl", "ledger.jsonl.head")):
+        read_federation(path)  # it was a run's
+    raise RunFolderError(f"{path} holds files that are not a run; name an empty or a new folder with --out")
 
 
 def _lacking(path: Path) -> str:

@@ -10,17 +10,18 @@ import msgspec
 
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger import verify_ledger
-from prism_privacy.ledger.check import LedgerReport
+from prism_privacy.ledger.check import LedgerReport, counted_lines
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.units import Adjacency, View
 from prism_secure.accounting.composition import Opened, opened_in
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
-from prism_secure.run_folder.folder import read_config, read_records
+from prism_secure.run_folder.folder import checkpoint_round, read_config, read_federation, read_records
 from prism_secure.run_folder.records import Epsilons, MomentSession, RoundRecord, infinite
 
-__all__ = ["LowerBound", "RunHistory", "Status", "read_history", "spent"]
+__all__ = ["LowerBound", "RunHistory", "Status", "check_whole", "read_history", "spent"]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -167,6 +168,60 @@ def read_history(folder: Path) -> RunHistory:
     return msgspec.structs.replace(
         history, records=[msgspec.structs.replace(record, epsilon=_NOTHING) for record in records]
     )
+
+
+def check_whole(folder: Path) -> RunHistory:
+    """Read and check everything by which a run goes on, or is finished, before anything is charged.
+
+    A kill at any moment leaves c finished rounds in the checkpoint, r = c or c + 1 in `metrics.jsonl`, and
+    r to c + 1 in the ledger.
+
+    Raises:
+        RunFolderError: a file is gone, damaged, or of another state: which, and what to do.
+    """
+    ledger, federation, finished = folder / "ledger.jsonl", read_federation(folder), checkpoint_round(folder)
+    try:
+        if not ledger.exists() and counted_lines(ledger) > 1:
+            raise RunFolderError(f"{ledger} is gone, and its head file counts what it charged; put it back")
+        history = read_history(folder)
+        if history.ledger is not None:
+            _check_ledger(folder, history.ledger, federation)
+    except LedgerError as error:
+        raise RunFolderError(f"{error}; put it back as it was") from None
+    counts = {
+        ledger: ("charged", len(history.rounds)),
+        folder / "metrics.jsonl": ("records", len(history.records)),
+        folder / "checkpoint" / "server.safetensors": ("is after", finished),
+    }
+    if not finished <= len(history.records) <= len(history.rounds) <= finished + 1:
+        gone = [path.name for path in counts if not path.exists()]
+        raise RunFolderError(
+            f"{folder} is not as its run left it: "
+            + ", ".join(f"{path.name} {verb} {count} rounds" for path, (verb, count) in counts.items())
+            + (f"; put back {', '.join(gone)}, which is gone" if gone else "; put back the one that differs")
+        )
+    if history.config.opens_moments and history.config.privacy.record_store is None and history.rounds:
+        for name in ("checkpoint/release.moments", "moments.json"):
+            _need(folder, name, "it was written once, before round 1")
+    return history
+
+
+def _check_ledger(folder: Path, ledger: LedgerReport, federation: str) -> None:
+    _need(folder, "ledger.jsonl.head", "it shows that no line of the ledger was cut off")
+    if not ledger.complete:  # the key is not needed any more then, and is not passed on with a run
+        _need(folder, "ledger.key", "without it nothing can be charged")
+        if LedgerKey.load(folder / "ledger.key").public_key.hex() != ledger.public_key:
+            raise RunFolderError(f"{folder / 'ledger.key'} did not sign the ledger; put the right one back")
+    if ledger.federation != federation:
+        raise RunFolderError(
+            f"{folder / 'federation.id'} says {federation!r}, but the ledger is of federation "
+            f"{ledger.federation!r}; put back the one that is not of this run"
+        )
+
+
+def _need(folder: Path, name: str, why: str) -> None:
+    if not (folder / name).exists():
+        raise RunFolderError(f"{folder / name} is gone: {why}; put {name} back")
 
 
 def _records(folder: Path, config: Config) -> list[RoundRecord]:

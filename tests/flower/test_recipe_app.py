@@ -301,6 +301,64 @@ def test_server_refuses_to_go_on_with_other_held_out_images_than_before(
         place.train()
 
 
+def stopped_in_round_2(place: Place) -> None:
+    """Round 1 is done, and of round 2 nothing has left."""
+    push = place.grid.push_messages
+
+    def dying(messages: list[Message]) -> list[str]:
+        where = messages[0].metadata
+        if (where.group_id, where.message_type) == ("2", "train.advertise"):
+            raise KeyboardInterrupt
+        return push(messages)
+
+    place.grid.push_messages = dying
+    with pytest.raises(KeyboardInterrupt):
+        place.train()
+    place.grid.push_messages = push
+
+
+def test_server_folder_that_is_not_whole_is_refused_and_loses_no_round(place: Place) -> None:
+    stopped_in_round_2(place)
+    kept = {path: path.read_bytes() for path in place.out.rglob("*") if path.is_file()}
+    for name, content in {
+        "metrics.jsonl": None,
+        "checkpoint/server.safetensors": None,
+        "checkpoint/uploading": None,
+        "checkpoint/uploading ": b"two",
+        "federation.id": None,
+        "ledger.jsonl": None,
+    }.items():
+        path = place.out / name.strip()
+        path.unlink() if content is None else path.write_bytes(content)
+        before = {each: each.read_bytes() for each in place.out.rglob("*") if each.is_file()}
+        with pytest.raises(RunFolderError, match=path.name):
+            place.train()
+        assert {each: each.read_bytes() for each in place.out.rglob("*") if each.is_file()} == before
+        path.write_bytes(kept[path])
+    place.train()
+    assert [record.survivors for record in read_records(place.out)] == [4, 4]
+
+
+def test_client_that_lacks_something_charges_no_round_that_it_cannot_answer(tmp_path: Path) -> None:
+    place = Place(tmp_path, test_coins=False)
+    stopped_in_round_2(place)
+    (place.root / "00" / "coins.key").unlink()
+    shutil.rmtree(place.root / "01" / "outbox")
+    ledgers = [place.root / f"{client:02d}" / "ledger.jsonl" for client in range(4)]
+    place.train()
+    assert [record.survivors for record in read_records(place.out)] == [4, 0]  # two are too few
+    rounds = [sum(entry.kind == "round" for entry in verify_ledger(path).entries) for path in ledgers]
+    assert rounds == [1, 1, 2, 2]
+
+
+def test_run_that_no_node_joins_leaves_no_folder(place: Place) -> None:
+    place.settings["patience"] = 0
+    place.grid.get_node_ids = list
+    with pytest.raises(RoundError, match="0 nodes are connected"):
+        place.train()
+    assert not place.out.exists()
+
+
 def test_checkpoint_whose_record_was_not_written_is_not_taken(place: Place) -> None:
     place.train()
     checkpoint = place.out / "checkpoint"

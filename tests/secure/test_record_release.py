@@ -246,6 +246,8 @@ def test_a_release_that_is_lost_after_it_was_used_is_not_made_again(
 
 def test_a_run_that_began_without_a_claim_does_not_get_one(data: Path, tmp_path: Path) -> None:
     for name, claim in (("plain", "inf"), ("claim", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "federation.id").write_text("one")
         with pytest.raises(KeyboardInterrupt):
             run(tiny(data, f"privacy.record_epsilon={claim}"), tmp_path / name, listener=Impatient())
     with pytest.raises(RunFolderError, match="another configuration"):

@@ -63,6 +63,52 @@ def test_other_configuration_is_refused_and_the_difference_named(tmp_path: Path)
         RunFolder(tmp_path / "run", load_config(None, ["privacy.flip=0.2"]))
 
 
+def test_start_that_charged_nothing_takes_away_what_it_wrote_and_no_more(tmp_path: Path) -> None:
+    mine, new = tmp_path / "mine", tmp_path / "new"
+    (mine / "clients" / "00").mkdir(parents=True)
+    kept = {mine / "federation.id": "f", mine / "clients" / "00" / "coins.key": "secret"}
+    for path, text in kept.items():
+        path.write_text(text)
+    for place in (mine, new):
+        with RunFolder(place, load_config()) as folder:
+            folder.fail("refused")
+            assert folder.withdraw()
+    assert not new.exists()
+    assert {path: path.read_text() for path in mine.rglob("*") if path.is_file()} == kept
+    with RunFolder(new, load_config(None, ["privacy.flip=0.2"]), federation="hospitals") as folder:
+        assert folder.federation == "hospitals"
+
+
+@pytest.mark.parametrize("sent", ["ledger.jsonl", "checkpoint/uploading", "moments.began"])
+def test_start_after_which_something_may_have_left_is_kept(tmp_path: Path, sent: str) -> None:
+    with RunFolder(tmp_path / "run", load_config()) as folder:
+        (folder.path / sent).write_text("one\ntwo\n")
+        assert not folder.withdraw()
+    assert (tmp_path / "run" / sent).exists()
+
+
+def test_second_start_takes_nothing_away(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", load_config()).close()
+    with RunFolder(tmp_path / "run", load_config()) as folder:
+        assert not folder.withdraw()
+
+
+def test_start_that_was_killed_at_once_is_begun_again(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", load_config()).close()
+    for name in ("config.toml", "federation.id"):
+        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / ".federation.id.x7").write_text("half")
+    RunFolder(tmp_path / "run", load_config(None, ["privacy.flip=0.2"])).close()
+
+
+def test_folder_without_a_name_is_not_named_anew(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", load_config()).close()
+    (tmp_path / "run" / "federation.id").unlink()
+    with pytest.raises(RunFolderError, match=r"federation\.id is gone.*put it back"):
+        RunFolder(tmp_path / "run", load_config())
+    assert not (tmp_path / "run" / "federation.id").exists()
+
+
 def test_number_of_workers_may_change(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", load_config()).close()
     RunFolder(tmp_path / "run", load_config(None, ["federation.workers=1"])).close()

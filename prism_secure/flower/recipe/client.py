@@ -122,6 +122,7 @@ class RecipeClient:
         recipe_messages.check_session(
             content, round=broadcast.round + summed, dimension=self.recipe.trainer.dimension, bound=1
         )
+        client.check(self.federation, broadcast.round - 1, broadcast.round)
         self._charge(broadcast)
         if release is not None and summed:
             # Who comes late has no share in it, and trains from it all the same.

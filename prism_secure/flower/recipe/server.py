@@ -39,7 +39,8 @@ from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.moment_sum import opened_once, session_began
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.environment import write_environment
-from prism_secure.run_folder.folder import RunFolder, read_records
+from prism_secure.run_folder.folder import RunFolder, read_records, saved_round
+from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import RoundRecord
 from prism_secure.storage import write_atomic
 
@@ -259,27 +260,37 @@ class Rounds:
         return self._run.path / "checkpoint" / "next.safetensors"
 
     def _loaded(self) -> Server:
-        """The server after the last round that was recorded."""
+        """The server after the last round that was recorded, in a folder that is whole."""
         run, done = self._run, len(read_records(self._run.path))
-        for path in (run.checkpoint_path, self._next_path):
-            server = Server(self._recipe.config, run.federation, self._recipe.trainer.dimension)
-            if path.exists():
-                server.load(path)
-            if server.round == done:
-                if path == self._next_path:
-                    path.replace(run.checkpoint_path)
-                return server
-        raise RunFolderError(f"{run.path} has records of {done} rounds, and no checkpoint after that round")
+        if self._next_path.exists() and saved_round(self._next_path) == done:
+            self._next_path.replace(run.checkpoint_path)
+        charged = len(check_whole(run.path).rounds)
+        if not charged <= self._uploading <= charged + 1:
+            raise RunFolderError(
+                f"{self._uploading_path} says round {self._uploading}, but {charged} rounds were charged; "
+                "put it back as it was"
+            )
+        server = Server(self._recipe.config, run.federation, self._recipe.trainer.dimension)
+        if done:
+            server.load(run.checkpoint_path)
+        return server
 
     @property
     def _uploading(self) -> int:
         """The last round in which an upload may have left a client; 0 before the first."""
-        path = self._run.path / "checkpoint" / "uploading"
-        return int(path.read_text("ascii")) if path.exists() else 0
+        path = self._uploading_path
+        try:
+            return int(path.read_text("ascii")) if path.exists() else 0
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged: {error}; put it back") from None
 
     @_uploading.setter
     def _uploading(self, round_number: int) -> None:
-        write_atomic(self._run.path / "checkpoint" / "uploading", f"{round_number}\n".encode())
+        write_atomic(self._uploading_path, f"{round_number}\n".encode())
+
+    @property
+    def _uploading_path(self) -> Path:
+        return self._run.path / "checkpoint" / "uploading"
 
 
 def _downlink(result: SecureSumResult, broadcast: Broadcast) -> int:

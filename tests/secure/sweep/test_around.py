@@ -59,7 +59,7 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
 ) -> None:
     fake_run.make_run(tmp_path / "runs" / "first", ["federation.rounds=3"], images=False)
     fake_run.make_run(tmp_path / "runs" / "half", ["federation.rounds=3"], rounds=1, images=False, done=False)
-    for name in ("first", "half", "odd"):
+    for name in ("first", "odd"):  # a run that has lost its name is still one
         (tmp_path / "runs" / name).mkdir(exist_ok=True)
         (tmp_path / "runs" / name / "federation.id").write_text("f")
     (tmp_path / "runs" / "odd" / "config.toml").write_text("nonsense")
