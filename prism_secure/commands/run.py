@@ -14,7 +14,8 @@ Train a generator by federated learning of masks, in one process group on this m
 
 The run folder keeps everything: config.toml (resolved), ledger.jsonl, metrics.jsonl, samples/, checkpoint/,
 model.safetensors and report.html. The same command continues an interrupted run, to the same result; another
-configuration for the same folder is refused.
+configuration for the same folder is refused. Data, weights, settings and the folder are checked before
+anything is drawn or charged: a refusal before round 1 leaves no folder, and what a begun run lacks is named.
 """
 
 EXAMPLES = """\

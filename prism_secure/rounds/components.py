@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prism_privacy import Accountant, Adjacency, CoinSecret, PrivacyError, View, spent_table
+from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
 from prism_secure.data import Dataset, load, to_float
@@ -36,6 +41,15 @@ PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
 FOURIER_WEIGHT = 0.6
 """Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
+
+
+@contextlib.contextmanager
+def _as_config_error(what: str) -> Iterator[None]:
+    """Whatever arithmetic, memory or torch refuses becomes a `ConfigError` that begins with `what`."""
+    try:
+        yield
+    except (ArithmeticError, MemoryError, PrivacyError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from error
 
 
 class Recipe:
@@ -165,39 +179,85 @@ class Recipe:
         )
 
     @cached_property
+    def metric_network(self) -> MetricFeatures:
+        """In whose features generated images are compared with held-out ones.
+
+        Raises:
+            FeatureError: its weights are missing.
+        """
+        return metric_features(self.config.metrics.features)
+
+    @cached_property
     def score_layers(self) -> ScoreLayers | None:
         """Which layers send scores instead of bits; None: no one does."""
         return ScoreLayers.of(self.config.mask, self.trainer.supermask.layer_sizes)
 
     def check(self) -> None:
-        """Build everything once, so that what is missing or does not fit is said before anything is written.
+        """Build and try everything once, so that what cannot work is said before anything is charged.
 
         Raises:
-            ConfigError, DataError, FeatureError: data, weights or sizes that a run would trip over later.
+            ConfigError, DataError, FeatureError: data, weights, sizes or settings that a run would trip over
+                later.
         """
-        network = self._metric_network()
+        self._find_files()
         _ = self.trainer
         _ = self.partition
-        _ = self.record_release and self.record_release.guarantee
-        network(to_float(self.dataset.test_images[:8]))
+        privacy = self.config.privacy
+        with _as_config_error(
+            f"what privacy.flip = {privacy.flip:g}, privacy.clip = {privacy.clip}, privacy.record_epsilon = "
+            f"{privacy.record_epsilon:g} and privacy.delta = {privacy.delta:g} cost together cannot be "
+            "computed; take one that is less extreme"
+        ):
+            release = self.record_release
+            _ = release and release.guarantee
+            plan = Plan(self.config, self.trainer.dimension, release)
+            for view in View:
+                for adjacency in Adjacency:
+                    plan.epsilon(view, adjacency)
+            accountant = Accountant(delta=privacy.delta)
+            accountant.spend(plan.mask)
+            spent_table(accountant, plan.mask)
+        self._rehearse()
 
-    def _metric_network(self) -> MetricFeatures:
+    def _rehearse(self) -> None:
+        """A round in small: one step, one upload and few images, of known coins and nothing private."""
+        from prism_secure.rounds.client import Client
+        from prism_secure.rounds.evaluation import Evaluation
+        from prism_secure.rounds.server import Server
+        from prism_secure.rounds.workers import one_thread
+
+        config = self.config
+        server = Server(config, "rehearsal", self.trainer.dimension)
+        broadcast, layers = server.broadcast(), self.score_layers
+        with tempfile.TemporaryDirectory() as folder, one_thread(config.federation.device):
+            client = Client(0, Path(folder), self, coins=CoinSecret.for_test(bytes(32)))
+            with _as_config_error("a round of this configuration cannot be computed"):
+                client.rehearse(broadcast)
+                server.absorb(
+                    client.bits(broadcast).astype(np.int64),
+                    1,
+                    planned_rounds=config.federation.rounds,
+                    score_mean=None if layers is None else layers.mean_theta(client.scores(broadcast), 1),
+                )
+            with _as_config_error("the metrics cannot be computed"):
+                Evaluation(self).rehearse(server.deployed())
+
+    def _find_files(self) -> None:
         """Load what files hold, and name all that are missing at once, not one after the other is there."""
-        loaded, missing = list[object](), list[DataError | FeatureError]()
+        missing = list[DataError | FeatureError]()
         needed: list[Callable[[], object]] = [
             lambda: self.dataset,
-            lambda: metric_features(self.config.metrics.features),
+            lambda: self.metric_network,
         ]
         if "vgg19_bn" in self.config.features.extractors:
             needed.append(Vgg19Bn.weights_file)
         for load_files in needed:
             try:
-                loaded.append(load_files())
+                load_files()
             except (DataError, FeatureError) as error:
                 missing.append(error)
         if missing:
             raise type(missing[0])("; ".join(map(str, missing)))
-        return loaded[1]  # type: ignore[return-value]
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

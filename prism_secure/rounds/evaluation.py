@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
-from prism_secure.quality.networks import metric_features
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.rounds.components import Recipe
 from prism_secure.run_folder.records import Quality
@@ -20,6 +19,8 @@ from prism_secure.storage import write_atomic
 
 COLUMNS = 10
 """Images of each class in a sample grid."""
+FEW = 10
+"""Images of each kind in a rehearsal: enough for every metric."""
 
 
 class Evaluation:
@@ -30,9 +31,23 @@ class Evaluation:
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        dataset = self._recipe.dataset
-        network = metric_features(self._recipe.config.metrics.features)
-        return Evaluator(dataset.test_images, features=network, classes=dataset.classes)
+        return self._evaluator_of(self._recipe.dataset.test_images)
+
+    def _evaluator_of(self, test_images: torch.Tensor) -> Evaluator:
+        recipe = self._recipe
+        return Evaluator(test_images, features=recipe.metric_network, classes=recipe.dataset.classes)
+
+    def rehearse(self, mask: NDArray[np.bool_]) -> None:
+        """Measure few images against few, and keep nothing: what fails here would fail in a round.
+
+        Raises:
+            DataError, FeatureError: see `__call__`.
+        """
+        count = max(FEW, self._recipe.architecture.classes)
+        self._measured(mask, count, self._evaluator_of(self._recipe.dataset.test_images[:FEW]))
+        architecture = self._recipe.architecture
+        shape = architecture.channels, architecture.image_size, architecture.image_size
+        torch.empty(self._recipe.config.metrics.samples, *shape)  # fails where no memory could hold them
 
     def __call__(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
         """Generate from `mask`, bool (d,), measure, and write a grid of the images to `samples`.
@@ -44,13 +59,19 @@ class Evaluation:
             FeatureError: its weights are missing.
             StorageError: the disk refused the grid.
         """
+        measured, grid = self._measured(mask, self._recipe.config.metrics.samples, self._evaluator)
+        write_atomic(samples, grid)
+        return measured
+
+    def _measured(self, mask: NDArray[np.bool_], count: int, evaluator: Evaluator) -> tuple[Quality, bytes]:
+        """Metrics of `count` images, and the PNG of their grid."""
         recipe = self._recipe
         seed = public_seed(recipe.config.federation.seed, "evaluation")
         generator = DeployedGenerator(
             recipe.architecture, seed=recipe.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
         )
-        images, labels = generator.generate(recipe.config.metrics.samples, seed=seed)
-        measured = self._evaluator(images, labels)
+        images, labels = generator.generate(count, seed=seed)
+        measured = evaluator(images, labels)
         shown = COLUMNS * (recipe.architecture.classes or COLUMNS)
         grid = sample_grid(
             images[:shown].numpy(),
@@ -59,5 +80,4 @@ class Evaluation:
             columns=COLUMNS,
             scale=2,
         )
-        write_atomic(samples, encode_png(grid))
-        return Quality(**measured)
+        return Quality(**measured), encode_png(grid)

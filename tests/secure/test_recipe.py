@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from prism_secure.config import load_config
-from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
+from prism_privacy import verify_ledger
+from prism_secure.cli import main
+from prism_secure.config import Config, load_config
+from prism_secure.errors import (
+    ConfigError,
+    DataError,
+    FeatureError,
+    PrismError,
+    RoundError,
+    StorageError,
+)
 from prism_secure.public_seed import public_seed
+from prism_secure.reporting.progress import Silent
+from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.simulation import run
+from prism_secure.sweep.results import read_sweep
+
+from .tiny_data import TINY, write_data
 
 
 @pytest.mark.parametrize(
@@ -31,6 +48,137 @@ def test_what_is_missing_is_said_before_a_folder_is_made(
     with pytest.raises(error):
         run(load_config(None, overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """So many of each of two classes, every sixth of which is held out."""
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            level = np.full((8, 8), 9 * number, np.uint8)
+            Image.fromarray(level).save(folder / name / f"{number}.png")
+    return folder
+
+
+def refused(config: Config, out: Path, error: type[PrismError], **options: Any) -> str:
+    """What a run says that leaves nothing behind: no folder, and so no ledger."""
+    with pytest.raises(error) as refusal:
+        run(config, out, **options)
+    assert not out.exists()
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("held_out", [1, 6])
+@pytest.mark.parametrize("release", ["summed", "client"])
+def test_too_few_held_out_images_are_said_before_anything_is_charged(
+    tmp_path: Path, held_out: int, release: str
+) -> None:
+    data = write_data(tmp_path / "data", test=held_out)
+    config = load_config(None, [*TINY, f"data.folder={data}", f"privacy.record_release={release}"])
+    words = f"at least 7 held-out images, got {held_out}"
+    assert words in refused(config, tmp_path / "run", DataError)
+    write_data(tmp_path / "data", test=7)
+    run(config, tmp_path / "run")
+
+
+def test_too_few_held_out_pictures_are_said_before_anything_is_charged(tmp_path: Path) -> None:
+    settings = ["data.source=images", f"data.folder={pictures(tmp_path / 'data', 12)}"]
+    config = load_config(None, [*TINY, *settings])
+    assert "got 4" in refused(config, tmp_path / "run", DataError)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["privacy.flip=1e-300"],
+        ["privacy.flip=1e-300", "privacy.record_release=client"],
+        ["privacy.clip=1e-200"],
+        ["privacy.clip=1e160", "privacy.clip_space=score"],
+        ["privacy.record_epsilon=1e300"],
+        ["privacy.record_epsilon=1e-300"],
+    ],
+)
+def test_extremes_are_carried_out_or_refused_and_never_charged_for_nothing(
+    data: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    config = load_config(None, [*TINY, f"data.folder={data}", "federation.rounds=1", *overrides])
+    with contextlib.suppress(ConfigError):
+        run(config, tmp_path / "run")
+        assert (tmp_path / "run" / "DONE").exists()
+        return
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.learning_rate=1e300", "a round of this configuration cannot be computed"),
+        ("training.batch_size=100000000000", "a round of this configuration cannot be computed"),
+        ("metrics.samples=1000000000000", "the metrics cannot be computed"),
+        ("budget.epsilon=1e-9", "admits no round"),
+    ],
+)
+def test_what_a_round_cannot_do_is_tried_before_anything_is_charged(
+    data: Path, tmp_path: Path, override: str, said: str
+) -> None:
+    settings = [*TINY, f"data.folder={data}"]
+    assert said in refused(load_config(None, [*settings, override]), tmp_path / "run", ConfigError)
+    run(load_config(None, settings), tmp_path / "run")  # other settings may have the folder
+
+
+def test_what_fails_behind_the_checks_leaves_the_folder_to_other_settings(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = [*TINY, f"data.folder={data}"]
+    store = load_config(None, [*settings, f"privacy.record_store={tmp_path / 'file' / 'store'}"])
+    refused(store, tmp_path / "run", StorageError)
+
+    class Unreachable(Silent):
+        def started(self, rounds: int, finished: int, work: int) -> None:
+            raise ConfigError("--track nowhere cannot start")
+
+    config = load_config(None, settings)
+    refused(config, tmp_path / "run", ConfigError, listener=Unreachable())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "federation.id").write_text("given")
+    with pytest.raises(ConfigError):
+        run(config, tmp_path / "run", listener=Unreachable())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["federation.id"]
+    run(config, tmp_path / "run")
+
+
+def test_an_error_after_the_charge_keeps_the_ledger(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RoundError("the sum did not open")
+
+    monkeypatch.setattr(federation, "open_moments", broken)
+    config = load_config(None, [*TINY, f"data.folder={data}"])
+    with pytest.raises(RoundError):
+        run(config, tmp_path / "run")
+    (entry,) = verify_ledger(tmp_path / "run" / "ledger.jsonl").entries
+    assert entry.kind == "moments"
+    assert (tmp_path / "run" / "FAILED").read_text() == "the sum did not open\n"
+
+
+def test_a_point_of_a_sweep_that_cannot_be_run_spends_nothing(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", test=6)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n")
+    settings = [word for setting in [*TINY, f"data.folder={data}"] for word in ("--set", setting)]
+    out = tmp_path / "sweep"
+    assert main(["sweep", str(recipe), "--out", str(out), *settings, "--workers", "1"]) != 0
+    assert not list(out.rglob("ledger.jsonl"))
+    assert not list(out.glob("runs/*"))
+    assert not list(out.glob("releases/*"))
+    for point in read_sweep(out).points:
+        assert all("at least 7 held-out images" in run.reason for run in point.runs)
 
 
 def test_all_files_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
