@@ -6,17 +6,20 @@ Everything in this package takes torchvision from here, and imports this module 
 imports torchvision by itself. The reason: a torchvision built for CUDA beside a CPU-only torch (what two
 package indexes together easily give) cannot load its compiled library, and then `import torchvision` fails
 with "operator torchvision::nms does not exist", because it registers shapes for two operators that nobody has
-declared. Nothing used here, data sets and networks, needs those operators. So where the library does not
-load, this module declares the two names, `nms` and `qnms`, without an implementation; calling one still
-fails, loudly.
+declared. Nothing used here, data sets and networks, needs those operators. So where the import fails for want
+of them, this module declares the two names, `nms` and `qnms`, without an implementation, and imports again;
+calling one still fails, loudly.
+
+torchvision itself tries to load its library, under whatever name its version gives it, and torch then says
+which operators there are. Nothing is declared before that: an operator that the library defines after all
+would be there twice, which ends the process.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.util import find_spec
-from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -28,42 +31,33 @@ _SCHEMAS = {
 _library: torch.library.Library | None = None  # a Library undoes its definitions when it is collected
 
 
-def _own_operators_load(folder: Path) -> bool:
-    """Whether the compiled library in torchvision's `folder` loads into this torch."""
-    # torchvision looks for the same file by the same suffixes; loading a library twice is harmless.
-    for library in (folder / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if library.is_file():
-            try:
-                torch.ops.load_library(str(library))
-            except OSError:
-                return False
-            return True
-    return False
+def _missing() -> tuple[str, ...]:
+    return tuple(name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name))
 
 
-def _declare_missing(folder: Path) -> tuple[str, ...]:
-    """Declare those of the two operators that neither torch nor the library in `folder` provides."""
+def _declare(names: tuple[str, ...]) -> None:
     global _library
-    if "torchvision" in sys.modules or _own_operators_load(folder):
-        return ()
-    missing = tuple(name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name))
-    if missing:
-        _library = _library or torch.library.Library("torchvision", "FRAGMENT")
-        for name in missing:
-            _library.define(_SCHEMAS[name])
-    return missing
+    _library = _library or torch.library.Library("torchvision", "FRAGMENT")
+    for name in names:
+        _library.define(_SCHEMAS[name])
 
 
-def _folder() -> Path:
-    spec = find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "torchvision is not installed: pip install prism-secure", name="torchvision"
-        )
-    return Path(spec.origin).parent
+def _import() -> tuple[ModuleType, tuple[str, ...]]:
+    """torchvision, and the operators that had to be declared for it."""
+    missing = _missing()
+    if len(missing) == len(_SCHEMAS) or "torchvision" in sys.modules:
+        try:
+            return importlib.import_module("torchvision"), ()
+        except RuntimeError:
+            missing = _missing()
+            if not missing:  # then it failed for another reason
+                raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    # Else somebody declared one of them: beside that the library never loads, and shapes register only once.
+    _declare(missing)
+    return importlib.import_module("torchvision"), missing
 
 
-DECLARED: tuple[str, ...] = _declare_missing(_folder())
-"""The operators that had to be declared here: empty where torchvision works by itself."""
-
-import torchvision  # noqa: E402  (only now can it be imported everywhere)
+torchvision, DECLARED = _import()
+"""The package, and the operators that had to be declared here: none where torchvision works by itself."""

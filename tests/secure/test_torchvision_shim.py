@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +11,23 @@ from pathlib import Path
 import pytest
 
 import prism_secure
-from prism_secure import _torchvision
 
 PACKAGE = Path(prism_secure.__file__).parent
 
-# What the real torchvision does on import: a shape for each of two operators of its compiled library.
-NEEDS_OPERATORS = """
-import torch
+# What the real torchvision does on import: it loads its compiled library, which defines operators, and then
+# registers a shape for each of two of them. To define one twice ends the real process.
+LOADS_AND_NEEDS_OPERATORS = """
+import pathlib, torch
+library = pathlib.Path(__file__).with_name({library!r})
+if library.exists() and library.read_bytes() == b"loads":
+    own = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        own.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 for name in ("nms", "qnms"):
-    torch.library.register_fake(f"torchvision::{name}")(lambda dets, scores, iou_threshold: dets)
+    torch.library.register_fake(f"torchvision::{{name}}")(lambda dets, scores, iou_threshold: dets)
 """
+LIBRARIES = ["_C.so", "_C_stable.so", "_another_name.abi3.so"]
+"""Of torchvision to 0.28, of 0.29, and of one to come."""
 
 
 def run(code: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -33,9 +38,12 @@ def run(code: str, path: Path | None = None) -> subprocess.CompletedProcess[str]
     )
 
 
-def fake_torchvision(folder: Path) -> Path:
-    (folder / "torchvision").mkdir()
-    (folder / "torchvision" / "__init__.py").write_text(NEEDS_OPERATORS)
+def fake_torchvision(folder: Path, library: str = "_C.so", content: bytes | None = None) -> Path:
+    package = folder / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(LOADS_AND_NEEDS_OPERATORS.format(library=library))
+    if content is not None:
+        (package / library).write_bytes(content)
     return folder
 
 
@@ -81,20 +89,45 @@ def test_operators_that_somebody_else_declared_are_left_alone(tmp_path: Path):
     assert found.returncode == 0, found.stderr
 
 
-def test_a_library_that_loads_is_recognised_and_one_that_does_not_is_not(tmp_path: Path):
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    assert not _torchvision._own_operators_load(tmp_path)
-    (tmp_path / f"_C{suffix}").write_bytes(b"not a library")
-    assert not _torchvision._own_operators_load(tmp_path)
-    spec = importlib.util.find_spec("_bisect")
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        pytest.skip("this Python has no extension module to stand for a library that loads")
-    shutil.copy(spec.origin, tmp_path / f"_C{suffix}")
-    assert _torchvision._own_operators_load(tmp_path)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_nothing_is_declared_beside_a_library_that_loads_whatever_its_file_is_called(
+    tmp_path: Path, library: str
+):
+    found = run(
+        "from prism_secure._torchvision import DECLARED, torchvision\n"
+        "import torch\n"
+        "assert DECLARED == (), DECLARED\n"
+        "assert torch.ops.torchvision.nms and torch.ops.torchvision.qnms\n",
+        fake_torchvision(tmp_path, library, b"loads"),
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path, library: str):
+    found = run(
+        "from prism_secure._torchvision import DECLARED\nassert DECLARED == ('nms', 'qnms'), DECLARED\n",
+        fake_torchvision(tmp_path, library, b"built for another torch"),
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path):
+    path = fake_torchvision(tmp_path, content=b"loads") / "torchvision" / "__init__.py"
+    path.write_text(path.read_text() + "raise RuntimeError('compiled with different CUDA major versions')\n")
+    found = run("import prism_secure._torchvision", tmp_path)
+    assert found.returncode != 0
+    assert "RuntimeError: compiled with different CUDA major versions" in found.stderr
+    assert "already" not in found.stderr
 
 
 def test_nothing_is_declared_once_torchvision_is_imported(tmp_path: Path):
-    assert _torchvision._declare_missing(tmp_path) == ()
+    found = run(
+        "import torchvision\nfrom prism_secure import _torchvision\n"
+        "assert _torchvision.torchvision is torchvision\nassert _torchvision.DECLARED == ()\n",
+        fake_torchvision(tmp_path, content=b"loads"),
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def test_every_module_that_imports_torchvision_goes_through_the_shim():
