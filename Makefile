@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 RUN    ?= runs/default
 ARGS   ?=
 PARTS  := --editable ./crypto --editable ./privacy
+TRIED  := .venv-tried
 
-.PHONY: run test lint types coverage test-slow-flower examples install install-dev clean help
+.PHONY: run test lint types coverage test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,6 +31,22 @@ coverage: $(VENV)/.installed-dev
 test-slow-flower: $(VENV)/.installed-dev  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
 	$(BIN)/pytest tests/flower -m slow
 
+EVERYTHING := $(PARTS) --editable '.[flower,dashboard,dp-sgd,onnx,postgresql]' 'flwr[simulation]'
+
+test-newest: NEW = $(TRIED)/bin/python -m pip install --quiet --upgrade
+test-newest: try-installed  ## import all and make a tiny run with the newest of everything: downloads 3 GB
+
+test-lowest: NEW = $(TRIED)/bin/uv pip install --python $(TRIED)/bin/python --quiet --resolution lowest-direct
+test-lowest: try-installed  ## the same with the oldest that pyproject.toml allows
+
+try-installed:
+	$(PYTHON) -m venv --clear $(TRIED)
+	@echo '*' > $(TRIED)/.gitignore
+	$(TRIED)/bin/python -m pip install --quiet uv
+	$(NEW) $(EVERYTHING)
+	$(TRIED)/bin/python tests/installation.py
+	rm -rf $(TRIED)
+
 EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd \
 	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run
 
@@ -52,4 +69,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:          ## remove the environment and caches, keep runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	rm -rf $(VENV) $(TRIED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
