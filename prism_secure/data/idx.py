@@ -47,7 +47,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{path} declares {shape}, {math.prod(shape)} bytes, but {max(len(data) - start, 0)} follow its "
             "header: the download was cut short or the file is damaged"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    except ValueError as error:  # more dimensions, or longer ones beside a zero, than NumPy has
+        raise DataError(f"{path} declares {rank} sizes that no array can have: {error}") from None
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
