@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from prism_secure.data.fit import fit, with_channels
-from prism_secure.data.image_folder import read_image
+from prism_secure.data.image_folder import Reader
 from prism_secure.data.raw import Raw
 from prism_secure.errors import ConfigError, DataError, did_you_mean
 
@@ -27,33 +27,43 @@ FACE = 160
 _TRAINING, _TEST = 0, 2
 
 
-def load_celeba(folder: Path, *, attribute: str, image_size: int, channels: int | None = None) -> Raw:
+def load_celeba(
+    folder: Path, *, attribute: str, image_size: int, channels: int | None = None, skip_bad: bool = False
+) -> Raw:
     """The training and test pictures of CelebA in `folder/celeba`, or `folder` itself, without validation.
 
-    Label 1 are the pictures that have `attribute`, label 0 those without.
+    Label 1 are the pictures that have `attribute`, label 0 those without. `skip_bad` leaves out pictures that
+    cannot be read.
 
     Raises:
         ConfigError: there is no such attribute.
-        DataError: a file is missing, or is not as above.
+        DataError: a file is missing, or is not as above; all such pictures are named.
     """
     root = folder / "celeba" if (folder / "celeba").is_dir() else folder
     labels = _labels(root / "list_attr_celeba.txt", attribute)
     parts = _partition(root / "list_eval_partition.txt")
-    found = {}
+    pictures = root / "img_align_celeba"
+    if not pictures.is_dir():
+        raise DataError(f"{pictures} does not exist: it holds the pictures of CelebA")
+    reader, found = Reader(), {}
     for part in (_TRAINING, _TEST):
         names = [name for name, into in parts.items() if into == part]
         unknown = [name for name in names if name not in labels]
         if unknown:
             raise DataError(f"{root}: {len(unknown)} pictures have no attributes, the first is {unknown[0]}")
-        images = [_read(root / "img_align_celeba" / name, image_size, channels) for name in names]
+        images, kept = [], []
+        for name in names:
+            if (picture := reader.read(pictures / name)) is not None:
+                images.append(_face(with_channels(picture, channels or 3), image_size))
+                kept.append(labels[name])
         whole = torch.cat(images) if images else torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
-        found[part] = (whole, torch.tensor([labels[name] for name in names], dtype=torch.int64))
+        found[part] = (whole, torch.tensor(kept, dtype=torch.int64))
+    skipped = reader.finish(pictures, skip_bad=skip_bad)
     classes = (f"not {attribute}", attribute)
-    return Raw("celeba", classes, *found[_TRAINING], *found[_TEST])
+    return Raw("celeba", classes, *found[_TRAINING], *found[_TEST], skipped)
 
 
-def _read(path: Path, image_size: int, channels: int | None) -> Tensor:
-    picture = with_channels(read_image(path), channels or 3)
+def _face(picture: Tensor, image_size: int) -> Tensor:
     height, width = picture.shape[-2:]
     side = min(FACE, height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -78,7 +88,7 @@ def _labels(path: Path, attribute: str) -> dict[str, int]:
                 f"{path} is damaged in line {number}: expected a name and {len(names)} times 1 or -1"
             )
         found[words[0]] = int(words[column] == "1")
-    if len(found) != int(lines[0]):
+    if str(len(found)) != lines[0].strip():
         raise DataError(f"{path} is damaged: it announces {lines[0].strip()} pictures and lists {len(found)}")
     return found
 

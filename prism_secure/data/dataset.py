@@ -43,6 +43,7 @@ class Dataset:
         test_labels: int64 `(M,)`.
         name: which data set this is, for reports.
         classes: what each label is called.
+        skipped: names of the files that could not be read and were left out.
     """
 
     train_images: Tensor
@@ -51,6 +52,7 @@ class Dataset:
     test_labels: Tensor
     name: str
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -75,6 +77,7 @@ def load(
     image_size: int = 32,
     channels: int | None = None,
     attribute: str = "Male",
+    skip_bad: bool = False,
 ) -> Dataset:
     """Load a data set, its images cut to a centred square and resized to `image_size`.
 
@@ -91,6 +94,7 @@ def load(
         image_size: side of the result, in pixels.
         channels: 1 makes images grey, 3 makes them colour, None keeps what they are.
         attribute: with `celeba`, the attribute that becomes the label.
+        skip_bad: with `images` and `celeba`, leave out pictures that cannot be read.
 
     Raises:
         DataError: the data set is missing, unreadable, truncated or of the wrong shape; the text says what
@@ -111,9 +115,11 @@ def load(
         if source == "idx":
             raw = load_idx(where)
         elif source == "images":
-            raw = load_image_folder(where, image_size=image_size, channels=channels)
+            raw = load_image_folder(where, image_size=image_size, channels=channels, skip_bad=skip_bad)
         elif source == "celeba":
-            raw = load_celeba(where, attribute=attribute, image_size=image_size, channels=channels)
+            raw = load_celeba(
+                where, attribute=attribute, image_size=image_size, channels=channels, skip_bad=skip_bad
+            )
         else:
             # torchvision takes seconds to import; the other sources do without it.
             from prism_secure.data.published import load_published
@@ -128,6 +134,7 @@ def load(
         test_labels=raw.test_labels,
         name=raw.name,
         classes=raw.classes,
+        skipped=raw.skipped,
     )
 
 

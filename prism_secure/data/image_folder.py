@@ -11,11 +11,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from prism_secure.data.deep import is_deep, read_deep
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.raw import Raw, as_images
 from prism_secure.errors import DataError
 
-__all__ = ["load_image_folder", "read_image"]
+__all__ = ["Reader", "load_image_folder", "read_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 HELD_OUT = 6
@@ -25,17 +26,62 @@ HELD_OUT = 6
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 _GREY = frozenset({"1", "L"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"})
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What files of these suffixes hold. Others, whatever their name, may have bits that Pillow drops."""
+MOST_NAMED = 1000
+"""How many bad files one message names."""
 
 
-def load_image_folder(folder: Path, *, image_size: int, channels: int | None) -> Raw:
+class Reader:
+    """Reads pictures one after the other, and remembers the bad ones, so that all can be told at once.
+
+    Attributes:
+        bad: the files that could not be read, and why.
+        good: how many could.
+    """
+
+    def __init__(self) -> None:
+        self.bad: dict[Path, str] = {}
+        self.good = 0
+
+    def read(self, path: Path) -> Tensor | None:
+        """As `read_image`; None where it cannot be read."""
+        try:
+            image = read_image(path)
+        except DataError as error:
+            self.bad[path] = str(error)
+            return None
+        self.good += 1
+        return image
+
+    def finish(self, where: Path, *, skip_bad: bool) -> tuple[str, ...]:
+        """The bad files' names.
+
+        Raises:
+            DataError: there are some, and `skip_bad` does not leave them out.
+        """
+        if self.bad and not skip_bad:
+            lines = list(self.bad.values())
+            more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
+            raise DataError(
+                f"{where}: {len(lines)} of {len(lines) + self.good} pictures cannot be used; mend or remove "
+                "them, or leave them out: --set data.skip_bad=true\n  "
+                + "\n  ".join(lines[:MOST_NAMED] + more)
+            )
+        return tuple(map(str, self.bad))
+
+
+def load_image_folder(folder: Path, *, image_size: int, channels: int | None, skip_bad: bool = False) -> Raw:
     """Read the images under `folder`, made square and resized at once (see `prism_secure.data.fit`).
 
     Layouts: `folder/CLASS/*.png`, or `folder/*.png` for one class; either may lie in `folder/train` and
     `folder/test`. Without these two, every sixth image of each class, in the order of names, is held out.
-    With `channels` None the images become colour if a single one is. Transparency is laid on white.
+    With `channels` None the images become colour if a single one is. Transparency is laid on white. What has
+    16 bits a channel is scaled to 8. `skip_bad` leaves out what cannot be read; what is held out is decided
+    before.
 
     Raises:
-        DataError: no images, an unreadable one, more than 8 bits a channel, a class without training images.
+        DataError: no images, unreadable ones, all of which are named, or a class without training images.
     """
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         train, test = _by_class(folder / "train"), _by_class(folder / "test")
@@ -55,11 +101,15 @@ def load_image_folder(folder: Path, *, image_size: int, channels: int | None) ->
                 "add images, or make the folders train and test"
             )
     classes = tuple(train)
-    train_images, train_labels = _read_split(classes, train, image_size, channels)
-    test_images, test_labels = _read_split(classes, test, image_size, channels)
+    reader = Reader()
+    train_images, train_labels = _read_split(classes, train, image_size, channels, reader)
+    test_images, test_labels = _read_split(classes, test, image_size, channels, reader)
+    skipped = reader.finish(folder, skip_bad=skip_bad)
+    if lost := sorted(set(classes) - {classes[label] for label in train_labels.tolist()}):
+        raise DataError(f"{folder}: no training picture can be read of the classes {', '.join(lost)}")
     if channels is None and train_images.shape[1] != test_images.shape[1]:
         train_images, test_images = with_channels(train_images, 3), with_channels(test_images, 3)
-    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels)
+    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels, skipped)
 
 
 def _by_class(folder: Path) -> dict[str, list[Path]]:
@@ -87,16 +137,20 @@ def _is_image(path: Path) -> bool:
 
 
 def _read_split(
-    classes: Sequence[str], files: dict[str, list[Path]], image_size: int, channels: int | None
+    classes: Sequence[str],
+    files: dict[str, list[Path]],
+    image_size: int,
+    channels: int | None,
+    reader: Reader,
 ) -> tuple[Tensor, Tensor]:
-    images = [
-        with_channels(fit(read_image(path), image_size), channels)
-        for name in classes
-        for path in files.get(name, [])
-    ]
+    images, labels = [], []
+    for label, name in enumerate(classes):
+        for path in files.get(name, []):
+            if (image := reader.read(path)) is not None:
+                images.append(with_channels(fit(image, image_size), channels))
+                labels.append(label)
     if any(image.shape[1] == 3 for image in images):
         images = [with_channels(image, 3) for image in images]
-    labels = [label for label, name in enumerate(classes) for _ in files.get(name, [])]
     stacked = torch.cat(images) if images else torch.empty(0, 1, image_size, image_size, dtype=torch.uint8)
     return stacked, torch.tensor(labels, dtype=torch.int64)
 
@@ -105,20 +159,22 @@ def read_image(path: Path) -> Tensor:
     """One picture, uint8 (1, 1 or 3, height, width), upright, transparency laid on white.
 
     Raises:
-        DataError: unreadable, or more than 8 bits a channel.
+        DataError: unreadable, or more bits a channel than 8 in a form that is not read exactly.
     """
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture so large that it may be an attack; that is no training image.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(path, formats=_FORMATS) as opened:
                 mode = opened.mode
+                if is_deep(opened):
+                    return as_images(read_deep(opened, path)[None], str(path))
                 if mode in _GREY | _COLOUR:
                     image = _to_grey_or_rgb(ImageOps.exif_transpose(opened))
                     return as_images(np.asarray(image)[None], str(path))
     except _DAMAGED as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from None
-    raise DataError(f"{path} is of mode {mode}; expected 8 bits a channel: convert it first")
+    raise DataError(f"{path} is of mode {mode}; expected grey or colours: convert it first")
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:

@@ -18,6 +18,8 @@ __all__ = ["Raw", "as_images", "as_labels"]
 class Raw:
     """Images as they are stored, uint8 `(N, C, H, W)`, and their labels, int64 `(N,)`.
 
+    `skipped` names the files that could not be read and were left out.
+
     Raises:
         DataError: a split is empty, images and labels differ in number, a shape or a label makes no sense.
     """
@@ -28,6 +30,7 @@ class Raw:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, images, labels in (

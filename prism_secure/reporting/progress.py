@@ -79,10 +79,10 @@ class Display:
         if finished:
             self.note(f"continuing after round {finished} of {rounds}")
         self.note(UNITS)
-        self.note(f"[bold]{HEADER}[/bold]")
+        self._console.print(f"[bold]{HEADER}[/bold]", soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True, markup=False, emoji=False)  # a file may be called [x].png
 
     def worked(self) -> None:
         if self._task is not None:

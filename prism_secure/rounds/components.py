@@ -72,6 +72,7 @@ class Recipe:
             download=data.download,
             image_size=self.config.model.image_size,
             attribute=data.attribute,
+            skip_bad=data.skip_bad,
         )
 
     @cached_property
@@ -108,6 +109,7 @@ class Recipe:
             parameters=self.trainer.dimension,
             training_images=len(self.dataset.train_images),
             held_out_images=len(self.dataset.test_images),
+            skipped_images=len(self.dataset.skipped),
         )
 
     @property

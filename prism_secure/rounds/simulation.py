@@ -26,6 +26,7 @@ from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.identity import keep_identity
+from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import PrismError, RoundError, StorageError
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
@@ -132,6 +133,7 @@ def _train(
     keep_identity(private, config.data, recipe.dataset, listener.note, begun=begun)
     if not (folder.path / "environment.json").exists():
         write_environment(folder.path, command, recipe.facts)
+    keep_skipped(private, recipe.dataset.skipped, listener.note)
     server = Server(config, folder.federation, dimension)
     if folder.checkpoint_path.exists():
         server.load(folder.checkpoint_path)

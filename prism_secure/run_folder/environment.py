@@ -39,6 +39,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """All clients' together."""
     held_out_images: int | None = None
     """Public images that the metrics compare with."""
+    skipped_images: int = 0
+    """Files that could not be read and were left out."""
     own_data: bool = False
     """Whether each client has data of its own, on its own machine, where otherwise all share one set."""
 

@@ -7,6 +7,10 @@ import hashlib
 import importlib.util
 import lzma
 import pickle
+import shutil
+import struct
+import zlib
+from fractions import Fraction
 from pathlib import Path
 from urllib.error import URLError
 
@@ -20,6 +24,9 @@ from prism_secure._torchvision import torchvision
 from prism_secure.data import SOURCES, Dataset, load, read_idx, to_float
 from prism_secure.data.bundled import FILE, load_bundled
 from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.image_folder import read_image
+from prism_secure.data.skipped import FILE as SKIPPED
+from prism_secure.data.skipped import keep_skipped
 from prism_secure.data.sources import ABOUT
 from prism_secure.errors import ConfigError, DataError
 from prism_secure.quality.classifier import CLASSES
@@ -239,6 +246,9 @@ def test_a_missing_idx_file_is_named(tmp_path: Path):
         (idx_bytes(levels(3, 4, 4)) + b"x", "but 49 follow"),
         (idx_bytes(levels(3, 4, 4))[:7], "but 0 follow"),
         (bytes([0, 0, 8, 3]) + b"\xff" * 12, "but 0 follow"),
+        (bytes([0, 0, 8, 65]) + b"\0\0\0\1" * 65 + b"x", "65 sizes that no array can have"),
+        (bytes([0, 0, 8, 255]) + b"\0\0\0\1" * 255 + b"x", "255 sizes that no array can have"),
+        (bytes([0, 0, 8, 4]) + bytes(4) + b"\xff" * 12, "4 sizes that no array can have"),
     ],
 )
 def test_a_damaged_idx_file_is_one_clear_error(tmp_path: Path, content: bytes, message: str):
@@ -463,10 +473,154 @@ def test_a_truncated_picture_is_named(tmp_path: Path, suffix: str, keep: float):
     assert f"{path} cannot be read as an image" in message
 
 
-def test_pictures_of_16_bits_are_refused_rather_than_clipped(tmp_path: Path):
-    for i in range(6):
-        save(tmp_path / f"{i}.png", np.full((8, 8), 40_000, dtype=np.uint16))
-    assert "expected 8 bits a channel" in error_of(lambda: load("images", folder=tmp_path))
+def png16(array: np.ndarray) -> bytes:
+    """A PNG of (H, W, 1 to 4) values of 16 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    height, width, channels = array.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour, 0, 0, 0])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def tiff16(array: np.ndarray, order: str, *, photometric: int = 2) -> bytes:
+    """An uncompressed TIFF of (H, W, 1 or 3) values of 16 bits, in bytes of the given order."""
+    height, width, channels = array.shape
+    data = array.astype(f"{order}u2").tobytes()
+    bits = 8 + len(data)
+    where = bits + 2 * channels
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits if channels > 1 else 16),
+        (259, 3, 1, 1), (262, 3, 1, photometric), (273, 4, 1, 8), (277, 3, 1, channels),
+        (278, 4, 1, height), (279, 4, 1, len(data)), (284, 3, 1, 1),
+    ]  # fmt: skip
+    out = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, where)
+    out += data + struct.pack(f"{order}H", 16) * channels + struct.pack(f"{order}H", len(tags))
+    for tag, kind, count, value in tags:
+        short = kind == 3 and count == 1
+        packed = struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
+        out += struct.pack(f"{order}HHI", tag, kind, count) + packed
+    return out + bytes(4)
+
+
+def ppm16(array: np.ndarray) -> bytes:
+    height, width, channels = array.shape
+    magic = b"P5" if channels == 1 else b"P6"
+    return magic + f"\n{width} {height}\n65535\n".encode() + array.astype(">u2").tobytes()
+
+
+def values16(channels: int) -> np.ndarray:
+    """Where dropping the low byte gives another level than scaling, among all others."""
+    values = RANDOM.integers(0, 65536, (9, 12, channels)).astype(np.uint16)
+    values[0, 0], values[0, 1], values[0, 2], values[0, 3] = 0, 0x00FF, 0xFF00, 65535
+    return values
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    """To 8 bits, with one rounding, transparency on white: by exact fractions."""
+    values = values.astype(object)
+    if values.shape[-1] in (2, 4):
+        opacity = values[..., -1:]
+        values = [
+            [[Fraction(v * o + 65535 * (65535 - o), 65535) for v in pixel[:-1]] for pixel, o in line]
+            for line in [list(zip(a, b[..., 0], strict=True)) for a, b in zip(values, opacity, strict=True)]
+        ]
+        values = np.array(values, dtype=object)
+    return np.vectorize(lambda v: int(Fraction(v) * 255 / 65535 + Fraction(1, 2)))(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "encode"),
+    [
+        ("grey.png", 1, png16),
+        ("grey-alpha.png", 2, png16),
+        ("colour.png", 3, png16),
+        ("colour-alpha.png", 4, png16),
+        ("grey.pgm", 1, ppm16),
+        ("colour.ppm", 3, ppm16),
+        ("intel.tif", 3, lambda values: tiff16(values, "<")),
+        ("motorola.tif", 3, lambda values: tiff16(values, ">")),
+        ("grey.tif", 1, lambda values: tiff16(values, "<", photometric=1)),
+    ],
+)
+def test_pictures_of_16_bits_are_scaled_and_no_low_byte_is_dropped(
+    tmp_path: Path, name: str, channels: int, encode
+):
+    values = values16(channels)
+    (tmp_path / name).write_bytes(encode(values))
+    image = read_image(tmp_path / name)[0].permute(1, 2, 0).numpy().astype(int)
+    expected = scaled(values)
+    assert np.array_equal(image, expected)
+    dropped = values[..., : expected.shape[-1]] >> 8
+    assert (dropped != expected).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("inverted.tif", tiff16(values16(1), "<", photometric=0)),
+        ("signed.tif", Image.fromarray(np.full((8, 8), 40_000, dtype=np.int32))),
+        ("float.tif", Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32))),
+    ],
+)
+def test_a_depth_that_is_not_read_exactly_is_refused(tmp_path: Path, name: str, content):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        content.save(tmp_path / name)
+    message = error_of(lambda: read_image(tmp_path / name))
+    assert f"{tmp_path / name} has more than 8 bits a channel" in message
+    assert "convert it to grey or RGB of 8 or 16 bits" in message
+
+
+def test_a_format_that_its_suffix_does_not_say_is_no_picture(tmp_path: Path):
+    Image.fromarray(levels(8, 8)).save(tmp_path / "x.ico")
+    (tmp_path / "x.ico").rename(tmp_path / "x.png")
+    assert "cannot be read as an image" in error_of(lambda: read_image(tmp_path / "x.png"))
+
+
+def pictures_of_which_three_are_bad(folder: Path) -> list[Path]:
+    for name in ("cats", "dogs"):
+        for i in range(12):
+            save(folder / name / f"{i:02}.png", levels(20, 20))
+    bad = [folder / "cats" / "03.png", folder / "cats" / "05.png", folder / "dogs" / "11.png"]
+    bad[0].write_bytes(b"")
+    bad[1].write_bytes(bad[1].read_bytes()[:60])
+    Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)).save(bad[2], format="TIFF")
+    return bad
+
+
+def test_all_bad_pictures_are_named_at_once(tmp_path: Path):
+    bad = pictures_of_which_three_are_bad(tmp_path)
+    message = error_of(lambda: load("images", folder=tmp_path))
+    assert message.startswith(f"{tmp_path}: 3 of 24 pictures cannot be used")
+    assert "--set data.skip_bad=true" in message
+    assert [line.split()[0] for line in message.splitlines()[1:]] == list(map(str, bad))
+
+
+def test_bad_pictures_are_left_out_where_that_is_asked_for_and_the_others_stay_where_they_were(
+    tmp_path: Path,
+):
+    bad = pictures_of_which_three_are_bad(tmp_path)
+    dataset = load("images", folder=tmp_path, skip_bad=True)
+    assert dataset.skipped == tuple(map(str, sorted(bad, key=lambda path: path.name in ("05.png", "11.png"))))
+    assert dataset.train_labels.tolist() == [0] * 9 + [1] * 10
+    assert dataset.test_labels.tolist() == [0, 1]
+    good = np.asarray(Image.open(tmp_path / "cats" / "11.png"))
+    assert torch.equal(dataset.test_images[0], fit(torch.from_numpy(good.copy())[None, None], 32)[0])
+
+
+def test_a_class_of_which_nothing_is_left_to_train_with_is_named(tmp_path: Path):
+    for name in ("cats", "dogs"):
+        for i in range(6):
+            save(tmp_path / name / f"{i:02}.png", levels(20, 20))
+    for path in sorted((tmp_path / "dogs").iterdir())[:5]:
+        path.write_bytes(b"")
+    assert "of the classes dogs" in error_of(lambda: load("images", folder=tmp_path, skip_bad=True))
 
 
 def test_a_picture_of_absurd_size_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -533,9 +687,33 @@ def test_damaged_celeba_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             load("celeba", folder=folder)
     attributes.write_text(whole)
-    (folder / "celeba" / "img_align_celeba" / "000001.jpg").unlink()
-    with pytest.raises(DataError, match=r"000001\.jpg"):
+    attributes.write_text(whole.replace("9\n", "9" * 5000 + "\n", 1))
+    with pytest.raises(DataError, match="announces 999"):
+        load("celeba", folder=folder)
+    attributes.write_text(whole)
+    for name in ("000001.jpg", "000006.jpg"):
+        (folder / "celeba" / "img_align_celeba" / name).unlink()
+    with pytest.raises(DataError, match=r"2 of 8 pictures(.|\n)*000001\.jpg(.|\n)*000006\.jpg"):
+        load("celeba", folder=folder)
+    left = load("celeba", folder=folder, skip_bad=True)
+    assert [Path(name).name for name in left.skipped] == ["000001.jpg", "000006.jpg"]
+    assert (left.train_labels.tolist(), left.test_labels.tolist()) == ([1, 0, 0, 1], [0, 0])
+    shutil.rmtree(folder / "celeba" / "img_align_celeba")
+    with pytest.raises(DataError, match="img_align_celeba does not exist"):
         load("celeba", folder=folder)
     (folder / "celeba" / "list_eval_partition.txt").unlink()
     with pytest.raises(DataError, match="torchvision makes"):
         load("celeba", folder=folder)
+
+
+def test_names_of_skipped_pictures_are_told_and_kept_where_only_their_owner_reads(tmp_path: Path):
+    noted: list[str] = []
+    keep_skipped(tmp_path, [], noted.append)
+    assert not noted
+    assert not list(tmp_path.iterdir())
+    keep_skipped(tmp_path, ["cats/[red]1.png", "cats/\udcff.png"], noted.append)
+    assert (tmp_path / SKIPPED).read_bytes() == b"cats/[red]1.png\ncats/\xff.png\n"
+    assert (tmp_path / SKIPPED).stat().st_mode & 0o777 == 0o600
+    assert "2 pictures" in noted[0]
+    assert "[red]1.png" in noted[1]
+    assert noted[2].isascii()

@@ -22,6 +22,7 @@ from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
 from prism_secure.data.identity import keep_identity
 from prism_secure.data.partition import Partition
+from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.flower.recipe import messages as recipe_messages
 from prism_secure.rounds.client import Broadcast, Client
@@ -168,6 +169,7 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
             recipe.check_size(enrolment.identity.client_id)
         begun = (folder / "ledger.jsonl").exists()
         keep_identity(folder, config.data, recipe.dataset, partial(log, INFO), begun=begun)
+        keep_skipped(folder, recipe.dataset.skipped, partial(log, INFO))
         key = node_config.get("test-coins")
         coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
         _clients[folder] = RecipeClient(enrolment, recipe, coins)
