@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from prism_secure.commands import audit_mechanism
+from prism_secure.commands.first_checks import require_file, require_new_file, require_run
 from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
 
 RUN_HELP = """\
 Check a run folder for somebody who trusts neither the trainer nor this program: the ledger's chain and
@@ -96,6 +98,8 @@ def _add_run(audits: Commands) -> None:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
+    require_run(options.run, error=ConfigError)  # exit code 2: could not check
+    _require_new_files(options)
     from prism_secure.audit.pages import write_run_page
     from prism_secure.audit.run_audit import audit_run, summary, write_json
 
@@ -109,6 +113,16 @@ def _run(options: argparse.Namespace, command: str) -> int:
         write_run_page(audit, options.html)
         print(f"Report: {options.html.resolve()}")
     return audit.exit_code
+
+
+def _require_new_files(options: argparse.Namespace) -> None:
+    """The report's files can be written: said, and their folders made, before the audit takes its time."""
+    from prism_secure.storage import make_folder
+
+    for path, option in ((options.json, "--json"), (options.html, "--html")):
+        require_new_file(path, option)
+        if path is not None:
+            make_folder(path.parent)
 
 
 def _add_budget(audits: Commands) -> None:
@@ -125,6 +139,11 @@ def _add_budget(audits: Commands) -> None:
 
 
 def _budget(options: argparse.Namespace, command: str) -> int:
+    require_file(options.budget, "a budget file")
+    for path in options.ledgers:
+        if not path.is_file():
+            require_run(path, error=ConfigError)
+    _require_new_files(options)
     import msgspec
 
     from prism_secure.audit.budget import audit_budget
@@ -188,13 +207,17 @@ def _add_membership(audits: Commands) -> None:
 
 
 def _membership(options: argparse.Namespace, command: str) -> int:
+    if options.out.suffix not in (".html", ".png", ".svg"):
+        raise ConfigError(f"--out must end in .html, .png or .svg, got {options.out}")
+    require_new_file(options.out, "--out")
+    if options.worlds < 1000:
+        raise ConfigError(f"--worlds must be at least 1000, got {options.worlds}")
     from prism_privacy import PrivacyError
     from prism_privacy.audit.membership import Membership
     from prism_secure.audit.membership_page import attack, write_membership
-    from prism_secure.errors import ConfigError
+    from prism_secure.storage import make_folder
 
-    if options.worlds < 1000:
-        raise ConfigError(f"--worlds must be at least 1000, got {options.worlds}")
+    make_folder(options.out.parent)
     try:
         worlds = Membership(options.flip, options.clip, options.cohort, options.rounds, options.theta)
         found = attack(worlds, count=options.worlds, seed=options.seed, delta=options.delta)

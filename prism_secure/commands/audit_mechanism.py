@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prism_secure.commands.first_checks import require_new_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
 
@@ -83,10 +84,12 @@ def add_to(commands: Commands) -> None:
 
 
 def _audit(options: argparse.Namespace, command: str) -> int:
+    for path, option in ((options.json, "--json"), (options.html, "--html")):
+        require_new_file(path, option)
+    mechanism = load_callable(options.mechanism)
     from prism_privacy import AuditError, InvalidParameter
     from prism_privacy.audit import Claim, audit_mechanism
 
-    mechanism = load_callable(options.mechanism)
     try:
         claim = Claim(
             options.flip, options.clip, options.input, options.epsilon, options.delta, options.adjacency,
@@ -102,8 +105,9 @@ def _audit(options: argparse.Namespace, command: str) -> int:
     print(describe(options.mechanism, result))
     for path, content in ((options.json, _json), (options.html, _html)):
         if path is not None:
-            from prism_secure.storage import write_atomic
+            from prism_secure.storage import make_folder, write_atomic
 
+            make_folder(path.parent)
             write_atomic(path, content(options.mechanism, command, result).encode())
             print(f"Report: {path.resolve()}")
     return {"clean": 0, "finding": 1, "could not check": 2}[result.verdict.value]

@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_secure.commands.first_checks import require_run, require_writable
 from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.errors import ConfigError
 
 if TYPE_CHECKING:
     from prism_secure.sweep.report import Subject
@@ -33,6 +35,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _compare(options: argparse.Namespace, command: str) -> int:
+    for folder in options.runs:
+        require_run(folder)
+    if options.out is not None:
+        require_writable(options.out, ConfigError)
     from prism_secure.sweep.report import subject_of_runs, write_page
     from prism_secure.sweep.results import read_run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prism_secure.commands.first_checks import require_new_file, require_run
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
 
@@ -48,12 +49,15 @@ def add_to(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace, command: str) -> int:
+    require_run(options.run)
+    for path, option in ((options.out, "--out"), (options.card, "--card"), (options.onnx, "--onnx")):
+        require_new_file(path, option)
+    if options.out.suffix in (".onnx", ".png"):
+        raise ConfigError(f"--out is the model, *.safetensors, got {options.out}")
     from prism_secure.model.model_card import size_words
     from prism_secure.run_folder.export import export_run
     from prism_secure.storage import make_folder, write_atomic
 
-    if options.out.suffix in (".onnx", ".png"):
-        raise ConfigError(f"--out is the model, *.safetensors, got {options.out}")
     if options.onnx is not None:  # before anything is written
         from prism_secure.model.onnx_export import require_packages
 

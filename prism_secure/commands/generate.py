@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_secure.commands.first_checks import require_file, require_new_file
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,7 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     if options.out is not None and not options.card:
         _check_out(options.out, options.count)
+    require_file(options.model, "a model file", error=ModelError)
     from prism_secure.model.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)
@@ -92,6 +94,7 @@ def _check_out(out: Path, count: int) -> None:
             raise ConfigError(
                 f"a grid takes at most {_MOST_IN_A_GRID:,} images, got {count:,}: name a folder"
             )
+        require_new_file(out, "--out")
     elif kind in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf"):
         raise ConfigError(f"--out must be a folder or a .png, got {out}")
     elif out.exists() and not out.is_dir():

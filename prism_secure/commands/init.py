@@ -10,10 +10,11 @@ from typing import Any, get_type_hints
 import msgspec
 import tomli_w
 
+from prism_secure.commands.first_checks import require_new_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.config import Config, describe, meanings
 from prism_secure.errors import ConfigError
-from prism_secure.storage import write_atomic
+from prism_secure.storage import make_folder, write_atomic
 
 HELP = """\
 Write a recipe: every setting with its default, what it means and what it takes, and a table [sweep] to take
@@ -70,6 +71,8 @@ def add_to(commands: Commands) -> None:
 def _init(options: argparse.Namespace, command: str) -> int:
     if options.file.exists():
         raise ConfigError(f"{options.file} exists already and is not overwritten; name another file")
+    require_new_file(options.file, "FILE")
+    make_folder(options.file.parent)
     write_atomic(options.file, recipe().encode())
     print(f"Wrote {options.file}. Then: prism-secure run --config {options.file} --out runs/first")
     return 0

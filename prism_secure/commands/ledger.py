@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_secure.commands.first_checks import require_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
 from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT
@@ -32,11 +33,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:
+    require_file(options.file, "a ledger (ledger.jsonl in a run folder)")
     from prism_privacy import LedgerError, PrivacyError
     from prism_privacy.ledger import verify_ledger
 
-    if not options.file.exists():
-        raise ConfigError(f"{options.file}: no such ledger")
     try:
         report = verify_ledger(options.file, options.key, head=options.head)
     except LedgerError as error:

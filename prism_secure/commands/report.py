@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prism_secure.commands.first_checks import require_run
 from prism_secure.commands.parsing import Commands, add_command
 
 HELP = """\
@@ -20,6 +21,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _report(options: argparse.Namespace, command: str) -> int:
+    require_run(options.run, sweep=True)
     from prism_secure.reporting.report import write_report
     from prism_secure.sweep.results import RECIPE
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
+from prism_secure.commands.first_checks import require_run_out
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
 from prism_secure.config import load_config
 
@@ -50,6 +51,7 @@ def add_to(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     config = load_config(options.config, options.overrides)
+    require_run_out(options.out, config)
     from prism_secure.reporting.progress import Display
     from prism_secure.reporting.trackers import Together, tracker
     from prism_secure.rounds.simulation import run  # torch is not imported to say that a key is misspelt

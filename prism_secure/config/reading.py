@@ -41,7 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+        raise ConfigError(f"{path}: no such file; `prism-secure init {path}` writes one") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
 
@@ -121,6 +121,11 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
     hints = _hints(struct)
     for key, value in raw.items():
         name = f"{prefix}{key}"
+        if key == "sweep" and not prefix:
+            raise ConfigError(
+                f"{where}: it has a table [sweep], so it is for many runs: `prism-secure sweep {where} --out "
+                "DIR`; for a single one take the table away"
+            )
         if key not in hints:
             known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
             all_here = f"valid: {', '.join(sorted(hints))}"

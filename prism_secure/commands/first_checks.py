@@ -1,0 +1,102 @@
+"""What a command refuses before it imports anything that takes a second: a path that cannot be what is asked.
+
+These checks are for whoever typed the path. What a command does later checks again, under locks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prism_secure.config import Config, determining
+from prism_secure.errors import ConfigError, PrismError, RunFolderError
+
+__all__ = ["require_file", "require_new_file", "require_run", "require_run_out", "require_writable"]
+
+_OF_A_RUN = ("config.toml", "federation.id", "ledger.jsonl")
+
+
+def require_run(path: Path, *, error: type[PrismError] = RunFolderError, sweep: bool = False) -> None:
+    """Nothing, if `path` is a run folder, whole or damaged, or, where `sweep` allows it, a sweep's.
+
+    Raises:
+        `error`: it is neither.
+    """
+    if not path.exists():
+        raise error(f"{path} is not a run folder: it does not exist; `prism-secure list` finds runs")
+    if not path.is_dir():
+        raise error(f"{path} is not a run folder, but a file; name the folder that `run --out` made")
+    if (path / "sweep.toml").exists():
+        if sweep:
+            return
+        raise error(f"{path} is not a run folder: it is a sweep, whose runs are {path / 'runs'}/*")
+    if not any((path / name).exists() for name in _OF_A_RUN):
+        raise error(
+            f"{path} is not a run folder: it has no config.toml and no ledger.jsonl; `prism-secure list "
+            f"{path}` finds the runs and sweeps below it"
+        )
+
+
+def require_run_out(path: Path, config: Config) -> None:
+    """Nothing, if a run of this configuration can be started or continued in the folder `path`.
+
+    Raises:
+        RunFolderError: it is a file, something else lies there, or a run of another configuration.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} must be a folder, but it is a file; name another one with --out")
+    require_writable(path, RunFolderError)
+    if (path / "config.toml").exists():
+        from prism_secure.run_folder.folder import _differences, read_config
+
+        if determining(kept := read_config(path)) != determining(config):
+            raise RunFolderError(
+                f"{path} was started with another configuration ({_differences(kept, config)}); "
+                "repeat its settings to continue, or choose another folder with --out"
+            )
+    elif path.is_dir() and any(path.iterdir()) and not _begun(path):
+        raise RunFolderError(
+            f"{path} holds files that are not a run; name an empty or a new folder with --out"
+        )
+
+
+def _begun(path: Path) -> bool:
+    """Whether a run took this folder, however early it was cut short."""
+    return (path / "federation.id").exists() or (path / ".lock").exists()
+
+
+def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError) -> None:
+    """Nothing, if `path` is a file; `what` says of which kind.
+
+    Raises:
+        `error`: it is none.
+    """
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise error(f"{path} is not {what}: {found}")
+
+
+def require_new_file(path: Path | None, option: str) -> None:
+    """Nothing, if a file can be written at `path`, whose folder need not be there yet; or if it is None.
+
+    Raises:
+        ConfigError: a folder is there, or the folder that it would be in is a file or cannot be written.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} is a file, but {path} is a folder; name a file in it")
+    require_writable(path.parent, ConfigError)
+
+
+def require_writable(folder: Path, error: type[PrismError]) -> None:
+    """Nothing, if `folder` can be written, or made.
+
+    Raises:
+        `error`: what is there, or above it, is a file or somebody else's.
+    """
+    nearest = next(each for each in [folder.absolute(), *folder.absolute().parents] if each.exists())
+    if not nearest.is_dir():
+        raise error(f"{folder} cannot be made: {nearest} is a file; name another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise error(f"{folder} cannot be written: {nearest} is not yours to write; name another folder")

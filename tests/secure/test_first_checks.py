@@ -1,0 +1,96 @@
+"""A path that cannot be what a command asks for is named, with the mend, before anything slow is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = "import sys; from prism_secure.cli import main; code = main(sys.argv[1:]); " + "".join(
+    f"assert {module!r} not in sys.modules, {module!r}; "
+    for module in ("torch", "scipy", "matplotlib", "prism_privacy.accounting.accountant")
+)
+MEMBERSHIP = ["audit", "membership", "--flip", "0.25", "--clip", "1", "--cohort", "10", "--out"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """No run in it, but what people take for one."""
+    (tmp_path / "README.md").write_text("# mine")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.toml").write_text("")
+    (tmp_path / "flip.toml").write_text("[sweep]\nseeds = [0]\n[sweep.grid]\nprivacy.flip = [0]\n")
+    (tmp_path / "limits.toml").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "--out", "README.md"], 4, "README.md must be a folder, but it is a file; name another"),
+        (["run", "--out", "README.md/run"], 4, "README.md is a file; name another folder"),
+        (["run", "--out", "docs"], 4, "docs holds files that are not a run; name an empty or a new folder"),
+        (["run", "--out", "new", "--config", "flip.toml"], 2, "prism-secure sweep flip.toml --out DIR"),
+        (["run", "--out", "new", "--config", "mine.toml"], 2, "prism-secure init mine.toml"),
+        (["config", "--config", "flip.toml"], 2, "flip.toml: it has a table [sweep]"),
+        (["audit", "run", "docs"], 2, "docs is not a run folder: it has no config.toml"),
+        (["audit", "run", "empty"], 2, "prism-secure list empty"),
+        (["audit", "run", "nowhere"], 2, "nowhere is not a run folder: it does not exist"),
+        (["audit", "run", "README.md"], 2, "README.md is not a run folder, but a file"),
+        (["audit", "run", "sweep"], 2, "it is a sweep, whose runs are sweep/runs/*"),
+        (["audit", "budget", "--budget", "nowhere.toml", "docs"], 2, "nowhere.toml is not a budget file"),
+        (["audit", "budget", "--budget", "limits.toml", "docs"], 2, "docs is not a run folder"),
+        ([*MEMBERSHIP, "picture.txt"], 2, "--out must end in .html, .png or .svg, got picture.txt"),
+        ([*MEMBERSHIP, "README.md/x.png"], 2, "README.md is a file; name another folder"),
+        (["audit", "mechanism", "release", "--flip", "0.1"], 2, "expected MODULE:CALLABLE"),
+        (["report", "docs"], 4, "docs is not a run folder"),
+        (["compare", "docs", "empty"], 4, "docs is not a run folder"),
+        (["export", "docs", "--out", "m.safetensors"], 4, "docs is not a run folder"),
+        (["generate", "--model", "nowhere", "--out", "g.png"], 7, "nowhere is not a model file"),
+        (["generate", "--model", "docs", "--out", "g.png"], 7, "docs is not a model file: it is a folder"),
+        (["ledger", "verify", "docs"], 2, "docs is not a ledger (ledger.jsonl in a run folder)"),
+        (["init", "README.md/x.toml"], 2, "README.md is a file; name another folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_refused_with_the_mend_before_torch_and_nothing_is_written(
+    folder: Path, arguments: list[str], code: int, words: str
+):
+    before = sorted(folder.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{RUN}sys.exit(code)", *arguments],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_files_are_written_into_folders_that_are_not_there_yet(folder: Path):
+    command = [sys.executable, "-m", "prism_secure.cli", "init", "recipes/new/mine.toml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "recipes" / "new" / "mine.toml").is_file()
+
+
+def test_a_run_of_another_configuration_is_refused_before_torch(folder: Path):
+    from prism_secure.config import dump_config, load_config
+
+    started = load_config(overrides=["federation.rounds=3"])
+    (folder / "run").mkdir()
+    (folder / "run" / "federation.id").write_text("0" * 32)
+    (folder / "run" / "config.toml").write_text(dump_config(started))
+    code = "import sys; from prism_secure.cli import main; code = main(['run', '--out', 'run']); "
+    code += "assert 'torch' not in sys.modules; sys.exit(code)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4, done.stderr
+    assert "there: rounds = 3; now: rounds = 10" in done.stderr
