@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import lzma
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
+from prism_secure.pinned import read_pinned
 
 __all__ = ["CLASSES", "load_bundled"]
 
@@ -33,16 +33,19 @@ CLASSES = (
 """Names of the ten labels of Fashion-MNIST, in label order."""
 
 FILE = Path(__file__).parent.parent / "assets" / "fashion_mnist_12k.npz.xz"
+SHA256 = "dcb5a83f4db337bdafd5fa9693a75ec6726c33623318c956993ee1e828a16b5d"
 
 
 def load_bundled(path: Path = FILE) -> Raw:
-    """Read the bundled file: an `.npz` inside an xz stream, whose checksum shows any damage."""
-    try:
-        with np.load(io.BytesIO(lzma.decompress(path.read_bytes()))) as arrays:
-            images = {split: as_images(arrays[f"{split}_images"], str(path)) for split in ("train", "test")}
-            labels = {split: as_labels(arrays[f"{split}_labels"], str(path)) for split in ("train", "test")}
-    except (OSError, lzma.LZMAError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"the bundled data {path} is unreadable, reinstall prism-secure: {error}") from None
+    """Read the bundled file: an `.npz` inside an xz stream.
+
+    Raises:
+        DataError: it is missing, damaged or another file.
+    """
+    data = read_pinned(path, SHA256, DataError, "reinstall prism-secure")
+    with np.load(io.BytesIO(lzma.decompress(data))) as arrays:
+        images = {split: as_images(arrays[f"{split}_images"], str(path)) for split in ("train", "test")}
+        labels = {split: as_labels(arrays[f"{split}_labels"], str(path)) for split in ("train", "test")}
     return Raw(
         name="fashion_mnist_12k",
         classes=CLASSES,

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from prism_secure.data.bundled import CLASSES
 from prism_secure.errors import FeatureError
+from prism_secure.pinned import read_pinned
 
 __all__ = ["CLASSES", "FEATURE_DIM", "FashionClassifier", "load_classifier"]
 
@@ -26,6 +27,8 @@ FEATURE_DIM = 128
 """Length of the feature vector of one image."""
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "fashion_classifier.safetensors"
+SHA256 = "4c500dff248ddb25496004b9925d733ea2afd9ccd20e48999940cc340ce95c3a"
+"""Of these weights."""
 
 
 def _block(channels_in: int, channels_out: int, *, pool: bool) -> list[nn.Module]:
@@ -71,20 +74,18 @@ class FashionClassifier(nn.Module):
 def load_classifier(path: Path | None = None, device: torch.device | str = "cpu") -> FashionClassifier:
     """The trained classifier, frozen and in eval mode.
 
-    `path` defaults to the weights that ship with the package. Raises `FeatureError` when the file is missing,
-    damaged, or holds weights of another network.
+    `path` defaults to the weights that ship with the package, which must have the known SHA-256. Raises
+    `FeatureError` when the file is missing, damaged, another one, or holds weights of another network.
 
     >>> model = load_classifier()
     >>> model.features(torch.zeros(2, 1, 32, 32)).shape
     torch.Size([2, 128])
     """
-    path = WEIGHTS if path is None else Path(path)
+    pin, path = SHA256 if path is None else "", WEIGHTS if path is None else Path(path)
     model = FashionClassifier()
     try:
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise FeatureError(f"classifier weights not found at {path}: reinstall prism-secure") from None
-    except (SafetensorError, OSError) as error:
+        model.load_state_dict(load(read_pinned(path, pin, FeatureError, "reinstall prism-secure")))
+    except SafetensorError as error:
         raise FeatureError(
             f"classifier weights at {path} cannot be read ({error}): reinstall prism-secure"
         ) from None

@@ -7,6 +7,7 @@ carries another conversion of the network. Figures of the two networks must neve
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prism_secure.errors import FeatureError
+from prism_secure.pinned import read_pinned
 from prism_secure.quality.classifier import CLASSES, FEATURE_DIM, load_classifier
 
 __all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features"]
@@ -72,13 +74,15 @@ class InceptionFeatures(MetricFeatures):
     Grey images are repeated over the three channels.
 
     Args:
-        weights: file of torchvision's IMAGENET1K_V1 weights; by default where torch hub keeps them.
+        weights: file of torchvision's IMAGENET1K_V1 weights; by default where torch hub keeps them, if their
+            SHA-256 starts as their name says.
 
     Raises:
-        FeatureError: the weights are not on this machine, or do not fit. Nothing is downloaded.
+        FeatureError: the weights are not on this machine, or others, or do not fit. Nothing is downloaded.
     """
 
     FILE = "inception_v3_google-0cc3c7bd.pth"
+    SHA256 = "0cc3c7bd"
     name = "inception_v3"
     num_features = 2048
 
@@ -90,11 +94,13 @@ class InceptionFeatures(MetricFeatures):
                 f"InceptionV3 needs torchvision's weights at {path}; nothing is downloaded. Put {self.FILE} "
                 "there, or set metrics.features = 'classifier'"
             )
+        again = f"put torchvision's {self.FILE} there again"
+        file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
         from prism_secure._torchvision import torchvision
 
         network = torchvision.models.inception_v3(weights=None, init_weights=False)
         try:
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         # torch.load and load_state_dict fail in many ways on a foreign or damaged file.
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

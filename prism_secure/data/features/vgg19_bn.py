@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from prism_secure.data.features.extractor import FeatureExtractor
 from prism_secure.errors import FeatureError
+from prism_secure.pinned import read_pinned
 
 
 class Vgg19Bn(FeatureExtractor):
@@ -19,14 +21,16 @@ class Vgg19Bn(FeatureExtractor):
 
     Args:
         image_size: side of the images that will come.
-        weights: file of torchvision's VGG19_BN_Weights.IMAGENET1K_V1; by default where torch hub keeps it.
+        weights: file of torchvision's VGG19_BN_Weights.IMAGENET1K_V1; by default where torch hub keeps it, if
+            its SHA-256 starts as its name says.
         layers: which maps, counted from 1 at the image; none named: all.
 
     Raises:
-        FeatureError: the weights are not on this machine. Nothing is downloaded.
+        FeatureError: the weights are not on this machine, or are others. Nothing is downloaded.
     """
 
     FILE = "vgg19_bn-c79401a0.pth"
+    SHA256 = "c79401a0"
 
     @classmethod
     def weights_file(cls, given: Path | None = None) -> Path:
@@ -51,13 +55,15 @@ class Vgg19Bn(FeatureExtractor):
         if not self.taken <= set(range(1, 17)):
             raise FeatureError(f"VGG19-BN has ReLU maps 1 to 16, not {sorted(self.taken)}")
         path = self.weights_file(weights)
+        again = f"put torchvision's {self.FILE} there again"
+        file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
         from prism_secure import _torchvision  # noqa: F401, I001  must come before torchvision
         from torchvision.models import vgg
 
         # Only the convolutions: building the classifier's 120 million weights would take most of the time.
         self.layers = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
             self.layers.load_state_dict(
                 {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
             )
