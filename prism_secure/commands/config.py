@@ -43,11 +43,26 @@ def _config(options: argparse.Namespace, command: str) -> int:
 def _print_plan(config: Config) -> None:
     from prism_privacy import Adjacency, View
     from prism_secure.accounting.plan import Plan
-    from prism_secure.rounds.components import Recipe
+    from prism_secure.accounting.record_release import RecordRelease
+    from prism_secure.data.partition import partition
+    from prism_secure.dimensions import feature_dimension, mask_dimension
+    from prism_secure.public_seed import public_seed
     from prism_secure.wording import format_delta, format_epsilon
 
-    recipe = Recipe(config)
-    dimension, release = recipe.trainer.dimension, recipe.record_release
+    channels, counts = _images(config)
+    classes = len(counts) if config.model.conditional else 0
+    dimension, release = mask_dimension(config, channels=channels, classes=classes), None
+    if config.record_level:
+        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        sizes = partition(
+            labels,
+            config.federation.clients,
+            config.data.partition,
+            seed=public_seed(config.federation.seed, "partition"),
+            shards_per_client=config.data.shards_per_client,
+            dirichlet_alpha=config.data.dirichlet_alpha,
+        ).sizes
+        release = RecordRelease(config, sizes, classes or 1, feature_dimension(config))
     plan, guarantee = Plan(config, dimension, release), release and release.guarantee
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     if plan.rounds < config.federation.rounds:
@@ -63,6 +78,20 @@ def _print_plan(config: Config) -> None:
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
     print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+
+
+def _images(config: Config) -> tuple[int, list[int]]:
+    """Channels, and how many training images of each class: all that epsilon needs to know of them.
+
+    Sizes of the clients' parts depend on the counts alone, in whatever order the images come.
+    """
+    if config.data.source == "fashion_mnist_12k":
+        return 1, [1000] * 10
+    from prism_secure.rounds.components import Recipe
+
+    dataset = Recipe(config).dataset
+    counts = dataset.train_labels.bincount(minlength=len(dataset.classes)).tolist()
+    return dataset.channels, counts
 
 
 def _explain(config: Config) -> None:
