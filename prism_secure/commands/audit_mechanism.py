@@ -166,7 +166,9 @@ class _Bar(AbstractContextManager["Progress"]):
 
 def describe(name: str, result: MechanismAudit) -> str:
     """What to read first, as text: the verdict, each kind of finding once, bounds, what was not checked."""
-    claim, found, error = result.claim, strongest(result), 1.0 - result.confidence
+    claim, error = result.claim, 1.0 - result.confidence
+    found = [finding for finding in strongest(result) if not finding.follows]
+    follow = [finding for finding in strongest(result) if finding.follows]
     epsilon = claim.epsilon_at(result.dim)
     clip = "no clip" if claim.clip is None else f"C = {claim.clip:g} ({claim.clip_space})"
     lines = [
@@ -180,6 +182,9 @@ def describe(name: str, result: MechanismAudit) -> str:
             f"{finding.layer.value}: {finding.name}",
             *(f"    {text}" for text in (finding.meaning, finding.evidence, finding.sure)),
         ]
+    if follow:
+        lines += ["", f"which follows from {follow[0].follows}, and would not be found at that rate:"]
+        lines += [f"    {finding.layer.value}: {finding.name}" for finding in follow]
     lines += ["", "ε is at least, whatever the claim says:"]
     lines += [
         f"    {bound.epsilon:<9.4g} of one {bound.unit:<10} (claimed {bound.claimed:.4g} at δ = "

@@ -62,6 +62,10 @@ def test_a_finding_ends_with_1_and_is_in_both_files(
     assert audit("leaky", "--html", "audit.html", "--json", "audit.json") == 1
     said = capsys.readouterr().out
     assert "half of the claimed noise" in said
+    cause, _, follows = said.partition("which follows from flips of")
+    assert "the same coins are used again" not in said
+    assert "coins across rounds" not in cause
+    assert "coins across rounds" in follows
     report = json.loads((tmp_path / "audit.json").read_text())
     page = html.unescape((tmp_path / "audit.html").read_text())
     assert report["verdict"] == "finding"

@@ -38,6 +38,8 @@ class Check:
     log_p      natural logarithm of the p-value
     adjusted   the same after Holm's correction within the layer
     found      whether the layer's share of the error allows to call it false
+    follows    whether only another rate of flips makes it false: at the measured one it would not be
+    fewer      of a check of the rate of flips alone: whether there are fewer than claimed
     evidence   what was counted, and what the claim says of it
     meaning    what it means if the claim is false here
     """
@@ -49,6 +51,8 @@ class Check:
     log_p: float
     adjusted: float = 0.0
     found: bool = False
+    follows: bool = False
+    fewer: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,17 @@ class Bound:
 
 @dataclass(frozen=True)
 class Finding:
-    """One way in which the claim is false, with its evidence and how sure it is."""
+    """One way in which the claim is false, with its evidence and how sure it is.
+
+    follows   the name of the finding that it is a consequence of, or ""
+    """
 
     name: str
     layer: Layer
     evidence: str
     meaning: str
     sure: str
+    follows: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class MechanismAudit:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is false, surest first within each layer."""
+        """What is false: causes, surest first within each layer, and then what follows from them."""
+        cause = self.cause
         found = [
             Finding(
                 bound.name,
@@ -115,6 +124,7 @@ class MechanismAudit:
                 f"claimed {bound.claimed:.4g}; {bound.evidence}",
                 "the mechanism leaks more than it says",
                 f"confidence {bound.confidence:.6g}, {bound.assumption}",
+                cause.name if cause and cause.fewer else "",
             )
             for bound in self.bounds
             if bound.exceeds
@@ -123,8 +133,17 @@ class MechanismAudit:
             if check.found:
                 tests = sum(other.layer is check.layer for other in self.checks)
                 sure = f"p = {format_log_p(check.adjusted)} after correcting for {tests} tests"
-                found.append(Finding(check.name, check.layer, check.evidence, check.meaning, sure))
-        return tuple(found)
+                follows = cause.name if cause and check.follows and check is not cause else ""
+                found.append(Finding(check.name, check.layer, check.evidence, check.meaning, sure, follows))
+        return tuple(
+            sorted(found, key=lambda each: (bool(each.follows), cause is None or each.name != cause.name))
+        )
+
+    @property
+    def cause(self) -> Check | None:
+        """The surest finding that the rate of flips is not the claimed one, from which others may follow."""
+        rates = [check for check in self.checks if check.found and check.fewer is not None]
+        return min(rates, key=lambda check: (check.adjusted, check.log_p), default=None)
 
     @property
     def verdict(self) -> Verdict:

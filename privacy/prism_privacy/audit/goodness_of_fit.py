@@ -39,6 +39,7 @@ def rate_check(claim: Claim, name: str, agreeing: int, bits: int, rate: float) -
         f"({low:.4%} to {high:.4%}), claimed {claimed:.4%}",
         meaning,
         two_sided(bits, rate, agreeing),
+        fewer=flipped < claimed * bits,
     )
 
 

@@ -15,7 +15,7 @@ from prism_privacy.audit.checks import Bound, Check, Layer, MechanismAudit
 from prism_privacy.audit.claim import Claim
 from prism_privacy.audit.exact_tests import clopper_pearson, holm
 from prism_privacy.audit.lower_bounds import independent_bound, one_run_bound, two_worlds_bound
-from prism_privacy.audit.probes import Counts, Probes, Repeated
+from prism_privacy.audit.probes import Counts, Group, Probes, Repeated
 from prism_privacy.errors import InvalidParameter
 
 __all__ = ["SHARES", "TRIALS", "audit_mechanism"]
@@ -78,14 +78,19 @@ def audit_mechanism(
     ignored, changed = probes.ignored_seed_bits(), probes.replays_that_differ()
 
     bits = trials * size
-    checks = [
-        goodness_of_fit.rate_check(claim, "flips of random canaries", int(random.sum()), bits, rate),
-        goodness_of_fit.rate_check(claim, "flips of one input", repeated.total, bits, rate),
-        goodness_of_fit.likelihood_check(repeated.per_call, size, rate),
-        *goodness_of_fit.repeated_checks(repeated, rate),
-        *(goodness_of_fit.group_check(claim, group) for group in groups),
-        *structure.federation_checks(federation, rate),
-    ]
+
+    def of_the_law(rate: float, groups: list[Group]) -> list[Check]:
+        return [
+            goodness_of_fit.rate_check(claim, "flips of random canaries", int(random.sum()), bits, rate),
+            goodness_of_fit.rate_check(claim, "flips of one input", repeated.total, bits, rate),
+            goodness_of_fit.likelihood_check(repeated.per_call, size, rate),
+            *goodness_of_fit.repeated_checks(repeated, rate),
+            *(goodness_of_fit.group_check(claim, group) for group in groups),
+            *structure.federation_checks(federation, rate),
+        ]
+
+    checks = of_the_law(rate, groups)
+    law = len(checks)
     if claim.clip is not None and claim.input == "bits":
         checks += goodness_of_fit.centre_checks(claim, groups)
     if halfway is not None:
@@ -95,6 +100,14 @@ def audit_mechanism(
         checks.append(norm)
     coins, in_the_way = structure.coin_checks(repeated, ignored, rate)
     checks = _decided(checks + coins, error)
+    if any(check.found and check.fewer is not None for check in checks):
+        seen = (int(random.sum()) + repeated.total) / (2 * bits)
+        seen = min(max(seen, 0.5 / bits), 1.0 - 0.5 / bits)  # a rate of 0 or 1 allows for no other answer
+        at_seen = _decided(of_the_law(seen, _at_rate(claim, groups, seen)), error)
+        checks[:law] = [
+            replace(check, follows=check.found and not other.found)
+            for check, other in zip(checks[:law], at_seen, strict=True)
+        ]
 
     unchecked = [in_the_way] if in_the_way else []
     if claim.clip is not None and norm is None:
@@ -124,6 +137,13 @@ def audit_mechanism(
         _resolution(rate, bits, error),
         time.monotonic() - started,
     )
+
+
+def _at_rate(claim: Claim, groups: list[Group], rate: float) -> list[Group]:
+    """What groups would be claimed to be if bits agreed at this rate; a clip leaves them as they are."""
+    if claim.clip is not None:
+        return groups
+    return [replace(group, rate=1.0 - rate + (2.0 * rate - 1.0) * group.value) for group in groups]
 
 
 def _decided(checks: list[Check], error: float) -> list[Check]:

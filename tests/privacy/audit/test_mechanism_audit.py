@@ -250,3 +250,35 @@ def test_seeds_name_run_client_and_round_and_are_never_given_twice() -> None:
         [(client, round_number) for round_number in range(16)] for client in range(16)
     ]
     assert len({part.run for client in parts for part in client}) == 1
+
+
+def one_stream_of_coins(flip: float):
+    def release(bits, theta, seed):
+        return bits ^ (np.random.default_rng(7).random(bits.size) < flip)
+
+    return release
+
+
+@pytest.mark.parametrize("flip", [0.24, 0.125, 0.4, 0.0])
+def test_a_wrong_flip_is_the_cause_and_coins_are_not_called_reused_for_it(flip: float) -> None:
+    result = audit_mechanism(flips_with(flip), Claim(flip=0.25), dim=256, trials=1024)
+    first, *others = result.findings
+    assert first.name in ("flips of random canaries", "flips of one input")
+    assert not first.follows
+    alone = {finding.name for finding in others if not finding.follows}
+    if flip:  # without any coins, uploads repeat, and seeds do nothing
+        assert alone == set()
+    assert not alone & {"coins across rounds", "coins across clients", "dispersion of counts", "two worlds"}
+    assert {"coins across rounds", "coins across clients"} & {f.name for f in others} or flip == 0.24
+    assert {finding.follows for finding in others if finding.follows} <= {first.name}
+
+
+@pytest.mark.parametrize("flip", [0.25, 0.125])
+def test_coins_that_are_used_again_are_found_beside_a_wrong_flip(flip: float) -> None:
+    result = audit_mechanism(one_stream_of_coins(flip), Claim(flip=0.25), dim=256, trials=1024)
+    alone = {finding.name for finding in result.findings if not finding.follows}
+    assert {"coins across rounds", "coins across clients", "low-entropy coins"} <= alone
+
+
+def test_an_honest_audit_has_no_cause() -> None:
+    assert audit_mechanism(flips_with(0.25), Claim(flip=0.25), dim=256, trials=256).cause is None
