@@ -140,6 +140,9 @@ def _add_budget(audits: Commands) -> None:
 
 def _budget(options: argparse.Namespace, command: str) -> int:
     require_file(options.budget, "a budget file")
+    from prism_secure.audit.budget_file import load_budget
+
+    budget = load_budget(options.budget)
     for path in options.ledgers:
         if not path.is_file():
             require_run(path, error=ConfigError)
@@ -147,7 +150,6 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     import msgspec
 
     from prism_secure.audit.budget import audit_budget
-    from prism_secure.audit.budget_file import load_budget
     from prism_secure.audit.pages import write_budget_page
     from prism_secure.audit.spent_ledgers import read_ledgers
     from prism_secure.errors import ConfigError, RunFolderError
@@ -155,7 +157,6 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     from prism_secure.storage import write_atomic
     from prism_secure.wording import format_delta, format_epsilon
 
-    budget = load_budget(options.budget)
     try:
         ledgers = read_ledgers(options.ledgers, budget.ledger, options.budget.parent)
         accounts = audit_budget(ledgers, budget.limit)

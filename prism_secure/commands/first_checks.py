@@ -72,7 +72,7 @@ def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError
         `error`: it is none.
     """
     if not path.is_file():
-        found = "it is a folder" if path.is_dir() else "there is no such file"
+        found = "it is a folder" if path.is_dir() else "it does not exist"
         raise error(f"{path} is not {what}: {found}")
 
 

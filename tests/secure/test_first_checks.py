@@ -25,7 +25,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.toml").write_text("")
     (tmp_path / "flip.toml").write_text("[sweep]\nseeds = [0]\n[sweep.grid]\nprivacy.flip = [0]\n")
-    (tmp_path / "limits.toml").write_text("")
+    (tmp_path / "limits.toml").write_text(
+        '[[limit]]\nunit = "client"\nview = "sum"\nadjacency = "zero_out"\nepsilon = 8.0\ndelta = 1e-5\n'
+    )
     return tmp_path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -47,9 +49,12 @@ def test_what_cannot_be_drawn_is_one_line(
 
 @pytest.mark.parametrize("ending", ["html", "png", "svg"])
 def test_disk_that_refuses_is_one_line_and_leaves_nothing(
-    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = tmp_path / "missing" / f"picture.{ending}"
-    assert main([*SETTINGS, "--out", str(missing)]) == 5
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    assert main([*SETTINGS, "--out", str(tmp_path / f"picture.{ending}")]) == 5
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
