@@ -42,7 +42,7 @@ def test_names_of_skipped_pictures_stay_with_their_owner_and_only_their_number_i
 ):
     out = tmp_path / "run"
     assert run(out, pictures) == 3
-    assert capsys.readouterr().err.count("Jane Doe [b]") == 2
+    assert sum("Jane Doe [b]" in line for line in capsys.readouterr().err.splitlines()) == 2
     assert not out.exists() or not list(out.rglob("report.html"))
     assert run(out, pictures, "data.skip_bad=true") == 0
     assert capsys.readouterr().out.count("Jane Doe [b]") == 2
