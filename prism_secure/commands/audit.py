@@ -152,7 +152,7 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     from prism_secure.audit.budget import audit_budget
     from prism_secure.audit.pages import write_budget_page
     from prism_secure.audit.spent_ledgers import read_ledgers
-    from prism_secure.errors import ConfigError, RunFolderError
+    from prism_secure.errors import RunFolderError
     from prism_secure.run_folder.records import finite
     from prism_secure.storage import write_atomic
     from prism_secure.wording import format_delta, format_epsilon
