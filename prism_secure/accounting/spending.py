@@ -31,6 +31,7 @@ from prism_privacy import (
 from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
@@ -134,10 +135,9 @@ class Spending:
             return
         assert self._moments is not None
         table = {}
-        for view in View:
-            for adjacency in Adjacency:
-                alone = self._moments.client_epsilon(view, adjacency)
-                table[view, adjacency] = Spent(alone, alone, self._plan.epsilon(view, adjacency))
+        for cell in CELLS:
+            alone = self._moments.client_epsilon(*cell)
+            table[cell] = Spent(alone, alone, self._plan.epsilon(*cell))
         cohort = self._plan.summed.plan.cohort if self._plan.summed else self._config.cohort
         self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
 
@@ -169,7 +169,7 @@ class Spending:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
             self._append(kind, round_number, self._release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
-        return Epsilons(**{f"{v}_{a}": spent(entry, v, a).to_date for v in View for a in Adjacency})
+        return Epsilons.of({cell: spent(entry, *cell).to_date for cell in CELLS})
 
     @property
     def ended(self) -> str | None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prism_secure.accounting.epsilons import CLIENT_UNIT
 from prism_secure.commands.first_checks import require_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError

@@ -22,6 +22,7 @@ from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, Vie
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure import wording
 from prism_secure.accounting.composition import charging_one_client
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
 from prism_secure.data.sources import ABOUT
@@ -166,12 +167,8 @@ def _planned(run: RunHistory) -> Epsilons | None:
     if run.ledger is None or not run.ledger.entries:
         return None
     last = run.ledger.entries[-1]
-    cells = {
-        f"{view}_{adjacency}": spent(last, view, adjacency).planned
-        for view in View
-        for adjacency in Adjacency
-    }
-    return None if None in cells.values() else Epsilons(**cells)
+    planned = {cell: cost for cell in CELLS if (cost := spent(last, *cell).planned) is not None}
+    return Epsilons.of(planned) if len(planned) == len(CELLS) else None
 
 
 def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any] | None:
@@ -264,18 +261,17 @@ def _groups(run: RunHistory) -> list[dict[str, Any]]:
     return rows
 
 
-def _clients_together(run: RunHistory, release: MomentRelease | None, size: int) -> dict[str, float]:
-    cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
+def _clients_together(run: RunHistory, release: MomentRelease | None, size: int) -> Epsilons:
     delta, opened = run.config.privacy.delta, run.opened
     if run.ledger is None or run.test_coins or (opened is not None and not opened.images):
-        return dict.fromkeys(cells, math.inf)
+        return Epsilons.of(dict.fromkeys(CELLS, math.inf))
     if release is not None and opened is not None and opened.images:
         together = size * opened.images, opened.shares
-        return {cell: opened_epsilon(release, *together, *at, delta) for cell, at in cells.items()}
+        return Epsilons.of({cell: opened_epsilon(release, *together, *cell, delta) for cell in CELLS})
     accountant = Accountant(delta=delta)
     for entry in charging_one_client(run.rounds):
         accountant.spend(MaskRelease(**entry.release))
-    return {cell: accountant.group(size, *at) for cell, at in cells.items()}
+    return Epsilons.of({cell: accountant.group(size, *cell) for cell in CELLS})
 
 
 def _moment_release(run: RunHistory) -> MomentRelease | None:

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from prism_privacy import Adjacency, LedgerReport, Spent, View
+from prism_privacy import LedgerReport, Spent
 from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.spending import model_words
 from prism_secure.config import Config, settings_to_show
 from prism_secure.data.sources import ABOUT, data_set
@@ -191,10 +192,14 @@ def _opened(ledger: LedgerReport) -> bool:
 def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
     first, last = ledger.entries[0], ledger.entries[-1]
     record = history.record_guarantee
+    guaranteed = Epsilons.of({cell: _guaranteed(spent(last, *cell)) for cell in CELLS})
     try:
         return Privacy(
             delta=last.delta,
-            **{f"{v}_{a}": number(_guaranteed(spent(last, v, a))) for v in View for a in Adjacency},
+            sum_zero_out=number(guaranteed.sum_zero_out),
+            sum_replace_one=number(guaranteed.sum_replace_one),
+            upload_zero_out=number(guaranteed.upload_zero_out),
+            upload_replace_one=number(guaranteed.upload_replace_one),
             stopped_early=bool(last.metrics.get("ended")),
             cohort=first.cohort if _opened(ledger) else last.cohort,
             known_coins=history.test_coins,

@@ -15,6 +15,7 @@ from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.units import Adjacency, View
 from prism_secure.accounting.composition import Opened, opened_in
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
@@ -53,9 +54,7 @@ class _Audit(msgspec.Struct, frozen=True):
     lower_bounds: list[LowerBound] = []
 
 
-_NOTHING = Epsilons(
-    sum_zero_out=math.inf, sum_replace_one=math.inf, upload_zero_out=math.inf, upload_replace_one=math.inf
-)
+_NOTHING = Epsilons.of(dict.fromkeys(CELLS, math.inf))
 
 
 class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,13 +109,12 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
 
         None before anything was spent.
         """
-        cells = {f"{view}_{adjacency}": (view, adjacency) for view in View for adjacency in Adjacency}
-        largest = dict.fromkeys(cells, 0.0)
+        largest = dict.fromkeys(CELLS, 0.0)
         for record in self.records[-1:]:
-            largest = {cell: getattr(record.epsilon, cell) for cell in cells}
+            largest = record.epsilon.table
         for entry in (self.ledger.entries if self.ledger else ())[-1:]:
-            largest = {cell: max(largest[cell], spent(entry, *at).to_date) for cell, at in cells.items()}
-        return Epsilons(**largest) if any(largest.values()) else None
+            largest = {cell: max(largest[cell], spent(entry, *cell).to_date) for cell in CELLS}
+        return Epsilons.of(largest) if any(largest.values()) else None
 
     @property
     def disagreement(self) -> int | None:
@@ -126,10 +124,7 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         kept = {entry.round: entry for entry in self.ledger.entries if entry.epsilon is not None}
         for record in self.records:
             if record.round in kept and any(
-                getattr(record.epsilon, f"{view}_{adjacency}")
-                < spent(kept[record.round], view, adjacency).to_date
-                for view in View
-                for adjacency in Adjacency
+                record.epsilon.at(*cell) < spent(kept[record.round], *cell).to_date for cell in CELLS
             ):
                 return record.round
         return None

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from prism_secure.accounting.epsilons import Epsilons
+
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Metrics of the deployed mask against held-out images; see `prism_secure.quality.metrics`."""
@@ -23,19 +25,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
 
 
-CLIENT_UNIT = "everything one client contributes"
 RECORD_UNIT = "one image of one client"
-"""What an epsilon protects, in words."""
-
-
-class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
-    """Epsilon to date of one client, by view and adjacency."""
-
-    sum_zero_out: float
-    sum_replace_one: float
-    upload_zero_out: float
-    upload_replace_one: float
-    unit: str = CLIENT_UNIT
+"""What the other epsilon protects, in words."""
 
 
 class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prism_privacy import Adjacency, MaskRelease, View
+from prism_privacy import MaskRelease
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.line import decode_line, parse
 from prism_secure.accounting.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config.invitations import most_participations
 from prism_secure.data.sources import Whose, by_data, read_identity
 from prism_secure.errors import RunFolderError
@@ -90,9 +91,7 @@ def compose(runs: Sequence[Run]) -> Composed:
     """
     charged = [_charged(run) for run in runs if run.charged is not None]
     delta = max((run.config.privacy.delta for run in runs if run.charged is not None), default=0.0)
-    clients = {
-        f"{view}_{adjacency}": ClientTotal(view, adjacency) for view in View for adjacency in Adjacency
-    }
+    clients = {cell: ClientTotal(*cell) for cell in CELLS}
     adjacencies = [each.record.adjacency for each in charged if each.record is not None]
     image = ImageTotal(adjacencies[0] if adjacencies else "swap")
     for each in charged:
@@ -102,7 +101,7 @@ def compose(runs: Sequence[Run]) -> Composed:
     at = delta + image.delta_of_others
     return Composed(
         runs=len(charged),
-        epsilon=Epsilons(**{name: total.epsilon(delta) for name, total in clients.items()}),
+        epsilon=Epsilons.of({cell: total.epsilon(delta) for cell, total in clients.items()}),
         delta=delta,
         record_epsilon=image.epsilon(at) if charged else 0.0,
         record_delta=at,

@@ -25,14 +25,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.ledger.line import decode_line, parse
-from prism_privacy.units import Adjacency, View
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
@@ -114,7 +114,8 @@ class Run:
         records = read_records(self.folder) if self.folder.exists() else []
         if self.charged is None or self.charged.epsilon is not None:
             return records
-        return [msgspec.structs.replace(record, epsilon=_nothing(record.epsilon)) for record in records]
+        nothing = Epsilons.of(dict.fromkeys(CELLS, math.inf))
+        return [msgspec.structs.replace(record, epsilon=nothing) for record in records]
 
     @cached_property
     def quality(self) -> Quality | None:
@@ -157,9 +158,9 @@ class Run:
         entry = self.charged
         if entry is None:
             return None
-        table = {f"{v}_{a}": spent(entry, v, a) for v in View for a in Adjacency}
-        return Epsilons(
-            **{name: cell.to_date if cell.planned is None else cell.planned for name, cell in table.items()}
+        table = {cell: spent(entry, *cell) for cell in CELLS}
+        return Epsilons.of(
+            {cell: cost.to_date if cost.planned is None else cost.planned for cell, cost in table.items()}
         )
 
     @property
@@ -362,8 +363,3 @@ def _point(folder: Path, recipe: SweepRecipe, settings: Settings, file: PointFil
     return SweepPoint(
         point_id(settings), settings, tuple(sweep_run(folder, config, file.failures) for config in configs)
     )
-
-
-def _nothing(epsilon: Epsilons) -> Epsilons:
-    infinite: dict[str, Any] = dict.fromkeys((f"{v}_{a}" for v in View for a in Adjacency), math.inf)
-    return msgspec.structs.replace(epsilon, **infinite)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prism_privacy import Adjacency, LedgerEntry, View
+from prism_secure.accounting.epsilons import CELLS, Cell
 from prism_secure.audit import oracle
 from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
 from prism_secure.audit.evidence import Evidence
@@ -15,9 +16,6 @@ from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
 from prism_secure.audit.oracle import Mask
 from prism_secure.config.invitations import most_participations
 from prism_secure.wording import format_epsilon
-
-Cell = tuple[View, Adjacency]
-CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
         if entry is None or entry.epsilon is None:
             continue
         for view, adjacency in CELLS:
-            shown = getattr(record.epsilon, f"{view.value}_{adjacency.value}")
+            shown = record.epsilon.at(view, adjacency)
             signed = entry.epsilon[view, adjacency].to_date
             if shown != signed and not math.isclose(shown, signed, rel_tol=1e-9):
                 notes.finding(
