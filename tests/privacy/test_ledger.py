@@ -803,3 +803,48 @@ def test_an_end_cut_off_with_its_head_file_is_called_unchecked_and_shown_by_a_he
         verify_ledger(written, key, head=head)
     with pytest.raises(LedgerError, match="is missing: lines at the end"):
         Ledger.open(written, key)
+
+
+def test_ledger_written_before_views_and_added_costs_verifies_and_says_neither():
+    """The ledger of a run of an older program, as it lay in its folder."""
+    path = Path(__file__).with_name("ledger_before_views.jsonl")
+    assert b'"added"' not in path.read_bytes()
+    assert b'"view"' not in path.read_bytes()
+    report = verify_ledger(path)
+    assert report.end_checked
+    assert [entry.kind for entry in report.entries] == ["moments", "round", "round", "end"]
+    for entry in report.entries:
+        assert (entry.record.view, entry.record.cohort) == (None, None)
+        assert {spent.added for spent in entry.epsilon.values()} == {None}
+    assert report.entries[1].epsilon[View.SUM, Adjacency.ZERO_OUT].round > 0, "what its masks cost alone"
+
+
+@pytest.mark.parametrize(("view", "cohort"), [(View.SUM, 10), (View.UPLOAD, None), (None, None)])
+def test_view_of_an_image_and_added_cost_come_back_from_a_line(key, tmp_path, view, cohort):
+    record = RecordGuarantee("swap", 2.0, 1e-5, {"sigma": 1.0}, view=view, cohort=cohort)
+    cells = {cell: Spent(3.0, 7.0, added=0.0) for cell in table()}
+    with Ledger.create(tmp_path / "ledger.jsonl", key, federation="f") as ledger:
+        add(ledger, 1, record=record, epsilon=cells)
+    (entry,) = verify_ledger(tmp_path / "ledger.jsonl").entries
+    assert entry.record == record
+    assert entry.epsilon == cells
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"view": "sum"},
+        {"cohort": 3},
+        {"view": "upload", "cohort": 3},
+        {"view": "both"},
+        {"view": "sum", "cohort": 0},
+    ],
+)
+def test_view_without_the_cohort_that_it_counts_on_is_refused(wrong):
+    with pytest.raises(InvalidParameter):
+        RecordGuarantee("swap", 2.0, 1e-5, {}, **wrong)
+
+
+def test_added_cost_is_an_epsilon():
+    with pytest.raises(InvalidParameter, match="added"):
+        Spent(1.0, 1.0, added=-1.0)

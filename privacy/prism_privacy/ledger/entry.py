@@ -34,6 +34,8 @@ class Spent:
         planned: the guarantee of the plan that was fixed before the first round; None without a plan.
         budget: the guarantee a filter enforces; None without a filter.
         bound: which of the valid bounds was the smallest and gave ``to_date``; None if not said.
+        added: what this release costs on top of those before it, where that is less than ``round``: 0 for
+            post-processing of what was released before; None if not said.
     """
 
     round: float
@@ -41,11 +43,12 @@ class Spent:
     planned: float | None = None
     budget: float | None = None
     bound: str | None = None
+    added: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("round", "to_date", "planned", "budget"):
+        for name in ("round", "to_date", "planned", "budget", "added"):
             value = getattr(self, name)
-            if value is None and name in ("planned", "budget"):
+            if value is None and name in ("planned", "budget", "added"):
                 continue
             if _validate.real(name, value) < 0:
                 raise InvalidParameter(f"an epsilon ({name}) cannot be negative, got {value!r}")
@@ -68,12 +71,17 @@ class RecordGuarantee:
             records* add up: add their epsilons and their deltas here. A ledger holds one such guarantee.
         delta: its delta.
         release: the parameters of the release, JSON-safe.
+        view: whom it holds against. ``SUM``: who sees the opened sum over all clients. ``UPLOAD``: who sees
+            all that leaves the record's client. None in lines that do not say (written before this field).
+        cohort: under ``SUM``, how many honest clients' noise it counts on; None where it counts on nobody's.
     """
 
     adjacency: str
     epsilon: float
     delta: float
     release: Mapping[str, Json]
+    view: View | None = None
+    cohort: int | None = None
 
     def __post_init__(self) -> None:
         if self.adjacency not in ADJACENCY_WORDS:
@@ -87,6 +95,15 @@ class RecordGuarantee:
         object.__setattr__(self, "delta", _validate.delta(self.delta))
         if not isinstance(self.release, Mapping):
             raise InvalidParameter("record release must be an object")
+        if self.view is not None:
+            object.__setattr__(self, "view", _validate.member("record view", View, self.view))
+        if self.cohort is not None:
+            object.__setattr__(self, "cohort", _validate.count("record cohort", self.cohort))
+        if (self.view is View.SUM) != (self.cohort is not None):
+            raise InvalidParameter(
+                "a record guarantee names a cohort if and only if its view is the sum, got "
+                f"view {self.view!r} and cohort {self.cohort!r}"
+            )
 
     @classmethod
     def of(cls, release: MomentRelease, delta: float) -> Self:
