@@ -49,9 +49,9 @@ def add_to(commands: Commands) -> None:
     )
     claim = parser.add_argument_group("the claim")
     claim.add_argument("--flip", type=float, required=True, metavar="F", help="flip probability, 0 < F < 0.5")
-    claim.add_argument("--clip", type=float, metavar="C", help="L2 clip around p_t; left out: no clip")
+    claim.add_argument("--clip", type=float, metavar="C", help="L2 clip around p_t; default: no clip")
     claim.add_argument(
-        "--epsilon", type=float, metavar="E", help="epsilon of one upload; left out: what the accountant says"
+        "--epsilon", type=float, metavar="E", help="epsilon of one upload; default: what the accountant says"
     )
     claim.add_argument("--delta", type=float, default=1e-5, metavar="D", help="its delta (default 1e-5)")
     claim.add_argument(

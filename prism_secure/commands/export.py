@@ -31,16 +31,16 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("run", type=Path, metavar="RUN_DIR", help="the folder of a finished run")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the model, *.safetensors")
     parser.add_argument(
-        "--card", type=Path, metavar="FILE", help="the card as Markdown; left out: beside the model, *.md"
+        "--card", type=Path, metavar="FILE", help="the card as Markdown; default: beside the model, *.md"
     )
     parser.add_argument(
         "--licence", default="not stated", metavar="TEXT", help="what others may do with the model"
     )
     parser.add_argument(
-        "--data-name", metavar="TEXT", help="what the images are; left out: what the source is called"
+        "--data-name", metavar="TEXT", help="what the images are; default: what the source is called"
     )
     parser.add_argument(
-        "--data-licence", metavar="TEXT", help="of the data; left out: that of the source where it is known"
+        "--data-licence", metavar="TEXT", help="of the data; default: that of the source where it is known"
     )
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="write the network as ONNX, too: dense weights, no seed"

@@ -50,7 +50,7 @@ def add_to(commands: Commands) -> None:
         "--label",
         action="append",
         metavar="LABEL",
-        help="a class, by number or name; may be repeated; left out: all in turn",
+        help="a class, by number or name; may be repeated; default: all in turn",
     )
     parser.add_argument("--seed", type=int, default=0, help="draws the latents; default 0")
     parser.add_argument(

@@ -48,7 +48,7 @@ def add_to(commands: Commands) -> None:
         "--min-survivors",
         type=int,
         metavar="N",
-        help="fewest clients whose sum may open; left out: all members",
+        help="fewest clients whose sum may open; default: all members",
     )
     enroll.add_argument(
         "--colluders", type=int, default=0, metavar="N", help="clients assumed to side with the server"

@@ -29,7 +29,7 @@ def add_command(
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """`--config FILE` and `--set SECTION.KEY=VALUE`, for every command that takes a recipe."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a TOML file; left out: the default recipe"
+        "--config", type=Path, metavar="FILE", help="a TOML file; default: the default recipe"
     )
     parser.add_argument(
         "--set",

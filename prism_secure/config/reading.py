@@ -17,6 +17,8 @@ from prism_secure.errors import ConfigError, did_you_mean
 
 COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
 """Section and key of each setting that says how a result is computed, and not which."""
+NONE = "none"
+"""The word for a setting that has no value, where it need not have one: in TOML, --set and sweeps."""
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -53,6 +55,7 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
         ConfigError: as `load_config`.
     """
     _refuse_unknown(Config, raw, where, "")
+    raw = {section: _with_none(_hints(Config)[section], values) for section, values in raw.items()}
     try:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -77,7 +80,7 @@ def _without(config: Config, keys: Set[tuple[str, str]]) -> dict[str, dict[str, 
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as TOML; keys left out have the meaning that their section documents."""
+    """The resolved configuration as TOML; what keys without a value mean, their sections say."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
 
 
@@ -91,6 +94,14 @@ def _reworded(error: str, raw: dict[str, Any]) -> str:
         expected = describe(get_type_hints(get_type_hints(Config)[section])[key])
         return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
     return f"{place}.{text}" if place else text
+
+
+def _with_none(kind: type[msgspec.Struct], values: dict[str, Any]) -> dict[str, Any]:
+    """A section's settings, where the word for none is None."""
+    return {
+        key: None if value == NONE and type(None) in get_args(_hints(kind)[key]) else value
+        for key, value in values.items()
+    }
 
 
 def _without_none(value: Any) -> Any:
@@ -140,7 +151,7 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
 def describe(kind: Any) -> str:
     """A setting's type in words, for help texts."""
     if get_origin(kind) in (Union, types.UnionType):
-        return " | ".join("left out" if part is type(None) else describe(part) for part in get_args(kind))
+        return " | ".join(NONE if part is type(None) else describe(part) for part in get_args(kind))
     if get_origin(kind) is Literal:
         return " | ".join(map(repr, get_args(kind)))
     if get_origin(kind) is tuple:

@@ -153,7 +153,7 @@ class Features(Section):
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
     vgg_layers: tuple[int, ...] = ()
-    """With `vgg19_bn`: which of its 16 ReLU maps, counted from 1 at the image; none named: all."""
+    """With `vgg19_bn`: which of its 16 ReLU maps, counted from 1 at the image; an empty list: all."""
 
     def __post_init__(self) -> None:
         self._require(
@@ -236,7 +236,7 @@ class Privacy(Section):
     flip: float = 0.1
     """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf."""
     clip: float | None = None
-    """L2 radius C of a client's influence on its bit probabilities; left out: unclipped."""
+    """L2 radius C of a client's influence on its bit probabilities; none: unclipped."""
     clip_space: Literal["probability", "score"] = "probability"
     """Whether `clip` bounds the move of bit probabilities or of scores (in units of tau)."""
     delta: float = 1e-5
@@ -254,7 +254,7 @@ class Privacy(Section):
     trusted with single images. 0: as many as the secure sum guarantees, min_survivors - colluders."""
     record_store: str | None = None
     """With `record_epsilon`: a private folder where releases are kept and found again, so that several runs
-    over the same images make one release and not one each. Left out: in the run folder."""
+    over the same images make one release and not one each. None: in the run folder."""
     colluders: int = 0
     """Clients that epsilon(SUM) assumes to side with the server."""
     theta_min: float = 0.01
@@ -280,10 +280,10 @@ class SecureSum(Section):
     mode: Literal["active", "semi_honest"] = "active"
     """Against a server that deviates at will, or against one that follows the protocol."""
     threshold: int | None = None
-    """Shares needed to open; left out: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
+    """Shares needed to open; none: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
     `colluders` ask for it."""
     min_survivors: int | None = None
-    """The least number of clients whose sum may be opened; left out: all clients."""
+    """The least number of clients whose sum may be opened; none: all clients."""
 
     def __post_init__(self) -> None:
         self._require("threshold", self.threshold is None or self.threshold >= 2, "at least 2")
@@ -310,8 +310,8 @@ class Metrics(Section):
     features: Literal["classifier", "inception_v3"] = "classifier"
     """The network that compares them; figures of different ones do not compare."""
     held_out: Literal["public", "private"] | None = None
-    """What you declare the held-out images to be; no epsilon covers what metrics say about private ones. Left
-    out: private where images come from files of your own (`idx`, `images`), else public."""
+    """What you declare the held-out images to be; no epsilon covers what metrics say about private ones.
+    None: private where images come from files of your own (`idx`, `images`), else public."""
 
     def __post_init__(self) -> None:
         self._require("every", self.every >= 1, "at least 1")

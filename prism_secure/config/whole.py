@@ -56,7 +56,7 @@ class Config(Section):
         if self.mask.mode == "annealed" and self.budget.epsilon is not None:
             raise ValueError(
                 "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
-                "the run before; leave one of them out"
+                "the run before; take another mode, or budget.epsilon = none"
             )
         if self.sparse:
             self._check_sparse()
@@ -100,7 +100,7 @@ class Config(Section):
     def _check_sparse(self) -> None:
         if self.secure_sum.threshold is not None:
             raise ValueError(
-                f"secure_sum.threshold must be left out above {SPARSE_ABOVE} semi-honest clients, where the "
+                f"secure_sum.threshold must be none above {SPARSE_ABOVE} semi-honest clients, where the "
                 f"sparse graph needs one of its own, got {self.secure_sum.threshold}"
             )
         from prism_crypto import CountSpec, PolicyError, Session  # only large cohorts wait for the import

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from prism_secure.config import Config, describe
+from prism_secure.config.reading import NONE
 from prism_secure.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 __all__ = ["Axis", "Range", "parse_axis", "setting_type"]
-
-LEFT_OUT = "none"
-"""In a list of values: the key is left out, where it may be."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Axis:
 
     Attributes:
         name: `section.key`.
-        values: its values, None for "left out"; or a range.
+        values: its values, None for none; or a range.
         whole: whether a range holds whole numbers only.
     """
 
@@ -82,7 +80,7 @@ def parse_axis(name: str, given: Any, table: str) -> Axis:
         raise ConfigError(f"{where} is not varied{instead}")
     if isinstance(given, list) and given:
         optional = type(None) in get_args(kind)
-        return Axis(name, tuple(None if optional and value == LEFT_OUT else value for value in given))
+        return Axis(name, tuple(None if optional and value == NONE else value for value in given))
     if table == "search" and isinstance(given, dict):
         return Axis(name, _range(given, where), whole=_whole(kind, where))
     expected = "a list of values" + (" or {low = ..., high = ...}" if table == "search" else "")
@@ -128,7 +126,7 @@ def _whole(kind: Any, where: str) -> bool:
 
 
 def _encoded(value: Any) -> Any:
-    """Optuna keeps numbers, words and booleans; a list is its JSON text, and "left out" a word."""
+    """Optuna keeps numbers, words and booleans; a list is its JSON text, and none a word."""
     if value is None:
-        return LEFT_OUT
+        return NONE
     return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -113,7 +113,7 @@ def test_report_says_what_a_sparse_graph_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["secure_sum.threshold=150"], "secure_sum.threshold must be left out above 200 semi-honest clients"),
+        (["secure_sum.threshold=150"], "secure_sum.threshold must be none above 200 semi-honest clients"),
         (["privacy.colluders=100", "secure_sum.min_survivors=120"], "leave most of 201 clients honest"),
         (["federation.clients=10001"], "federation.clients must be from 3"),
     ],
