@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import msgspec
 
 from prism_privacy.units import Adjacency, View
+from prism_secure.wording import CLIENT_UNIT
 
-__all__ = ["CELLS", "CLIENT_UNIT", "Cell", "Epsilons"]
-
-CLIENT_UNIT = "everything one client contributes"
-"""What these epsilons protect, in words."""
+__all__ = ["CELLS", "Cell", "Epsilons"]
 
 Cell = tuple[View, Adjacency]
 CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)

@@ -12,7 +12,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 import msgspec
 
 __all__ = [
+    "CLIENT_UNIT",
     "EXTRACTORS",
+    "RECORD_UNIT",
     "Verdict",
     "format_bytes",
     "format_delta",
@@ -30,6 +32,9 @@ EXTRACTORS = {
     "inception_v3": "InceptionV3",
 }
 """What the networks are, by `metrics.features`, that compare generated images with held-out ones."""
+CLIENT_UNIT = "everything one client contributes"
+RECORD_UNIT = "one image of one client"
+"""What an epsilon protects, in words."""
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
 

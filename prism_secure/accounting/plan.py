@@ -7,12 +7,24 @@ on the way decides when to stop, and so the planned epsilon is a guarantee.
 
 from __future__ import annotations
 
-from prism_privacy import Accountant, Adjacency, MaskRelease, View
+import itertools
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from prism_privacy import Accountant, Adjacency, MaskRelease, PrivacyError, View, calibrate
+from prism_secure.accounting.epsilons import CELLS, Cell
 from prism_secure.accounting.record_release import RecordRelease
-from prism_secure.config import Config
+from prism_secure.config import Config, config_of
 from prism_secure.config.invitations import most_participations
+from prism_secure.config.sections import Features, Federation, Mask, Training
 from prism_secure.errors import ConfigError
-from prism_secure.wording import format_epsilon
+from prism_secure.wording import format_delta, format_epsilon
 
 
 class Plan:
@@ -49,6 +61,7 @@ class Plan:
         )
         self._config = config
         self.summed = moments if moments is not None and moments.summed else None
+        self._images = None if moments is None else max(moments.sizes)
         self._alone = alone
         self.rounds = self._admitted()
         self.most = self._most(self.rounds)
@@ -57,22 +70,102 @@ class Plan:
         """For everything one client contributes, over all planned rounds."""
         return self._cost(self.rounds, view, adjacency)
 
+    @property
+    def unbounded(self) -> tuple[Unbounded, ...]:
+        """Each epsilon that is infinite, with its cause and what would make it finite."""
+        return why_infinite(self._config, self.mask.dim, self._images)
+
     def _admitted(self) -> int:
         """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
         wanted, limit = self._config.federation.rounds, self._config.budget.epsilon
         if limit is None or self._cost(wanted) <= limit:
             return wanted
         if (least := self._cost(1)) > limit:
-            raise ConfigError(
-                f"budget.epsilon = {limit} admits no round: one costs epsilon(SUM, ZERO_OUT) = "
-                f"{format_epsilon(least)} at delta = {self._config.privacy.delta:g}; raise privacy.flip, "
-                "lower privacy.clip, or take more clients"
-            )
+            raise ConfigError(self._refusal(limit, least))
         admitted, refused = 1, wanted
         while refused - admitted > 1:
             middle = (admitted + refused) // 2
             admitted, refused = (middle, refused) if self._cost(middle) <= limit else (admitted, middle)
         return admitted
+
+    def _refusal(self, limit: float, least: float) -> str:
+        """Why a budget admits no round, and which settings would keep all rounds in it: each was tried."""
+        text = (
+            f"budget.epsilon = {limit:g} admits no round: one costs ε(SUM) = {format_epsilon(least)} at "
+            f"δ = {format_delta(self._config.privacy.delta)}"
+        )
+        if math.isinf(least):
+            text += f", because {_cause(self._config, self._images, View.SUM)}"
+        elif self.summed is not None:
+            text += ", all of it for the sum of noisy moments that opens before round 1"
+        tried = [
+            f"{_as_set(settings)} keeps {_rounds(self._config.federation.rounds)} at {format_epsilon(cost)}"
+            for settings in sorted(self._cheaper(limit), key=len)
+            if (cost := self._tried(settings)) <= limit
+        ]
+        return (
+            f"{text}; {', or '.join(tried) or 'no clip, flip or record_epsilon that was tried is within it'}"
+        )
+
+    def _cheaper(self, limit: float) -> list[dict[str, Any]]:
+        """Settings that may keep all rounds in a budget."""
+        config, masks = self._config, dict[str, Any]()
+        if self.summed is not None:
+            masks["privacy.record_release"] = "client"
+        if config.mask.score_layers:
+            masks["mask.score_layers"] = 0.0
+        flip = masks if config.privacy.flip else masks | {"privacy.flip": _DEFAULT.privacy.flip}
+        found = [
+            flip
+            | {"privacy.clip": self._calibrated(limit, flip=flip.get("privacy.flip", config.privacy.flip))}
+        ]
+        if config.privacy.clip is not None:
+            found.append(masks | {"privacy.flip": self._calibrated(limit, clip=config.privacy.clip)})
+        if self.summed is not None:
+            found.append({"privacy.record_epsilon": self._quieter(limit)})
+        return [settings for settings in found if None not in settings.values()]
+
+    def _calibrated(self, limit: float, **known: float) -> float | None:
+        """The largest clip or the smallest flip for all rounds, on the safe side; None: there is none."""
+        try:
+            found = calibrate(
+                epsilon=limit,
+                delta=self._config.privacy.delta,
+                rounds=self._most(self._config.federation.rounds),
+                view=View.SUM,
+                adjacency=Adjacency.ZERO_OUT,
+                cohort=self.mask.cohort,
+                space=self.mask.space,
+                dim=self.mask.dim,
+                sum_failure=self.mask.sum_failure,
+                **known,  # type: ignore[arg-type]
+            )
+        except PrivacyError:
+            return None
+        if "flip" in known:
+            return None if found.clip is None else _rounded_down(found.clip)
+        return math.ceil(found.flip * 1e4) / 1e4
+
+    def _quieter(self, limit: float) -> float | None:
+        """The largest record_epsilon whose opened moments are in a budget, rounded down.
+
+        None: there is none, or so much noise would drown the images.
+        """
+        assert self.summed is not None
+        low, high = 1e-4, self._config.privacy.record_epsilon
+        if self._tried({"privacy.record_epsilon": low}) > limit:
+            return None
+        while high > 1.001 * low:
+            middle = math.sqrt(low * high)
+            within = self._tried({"privacy.record_epsilon": middle}) <= limit
+            low, high = (middle, high) if within else (low, middle)
+        low = _rounded_down(low)
+        return None if self.summed.at(low).drowned else low
+
+    def _tried(self, settings: Mapping[str, Any]) -> float:
+        """ε(SUM), a client left out, over all rounds with other settings; infinite where they do not go."""
+        figures = epsilons_of(self._config, settings, self.mask.dim, self._images)
+        return figures.get((View.SUM, Adjacency.ZERO_OUT), math.inf)
 
     def _most(self, rounds: int) -> int:
         return rounds if self._alone else most_participations(self._config, rounds)
@@ -83,3 +176,189 @@ class Plan:
         accountant = Accountant(delta=self._config.privacy.delta)
         accountant.spend(self.mask, rounds=self._most(rounds))
         return accountant.epsilon(view, adjacency)
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """Epsilons that are infinite for one reason.
+
+    Attributes:
+        names: which ones.
+        cause: why, in words.
+        remedy: what makes them finite, and how large they are then; "" where nothing that was tried does.
+    """
+
+    names: tuple[str, ...]
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        verb = "is" if len(self.names) == 1 else "are"
+        return f"{' and '.join(self.names)} {verb} inf: {self.cause}" + (
+            f"; {self.remedy}" if self.remedy else ""
+        )
+
+
+_DEFAULT = Config()
+IMAGE = None
+"""Stands beside the cells of `CELLS` for epsilon of one image."""
+_FINITE: dict[str, Any] = {
+    "privacy.record_release": "client",
+    "privacy.record_cohort": 1,
+    "privacy.flip": _DEFAULT.privacy.flip,
+    "mask.score_layers": 0.0,
+    "privacy.delta": _DEFAULT.privacy.delta,
+}
+"""What may make a client's epsilon finite."""
+_FINITEIMAGE: dict[str, Any] = {
+    "privacy.record_epsilon": _DEFAULT.privacy.record_epsilon,
+    "features.bounded": True,
+    "privacy.delta": _DEFAULT.privacy.delta,
+}
+"""What may make an image's epsilon finite."""
+
+
+def why_infinite(config: Config, dimension: int | None, images: int | None) -> tuple[Unbounded, ...]:
+    """Each epsilon of a configuration that is infinite: its cause, and the fewest settings that mend it.
+
+    The settings are not a rule of thumb: each was put through the accountant, and is named with the epsilon
+    that it gave.
+
+    Args:
+        dimension: d, the length of a mask; None where nobody knows: then figures are not told.
+        images: the most that a client has; None where nobody says.
+    """
+    return _why_infinite(_accounted(config), dimension, images)
+
+
+def _accounted(config: Config) -> Config:
+    """What an epsilon depends on, and nothing else: runs of a sweep have it in common."""
+    who = config.federation
+    return Config(
+        federation=Federation(clients=who.clients, client_fraction=who.client_fraction, rounds=who.rounds),
+        mask=Mask(score_layers=config.mask.score_layers),
+        features=Features(bounded=config.features.bounded),
+        training=Training(variance_weight=config.training.variance_weight),
+        privacy=msgspec.structs.replace(config.privacy, record_store=None),
+        secure_sum=config.secure_sum,
+    )
+
+
+@lru_cache(maxsize=256)
+def _why_infinite(config: Config, dimension: int | None, images: int | None) -> tuple[Unbounded, ...]:
+    figures = epsilons_of(config, {}, dimension, images)
+    groups: dict[str, dict[str, Collection[Cell | None]]] = {}
+    for view in (View.SUM, View.UPLOAD):
+        cells = [cell for cell in CELLS if cell[0] is view and math.isinf(figures[cell])]
+        if cells:
+            name = f"ε({view.name})" + ("" if len(cells) == 2 else " of a client that is replaced")
+            cause = next(iter(groups), None) or _cause(config, images, view)
+            groups.setdefault(cause, {})[name] = cells
+    if math.isinf(figures[IMAGE]):
+        groups[_cause_for_images(config)] = {"ε(image)": [IMAGE]}
+    return tuple(
+        Unbounded(tuple(names), cause, _remedy(config, dimension, images, names))
+        for cause, names in groups.items()
+    )
+
+
+def _cause(config: Config, images: int | None, view: View) -> str:
+    """Why a client's epsilon is infinite."""
+    if config.opens_moments:
+        many = "all images" if images is None else f"all {images:,} images"
+        if view is View.UPLOAD and config.record_cohort > 1:
+            return f"one client's share of the noise on the moments is too little for {many} of it"
+        return (
+            "the sum of noisy moments that opens before round 1 carries noise for one image, and "
+            f"{many} of a client together move it too far for any bound"
+        )
+    if config.mask.score_layers:
+        return "the last layers send scores, without noise"
+    flip = config.privacy.flip
+    return f"privacy.flip = {flip:g} leaves the masks without {'enough ' if flip else ''}noise"
+
+
+def _cause_for_images(config: Config) -> str:
+    if not config.record_level:
+        return "clients train from exact moments of their images (privacy.record_epsilon = inf)"
+    return (
+        f"a sum of noisy shares proves nothing above ε = 100 or below δ = 1e-40 (privacy.record_epsilon = "
+        f"{config.privacy.record_epsilon:g}, privacy.delta = {config.privacy.delta:g})"
+    )
+
+
+def _remedy(
+    config: Config, dimension: int | None, images: int | None, names: Mapping[str, Collection[Cell | None]]
+) -> str:
+    """The fewest settings that make all of these epsilons finite, of these the ones that make them least."""
+    wanted = [cell for cells in names.values() for cell in cells]
+    offered = _FINITEIMAGE if IMAGE in wanted else _FINITE
+    for number in range(1, len(offered) + 1):
+        found: list[tuple[float, dict[str, Any], dict[Cell | None, float]]] = []
+        for chosen in itertools.combinations(offered.items(), number):
+            figures = epsilons_of(config, dict(chosen), dimension, images)
+            largest = max(figures.get(cell, math.inf) for cell in wanted)
+            if math.isfinite(largest):
+                found.append((largest, dict(chosen), figures))
+        if found:
+            _, settings, figures = min(found, key=lambda each: each[0])
+            told = [format_epsilon(figures[next(iter(cells))]) for cells in names.values()]
+            them = "them" if len(names) > 1 else "it"
+            known = dimension is not None or IMAGE in wanted
+            return f"{_as_set(settings)} would make {them} {' and '.join(told) if known else 'finite'}"
+    return ""
+
+
+def epsilons_of(
+    config: Config, settings: Mapping[str, Any], dimension: int | None, images: int | None
+) -> dict[Cell | None, float]:
+    """Every epsilon that a configuration with other settings plans, without its budget.
+
+    Empty where the settings do not go together.
+
+    Args:
+        settings: `section.key` to value; none: the configuration as it is.
+        dimension, images: see `why_infinite`.
+    """
+    raw = msgspec.to_builtins(config)
+    for name, value in ({"budget.epsilon": None} | dict(settings)).items():
+        section, _, key = name.partition(".")
+        raw[section][key] = value
+    try:
+        other = config_of(raw, "plan")
+    except ConfigError:
+        return {}
+    # What an image costs does not depend on how many there are, and what a client costs on its own alone.
+    sizes = (images or 1,) * config.federation.clients
+    release = RecordRelease(other, sizes, classes=2, dimension=1) if other.record_level else None
+    plan = Plan(other, dimension or 1, release)
+    return {
+        **{cell: plan.epsilon(*cell) for cell in CELLS},
+        IMAGE: math.inf if release is None else release.guarantee.epsilon,
+    }
+
+
+def _as_set(settings: Mapping[str, Any]) -> str:
+    """Settings as --set takes them.
+
+    >>> _as_set({"privacy.record_release": "client", "privacy.clip": 0.31})
+    'privacy.record_release=client with privacy.clip=0.31'
+    """
+    words = {
+        name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()
+    }
+    return " with ".join(f"{name}={word.lower()}" for name, word in words.items())
+
+
+def _rounds(number: int) -> str:
+    return "the one round" if number == 1 else f"all {number} rounds"
+
+
+def _rounded_down(value: float) -> float:
+    """To two digits, and never up.
+
+    >>> _rounded_down(0.03199), _rounded_down(12.9)
+    (0.031, 12.0)
+    """
+    exact = Decimal(repr(value))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=ROUND_FLOOR))

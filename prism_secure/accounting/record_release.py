@@ -42,6 +42,7 @@ from prism_privacy import (
 from prism_privacy.durable_files import locked_directory
 from prism_secure.config import Config
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
+from prism_secure.wording import format_epsilon
 
 NORM = 1.0
 """Of bounded features: an image's are never longer."""
@@ -113,11 +114,16 @@ class RecordRelease:
         """Epsilon for one image of any client: the largest over the clients, as each image is with one."""
         delta = self.config.privacy.delta
         if self.summed:
-            release = self.plan.release
-            return RecordGuarantee(release.adjacency, self.plan.epsilon(delta), delta, release.as_dict())
+            release, shares = self.plan.release, self.plan.cohort
+            found = RecordGuarantee(release.adjacency, self.plan.epsilon(delta), delta, release.as_dict())
+            return (
+                replace(found, view=View.SUM, cohort=shares)
+                if shares > 1
+                else replace(found, view=View.UPLOAD)
+            )
         releases = {size: self._calibrated(size) for size in self.sizes}
         worst = max(releases, key=lambda size: (releases[size].epsilon(delta), size))
-        return RecordGuarantee.of(releases[worst], delta)
+        return replace(RecordGuarantee.of(releases[worst], delta), view=View.UPLOAD)
 
     def client_epsilon(self, view: View, adjacency: Adjacency) -> float:
         """What the release itself tells about everything that one client has.
@@ -128,6 +134,48 @@ class RecordRelease:
             return 0.0
         images, cohort, delta = max(self.sizes), self.plan.cohort, self.config.privacy.delta
         return opened_epsilon(self.plan.release, images, cohort, view, adjacency, delta)
+
+    def at(self, epsilon: float) -> RecordRelease:
+        """The same with another `privacy.record_epsilon`."""
+        privacy = msgspec.structs.replace(self.config.privacy, record_epsilon=epsilon)
+        return replace(self, config=msgspec.structs.replace(self.config, privacy=privacy))
+
+    @property
+    def drowned(self) -> str:
+        """Words for noise that is longer than the images' features can add up to; "" where it is not.
+
+        Features have norm 1, so those of a class of N/K images add up to a vector of length N/K at most (N,
+        K, and the noise's deviation on each of the D features are public). Noise on it is sqrt(D) deviations
+        long. That is all clients' together: summed, or each with noise of its own and averaged by training.
+        """
+        images, noise = sum(self.sizes), self._noise_length
+        if (signal := images / self.classes) >= noise:
+            return ""
+        enough = math.ceil(noise * self.classes)
+        text = (
+            f"noise will drown the images: on the {self.dimension:,} features of a class it is {noise:,.0f} "
+            f"long, and a class's share of {images:,} images adds up to {signal:,.0f} at most; {enough:,} "
+            "images would do"
+        )
+        grid = (digit * 10.0**power for power in range(-3, 3) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+        for epsilon in grid:
+            if (
+                self.config.privacy.record_epsilon < epsilon <= 100
+                and self.at(epsilon)._noise_length <= signal
+            ):
+                return f"{text}, or privacy.record_epsilon={epsilon:g}"
+        return text
+
+    @property
+    def _noise_length(self) -> float:
+        """Of the noise on all clients' features of one class, in units of the largest image."""
+        shares = self.config.moments_survivors / self.plan.cohort if self.summed else len(self.sizes)
+        return self.of(0).noise * math.sqrt(shares * self.dimension)
+
+    @property
+    def view(self) -> ImageView:
+        """Whom an image is protected from."""
+        return image_view(self.config, self.of(0), self.plan.cohort if self.summed else None)
 
     def context(self, client: int | None) -> str:
         """Public words for what the features are and whose: stored with the release, and compared.
@@ -264,6 +312,75 @@ def opened_epsilon(
         release = replace(release, sigma=release.sigma / math.sqrt(cohort))
     epsilon = group_epsilon(release, images, delta)
     return epsilon if epsilon <= 100.0 else math.inf
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """Against whom epsilon of one image holds, and what is left of it where fewer are honest.
+
+    Attributes:
+        who: sees what it holds against.
+        short: the same in a word or two.
+        condition: on whose honesty it counts; "" where on nobody's.
+        weaker: epsilon by who else sides with the server; empty where nobody's honesty counts.
+    """
+
+    who: str
+    short: str
+    condition: str = ""
+    weaker: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Against whom, and on which condition."""
+        return f"against {self.who}" + (f", {self.condition}" if self.condition else "")
+
+    def __str__(self) -> str:
+        """
+        >>> print(ImageView("somebody", "SUM", "while two are honest", (("1 colluder", 2.115),)))
+        against somebody, while two are honest (1 colluder: 2.12)
+        """
+        left = "; ".join(f"{who}: {format_epsilon(epsilon)}" for who, epsilon in self.weaker)
+        return self.words + (f" ({left})" if left else "")
+
+
+def image_view(config: Config, release: MomentRelease, shares: int | None) -> ImageView:
+    """Whom an image is protected from, as a release is noised.
+
+    With k of the h honest clients that it counts on siding with the server, 1 - k/h of the noise's variance
+    is left. A share seen by itself has 1/h of it. Shares are hidden while the secure sum is: from a server
+    that follows the protocol and fewer colluders than its threshold t, and in active mode from one that
+    deviates and fewer than 2t - n.
+
+    Args:
+        shares: how many honest clients' shares make up the noise of an opened sum; None for releases that
+            each client noises and keeps.
+    """
+    if shares is None or shares == 1:
+        return ImageView("anybody, whoever else is honest", "UPLOAD")
+    n, least = config.federation.clients, config.moments_survivors
+    already = least - shares
+    withstood = 2 * config.moments_threshold - n if config.secure_sum.mode == "active" else 0
+    weaker = []
+    for more in sorted({1, round(0.3 * shares), shares // 2} - {0}):
+        colluders = already + more
+        if more >= shares or colluders >= config.moments_threshold:
+            break
+        left = replace(release, sigma=release.sigma * math.sqrt(1 - more / shares))
+        who = f"{colluders} colluder{'' if colluders == 1 else 's'}"
+        if colluders >= withstood and config.secure_sum.mode == "active":
+            who += " of a server that keeps to the protocol"
+        at = View.SUM, Adjacency.REPLACE_ONE
+        weaker.append((who, opened_epsilon(left, 1, 1, *at, config.privacy.delta)))
+    seen = opened_epsilon(release, 1, shares, View.UPLOAD, Adjacency.REPLACE_ONE, config.privacy.delta)
+    weaker.append(("its client's share seen in the clear", seen))
+    honest = "all" if shares == n else f"{shares:,} of the"
+    return ImageView(
+        "who sees the opened sums",
+        f"SUM, {shares:,} of {n:,} honest",
+        f"while {honest} {n:,} clients are honest",
+        tuple(weaker),
+    )
 
 
 def _digest(value: dict[str, Any]) -> str:

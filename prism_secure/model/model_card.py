@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from prism_secure.accounting.epsilons import CLIENT_UNIT
 from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT
 from prism_secure.wording import (
+    CLIENT_UNIT,
+    RECORD_UNIT,
     Verdict,
     format_bytes,
     format_delta,
@@ -126,6 +128,10 @@ class Privacy(_Part, frozen=True, kw_only=True):
     """Whether results ended the run before its plan did: then every epsilon is that of the plan."""
     record_cohort: Count = 0
     """Of a release summed over clients: so many must have been honest; 0 where each kept its own."""
+    record_weaker: tuple[tuple[str, Epsilon], ...] = ()
+    """What is left of `record`, by who else sided with the server."""
+    unbounded: tuple[str, ...] = ()
+    """Of every epsilon that is infinite: why, and what would have made it finite, in words."""
     ledger_head: Hex
     ledger_key: Hex
     """The writer's Ed25519 public key."""
@@ -261,7 +267,10 @@ class ModelCard(_Part, frozen=True, kw_only=True):
         ]
         table = [f"| {what} | {whom} | {how} | {_claimed(privacy, key)} |" for what, whom, how, key in rows]
         if privacy.record is not None:
-            whom = "the server, and whoever has only this model" if privacy.record_cohort > 1 else "anybody"
+            whom = "anybody (UPLOAD)"
+            if privacy.record_cohort > 1:
+                honest = f"while {privacy.record_cohort} clients were honest"
+                whom = f"the server, and whoever has only this model (SUM), {honest}"
             table.append(
                 f"| {RECORD_UNIT} | {whom} | is replaced by any other | "
                 f"{format_epsilon(float(privacy.record))} |"
@@ -295,12 +304,16 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 privacy.record_cohort,
                 f"The clients shared the noise: it holds while {privacy.record_cohort} of them were honest.",
             )
+            if privacy.record_weaker:
+                left = (f"{_shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
+                trust += f" With fewer of them ε is: {', '.join(left)}."
             words.append(f"{trust} For one image: {_shown(privacy.record_adjacency)}.")
         if not privacy.known_coins:
             opened = privacy.record is not None and privacy.record_cohort > 0
             words.append(
                 _sentence(verdict(float(privacy.sum_zero_out), privacy.delta, moments_opened=opened))
             )
+            words.extend(f"{_shown(text)}." for text in privacy.unbounded)
             honest = privacy.record_cohort or privacy.cohort
             where = "the opened sum of noisy moments" if privacy.record_cohort else "every opened sum"
             words.append(

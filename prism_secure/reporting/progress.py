@@ -11,11 +11,13 @@ from rich.progress import TimeRemainingColumn as EtaColumn
 
 from prism_secure.accounting.epsilons import CLIENT_UNIT
 from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT, RoundRecord
-from prism_secure.wording import format_epsilon
+from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_epsilon
 
 HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
 UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
 """What each epsilon of the table protects."""
+AS_BEFORE = "the deployed mask is as before"
+"""Of a round that changed no bit of it."""
 
 
 class Listener(Protocol):
@@ -95,7 +97,7 @@ class Display:
 
 def describe_round(record: RoundRecord, rounds: int) -> str:
     """One line: round, FID, KID, the client's epsilon to date in both views (ZERO_OUT), an image's epsilon,
-    bits per parameter, seconds."""
+    bits per parameter, seconds; and whether it left the deployed mask as it was."""
     quality = record.quality
     fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
     seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
@@ -104,4 +106,5 @@ def describe_round(record: RoundRecord, rounds: int) -> str:
     return (
         f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
         f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"
+        + (f"  {AS_BEFORE}" if record.changed == 0 else "")
     )

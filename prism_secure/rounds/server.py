@@ -83,6 +83,10 @@ class Server:
         mask = self._config.mask
         return deployed_mask(torch.from_numpy(self.theta), mask.mode, seed=seed, density=mask.density).numpy()
 
+    def changed(self, before: NDArray[np.bool_]) -> int:
+        """How many bits of the deployed mask differ from those of an earlier one."""
+        return int(np.count_nonzero(self.deployed() != before))
+
     def is_measured(self, planned_rounds: int) -> bool:
         """Whether the last finished round is one whose deployed mask is evaluated."""
         return self.round % self._config.metrics.every == 0 or self.round == planned_rounds

@@ -43,6 +43,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Files that could not be read and were left out."""
     own_data: bool = False
     """Whether each client has data of its own, on its own machine, where otherwise all share one set."""
+    drowned: str = ""
+    """Words for noise on the images' moments that is longer than they are; see `RecordRelease.drowned`."""
 
 
 def describe_environment() -> dict[str, Any]:

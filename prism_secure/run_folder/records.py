@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from prism_secure.accounting.epsilons import Epsilons
+from prism_secure.wording import RECORD_UNIT
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,10 +26,6 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
 
 
-RECORD_UNIT = "one image of one client"
-"""What the other epsilon protects, in words."""
-
-
 class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
 
@@ -37,6 +34,10 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     adjacency: str
     """"swap": the image is replaced by any other, its label included."""
     unit: str = RECORD_UNIT
+    view: str | None = None
+    """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
+    cohort: int | None = None
+    """Under "sum": so many honest clients' noise it counts on."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     secure_sum_seconds: float
     quality: Quality | None = None
     """None in rounds that were not evaluated."""
+    changed: int | None = None
+    """Bits of the deployed mask that differ from those before the round; None in records that do not say."""
 
     @property
     def lost(self) -> bool:
