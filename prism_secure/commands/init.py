@@ -47,14 +47,14 @@ SWEEP = """\
 #pruning = "dominated"
 #margin = 0.2
 #
-# For "grid": lists; "none" leaves out a setting that may be left out.
+# For "grid": lists; "none" for a setting that may have no value.
 #[sweep.grid]
-#privacy.flip = [0, 0.05, 0.1]
-#privacy.clip = ["none", 4.0]
+#privacy.record_epsilon = [1.0, 2.0, 10.0]
+#secure_sum.min_survivors = ["none", 8]
 #
 # For the others: lists, or ranges, with `log = true` or `step`.
 #[sweep.search]
-#privacy.flip = {low = 0.01, high = 0.4}
+#privacy.record_epsilon = {low = 0.5, high = 10.0, log = true}
 #mask.temperature = {low = 0.01, high = 1, log = true}
 #aggregation.rule = ["schedule", "kalman"]
 """

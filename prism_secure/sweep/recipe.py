@@ -19,11 +19,14 @@ hash of what determines them, so the same recipe finds its runs again, and no ru
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -39,18 +42,26 @@ from prism_secure.config import (
     dump_config,
     read_toml,
 )
+from prism_secure.config.reading import NONE
+from prism_secure.config.sections import Data, Federation, Model
+from prism_secure.epsilons import CELLS
 from prism_secure.errors import ConfigError, did_you_mean
+from prism_secure.plan import IMAGE, epsilons_of, why_infinite
 from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
 from prism_secure.sweep.stopping import Until, parse_until
 
-__all__ = ["Settings", "Sweep", "SweepRecipe", "point_id", "read_recipe", "run_id"]
+__all__ = ["Settings", "Sweep", "SweepRecipe", "point_id", "read_recipe", "refuse_infinite", "run_id"]
 
 Settings = dict[str, Any]
-"""Values of the varied keys by name; None where an optional key is left out."""
+"""Values of the varied keys by name; None where an optional key has none."""
 
 ADAPTIVE = ("tpe", "nsga2")
 """Methods whose next point depends on earlier results."""
+MASK_NOISE = frozenset({"privacy.flip", "privacy.clip", "privacy.clip_space"})
+"""Settings that cost quality and buy epsilon of one client, nothing else."""
+_MOST_TRIED = 1000
+"""So many points are tried for a finite epsilon; a sweep of more is let through."""
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,10 +72,10 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     points: int | None = None
     """How many points `random`, `tpe` and `nsga2` try; a grid has as many as it has combinations."""
     seeds: tuple[int, ...] = ()
-    """federation.seed of each point's runs; left out: one run, with the base run's seed."""
+    """federation.seed of each point's runs; an empty list: one run, with the base run's seed."""
     objectives: tuple[str, ...] = ()
-    """What a search improves, see `prism_secure.sweep.objectives`; left out: FID, and the epsilon that the
-    base run limits (`SweepRecipe.objectives`)."""
+    """What a search improves, see `prism_secure.sweep.objectives`; an empty list: FID, and the epsilon that
+    the base run limits (`SweepRecipe.objectives`)."""
     until: str | None = None
     """End a run after the round in which this holds, "fid<80" say."""
     pruning: Literal["none", "dominated"] = "none"
@@ -102,7 +113,7 @@ class SweepRecipe:
     def objectives(self) -> tuple[str, ...]:
         """What points are compared by.
 
-        Left out: FID, and epsilon for one image where that varies, or where the moments of all clients are
+        None named: FID, and epsilon for one image where that varies, or where the moments of all clients are
         opened and one client's epsilon is that release's, whatever the masks cost; else epsilon(SUM,
         ZERO_OUT).
         """
@@ -236,8 +247,8 @@ def in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return "+".join(map(in_words, value)) or "none"
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+        return "+".join(map(in_words, value)) or "[]"
+    return NONE if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def _digest(value: object) -> str:
@@ -246,7 +257,7 @@ def _digest(value: object) -> str:
 
 
 def _tables(config: Config) -> dict[str, dict[str, Any]]:
-    """A configuration as TOML has it: without keys that are left out."""
+    """A configuration as TOML has it: without keys that have no value."""
     raw = msgspec.to_builtins(config)
     return {
         section: {key: value for key, value in keys.items() if value is not None}
@@ -293,6 +304,69 @@ def _sweep(table: dict[str, Any], where: str) -> Sweep:
     if not 0 <= sweep.margin < 1:
         raise ConfigError(f"{where}: sweep.margin must be in [0, 1), got {sweep.margin}")
     return sweep
+
+
+def refuse_infinite(recipe: SweepRecipe) -> None:
+    """Refuse a sweep whose epsilon is infinite at each of its points.
+
+    It is the epsilon that points are compared by; and where nothing is said of that, and noise or clip of the
+    masks vary, that of one client, which is what they are for. Ranges are tried at their ends.
+
+    Raises:
+        ConfigError: why it is infinite, and what would make it finite.
+        DataError: the images, whose number epsilon depends on, cannot be read.
+    """
+    wanted = [name for name in recipe.objectives if name.startswith("epsilon.")]
+    if not recipe.sweep.objectives and not MASK_NOISE.isdisjoint(recipe.axes):
+        wanted.append("epsilon.sum_zero_out")
+    for name in dict.fromkeys(wanted):
+        cell = next((cell for cell in CELLS if name == f"epsilon.{'_'.join(cell)}"), IMAGE)
+        reasons = []
+        for tried, config in enumerate(_corners(recipe)):
+            images = _most_images(config) if config.opens_moments else None
+            if math.isfinite(epsilons_of(config, {}, None, images)[cell]) or tried == _MOST_TRIED:
+                break
+            word = "image" if cell is IMAGE else f"{cell[0].name}"
+            reasons += [
+                (why.cause, why.remedy)
+                for why in why_infinite(config, None, images)
+                if any(word in shown for shown in why.names)
+            ]
+        else:
+            if reasons:
+                cause, remedy = min(reasons, key=lambda reason: len(reason[1]))
+                raise ConfigError(
+                    f"{name} would be inf at every point of this sweep: {cause}; {remedy}. To compare points "
+                    "by something else, name it: sweep.objectives = ['fid'], say"
+                )
+
+
+def _corners(recipe: SweepRecipe) -> Iterator[Config]:
+    """All configurations of a grid; of a search every combination of values and of ranges' ends."""
+    names = list(recipe.axes)
+    ends = [
+        axis.values if isinstance(axis.values, tuple) else (axis.values.low, axis.values.high)
+        for axis in recipe.axes.values()
+    ]
+    for values in itertools.product(*ends):
+        with contextlib.suppress(ConfigError):
+            yield recipe.config(dict(zip(names, values, strict=True)), recipe.seeds[0])
+
+
+def _most_images(config: Config) -> int:
+    """The most images that a client has."""
+    return _partitioned(
+        config.data, config.federation.clients, config.federation.seed, config.model.image_size
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _partitioned(data: Data, clients: int, seed: int, image_size: int) -> int:
+    from prism_secure.recipe import Recipe  # torch
+
+    federation = Federation(clients=clients, seed=seed)
+    config = Config(data=data, federation=federation, model=Model(image_size=image_size))
+    return max(Recipe(config).partition.sizes)
 
 
 def _check(recipe: SweepRecipe) -> None:

@@ -17,7 +17,7 @@ from prism_secure.sweep.results import read_sweep
 
 from .tiny_runs import TINY
 
-RECIPE = "[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n"
+RECIPE = "[privacy]\nrecord_release = 'client'\n[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n"
 
 
 @pytest.fixture
@@ -89,6 +89,7 @@ def test_sweep_that_cannot_start_says_why_in_one_line(
     assert "did you mean 'privacy.flip'" in complaint("--set", "sweep.grid.privacy.flop=[1]")
     assert "METRIC<NUMBER" in complaint("--until", "fid")
     assert "--workers" in complaint("--workers", "0")
+    assert "would be inf at every point" in complaint("--set", "privacy.record_release=summed")
 
 
 def test_sweep_without_optuna_names_the_extra(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prism_secure.errors import ConfigError
-from prism_secure.sweep.recipe import read_recipe, run_id
+from prism_secure.sweep.recipe import read_recipe, refuse_infinite, run_id
 
 GRID = """
 [federation]
@@ -112,3 +112,46 @@ def test_objectives_that_are_left_out_follow_what_the_base_run_limits(tmp_path: 
 
 def test_goal_of_the_command_line_is_the_recipes_goal(tmp_path: Path) -> None:
     assert read(tmp_path, GRID, until="fid<80") == read(tmp_path, GRID, "sweep.until=fid<80")
+
+
+DEFAULT = "[sweep]\n[sweep.grid]\nprivacy.clip = ['none', 1.0]\n"
+CLIENT = "privacy.record_release=client"
+EXACT = "privacy.record_epsilon=inf"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (DEFAULT, [], r"sum_zero_out would be inf .*noise for one image.*record_release=client would"),
+        (GRID, [], r"sum_zero_out would be inf .*privacy\.record_release=client would"),
+        (SEARCH, [], r"sum_zero_out would be inf .*privacy\.record_release=client would"),
+        (DEFAULT, [CLIENT, "privacy.flip=0"], r"flip = 0 leaves the masks without noise; privacy\.flip=0\.1"),
+        (DEFAULT, [EXACT, "sweep.objectives=['epsilon.record', 'fid']"], r"epsilon\.record would be inf"),
+        (DEFAULT, ["sweep.objectives=['epsilon.upload_zero_out']"], r"epsilon\.upload_zero_out would be inf"),
+    ],
+)  # fmt: skip
+def test_sweep_that_can_only_give_inf_is_refused_with_its_cause(
+    tmp_path: Path, text: str, overrides: list[str], message: str
+) -> None:
+    recipe = read(tmp_path, text, *overrides)
+    with pytest.raises(ConfigError, match=message):
+        refuse_infinite(recipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (DEFAULT, [CLIENT]),
+        (DEFAULT, [EXACT]),
+        (DEFAULT, ["sweep.objectives=['fid']"]),
+        (DEFAULT, ["sweep.objectives=['epsilon.record', 'fid']"]),
+        (GRID, [CLIENT]),  # flip = 0 is one of its points, and no other
+        (SEARCH, ["sweep.search.privacy.record_release=['client', 'summed']"]),
+        ("[sweep]\n[sweep.grid]\nprivacy.record_epsilon = [1, inf]\n", []),
+        ("[sweep]\n[sweep.grid]\nmask.temperature = [0.1, 1]\n", []),
+    ],
+)
+def test_sweep_with_a_finite_epsilon_somewhere_may_begin(
+    tmp_path: Path, text: str, overrides: list[str]
+) -> None:
+    refuse_infinite(read(tmp_path, text, *overrides))
