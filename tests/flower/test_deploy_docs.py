@@ -58,11 +58,14 @@ def test_three_hospitals_from_nothing_to_a_trained_generator(machines: Machines)
     run = machines.root / "coordinator" / "run"
     assert (run / "report.html").exists()
     assert (run.parent / "generator.safetensors").exists()
-    assert [record.survivors for record in read_records(run)] == [3, 3]
+    records = read_records(run)
+    assert [record.survivors for record in records] == [3] * 4
+    assert all(record.changed for record in records), "each round gives another mask"
+    assert records[-1].quality.fid < 0.9 * records[0].quality.fid, "what is shown learns something"
     for ledger in [run, *(machines.root / name / "client" for name in HOSPITALS)]:
         entries = verify_ledger(ledger / "ledger.jsonl").entries
         over = ["end"] if ledger == run else []
-        assert [entry.kind for entry in entries] == ["moments", "round", "round", *over]
+        assert [entry.kind for entry in entries] == ["moments", *["round"] * 4, *over]
         assert all(entry.record is not None and entry.record.epsilon <= 10.0 + 1e-6 for entry in entries)
 
 
