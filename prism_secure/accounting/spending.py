@@ -38,8 +38,8 @@ from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.model.model_card import mask_digest
-from prism_secure.run_folder.history import spent
-from prism_secure.run_folder.records import Epsilons, RecordEpsilon
+from prism_secure.run_folder.history import AFTER_MOMENTS, spent
+from prism_secure.run_folder.records import RecordEpsilon
 
 if TYPE_CHECKING:
     from prism_secure.model.generator import Architecture  # torch
@@ -127,7 +127,13 @@ class Spending:
         found = self._guarantee
         if found is None:
             return None
-        return RecordEpsilon(epsilon=found.epsilon, delta=found.delta, adjacency=found.adjacency)
+        return RecordEpsilon(
+            epsilon=found.epsilon,
+            delta=found.delta,
+            adjacency=found.adjacency,
+            view=None if found.view is None else found.view.value,
+            cohort=found.cohort,
+        )
 
     def charge_moments(self) -> None:
         """Write the record-level release to the ledger, unless an attempt before a kill did."""
@@ -211,7 +217,7 @@ class Spending:
         """What a round's masks cost where everything that they are drawn from was opened before."""
         assert self._plan.summed is not None
         moments = self._plan.summed.client_epsilon(view, adjacency)
-        return Spent(masks.round, moments, moments, bound="post-processing of the summed moments")
+        return Spent(masks.round, moments, moments, bound=AFTER_MOMENTS, added=0.0)
 
     def _append(
         self,
@@ -254,6 +260,10 @@ class Spending:
                 settings=self._settings(),
             )
         ledger = Ledger.open(path, key)
+        stated = next((entry.record for entry in ledger.entries if entry.record is not None), None)
+        silent = self._guarantee and replace(self._guarantee, view=None, cohort=None)
+        if stated is not None and stated == silent:
+            self._guarantee = stated  # an older program began this ledger, and a ledger states one guarantee
         try:
             self._refuse_foreign(ledger, finished_rounds)
             self._refuse_other_release(path)

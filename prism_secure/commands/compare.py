@@ -55,6 +55,7 @@ def _print(subject: Subject) -> None:
     from rich.text import Text
 
     from prism_secure.sweep.composition import compose, owners
+    from prism_secure.sweep.results import why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     console = Console(highlight=False)
@@ -82,6 +83,8 @@ def _print(subject: Subject) -> None:
             table.add_row(*map(Text, row))
     console.print(table)
     print("ε is the planned one of each run by itself, one client left out.")
+    for why in why_infinite_in(subject.runs, of_images=True):
+        print(f"{why}.")
     for group in owners(subject.runs):
         total = compose(group.runs)
         client, image = format_delta(total.delta), format_delta(total.record_delta)

@@ -10,6 +10,7 @@ import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
 from prism_secure.config import Config, describe, dump_config, load_config, meanings
+from prism_secure.config.reading import NONE
 
 
 def add_to(commands: Commands) -> None:
@@ -70,6 +71,10 @@ def _print_plan(config: Config) -> None:
     print(f"{rounds}; {config.federation.clients} clients, {dimension:,} mask bits of each")
     image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
     print(f"one image of a client, replaced by any other   ε = {image}")
+    if release:
+        print(f"  {release.view.words}")
+        for who, epsilon in release.view.weaker:
+            print(f"  with {who}".ljust(60) + format_epsilon(epsilon))
     print("everything that one client contributes         left out    replaced")
     for view, words in (
         (View.SUM, "who sees the opened sums: ε(SUM)"),
@@ -78,6 +83,8 @@ def _print_plan(config: Config) -> None:
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
     print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+    for text in (*map(str, plan.unbounded), *filter(None, [release and release.drowned])):
+        print(_wrapped(text, ""))
 
 
 def _images(config: Config) -> tuple[int, list[int]]:
@@ -99,7 +106,7 @@ def _explain(config: Config) -> None:
         print(f"[{section}]\n{_wrapped(kind.__doc__ or '', '# ')}")
         values = msgspec.structs.asdict(getattr(config, section))
         for key, hint in get_type_hints(kind).items():
-            value = "left out" if values[key] is None else repr(values[key])
+            value = NONE if values[key] is None else repr(values[key])
             print(f"  {key} = {value}    ({describe(hint)})")
             print(_wrapped(meanings()[section, key], "      "))
         print()

@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prism_secure.accounting.epsilons import CLIENT_UNIT
 from prism_secure.commands.first_checks import require_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
-from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT
-from prism_secure.wording import format_delta, format_epsilon
+from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
 
 if TYPE_CHECKING:
-    from prism_privacy import LedgerEntry, RecordGuarantee
+    from prism_privacy import LedgerEntry, LedgerReport, RecordGuarantee
 
 
 def add_to(commands: Commands) -> None:
@@ -61,9 +59,33 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     if report.entries:
         record = next((entry.record for entry in report.entries if entry.record), None)
         _print_epsilons(report.entries[-1], record)
+        for why in _why_infinite(report):
+            print(why)
     for warning in report.warnings:
         print(f"warning: {warning}")
     return 0
+
+
+def _why_infinite(report: LedgerReport) -> list[str]:
+    """Why a client's epsilon is infinite, and what would make it finite, as far as a ledger tells."""
+    from prism_secure.accounting.composition import opened_in
+    from prism_secure.accounting.plan import why_infinite
+    from prism_secure.config.sections import Federation, Privacy
+    from prism_secure.config.whole import Config
+
+    last, opened = report.entries[-1], opened_in(report)
+    flip = last.release.get("flip", 0.0)
+    if last.epsilon is None or not isinstance(flip, float | int):
+        return []
+    privacy = Privacy(flip=flip, delta=last.delta, record_epsilon=float("inf"))
+    if opened is not None and last.record is not None:
+        image = last.record.epsilon
+        privacy = Privacy(flip=flip, delta=last.delta, record_epsilon=image, record_cohort=opened.shares)
+    clients = max(3, report.clients or 3, 0 if opened is None else opened.shares)
+    config = Config(federation=Federation(clients=clients), privacy=privacy)
+    found = why_infinite(config, None, None if opened is None else opened.images)
+    infinite = {view.name for (view, _), spent in last.epsilon.items() if spent.to_date == float("inf")}
+    return [str(why) for why in found if any(view in name for view in infinite for name in why.names)]
 
 
 def _print_epsilons(last: LedgerEntry, record: RecordGuarantee | None) -> None:
@@ -79,4 +101,7 @@ def _print_epsilons(last: LedgerEntry, record: RecordGuarantee | None) -> None:
         return
     print(f"{RECORD_UNIT}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
     print(f"  {record.adjacency}: {format_epsilon(record.epsilon)}")
+    if record.view is not None:
+        on = "" if record.cohort is None else f", counting on {record.cohort} honest clients"
+        print(f"  {record.view.value}{on}")
     print(f"  ({ADJACENCY_WORDS[record.adjacency]})")

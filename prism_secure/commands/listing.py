@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ def _list(options: argparse.Namespace, command: str) -> int:
     from rich.table import Table
     from rich.text import Text
 
+    from prism_secure.sweep.results import why_infinite_in
+
     if not options.folder.is_dir():
         raise ConfigError(f"{options.folder}: no such folder")
     console = Console(highlight=False)
@@ -45,22 +48,27 @@ def _list(options: argparse.Namespace, command: str) -> int:
     for name in ("rounds", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
-    for row in _rows(options.folder):
+    shown: list[Run] = []
+    for row in _rows(options.folder, shown):
         table.add_row(*map(Text, row))
     if table.row_count:
         console.print(table)
+        for why in why_infinite_in(shown, of_images=False):
+            print(f"{why}.", file=sys.stderr)  # other programs read lines of runs
     else:
         print(f"No runs and no sweeps under {options.folder}.")
     return 0
 
 
-def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
+def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
+    """A row for each run and sweep; the runs are added to `shown`."""
     from prism_secure.sweep.results import RECIPE, read_run, read_sweep
 
     if (folder / RECIPE).exists():
         sweep = read_sweep(folder)
         for point in sweep.points:
             for run in point.runs:
+                shown.append(run)
                 yield _row(f"{run.folder.relative_to(folder)}", run, f"{point.name} seed={run.seed}")
             if point.refused:
                 yield ("", "refused", "", "", "", "", "", f"{point.name}: {point.refused}")
@@ -71,7 +79,9 @@ def _rows(folder: Path) -> Iterator[tuple[str, ...]]:
             if (found / RECIPE).exists():
                 yield _sweep_row(name, found)
             else:
-                yield _row(name, read_run(found), "")
+                run = read_run(found)
+                yield _row(name, run, "")
+                shown.append(run)
         except (RunFolderError, ConfigError) as error:
             yield (name, "damaged", "", "", "", "", "", str(error))
 

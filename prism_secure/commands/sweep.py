@@ -29,13 +29,13 @@ a recipe (`prism-secure init` writes one with every setting explained):
   [sweep]
   seeds = [0, 1, 2]
   [sweep.grid]
-  privacy.flip = [0, 0.05, 0.1]
+  privacy.record_epsilon = [1, 2, 10]
 
 examples:
-  prism-secure sweep flip.toml --out sweeps/flip
-  prism-secure sweep flip.toml --out sweeps/quick --until 'fid<120' --set federation.rounds=3
-  prism-secure sweep flip.toml --out /shared/flip --storage postgresql://me@db/sweeps    on each machine
-  prism-secure report sweeps/flip
+  prism-secure sweep image.toml --out sweeps/image
+  prism-secure sweep image.toml --out sweeps/quick --until 'fid<120' --set federation.rounds=3
+  prism-secure sweep image.toml --out /shared/flip --storage postgresql://me@db/sweeps    on each machine
+  prism-secure report sweeps/image
 
 exit codes: 0 done, 2 recipe, 4 folder, 5 disk or storage, 6 some runs failed, 130 interrupted
 """
@@ -55,9 +55,9 @@ def add_to(commands: Commands) -> None:
         metavar="SECTION.KEY=VALUE",
         help="override one setting of the base run, or of [sweep]; may be repeated",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="runs at once; left out: one for each core")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs at once (default: one for each core)")
     parser.add_argument(
-        "--storage", metavar="URL", help="postgresql://..., for many machines; left out: DIR/study.db"
+        "--storage", metavar="URL", help="postgresql://..., for many machines (default: DIR/study.db)"
     )
     parser.add_argument(
         "--until", metavar="GOAL", help="end each run after the round that reaches it, 'fid<80' say"
@@ -70,13 +70,16 @@ def add_to(commands: Commands) -> None:
 
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.sweep.recipe import read_recipe
+    from prism_secure.sweep.folder import RECIPE
+    from prism_secure.sweep.recipe import read_recipe, refuse_infinite
     from prism_secure.sweep.study import hidden
     from prism_secure.sweep.worker import Crew, devices
 
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     recipe = read_recipe(options.recipe, options.overrides, until=options.until)
+    if not (options.out / RECIPE).exists():  # what began is finished
+        refuse_infinite(recipe)
     command = shlex.join(hidden(word) for word in shlex.split(command))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     points = len(recipe.grid()) or recipe.sweep.points or 0
@@ -134,6 +137,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
 def _summary(results: SweepResults, failed: int) -> str:
     """How it ended, and what all of it together tells about those whose data it used."""
     from prism_secure.sweep.composition import compose, owners
+    from prism_secure.sweep.results import why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     counts = results.counts()
@@ -155,4 +159,6 @@ def _summary(results: SweepResults, failed: int) -> str:
                 f"For one image of one client: ε = {format_epsilon(total.record_epsilon)} at "
                 f"δ = {format_delta(total.record_delta)}, from {total.record_releases} releases."
             )
+    claimed = any(run.record for run in results.runs)
+    lines += [f"{why}." for why in why_infinite_in(results.runs, of_images=claimed)]
     return "\n".join(lines)

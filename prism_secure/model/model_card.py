@@ -18,8 +18,6 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from prism_secure.accounting.epsilons import CLIENT_UNIT
-from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT
 from prism_secure.wording import (
     CLIENT_UNIT,
     RECORD_UNIT,

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
-from prism_secure.accounting.epsilons import CLIENT_UNIT
-from prism_secure.run_folder.records import CLIENT_UNIT, RECORD_UNIT, RoundRecord
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_epsilon
 
 HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"

@@ -18,21 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_privacy import Accountant, MaskRelease, MomentRelease
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure import wording
 from prism_secure.accounting.composition import charging_one_client
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
+from prism_secure.config.reading import NONE
 from prism_secure.data.sources import ABOUT
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
 from prism_secure.run_folder.environment import Facts
 from prism_secure.run_folder.folder import SWEEP_RECIPE
-from prism_secure.run_folder.history import LowerBound, RunHistory, read_history, spent
-from prism_secure.run_folder.records import Epsilons, RoundRecord
+from prism_secure.run_folder.history import LowerBound, RunHistory, own_cost, read_history, spent
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.storage import write_atomic
 
 __all__ = ["write_report"]
@@ -104,7 +105,7 @@ def _settings(config: Config) -> list[dict[str, Any]]:
 
     def shown(section: str, key: str, value: Any) -> str:
         if value is None:
-            return resolved.get((section, key), "left out")
+            return resolved.get((section, key), NONE)
         if isinstance(value, float):
             return str(value).replace("e-0", "e-")
         if isinstance(value, bool):
@@ -137,7 +138,8 @@ def _verdict(run: RunHistory) -> wording.Verdict:
             "none",
             "This run claims no ε: its coins were known.",
             "Its clients drew their bits from a test key, so that whoever knows the key can undo the noise. "
-            "Every ε on this page is therefore inf.",
+            "Every ε on this page is therefore inf; a run whose clients draw secret coins, as they do unless "
+            "told otherwise, claims one.",
         )
     assert run.to_date is not None
     opened, delta = run.opened is not None, run.config.privacy.delta
@@ -279,15 +281,6 @@ def _moment_release(run: RunHistory) -> MomentRelease | None:
     return None if record is None or run.test_coins else MomentRelease(**record.release)
 
 
-def _in_share(run: RunHistory) -> float | None:
-    """Epsilon for one image against somebody who sees a client's share of a summed release in the clear."""
-    release, opened = _moment_release(run), run.opened
-    if release is None or opened is None:
-        return None
-    at = View.UPLOAD, Adjacency.REPLACE_ONE
-    return opened_epsilon(release, 1, opened.shares, *at, run.config.privacy.delta)
-
-
 def _floors(run: RunHistory) -> dict[str, LowerBound]:
     """What an audit found epsilon to be at least, by the cell of the table that it belongs beside."""
     floors: dict[str, LowerBound] = {}
@@ -310,6 +303,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         filters,
         config=config,
         evaluated_rounds=len(judged),
+        as_before=[record.round for record in records if record.changed == 0],
         records=pages.thin(records, _ROWS),
         judged=pages.thin(judged, _ROWS),
         rounds_done=len(records),
@@ -323,7 +317,8 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         image_verdict=wording.image_verdict(run.record_guarantee.epsilon, run.record_guarantee.delta)
         if run.record_guarantee
         else None,
-        in_share=_in_share(run),
+        image_view=run.image_view,
+        unbounded=run.unbounded,
         moments=run.moments,
         groups=_groups(run) if run.to_date else [],
         floors=_floors(run),
@@ -351,6 +346,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         if run.ledger
         else [],
         spent=spent,
+        own_cost=own_cost,
         record_guarantee=run.record_guarantee,
         opened=run.opened,
         in_sweep=in_sweep,

@@ -36,6 +36,7 @@ from prism_secure.model.generator import Architecture
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
 from prism_secure.run_folder.environment import Facts
+from prism_secure.wording import format_epsilon
 
 PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
@@ -110,7 +111,26 @@ class Recipe:
             training_images=len(self.dataset.train_images),
             held_out_images=len(self.dataset.test_images),
             skipped_images=len(self.dataset.skipped),
+            drowned="" if self.record_release is None else self.record_release.drowned,
         )
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How many rounds there will be, and what they cost.
+
+        Raises:
+            ConfigError: the budget does not admit a single round.
+        """
+        return Plan(self.config, self.trainer.dimension, self.record_release)
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever starts a run should know before round 1."""
+        release = self.record_release
+        found = list(map(str, self.plan.unbounded))
+        if release is not None:
+            found.insert(0, f"ε(image) = {format_epsilon(release.guarantee.epsilon)} {release.view}")
+        return [*found, *filter(None, [self.facts.drowned])]
 
     @property
     def model_seed(self) -> int:
@@ -212,7 +232,7 @@ class Recipe:
         ):
             release = self.record_release
             _ = release and release.guarantee
-            plan = Plan(self.config, self.trainer.dimension, release)
+            plan = self.plan
             for view in View:
                 for adjacency in Adjacency:
                     plan.epsilon(view, adjacency)

@@ -152,6 +152,8 @@ def _train(
         if reading:
             images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
             listener.note(f"reading {images}, once; then round 1")
+        for note in recipe.notes:
+            listener.note(note)
         listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
             spending.charge_moments()
@@ -196,6 +198,7 @@ def _round(
     summing = time.perf_counter()
     opened, score_mean = _open_round(recipe, broadcast, [clients[index] for index in taking_part])
     summed = time.perf_counter() - summing
+    before = server.deployed()
     step = server.absorb(
         opened.counts, opened.survivors, planned_rounds=spending.planned_rounds, score_mean=score_mean
     )
@@ -215,6 +218,7 @@ def _round(
         seconds=time.perf_counter() - began,
         secure_sum_seconds=summed,
         quality=quality,
+        changed=server.changed(before),
     )
 
 

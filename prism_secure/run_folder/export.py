@@ -191,7 +191,7 @@ def _opened(ledger: LedgerReport) -> bool:
 
 def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
     first, last = ledger.entries[0], ledger.entries[-1]
-    record = history.record_guarantee
+    record, view = history.record_guarantee, history.image_view
     guaranteed = Epsilons.of({cell: _guaranteed(spent(last, *cell)) for cell in CELLS})
     try:
         return Privacy(
@@ -206,6 +206,8 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
             record=None if record is None else number(record.epsilon),
             record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
             record_cohort=first.cohort if _opened(ledger) else 0,
+            record_weaker=() if view is None else tuple((who, number(left)) for who, left in view.weaker),
+            unbounded=tuple(map(str, history.unbounded)),
             ledger_head=ledger.head,
             ledger_key=ledger.public_key,
             ledger_mask=mask,

@@ -13,16 +13,28 @@ from prism_privacy.ledger import verify_ledger
 from prism_privacy.ledger.check import LedgerReport, counted_lines
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
+from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import Adjacency, View
 from prism_secure.accounting.composition import Opened, opened_in
 from prism_secure.accounting.epsilons import CELLS, Epsilons
+from prism_secure.accounting.plan import Unbounded, why_infinite
+from prism_secure.accounting.record_release import ImageView, image_view
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import checkpoint_round, read_config, read_federation, read_records
-from prism_secure.run_folder.records import Epsilons, MomentSession, RoundRecord, infinite
+from prism_secure.run_folder.records import MomentSession, RoundRecord, infinite
 
-__all__ = ["LowerBound", "RunHistory", "Status", "check_whole", "read_history", "spent"]
+__all__ = [
+    "AFTER_MOMENTS",
+    "LowerBound",
+    "RunHistory",
+    "Status",
+    "check_whole",
+    "own_cost",
+    "read_history",
+    "spent",
+]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -53,6 +65,9 @@ class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
 class _Audit(msgspec.Struct, frozen=True):
     lower_bounds: list[LowerBound] = []
 
+
+AFTER_MOMENTS = "post-processing of the summed moments"
+"""The bound of rounds whose masks are made of moments that were opened before."""
 
 _NOTHING = Epsilons.of(dict.fromkeys(CELLS, math.inf))
 
@@ -91,6 +106,38 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
     def opened(self) -> Opened | None:
         """How the record-level release was opened over all clients, if it was."""
         return None if self.ledger is None else opened_in(self.ledger)
+
+    @property
+    def image_view(self) -> ImageView | None:
+        """Whom one image is protected from; None where nothing is claimed for it."""
+        record = self.record_guarantee
+        if record is None or self.test_coins:
+            return None
+        shares = None if self.opened is None else self.opened.shares
+        return image_view(self.config, MomentRelease(**record.release), shares)  # type: ignore[arg-type]
+
+    @property
+    def unbounded(self) -> tuple[Unbounded, ...]:
+        """Each epsilon that is infinite, with its cause and what would make it finite."""
+        if self.test_coins or self.to_date is None:
+            return ()
+        privacy, images = self.config.privacy, None
+        if self.opened is not None:  # as it was signed, whatever config.toml says
+            changed = {"record_release": "summed", "record_cohort": self.opened.shares}
+            privacy, images = msgspec.structs.replace(privacy, **changed), self.opened.images
+        elif self.record_guarantee is not None:
+            privacy = msgspec.structs.replace(privacy, record_release="client", record_cohort=0)
+        record = self.record_guarantee
+        shown = {"SUM": self.to_date.sum_replace_one, "UPLOAD": self.to_date.upload_replace_one}
+        shown["image"] = 0.0 if record is None else record.epsilon
+        infinite = [name for name, epsilon in shown.items() if math.isinf(epsilon)]
+        return tuple(
+            why
+            for why in why_infinite(
+                msgspec.structs.replace(self.config, privacy=privacy), self.facts.parameters, images
+            )
+            if any(word in name for word in infinite for name in why.names)
+        )
 
     @property
     def rounds(self) -> list[LedgerEntry]:
@@ -135,6 +182,13 @@ def spent(entry: LedgerEntry, view: View | str, adjacency: Adjacency | str) -> S
     if entry.epsilon is None:
         return Spent(math.inf, math.inf)
     return entry.epsilon[View(view), Adjacency(adjacency)]
+
+
+def own_cost(cost: Spent) -> float:
+    """What a release cost on top of those before it: nothing, for masks that are made of opened moments."""
+    if cost.added is not None:
+        return cost.added
+    return 0.0 if cost.bound == AFTER_MOMENTS else cost.round
 
 
 def read_history(folder: Path) -> RunHistory:

@@ -26,7 +26,6 @@ from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config.invitations import most_participations
 from prism_secure.data.sources import Whose, by_data, read_identity
 from prism_secure.errors import RunFolderError
-from prism_secure.run_folder.records import Epsilons
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 

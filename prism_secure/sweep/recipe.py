@@ -34,6 +34,8 @@ from typing import Any, Literal, get_type_hints
 import msgspec
 import tomli_w
 
+from prism_secure.accounting.epsilons import CELLS
+from prism_secure.accounting.plan import IMAGE, epsilons_of, why_infinite
 from prism_secure.config import (
     COMPUTING,
     Config,
@@ -44,9 +46,7 @@ from prism_secure.config import (
 )
 from prism_secure.config.reading import NONE
 from prism_secure.config.sections import Data, Federation, Model
-from prism_secure.epsilons import CELLS
 from prism_secure.errors import ConfigError, did_you_mean
-from prism_secure.plan import IMAGE, epsilons_of, why_infinite
 from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
 from prism_secure.sweep.stopping import Until, parse_until
@@ -362,7 +362,7 @@ def _most_images(config: Config) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _partitioned(data: Data, clients: int, seed: int, image_size: int) -> int:
-    from prism_secure.recipe import Recipe  # torch
+    from prism_secure.rounds.components import Recipe  # torch
 
     federation = Federation(clients=clients, seed=seed)
     config = Config(data=data, federation=federation, model=Model(image_size=image_size))

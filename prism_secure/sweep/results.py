@@ -33,15 +33,16 @@ from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.ledger.line import decode_line, parse
 from prism_secure.accounting.epsilons import CELLS, Epsilons
+from prism_secure.accounting.plan import Unbounded, why_infinite
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
 from prism_secure.run_folder.history import RunHistory, read_history, spent
-from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord
+from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id, read_recipe, run_id
 
-__all__ = ["PointFile", "Run", "SweepPoint", "SweepResults", "read_run", "read_sweep"]
+__all__ = ["PointFile", "Run", "SweepPoint", "SweepResults", "read_run", "read_sweep", "why_infinite_in"]
 
 State = Literal["waiting", "unfinished", "done", "stopped", "failed"]
 """waiting: not begun. unfinished: going on, or interrupted. stopped: finished before its last planned round,
@@ -162,6 +163,21 @@ class Run:
         return Epsilons.of(
             {cell: cost.to_date if cost.planned is None else cost.planned for cell, cost in table.items()}
         )
+
+    @property
+    def unbounded(self) -> tuple[Unbounded, ...]:
+        """Each of its epsilons that is infinite, with its cause and what would make it finite."""
+        entry = self.charged
+        if entry is None or entry.epsilon is None:
+            return ()
+        dimension = entry.release.get("dim")
+        return why_infinite(self.config, dimension if isinstance(dimension, int) else None, self._images)
+
+    @cached_property
+    def _images(self) -> int | None:
+        """The most that a client has, as the ledger's first line says."""
+        images = parse(whole_lines(self.folder / "ledger.jsonl")[0])["body"].get("records")
+        return images if isinstance(images, int) else None
 
     @property
     def record(self) -> RecordGuarantee | None:
@@ -296,6 +312,19 @@ def front(points: Iterable[SweepPoint], x: str, y: str) -> list[SweepPoint]:
             best.append(point)
             least = costs[point.id][1]
     return best
+
+
+def why_infinite_in(runs: Iterable[Run], *, of_images: bool) -> list[str]:
+    """What stands beside a table of runs in which an epsilon is inf: each cause and mend, once.
+
+    of_images   whether the table has inf for runs that claim nothing for single images
+    """
+    found: dict[str, int] = {}
+    for run in runs:
+        for each in run.unbounded:
+            if of_images or run.record is not None or "ε(image)" not in each.names:
+                found[str(each)] = found.get(str(each), 0) + 1
+    return [f"{text} ({count} run{'' if count == 1 else 's'})" for text, count in found.items()]
 
 
 def read_run(folder: Path) -> Run:

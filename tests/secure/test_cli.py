@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View
+from prism_secure.accounting.epsilons import Epsilons
 from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
+from prism_secure.errors import ConfigError
 from prism_secure.reporting.progress import describe_round
-from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord
+from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.wording import format_epsilon
 
 TINY = """
@@ -59,11 +61,13 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "reading 10,000 images of 3 clients, once; then round 1"
-    assert "everything one client contributes" in lines[1]
-    assert "one image of one client" in lines[1]
-    assert "FID" in lines[2]
-    assert [line.split()[0] for line in lines[3:5]] == ["1/2", "2/2"]
+    assert lines[0].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
+    assert lines[1].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
+    assert lines[2] == "reading 10,000 images of 3 clients, once; then round 1"
+    assert "everything one client contributes" in lines[3]
+    assert "one image of one client" in lines[3]
+    assert "FID" in lines[4]
+    assert [line.split()[0] for line in lines[5:7]] == ["1/2", "2/2"]
     assert lines[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
 
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
@@ -162,6 +166,21 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
             assert f"  {line.split(' = ')[0]} = " in explained
 
 
+def test_none_is_the_one_word_for_a_setting_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--explain"]) == 0
+    explained = capsys.readouterr().out
+    assert "  clip = none    (float | none)" in explained
+    assert "left out" not in explained, "that is a client's, where epsilon compares worlds"
+    given = load_config(None, ["privacy.clip=2", "secure_sum.min_survivors=8", "budget.epsilon=9"])
+    assert given.privacy.clip == 2.0
+    for name in ("privacy.clip", "secure_sum.min_survivors", "budget.epsilon"):
+        section, key = name.split(".")
+        unset = load_config(None, [f"{name}=1", f"{name}=none"])
+        assert getattr(getattr(unset, section), key) is None
+    with pytest.raises(ConfigError, match=r"privacy\.flip must be"):
+        load_config(None, ["privacy.flip=none"])
+
+
 def test_config_epsilon_says_what_a_run_would_guarantee(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,7 +189,13 @@ def test_config_epsilon_says_what_a_run_would_guarantee(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 rounds; 3 clients, ")
     assert lines[1].split()[-3:] == ["ε", "=", "2.00"]
-    assert [line.split()[-2:] for line in lines[3:5]] == [["inf", "inf"]] * 2
+    assert lines[2] == "  against who sees the opened sums, while all 3 clients are honest"
+    assert [line.split()[-1] for line in lines[3:5]] == ["2.52", "3.73"], "a colluder; a share seen"
+    assert lines[5].endswith("left out    replaced")
+    assert [line.split()[-2:] for line in lines[6:8]] == [["inf", "inf"]] * 2
+    said = " ".join(lines[9:])
+    assert said.startswith("ε(SUM) and ε(UPLOAD) are inf: ")
+    assert "privacy.record_release=client would make them" in said
 
     exact = ["privacy.record_epsilon=inf", "privacy.clip=1.0", "privacy.flip=0.25", "federation.rounds=9"]
     for setting in exact:
@@ -222,6 +247,9 @@ def test_a_round_that_was_not_measured_says_so() -> None:
         step=1.0, seconds=1.0, secure_sum_seconds=0.1,
     )  # fmt: skip
     assert "–" in describe_round(record, 10)
+    assert "as before" not in describe_round(record, 10), "nobody counted"
+    assert "as before" not in describe_round(msgspec.structs.replace(record, changed=1), 10)
+    assert "the deployed mask is as before" in describe_round(msgspec.structs.replace(record, changed=0), 10)
     quality = Quality(fid=99.0, kid=0.5, precision=0, recall=0, density=0, coverage=0)
     measured = msgspec.structs.replace(record, quality=quality)
     assert "99.0" in describe_round(measured, 10)

@@ -96,6 +96,24 @@ def test_card_says_every_epsilon_by_unit_and_view(tmp_path: Path) -> None:
     assert "Each client drew its own noise" in text
 
 
+def test_card_says_whom_an_image_is_protected_from_and_why_an_epsilon_is_inf(tmp_path: Path) -> None:
+    summed = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_cohort=0"]
+    text = _card(_run(tmp_path / "summed", summed), tmp_path / "m").markdown()
+    assert (
+        "whoever has only this model (SUM), while 10 clients were honest | is replaced by any other | 2.00"
+        in text
+    )
+    assert "With fewer of them ε is: 1 colluder 2.13, 3 colluders 2.45, 5 colluders of a server" in text
+    assert "share seen in the clear 7.54" in text
+    alone = [*summed[:2], "privacy.record_cohort=1"]
+    text = _card(_run(tmp_path / "alone", alone), tmp_path / "m").markdown()
+    assert "| anybody (UPLOAD) | is replaced by any other | 2.00" in text
+    assert "With fewer of them" not in text
+    text = _card(_run(tmp_path / "plain", ["privacy.flip=0"]), tmp_path / "m").markdown()
+    assert "are inf: privacy.flip = 0 leaves the masks without noise".replace("_", "\\_") in text
+    assert "would make them" in text
+
+
 def test_card_counts_on_the_honest_clients_of_the_sum_of_moments(tmp_path: Path) -> None:
     summed = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
     fewer = ["federation.client_fraction=0.5", "secure_sum.min_survivors=4"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import re
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,14 @@ def test_run_folder_holds_everything_that_it_promises(finished: Path) -> None:
     epsilons = [record.epsilon.sum_zero_out for record in records]
     assert epsilons == sorted(epsilons)
     assert all(record.epsilon.sum_zero_out <= record.epsilon.upload_zero_out for record in records)
+
+
+def test_round_that_moves_nothing_is_told_from_one_that_does(finished: Path, tmp_path: Path) -> None:
+    assert all(record.changed for record in read_records(finished)[:1])
+    run(_tiny("aggregation.lambda_start=0", "aggregation.lambda_end=0"), tmp_path / "still")
+    records = read_records(tmp_path / "still")
+    assert [record.changed for record in records] == [0, 0, 0]
+    assert "Rounds that changed nothing: 1, 2, 3." in (tmp_path / "still" / "report.html").read_text("utf-8")
 
 
 def test_secrets_are_private_and_stay_out_of_what_is_shown(finished: Path) -> None:
@@ -216,9 +225,15 @@ def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_pat
 
 
 def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one costs epsilon"):
+    with pytest.raises(ConfigError, match=r"one costs ε\(SUM\)") as refused:
         run(_tiny("budget.epsilon=0.5"), tmp_path / "run")
-    assert not (tmp_path / "run" / "clients" / "00" / "coins.key").exists()
+    assert not (tmp_path / "run").exists(), "a refusal before round 1 leaves no folder"
+    advised = re.search(r"(privacy\.clip=\S+) keeps all 3 rounds", str(refused.value))
+    assert advised is not None
+    run(_tiny("budget.epsilon=0.5", advised[1]), tmp_path / "run")
+    last = read_records(tmp_path / "run")[-1]
+    assert last.round == 3
+    assert last.epsilon.sum_zero_out <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import environment, read_records
+from prism_secure.run_folder.history import own_cost
 from prism_secure.run_folder.records import RoundRecord
 
 from .tiny_data import TINY, write_data
@@ -416,13 +420,44 @@ def test_opened_moments_are_charged_to_the_client_and_rounds_add_nothing(data: P
         assert {cell: spent.to_date for cell, spent in entry.epsilon.items()} == {
             cell: spent.to_date for cell, spent in first.epsilon.items()
         }
-        assert 0 < entry.epsilon[View.SUM, Adjacency.ZERO_OUT].round < math.inf
+        cost = entry.epsilon[View.SUM, Adjacency.ZERO_OUT]
+        assert 0 < cost.round < math.inf, "alone, as it always said"
+        assert cost.added == own_cost(cost) == 0.0
+        assert own_cost(replace(cost, added=None)) == 0.0, "in ledgers of before"
+
+
+def test_guarantee_for_an_image_names_its_view_in_ledger_and_metrics(finished: Path, summed: Path) -> None:
+    for folder, view, cohort in ((summed, View.SUM, 3), (finished, View.UPLOAD, None)):
+        for entry in entries_of(folder):
+            assert entry.record is not None
+            assert (entry.record.view, entry.record.cohort) == (view, cohort)
+        for record in read_records(folder):
+            assert record.record is not None
+            assert (record.record.view, record.record.cohort) == (view.value, cohort)
+            assert record.changed is not None
+
+
+def test_ledger_begun_without_views_goes_on_without_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, guarantee = tiny(data, RECORD, SUMMED), RecordRelease.guarantee.func
+    old = cached_property(lambda self: replace(guarantee(self), view=None, cohort=None))
+    old.__set_name__(RecordRelease, "guarantee")
+    with monkeypatch.context() as before:
+        before.setattr(RecordRelease, "guarantee", old)
+        before.setattr(federation.Server, "save", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "run")
+    assert [entry.record.view for entry in entries_of(tmp_path / "run")] == [None, None]
+    run(config, tmp_path / "run")
+    assert {entry.record.view for entry in entries_of(tmp_path / "run")} == {None}
+    assert "while all 3 clients are honest" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_a_budget_at_client_level_sees_the_opened_moments(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="admits no round"):
         run(tiny(data, RECORD, SUMMED, "budget.epsilon=5"), tmp_path / "run")
-    assert not list(tmp_path.glob("run/clients/*/share*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_less_noise_is_summed_than_each_client_would_draw(data: Path) -> None:

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from prism_privacy import Accountant, MaskRelease, MomentRelease
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger.entry import RecordGuarantee
+from prism_privacy.ledger.entry import RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.units import Adjacency, View
 from prism_secure import wording
+from prism_secure.accounting.epsilons import CELLS
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
 from prism_secure.reporting.report import write_report
-from prism_secure.run_folder.history import read_history
+from prism_secure.run_folder.history import AFTER_MOMENTS, read_history
 from prism_secure.run_folder.records import encode
 
 from . import fake_run
@@ -280,7 +281,7 @@ def test_a_summed_release_is_said_to_have_left_the_clients(tmp_path: Path) -> No
     share = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
     share = dataclasses.replace(share, sigma=share.sigma / math.sqrt(10))
     shown = wording.format_epsilon(share.epsilon(1e-5))
-    assert f"somebody who sees a client’s own share in the clear it is ε = {shown}" in text
+    assert f"its client's share seen in the clear {shown}" in text
     assert "Summing the moments before the first round took 5.15 MB from all clients" in text
 
 
@@ -295,7 +296,7 @@ def test_how_the_release_was_opened_is_what_was_signed_and_not_what_config_toml_
         path.write_text(text.replace(old, new), "utf-8")
         page = page_of(folder).text
         assert "holds while 10 of them are honest" in page
-        for words in ("one sum over all clients", "a client’s own share in the clear"):
+        for words in ("one sum over all clients", "its client's share seen in the clear"):
             assert page.count(words) == signed.count(words) > 0
 
 
@@ -524,3 +525,80 @@ def test_a_figure_that_is_not_finite_is_left_out_of_the_line() -> None:
 def test_the_environment_is_json_without_infinities(tmp_path: Path) -> None:
     folder = fake_run.make_run(tmp_path, rounds=0, ledger=False, done=False)
     json.loads((folder / "environment.json").read_text(), parse_constant=pytest.fail)
+
+
+SUMMED = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_cohort=0"]
+
+
+def test_image_is_said_to_be_protected_from_whom_everywhere_on_the_page(tmp_path: Path) -> None:
+    text = page_of(fake_run.make_run(tmp_path / "summed", SUMMED, rounds=2)).text
+    words = "against who sees the opened sums, while all 10 clients are honest"
+    assert f"is 2.00 , all rounds together, {words}" in text, "lead"
+    assert f"It holds {words}." in text, "verdict"
+    assert f"ε(one image) protects a single image, {words}" in text, "caption of the figure"
+    assert "all rounds together; SUM, 10 of 10 honest" in text, "card"
+    assert "which sees the opened moments and sums, while all 10 clients are honest" in text, "table"
+    assert "anybody who has all of it" not in text
+    for row in (
+        "1 colluder 2.13",
+        "3 colluders 2.45",
+        "5 colluders of a server that keeps to the protocol 2.96",
+    ):
+        assert row in text
+    own = page_of(fake_run.make_run(tmp_path / "own", SUMMED[:1], rounds=2)).text
+    assert "ε(one image) protects a single image, against anybody, whoever else is honest" in own
+    assert "colluder 2." not in own
+
+
+def test_round_that_adds_nothing_is_shown_to_cost_nothing(tmp_path: Path) -> None:
+    """Where the ledger says so (`added`), or, as older ones do, by its bound alone; others keep theirs."""
+    for name, changes, shown in (
+        ("added", {"added": 0.0}, "0"),
+        ("older", {"bound": AFTER_MOMENTS}, "0"),
+        ("masks", {}, "178,345"),
+    ):
+        folder = fake_run.make_run(tmp_path / name, SUMMED, rounds=0, done=False)
+        spent = Spent(178_344.5, 200_000.0, 200_000.0, **changes)
+        record = fake_run.record_guarantee(load_config(None, SUMMED))
+        with Ledger.create(
+            folder / "ledger.jsonl.new", LedgerKey(), federation="f" * 32, clients=10, records=1000,
+            settings={"record_release": "summed"},
+        ) as ledger:  # fmt: skip
+            ledger.append(
+                round=1,
+                release=MaskRelease(0.1, None, cohort=10, dim=fake_run.PARAMETERS),
+                delta=1e-5,
+                epsilon=dict.fromkeys(CELLS, spent),
+                record=record,
+            )
+        for end in ("", ".head"):
+            (folder / f"ledger.jsonl.new{end}").replace(folder / f"ledger.jsonl{end}")
+        source = page_of(folder).source
+        costs = re.findall(r'<td class="n group">([^<]+)</td>', source)
+        assert costs == [shown] * 4, name
+
+
+def test_inf_stands_beside_its_cause_and_what_makes_it_finite(tmp_path: Path) -> None:
+    text = page_of(fake_run.make_run(tmp_path / "flip", ["privacy.flip=0"], rounds=1)).text
+    assert "ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise" in text
+    assert "privacy.flip=0.1 would make them" in text
+    scores = ["privacy.flip=0", "mask.score_layers=0.5"]
+    text = page_of(fake_run.make_run(tmp_path / "scores", scores, rounds=1)).text
+    assert "the last layers send scores, without noise; privacy.flip=0.1 with mask.score_layers=0" in text
+    assert "would make" not in page_of(fake_run.make_run(tmp_path / "finite", rounds=1)).text
+
+
+def test_drowning_noise_and_rounds_that_changed_nothing_are_told(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3, done=False)
+    assert "changed nothing" not in page_of(folder).text, "nobody counted"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line, changed in zip(lines, (7012, 0, 15), strict=True):
+        line["changed"] = changed
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = json.loads((folder / "environment.json").read_bytes())
+    kept["facts"]["drowned"] = "noise will drown the images: so long"
+    (folder / "environment.json").write_text(json.dumps(kept))
+    text = page_of(folder).text
+    assert "A round that changed nothing: 2." in text
+    assert "7,012" in text
+    assert "Too few images for so much noise: noise will drown the images: so long." in text

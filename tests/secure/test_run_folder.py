@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from prism_secure.accounting.epsilons import Epsilons
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import RunFolder, read_config, read_records
-from prism_secure.run_folder.records import Epsilons, Quality, RoundRecord, decode, encode
+from prism_secure.run_folder.records import Quality, RoundRecord, decode, encode
 
 
 def _record(number: int) -> RoundRecord:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from prism_secure.config import config_of
-from prism_secure.federation import run
-from prism_secure.run_folder import read_records
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
 
 DOCS = Path(__file__).parents[2] / "docs"
 

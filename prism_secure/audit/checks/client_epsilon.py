@@ -48,6 +48,7 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
         compared += _to_date(notes, points, cell, evidence, opened)
         compared += _alone(notes, points, cell, evidence)
         compared += _planned(notes, points, cell, evidence, opened)
+        _added(notes, points, cell, opened)
     if not any(found.severity == "finding" for found in notes.findings):
         notes.fact(
             f"{compared} epsilons of {len(points)} charges computed again: none is smaller by more than "
@@ -144,6 +145,23 @@ def _alone(notes: Notebook, points: list[_Point], cell: Cell, evidence: Evidence
     if worst is not None:
         _judge(notes, "of one round", worst, Counter({worst[1].mask: 1}), cell, evidence)
     return sum(point.entry.epsilon is not None for point in points)
+
+
+def _added(notes: Notebook, points: list[_Point], cell: Cell, opened: SummedRelease | None) -> None:
+    """A round adds less than it costs alone only where its masks are made of what was opened before."""
+    view, adjacency = cell
+    for point in points:
+        if point.entry.epsilon is None or opened is not None:
+            continue
+        spent = point.entry.epsilon[cell]
+        if spent.added is not None and spent.added < spent.round:
+            notes.finding(
+                f"Round {point.entry.round}: the ledger states that it adds {format_epsilon(spent.added)} to "
+                f"epsilon({view.value}, {adjacency.value}); nothing was opened that its masks were made of.",
+                round=point.entry.round,
+                added=spent.added,
+            )
+            return
 
 
 def _planned(

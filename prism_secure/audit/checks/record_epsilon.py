@@ -146,6 +146,16 @@ def _check_signed(evidence: Evidence, notes: Notebook) -> None:
     if moments.kind == "moments":
         cohort = config.record_cohort if signed == "summed" else config.cohort
         pairs.append(("record_cohort", moments.cohort, cohort))
+        if moments.record is not None and moments.record.view is not None:
+            shared = signed == "summed" and moments.cohort > 1
+            expected = ("sum", moments.cohort) if shared else ("upload", None)
+            stated = (moments.record.view.value, moments.record.cohort)
+            if stated != expected:
+                notes.finding(
+                    "The ledger states another view of one image's guarantee than its release has.",
+                    ledger=stated,
+                    release=expected,
+                )
     for name, ledger_says, config_says in pairs:
         if ledger_says != config_says:
             notes.finding(

@@ -46,8 +46,9 @@ class OwnData(Recipe):
     @property
     def facts(self) -> Facts:
         """The server's own images are public ones for its metrics: none of them is trained with."""
-        found = None if self.sizes is None else sum(self.sizes)
-        return msgspec.structs.replace(super().facts, training_images=found, own_data=True)
+        if self.sizes is None:
+            return msgspec.structs.replace(super().facts, training_images=None, own_data=True, drowned="")
+        return msgspec.structs.replace(super().facts, training_images=sum(self.sizes), own_data=True)
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

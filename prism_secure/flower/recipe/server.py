@@ -33,6 +33,7 @@ from prism_secure.flower.recipe.messages import write_broadcast, write_request
 from prism_secure.flower.secure_sum.messages import RunConfig
 from prism_secure.flower.secure_sum.server import SecureSum
 from prism_secure.model.model_file import write_model
+from prism_secure.reporting.progress import AS_BEFORE
 from prism_secure.rounds.client import Broadcast
 from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.evaluation import Evaluation
@@ -112,6 +113,8 @@ class Rounds:
         with Spending(
             recipe.config, run, dimension, server.round, self._release, self._coins, own_data
         ) as spending:
+            for note in recipe.notes:
+                log(INFO, "%s", note)
             if server.round == 0:
                 spending.charge_moments()
             if self._release is not None and self._release.summed:
@@ -121,7 +124,8 @@ class Rounds:
                 server.save(self._next_path)
                 run.append(record)
                 self._next_path.replace(run.checkpoint_path)
-                log(INFO, "round %d: %d survivors", record.round, record.survivors)
+                as_before = f", {AS_BEFORE}" if record.changed == 0 else ""
+                log(INFO, "round %d: %d survivors%s", record.round, record.survivors, as_before)
                 if [kept.lost for kept in read_records(run.path)[-2:]] == [True, True]:
                     raise RoundError(
                         "two rounds in a row were lost (the log says why), and each costs epsilon; mend it, "
@@ -206,6 +210,7 @@ class Rounds:
             closed=closed,
         )
         opened = time.monotonic()
+        before = server.deployed()
         step = server.absorb(result.counts, len(result.survivors), planned_rounds=spending.planned_rounds)
         quality = None
         if server.is_measured(spending.planned_rounds):
@@ -222,6 +227,7 @@ class Rounds:
             seconds=time.monotonic() - began,
             secure_sum_seconds=opened - uploaded,
             quality=quality,
+            changed=server.changed(before),
         )
 
     def _lost(self, spending: Spending, broadcast: Broadcast, began: float, why: str) -> RoundRecord:
@@ -240,6 +246,7 @@ class Rounds:
             step=0.0,
             seconds=time.monotonic() - began,
             secure_sum_seconds=0.0,
+            changed=0,
         )
 
     def _await_nodes(self, began: float) -> None:

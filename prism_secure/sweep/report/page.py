@@ -50,7 +50,7 @@ from prism_secure.sweep.report.tables import (
     runs_table,
     write_tables,
 )
-from prism_secure.sweep.results import SweepPoint, front, read_sweep
+from prism_secure.sweep.results import SweepPoint, front, read_sweep, why_infinite_in
 
 __all__ = ["write_page", "write_sweep_page"]
 
@@ -342,6 +342,7 @@ def _render(
         front_ids={name: {point.id for point in points} for name, points in fronts.items()},
         views={name: VIEWS[name] for name in views},
         figures=figures,
+        infinite=why_infinite_in(subject.runs, of_images="epsilon.record" in views),
         csvs=csvs,
         composed=[dict(zip(composed.columns, row, strict=True)) for row in composed.rows],
         along=along,

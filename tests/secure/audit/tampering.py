@@ -23,11 +23,12 @@ from prism_privacy import (
     spent_table,
     verify_ledger,
 )
+from prism_secure.accounting.epsilons import Epsilons
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.config import load_config
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
-from prism_secure.run_folder.records import Epsilons, encode
+from prism_secure.run_folder.records import encode
 
 from .. import tiny_data
 

@@ -20,7 +20,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, verify_ledger
+from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, View, verify_ledger
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks import coins, model
@@ -573,6 +573,27 @@ def test_config_that_claims_another_release_than_was_signed_is_found(
     audit = audited(folder)
     assert "record epsilon" in caught_by(audit)
     assert f"disagree on {signed.split()[0]}" in texts(audit)
+
+
+@pytest.mark.parametrize("with_record", ["summed"], indirect=True)
+@pytest.mark.parametrize(("view", "cohort"), [(View.UPLOAD, None), (View.SUM, 1), (View.SUM, 4)])
+def test_guarantee_for_an_image_in_another_view_than_its_noise_gives_is_found(
+    with_record: Path, tmp_path: Path, view: View, cohort: int | None
+) -> None:
+    folder = copy(with_record, tmp_path / "run")
+    rewrite(folder, lambda entry: {"record": dataclasses.replace(entry.record, view=view, cohort=cohort)})
+    audit = audited(folder)
+    assert caught_by(audit) == {"record epsilon"}
+    assert "another view" in texts(audit)
+
+
+def test_round_that_is_said_to_add_nothing_without_opened_moments_is_found(spoiled: Path) -> None:
+    def free(entry: LedgerEntry) -> dict[str, object]:
+        table = {cell: dataclasses.replace(spent, added=0.0) for cell, spent in entry.epsilon.items()}
+        return {"epsilon": table} if entry.kind == "round" else {}
+
+    rewrite(spoiled, free)
+    assert caught_by(audited(spoiled)) == {"client epsilon"}
 
 
 @pytest.mark.parametrize("with_record", ["summed"], indirect=True)

@@ -88,6 +88,14 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
     assert [line.split()[1] for line in lines[1:]] == ["done", "waiting"]
     assert "flip=0.1" in lines[1]
 
+    for name, settings in (("none", ["privacy.flip=0"]), ("some", [])):
+        fake_run.make_run(tmp_path / name / "run", ["federation.rounds=1", *settings], images=False)
+        (tmp_path / name / "run" / "federation.id").write_text("f")
+        assert main(["list", str(tmp_path / name)]) == 0
+        said = capsys.readouterr()
+        beside = "inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=0.1 would make them"
+        assert (beside in said.err) == ("inf" in said.out) == (name == "none")
+
     assert main(["list", str(tmp_path / "nowhere")]) == 2
     (tmp_path / "empty").mkdir()
     assert main(["list", str(tmp_path / "empty")]) == 0
