@@ -437,6 +437,24 @@ def test_guarantee_for_an_image_names_its_view_in_ledger_and_metrics(finished: P
             assert record.changed is not None
 
 
+def test_images_too_few_for_the_noise_are_told_before_any_is_read(
+    data: Path, summed: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+
+    class Heard(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    run(tiny(data, RECORD, SUMMED, "federation.rounds=1"), tmp_path / "run", listener=Heard())
+    drowned = next(index for index, note in enumerate(notes) if "noise will drown the images" in note)
+    assert drowned < next(index for index, note in enumerate(notes) if note.startswith("reading"))
+    assert "Too few images for so much noise" in (summed / "report.html").read_text("utf-8")
+    notes.clear()
+    run(tiny(data, "privacy.record_epsilon=inf", "federation.rounds=1"), tmp_path / "exact", listener=Heard())
+    assert not any("drown" in note for note in notes)
+
+
 def test_ledger_begun_without_views_goes_on_without_them(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
