@@ -19,7 +19,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from prism_crypto import CountSpec, Mode, Policy, SecureSumClient, SecureSumServer, Session, Stage
-from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.run_folder.enrolment import Enrolment, enroll_simulated
 
 WARM_UP = 3

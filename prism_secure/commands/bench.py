@@ -18,6 +18,6 @@ def add_to(commands: Commands) -> None:
 
 
 def _secure_sum(options: argparse.Namespace, command: str) -> int:
-    from prism_crypto.bench import main as bench
+    from prism_crypto.bench.secure_sum import main as bench
 
     return bench(options.rest)

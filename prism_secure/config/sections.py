@@ -37,7 +37,7 @@ class Data(Section):
     download: bool = False
     """Whether torchvision may download a missing data set into `folder`."""
     skip_bad: bool = False
-    """With `images` and `celeba`: whether pictures that cannot be read are left out, with their names on the
+    """With `images` and `celeba`: whether pictures that cannot be read are skipped, with their names on the
     console and in the run folder's `clients`, and only their number in the report."""
     attribute: str = "Male"
     """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""

@@ -25,7 +25,7 @@ from flwr.clientapp import ClientApp
 from prism_crypto import Roster
 from prism_secure.config import Config, load_config
 from prism_secure.errors import AgreementError, ConfigError
-from prism_secure.flower.secure_sum.client import client_folder, secure_sum
+from prism_secure.flower.secure_aggregation.client import client_folder, secure_sum
 from prism_secure.run_folder.enrolment import Enrolment
 
 app = ClientApp()

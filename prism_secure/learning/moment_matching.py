@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prism_privacy import NoisySums
-from prism_privacy.moments import noisy_moments
+from prism_privacy import NoisySums, noisy_moments
 from prism_secure.config.sections import Averaging
 from prism_secure.data.features import FeatureExtractor
 

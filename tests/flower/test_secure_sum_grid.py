@@ -17,7 +17,7 @@ from loop_grid import LoopGrid
 from prism_crypto import CountSpec, Policy, PolicyError, Stage, ThresholdError
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower import SecureSum, SecureSumGrid
-from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.run_folder.enrolment import enroll_simulated
 
 CLIENTS = 4

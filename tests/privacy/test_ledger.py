@@ -138,6 +138,7 @@ def test_a_line_shows_everything_a_reader_needs_and_infinity_in_words(written):
         "planned": 20.0,
         "budget": None,
         "bound": None,
+        "added": None,
     }
     for line in written.read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
@@ -668,7 +669,14 @@ def test_data_classes_and_torch_scalars_have_a_json_form():
     torch = pytest.importorskip("torch")
     assert json_safe({"a": torch.tensor(2.5), "b": Spent(1.0, math.inf)}, "x") == {
         "a": 2.5,
-        "b": {"round": 1.0, "to_date": "inf", "planned": None, "budget": None, "bound": None},
+        "b": {
+            "round": 1.0,
+            "to_date": "inf",
+            "planned": None,
+            "budget": None,
+            "bound": None,
+            "added": None,
+        },
     }
     with pytest.raises(InvalidParameter, match=r"x.a\[1\] is NaN"):
         json_safe({"a": [1, math.nan]}, "x")

@@ -106,5 +106,6 @@ def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(tmp_path: Pa
     lines = done.stdout.splitlines()
     assert f"{network.dimension:,} mask bits of each" in lines[0]
     assert lines[1].endswith(f"ε = {format_epsilon(release.guarantee.epsilon)}")
-    for line, view in zip(lines[3:5], (View.SUM, View.UPLOAD), strict=True):
+    for word, view in (("ε(SUM)", View.SUM), ("ε(UPLOAD)", View.UPLOAD)):
+        (line,) = (line for line in lines if f": {word} " in line)
         assert line.split()[-2:] == [format_epsilon(plan.epsilon(view, way)) for way in Adjacency]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from prism_secure.errors import RunFolderError
+from prism_secure.run_folder import environment
 from prism_secure.run_folder.environment import (
     Facts,
     describe_environment,
@@ -18,7 +19,6 @@ from prism_secure.run_folder.environment import (
     shell_command,
     write_environment,
 )
-from prism_secure.run_folder.folder import environment
 
 
 def test_the_environment_says_what_is_needed_to_repeat_a_run() -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prism_secure.accounting.epsilons import CELLS, Epsilons
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
+from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import IMAGE, Plan, _why_infinite, epsilons_of, why_infinite
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config, load_config

@@ -28,7 +28,8 @@ from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.simulation import run
-from prism_secure.run_folder.folder import environment, read_records
+from prism_secure.run_folder import environment
+from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.history import own_cost
 from prism_secure.run_folder.records import RoundRecord
 

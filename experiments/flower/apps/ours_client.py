@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from measured import note, seconds_of, timed, training
 
 from prism_secure.flower import secure_sum
-from prism_secure.flower.secure_sum import process as sum_process
+from prism_secure.flower.secure_aggregation import process as sum_process
 
 app = ClientApp(mods=[timed])
 _last: list[Context] = []

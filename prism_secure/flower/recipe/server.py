@@ -30,8 +30,8 @@ from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.flower.recipe.client import OwnData
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
-from prism_secure.flower.secure_sum.messages import RunConfig
-from prism_secure.flower.secure_sum.server import SecureSum
+from prism_secure.flower.secure_aggregation.messages import RunConfig
+from prism_secure.flower.secure_aggregation.server import SecureSum
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
 from prism_secure.rounds.client import Broadcast

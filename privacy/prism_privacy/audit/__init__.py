@@ -12,7 +12,7 @@
 ...     return bits ^ (np.random.default_rng(seed).random(bits.size) < 0.125)
 >>> result = audit_mechanism(leaky, Claim(flip=0.25), dim=256, trials=256)
 >>> result.verdict.value, result.findings[0].name
-('finding', 'one run')
+('finding', 'flips of one input')
 """
 
 from prism_privacy.audit.black_box import Mechanism, Progress, SeedParts, make_seed, read_seed

@@ -8,8 +8,8 @@ class _Garbler:
     """Waits for the module that speaks for the client, and garbles what it hears from its party."""
 
     def find_spec(self, name, path=None, target=None):
-        if name == "prism_secure.flower.secure_sum.grid":  # imported after the client's module
-            module = sys.modules["prism_secure.flower.secure_sum.client"]
+        if name == "prism_secure.flower.secure_aggregation.grid":  # imported after the client's module
+            module = sys.modules["prism_secure.flower.secure_aggregation.client"]
             ask = module.ask
 
             def garbled(owner, request):

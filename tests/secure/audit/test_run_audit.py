@@ -457,7 +457,7 @@ def test_coin_secret_that_others_can_read_is_found(spoiled: Path) -> None:
     assert caught_by(audited(spoiled)) == {"secrets"}
 
 
-def _coins_of_the_seed(client: Client) -> CoinSecret:
+def _coins_of_the_seed(client: Client, federation: str) -> CoinSecret:
     """The bug: coins that whoever reads config.toml can draw."""
     CoinSecret.create(client.folder / "coins.key") if not (client.folder / "coins.key").exists() else None
     return CoinSecret.for_test(hashlib.sha256(b"seed 0, client %d" % client.index).digest())

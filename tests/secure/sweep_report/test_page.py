@@ -214,5 +214,5 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
 
 
 def test_the_pages_look_and_the_figures_files_have_the_same_colours() -> None:
-    css = (files("prism_secure") / "page.css").read_text("utf-8").split("@media")[0]
+    css = (files("prism_secure.reporting") / "page.css").read_text("utf-8").split("@media")[0]
     assert {name: re.search(rf"--{name}: (#\w+)", css)[1] for name in drawing.LIGHT} == drawing.LIGHT

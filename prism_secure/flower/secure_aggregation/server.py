@@ -21,7 +21,7 @@ from prism_crypto import (
     Stage,
     ThresholdError,
 )
-from prism_secure.flower.secure_sum import messages as sum_messages
+from prism_secure.flower.secure_aggregation import messages as sum_messages
 
 _LONGEST_POLL = 3.0
 Watcher = Callable[[Stage, tuple[int, ...]], None]

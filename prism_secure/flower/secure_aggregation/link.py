@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from prism_secure.errors import RoundError
-from prism_secure.flower.secure_sum.wire import Begin, Reply, Request, receive_reply, send
+from prism_secure.flower.secure_aggregation.wire import Begin, Reply, Request, receive_reply, send
 
-_SERVE = "from prism_secure.flower.secure_sum.process import main; main()"
+_SERVE = "from prism_secure.flower.secure_aggregation.process import main; main()"
 
 
 def ask(owner: str, request: Request, arrays: list[bytes] | None = None) -> Reply:

@@ -46,9 +46,17 @@ from prism_crypto import (
     Stage,
 )
 from prism_secure.errors import AgreementError
-from prism_secure.flower.secure_sum import messages as sum_messages
-from prism_secure.flower.secure_sum.client import Terms, Train, terms_of
-from prism_secure.flower.secure_sum.wire import Begin, Reply, Request, Step, receive_request, send, together
+from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.flower.secure_aggregation.client import Terms, Train, terms_of
+from prism_secure.flower.secure_aggregation.wire import (
+    Begin,
+    Reply,
+    Request,
+    Step,
+    receive_request,
+    send,
+    together,
+)
 from prism_secure.run_folder.enrolment import Enrolment
 
 IDLE_SECONDS = 3600.0

@@ -21,9 +21,9 @@ from flwr.proto.message_pb2 import Context as ContextProto
 
 from prism_crypto import Stage
 from prism_secure.errors import ConfigError
-from prism_secure.flower.secure_sum import messages as sum_messages
-from prism_secure.flower.secure_sum.link import ask
-from prism_secure.flower.secure_sum.wire import Begin, Step, apart
+from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.flower.secure_aggregation.link import ask
+from prism_secure.flower.secure_aggregation.wire import Begin, Step, apart
 
 Train: TypeAlias = Callable[[Message, Context], Message]
 Binding: TypeAlias = Callable[[Context], bytes]
@@ -49,7 +49,7 @@ def secure_sum(
     configuration: ``flower-supernode --node-config 'folder="…"'``; in a simulation ``clients-folder`` in the
     run's configuration names the folder that holds ``00``, ``01``, … of all clients.
 
-    The function runs in a process of its own (see `prism_secure.flower.secure_sum.process`), so it must be a
+    The function runs in a process of its own (see `process` in this room), so it must be a
     function of a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are
     dropped: nothing but the sum leaves.
 

@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 
 from prism_crypto import CountSpec, InputError, PolicyError, Roster, SecureSumError
 from prism_secure.errors import ConfigError, RoundError
-from prism_secure.flower.secure_sum import messages as sum_messages
-from prism_secure.flower.secure_sum.server import SecureSum
+from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.flower.secure_aggregation.server import SecureSum
 
 Lost: TypeAlias = Literal["raise", "skip"]
 
