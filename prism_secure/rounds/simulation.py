@@ -149,11 +149,11 @@ def _train(
         reading = server.round == 0 and (
             release is None or not moments_are_open(release, moments, folder.path)
         )
+        for note in recipe.notes:
+            listener.note(note)
         if reading:
             images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
             listener.note(f"reading {images}, once; then round 1")
-        for note in recipe.notes:
-            listener.note(note)
         listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
             spending.charge_moments()
