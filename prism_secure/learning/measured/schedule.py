@@ -1,0 +1,100 @@
+"""Public rules: how much of the budget a round spends, how long its clips are, how far the server steps.
+
+Nothing here sees a client's value: the rules go by the round's number, and by what opened before.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_secure.learning.measured.posterior import Prior
+
+Array = NDArray[np.float64]
+
+
+def clip_shares(rounds: int, *, first: float = 0.5, growth: float = 1.0) -> Array:
+    """Clips C_t (rounds,) up to a common factor, the sum of their squares 1.
+
+    ε goes by that sum. The first round only has to find where the moments are, so its clip is `first` of what
+    the rule would give; each later one is `growth` times the one before it.
+
+    Raises:
+        ValueError: no rounds, or a factor that is not positive.
+
+    >>> clip_shares(3, first=0.5).round(3).tolist()
+    [0.333, 0.667, 0.667]
+    """
+    if rounds < 1 or not first > 0 or not growth > 0:
+        raise ValueError(
+            f"clips are shared out over 1 round or more by positive factors, got {rounds}, {first}, {growth}"
+        )
+    shares = growth ** np.arange(rounds, dtype=np.float64)
+    if rounds > 1:
+        shares[0] *= first
+    found: Array = shares / np.sqrt(np.sum(shares**2))
+    return found
+
+
+def answer_clips(
+    prior: Prior,
+    variances: Array,
+    along: Array,
+    within: Array,
+    *,
+    records: int,
+    margin: float = 1.1,
+    concentration: float | None = None,
+) -> tuple[float, float]:
+    """A and c: how long answers of a client and of an image should be.
+
+    Root mean squares by the public model, times `margin`. An image lies around its class's mean with variance
+    W = `within` (r,) along the basis's rows, and that mean around the posterior's with what is left of its
+    variance, `variances` (K, r). For directions V, in the basis `along` (k, K, r):
+
+        client   Σ_j  γ·mean_c V_cjᵀ P_cc V_cj + (1 − γ)·mean_{c≠d} V_cjᵀ P_cd V_dj
+                      + (1/records)·mean_c V_cjᵀ W V_cj
+        image    Σ_j  mean_c V_cjᵀ (P_cc + W) V_cj
+
+    γ, `concentration`, is what is expected of the sum of squares of a client's class shares: 1/K if all hold
+    all classes alike (the default), 1/records + (1 − 1/records)/K if images are dealt at random, ½ with two
+    classes. It is public: one number for all clients.
+
+    P is taken for diagonal in the basis's coordinates, and what the basis does not span is left out. The clip
+    that falls with the rounds comes from here: what is known is no longer in the answers, because m_t is the
+    posterior's mean.
+
+    Returns:
+        (A, c)
+    """
+    count = prior.classes
+    squares = np.square(along).sum(0)
+    spread = float((squares * within).sum()) / count
+    one_class = float((squares * (np.square(prior.class_axes).T @ variances)).sum()) / count
+    all_alike = float((np.square(prior.class_axes @ along) * variances).sum()) / count**2
+    gamma = 1 / count if concentration is None else concentration
+    # all_alike = one_class/K + (1 − 1/K)·two_classes
+    two_classes = (count * all_alike - one_class) / max(1, count - 1)
+    signal = gamma * one_class + (1 - gamma) * two_classes
+    return margin * math.sqrt(signal + spread / records), margin * math.sqrt(one_class + spread)
+
+
+def rate(step: int, steps: int, *, start: float, end: float) -> float:
+    """The learning rate of step 0, 1, ... of `steps`: half a cosine from `start` to `end`, where it stays.
+
+    >>> [round(rate(step, 4, start=1.0, end=0.0), 3) for step in (0, 2, 4, 5)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    done = min(1.0, step / max(1, steps))
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def steps_after(answered: int, *, rounds: int, each: int, end: int) -> int:
+    """How many steps the server makes after round 1, ..., `rounds`: `each`, and `end` more after the last.
+
+    >>> [steps_after(t, rounds=3, each=50, end=400) for t in (1, 2, 3)]
+    [50, 50, 450]
+    """
+    return each + (end if answered == rounds else 0)
