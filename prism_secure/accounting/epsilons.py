@@ -1,4 +1,4 @@
-"""One client's four epsilons: by who looks, and by which worlds are compared."""
+"""A run's epsilons: one client's four, by who looks and by which worlds are compared, and one image's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Mapping
 
 import msgspec
 
+from prism_privacy.ledger.entry import Spent
 from prism_privacy.units import Adjacency, View
-from prism_secure.wording import CLIENT_UNIT
+from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT
 
-__all__ = ["CELLS", "Cell", "Epsilons"]
+__all__ = ["AFTER_MOMENTS", "CELLS", "Cell", "Epsilons", "RecordEpsilon", "own_cost"]
 
 Cell = tuple[View, Adjacency]
 CELLS: tuple[Cell, ...] = tuple((view, adjacency) for view in View for adjacency in Adjacency)
+
+AFTER_MOMENTS = "post-processing of the summed moments"
+"""The bound of rounds whose masks are made of moments that were opened before."""
 
 
 class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,3 +49,24 @@ class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
     def table(self) -> dict[Cell, float]:
         """All four; the inverse of `of`."""
         return {cell: self.at(*cell) for cell in CELLS}
+
+
+class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
+    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
+
+    epsilon: float
+    delta: float
+    adjacency: str
+    """"swap": the image is replaced by any other, its label included."""
+    unit: str = RECORD_UNIT
+    view: str | None = None
+    """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
+    cohort: int | None = None
+    """Under "sum": so many honest clients' noise it counts on."""
+
+
+def own_cost(cost: Spent) -> float:
+    """What a release cost on top of those before it: nothing, for masks that are made of opened moments."""
+    if cost.added is not None:
+        return cost.added
+    return 0.0 if cost.bound == AFTER_MOMENTS else cost.round

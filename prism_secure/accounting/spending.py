@@ -14,10 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, Protocol
 
 from prism_privacy import (
     Accountant,
@@ -31,23 +28,12 @@ from prism_privacy import (
 from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
-from prism_secure.accounting.epsilons import CELLS, Epsilons
+from prism_secure.accounting.epsilons import AFTER_MOMENTS, CELLS, Epsilons, RecordEpsilon
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
-from prism_secure.model.model_card import mask_digest
-from prism_secure.run_folder.history import AFTER_MOMENTS, spent
-from prism_secure.run_folder.records import RecordEpsilon
-
-if TYPE_CHECKING:
-    from prism_secure.model.generator import Architecture  # torch
-
-
-def model_words(architecture: Architecture, seed: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """What a ledger's last line signs of a deployed model: all of it, the mask by its SHA-256."""
-    return {"architecture": architecture.as_dict(), "seed": seed, "mask_sha256": mask_digest(mask)}
 
 
 class LedgerPlace(Protocol):
@@ -175,7 +161,7 @@ class Spending:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
             self._append(kind, round_number, self._release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
-        return Epsilons.of({cell: spent(entry, *cell).to_date for cell in CELLS})
+        return Epsilons.of({cell: entry.spent(*cell).to_date for cell in CELLS})
 
     @property
     def ended(self) -> str | None:
@@ -183,18 +169,18 @@ class Spending:
         entries = self._ledger.entries
         return str(entries[-1].metrics.get("ended", "")) if entries and entries[-1].kind == "end" else None
 
-    def end(self, architecture: Architecture, seed: int, mask: NDArray[np.bool_], reason: str) -> None:
+    def end(self, model: Mapping[str, Any], reason: str) -> None:
         """Write the last line, unless an attempt before a kill did; it charges nothing.
 
         Args:
-            architecture, seed, mask: the deployed model, see `model_words`.
+            model: the deployed model in words, JSON-safe (`prism_secure.model.model_card.model_words`).
             reason: why no more rounds follow, "" if none were planned.
         """
         if self.ended is not None or not self._ledger.entries:
             return
         last = self._ledger.entries[-1]
         table = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
-        told = {**model_words(architecture, seed, mask), "ended": reason}
+        told = {**model, "ended": reason}
         self._append("end", self.charged_rounds, self._release.as_dict(), table, told)
 
     def _spend(self, round_number: int) -> int:

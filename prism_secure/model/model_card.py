@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unicodedata import category
 
 import msgspec
@@ -29,6 +29,9 @@ from prism_secure.wording import (
     verdict,
 )
 
+if TYPE_CHECKING:
+    from prism_secure.model.generator import Architecture  # torch
+
 __all__ = [
     "DataCard",
     "Making",
@@ -37,6 +40,7 @@ __all__ = [
     "Number",
     "Privacy",
     "mask_digest",
+    "model_words",
     "number",
     "plain",
 ]
@@ -57,6 +61,11 @@ _MARKDOWN = str.maketrans({special: f"\\{special}" for special in "\\`*_[]<>|&~"
 def mask_digest(mask: NDArray[np.bool_]) -> str:
     """SHA-256 of a mask, bool (d,), packed eight bits a byte as in a model file, in hexadecimal."""
     return sha256(np.packbits(mask).tobytes()).hexdigest()
+
+
+def model_words(architecture: Architecture, seed: int, mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """What a ledger's last line signs of a deployed model: all of it, the mask by its SHA-256."""
+    return {"architecture": architecture.as_dict(), "seed": seed, "mask_sha256": mask_digest(mask)}
 
 
 def plain(text: str) -> str:

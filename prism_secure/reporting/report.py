@@ -22,7 +22,7 @@ from prism_privacy import Accountant, MaskRelease, MomentRelease
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure import wording
 from prism_secure.accounting.composition import charging_one_client
-from prism_secure.accounting.epsilons import CELLS, Epsilons
+from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
 from prism_secure.config.reading import NONE
@@ -32,7 +32,7 @@ from prism_secure.reporting import pages
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
 from prism_secure.run_folder.environment import Facts
 from prism_secure.run_folder.folder import SWEEP_RECIPE
-from prism_secure.run_folder.history import LowerBound, RunHistory, own_cost, read_history, spent
+from prism_secure.run_folder.history import LowerBound, RunHistory, read_history
 from prism_secure.run_folder.records import RoundRecord
 from prism_secure.storage import write_atomic
 
@@ -169,7 +169,7 @@ def _planned(run: RunHistory) -> Epsilons | None:
     if run.ledger is None or not run.ledger.entries:
         return None
     last = run.ledger.entries[-1]
-    planned = {cell: cost for cell in CELLS if (cost := spent(last, *cell).planned) is not None}
+    planned = {cell: cost for cell in CELLS if (cost := last.spent(*cell).planned) is not None}
     return Epsilons.of(planned) if len(planned) == len(CELLS) else None
 
 
@@ -345,7 +345,6 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         entries=pages.thin([entry for entry in run.ledger.entries if entry.kind != "end"], _ROWS)
         if run.ledger
         else [],
-        spent=spent,
         own_cost=own_cost,
         record_guarantee=run.record_guarantee,
         opened=run.opened,

@@ -28,6 +28,7 @@ from prism_secure.config.invitations import invited
 from prism_secure.data.identity import keep_identity
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import PrismError, RoundError, StorageError
+from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
 from prism_secure.reporting.report import write_report
@@ -175,7 +176,7 @@ def _train(
         _forget_uploads(server.round, server.round, clients, config, folder)
         model = (recipe.architecture, recipe.model_seed, server.deployed())
         write_model(folder.model_path, *model)
-        spending.end(*model, ended)
+        spending.end(model_words(*model), ended)
     budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 

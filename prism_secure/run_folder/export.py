@@ -11,7 +11,6 @@ import tomli_w
 from prism_privacy import LedgerReport, Spent
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure.accounting.epsilons import CELLS, Epsilons
-from prism_secure.accounting.spending import model_words
 from prism_secure.config import Config, settings_to_show
 from prism_secure.data.sources import ABOUT, data_set
 from prism_secure.errors import ConfigError, RunFolderError
@@ -23,12 +22,13 @@ from prism_secure.model.model_card import (
     ModelCard,
     Privacy,
     mask_digest,
+    model_words,
     number,
     plain,
 )
 from prism_secure.model.model_file import ModelFile, read_model_file, write_model
 from prism_secure.quality.samples import read_grid
-from prism_secure.run_folder.history import RunHistory, read_history, spent
+from prism_secure.run_folder.history import RunHistory, read_history
 from prism_secure.wording import EXTRACTORS
 
 __all__ = ["export_run", "run_card"]
@@ -192,7 +192,7 @@ def _opened(ledger: LedgerReport) -> bool:
 def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
     first, last = ledger.entries[0], ledger.entries[-1]
     record, view = history.record_guarantee, history.image_view
-    guaranteed = Epsilons.of({cell: _guaranteed(spent(last, *cell)) for cell in CELLS})
+    guaranteed = Epsilons.of({cell: _guaranteed(last.spent(*cell)) for cell in CELLS})
     try:
         return Privacy(
             delta=last.delta,

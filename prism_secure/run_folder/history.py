@@ -11,10 +11,9 @@ import msgspec
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.ledger.check import LedgerReport, counted_lines
-from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, Spent
+from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.moments.release import MomentRelease
-from prism_privacy.units import Adjacency, View
 from prism_secure.accounting.composition import Opened, opened_in
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Unbounded, why_infinite
@@ -26,14 +25,11 @@ from prism_secure.run_folder.folder import checkpoint_round, read_config, read_f
 from prism_secure.run_folder.records import MomentSession, RoundRecord, infinite
 
 __all__ = [
-    "AFTER_MOMENTS",
     "LowerBound",
     "RunHistory",
     "Status",
     "check_whole",
-    "own_cost",
     "read_history",
-    "spent",
 ]
 
 
@@ -65,9 +61,6 @@ class LowerBound(msgspec.Struct, frozen=True, kw_only=True):
 class _Audit(msgspec.Struct, frozen=True):
     lower_bounds: list[LowerBound] = []
 
-
-AFTER_MOMENTS = "post-processing of the summed moments"
-"""The bound of rounds whose masks are made of moments that were opened before."""
 
 _NOTHING = Epsilons.of(dict.fromkeys(CELLS, math.inf))
 
@@ -160,7 +153,7 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         for record in self.records[-1:]:
             largest = record.epsilon.table
         for entry in (self.ledger.entries if self.ledger else ())[-1:]:
-            largest = {cell: max(largest[cell], spent(entry, *cell).to_date) for cell in CELLS}
+            largest = {cell: max(largest[cell], entry.spent(*cell).to_date) for cell in CELLS}
         return Epsilons.of(largest) if any(largest.values()) else None
 
     @property
@@ -171,24 +164,10 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         kept = {entry.round: entry for entry in self.ledger.entries if entry.epsilon is not None}
         for record in self.records:
             if record.round in kept and any(
-                record.epsilon.at(*cell) < spent(kept[record.round], *cell).to_date for cell in CELLS
+                record.epsilon.at(*cell) < kept[record.round].spent(*cell).to_date for cell in CELLS
             ):
                 return record.round
         return None
-
-
-def spent(entry: LedgerEntry, view: View | str, adjacency: Adjacency | str) -> Spent:
-    """What an entry charged in one view under one adjacency; infinite where it claims nothing."""
-    if entry.epsilon is None:
-        return Spent(math.inf, math.inf)
-    return entry.epsilon[View(view), Adjacency(adjacency)]
-
-
-def own_cost(cost: Spent) -> float:
-    """What a release cost on top of those before it: nothing, for masks that are made of opened moments."""
-    if cost.added is not None:
-        return cost.added
-    return 0.0 if cost.bound == AFTER_MOMENTS else cost.round
 
 
 def read_history(folder: Path) -> RunHistory:

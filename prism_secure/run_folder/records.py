@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from prism_secure.accounting.epsilons import Epsilons
-from prism_secure.wording import RECORD_UNIT
+from prism_secure.accounting.epsilons import Epsilons, RecordEpsilon
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,20 +23,6 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Share of class-conditional samples that the metric's classifier puts in their class."""
     inception_score: float | None = None
     """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
-
-
-class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
-    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
-
-    epsilon: float
-    delta: float
-    adjacency: str
-    """"swap": the image is replaced by any other, its label included."""
-    unit: str = RECORD_UNIT
-    view: str | None = None
-    """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
-    cohort: int | None = None
-    """Under "sum": so many honest clients' noise it counts on."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):

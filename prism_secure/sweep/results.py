@@ -37,7 +37,7 @@ from prism_secure.accounting.plan import Unbounded, why_infinite
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
-from prism_secure.run_folder.history import RunHistory, read_history, spent
+from prism_secure.run_folder.history import RunHistory, read_history
 from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id, read_recipe, run_id
@@ -159,7 +159,7 @@ class Run:
         entry = self.charged
         if entry is None:
             return None
-        table = {cell: spent(entry, *cell) for cell in CELLS}
+        table = {cell: entry.spent(*cell) for cell in CELLS}
         return Epsilons.of(
             {cell: cost.to_date if cost.planned is None else cost.planned for cell, cost in table.items()}
         )

@@ -665,6 +665,20 @@ def test_an_entry_round_trips_through_json_text(written):
         assert LedgerEntry.from_json(json.loads(json.dumps(entry.to_json()))) == entry
 
 
+def test_an_entry_says_what_it_charged_and_infinity_where_it_claims_nothing(written, tmp_path, key):
+    entry = verify_ledger(written).entries[2]
+    assert entry.spent("sum", "zero_out") is entry.spent(View.SUM, Adjacency.ZERO_OUT)
+    assert entry.spent("sum", "zero_out").to_date == 1.5
+    assert entry.spent("upload", "replace_one").round == math.inf
+    with pytest.raises(InvalidParameter, match="view"):
+        entry.spent("nobody", "zero_out")
+    with Ledger.create(tmp_path / "test", key, federation="fed") as ledger:
+        silent = add(ledger, 1, coins="test", epsilon=None)
+    assert {silent.spent(view, adjacency).to_date for view in View for adjacency in Adjacency} == {math.inf}
+    with pytest.raises(InvalidParameter, match="adjacency"):
+        silent.spent("sum", "swap")
+
+
 def test_data_classes_and_torch_scalars_have_a_json_form():
     torch = pytest.importorskip("torch")
     assert json_safe({"a": torch.tensor(2.5), "b": Spent(1.0, math.inf)}, "x") == {

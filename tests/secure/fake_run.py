@@ -17,11 +17,11 @@ from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import Adjacency, View
-from prism_secure.accounting.epsilons import Epsilons
+from prism_secure.accounting.epsilons import Epsilons, RecordEpsilon
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.run_folder.environment import Facts, write_environment
-from prism_secure.run_folder.records import Quality, RecordEpsilon, RoundRecord, encode
+from prism_secure.run_folder.records import Quality, RoundRecord, encode
 
 NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

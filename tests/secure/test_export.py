@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from prism_privacy.units import Adjacency, View
-from prism_secure.accounting.spending import model_words
 from prism_secure.cli import main
 from prism_secure.config import dump_config, load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.model.generator import Architecture, ResNetGenerator
-from prism_secure.model.model_card import ModelCard, mask_digest
+from prism_secure.model.model_card import ModelCard, mask_digest, model_words
 from prism_secure.model.model_file import read_model_file, write_model
 from prism_secure.quality.samples import read_grid
 from prism_secure.run_folder.export import export_run

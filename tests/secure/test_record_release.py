@@ -19,6 +19,7 @@ from dp_accounting import gaussian_mechanism
 from prism_crypto import secure_sum
 from prism_privacy import Adjacency, MomentRelease, NoisySums, View, verify_ledger
 from prism_privacy.ledger.entry import LedgerEntry
+from prism_secure.accounting.epsilons import own_cost
 from prism_secure.accounting.record_release import RecordRelease, group_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
@@ -30,7 +31,6 @@ from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder import environment
 from prism_secure.run_folder.folder import read_records
-from prism_secure.run_folder.history import own_cost
 from prism_secure.run_folder.records import RoundRecord
 
 from .tiny_data import TINY, write_data

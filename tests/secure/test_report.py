@@ -18,13 +18,13 @@ from prism_privacy.ledger.entry import RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.units import Adjacency, View
 from prism_secure import wording
-from prism_secure.accounting.epsilons import CELLS
+from prism_secure.accounting.epsilons import AFTER_MOMENTS, CELLS
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
 from prism_secure.reporting.report import write_report
-from prism_secure.run_folder.history import AFTER_MOMENTS, read_history
+from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.records import encode
 
 from . import fake_run

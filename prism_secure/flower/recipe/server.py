@@ -32,6 +32,7 @@ from prism_secure.flower.recipe.client import OwnData
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
 from prism_secure.flower.secure_aggregation.messages import RunConfig
 from prism_secure.flower.secure_aggregation.server import SecureSum
+from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
 from prism_secure.rounds.client import Broadcast
@@ -133,7 +134,7 @@ class Rounds:
                     )
             model = (recipe.architecture, recipe.model_seed, server.deployed())
             write_model(run.model_path, *model)
-            spending.end(*model, "")
+            spending.end(model_words(*model), "")
         run.finish(f"{server.round} of {recipe.config.federation.rounds} rounds")
 
     def _moment_session(self, leaving: Callable[[], None]) -> SecureSumResult:

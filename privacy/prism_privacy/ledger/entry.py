@@ -169,6 +169,11 @@ class LedgerEntry:
         if self.record is not None and not isinstance(self.record, RecordGuarantee):
             raise InvalidParameter(f"record must be a RecordGuarantee, got {type(self.record).__name__}")
 
+    def spent(self, view: View | str, adjacency: Adjacency | str) -> Spent:
+        """What this line charged in one view under one adjacency; infinite where it claims nothing."""
+        cell = _validate.view_and_adjacency(view, adjacency)
+        return Spent(math.inf, math.inf) if self.epsilon is None else self.epsilon[cell]
+
     def to_json(self) -> dict[str, Json]:
         """The entry as JSON-safe values; infinities are the word ``"inf"``."""
         table: dict[str, Json] | None = None
