@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prism_secure.run_folder.records import finite
+from prism_privacy.ledger.entry import json_safe
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def done(path: Path, name: str, key: str = "name") -> bool:
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add lines, those of a whole run at once: then a name stands for all of it."""
-    text = "".join(json.dumps(finite(dict(row))) + "\n" for row in rows)
+    text = "".join(json.dumps(json_safe(dict(row), nan=True)) + "\n" for row in rows)
     with path.open("a") as file:
         file.write(text)
 

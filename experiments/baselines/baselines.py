@@ -30,6 +30,7 @@ from torch import Tensor
 
 from prism_crypto import FixedPoint, SessionContext, secure_sum
 from prism_privacy import Adjacency, View
+from prism_privacy.ledger.entry import json_safe
 from prism_privacy.moments.discrete_gaussian import (
     LEAST_SHARE,
     SMOOTHING,
@@ -52,7 +53,7 @@ from prism_secure.rounds.moment_sum import open_moments
 from prism_secure.rounds.release import ClientRelease
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import client_folder, read_records
-from prism_secure.run_folder.records import Quality, finite
+from prism_secure.run_folder.records import Quality
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done
@@ -352,7 +353,7 @@ def main() -> None:
     lines = []
     for each in rows:
         lines.append({"name": label, "epsilon_image": config.privacy.record_epsilon, **each})
-        print(json.dumps(finite(lines[-1])), flush=True)
+        print(json.dumps(json_safe(lines[-1], nan=True)), flush=True)
     append(results, lines)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prism_privacy.ledger.entry import json_safe
 from prism_secure.audit.budget import Account
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks.record_epsilon import TOO_SMALL
@@ -16,7 +17,6 @@ from prism_secure.audit.findings import CERTAINTY_WORDS
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.reporting import pages
-from prism_secure.run_folder.records import finite
 from prism_secure.storage import write_atomic
 
 OUTCOME_WORDS = {
@@ -84,4 +84,4 @@ def _shown(value: Any) -> str:
     """A piece of evidence as text."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(finite(value))
+    return value if isinstance(value, str) else json.dumps(json_safe(value, nan=True))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from prism_privacy import PrivacyError
+from prism_privacy.ledger.entry import json_safe
 from prism_secure.audit.checks import (
     chain,
     client_epsilon,
@@ -24,7 +25,6 @@ from prism_secure.audit.findings import Answer, Finding, Notebook, Recomputed, U
 from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.run_folder.history import LowerBound
-from prism_secure.run_folder.records import finite
 from prism_secure.storage import write_atomic
 
 Check = Callable[[Evidence, Notebook], object]
@@ -73,7 +73,7 @@ class RunAudit(msgspec.Struct, frozen=True, kw_only=True):
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-safe; infinities are "inf"."""
-        return dict(finite(msgspec.to_builtins(self)))
+        return dict(json_safe(msgspec.to_builtins(self), nan=True))
 
 
 def audit_run(

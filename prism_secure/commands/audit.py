@@ -149,11 +149,11 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     _require_new_files(options)
     import msgspec
 
+    from prism_privacy.ledger.entry import json_safe
     from prism_secure.audit.budget import audit_budget
     from prism_secure.audit.pages import write_budget_page
     from prism_secure.audit.spent_ledgers import read_ledgers
     from prism_secure.errors import RunFolderError
-    from prism_secure.run_folder.records import finite
     from prism_secure.storage import write_atomic
     from prism_secure.wording import format_delta, format_epsilon
 
@@ -173,11 +173,12 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     for note in dict.fromkeys(note for account in accounts for note in account.notes):
         print(f"        {note}")
     if options.json:
-        told = finite(
+        told = json_safe(
             [
                 msgspec.to_builtins(account) | {"over": account.over, "open": account.open}
                 for account in accounts
-            ]
+            ],
+            nan=True,
         )
         write_atomic(options.json, msgspec.json.format(msgspec.json.encode(told)) + b"\n")
     if options.html:

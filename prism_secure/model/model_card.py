@@ -8,7 +8,6 @@ refused, and its words are shown without what could drive a terminal or a page.
 
 from __future__ import annotations
 
-import math
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unicodedata import category
@@ -41,7 +40,6 @@ __all__ = [
     "Privacy",
     "mask_digest",
     "model_words",
-    "number",
     "plain",
 ]
 
@@ -84,17 +82,6 @@ def _shown(text: str) -> str:
     \\<b\\>\\[x\\](y)
     """
     return plain(text).translate(_MARKDOWN)
-
-
-def number(value: float) -> Number:
-    """A float as a card holds it.
-
-    >>> number(2.0), number(float("inf"))
-    (2.0, 'inf')
-    """
-    if math.isnan(value):
-        return "nan"
-    return value if math.isfinite(value) else "inf"
 
 
 class _Part(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 import tomli_w
 
 from prism_privacy import LedgerReport, Spent
+from prism_privacy.ledger.entry import json_safe
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config import Config, settings_to_show
@@ -23,7 +24,6 @@ from prism_secure.model.model_card import (
     Privacy,
     mask_digest,
     model_words,
-    number,
     plain,
 )
 from prism_secure.model.model_file import ModelFile, read_model_file, write_model
@@ -196,17 +196,17 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
     try:
         return Privacy(
             delta=last.delta,
-            sum_zero_out=number(guaranteed.sum_zero_out),
-            sum_replace_one=number(guaranteed.sum_replace_one),
-            upload_zero_out=number(guaranteed.upload_zero_out),
-            upload_replace_one=number(guaranteed.upload_replace_one),
+            sum_zero_out=json_safe(guaranteed.sum_zero_out),
+            sum_replace_one=json_safe(guaranteed.sum_replace_one),
+            upload_zero_out=json_safe(guaranteed.upload_zero_out),
+            upload_replace_one=json_safe(guaranteed.upload_replace_one),
             stopped_early=bool(last.metrics.get("ended")),
             cohort=first.cohort if _opened(ledger) else last.cohort,
             known_coins=history.test_coins,
-            record=None if record is None else number(record.epsilon),
+            record=None if record is None else json_safe(record.epsilon),
             record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
             record_cohort=first.cohort if _opened(ledger) else 0,
-            record_weaker=() if view is None else tuple((who, number(left)) for who, left in view.weaker),
+            record_weaker=() if view is None else tuple((who, json_safe(left)) for who, left in view.weaker),
             unbounded=tuple(map(str, history.unbounded)),
             ledger_head=ledger.head,
             ledger_key=ledger.public_key,
@@ -234,7 +234,7 @@ def _measured(history: RunHistory) -> Measured | None:
         round=last.round,
         features=EXTRACTORS[metrics.features],
         samples=metrics.samples,
-        **{key: None if value is None else number(value) for key, value in quality.items()},
+        **{key: json_safe(value, nan=True) for key, value in quality.items()},
     )
 
 

@@ -11,10 +11,10 @@ import msgspec
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.ledger.check import LedgerReport, counted_lines
-from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
+from prism_secure.accounting.composition import Opened, opened_in
+from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, from_json_safe
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.moments.release import MomentRelease
-from prism_secure.accounting.composition import Opened, opened_in
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Unbounded, why_infinite
 from prism_secure.accounting.record_release import ImageView, image_view
@@ -22,7 +22,7 @@ from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import checkpoint_round, read_config, read_federation, read_records
-from prism_secure.run_folder.records import MomentSession, RoundRecord, infinite
+from prism_secure.run_folder.records import MomentSession, RoundRecord
 
 __all__ = [
     "LowerBound",
@@ -277,7 +277,7 @@ def _lower_bounds(folder: Path) -> list[LowerBound]:
     if not path.exists():
         return []
     try:
-        return msgspec.convert(infinite(msgspec.json.decode(path.read_bytes())), _Audit).lower_bounds
+        return msgspec.convert(from_json_safe(msgspec.json.decode(path.read_bytes())), _Audit).lower_bounds
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import msgspec
 
+from prism_privacy.ledger.entry import from_json_safe, json_safe
 from prism_secure.accounting.epsilons import Epsilons, RecordEpsilon
 
 
@@ -65,7 +63,7 @@ class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(record: RoundRecord) -> bytes:
     """One JSON line without its newline; infinities are written "inf"."""
-    return msgspec.json.encode(finite(msgspec.to_builtins(record)))
+    return msgspec.json.encode(json_safe(msgspec.to_builtins(record), nan=True))
 
 
 def decode(line: bytes) -> RoundRecord:
@@ -76,24 +74,4 @@ def decode(line: bytes) -> RoundRecord:
     ...
     msgspec.ValidationError: Object missing required field `survivors`
     """
-    return msgspec.convert(infinite(msgspec.json.decode(line)), RoundRecord)
-
-
-def finite(value: Any) -> Any:
-    """Write what JSON has no number for as "inf" and "nan", at any depth.
-
-    >>> finite({"epsilon": [float("inf"), 1.0], "kid": float("nan")})
-    {'epsilon': ['inf', 1.0], 'kid': 'nan'}
-    """
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def infinite(value: Any) -> Any:
-    """The inverse of `finite`, at any depth."""
-    if isinstance(value, dict):
-        return {key: infinite(inner) for key, inner in value.items()}
-    return float(value) if value in ("inf", "nan") else value
+    return msgspec.convert(from_json_safe(msgspec.json.decode(line)), RoundRecord)

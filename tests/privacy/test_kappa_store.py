@@ -146,9 +146,9 @@ def test_a_failure_while_writing_leaves_no_file(cold: Path, monkeypatch: pytest.
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kappa_store.np, "savez", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     assert coordinate_curve(61, 0.23, 0.5).kappa[0] > 0
-    assert list(cold.iterdir()) == []
+    assert list(cold.iterdir()) == []  # nor a hidden one
 
 
 def test_the_name_of_a_file_changes_with_the_code_and_the_question(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from prism_privacy.ledger.entry import (
     RecordGuarantee,
     Spent,
     delta_warnings,
+    from_json_safe,
     json_safe,
 )
 from prism_privacy.ledger.key import LedgerKey
@@ -694,6 +695,14 @@ def test_data_classes_and_torch_scalars_have_a_json_form():
     }
     with pytest.raises(InvalidParameter, match=r"x.a\[1\] is NaN"):
         json_safe({"a": [1, math.nan]}, "x")
+
+
+def test_infinities_and_nan_come_back_from_json_at_any_depth():
+    told = {"a": [math.inf, {"b": (-math.inf, 1.5)}], "c": -math.inf, "d": math.inf, "words": "infinite"}
+    text = json.dumps(json_safe(told), allow_nan=False)
+    assert from_json_safe(json.loads(text)) == told | {"a": [math.inf, {"b": [-math.inf, 1.5]}]}
+    (back,) = from_json_safe(json.loads(json.dumps(json_safe([math.nan], nan=True), allow_nan=False)))
+    assert math.isnan(back)
 
 
 def numbered(*names):

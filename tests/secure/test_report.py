@@ -347,6 +347,9 @@ def test_lower_bounds_of_an_audit_stand_beside_the_figures_rounded_down(tmp_path
     text = page_of(folder).text
     assert "≥ 12.3 computed" in text
     assert "2.00 ≥ 0.999 95% sure" in text
+    bounds[0]["epsilon"] = "inf"  # as an audit writes it
+    (folder / "audit.json").write_text(json.dumps({"verdict": "clean", "lower_bounds": bounds}))
+    assert "≥ inf computed" in page_of(folder).text
     (folder / "audit.json").write_text('{"lower_bounds": [{"epsilon": "x"}]}')
     with pytest.raises(RunFolderError, match=r"audit\.json is damaged"):
         write_report(folder)

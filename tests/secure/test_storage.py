@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from prism_privacy import durable_files
 from prism_secure.errors import StorageError
 from prism_secure.storage import append_line, make_folder, whole_lines, write_atomic
 
 
-def _full_disk(*_: object) -> None:
+def _full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -26,6 +27,14 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_litter(
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_state_is_written_by_the_one_atomic_writer_and_its_errors_name_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable_files, "replace_file", _full_disk)
+    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'state'}: No space left"):
+        write_atomic(tmp_path / "state", b"new")
 
 
 def test_full_disk_cuts_an_appended_line_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from prism_privacy.ledger.entry import json_safe
 from prism_secure.errors import PrismError
 from prism_secure.reporting import drawing, pages
 from prism_secure.run_folder.environment import read_environment
-from prism_secure.run_folder.records import finite
 from prism_secure.storage import make_folder, write_atomic
 from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import in_words
@@ -368,4 +368,5 @@ def _render(
 
 def _for_script(value: Any) -> str:
     """JSON that cannot end the element it stands in."""
-    return json.dumps(finite(value), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(json_safe(value, nan=True), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

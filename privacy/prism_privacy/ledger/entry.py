@@ -221,13 +221,13 @@ class LedgerEntry:
             table = values["epsilon"]
             if table is not None:
                 values["epsilon"] = {
-                    (View(v), Adjacency(a)): Spent(**{name: _number(x) for name, x in spent.items()})
+                    (View(v), Adjacency(a)): Spent(**from_json_safe(spent))
                     for v, row in table.items()
                     for a, spent in row.items()
                 }
             if values["record"] is not None:
                 record = dict(values["record"])
-                values["record"] = RecordGuarantee(**record | {"epsilon": _number(record["epsilon"])})
+                values["record"] = RecordGuarantee(**record | {"epsilon": from_json_safe(record["epsilon"])})
             for name in ("release", "metrics"):
                 if not isinstance(values[name], dict):
                     raise InvalidParameter(f"{name} must be an object")
@@ -257,7 +257,7 @@ def delta_warnings(delta: float, clients: int | None, records: int | None) -> tu
     return tuple(words)
 
 
-def json_safe(value: Any, name: str, *, nan: bool = False) -> Any:
+def json_safe(value: Any, name: str = "value", *, nan: bool = False) -> Any:
     """``value`` as JSON types: infinities become ``"inf"``/``"-inf"``; NaN ``"nan"``, if ``nan`` allows it.
 
     Raises:
@@ -289,5 +289,17 @@ def json_safe(value: Any, name: str, *, nan: bool = False) -> Any:
     raise InvalidParameter(f"{name} has no JSON form: {type(value).__name__}")
 
 
-def _number(value: Any) -> Any:
-    return math.inf if value == "inf" else value
+_NUMBER_WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def from_json_safe(value: Any) -> Any:
+    """The inverse of :func:`json_safe` for what holds numbers, at any depth: such a word in a text is one.
+
+    >>> from_json_safe({"epsilon": ["inf", 1.0, "-inf"], "unit": "client"})
+    {'epsilon': [inf, 1.0, -inf], 'unit': 'client'}
+    """
+    if isinstance(value, Mapping):
+        return {key: from_json_safe(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [from_json_safe(inner) for inner in value]
+    return _NUMBER_WORDS.get(value, value) if isinstance(value, str) else value

@@ -23,7 +23,6 @@ import io
 import math
 import os
 import stat
-import tempfile
 import zipfile
 from functools import lru_cache
 from importlib import resources
@@ -41,6 +40,7 @@ from prism_privacy.accounting.kappa.renyi_moments import (
     OrderGrid,
     moment_table,
 )
+from prism_privacy.durable_files import replace_file
 from prism_privacy.errors import InvalidParameter
 
 __all__ = ["GRID", "ORDERS", "cache_folder", "coordinate_curve", "estimated_curve", "kappa"]
@@ -124,27 +124,21 @@ def _load(path: Path, cohort: int, flip: float, grid: OrderGrid) -> MomentTable 
 
 
 def _save(path: Path, table: MomentTable) -> None:
-    """Keep a table: write beside, then rename, so that a reader sees all of it or nothing."""
+    """Keep a table, so that a reader sees all of it or nothing."""
+    content = io.BytesIO()
+    np.savez(
+        content,
+        orders=table.orders,
+        nodes=table.nodes,
+        forward=table.forward,
+        backward=table.backward,
+        chi2=np.asarray(table.chi2),
+        third=np.asarray(table.third),
+    )
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _only_ours(path.parent.stat()):
-            return
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    orders=table.orders,
-                    nodes=table.nodes,
-                    forward=table.forward,
-                    backward=table.backward,
-                    chi2=np.asarray(table.chi2),
-                    third=np.asarray(table.third),
-                )
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        if _only_ours(path.parent.stat()):
+            replace_file(path, content.getvalue(), mode=0o600)
 
 
 @lru_cache(maxsize=64)
