@@ -1,6 +1,6 @@
 """What many ledgers of one data owner cost together, against that owner's limits.
 
-How releases add up is said in `prism_secure.accounting.composition`; here, who is charged for which ledgers.
+How releases add up is said in `prism_privacy.ledger.composition`; here, who is charged for which ledgers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from prism_privacy import Adjacency, View
-from prism_secure.accounting.composition import ClientTotal, ImageTotal
+from prism_privacy.ledger.composition import ClientTotal, ImageTotal
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.data.sources import SameData, by_data

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from prism_privacy import LedgerError, LedgerReport, MaskRelease, verify_ledger
-from prism_privacy.errors import InvalidParameter
-from prism_secure.accounting.composition import Charged, charging_one_client, opened_in, release_key
+from prism_privacy import LedgerError, LedgerReport, verify_ledger
+from prism_privacy.ledger.composition import Charged, charged_in
 from prism_secure.audit.budget_file import LedgerOwner
 from prism_secure.config import Config
 from prism_secure.data.sources import DataIdentity, Whose, data_set_named, read_identity
@@ -82,20 +81,10 @@ class SpentLedger:
         Raises:
             RunFolderError: a charge is not a mask release.
         """
-        report, entries = self.report, self.report.entries
-        masks = charging_one_client(entries)
-        record = next((entry.record for entry in entries if entry.record is not None), None)
         try:
-            return Charged(
-                name=self.name,
-                masks=tuple(MaskRelease(**entry.release) for entry in masks),  # type: ignore[arg-type]
-                claims=all(entry.epsilon is not None for entry in masks),
-                record=record,
-                release=release_key(record, report.settings.get("record_id"), report.head),
-                opened=opened_in(report),
-            )
-        except (TypeError, InvalidParameter) as error:
-            raise RunFolderError(f"{self.name}: not a mask release: {error}") from None
+            return charged_in(self.report, self.name)
+        except LedgerError as error:
+            raise RunFolderError(str(error)) from None
 
 
 def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: Path) -> list[SpentLedger]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prism_privacy import Accountant, MaskRelease, MomentRelease
+from prism_privacy.ledger.composition import charging_one_client
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure import wording
-from prism_secure.accounting.composition import charging_one_client
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config

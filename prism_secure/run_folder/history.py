@@ -11,7 +11,7 @@ import msgspec
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.ledger.check import LedgerReport, counted_lines
-from prism_secure.accounting.composition import Opened, opened_in
+from prism_privacy.ledger.composition import Opened, opened_in
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, from_json_safe
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.moments.release import MomentRelease

@@ -1,7 +1,7 @@
 """What several runs cost together those whose data they used, and which runs those are.
 
 Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
-shows the composed one beside them: `prism_secure.accounting.composition`. For finished runs it is what
+shows the composed one beside them: `prism_privacy.ledger.composition`. For finished runs it is what
 `prism-secure audit budget` says.
 
 **Which runs belong together.** Those over the same data set, whatever their partition and seed:
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from prism_privacy import MaskRelease
 from prism_privacy.errors import InvalidParameter
+from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
 from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.line import decode_line, parse
-from prism_secure.accounting.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config.invitations import most_participations
 from prism_secure.data.sources import Whose, by_data, read_identity

@@ -11,7 +11,7 @@ that a client has; its curve, alpha mu²/2 for a move of mu in units of the nois
 squares of their moves add up. A release of another kind adds its epsilon and its delta.
 
 A release that several runs trained from was made once and counts once: the random id of it in their ledgers
-says so (`prism_secure.accounting.record_release`).
+says so (`record_id` in a header's settings).
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from prism_privacy import Adjacency, LedgerReport, MaskRelease, MomentRelease, View
 from prism_privacy.accounting.accountant import guarantee_of
 from prism_privacy.accounting.kappa.store import ORDERS
 from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
-from prism_privacy.errors import InvalidParameter
+from prism_privacy.errors import InvalidParameter, LedgerError
+from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
+from prism_privacy.masks.release import MaskRelease
 from prism_privacy.moments.discrete_gaussian import SMOOTHING, gaussian_epsilon
+from prism_privacy.moments.release import MomentRelease, RecordAdjacency
+from prism_privacy.units import Adjacency, View
 
 __all__ = [
     "Charged",
     "ClientTotal",
     "ImageTotal",
     "Opened",
+    "charged_in",
     "charging_one_client",
     "opened_in",
     "release_key",
@@ -77,6 +81,28 @@ class Charged:
     record: RecordGuarantee | None
     release: str
     opened: Opened | None
+
+
+def charged_in(ledger: LedgerReport, name: str) -> Charged:
+    """What a ledger charged; notes call it by `name`.
+
+    Raises:
+        LedgerError: a charge is not a mask release, so nobody can say what it adds.
+    """
+    masks = charging_one_client(ledger.entries)
+    record = next((entry.record for entry in ledger.entries if entry.record is not None), None)
+    try:
+        releases = tuple(MaskRelease(**entry.release) for entry in masks)  # type: ignore[arg-type]
+    except (TypeError, InvalidParameter) as error:
+        raise LedgerError(f"{name}: not a mask release: {error}") from None
+    return Charged(
+        name=name,
+        masks=releases,
+        claims=all(entry.epsilon is not None for entry in masks),
+        record=record,
+        release=release_key(record, ledger.settings.get("record_id"), ledger.head),
+        opened=opened_in(ledger),
+    )
 
 
 def opened_in(ledger: LedgerReport) -> Opened | None:
@@ -144,7 +170,7 @@ class ClientTotal:
             found = math.inf, math.inf
         else:
             # Zeroed out it adds noise alone; replaced, other images.
-            kind = "add_remove" if self._adjacency is Adjacency.ZERO_OUT else "swap"
+            kind: RecordAdjacency = "add_remove" if self._adjacency is Adjacency.ZERO_OUT else "swap"
             summed = charged.opened.images * _move(replace(release, adjacency=kind))
             found = summed, summed * math.sqrt(charged.opened.shares)
         known = self._moves.get(charged.release, found)

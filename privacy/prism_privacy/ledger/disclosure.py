@@ -1,0 +1,134 @@
+"""What a ledger signs, for readers who have it alone: figures, what they rest on, what they leave out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from prism_privacy.ledger.check import LedgerReport
+from prism_privacy.ledger.entry import UNIT_WORDS, LedgerEntry, RecordGuarantee
+from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_privacy.units import Adjacency, Unit, View
+from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
+
+__all__ = ["disclosure", "statement"]
+
+_VIEW_WORDS = {
+    View.SUM: "who sees only the opened sums",
+    View.UPLOAD: "who sees what one client sent, as if there were no secure sum",
+}
+_ADJACENCY_WORDS = {
+    Adjacency.ZERO_OUT: "in place of its answer the client sends coins of the public point",
+    Adjacency.REPLACE_ONE: "the client has any other data",
+}
+
+
+def statement(report: LedgerReport) -> list[str]:
+    """Lines of text: how much was charged, who signed, and epsilon to date by unit, view and adjacency."""
+    rounds = sum(entry.kind in ("round", "aborted") for entry in report.entries)
+    lines = [f"intact: {rounds} rounds charged, head {report.head}"]
+    if _test_coins(report):
+        lines.append("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
+    owner = "the key that you gave" if report.pinned else "the key that the file itself names"
+    lines.append(f"signed by {report.public_key}, {owner}")
+    if not report.entries:
+        return lines
+    last, record = report.entries[-1], _record(report)
+    lines.append(f"{CLIENT_UNIT}: epsilon to date at delta = {format_delta(last.delta)}")
+    for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
+        lines.append(f"  {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
+    lines.append("  none is claimed" if last.epsilon is None else f"  {_counting_on(last)}")
+    if record is None:
+        return [*lines, f"{RECORD_UNIT}: no epsilon is claimed"]
+    lines.append(f"{RECORD_UNIT}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
+    lines.append(f"  {record.adjacency}: {format_epsilon(record.epsilon)}")
+    if record.view is not None:
+        on = "" if record.cohort is None else f", counting on {record.cohort} honest clients"
+        lines.append(f"  {record.view.value}{on}")
+    return [*lines, f"  ({ADJACENCY_WORDS[record.adjacency]})"]
+
+
+def disclosure(report: LedgerReport) -> str:
+    """The signed facts as plain text, ending in a newline; nothing that the ledger does not say."""
+    return "\n".join(_disclosed(report)) + "\n"
+
+
+def _disclosed(report: LedgerReport) -> Iterator[str]:
+    rounds = sum(entry.kind in ("round", "aborted") for entry in report.entries)
+    yield f"Privacy disclosure of federation {report.federation}"
+    yield ""
+    yield f"{rounds} rounds charged; {'the run is over' if report.complete else 'the run may go on'}."
+    yield f"Signed with Ed25519 key {report.public_key}; head of the ledger {report.head}."
+    if not report.entries:
+        yield "Nothing was released."
+        return
+    last, record = report.entries[-1], _record(report)
+    yield ""
+    yield f"PROTECTED: {UNIT_WORDS[Unit.CLIENT]}"
+    if last.epsilon is None:
+        yield "  No epsilon is claimed."
+    else:
+        yield f"  delta = {format_delta(last.delta)}"
+        for (view, adjacency), spent in sorted(last.epsilon.items()):
+            yield (
+                f"  epsilon to date = {format_epsilon(spent.to_date)}   {view.value}: {_VIEW_WORDS[view]}; "
+                f"{adjacency.value}: {_ADJACENCY_WORDS[adjacency]}"
+            )
+            if spent.planned is not None and spent.planned != spent.to_date:
+                yield f"    planned before the first round: {format_epsilon(spent.planned)}"
+        yield f"  {_counting_on(last)}"
+    yield ""
+    yield f"PROTECTED: {UNIT_WORDS[Unit.RECORD]}"
+    if record is None:
+        yield "  No epsilon is claimed."
+    else:
+        yield f"  delta = {format_delta(record.delta)}"
+        yield (
+            f"  epsilon = {format_epsilon(record.epsilon)}   {record.adjacency}: "
+            f"{ADJACENCY_WORDS[record.adjacency]}"
+        )
+        if record.view is not None:
+            on = "" if record.cohort is None else f", counting on {record.cohort} honest clients' noise"
+            yield f"  {record.view.value}: {_VIEW_WORDS[record.view]}{on}"
+    yield ""
+    yield "NOT COVERED"
+    yield from (f"  - {words}" for words in _not_covered(report, last, record))
+
+
+def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarantee | None) -> Iterator[str]:
+    yield "Whatever else is made of the same data: other runs have ledgers of their own."
+    yield "Who takes part, and how many clients there are: both are public."
+    if _test_coins(report):
+        yield "Anybody: the coins were known, so the noise hides nothing."
+    for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
+        if math.isinf(spent.to_date):
+            cell = f"({view.value}, {adjacency.value})"
+            yield f"A client against {_VIEW_WORDS[view]} {cell}: epsilon is infinite."
+    if last.epsilon is not None:
+        yield f"A client in a sum with fewer honest clients than the {last.cohort} counted on."
+    if record is None:
+        yield "A single record by itself, beyond what protects its client."
+    else:
+        other = next(word for word in ADJACENCY_WORDS if word != record.adjacency)
+        yield f"{RECORD_UNIT.capitalize()} under {other}: {ADJACENCY_WORDS[other]}."
+        if record.view is None:
+            yield "The ledger does not say whom one record is protected from."
+        yield "A person whose data is in several records: epsilon is for one of them."
+    if not report.end_checked:
+        yield "What lines after the head above said, if there were any: the head file is missing."
+    yield "Whether the program did what its ledger says: the signature shows who says so."
+
+
+def _counting_on(last: LedgerEntry) -> str:
+    return (
+        f"counting on {last.cohort} honest clients in each opened sum; "
+        f"{last.colluders} clients may side with the server"
+    )
+
+
+def _test_coins(report: LedgerReport) -> bool:
+    return any(entry.coins == "test" for entry in report.entries)
+
+
+def _record(report: LedgerReport) -> RecordGuarantee | None:
+    return next((entry.record for entry in report.entries if entry.record is not None), None)
