@@ -5,8 +5,9 @@
 Every ledger is checked from its first line to its last: chain, signatures, head, order. Several are taken as
 of the same owners' data and composed (`prism_privacy.ledger.composition`).
 
-Exit codes: 0 all is intact, and within the limits; 1 a ledger is damaged or a limit is passed; 2 it cannot be
-told: a file is missing, an end cannot be checked, a charge is unknown, no ledger speaks of what a limit is for.
+Exit codes: 0 all is intact, and within the limits; 1 a ledger is damaged or a limit is passed; 2 it cannot
+be told: a file is missing, an end cannot be checked, a charge is unknown, or no ledger speaks of what a limit
+is for.
 """
 
 from __future__ import annotations
