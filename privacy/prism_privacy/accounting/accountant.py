@@ -10,28 +10,20 @@ Three different words, never mixed:
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from prism_privacy import _validate
+from prism_privacy.accounting.events import Bound, Event, Masks, compose, composed_curve
 from prism_privacy.accounting.group_privacy import group_epsilon
 from prism_privacy.accounting.kappa.curve import Curve
-from prism_privacy.accounting.kappa.store import ORDERS, coordinate_curve
-from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
-from prism_privacy.accounting.unclipped import exact_epsilon
+from prism_privacy.accounting.kappa.store import coordinate_curve
 from prism_privacy.errors import UnsoundComposition
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = ["Accountant", "Guarantee", "RoundSpending", "guarantee_of"]
-
-Bound = Literal["nothing spent", "renyi", "upload renyi", "exact composition", "unprotected"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Guarantee:
             spent" (ε = 0) or "unprotected" (ε = inf)
     order   the Rényi order used, 0.0 where none was
 
-    >>> print(Guarantee(math.inf, 1e-5, View.SUM, Adjacency.ZERO_OUT, "unprotected", 0.0))
+    >>> print(Guarantee(float("inf"), 1e-5, View.SUM, Adjacency.ZERO_OUT, "unprotected", 0.0))
     ε = inf at δ = 1e-05 (client, sum, zero_out; unprotected)
     """
 
@@ -71,33 +63,6 @@ class RoundSpending:
     to_date: Guarantee
 
 
-def _composed(
-    counts: Mapping[MaskRelease, int],
-    view: View,
-    adjacency: Adjacency,
-    coordinate: Callable[[int, float, float], Curve] = coordinate_curve,
-) -> NDArray[np.float64]:
-    """The Rényi curve of all rounds together, shape (A,)."""
-    total = np.zeros(ORDERS.shape)
-    for release, rounds in counts.items():
-        with np.errstate(over="ignore"):
-            total = total + rounds * renyi_curve(release, view, adjacency, coordinate)
-    return total
-
-
-def _exact(counts: Mapping[MaskRelease, int], delta: float) -> float:
-    """Exact composition where nothing is clipped; otherwise `inf`.
-
-    Bits with a larger flip probability are post-processings of bits with the smallest one.
-    """
-    bits = 0
-    for release, rounds in counts.items():
-        if release.clip is not None or release.dim is None:
-            return math.inf
-        bits += release.dim * rounds
-    return exact_epsilon(min(release.flip for release in counts), bits, delta)
-
-
 def guarantee_of(
     counts: Mapping[MaskRelease, int],
     delta: float,
@@ -105,28 +70,19 @@ def guarantee_of(
     adjacency: Adjacency,
     coordinate: Callable[[int, float, float], Curve] = coordinate_curve,
 ) -> Guarantee:
-    """The smallest ε that is proved for these rounds together, whatever their order.
+    """The smallest ε that is proved for these rounds together, whatever their order (`events.compose`).
 
     counts      rounds spent with each release
     coordinate  as in `renyi_curve`: with another source than the default the result is an estimate
     """
-    if not any(counts.values()):
-        return Guarantee(0.0, delta, view, adjacency, "nothing spent", 0.0)
-    upload, order = to_epsilon(_composed(counts, View.UPLOAD, adjacency, coordinate), delta)
-    best: tuple[float, Bound, float] = (upload, "renyi" if view is View.UPLOAD else "upload renyi", order)
-    if view is View.SUM:
-        # The secure sum fails with a probability that does not depend on data: it comes out of δ.
-        failing = sum(release.sum_failure * rounds for release, rounds in counts.items())
-        left = delta - failing * (1.0 + 1e-9)
-        epsilon, order = to_epsilon(_composed(counts, View.SUM, adjacency, coordinate), left)
-        if epsilon <= best[0]:
-            best = (epsilon, "renyi", order)
-    exact = _exact(counts, delta)
-    if exact < best[0]:
-        best = (exact, "exact composition", 0.0)
-    if math.isinf(best[0]):
-        best = (math.inf, "unprotected", 0.0)
-    return Guarantee(best[0], delta, view, adjacency, best[1], best[2])
+    found = compose(_events(counts, coordinate), delta, Unit.CLIENT, view, adjacency)
+    return Guarantee(found.epsilon, delta, view, adjacency, found.bound, found.order)
+
+
+def _events(
+    counts: Mapping[MaskRelease, int], coordinate: Callable[[int, float, float], Curve] = coordinate_curve
+) -> dict[Event, int]:
+    return {Masks(release, coordinate): rounds for release, rounds in counts.items()}
 
 
 class Accountant:
@@ -232,8 +188,8 @@ class Accountant:
             clients,
             self._delta,
             single=lambda delta: self._guarantee(counts, view, adjacency, delta).epsilon,
-            curve=_composed(counts, view, adjacency),
-            uploads=_composed(counts, View.UPLOAD, adjacency),
+            curve=composed_curve(_events(counts), Unit.CLIENT, view, adjacency),
+            uploads=composed_curve(_events(counts), Unit.CLIENT, View.UPLOAD, adjacency),
             failing=0.0
             if view is View.UPLOAD
             else sum(release.sum_failure * rounds for release, rounds in counts.items()),

@@ -1,7 +1,7 @@
 """Epsilon over several ledgers on the same owners' data: what all of them together tell.
 
 Each ledger's epsilon speaks of that ledger alone. Whoever sees all of them learns more. Releases are
-composed, never their epsilons, wherever their curves are known.
+composed, never their epsilons, wherever their curves are known (`prism_privacy.accounting.events`).
 
 **One client.** Rounds of masks add up in Renyi divergence (`prism_privacy.Accountant`), over all ledgers as
 over the rounds of one. A record-level release that was opened over all clients is Gaussian noise against all
@@ -19,18 +19,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from prism_privacy.accounting.accountant import guarantee_of
-from prism_privacy.accounting.kappa.store import ORDERS
-from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
+from prism_privacy.accounting.events import (
+    Event,
+    Masks,
+    Moments,
+    OpenedMoments,
+    Stated,
+    Unbounded,
+    compose,
+)
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.masks.release import MaskRelease
-from prism_privacy.moments.discrete_gaussian import SMOOTHING, gaussian_epsilon
-from prism_privacy.moments.release import MomentRelease, RecordAdjacency
-from prism_privacy.units import Adjacency, View
+from prism_privacy.moments.release import MomentRelease
+from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = [
     "Charged",
@@ -42,10 +47,6 @@ __all__ = [
     "opened_in",
     "release_key",
 ]
-
-_PROVED = 100.0
-"""Noise of shares is cut off at 24 standard deviations: above this epsilon nothing is claimed of a release
-that is made of shares (`prism_privacy.SummedMoments`)."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ class ClientTotal:
 
     def __init__(self, view: View, adjacency: Adjacency) -> None:
         self._view, self._adjacency = view, adjacency
-        self._masks: Counter[MaskRelease] = Counter()
-        self._moves: dict[str, tuple[float, float]] = {}
-        self._bounded = True
+        self._masks: Counter[Event] = Counter()
+        self._opened: dict[str, Event] = {}
+        self._silent: Counter[Event] = Counter()
 
     def add(self, charged: Charged) -> None:
         """Everything that a ledger charged."""
@@ -162,47 +163,34 @@ class ClientTotal:
 
     def open(self, charged: Charged) -> None:
         """The record-level release of a ledger, where it was opened; masks made from it cost nothing more."""
-        self._bounded &= charged.claims
+        if not charged.claims:
+            self._silent[Unbounded(f"{charged.name} claims no epsilon (test coins)")] = 1
         if charged.opened is None:
             return
-        release = _moments(charged.record)
-        if release is None or charged.opened.images is None:
-            found = math.inf, math.inf
+        release, images = _moments(charged.record), charged.opened.images
+        if release is None or images is None:
+            found: Event = Unbounded(f"{charged.name} opened a release of which nobody says what it tells")
         else:
-            # Zeroed out it adds noise alone; replaced, other images.
-            kind: RecordAdjacency = "add_remove" if self._adjacency is Adjacency.ZERO_OUT else "swap"
-            summed = charged.opened.images * _move(replace(release, adjacency=kind))
-            found = summed, summed * math.sqrt(charged.opened.shares)
-        known = self._moves.get(charged.release, found)
-        self._moves[charged.release] = max(known, found)
+            found = OpenedMoments(release, images, charged.opened.shares)
+        self._opened[charged.release] = self._dearer(self._opened.get(charged.release, found), found)
 
     def spend(self, release: MaskRelease, rounds: int = 1) -> None:
         """Rounds of masks."""
-        self._masks[release] += rounds
+        self._masks[Masks(release)] += rounds
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far; `inf` where nothing protects, or nobody claims that something does."""
-        if not self._bounded:
-            return math.inf
-        if not self._moves:
-            return guarantee_of(self._masks, delta, self._view, self._adjacency).epsilon
-        # Whoever sees sums alone sees less than whoever sees uploads.
-        found = min(self._with_moments(view, delta) for view in {self._view, View.UPLOAD})
-        return found if found <= _PROVED else math.inf
+        events = self._masks + Counter(self._opened.values()) + self._silent
+        return compose(events, delta, Unit.CLIENT, self._view, self._adjacency).epsilon
 
-    def _with_moments(self, view: View, delta: float) -> float:
-        column = 1 if view is View.UPLOAD else 0
-        squared = sum(moves[column] ** 2 for moves in self._moves.values())
-        if math.isinf(squared):
-            return math.inf
-        if not self._masks:  # smaller than by Renyi divergence
-            return gaussian_epsilon(1.0 / math.sqrt(squared), delta)
-        curve = ORDERS * squared / 2.0
-        for release, rounds in self._masks.items():
-            curve = curve + rounds * renyi_curve(release, view, self._adjacency)
-            if view is View.SUM:
-                delta -= rounds * release.sum_failure * (1.0 + 1e-9)
-        return to_epsilon(curve, delta)[0]
+    def _dearer(self, one: Event, other: Event) -> Event:
+        """Of two accounts of one release, the one that costs more."""
+
+        def noise(event: Event) -> tuple[float, ...]:
+            losses = (event.loss(Unit.CLIENT, view, self._adjacency) for view in (View.SUM, View.UPLOAD))
+            return tuple(loss.multiplier or 0.0 for loss in losses)
+
+        return min(one, other, key=noise)
 
 
 class ImageTotal:
@@ -216,9 +204,7 @@ class ImageTotal:
     def __init__(self, adjacency: str) -> None:
         self._adjacency = adjacency
         self._seen: set[str] = set()
-        self._gaussian: list[MomentRelease] = []
-        self._others: list[RecordGuarantee] = []
-        self._bounded = True
+        self._events: Counter[Event] = Counter()
 
     @property
     def releases(self) -> int:
@@ -229,36 +215,35 @@ class ImageTotal:
         """What a ledger charged for one image; what a reader should know of it, in words."""
         record = charged.record
         if record is None:
-            self._bounded = False
-            return f"no bound: {charged.name} has no record-level guarantee"
+            why = f"no bound: {charged.name} has no record-level guarantee"
+            self._events[Unbounded(why)] += 1
+            return why
         if charged.release in self._seen:
             return f"{charged.name} trained from a release that was charged before"
         self._seen.add(charged.release)
-        if record.adjacency != self._adjacency:
-            self._bounded = False
-            return f"no bound: {charged.name} speaks of {record.adjacency}, not {self._adjacency}"
         release = _moments(record)
+        if release is not None:
+            self._events[Moments(release)] += 1
+        else:
+            self._events[Stated(record.epsilon, record.delta, record.adjacency)] += 1
+        if record.adjacency != self._adjacency:
+            return f"no bound: {charged.name} speaks of {record.adjacency}, not {self._adjacency}"
         if release is None:
-            self._others.append(record)
             return f"{charged.name}: a release of another kind; its epsilon and delta are added"
-        self._gaussian.append(release)
         return None
 
     @property
     def delta_of_others(self) -> float:
         """What releases of another kind take of any delta."""
-        return math.fsum(other.delta for other in self._others)
+        return math.fsum(
+            times * event.delta
+            for event, times in self._events.items()
+            if isinstance(event, Stated) and event.adjacency == self._adjacency
+        )
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far."""
-        left = delta - self.delta_of_others
-        if not self._bounded or left < -1e-12 * delta or (self._gaussian and left <= 0.0):
-            return math.inf
-        added = math.fsum(other.epsilon for other in self._others)
-        if len(self._gaussian) == 1:  # what a single release claims itself, to the last digit
-            return added + self._gaussian[0].epsilon(left)
-        squared = math.fsum(_move(release) ** 2 for release in self._gaussian)
-        return added + (gaussian_epsilon(1.0 / math.sqrt(squared), left) if squared else 0.0)
+        return compose(self._events, delta, Unit.RECORD, View.SUM, self._adjacency).epsilon
 
 
 def _moments(record: RecordGuarantee | None) -> MomentRelease | None:
@@ -272,13 +257,3 @@ def _moments(record: RecordGuarantee | None) -> MomentRelease | None:
         return None
     whole = release.adjacency == record.adjacency and record.epsilon <= alone * (1.0 + 1e-6)
     return release if whole else None
-
-
-def _move(release: MomentRelease) -> float:
-    """How far one image moves a release, in units of its noise, which is a little less than it is for being
-    discrete (as `MomentRelease.epsilon` has it); `inf` where that leaves none."""
-    least = min(release.lattice_noise)
-    if least <= SMOOTHING:
-        return math.inf
-    lost = math.sqrt(1.0 - (SMOOTHING / least) ** 2) * (1.0 - 2.0**-50)
-    return release.sensitivity / (release.noise * lost)

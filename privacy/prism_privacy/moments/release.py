@@ -200,12 +200,18 @@ class MomentRelease:
         Raises:
             InvalidParameter: delta outside (0, 1).
         """
-        at = _validate.delta(delta)
+        return gaussian_epsilon(self.multiplier, _validate.delta(delta))
+
+    @property
+    def multiplier(self) -> float:
+        """The noise in units of how far one record moves the release: a little less than it is, for being
+        discrete; 0.0 where that leaves none.
+        """
         least = min(self.lattice_noise)
         if least <= SMOOTHING:
-            return math.inf
+            return 0.0
         lost = math.sqrt(1.0 - (SMOOTHING / least) ** 2) * (1.0 - 2.0**-50)
-        return gaussian_epsilon(self.noise / self.sensitivity * lost, at)
+        return self.noise / self.sensitivity * lost
 
     @property
     def unit(self) -> Unit:
