@@ -37,9 +37,9 @@ def _missing() -> tuple[str, ...]:
 
 def _declare(names: tuple[str, ...]) -> None:
     global _library
-    _library = _library or torch.library.Library("torchvision", "FRAGMENT")
+    _library = _library or torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in names:
-        _library.define(_SCHEMAS[name])
+        _library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
 
 
 def _import() -> tuple[ModuleType, tuple[str, ...]]:

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `prism_secure.errors`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
-    options, options.rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    options.rest = rest
     if options.rest and not options.takes_rest:
         parser.error(f"unrecognized arguments: {shlex.join(options.rest)}")
     try:

@@ -35,7 +35,12 @@ class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
         >>> Epsilons.of(dict.fromkeys(CELLS, 1.0) | {(View.SUM, Adjacency.ZERO_OUT): 0.5}).sum_zero_out
         0.5
         """
-        return cls(**{f"{view}_{adjacency}": table[view, adjacency] for view, adjacency in CELLS})
+        return cls(
+            sum_zero_out=table[View.SUM, Adjacency.ZERO_OUT],
+            sum_replace_one=table[View.SUM, Adjacency.REPLACE_ONE],
+            upload_zero_out=table[View.UPLOAD, Adjacency.ZERO_OUT],
+            upload_replace_one=table[View.UPLOAD, Adjacency.REPLACE_ONE],
+        )
 
     def at(self, view: View | str, adjacency: Adjacency | str) -> float:
         """One of the four.

@@ -138,7 +138,7 @@ class Plan:
                 space=self.mask.space,
                 dim=self.mask.dim,
                 sum_failure=self.mask.sum_failure,
-                **known,  # type: ignore[arg-type]
+                **known,
             )
         except PrivacyError:
             return None

@@ -155,10 +155,10 @@ def _repaint(artist: object) -> None:
         if isinstance(value, str) and value in drawing.ON_WHITE:
             put(drawing.ON_WHITE[value])
         elif not isinstance(value, str) and len(np.shape(value)) and np.size(value) == 4:
-            flat = np.ravel(value)
-            known = mpl.colors.to_hex(flat[:3])
+            red, green, blue, opacity = map(float, np.ravel(value))
+            known = mpl.colors.to_hex((red, green, blue))
             if known in drawing.ON_WHITE:
-                put((*mpl.colors.to_rgb(drawing.ON_WHITE[known]), float(flat[3])))
+                put((*mpl.colors.to_rgb(drawing.ON_WHITE[known]), opacity))
 
 
 def _draw_roc(axes: Axes, found: Attack) -> None:

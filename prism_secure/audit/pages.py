@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,11 @@ def write_budget_page(accounts: Sequence[Account], ledgers: Sequence[SpentLedger
 
 def render(template: str, **values: Any) -> str:
     """A template of this package; a name that it needs and does not get is an error."""
-    filters = {"below": _below, "shown": _shown, "outcome": OUTCOME_WORDS.__getitem__}
+    filters: dict[str, Callable[..., str]] = {
+        "below": _below,
+        "shown": _shown,
+        "outcome": OUTCOME_WORDS.__getitem__,
+    }
     return pages.render("prism_secure.audit", template, filters, **values)
 
 

@@ -134,7 +134,8 @@ def load_callable(name: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise ConfigError(f"{name} is not callable, it is a {type(found).__name__}")
-    return found
+    named: Callable[..., Any] = found
+    return named
 
 
 def _progress() -> AbstractContextManager[Progress | None]:

@@ -83,7 +83,8 @@ def _print_plan(config: Config) -> None:
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
     print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
-    for text in (*map(str, plan.unbounded), *filter(None, [release and release.drowned])):
+    drowned = release.drowned if release is not None else ""
+    for text in filter(None, (*map(str, plan.unbounded), drowned)):
         print(_wrapped(text, ""))
 
 

@@ -133,7 +133,7 @@ def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Names
     from prism_secure.storage import make_folder, write_atomic
 
     images, _ = model.generator().generate(options.count, labels=labels, seed=options.seed)
-    rows = 0 if labels is None else len(labels.unique())
+    rows = 0 if labels is None else len(set(labels.tolist()))
     grid = sample_grid(
         images.numpy(),
         labels.numpy() if labels is not None and rows > 1 else None,  # one class fills rows like none

@@ -101,7 +101,7 @@ def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
     from prism_secure.wording import format_epsilon
 
     last = run.records[-1] if run.records else None
-    spent = run.planned if run.finished else last and last.epsilon
+    spent = run.planned if run.finished else None if last is None else last.epsilon
     epsilons = ("", "") if spent is None else (spent.sum_zero_out, spent.upload_zero_out)
     return (
         name,

@@ -70,8 +70,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.sweep.folder import RECIPE
     from prism_secure.sweep.recipe import read_recipe, refuse_infinite
+    from prism_secure.sweep.results import RECIPE
     from prism_secure.sweep.study import hidden
     from prism_secure.sweep.worker import Crew, devices
 

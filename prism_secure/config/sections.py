@@ -26,7 +26,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
 
 
-class Data(Section):
+class Data(Section, frozen=True):
     """Which images, and how the clients share them."""
 
     source: Source = "fashion_mnist_12k"
@@ -55,7 +55,7 @@ class Data(Section):
         self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
 
 
-class Federation(Section):
+class Federation(Section, frozen=True):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
     clients: int = 10
@@ -85,7 +85,7 @@ class Federation(Section):
         self._require("device", named, "cpu, cuda, or cuda:0, cuda:1 and so on")
 
 
-class Model(Section):
+class Model(Section, frozen=True):
     """PRISM's ResNet generator, frozen at random."""
 
     width: int = 16
@@ -110,7 +110,7 @@ class Model(Section):
         self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
 
 
-class Mask(Section):
+class Mask(Section, frozen=True):
     """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
 
     mode: MaskMode = "hard"
@@ -141,7 +141,7 @@ class Mask(Section):
         self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 
 
-class Features(Section):
+class Features(Section, frozen=True):
     """Frozen public features whose means, and variances if wanted, the generator matches."""
 
     extractors: tuple[
@@ -166,7 +166,7 @@ class Features(Section):
         self._require("vgg_layers", ok, "different numbers from 1 to 16")
 
 
-class Training(Section):
+class Training(Section, frozen=True):
     """A client's local steps."""
 
     batch_size: int = 40
@@ -200,7 +200,7 @@ class Training(Section):
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 
 
-class Aggregation(Section):
+class Aggregation(Section, frozen=True):
     """How the server moves theta towards the mean of the masks: `prism_secure.learning.aggregation`."""
 
     rule: Literal[
@@ -229,7 +229,7 @@ class Aggregation(Section):
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
 
 
-class Privacy(Section):
+class Privacy(Section, frozen=True):
     """Randomized response and clipping of each client's mask, the noise on what it learns from its images,
     and the delta that both epsilons are stated at."""
 
@@ -274,7 +274,7 @@ class Privacy(Section):
         self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 
 
-class SecureSum(Section):
+class SecureSum(Section, frozen=True):
     """The secure sum's parameters, as the clients' policies enforce them."""
 
     mode: Literal["active", "semi_honest"] = "active"
@@ -290,7 +290,7 @@ class SecureSum(Section):
         self._require("min_survivors", self.min_survivors is None or self.min_survivors >= 2, "at least 2")
 
 
-class Budget(Section):
+class Budget(Section, frozen=True):
     """A limit that is checked before it would be passed."""
 
     epsilon: float | None = None
@@ -300,7 +300,7 @@ class Budget(Section):
         self._require("epsilon", self.epsilon is None or self.epsilon > 0, "a positive number")
 
 
-class Metrics(Section):
+class Metrics(Section, frozen=True):
     """What is measured on held-out images, from the one mask that would be deployed."""
 
     every: int = 1

@@ -23,7 +23,7 @@ SPARSE_ABOVE = 200
 """Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """Everything that determines a run, apart from the clients' secret coins."""
 
     data: Data = Data()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from prism_secure.errors import DataError
 
@@ -80,7 +80,8 @@ def _decoded(path: Path, raw_mode: str) -> Image.Image:
     """The file, its bytes taken for `raw_mode`, upright."""
     with Image.open(path) as opened:
         opened.tile = [
-            (codec, where, offset, raw_mode if isinstance(layout, str) else (raw_mode, *layout[1:]))
+            # A plain tuple, as Pillow takes it; its stubs ask for a named one that is not public.
+            (codec, where, offset, (raw_mode, *layout[1:]) if isinstance(layout, tuple) else raw_mode)  # type: ignore[misc]
             for codec, where, offset, layout in opened.tile
         ]
         return ImageOps.exif_transpose(opened)
@@ -88,5 +89,5 @@ def _decoded(path: Path, raw_mode: str) -> Image.Image:
 
 def _raw_mode(image: Image.Image) -> str:
     """How the file's bytes are laid out, in Pillow's words: "RGB;16B" for instance."""
-    layout = image.tile[0][3] if getattr(image, "tile", None) else ""
+    layout = image.tile[0][3] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     return layout if isinstance(layout, str) else str(layout[0]) if isinstance(layout, tuple) else ""

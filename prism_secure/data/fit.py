@@ -27,7 +27,7 @@ def fit(images: Tensor, image_size: int) -> Tensor:
     square = images[..., top : top + side, left : left + side]
     if side == image_size:
         return square.contiguous()
-    return torch.cat([_resize(chunk, image_size) for chunk in square.split(_CHUNK)])
+    return torch.cat([_resize(chunk, image_size) for chunk in torch.split(square, _CHUNK)])
 
 
 def _resize(images: Tensor, image_size: int) -> Tensor:
@@ -52,6 +52,6 @@ def with_channels(images: Tensor, channels: int | None) -> Tensor:
     weights = torch.tensor(_LUMA).view(1, 3, 1, 1)
     grey = [
         (chunk.float() * weights).sum(1, keepdim=True).round_().clamp_(0, 255).to(torch.uint8)
-        for chunk in images.split(_CHUNK)
+        for chunk in torch.split(images, _CHUNK)
     ]
     return torch.cat(grey)

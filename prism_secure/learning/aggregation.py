@@ -143,7 +143,7 @@ def _lambda(
     noise = np.zeros_like(theta)
     noise[: len(counts)] = (1 - aggregation.shrink) ** 2 * vote_variance(counts, survivors, flip)
     if rule == "kalman_global":
-        innovation, noise = np.mean(innovation), np.mean(noise)
+        innovation, noise = np.asarray(np.mean(innovation)), np.asarray(np.mean(noise))
     signal = np.maximum(innovation - noise, 0)
     gain = falling * np.clip(signal / np.maximum(innovation, 1e-12), aggregation.floor, 1)
     return float(gain) if rule == "kalman_global" else gain

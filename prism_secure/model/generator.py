@@ -75,7 +75,7 @@ class Architecture:
         return values
 
 
-class _UpBlock(nn.Module):
+class UpBlock(nn.Module):
     """norm-ReLU-upsample-conv3-norm-ReLU-conv3, plus an upsampled 1×1 skip."""
 
     def __init__(self, fan_in: int, fan_out: int, *, running: bool) -> None:
@@ -90,7 +90,8 @@ class _UpBlock(nn.Module):
         h = _upsample_convolve(F.relu(self.norm1(x)), self.conv1.weight)
         h = self.conv2(F.relu(self.norm2(h)))
         # A 1×1 convolution commutes with nearest upsampling; before it is four times cheaper.
-        return h + F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        total: Tensor = h + F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")
+        return total
 
 
 class ResNetGenerator(nn.Module):
@@ -107,7 +108,7 @@ class ResNetGenerator(nn.Module):
         sizes = architecture.stage_channels
         # A 4×4 transposed convolution of a 1×1 map is a matrix product; outputs ordered (4, 4, channels).
         self.stem = nn.Linear(architecture.latent + architecture.classes, 16 * sizes[0], bias=False)
-        self.blocks = nn.Sequential(*(_UpBlock(a, b, running=running_statistics) for a, b in pairwise(sizes)))
+        self.blocks = nn.Sequential(*(UpBlock(a, b, running=running_statistics) for a, b in pairwise(sizes)))
         self.norm = _norm(sizes[-1], running_statistics)
         self.head = nn.Conv2d(sizes[-1], architecture.channels, 3, padding=1, bias=False)
 

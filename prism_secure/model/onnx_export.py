@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -88,6 +89,8 @@ class _quietly(warnings.catch_warnings):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
 
-    def __exit__(self, *what: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         logging.disable(logging.NOTSET)
-        super().__exit__(*what)
+        super().__exit__(kind, error, trace)

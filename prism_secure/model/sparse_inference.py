@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import UpBlock
 
 __all__ = ["sparse_generator", "weight_bytes"]
 
@@ -38,8 +39,8 @@ def sparse_generator(model: DeployedGenerator) -> DeployedGenerator:
     """
     other = copy.copy(model)
     other.network = copy.deepcopy(model.network)
-    other.network.stem = _SparseLinear(model.network.stem.weight)
-    other.network.blocks = _SparseBlocks(model.network.blocks)
+    other.network.add_module("stem", _SparseLinear(model.network.stem.weight))
+    other.network.add_module("blocks", _SparseBlocks(model.network.blocks))
     return other
 
 
@@ -58,24 +59,26 @@ class _SparseLinear(nn.Module):
         self.matrix = _Matrix(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.matrix(x.T.contiguous()).T
+        product: Tensor = self.matrix(x.T.contiguous())
+        return product.T
 
 
 class _SparseBlocks(nn.Module):
     """(B, C, H, W) through all blocks, so many images at a time."""
 
-    def __init__(self, blocks: nn.Module) -> None:
+    def __init__(self, blocks: nn.Sequential) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*map(_SparseUpBlock, blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        done = [self.blocks(part.permute(1, 2, 3, 0)) for part in x.split(IMAGES_AT_ONCE)]
+        done = [self.blocks(part.permute(1, 2, 3, 0)) for part in torch.split(x, IMAGES_AT_ONCE)]
         return torch.cat(done, dim=3).permute(3, 0, 1, 2)
 
 
 class _SparseUpBlock(nn.Module):
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
+        assert isinstance(block, UpBlock)
         weight = block.conv1.weight
         self.channels = len(weight)
         both = torch.einsum("apt,bqs,oits->aboipq", _PARITY, _PARITY, weight)
@@ -99,8 +102,13 @@ class _SparseUpBlock(nn.Module):
 class _Affine(nn.Module):
     """Batch normalisation by its running statistics, of (channels, height, width, batch)."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         scale = (norm.running_var + norm.eps).rsqrt()
         self.register_buffer("scale", scale.view(-1, 1, 1, 1))
         self.register_buffer("shift", (-norm.running_mean * scale).view(-1, 1, 1, 1))

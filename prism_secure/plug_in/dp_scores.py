@@ -49,14 +49,14 @@ except ImportError:
 __all__ = ["DpSgd", "make_private"]
 
 
-@register_grad_sampler(MaskedLinear)
+@register_grad_sampler(MaskedLinear)  # type: ignore[untyped-decorator]
 def _linear(layer: MaskedLinear, activations: list[Tensor], gradient: Tensor) -> dict[nn.Parameter, Tensor]:
     """Per-example gradients (N, out, in) of the scores: ∂L/∂(m∘w) ∘ w ∘ ∂m/∂s."""
     dense = torch.einsum("n...o,n...i->noi", gradient, activations[0].to(gradient.dtype))
     return {layer.scores: dense.mul_(layer.weight * layer.slope())}
 
 
-@register_grad_sampler(MaskedConv2d)
+@register_grad_sampler(MaskedConv2d)  # type: ignore[untyped-decorator]
 def _conv2d(layer: MaskedConv2d, activations: list[Tensor], gradient: Tensor) -> dict[nn.Parameter, Tensor]:
     """The same, (N, out, in/groups, kh, kw): a convolution is a linear layer on unfolded patches."""
     examples = len(gradient)
@@ -274,7 +274,7 @@ class _PoissonSample(Sampler[list[int]]):
             yield np.flatnonzero(words < self._below).tolist()
 
 
-class _SecretNoise(DPOptimizer):
+class _SecretNoise(DPOptimizer):  # type: ignore[misc]
     """Opacus' optimizer, with noise from secret coins and an end."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: DpSgd, secret: CoinSecret) -> None:
@@ -295,7 +295,8 @@ class _SecretNoise(DPOptimizer):
             raise BudgetExceeded(
                 f"all {self.plan.steps} steps of the plan are taken; another would cost more than its epsilon"
             )
-        return super().pre_step(closure)
+        ready: bool | None = super().pre_step(closure)
+        return ready
 
     def clip_and_accumulate(self) -> None:
         """Add up the examples' gradients, clipped; one that cannot be clipped counts as 0, without a word.

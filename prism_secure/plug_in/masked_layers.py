@@ -38,7 +38,7 @@ class _Masked(nn.Module):
         generator: draws Bernoulli masks; None draws from torch's global state.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
 
     def _attach(self, mode: MaskMode, temperature: float, generator: torch.Generator | None) -> None:
         """Freeze the weight as it is and add scores of its shape, τ·N(0, 1) from torch's global state."""
@@ -57,7 +57,7 @@ class _Masked(nn.Module):
         mask = training_mask(self.scores, self.mode, temperature=self.temperature, generator=self.generator)
         return mask * self.weight
 
-    @torch.enable_grad()  # type: ignore[untyped-decorator]
+    @torch.enable_grad()
     def slope(self) -> Tensor:
         """d(mask)/d(scores), the shape of `scores`: the straight-through derivative of `training_mask`.
 
@@ -140,7 +140,8 @@ class MaskedConv2d(_Masked, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H', W')."""
-        return self._conv_forward(input, self.masked_weight(), None)
+        convolved: Tensor = self._conv_forward(input, self.masked_weight(), None)
+        return convolved
 
     def padded(self, input: Tensor) -> Tensor:
         """`input` with this layer's padding applied, so that an unpadded convolution of it is this layer."""
@@ -188,6 +189,7 @@ def mask_layers(
             if type(module) in _MASKED:
                 # The same object stays where it is, whatever refers to it; it becomes one of our class.
                 module.__class__ = _MASKED[type(module)]
+                assert isinstance(module, _Masked)
                 module._attach(mode, temperature, generator)
     nn.utils.vector_to_parameters(scores_from_theta(theta, temperature), trainable(network))
     return network

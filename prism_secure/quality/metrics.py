@@ -128,7 +128,7 @@ class Evaluator:
         device = next(self.network.parameters()).device
         features, logits = [], []
         with torch.no_grad():
-            for batch in images.split(_BATCH):
+            for batch in torch.split(images, _BATCH):
                 x = batch.to(device)
                 x = to_float(x) if x.dtype == torch.uint8 else _checked(x, which)
                 found, scores = self.network(x)

@@ -56,10 +56,11 @@ class ClassifierFeatures(MetricFeatures):
     name = "classifier"
     num_features = FEATURE_DIM
     classes = CLASSES
+    luma: Tensor
 
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
-        self.network = load_classifier(weights).to(memory_format=torch.channels_last)
+        self.network = load_classifier(weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -11,9 +11,13 @@ from __future__ import annotations
 import html
 import io
 import re
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # of newer versions alone
 
 __all__ = [
     "DASHES", "FAINT", "INK", "LIGHT", "ONE", "ON_WHITE", "PAPER", "SIZE", "STYLE", "THREE", "TWO",
@@ -33,7 +37,7 @@ ON_WHITE = {stand_in: LIGHT[name] for stand_in, name in _VARIABLES.items()}
 """The same by what stands for them while a figure is drawn."""
 
 SIZE = (5.2, 3.9)
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "prism-secure",
     "font.family": "DejaVu Sans",

@@ -128,8 +128,8 @@ def epsilon_plot(
                 )
         if len(image):
             y = [high + room * 0.5 if math.isinf(v) else math.log10(v) for v in image]
-            marker = "^" if len(y) <= _MANY else None
-            axes.plot(rounds[: len(y)], y, color=THREE, marker=marker, label="ε(one image)", clip_on=False)
+            dot = "^" if len(y) <= _MANY else None
+            axes.plot(rounds[: len(y)], y, color=THREE, marker=dot, label="ε(one image)", clip_on=False)
         _epsilon_ticks(axes, low, high, at=high + room * 0.57 if infinite else None)
         _round_axis(axes, last)
         axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)

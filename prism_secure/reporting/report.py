@@ -272,13 +272,13 @@ def _clients_together(run: RunHistory, release: MomentRelease | None, size: int)
         return Epsilons.of({cell: opened_epsilon(release, *together, *cell, delta) for cell in CELLS})
     accountant = Accountant(delta=delta)
     for entry in charging_one_client(run.rounds):
-        accountant.spend(MaskRelease(**entry.release))
+        accountant.spend(MaskRelease(**entry.release))  # type: ignore[arg-type]
     return Epsilons.of({cell: accountant.group(size, *cell) for cell in CELLS})
 
 
 def _moment_release(run: RunHistory) -> MomentRelease | None:
     record = run.record_guarantee
-    return None if record is None or run.test_coins else MomentRelease(**record.release)
+    return None if record is None or run.test_coins else MomentRelease(**record.release)  # type: ignore[arg-type]
 
 
 def _floors(run: RunHistory) -> dict[str, LowerBound]:
@@ -309,7 +309,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         rounds_done=len(records),
         last=last,
         final=judged[-1] if judged else None,
-        best=min(judged, key=lambda record: record.quality.fid) if judged else None,
+        best=min(judged, key=lambda record: record.quality.fid if record.quality else math.inf, default=None),
         to_date=run.to_date,
         charged=run.rounds[-1].round if run.rounds else len(records),
         unfinished=run.charged_unfinished,

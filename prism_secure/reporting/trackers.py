@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -94,7 +94,7 @@ class TensorBoard(Silent):
         except ImportError:
             raise _missing("tensorboard") from None
         self._config = config
-        self._open = lambda: SummaryWriter(str(out / "tensorboard"))
+        self._open: Callable[[], Any] = lambda: SummaryWriter(str(out / "tensorboard"))
         self._writer: Any = None
 
     def started(self, rounds: int, finished: int, work: int) -> None:
@@ -126,7 +126,7 @@ class WeightsAndBiases(Silent):
             root_dir=str(out), console="off", host="", program="", save_code=False, disable_git=True,
             disable_job_creation=True, x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True,
         )  # fmt: skip
-        self._open = lambda: wandb.init(
+        self._open: Callable[[], Any] = lambda: wandb.init(
             project=project, name=out.name, settings=settings, config=_flat(config)
         )
         self._run: Any = None

@@ -301,7 +301,7 @@ class Recipe:
         """Features (N, D) of one client's images and their labels (N,): what its release is made of."""
         images, labels = self._images(client)
         with torch.no_grad():
-            parts = [self.extractor(part) for part in images.split(250)]
+            parts = [self.extractor(part) for part in torch.split(images, 250)]
         return torch.cat(parts).numpy(), labels.to(torch.int64).numpy()
 
     def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:

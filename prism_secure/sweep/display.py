@@ -209,7 +209,7 @@ def _cells(run: Run, rounds: int, record: RoundRecord | None) -> tuple[str, str,
     fid = f"{record.quality.fid:.1f}" if record.quality else "–"
     epsilon = record.epsilon
     image = "–" if record.record is None else format_epsilon(record.record.epsilon)
-    return progress, fid, *map(format_epsilon, (epsilon.sum_zero_out, epsilon.upload_zero_out)), image
+    return progress, fid, format_epsilon(epsilon.sum_zero_out), format_epsilon(epsilon.upload_zero_out), image
 
 
 def _result(run: Run) -> str:

@@ -301,7 +301,8 @@ def front(points: Iterable[SweepPoint], x: str, y: str) -> list[SweepPoint]:
     def cost(point: SweepPoint) -> tuple[float, float]:
         signs = (1 if direction(name) == "minimize" else -1 for name in (x, y))
         values = (point.mean(name) for name in (x, y))
-        return tuple(s * v for s, v in zip(signs, values, strict=True))
+        first, second = (s * v for s, v in zip(signs, values, strict=True))
+        return first, second
 
     costs = {point.id: cost(point) for point in points if point.finished}
     found = [point for point in points if point.id in costs and not any(map(math.isnan, costs[point.id]))]

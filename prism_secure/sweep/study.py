@@ -28,6 +28,7 @@ from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id
 
 if TYPE_CHECKING:
     import optuna
+    from optuna import Trial
 
 __all__ = ["Claim", "PointStudy", "hidden", "import_optuna", "open_storage", "random_points"]
 
@@ -74,7 +75,7 @@ class PointStudy:
         self._local = url.startswith("sqlite")
         self._distributions = {key: axis.distribution() for key, axis in recipe.axes.items()}
         self._points = fixed_points(recipe)
-        self._taken: dict[int, optuna.Trial] = {}
+        self._taken: dict[int, Trial] = {}
         self._ownerless: dict[int, float] = {}
         self._storage = open_storage(url)
         sampler = _sampler(optuna, recipe)

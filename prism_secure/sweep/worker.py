@@ -224,7 +224,8 @@ def serve(connection: Connection) -> None:
         def ask(records: Sequence[RoundRecord], job: Job = job) -> str | None:
             try:
                 connection.send(Asked(job, len(records), records[-1] if records else None))
-                return connection.recv()
+                answer: str | None = connection.recv()
+                return answer
             except (OSError, EOFError):
                 os._exit(1)  # the parent is gone: that is no failure of this run
 

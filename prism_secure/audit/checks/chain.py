@@ -12,8 +12,11 @@ def chain(evidence: Evidence, notes: Notebook) -> None:
     """Is every line signed, chained to the one before, and the end still there?"""
     ledger = evidence.ledger
     if isinstance(ledger, LedgerError):
-        where = {} if ledger.line is None else {"line": ledger.line}
-        notes.finding(f"The ledger does not verify: {ledger}.", **where)
+        text = f"The ledger does not verify: {ledger}."
+        if ledger.line is None:
+            notes.finding(text)
+        else:
+            notes.finding(text, line=ledger.line)
         return
     notes.fact(f"{ledger.lines} lines, head {ledger.head}")
     if ledger.torn_bytes:

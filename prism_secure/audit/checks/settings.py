@@ -52,7 +52,7 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
     clients, colluders = config.invited, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
     honest = least - colluders
-    reasons = {
+    reasons: dict[object, str] = {
         clients: "which counts clients that may drop out, and colluders",
         clients - colluders: "which counts clients that may drop out",
         least: "which counts the assumed colluders as honest",

@@ -30,6 +30,9 @@ class BoundedFeatures(FeatureExtractor):
         FeatureError: no parts; weights that don't fit; only equal public images; a quantile outside (0, 1].
     """
 
+    centre: Tensor
+    gain: Tensor
+
     LEAST_SPREAD = 0.02
     """Least divisor, in root-mean-square spreads of a part, for features that public images hardly move."""
 
@@ -49,7 +52,7 @@ class BoundedFeatures(FeatureExtractor):
         self.dimension = sum(part.dimension for part in parts)
         self.freeze()
         with torch.no_grad():
-            found = [torch.cat([part(some) for some in public.split(250)]).double() for part in parts]
+            found = [torch.cat([part(some) for some in torch.split(public, 250)]).double() for part in parts]
             centre = torch.cat([part.mean(0) for part in found])
             spread = torch.cat(
                 [_spread(part, self.LEAST_SPREAD) / w for part, w in zip(found, given, strict=True)]
@@ -62,7 +65,8 @@ class BoundedFeatures(FeatureExtractor):
     def forward(self, images: Tensor) -> Tensor:
         x = torch.cat([part(images) for part in self.parts], dim=1)
         x = (x - self.centre) * self.gain
-        return x / x.norm(dim=1, keepdim=True).clamp(min=1)
+        features: Tensor = x / x.norm(dim=1, keepdim=True).clamp(min=1)
+        return features
 
 
 def _spread(found: Tensor, least: float) -> Tensor:

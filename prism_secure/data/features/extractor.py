@@ -24,7 +24,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> FeatureExtractor:
         """Stays in eval mode whatever `mode` says: a frozen extractor has no training behaviour."""
-        return super().train(False)  # type: ignore[return-value]
+        return super().train(False)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ class Vgg19Bn(FeatureExtractor):
         FeatureError: the weights are not on this machine, or are others. Nothing is downloaded.
     """
 
+    mean: Tensor
+    std: Tensor
+
     FILE = "vgg19_bn-c79401a0.pth"
     SHA256 = "c79401a0"
 

@@ -17,6 +17,7 @@ from flwr.common.logger import log
 from numpy.typing import NDArray
 
 from prism_privacy import CoinSecret
+from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
@@ -140,7 +141,7 @@ class RecipeClient:
         if (folder / "state.safetensors").exists() and not self.ledger_path.exists():
             raise RunFolderError(f"{self.ledger_path} is gone, but this client has answered rounds")
         recipe = self.recipe
-        coins = "test" if self.coins is not None else "secret"
+        coins: Coins = "test" if self.coins is not None else "secret"
         with Spending(
             recipe.config, self, recipe.trainer.dimension, None, recipe.record_release, coins
         ) as spending:

@@ -38,7 +38,7 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
     asked = cast(ConfigRecord, content[_PLAN]).get("plan")
     planned = _described(release) if release is not None and release.summed else "no summed release"
     if asked != planned:
-        raise AgreementError(f"the server asks for moments by {asked}, which is not what the recipe plans")
+        raise AgreementError(f"the server asks for moments by {asked!s}, which is not what the recipe plans")
 
 
 def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:

@@ -24,6 +24,7 @@ from flwr.serverapp import Grid
 
 from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
 from prism_privacy import NoisySums
+from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.spending import Spending
 from prism_secure.data.identity import keep_identity
 from prism_secure.errors import RoundError, RunFolderError
@@ -82,7 +83,7 @@ class Rounds:
         unknown = isinstance(recipe, OwnData) and recipe.sizes is None
         self._release = None if unknown else recipe.record_release
         self._moments: NoisySums | None = None
-        self._coins = "test" if test_coins else "secret"
+        self._coins: Coins = "test" if test_coins else "secret"
         self._measure = Evaluation(recipe)
         self._server = self._loaded()
         self._sum = SecureSum(

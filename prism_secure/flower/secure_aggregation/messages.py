@@ -29,10 +29,10 @@ def message_type(stage: Stage) -> str:
 
 def packed(message: bytes, client: int | None = None) -> RecordDict:
     """A content that holds one message of the protocol, and says which client wrote it."""
-    fields: dict[str, int | bytes] = {"message": message}
+    record = ConfigRecord({"message": message})
     if client is not None:
-        fields["client"] = client
-    return RecordDict({RECORD: ConfigRecord(fields)})
+        record["client"] = client
+    return RecordDict({RECORD: record})
 
 
 def offered(content: RecordDict, offer: bytes, run_config: RunConfig) -> RecordDict:

@@ -168,9 +168,9 @@ class SecureSum:
             waited = time.monotonic() - began
             replies = list(self._grid.pull_messages(list(nodes)))
             for reply in replies:
-                node = nodes.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    yield node, reply
+                sender = nodes.pop(reply.metadata.reply_to_message_id, None)
+                if sender is not None:
+                    yield sender, reply
             if waited >= wait:  # that was the last look
                 return
             if not replies:

@@ -13,7 +13,11 @@ from typing import TypeAlias
 
 import msgspec
 from flwr.app import Array, ArrayRecord, Message, RecordDict
-from flwr.common.serde import message_from_proto, metadata_to_proto, recorddict_to_proto
+from flwr.common.serde import (  # type: ignore[attr-defined]
+    message_from_proto,
+    metadata_to_proto,  # in all versions, though newer ones do not say so
+    recorddict_to_proto,
+)
 from flwr.proto.message_pb2 import Message as MessageProto
 
 from prism_crypto import Stage

@@ -100,8 +100,8 @@ def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
                     axes.plot([x, x], mark.interval, color=colour, linewidth=1.1)
             joined = [(reach.place(mark.epsilon), mark.value) for mark in marks if mark.on_front]
             if joined:
-                x, y = zip(*sorted(joined), strict=True)
-                axes.plot(x, y, color=colour, linewidth=1.4, drawstyle="steps-post", zorder=1)
+                at, means = zip(*sorted(joined), strict=True)
+                axes.plot(at, means, color=colour, linewidth=1.4, drawstyle="steps-post", zorder=1)
             _epsilon_axis(axes, reach)
             axes.set_title(name, loc="left", fontsize=10, pad=4)
             axes.grid(axis="y")
