@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import tomli_w
@@ -26,10 +26,12 @@ from prism_secure.model.model_card import (
     model_words,
     plain,
 )
-from prism_secure.model.model_file import ModelFile, read_model_file, write_model
 from prism_secure.quality.samples import read_grid
 from prism_secure.run_folder.history import RunHistory, read_history
 from prism_secure.wording import EXTRACTORS
+
+if TYPE_CHECKING:
+    from prism_secure.model.model_file import ModelFile
 
 __all__ = ["export_run", "run_card"]
 
@@ -62,6 +64,8 @@ def export_run(
         ModelError: the run's model is damaged.
         StorageError: the disk refused.
     """
+    from prism_secure.model.model_file import read_model_file, write_model  # here, as it imports torch
+
     history = read_history(folder)
     path = folder / "model.safetensors"
     if not path.exists():

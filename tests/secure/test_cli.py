@@ -233,6 +233,14 @@ def test_help_is_there_for_every_command(command: list[str], capsys: pytest.Capt
     assert "usage: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("rest", [[], ["--quick"], ["--quick", "--json", "figures.json"]])
+def test_the_benchmark_gets_what_follows_its_name(rest: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("prism_crypto.bench.secure_sum.main", lambda argv: asked.append(argv) or 0)
+    assert main(["bench", "secure-sum", *rest]) == 0
+    assert asked == [rest]
+
+
 def test_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["config", "--explian"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prism_privacy import MomentRelease, release_moments
 from prism_secure.data.features import FeatureExtractor, RandomFourierFeatures
 from prism_secure.learning.moment_matching import (
     FakeAverages,
@@ -33,6 +34,15 @@ def test_moments_by_class_are_means_and_biased_variances_and_absent_classes_are_
     assert found.present.tolist() == [1, 0, 1]
     assert torch.equal(found.variance[1], torch.zeros(4))
     assert torch.allclose(found.pooled_variance(), flat.var(0, unbiased=False), atol=1e-5)
+
+
+def test_a_release_without_noise_gives_the_moments_themselves():
+    release = MomentRelease(records=30, norm=2.0, sigma=0.0, classes=3)
+    found = FeatureMoments.of_release(release_moments(IMAGES.flatten(1).numpy(), LABELS.numpy(), release))
+    exact = feature_moments(Pixels(), IMAGES, LABELS, classes=3)
+    assert found.counts.tolist() == [12, 0, 18]
+    assert torch.allclose(found.mean[::2], exact.mean[::2], atol=1e-5)
+    assert torch.allclose(found.variance[::2], exact.variance[::2], atol=1e-5)
 
 
 def test_without_classes_there_is_one_row():
