@@ -75,6 +75,15 @@ class ModelError(PrismError):
     exit_code = 7
 
 
+def pip_install(extra: str) -> str:
+    """What a message about missing packages ends with; the project is on no package index.
+
+    >>> pip_install("onnx")
+    "in a clone of the repository, pip install '.[onnx]'"
+    """
+    return f"in a clone of the repository, pip install '.[{extra}]'"
+
+
 def did_you_mean(
     name: str, valid: Iterable[str], *, cutoff: float = 0.5, otherwise: str | None = None
 ) -> str:

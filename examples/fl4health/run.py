@@ -2,7 +2,7 @@
 
     python run.py
 
-Needs Flower in this environment: pip install 'prism-secure[flower]' 'flwr[simulation]'
+Needs Flower in this environment: pip install '../..[flower]' 'flwr[simulation]'
 """
 
 from __future__ import annotations

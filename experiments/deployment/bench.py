@@ -4,7 +4,7 @@
 
 All ways to compute the same images take turns in one process, on one thread; a figure is the median of CPU
 milliseconds an image over the turns. `--model` adds a trained mask, also through ONNX Runtime, which needs
-`prism-secure[onnx]` and onnxruntime; the other masks are random, which for the speed is the same.
+the extra `onnx` and onnxruntime; the other masks are random, which for the speed is the same.
 """
 
 from __future__ import annotations

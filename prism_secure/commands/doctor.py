@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.errors import PrismError
+from prism_secure.errors import PrismError, pip_install
 
 HELP = """\
 Say what is installed, try what every run needs, and name what is missing with the command that brings it.
@@ -82,7 +82,7 @@ def findings() -> Iterator[Finding]:
         versions = {package: _version(package) for package in packages}
         absent = [package for package, version in versions.items() if version is None]
         if absent:
-            text = f"{purpose}: {', '.join(absent)} missing; pip install 'prism-secure[{extra}]'"
+            text = f"{purpose}: {', '.join(absent)} missing; {pip_install(extra)}"
             yield Finding("missing", f"extra: {extra}", text)
         else:
             found = ", ".join(f"{package} {version}" for package, version in versions.items())

@@ -1,4 +1,4 @@
-"""The secure sum in any Flower app, and prism-secure's own recipes as one; needs ``prism-secure[flower]``.
+"""The secure sum in any Flower app, and prism-secure's own recipes as one; needs the extra ``flower``.
 
 For other apps: `secure_sum` on the client's side, `SecureSumGrid` (with a strategy) or `SecureSum` (without)
 on the server's. ``prism_secure.flower.client_app:app`` and ``prism_secure.flower.server_app:app`` train the
@@ -9,12 +9,12 @@ recipes of ``prism-secure run`` across machines; ``docs/deploy.md`` shows how.
     client_app, server_app    Flower's side of a recipe's client and server
 """
 
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, pip_install
 
 try:
     import flwr as _flwr  # noqa: F401
 except ImportError:
-    raise ConfigError("Flower is not installed: pip install 'prism-secure[flower]'") from None
+    raise ConfigError(f"Flower is not installed: {pip_install('flower')}") from None
 
 from prism_secure.flower.secure_aggregation.client import client_folder, secure_sum
 from prism_secure.flower.secure_aggregation.grid import SecureSumGrid

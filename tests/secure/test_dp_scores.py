@@ -418,7 +418,7 @@ def test_without_opacus_one_line_names_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
-        "Opacus is not installed: pip install 'prism-secure[dp-sgd]'"
+        "Opacus is not installed: in a clone of the repository, pip install '.[dp-sgd]'"
     )
 
 

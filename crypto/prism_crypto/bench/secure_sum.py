@@ -313,7 +313,7 @@ def _show(figures: Sequence[Figure], growth: Sequence[ClientCost], version: str 
         )
     lines += ["", "B up: without the words of the vector."]
     if version is None:
-        lines.append("flwr is missing: its column is empty. `pip install 'prism-secure[flower]'` fills it.")
+        lines.append("flwr is missing: its column is empty. In a clone, `pip install '.[flower]'` fills it.")
     else:
         lines.append(
             f"flwr: version {version}, SecAgg+ with its defaults, threshold ⌊2n/3⌋+1, without its messages."

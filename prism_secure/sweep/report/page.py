@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from prism_privacy.ledger.entry import json_safe
-from prism_secure.errors import PrismError
+from prism_secure.errors import PrismError, pip_install
 from prism_secure.reporting import drawing, pages
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.storage import make_folder, write_atomic
@@ -115,7 +115,7 @@ def _plotly() -> str:
     """Plotly's script, compressed for the page, which unpacks it: a third of the size."""
     found = importlib.util.find_spec("plotly")
     if found is None or not found.submodule_search_locations:
-        raise PrismError("the page of many runs needs plotly: pip install 'prism-secure[sweep]'")
+        raise PrismError(f"the page of many runs needs plotly: {pip_install('sweep')}")
     script = Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
     return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prism_secure.errors import PrismError
+from prism_secure.errors import PrismError, pip_install
 from prism_secure.run_folder.history import LowerBound
 from prism_secure.storage import write_atomic
 from prism_secure.sweep.composition import compose, owners
@@ -241,7 +241,5 @@ def _import_pyarrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise PrismError(
-            f"the page of many runs needs {error.name}: pip install 'prism-secure[sweep]'"
-        ) from None
+        raise PrismError(f"the page of many runs needs {error.name}: {pip_install('sweep')}") from None
     return pyarrow, pyarrow.parquet

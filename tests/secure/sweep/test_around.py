@@ -125,7 +125,7 @@ def test_doctor_names_what_is_missing_and_fails_for_what_is_broken(
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "1 + 1 came out as 3" in shown
-    assert "no-such-package missing; pip install 'prism-secure[sweep]'" in shown
+    assert "no-such-package missing; in a clone of the repository, pip install '.[sweep]'" in shown
 
 
 def test_doctor_knows_every_extra() -> None:

@@ -43,7 +43,7 @@ def _program(name: str) -> str | None:
 def server() -> Iterator[str]:
     """A PostgreSQL server of its own, and its address; it refuses to run as root, so root makes it
     `nobody`'s."""
-    pytest.importorskip("psycopg", reason="pip install 'prism-secure[postgresql]'")
+    pytest.importorskip("psycopg", reason="pip install '.[postgresql]'")
     initdb, postgres = _program("initdb"), _program("postgres")
     if initdb is None or postgres is None:
         pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")

@@ -97,7 +97,7 @@ def test_sweep_without_optuna_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(_arguments(recipe, tmp_path / "sweep")) == 2
-    assert "pip install 'prism-secure[sweep]'" in capsys.readouterr().err
+    assert "in a clone of the repository, pip install '.[sweep]'" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
 
 
@@ -124,7 +124,7 @@ def test_run_that_is_deleted_meanwhile_is_no_success(
 
 @pytest.mark.parametrize("name", ["plain", "what?x", "%61", "{x}"])
 def test_dashboard_answers_on_loopback(tmp_path: Path, name: str) -> None:
-    pytest.importorskip("optuna_dashboard", reason="pip install 'prism-secure[dashboard]'")
+    pytest.importorskip("optuna_dashboard", reason="pip install '.[dashboard]'")
     from prism_secure.sweep.dashboard import serve_dashboard
     from prism_secure.sweep.folder import SweepFolder
     from prism_secure.sweep.recipe import read_recipe
