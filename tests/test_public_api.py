@@ -6,14 +6,33 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-PACKAGES = ["prism_crypto", "prism_privacy", "prism_secure", "prism_secure.flower"]
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "api.md"
+PACKAGES = [
+    "prism_crypto",
+    "prism_privacy",
+    "prism_privacy.audit",
+    "prism_secure",
+    "prism_secure.data",
+    "prism_secure.plug_in",
+    "prism_secure.plug_in.masked_layers",
+    "prism_secure.plug_in.dp_scores",
+    "prism_secure.accounting.record_release",
+    "prism_secure.model.model_file",
+    "prism_secure.model.sparse_inference",
+    "prism_secure.run_folder.enrolment",
+    "prism_secure.sweep.results",
+    "prism_secure.sweep.composition",
+    "prism_secure.flower",
+]
+NEEDS = {"prism_secure.flower": "flwr", "prism_secure.plug_in.dp_scores": "opacus"}
 
 
 def _listed() -> dict[str, dict[str, str]]:
@@ -27,9 +46,10 @@ def _listed() -> dict[str, dict[str, str]]:
 
 @pytest.fixture(params=PACKAGES)
 def package(request: pytest.FixtureRequest) -> str:
-    if request.param.endswith("flower") and find_spec("flwr") is None:
-        pytest.skip("flwr is not installed here")
-    return request.param
+    needed = NEEDS.get(request.param)
+    if needed is not None and find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed here")
+    return str(request.param)
 
 
 def test_the_page_has_a_section_for_each_package() -> None:
@@ -48,7 +68,29 @@ def test_every_public_name_exists_and_says_what_it_is(package: str) -> None:
         found = getattr(module, name)
         assert name in dir(module)
         assert said
-        assert inspect.getdoc(found), f"{package}.{name}"
+        if inspect.isclass(found) or inspect.isroutine(found) or inspect.ismodule(found):
+            assert inspect.getdoc(found), f"{package}.{name}"
+
+
+def _taught() -> Iterator[tuple[str, str, str]]:
+    """Every name that a guide or an example imports: where, from which module, which."""
+    guides = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]
+    for path in [*guides, *ROOT.glob("examples/**/*.py"), *ROOT.glob("examples/**/*.md")]:
+        text = re.sub(r"^(\.\.\.|[+>]+) ?", "", path.read_text("utf-8"), flags=re.MULTILINE)
+        for module, names in re.findall(
+            r"^\s*from (prism_[\w.]+) import (\([^)]*\)|[^\n#]*)", text, flags=re.MULTILINE
+        ):
+            for name in names.strip("()\n ").split(","):
+                if word := name.split(" as ")[0].strip():
+                    yield str(path.relative_to(ROOT)), module, word
+
+
+def test_what_guides_and_examples_import_is_on_the_page() -> None:
+    listed, taught = _listed(), set(_taught())
+    assert {"docs/plug-in.md", "docs/privacy.md", "examples/fl4health/app/server_app.py"} <= {
+        where for where, _, _ in taught
+    }
+    assert sorted(each for each in taught if each[2] not in listed.get(each[1], {})) == []
 
 
 def test_what_is_not_public_is_an_attribute_error_that_names_the_package() -> None:

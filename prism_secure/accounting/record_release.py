@@ -44,6 +44,8 @@ from prism_secure.config import Config
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 from prism_secure.wording import format_epsilon
 
+__all__ = ["RecordRelease"]
+
 NORM = 1.0
 """Of bounded features: an image's are never longer."""
 SECOND_WEIGHT = math.sqrt(0.5)

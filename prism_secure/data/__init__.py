@@ -17,3 +17,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'prism_secure.data' has no attribute {name!r}")
     return getattr(import_module("prism_secure.data.dataset"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -23,6 +23,16 @@ from prism_crypto import Identity, Policy, Roster, SecureSumError, SessionCounte
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.storage import make_folder, make_private_folder, write_atomic
 
+__all__ = [
+    "Enrolment",
+    "checked_name",
+    "create_identity",
+    "enroll",
+    "enroll_simulated",
+    "read_members",
+    "read_membership",
+]
+
 _MEMBER = re.compile(r"(0|[1-9][0-9]{0,9}):([0-9a-f]{64})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

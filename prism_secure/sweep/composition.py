@@ -29,7 +29,7 @@ from prism_secure.errors import RunFolderError
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.results import Run
 
-__all__ = ["Composed", "Owners", "compose", "owners"]
+__all__ = ["Composed", "compose"]
 
 
 @dataclass(frozen=True)

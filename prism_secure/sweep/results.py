@@ -42,7 +42,7 @@ from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.storage import whole_lines
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id, read_recipe, run_id
 
-__all__ = ["PointFile", "Run", "SweepPoint", "SweepResults", "read_run", "read_sweep", "why_infinite_in"]
+__all__ = ["Run", "SweepPoint", "SweepResults", "read_sweep"]
 
 State = Literal["waiting", "unfinished", "done", "stopped", "failed"]
 """waiting: not begun. unfinished: going on, or interrupted. stopped: finished before its last planned round,
