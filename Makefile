@@ -26,7 +26,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report=term -m "not slow"
+	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report= -m "not slow"
+	$(BIN)/python tests/coverage_floors.py
 
 test-slow-flower: $(VENV)/.installed-dev  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
 	$(BIN)/pytest tests/flower -m slow
