@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # parties import the apps of the
 @pytest.fixture(autouse=True, scope="session")
 def parties_end_with_the_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prism_secure.flower.secure_aggregation.link.os.getppid", os.getpid)
+        patch.setattr(os, "getppid", os.getpid)
         yield
 
 

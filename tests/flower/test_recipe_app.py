@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ class Place:
 def parties_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """They hold torch and a data set each."""
     with subprocess.Popen(["sleep", "3600"]) as parent:
-        monkeypatch.setattr("prism_secure.flower.secure_aggregation.link.os.getppid", lambda: parent.pid)
+        monkeypatch.setattr(os, "getppid", lambda: parent.pid)
         yield
         parent.kill()
 
