@@ -70,4 +70,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:          ## remove the environment and caches, keep runs
-	rm -rf $(VENV) $(TRIED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	rm -rf $(VENV) $(TRIED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache
