@@ -34,7 +34,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
 from prism_privacy import BudgetExceeded, CoinSecret, CoinStream, RecordGuarantee, Unit, View
-from prism_privacy.accounting.events import DpAccounted, compose, loss_distributions
+from prism_privacy.accounting.events import DpAccounted, Event, compose, loss_distributions
 from prism_secure.errors import ConfigError, pip_install
 from prism_secure.plug_in.masked_layers import MaskedConv2d, MaskedLinear
 
@@ -163,7 +163,7 @@ class DpSgd:
         By numerical composition of privacy loss distributions, discretized pessimistically: an upper bound,
         about a tenth below the one that Opacus prints by default for Rényi accounting (`accountant="rdp"`).
         """
-        events = {DpAccounted(self.event()): 1}
+        events: dict[Event, int] = {DpAccounted(self.event()): 1}
         return compose(events, delta, Unit.RECORD, View.UPLOAD, "add_remove").epsilon
 
     def guarantee(self, delta: float) -> RecordGuarantee:

@@ -236,7 +236,13 @@ def _measured(history: RunHistory) -> Measured | None:
         round=last.round,
         features=EXTRACTORS[metrics.features],
         samples=metrics.samples,
-        **{key: json_safe(value, nan=True) for key, value in quality.items()},
+        fid=json_safe(found.fid, nan=True),
+        kid=json_safe(found.kid, nan=True),
+        precision=json_safe(found.precision, nan=True),
+        recall=json_safe(found.recall, nan=True),
+        density=json_safe(found.density, nan=True),
+        coverage=json_safe(found.coverage, nan=True),
+        label_accuracy=json_safe(known, nan=True),
     )
 
 

@@ -31,7 +31,6 @@ from prism_secure.rounds.components import Recipe
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder import environment
 from prism_secure.run_folder.folder import read_records
-from prism_secure.run_folder.history import own_cost
 from prism_secure.run_folder.records import RoundRecord
 
 from .tiny_data import TINY, write_data

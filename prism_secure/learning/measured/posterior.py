@@ -220,7 +220,8 @@ class Posterior:
             )
         if before is not None and not before.prior.starts(prior):
             raise ValueError("a posterior goes on from one of the same prior, or of one that was grown to it")
-        self.prior, self.answers = prior, answers
+        self.prior: Prior = prior
+        self.answers: Answers = answers
         if before is not None and not before._has_nothing_along(prior):
             before = None
         self._inside = self._coordinates(before)
@@ -299,10 +300,10 @@ class Posterior:
         """m̂ (K, D)."""
         found = self.prior.mean.copy()
         if len(self.answers):
-            expected = np.concatenate([part @ found.ravel() for _, part in self.answers.chunks()])
+            expected: Array = np.concatenate([part @ found.ravel() for _, part in self.answers.chunks()])
             weights = cho_solve((self._factor, True), self.answers.values - expected)
             if self.prior.tail:
-                pulled = np.zeros(found.size)
+                pulled: Array = np.zeros(found.size)
                 for rows, part in self.answers.chunks():
                     pulled += weights[rows] @ part
                 found += self.prior.apply(pulled.reshape(found.shape))
@@ -316,7 +317,7 @@ class Posterior:
         """What is left of each coordinate's variance (K, r)."""
         found = self.prior.variances
         told = np.einsum("ra,ra->a", self._half, self._half).reshape(found.shape)
-        return np.maximum(found - found**2 * told, 0.0)
+        return np.asarray(np.maximum(found - found**2 * told, 0.0))
 
     def variance_along(self, forms: Array) -> Array:
         """What is left of the variance (k,) of linear `forms` (k, K, D) of the moments."""

@@ -65,7 +65,7 @@ class ServerState:
     def theta(self, temperature: float, theta_min: float) -> NDArray[np.float64]:
         """θ (d,) of the smoothed scores, in [theta_min, 1 − theta_min]: what is broadcast and deployed."""
         found = theta_from_scores(self.smoothed, temperature).numpy()
-        return np.clip(found, theta_min, 1 - theta_min)
+        return np.asarray(np.clip(found, theta_min, 1 - theta_min))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """As named arrays, for a checkpoint."""
@@ -76,8 +76,11 @@ class ServerState:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> ServerState:
         """The inverse of `to_arrays`."""
-        names = ("scores", "smoothed", "first", "second", "average")
-        return cls(*(torch.from_numpy(np.array(arrays[name])) for name in names), int(arrays["step"]))
+        scores, smoothed, first, second, average = (
+            torch.from_numpy(np.array(arrays[name]))
+            for name in ("scores", "smoothed", "first", "second", "average")
+        )
+        return cls(scores, smoothed, first, second, average, int(arrays["step"]))
 
 
 @dataclass(frozen=True)
