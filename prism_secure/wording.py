@@ -7,11 +7,9 @@ are worth. The sentences follow from epsilon alone, so a run cannot be described
 from __future__ import annotations
 
 import math
-from decimal import ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import msgspec
-
-from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
 
 __all__ = [
     "CLIENT_UNIT",
@@ -34,6 +32,9 @@ EXTRACTORS = {
     "inception_v3": "InceptionV3",
 }
 """What the networks are, by `metrics.features`, that compare generated images with held-out ones."""
+CLIENT_UNIT = "everything one client contributes"
+RECORD_UNIT = "one image of one client"
+"""What an epsilon protects, in words."""
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
 
@@ -47,6 +48,26 @@ class Verdict(msgspec.Struct, frozen=True):
     text: str
 
 
+def format_epsilon(value: float) -> str:
+    """Epsilon as it is, rounded up so that what is read is never below what was computed.
+
+    >>> [format_epsilon(e) for e in (float("inf"), 105_432.1, 27.31, 6.7, 0.5, 0.01234, 0, 1e300)]
+    ['inf', '105,433', '27.4', '6.70', '0.50', '0.0124', '0', '1.00e+300']
+    """
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"epsilon must be at least 0, got {value!r}")
+    if math.isinf(value):
+        return "inf"
+    exact = Decimal(repr(float(value)))
+    if exact == 0:
+        return "0"
+    if exact >= 10**12:
+        return f"{_up(exact, exact.adjusted() - 2):.2e}"
+    most = 2 if exact >= Decimal("0.1") else 2 - exact.adjusted()
+    places = 0 if exact >= 100 else 1 if exact >= 10 else most
+    return f"{_up(exact, -places):,f}"
+
+
 def format_floor(value: float) -> str:
     """A lower bound of epsilon, rounded down: three digits.
 
@@ -58,6 +79,20 @@ def format_floor(value: float) -> str:
     exact = Decimal(repr(float(value)))
     exponent = min(exact.adjusted() - 2, 3)
     return f"{exact.quantize(Decimal(1).scaleb(exponent), rounding=ROUND_FLOOR):,f}"
+
+
+def _up(value: Decimal, exponent: int) -> Decimal:
+    """Rounded up to a multiple of 10^exponent."""
+    return value.quantize(Decimal(1).scaleb(exponent), rounding=ROUND_CEILING)
+
+
+def format_delta(value: float) -> str:
+    """A delta without padding.
+
+    >>> format_delta(1e-5), format_delta(0.001)
+    ('1e-5', '0.001')
+    """
+    return f"{value:g}".replace("e-0", "e-")
 
 
 def format_bytes(count: float) -> str:

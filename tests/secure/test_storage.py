@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from prism_privacy import durable_files
 from prism_secure.errors import StorageError
 from prism_secure.storage import append_line, make_folder, whole_lines, write_atomic
 
 
-def _full_disk(*_: object, **__: object) -> None:
+def _full_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -27,14 +26,6 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_litter(
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_state_is_written_by_the_one_atomic_writer_and_its_errors_name_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(durable_files, "replace_file", _full_disk)
-    with pytest.raises(StorageError, match=f"cannot write {tmp_path / 'state'}: No space left"):
-        write_atomic(tmp_path / "state", b"new")
 
 
 def test_full_disk_cuts_an_appended_line_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +58,14 @@ def test_folder_under_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         make_folder(tmp_path / "file" / "inner")
+
+
+def test_figures_read_the_same_in_a_ledger_s_words_and_in_a_report_s() -> None:
+    """`generate` loads no prism_privacy, so each package has the words of its own."""
+    from prism_privacy import wording as theirs
+    from prism_secure import wording as ours
+
+    for value in (0.0, 1e-9, 0.01234, 0.5, 6.7, 9.999, 27.31, 99.95, 105_432.1, 1e300, float("inf")):
+        assert ours.format_epsilon(value) == theirs.format_epsilon(value)
+    assert ours.format_delta(1e-5) == theirs.format_delta(1e-5)
+    assert (ours.CLIENT_UNIT, ours.RECORD_UNIT) == (theirs.CLIENT_UNIT, theirs.RECORD_UNIT)
