@@ -24,7 +24,7 @@ from prism_secure.config.reading import (
     read_toml,
     settings_to_show,
 )
-from prism_secure.config.sections import Aggregation, Data, Mask, Privacy
+from prism_secure.config.sections import Aggregation, Data, Mask, Measured, Privacy
 from prism_secure.config.whole import SPARSE_ABOVE, Config
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Config",
     "Data",
     "Mask",
+    "Measured",
     "Privacy",
     "apply_override",
     "config_of",

@@ -64,6 +64,9 @@ class Federation(Section, frozen=True):
     """Share of them that a round invites: those with the fewest rounds so far, in a public random order."""
     rounds: int = 10
     """How many sums are opened; each is charged."""
+    behaviour: str = "train"
+    """What clients do in a round: "train" their masks, "measure" and answer in few public directions (see
+    [measured]), or "module:callable", which names a behaviour of your own."""
     local_steps: int = 32
     """Steps of a client in a round: the same for all, whatever they hold."""
     seed: int = 0
@@ -78,6 +81,10 @@ class Federation(Section, frozen=True):
         self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
         self._require("client_fraction", 0 < self.client_fraction <= 1, "in (0, 1]")
         self._require("rounds", self.rounds >= 1, "at least 1")
+        named = self.behaviour in ("train", "measure") or re.fullmatch(
+            r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", self.behaviour
+        )
+        self._require("behaviour", bool(named), '"train", "measure", or "module:callable"')
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
@@ -200,6 +207,65 @@ class Training(Section, frozen=True):
         self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 
 
+class Measured(Section, frozen=True):
+    """Measured rounds, with `federation.behaviour = "measure"`: the server names directions in feature space,
+    clients answer in numbers, and their noisy bits carry the answers. Epsilon of a client and of an image
+    come from the same bits and grow by the round. `privacy.flip` may be large: 0.45 for a thousand clients.
+    """
+
+    unit: Literal["client", "image"] = "client"
+    """Whom `epsilon` is for: all that a client has (left out), or one image (replaced by any other). The
+    other unit's epsilon is told beside it."""
+    epsilon: float | None = 2.0
+    """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. none:
+    they move as far as `radius` says."""
+    radius: float | None = None
+    """With `epsilon = none`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
+    first_round: float = 0.5
+    """C of round 1, as a share of what the others' rule gives: it only has to find where the moments are."""
+    growth: float = 1.0
+    """C of each later round over that of the round before it."""
+    directions: int = 128
+    """k, how many numbers a client answers in a round."""
+    coordinates: int = 8192
+    """m, how many bits carry them: a power of two, at least k. 0: the most that the mask has room for; more
+    bits cost no accuracy, and let bits move further before they meet their limits f and 1 - f."""
+    client_clip: tuple[float, float] = (0.12, 0.045)
+    """A, the longest answer of a client: in round 1, and what it falls to."""
+    record_clip: tuple[float, float] = (0.3, 0.15)
+    """c, the longest answer of one image: in round 1, and what it falls to."""
+    clip_rate: float = 0.7
+    """What is left after each round of both clips' distance from what they fall to."""
+    records: int = 0
+    """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
+    a client has. 0: how many images a client has on average, by the public partition."""
+    steps: int = 60
+    """Of the server after each round: they cost no privacy. Their size and batch are those of [training]."""
+    end_steps: int = 500
+    """More of them after the last round."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "radius"):
+            value = getattr(self, name)
+            self._require(name, value is None or 0 < value < math.inf, "a positive number or none")
+        for name in ("first_round", "growth"):
+            self._require(name, 0 < getattr(self, name) < math.inf, "a positive number")
+        for name in ("client_clip", "record_clip"):
+            values = getattr(self, name)
+            self._require(name, all(2**-20 <= x <= 2**20 for x in values), "two numbers from 2^-20 to 2^20")
+        self._require("clip_rate", 0 <= self.clip_rate <= 1, "in [0, 1]")
+        self._require("directions", 1 <= self.directions <= 1024, "from 1 to 1024")
+        m = self.coordinates
+        power = m & (m - 1) == 0 and 0 <= m <= 1 << 20
+        self._require("coordinates", power, "a power of two up to 1048576, or 0")
+        self._require(
+            "coordinates", not m or m >= self.directions, f"at least directions = {self.directions}"
+        )
+        self._require("records", 0 <= self.records <= 1 << 40, "at least 0")
+        self._require("steps", self.steps >= 1, "at least 1")
+        self._require("end_steps", self.end_steps >= 0, "at least 0")
+
+
 class Aggregation(Section, frozen=True):
     """How the server moves theta towards the mean of the masks: `prism_secure.learning.aggregation`."""
 
@@ -295,9 +361,14 @@ class Budget(Section, frozen=True):
 
     epsilon: float | None = None
     """Plan no more rounds than keep epsilon(SUM, ZERO_OUT) within this."""
+    image_epsilon: float | None = None
+    """With measured rounds: no more than keep epsilon of one image, replaced, against who sees the sums,
+    within this."""
 
     def __post_init__(self) -> None:
-        self._require("epsilon", self.epsilon is None or self.epsilon > 0, "a positive number")
+        for name in ("epsilon", "image_epsilon"):
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "a positive number")
 
 
 class Metrics(Section, frozen=True):

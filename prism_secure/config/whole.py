@@ -11,6 +11,7 @@ from prism_secure.config.sections import (
     Features,
     Federation,
     Mask,
+    Measured,
     Metrics,
     Model,
     Privacy,
@@ -32,6 +33,7 @@ class Config(Section, frozen=True):
     mask: Mask = Mask()
     features: Features = Features()
     training: Training = Training()
+    measured: Measured = Measured()
     aggregation: Aggregation = Aggregation()
     privacy: Privacy = Privacy()
     secure_sum: SecureSum = SecureSum()
@@ -58,6 +60,13 @@ class Config(Section, frozen=True):
                 "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
                 "the run before; take another mode, or budget.epsilon = none"
             )
+        if self.measures:
+            self._check_measured()
+        elif self.budget.image_epsilon is not None:
+            raise ValueError(
+                'budget.image_epsilon must be none unless federation.behaviour = "measure": elsewhere an '
+                f"image's epsilon is privacy.record_epsilon from the start, got {self.budget.image_epsilon:g}"
+            )
         if self.sparse:
             self._check_sparse()
         if self.cohort < 1:
@@ -75,6 +84,56 @@ class Config(Section, frozen=True):
                 f"privacy.record_cohort must be at most min_survivors - colluders = {self.moments_cohort}, "
                 f"got {self.record_cohort}"
             )
+
+    def _check_measured(self) -> None:
+        measured, privacy, mine = self.measured, self.privacy, 'with federation.behaviour = "measure"'
+        if (measured.epsilon is None) == (measured.radius is None):
+            raise ValueError(
+                "measured.epsilon and measured.radius: one says how far bits may move, and the other must be "
+                f"none; got {measured.epsilon} and {measured.radius}"
+            )
+        refused = (
+            (
+                self.record_level,
+                f"privacy.record_epsilon must be inf {mine}: no moments are released beside the answers; for "
+                'one image set measured.unit = "image" and measured.epsilon',
+                privacy.record_epsilon,
+            ),
+            (
+                privacy.clip is not None,
+                f"privacy.clip must be none {mine}: measured.epsilon, or measured.radius, limits the bits",
+                privacy.clip,
+            ),
+            (
+                privacy.flip == 0,
+                f"privacy.flip must be above 0 {mine}: answers need room and noise",
+                privacy.flip,
+            ),
+            (
+                self.mask.score_layers > 0,
+                f"mask.score_layers must be 0 {mine}: only the bits of answers leave",
+                self.mask.score_layers,
+            ),
+            (
+                not self.features.bounded,
+                f"features.bounded must be true {mine}: answers are exact for features of norm 1 at most",
+                False,
+            ),
+            (
+                self.training.variance_weight > 0,
+                f"training.variance_weight must be 0 {mine}: only means are asked for",
+                self.training.variance_weight,
+            ),
+            (
+                not self.everybody,
+                f"federation.client_fraction must be 1 {mine}: rounds differ in what they cost, and all "
+                "clients pay alike",
+                self.federation.client_fraction,
+            ),
+        )
+        for wrong, message, got in refused:
+            if wrong:
+                raise ValueError(f"{message}; got {got}")
 
     def _check_sum(self) -> None:
         n, survivors = self.invited, self.min_survivors
@@ -176,6 +235,11 @@ class Config(Section, frozen=True):
     def cohort(self) -> int:
         """Honest clients guaranteed in every opened sum of masks, the target included."""
         return self.min_survivors - self.privacy.colluders
+
+    @property
+    def measures(self) -> bool:
+        """Whether rounds are measured: clients answer in public directions, and only these bits leave."""
+        return self.federation.behaviour == "measure"
 
     @property
     def record_level(self) -> bool:

@@ -31,7 +31,7 @@ from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState, LocalResult
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Recipe, refuse_all_but_training
 from prism_secure.rounds.release import ClientRelease, read_arrays
 from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
@@ -161,6 +161,7 @@ class Client:
         self, broadcast: Broadcast, state: ClientState, targets: FeatureMoments, steps: int
     ) -> LocalResult:
         config = self._recipe.config
+        refuse_all_but_training(config)
         group = config.latent_group(self.index)
         return self._recipe.trainer.train(
             torch.from_numpy(broadcast.theta),

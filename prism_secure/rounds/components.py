@@ -53,6 +53,19 @@ def _as_config_error(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {error}") from error
 
 
+def refuse_all_but_training(config: Config) -> None:
+    """Nothing, if clients train in a round.
+
+    Raises:
+        ConfigError: they are to do something else.
+    """
+    if config.federation.behaviour != "train":
+        raise ConfigError(
+            f"federation.behaviour = {config.federation.behaviour!r} cannot be run yet, only 'train' can; "
+            "`prism-secure config --epsilon` tells what measured rounds would cost"
+        )
+
+
 class Recipe:
     """Data, network, features and trainer of one configuration, each built when first asked for."""
 
@@ -221,6 +234,7 @@ class Recipe:
             ConfigError, DataError, FeatureError: data, weights, sizes or settings that a run would trip over
                 later.
         """
+        refuse_all_but_training(self.config)
         self._find_files()
         _ = self.trainer
         _ = self.partition

@@ -38,6 +38,17 @@ def clip_shares(rounds: int, *, first: float = 0.5, growth: float = 1.0) -> Arra
     return found
 
 
+def falling_clip(answered: int, *, start: float, end: float, rate: float) -> float:
+    """How long an answer may be in the round after `answered` others: it nears `end` by the factor `rate`.
+
+    For clips that are fixed before round 1; `answer_clips` follows what opened.
+
+    >>> [round(falling_clip(t, start=0.12, end=0.045, rate=0.7), 4) for t in (0, 1, 30)]
+    [0.12, 0.0975, 0.045]
+    """
+    return end + (start - end) * rate**answered
+
+
 def answer_clips(
     prior: Prior,
     variances: Array,

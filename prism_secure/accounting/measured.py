@@ -1,0 +1,170 @@
+"""Measured rounds of a configuration: what each releases, with its clips, before round 1.
+
+Every party computes the plan by itself, from public settings alone, and gets the same: a client answers under
+the clips of its own plan, and the ledger charges them. An epsilon to reach is met by the view of the opened
+sums, of a client that is left out or of an image that is replaced by any other; the cohort is the honest
+clients that each opened sum surely has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import ROUND_FLOOR, Decimal
+from functools import lru_cache
+
+from prism_privacy import (
+    Adjacency,
+    InvalidParameter,
+    MeasuredRelease,
+    PrivacyError,
+    Unit,
+    View,
+    calibrate_measured,
+)
+from prism_secure.config import Config, Measured
+from prism_secure.errors import ConfigError
+from prism_secure.learning.measured.schedule import clip_shares, falling_clip
+
+MOST_COORDINATES = 1 << 20
+"""The most bits that answers are spread over (`prism_privacy.HadamardEmbedding`)."""
+
+
+def releases(
+    config: Config, dimension: int, sizes: Sequence[int] | None = None
+) -> tuple[MeasuredRelease, ...]:
+    """What each of `federation.rounds` measured rounds releases of a client, in order.
+
+    Args:
+        config: its `federation.behaviour` is "measure".
+        dimension: d, the length of a mask.
+        sizes: images of each client, by the public partition; needed with `measured.records = 0`.
+
+    Raises:
+        ConfigError: the mask is shorter than `measured.coordinates`, nobody says how many images clients
+            have, or no clip reaches the epsilon.
+
+    >>> from prism_secure.config import load_config
+    >>> config = load_config(None, ["federation.behaviour=measure", "privacy.record_epsilon=inf",
+    ...                             "federation.rounds=2", "measured.epsilon=none", "measured.radius=1.0"])
+    >>> [(each.clip, each.client_clip, each.records) for each in releases(config, 100_000, [1000] * 10)]
+    [(0.5, 0.12, 1000), (1.0, 0.0975, 1000)]
+    """
+    privacy = config.privacy
+    return _releases(
+        config.measured,
+        config.federation.rounds,
+        flip=privacy.flip,
+        delta=privacy.delta,
+        cohort=config.cohort,
+        sum_failure=config.sum_failure,
+        coordinates=coordinates(config.measured, dimension),
+        records=_records(config.measured, sizes),
+    )
+
+
+def coordinates(measured: Measured, dimension: int) -> int:
+    """m: how many of a mask's d coordinates carry answers.
+
+    Raises:
+        ConfigError: the mask has fewer.
+
+    >>> coordinates(Measured(coordinates=0), 114_824)
+    65536
+    """
+    most = min(1 << (dimension.bit_length() - 1), MOST_COORDINATES)
+    found = measured.coordinates or most
+    if found > dimension or found < measured.directions:
+        raise ConfigError(
+            f"measured.coordinates and measured.directions must fit a mask of {dimension:,} weights: at most "
+            f"{most} coordinates and no more directions than coordinates, got {found} and "
+            f"{measured.directions}"
+        )
+    return found
+
+
+def _records(measured: Measured, sizes: Sequence[int] | None) -> int:
+    """N: with the average of public sizes, each image weighs the same in the mean over clients."""
+    if measured.records:
+        return measured.records
+    if not sizes:
+        raise ConfigError(
+            "measured.records must be given where nobody knows how many images the clients have: it is the "
+            "same public number for all, got 0"
+        )
+    return max(1, round(sum(sizes) / len(sizes)))
+
+
+@lru_cache(maxsize=64)
+def _releases(
+    measured: Measured,
+    rounds: int,
+    *,
+    flip: float,
+    delta: float,
+    cohort: int,
+    sum_failure: float,
+    coordinates: int,
+    records: int,
+) -> tuple[MeasuredRelease, ...]:
+    shares = clip_shares(rounds, first=measured.first_round, growth=measured.growth)
+    largest = measured.radius or 1.0
+    try:
+        plan = [
+            MeasuredRelease(
+                flip=flip,
+                clip=min(largest, _six_digits(largest * share / shares.max())),
+                client_clip=_falling(measured.client_clip, measured.clip_rate, answered),
+                record_clip=_falling(measured.record_clip, measured.clip_rate, answered),
+                records=records,
+                coordinates=coordinates,
+                directions=measured.directions,
+                cohort=cohort,
+                sum_failure=sum_failure,
+            )
+            for answered, share in enumerate(shares)
+        ]
+    except InvalidParameter as error:
+        raise ConfigError(f"measured: {error}") from None
+    if measured.epsilon is None:
+        return tuple(plan)
+    try:
+        found = calibrate_measured(
+            plan,
+            epsilon=measured.epsilon,
+            delta=delta,
+            unit=Unit.CLIENT if measured.unit == "client" else Unit.RECORD,
+            view=View.SUM,
+            adjacency=Adjacency.ZERO_OUT if measured.unit == "client" else "swap",
+        )
+    except PrivacyError as error:
+        raise ConfigError(
+            f"measured.epsilon = {measured.epsilon:g} is reached by no clips of {rounds} rounds: {error}"
+        ) from None
+    if found.epsilon < 0.9 * measured.epsilon:
+        raise ConfigError(
+            f"measured.epsilon = {measured.epsilon:g} is reached by no clips of {rounds} rounds: the nearest "
+            f"that they come to is {found.epsilon:.3g}"
+        )
+    return tuple(replace(each, clip=_rounded_down(each.clip)) for each in found.releases)
+
+
+def _falling(ends: tuple[float, float], rate: float, answered: int) -> float:
+    return _six_digits(falling_clip(answered, start=ends[0], end=ends[1], rate=rate))
+
+
+# Processors differ in a last digit, and a session takes only clients that name the very same clips.
+
+
+def _six_digits(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _rounded_down(value: float) -> float:
+    """To four digits and never up, so that epsilon does not grow.
+
+    >>> _rounded_down(0.72598), _rounded_down(49.9)
+    (0.7259, 49.9)
+    """
+    exact = Decimal(repr(value))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), rounding=ROUND_FLOOR))

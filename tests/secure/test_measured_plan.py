@@ -1,0 +1,176 @@
+"""A configuration of measured rounds, and the releases that each of its rounds comes to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prism_privacy import Accountant, Adjacency, MeasuredRelease, Unit, View
+from prism_secure.accounting import measured as plans
+from prism_secure.config import load_config
+from prism_secure.errors import ConfigError
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import run
+
+from .tiny_data import TINY, write_data
+
+MEASURE = ["federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25"]
+SMALL = [*MEASURE, "federation.rounds=4", "measured.directions=16", "measured.coordinates=256"]
+SIZES = (10,) * 10
+
+
+def spent(releases: tuple[MeasuredRelease, ...], unit: Unit, view: View = View.SUM) -> float:
+    accountant = Accountant(delta=1e-5)
+    for release in releases:
+        accountant.spend(release.release(unit))
+    return accountant.epsilon(view, Adjacency.ZERO_OUT)
+
+
+@pytest.mark.parametrize(("unit", "named"), [(Unit.CLIENT, "client"), (Unit.RECORD, "image")])
+@pytest.mark.parametrize("epsilon", [0.7, 3.0])
+def test_all_rounds_together_reach_the_epsilon_and_do_not_pass_it(
+    unit: Unit, named: str, epsilon: float
+) -> None:
+    config = load_config(None, [*SMALL, f"measured.unit={named}", f"measured.epsilon={epsilon}"])
+    releases = plans.releases(config, 1000, SIZES)
+    assert len(releases) == 4
+    assert 0.99 * epsilon < spent(releases, unit) <= epsilon
+    assert spent(releases, unit, View.UPLOAD) > epsilon
+    assert {release.cohort for release in releases} == {10}
+
+
+def test_a_cohort_is_who_must_survive_less_who_may_collude() -> None:
+    config = load_config(None, [*SMALL, "secure_sum.min_survivors=9", "privacy.colluders=2"])
+    fewer = plans.releases(config, 1000, SIZES)
+    assert {release.cohort for release in fewer} == {7}
+    assert fewer[1].clip < plans.releases(load_config(None, SMALL), 1000, SIZES)[1].clip
+
+
+def test_rounds_share_the_budget_and_shorten_their_clips_by_the_rule() -> None:
+    rule = ["measured.first_round=0.5", "measured.growth=1.2", "measured.clip_rate=0.5"]
+    fixed = ["measured.epsilon=none", "measured.radius=1.2", "measured.record_clip=[0.2, 0.1]"]
+    releases = plans.releases(load_config(None, [*SMALL, *rule, *fixed]), 1000, SIZES)
+    assert [each.clip for each in releases] == pytest.approx([0.347222, 0.833333, 1.0, 1.2], rel=1e-5)
+    assert max(each.clip for each in releases) == 1.2
+    assert [each.client_clip for each in releases] == pytest.approx([0.12, 0.0825, 0.06375, 0.054375])
+    assert [each.record_clip for each in releases] == pytest.approx([0.2, 0.15, 0.125, 0.1125])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "records"),
+    [((8, 12, 10), 0, 10), ((1, 1, 2), 0, 1), ((0, 0, 1), 0, 1), ((8, 12, 10), 25, 25), (None, 25, 25)],
+)
+def test_records_are_a_public_number(sizes: tuple[int, ...] | None, given: int, records: int) -> None:
+    fixed = ["measured.epsilon=none", "measured.radius=1", f"measured.records={given}"]
+    assert plans.releases(load_config(None, [*SMALL, *fixed]), 1000, sizes)[0].records == records
+
+
+def test_records_that_nobody_knows_are_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"measured\.records must be given"):
+        plans.releases(load_config(None, SMALL), 1000, None)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "asked", "found"),
+    [(256, 256, 256), (1000, 0, 512), (1024, 0, 1024), (1 << 22, 0, 1 << 20), (511, 0, 256)],
+)
+def test_bits_fit_the_mask(dimension: int, asked: int, found: int) -> None:
+    config = load_config(None, [*SMALL, f"measured.coordinates={asked}"])
+    assert plans.coordinates(config.measured, dimension) == found
+
+
+@pytest.mark.parametrize("dimension", [255, 100, 1])
+def test_a_mask_that_is_too_short_is_told_what_it_has_room_for(dimension: int) -> None:
+    most = 1 << (dimension.bit_length() - 1)
+    with pytest.raises(ConfigError, match=f"at most {most} coordinates"):
+        plans.releases(load_config(None, SMALL), dimension, SIZES)
+
+
+def test_more_directions_than_the_longest_vector_that_fits_are_refused() -> None:
+    config = load_config(None, [*MEASURE, "measured.coordinates=0"])
+    with pytest.raises(ConfigError, match="no more directions than coordinates, got 64 and 128"):
+        plans.releases(config, 100, SIZES)
+
+
+def test_every_party_finds_the_same_clips() -> None:
+    """Another process, with hash seeds of its own and fewer threads, finds the same numbers."""
+    code = (
+        "from prism_secure.accounting.measured import releases\n"
+        "from prism_secure.config import load_config\n"
+        f"print([each.as_dict() for each in releases(load_config(None, {SMALL}), 1000, {SIZES})])"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
+    other = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    here = plans.releases(load_config(None, SMALL), 1000, SIZES)
+    assert other.stdout.strip() == str([each.as_dict() for each in here])
+    for each in here:  # a last digit that a processor rounds otherwise is rounded away
+        assert replace(each, clip=float(f"{each.clip:.4g}")) == each
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e4, 1e9])
+def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
+    config = load_config(None, [*SMALL, f"measured.epsilon={epsilon}"])
+    with pytest.raises(ConfigError, match=r"is reached by no clips of 4 rounds"):
+        plans.releases(config, 1000, SIZES)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mend"),
+    [
+        (["privacy.record_epsilon=2"], "privacy.record_epsilon must be inf"),
+        (["privacy.clip=1"], "privacy.clip must be none"),
+        (["privacy.flip=0"], "privacy.flip must be above 0"),
+        (["privacy.flip=0", "mask.score_layers=0.5"], "privacy.flip must be above 0"),
+        (["features.bounded=false"], "features.bounded must be true"),
+        (["training.variance_weight=1"], "training.variance_weight must be 0"),
+        (["federation.client_fraction=0.5"], "federation.client_fraction must be 1"),
+        (["measured.radius=1"], "the other must be none; got 2.0 and 1.0"),
+        (["measured.epsilon=none"], "the other must be none; got None and None"),
+        (["measured.coordinates=100"], "measured.coordinates must be a power of two"),
+        (["measured.coordinates=64"], "at least directions = 128"),
+        (["measured.client_clip=[0.1, 0]"], "measured.client_clip must be two numbers"),
+        (["measured.clip_rate=1.5"], "measured.clip_rate must be in [0, 1]"),
+        (["federation.behaviour=measured"], 'must be "train", "measure", or "module:callable"'),
+    ],
+)
+def test_what_does_not_go_with_measured_rounds_is_refused_with_the_mend(
+    overrides: list[str], mend: str
+) -> None:
+    load_config(None, MEASURE)
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [*MEASURE, *overrides])
+    assert mend in str(error.value)
+
+
+def test_a_budget_for_an_image_is_for_measured_rounds() -> None:
+    assert load_config(None, [*MEASURE, "budget.image_epsilon=1"]).budget.image_epsilon == 1
+    with pytest.raises(ConfigError, match=r"budget\.image_epsilon must be none unless"):
+        load_config(None, ["budget.image_epsilon=1"])
+
+
+@pytest.mark.parametrize("behaviour", ["measure", "somebody.else:Behaviour"])
+def test_what_cannot_be_run_yet_is_refused_before_anything_is_read_or_written(
+    tmp_path: Path, behaviour: str
+) -> None:
+    config = load_config(None, [*TINY, *MEASURE, f"federation.behaviour={behaviour}", "data.folder=nowhere"])
+    with pytest.raises(ConfigError, match=r"cannot be run yet, only 'train' can"):
+        run(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_trains_nothing_where_it_is_to_measure(tmp_path: Path) -> None:
+    """Without privacy.clip its bits would move as far as they like, under the charge of a measured round."""
+    config = load_config(None, [*TINY, *MEASURE, f"data.folder={write_data(tmp_path / 'data')}"])
+    recipe = Recipe(config)
+    broadcast = Server(config, "federation", recipe.trainer.dimension).broadcast()
+    with pytest.raises(ConfigError, match=r"only 'train' can"):
+        Client(0, tmp_path / "client", recipe).rehearse(broadcast)
