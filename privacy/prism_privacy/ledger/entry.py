@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Self, get_args
 
 from prism_privacy import _validate
-from prism_privacy.errors import InvalidParameter
+from prism_privacy.accounting.accountant import Accountant, guarantee_of
+from prism_privacy.errors import InvalidParameter, UnsoundComposition
 from prism_privacy.ledger.line import CHAIN_FIELDS
-from prism_privacy.moments.release import ADJACENCY_WORDS, MomentRelease
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.measured.release import MeasuredRelease
+from prism_privacy.moments.release import ADJACENCY_WORDS, MomentRelease, RecordAdjacency
 from prism_privacy.units import Adjacency, Unit, View
 
 Kind = Literal["round", "aborted", "moments", "end"]
@@ -60,6 +63,29 @@ class Spent:
 EpsilonTable = Mapping[tuple[View, Adjacency], Spent]
 
 
+def spent_cell(accountant: Accountant, release: MaskRelease, view: View, adjacency: Adjacency) -> Spent:
+    """What ``release``, already spent on ``accountant``, cost in one view under one adjacency.
+
+    ``planned`` is None where nothing was planned, and where more was spent than planned, so that no planned
+    guarantee holds any more.
+    """
+    to_date = accountant.guarantee(view, adjacency)
+    try:
+        planned = accountant.planned(view, adjacency).epsilon
+    except UnsoundComposition:
+        planned = None
+    return Spent(
+        round=guarantee_of({release: 1}, accountant.delta, view, adjacency).epsilon,
+        to_date=to_date.epsilon,
+        planned=planned,
+        bound=to_date.bound,
+    )
+
+
+def _guaranteed(cell: Spent) -> float:
+    return cell.to_date if cell.planned is None else cell.planned
+
+
 @dataclass(frozen=True)
 class RecordGuarantee:
     """The record-level guarantee that stands beside the client-level one.
@@ -68,12 +94,16 @@ class RecordGuarantee:
         adjacency: ``"swap"`` or ``"add_remove"``.
         epsilon: of everything that is ever released of one record, fixed when it was released. A record is
             in one client's release, so over clients this is the largest; but two releases *of the same
-            records* add up: add their epsilons and their deltas here. A ledger holds one such guarantee.
+            records* add up: add their epsilons and their deltas here. A ledger holds one such guarantee, or
+            one that grows.
         delta: its delta.
         release: the parameters of the release, JSON-safe.
         view: whom it holds against. ``SUM``: who sees the opened sum over all clients. ``UPLOAD``: who sees
             all that leaves the record's client. None in lines that do not say (written before this field).
         cohort: under ``SUM``, how many honest clients' noise it counts on; None where it counts on nobody's.
+        spent: of measured rounds, whose bits cost a record something each time: by view, what this round
+            costs, all rounds to date, and the plan. ``epsilon`` is then the planned one against who sees
+            sums (to date, where nothing was planned). None for a release made once.
     """
 
     adjacency: str
@@ -82,6 +112,7 @@ class RecordGuarantee:
     release: Mapping[str, Json]
     view: View | None = None
     cohort: int | None = None
+    spent: Mapping[View, Spent] | None = None
 
     def __post_init__(self) -> None:
         if self.adjacency not in ADJACENCY_WORDS:
@@ -104,6 +135,66 @@ class RecordGuarantee:
                 "a record guarantee names a cohort if and only if its view is the sum, got "
                 f"view {self.view!r} and cohort {self.cohort!r}"
             )
+        if self.spent is not None:
+            self._check_spent(self.spent)
+
+    def _check_spent(self, spent: Mapping[View, Spent]) -> None:
+        if set(spent) != set(View) or not all(isinstance(cell, Spent) for cell in spent.values()):
+            raise InvalidParameter("what measured rounds cost a record needs a Spent for both views")
+        if self.view is not View.SUM:
+            raise InvalidParameter(f"the view of what measured rounds cost is the sum, got {self.view!r}")
+        for cell in spent.values():
+            if cell.planned is not None and cell.planned < cell.to_date * (1.0 - 1e-9):
+                raise InvalidParameter(
+                    f"a record's epsilon to date, {cell.to_date:g}, is above the planned one, "
+                    f"{cell.planned:g}"
+                )
+        if self.epsilon != _guaranteed(spent[View.SUM]):
+            raise InvalidParameter(
+                f"a record's epsilon is what was planned against who sees sums, or to date without a plan: "
+                f"{_guaranteed(spent[View.SUM])}, got {self.epsilon}"
+            )
+
+    @classmethod
+    def measured(
+        cls, release: MeasuredRelease, accountant: Accountant, adjacency: RecordAdjacency = "swap"
+    ) -> Self:
+        """What one record has spent after a measured round.
+
+        Args:
+            release: the round's.
+            accountant: of one record: ``release.release(Unit.RECORD, adjacency)`` of every round was spent on
+                it, this one's last.
+            adjacency: the one that they were made for.
+
+        >>> accountant = Accountant(delta=1e-5)
+        >>> release = MeasuredRelease(flip=0.25, clip=1.0, client_clip=0.1, record_clip=0.3, records=10,
+        ...                           coordinates=1024, directions=64, cohort=1000)
+        >>> accountant.plan(release.release(Unit.RECORD), rounds=20)
+        >>> accountant.spend(release.release(Unit.RECORD))
+        >>> found = RecordGuarantee.measured(release, accountant)
+        >>> found.spent[View.SUM].to_date < found.epsilon == found.spent[View.SUM].planned
+        True
+        """
+        alone = release.release(Unit.RECORD, adjacency)
+        spent = {view: spent_cell(accountant, alone, view, Adjacency.ZERO_OUT) for view in View}
+        return cls(
+            adjacency=adjacency,
+            epsilon=_guaranteed(spent[View.SUM]),
+            delta=accountant.delta,
+            release=release.as_dict(),
+            view=View.SUM,
+            cohort=release.cohort,
+            spent=spent,
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """As the ledger writes it; a release that is made once says nothing of rounds."""
+        fields = asdict(self)
+        if self.spent is None:
+            del fields["spent"]
+        found: dict[str, Json] = json_safe(fields, "record")
+        return found
 
     @classmethod
     def of(cls, release: MomentRelease, delta: float) -> Self:
@@ -129,7 +220,8 @@ class LedgerEntry:
         delta: the delta of every client-level epsilon in this line.
         coins: ``"test"`` if anybody could know the coins; then no epsilon is claimed.
         epsilon: both views and both adjacencies, or None: nothing is claimed.
-        record: the record-level guarantee, or None where there is none.
+        record: the record-level guarantee, or None where there is none. Of measured rounds, what they have
+            spent so far.
         metrics: whatever was measured, JSON-safe.
         warnings: what a reader must know before quoting the line.
     """
@@ -191,7 +283,7 @@ class LedgerEntry:
             "delta": self.delta,
             "coins": self.coins,
             "epsilon": table,
-            "record": None if self.record is None else json_safe(asdict(self.record), "record"),
+            "record": None if self.record is None else self.record.to_json(),
             "metrics": json_safe(self.metrics, "metrics", nan=True),
             "warnings": list(self.warnings),
         }
@@ -227,6 +319,10 @@ class LedgerEntry:
                 }
             if values["record"] is not None:
                 record = dict(values["record"])
+                if (spent := record.get("spent")) is not None:
+                    record["spent"] = {
+                        View(view): Spent(**from_json_safe(cell)) for view, cell in spent.items()
+                    }
                 values["record"] = RecordGuarantee(**record | {"epsilon": from_json_safe(record["epsilon"])})
             for name in ("release", "metrics"):
                 if not isinstance(values[name], dict):

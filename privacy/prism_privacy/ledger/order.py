@@ -14,17 +14,31 @@ An epsilon to date is what everything so far costs together, so it cannot fall: 
 is at least what an earlier entry says for the same delta or a larger one. Entries that claim no epsilon do
 not count. The record-level guarantee is that of *all* releases of a record and fixed when they were made, so
 every entry of one ledger that has one has the same one, and at most one entry is ``moments``.
+
+Measured rounds have one that grows instead. Each entry states what one record has spent, for the release that
+the entry itself states, and from the first that does on, each that claims an epsilon does. It is computed
+again: in both views it is at least what the releases of all rounds charged so far cost one record, and so is
+the round's alone. To date it cannot fall, and the adjacency, the delta and the plan stay as they were (a plan
+that was passed is none). A ledger has one kind of guarantee or the other: a moment release and measured
+rounds of the same records add up.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Mapping
+from typing import cast
 
+from prism_privacy.accounting.accountant import guarantee_of
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger.entry import Json, LedgerEntry, json_safe
-from prism_privacy.units import Adjacency, View
+from prism_privacy.ledger.entry import Json, LedgerEntry, RecordGuarantee, Spent, json_safe
+from prism_privacy.masks.release import MaskRelease
+from prism_privacy.measured.release import MeasuredRelease
+from prism_privacy.moments.release import RecordAdjacency
+from prism_privacy.units import Adjacency, Unit, View
 
 _ROUNDING = 1e-9  # relative: two ways to add up the same rounds may differ in the last digits
+_RECOMPUTED = 1e-6  # relative: another processor, or another library below the accountant
 
 
 class EntryOrder:
@@ -36,6 +50,8 @@ class EntryOrder:
         self._opened = 0  # the highest number of a "round"
         self._moments = False
         self._record: dict[str, Json] | None = None  # as written, so that what is read back compares
+        self._growing: RecordGuarantee | None = None
+        self._measured: Counter[MeasuredRelease] = Counter()
         self._to_date: dict[float, dict[tuple[View, Adjacency], float]] = {}
 
     def check(self, entry: LedgerEntry) -> None:
@@ -51,7 +67,17 @@ class EntryOrder:
                 "a second entry of kind 'moments': two releases of the same records add up, and one entry "
                 "has to state what they cost together"
             )
-        if entry.record and self._record and _as_written(entry) != self._record:
+        if entry.record is not None and entry.record.spent is not None:
+            self._check_growing(entry, entry.record, entry.record.spent)
+        elif self._growing is not None:
+            if entry.record is not None:
+                raise InvalidParameter(
+                    "it states a record-level guarantee made once, in a ledger of measured rounds: together "
+                    "they add up"
+                )
+            if entry.epsilon is not None:
+                raise InvalidParameter("it does not say what one record has spent, and entries before it do")
+        elif entry.record and self._record and _as_written(entry) != self._record:
             raise InvalidParameter(
                 f"it states another record-level guarantee (epsilon {entry.record.epsilon:g}) than an entry "
                 f"before it (epsilon {self._record['epsilon']}): a ledger has one, of all releases together"
@@ -65,11 +91,69 @@ class EntryOrder:
         if entry.kind == "round":
             self._opened = entry.round
         self._moments = self._moments or entry.kind == "moments"
-        self._record = self._record or _as_written(entry)
+        if entry.kind in ("round", "aborted") and (release := _measured(entry.release)) is not None:
+            self._measured[release] += 1
+        if entry.record is not None and entry.record.spent is not None:
+            self._growing = entry.record
+        else:
+            self._record = self._record or _as_written(entry)
         if entry.epsilon is not None:
             highest = self._to_date.setdefault(entry.delta, {})
             for cell, spent in entry.epsilon.items():
                 highest[cell] = max(spent.to_date, highest.get(cell, 0.0))
+
+    def _check_growing(
+        self, entry: LedgerEntry, record: RecordGuarantee, spent: Mapping[View, Spent]
+    ) -> None:
+        """What one record has spent on measured rounds covers the releases that the entries state."""
+        if self._record is not None or self._moments or entry.kind == "moments":
+            raise InvalidParameter(
+                "it states what measured rounds cost one record, beside a release made once: together they "
+                "add up"
+            )
+        release = _measured(entry.release)
+        if release is None or json_safe(record.release, "record.release") != json_safe(
+            entry.release, "release"
+        ):
+            raise InvalidParameter("a record's epsilon is for another release than the entry states")
+        if record.cohort != release.cohort:
+            raise InvalidParameter(
+                f"a record's epsilon counts on {record.cohort} honest clients, the release on "
+                f"{release.cohort}"
+            )
+        charges = entry.kind in ("round", "aborted")
+        alone = Counter({release: 1}) if charges else Counter()
+        for view in View:
+            for name, stated, rounds in (
+                ("of the round", spent[view].round, alone),
+                ("to date", spent[view].to_date, self._measured + alone),
+            ):
+                found = _record_epsilon(rounds, record, view)
+                if stated < found * (1.0 - _RECOMPUTED):
+                    raise InvalidParameter(
+                        f"one record's epsilon {name} ({view}) is stated as {stated:g}; the releases charged "
+                        f"cost {found:g}"
+                    )
+        before = self._growing
+        if before is None or before.spent is None:
+            return
+        if (before.adjacency, before.delta) != (record.adjacency, record.delta):
+            raise InvalidParameter(
+                f"a record's adjacency and delta change from {before.adjacency}, {before.delta:g} to "
+                f"{record.adjacency}, {record.delta:g}"
+            )
+        for view in View:
+            was, now = before.spent[view], spent[view]
+            if now.planned not in (was.planned, None):
+                raise InvalidParameter(
+                    f"one record's planned epsilon ({view}) changes from {was.planned} to {now.planned}: a "
+                    "plan is fixed before the first round"
+                )
+            if now.to_date < was.to_date * (1.0 - _ROUNDING):
+                raise InvalidParameter(
+                    f"one record's epsilon to date ({view}) falls from {was.to_date:g} to {now.to_date:g}; "
+                    "what was spent cannot come back"
+                )
 
     def _check_number(self, entry: LedgerEntry) -> None:
         if self._last is not None:
@@ -103,4 +187,19 @@ class EntryOrder:
 
 
 def _as_written(entry: LedgerEntry) -> dict[str, Json] | None:
-    return None if entry.record is None else json_safe(asdict(entry.record), "record")
+    return None if entry.record is None else entry.record.to_json()
+
+
+def _measured(release: Mapping[str, Json]) -> MeasuredRelease | None:
+    """The measured round that an entry's release is; None for every other kind."""
+    try:
+        return MeasuredRelease(**release)  # type: ignore[arg-type]
+    except (TypeError, InvalidParameter):
+        return None
+
+
+def _record_epsilon(rounds: Counter[MeasuredRelease], record: RecordGuarantee, view: View) -> float:
+    counts: Counter[MaskRelease] = Counter()
+    for release, times in rounds.items():
+        counts[release.release(Unit.RECORD, cast(RecordAdjacency, record.adjacency))] += times
+    return guarantee_of(counts, record.delta, view, Adjacency.ZERO_OUT).epsilon

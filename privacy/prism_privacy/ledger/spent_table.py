@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from prism_privacy.accounting.accountant import Accountant, guarantee_of
+from dataclasses import replace
+
+from prism_privacy.accounting.accountant import Accountant
 from prism_privacy.accounting.budget import Budget
-from prism_privacy.errors import UnsoundComposition
-from prism_privacy.ledger.entry import Spent
+from prism_privacy.ledger.entry import Spent, spent_cell
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
 
@@ -17,8 +18,8 @@ def spent_table(
 ) -> dict[tuple[View, Adjacency], Spent]:
     """What ``release``, already spent on ``accountant``, cost under both views and both adjacencies.
 
-    ``planned`` is None where nothing was planned, and where more was spent than planned, so that no planned
-    guarantee holds any more. ``budget`` is None for a view and adjacency without a limit.
+    ``planned`` is None where no planned guarantee holds (:func:`prism_privacy.ledger.entry.spent_cell`),
+    ``budget`` for a view and adjacency without a limit.
 
     >>> accountant = Accountant(delta=1e-5)
     >>> release = MaskRelease(flip=0.25, clip=1.0, cohort=1000)
@@ -31,19 +32,7 @@ def spent_table(
     table = {}
     for view in View:
         for adjacency in Adjacency:
-            to_date = accountant.guarantee(view, adjacency)
-            table[view, adjacency] = Spent(
-                round=guarantee_of({release: 1}, accountant.delta, view, adjacency).epsilon,
-                to_date=to_date.epsilon,
-                planned=_planned(accountant, view, adjacency),
-                budget=None if budget is None else budget.limits.get((view, adjacency)),
-                bound=to_date.bound,
-            )
+            cell = spent_cell(accountant, release, view, adjacency)
+            limit = None if budget is None else budget.limits.get((view, adjacency))
+            table[view, adjacency] = replace(cell, budget=limit)
     return table
-
-
-def _planned(accountant: Accountant, view: View, adjacency: Adjacency) -> float | None:
-    try:
-        return accountant.planned(view, adjacency).epsilon
-    except UnsoundComposition:
-        return None

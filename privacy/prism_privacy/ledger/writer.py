@@ -174,7 +174,8 @@ class Ledger:
             colluders: clients assumed to side with the server.
             metrics: whatever was measured; infinities are written ``"inf"``, NaN ``"nan"``.
             record: the record-level guarantee of everything that is ever released of a record, or None; the
-                same in every entry that has one.
+                same in every entry that has one. Of measured rounds what they have spent so far
+                (``RecordGuarantee.measured``), in every entry.
             coins: ``"test"`` if the coins were known.
             kind: see :class:`LedgerEntry`.
 
