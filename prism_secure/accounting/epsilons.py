@@ -57,9 +57,11 @@ class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
-    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow."""
+    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow. With
+    measured rounds it does: then it is to date."""
 
     epsilon: float
+    """Of measured rounds: against who sees the sums."""
     delta: float
     adjacency: str
     """"swap": the image is replaced by any other, its label included."""
@@ -68,6 +70,8 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
     cohort: int | None = None
     """Under "sum": so many honest clients' noise it counts on."""
+    upload: float | None = None
+    """Of measured rounds: to date, against who sees the uploads of the image's client in the clear."""
 
 
 def own_cost(cost: Spent) -> float:

@@ -1,15 +1,16 @@
 """What a recipe will spend, before anything has left a client: how many rounds, and what they cost at most.
 
 Rounds are alike, so the largest epsilon is that of the client that is in most of them; with everybody in
-every round it is each client's. A budget shortens the plan before the first round: nothing that is measured
-on the way decides when to stop, and so the planned epsilon is a guarantee.
+every round it is each client's. Measured rounds differ, and everybody is in each. A budget shortens the plan
+before the first round: nothing that is measured on the way decides when to stop, and so the planned epsilon
+is a guarantee.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -17,8 +18,18 @@ from typing import Any
 
 import msgspec
 
-from prism_privacy import Accountant, Adjacency, MaskRelease, PrivacyError, View, calibrate
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    MaskRelease,
+    MeasuredRelease,
+    PrivacyError,
+    Unit,
+    View,
+    calibrate,
+)
 from prism_secure.accounting.epsilons import CELLS, Cell
+from prism_secure.accounting.measured import releases
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config, config_of
 from prism_secure.config.invitations import most_participations
@@ -36,9 +47,11 @@ class Plan:
         moments: the record-level release that clients train from, or None.
         alone: whether it is the plan of a client that keeps a ledger of its own, where each round that it
             takes part in counts as one.
+        sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
 
     Attributes:
-        mask: what a client releases in a round.
+        mask: what a client releases in a round; of measured rounds, in the first.
+        measured: what measured rounds release, in order; empty where clients train.
         rounds: how many there will be.
         most: the most of them that one client is in.
         summed: the record-level release where it is opened over all clients, else None.
@@ -48,16 +61,27 @@ class Plan:
     """
 
     def __init__(
-        self, config: Config, dimension: int, moments: RecordRelease | None = None, *, alone: bool = False
+        self,
+        config: Config,
+        dimension: int,
+        moments: RecordRelease | None = None,
+        *,
+        alone: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         privacy = config.privacy
-        self.mask = MaskRelease(
-            flip=privacy.flip,
-            clip=privacy.clip,
-            space=privacy.clip_space,
-            cohort=config.cohort,
-            dim=dimension,
-            sum_failure=config.sum_failure,
+        self.measured = releases(config, dimension, sizes) if config.measures else ()
+        self.mask = (
+            self.measured[0].release(Unit.CLIENT)
+            if self.measured
+            else MaskRelease(
+                flip=privacy.flip,
+                clip=privacy.clip,
+                space=privacy.clip_space,
+                cohort=config.cohort,
+                dim=dimension,
+                sum_failure=config.sum_failure,
+            )
         )
         self._config = config
         self.summed = moments if moments is not None and moments.summed else None
@@ -70,26 +94,72 @@ class Plan:
         """For everything one client contributes, over all planned rounds."""
         return self._cost(self.rounds, view, adjacency)
 
+    def image_epsilon(self, view: View) -> float:
+        """For one image that is replaced by any other, over all planned measured rounds; infinite where
+        clients train."""
+        return self._image_cost(self.rounds, view) if self.measured else math.inf
+
+    def release(self, round_number: int) -> MaskRelease | MeasuredRelease:
+        """What a client releases in a round, counted from 1, as the ledger writes it."""
+        return self.measured[round_number - 1] if self.measured else self.mask
+
+    def masks(self, unit: Unit) -> list[MaskRelease]:
+        """What all planned measured rounds release of a client or of one image, as the accountant counts."""
+        return [release.release(unit) for release in self.measured[: self.rounds]]
+
+    @property
+    def delta(self) -> float:
+        """Of every epsilon."""
+        return self._config.privacy.delta
+
     @property
     def unbounded(self) -> tuple[Unbounded, ...]:
         """Each epsilon that is infinite, with its cause and what would make it finite."""
-        return why_infinite(self._config, self.mask.dim, self._images)
+        return () if self.measured else why_infinite(self._config, self.mask.dim, self._images)
 
     def _admitted(self) -> int:
-        """The most rounds, up to the configured number, whose epsilon(SUM, ZERO_OUT) is in budget."""
-        wanted, limit = self._config.federation.rounds, self._config.budget.epsilon
-        if limit is None or self._cost(wanted) <= limit:
+        """The most rounds, up to the configured number, that are within the budget."""
+        wanted = self._config.federation.rounds
+        if self._within(wanted):
             return wanted
-        if (least := self._cost(1)) > limit:
-            raise ConfigError(self._refusal(limit, least))
+        if not self._within(1):
+            raise ConfigError(self._refused_measured() if self.measured else self._refusal())
         admitted, refused = 1, wanted
         while refused - admitted > 1:
             middle = (admitted + refused) // 2
-            admitted, refused = (middle, refused) if self._cost(middle) <= limit else (admitted, middle)
+            admitted, refused = (middle, refused) if self._within(middle) else (admitted, middle)
         return admitted
 
-    def _refusal(self, limit: float, least: float) -> str:
+    def _within(self, rounds: int) -> bool:
+        """Whether epsilon(SUM) of a client that is left out, and of an image, is in budget."""
+        budget = self._config.budget
+        client, image = budget.epsilon, budget.image_epsilon
+        return (client is None or self._cost(rounds) <= client) and (
+            image is None or self._image_cost(rounds) <= image
+        )
+
+    def _refused_measured(self) -> str:
+        """Why a budget admits not even the first measured round, and what would."""
+        budget, parts = self._config.budget, []
+        for name, limit, cost in (
+            ("budget.epsilon", budget.epsilon, self._cost(1)),
+            ("budget.image_epsilon", budget.image_epsilon, self._image_cost(1)),
+        ):
+            if limit is not None and cost > limit:
+                whose = "a client" if name == "budget.epsilon" else "an image"
+                parts.append(
+                    f"{name} = {limit:g} admits no round: the first costs {whose} ε(SUM) = "
+                    f"{format_epsilon(cost)}"
+                )
+        return (
+            f"{' and '.join(parts)} at δ = {format_delta(self._config.privacy.delta)}; a smaller "
+            "measured.first_round or measured.epsilon makes it cost less"
+        )
+
+    def _refusal(self) -> str:
         """Why a budget admits no round, and which settings would keep all rounds in it: each was tried."""
+        limit, least = self._config.budget.epsilon, self._cost(1)
+        assert limit is not None
         text = (
             f"budget.epsilon = {limit:g} admits no round: one costs ε(SUM) = {format_epsilon(least)} at "
             f"δ = {format_delta(self._config.privacy.delta)}"
@@ -173,8 +243,19 @@ class Plan:
     def _cost(self, rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.ZERO_OUT) -> float:
         if self.summed is not None:
             return self.summed.client_epsilon(view, adjacency)
+        if self.measured:
+            return self._measured_cost(rounds, Unit.CLIENT, view, adjacency)
         accountant = Accountant(delta=self._config.privacy.delta)
         accountant.spend(self.mask, rounds=self._most(rounds))
+        return accountant.epsilon(view, adjacency)
+
+    def _image_cost(self, rounds: int, view: View = View.SUM) -> float:
+        return self._measured_cost(rounds, Unit.RECORD, view, Adjacency.ZERO_OUT)
+
+    def _measured_cost(self, rounds: int, unit: Unit, view: View, adjacency: Adjacency) -> float:
+        accountant = Accountant(delta=self._config.privacy.delta)
+        for release in self.measured[:rounds]:
+            accountant.spend(release.release(unit))
         return accountant.epsilon(view, adjacency)
 
 
@@ -228,6 +309,8 @@ def why_infinite(config: Config, dimension: int | None, images: int | None) -> t
         dimension: d, the length of a mask; None where nobody knows: then figures are not told.
         images: the most that a client has; None where nobody says.
     """
+    if config.measures:  # bits flip, and move only so far: every epsilon is finite
+        return ()
     return _why_infinite(_accounted(config), dimension, images)
 
 

@@ -4,6 +4,9 @@ Two epsilons stand side by side and are never added. For **everything one client
 masks are charged; for **one image of one client** there is one release before the first round, and rounds are
 post-processing of it.
 
+Measured rounds have no such release: their bits cost a client and an image something each, both accounts
+grow, and every entry of the ledger states both from the one release of its round.
+
 A *summed* release changes the first account: it opens, so what it tells about a client is charged, and then
 the masks cost nothing more, because all clients train from the opened moments alone (and from the public
 seed): their masks are post-processing of what everybody has seen.
@@ -20,8 +23,12 @@ from prism_privacy import (
     Accountant,
     Adjacency,
     Ledger,
+    MaskRelease,
+    MeasuredRelease,
     Participation,
+    RecordGuarantee,
     Spent,
+    Unit,
     View,
     verify_ledger,
 )
@@ -62,6 +69,7 @@ class Spending:
         release: the record-level release that clients train from, or None.
         coins: "test" if somebody could know them; then the ledger claims no epsilon.
         own_data: whether each client has data of its own where it is; the ledger's header says so.
+        sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -79,6 +87,7 @@ class Spending:
         release: RecordRelease | None = None,
         coins: Coins = "secret",
         own_data: bool = False,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self._config = config
         self._coins = coins
@@ -86,15 +95,23 @@ class Spending:
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee
         self._alone = finished_rounds is None
-        self._plan = Plan(config, dimension, release, alone=self._alone)
-        self._release, self.planned_rounds = self._plan.mask, self._plan.rounds
+        self._sizes = sizes
+        self._plan = Plan(config, dimension, release, alone=self._alone, sizes=sizes)
+        self.planned_rounds = self._plan.rounds
         self._participations = Participation(config.privacy.delta, cap=self._plan.most)
         self._accountant = Accountant(delta=config.privacy.delta)
+        self._image = Accountant(delta=config.privacy.delta)
         self._accountant_rounds = 0
-        self._accountant.plan(self._release, rounds=self._plan.most)
+        if self._plan.measured:
+            for unit, accountant in ((Unit.CLIENT, self._accountant), (Unit.RECORD, self._image)):
+                for mask in self._plan.masks(unit):
+                    accountant.plan(mask)
+        else:
+            self._accountant.plan(self._plan.mask, rounds=self._plan.most)
         self._ledger = self._open_ledger(folder, finished_rounds)
-        for number in range(1, self.charged_rounds + 1):
-            self._spend(number)
+        for entry in self._ledger.entries:
+            if entry.kind in ("round", "aborted"):
+                self._spend(entry.round, _asked(entry))
 
     def __enter__(self) -> Spending:
         return self
@@ -109,12 +126,16 @@ class Spending:
 
     @property
     def record(self) -> RecordEpsilon | None:
-        """What is guaranteed for one image, if anything is."""
+        """What is guaranteed for one image, if anything is; of measured rounds, what it has spent to date."""
         found = self._guarantee
+        if self._plan.measured and self._ledger.entries:
+            found = self._ledger.entries[-1].record
         if found is None:
             return None
+        seen = found.spent
         return RecordEpsilon(
-            epsilon=found.epsilon,
+            epsilon=found.epsilon if seen is None else seen[View.SUM].to_date,
+            upload=None if seen is None else seen[View.UPLOAD].to_date,
             delta=found.delta,
             adjacency=found.adjacency,
             view=None if found.view is None else found.view.value,
@@ -144,6 +165,7 @@ class Spending:
         *,
         kind: Literal["round", "aborted"] = "round",
         metrics: Mapping[str, Any] | None = None,
+        asked: int | None = None,
     ) -> Epsilons:
         """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date.
 
@@ -151,15 +173,25 @@ class Spending:
             round_number: the next one, or one that is charged already.
             kind: "aborted" for a round whose uploads may have left and whose sum did not open.
             metrics: what else the ledger should say of the round, JSON-safe.
+            asked: the federation's number of the round, where the ledger is a client's own and has another.
+
+        Raises:
+            RunFolderError: a measured round that is not in the plan.
         """
         if round_number > self.charged_rounds:
-            most = self._spend(round_number)
+            if asked is not None:
+                metrics = {**(metrics or {}), "federation_round": asked}
+            number = round_number if asked is None else asked
+            most = self._spend(round_number, number)
             if not self._config.everybody:
                 metrics = {**(metrics or {}), "most_rounds": most}
-            table = spent_table(self._accountant, self._release)
+            release = self._plan.release(number)
+            table = spent_table(self._accountant, _of_a_client(release))
             if self._plan.summed:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
-            self._append(kind, round_number, self._release.as_dict(), table, metrics)
+            if isinstance(release, MeasuredRelease) and self._coins != "test":
+                self._guarantee = RecordGuarantee.measured(release, self._image)
+            self._append(kind, round_number, release.as_dict(), table, metrics)
         entry = self._ledger.entries[self._moments_charged + round_number - 1]
         return Epsilons.of({cell: entry.spent(*cell).to_date for cell in CELLS})
 
@@ -181,16 +213,25 @@ class Spending:
         last = self._ledger.entries[-1]
         table = {cell: replace(spent, round=0.0) for cell, spent in (last.epsilon or {}).items()}
         told = {**model, "ended": reason}
-        self._append("end", self.charged_rounds, self._release.as_dict(), table, told)
+        if last.record is not None and last.record.spent is not None:
+            nothing = {view: replace(cell, round=0.0) for view, cell in last.record.spent.items()}
+            self._guarantee = replace(last.record, spent=nothing)
+        release = last.release if self._plan.measured else self._plan.mask.as_dict()
+        self._append("end", self.charged_rounds, release, table, told)
 
-    def _spend(self, round_number: int) -> int:
+    def _spend(self, round_number: int, asked: int) -> int:
         """Charge a round to those who are in it; the most rounds that any client has been in now."""
         before = self._accountant_rounds
+        if self._plan.measured and not 1 <= asked <= self._plan.rounds:
+            raise RunFolderError(f"round {asked} is none of the {self._plan.rounds} that were planned")
+        release = self._plan.release(asked)
         present = ("this client",) if self._alone else invited(self._config, round_number)
-        self._participations.spend(self._release, present)
+        self._participations.spend(_of_a_client(release), present)
         most = max(map(self._participations.rounds_of, present))
         if most > before:
-            self._accountant.spend(self._release)
+            self._accountant.spend(_of_a_client(release))
+            if isinstance(release, MeasuredRelease):
+                self._image.spend(release.release(Unit.RECORD))
             self._accountant_rounds = most
         return self._accountant_rounds
 
@@ -242,7 +283,7 @@ class Spending:
                 key,
                 federation=folder.federation,
                 clients=self._config.federation.clients,
-                records=None if self._moments is None else max(self._moments.sizes),
+                records=self._most_images,
                 settings=self._settings(),
             )
         ledger = Ledger.open(path, key)
@@ -257,6 +298,13 @@ class Spending:
             ledger.close()
             raise
         return ledger
+
+    @property
+    def _most_images(self) -> int | None:
+        """The most that a client has, where it is known and matters."""
+        if self._plan.measured:
+            return max(self._sizes) if self._sizes else None
+        return None if self._moments is None else max(self._moments.sizes)
 
     def _settings(self) -> dict[str, str | bool]:
         """What the header says of the data and the record-level release; which one, where runs share it."""
@@ -285,7 +333,7 @@ class Spending:
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
         charged = [entry.round for entry in entries]
         unlike = [
-            *(["release"] if any(entry.release != self._release.as_dict() for entry in entries) else []),
+            *(["release"] if not all(map(self._is_planned, entries)) else []),
             *(["record-level release"] if not self._has_guarantee(moments, entries) else []),
         ]
         expected = list(range(1, len(charged) + 1))
@@ -297,8 +345,20 @@ class Spending:
                 + (f" of another {' and '.join(unlike)}" if unlike else "")
             )
 
+    def _is_planned(self, entry: LedgerEntry) -> bool:
+        number = _asked(entry)
+        if self._plan.measured and not 1 <= number <= self._plan.rounds:
+            return False
+        return entry.release == self._plan.release(number).as_dict()
+
     def _has_guarantee(self, moments: LedgerEntry | None, rounds: Sequence[LedgerEntry]) -> bool:
-        """Whether the ledger charged this record-level release before any round, and says so in each."""
+        """Whether the ledger charged this record-level release before any round, and says so in each.
+
+        What measured rounds cost an image is verified with the ledger: it is computed from their releases.
+        """
+        if self._plan.measured:
+            told = [entry.record is not None and entry.record.spent is not None for entry in rounds]
+            return moments is None and all(told) if self._coins != "test" else not any(told)
         if self._guarantee is None:
             return moments is None and all(entry.record is None for entry in rounds)
         if moments is None:
@@ -306,3 +366,13 @@ class Spending:
         return moments.release == self._guarantee.release and all(
             entry.record == self._guarantee for entry in (moments, *rounds)
         )
+
+
+def _asked(entry: LedgerEntry) -> int:
+    """The federation's number of a round, which a client's own ledger keeps beside its own."""
+    asked = entry.metrics.get("federation_round", entry.round)
+    return asked if isinstance(asked, int) else entry.round
+
+
+def _of_a_client(release: MaskRelease | MeasuredRelease) -> MaskRelease:
+    return release.release(Unit.CLIENT) if isinstance(release, MeasuredRelease) else release

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
 from prism_secure.config import Config, describe, dump_config, load_config, meanings
 from prism_secure.config.reading import NONE
+
+if TYPE_CHECKING:
+    from prism_secure.accounting.plan import Plan
 
 
 def add_to(commands: Commands) -> None:
@@ -52,8 +55,9 @@ def _print_plan(config: Config) -> None:
 
     channels, counts = _images(config)
     classes = len(counts) if config.model.conditional else 0
-    dimension, release = mask_dimension(config, channels=channels, classes=classes), None
-    if config.record_level:
+    dimension = mask_dimension(config, channels=channels, classes=classes)
+    sizes, release = None, None
+    if config.record_level or config.measures:
         labels = [label for label, count in enumerate(counts) for _ in range(count)]
         sizes = partition(
             labels,
@@ -63,14 +67,25 @@ def _print_plan(config: Config) -> None:
             shards_per_client=config.data.shards_per_client,
             dirichlet_alpha=config.data.dirichlet_alpha,
         ).sizes
+    if config.record_level and sizes is not None:
         release = RecordRelease(config, sizes, classes or 1, feature_dimension(config))
-    plan, guarantee = Plan(config, dimension, release), release and release.guarantee
+    plan, guarantee = Plan(config, dimension, release, sizes=sizes), release and release.guarantee
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     if plan.rounds < config.federation.rounds:
-        rounds += f" of {config.federation.rounds}, as far as budget.epsilon = {config.budget.epsilon} goes"
-    print(f"{rounds}; {config.federation.clients} clients, {dimension:,} mask bits of each")
-    image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
-    print(f"one image of a client, replaced by any other   ε = {image}")
+        rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
+    bits = plan.measured[0].coordinates if plan.measured else dimension
+    carrying = f" that carry {config.measured.directions} numbers" if plan.measured else ""
+    print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
+    if plan.measured:
+        print("one image of a client, replaced by any other")
+        print(
+            f"  who sees the opened sums: ε(SUM)           {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
+        )
+        seen = format_epsilon(plan.image_epsilon(View.UPLOAD))
+        print(f"  who sees its client's uploads: ε(UPLOAD)   {seen:>10}")
+    else:
+        image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
+        print(f"one image of a client, replaced by any other   ε = {image}")
     if release:
         print(f"  {release.view.words}")
         for who, epsilon in release.view.weaker:
@@ -82,10 +97,37 @@ def _print_plan(config: Config) -> None:
     ):
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
-    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+    honest = f"; ε(SUM) counts on {config.cohort:,} honest clients in each sum" if plan.measured else ""
+    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}{honest}")
+    for line in _growth(plan):
+        print(line)
     drowned = release.drowned if release is not None else ""
     for text in filter(None, (*map(str, plan.unbounded), drowned)):
         print(_wrapped(text, ""))
+
+
+def _growth(plan: Plan) -> list[str]:
+    """Of measured rounds: how far bits move in some of them, and what client and image have spent by then."""
+    from prism_privacy import Accountant, Adjacency, Unit, View
+    from prism_secure.wording import format_epsilon
+
+    if not plan.measured:
+        return []
+    shown = {1, 2, plan.rounds // 2, plan.rounds} - {0}
+    lines = ["to date after round   C of it   R of an image   ε(SUM): client, left out   image, replaced"]
+    accountants = {unit: Accountant(delta=plan.delta) for unit in Unit}
+    for number, release in enumerate(plan.measured[: plan.rounds], 1):
+        for unit, accountant in accountants.items():
+            accountant.spend(release.release(unit))
+        if number in shown:
+            client, image = (
+                format_epsilon(accountants[unit].epsilon(View.SUM, Adjacency.ZERO_OUT))
+                for unit in (Unit.CLIENT, Unit.RECORD)
+            )
+            lines.append(
+                f"{number:>19}{release.clip:>10.3g}{release.record_radius():>16.3g}{client:>27}{image:>17}"
+            )
+    return lines
 
 
 def _images(config: Config) -> tuple[int, list[int]]:

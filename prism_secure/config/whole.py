@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from prism_secure.config.sections import (
     Aggregation,
     Budget,
@@ -55,7 +57,7 @@ class Config(Section, frozen=True):
                 "mask.score_layers needs privacy.flip = 0 and no privacy.clip: beside scores that leave "
                 "without noise, noise on bits would promise nothing"
             )
-        if self.mask.mode == "annealed" and self.budget.epsilon is not None:
+        if self.mask.mode == "annealed" and self.limits:
             raise ValueError(
                 "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
                 "the run before; take another mode, or budget.epsilon = none"
@@ -235,6 +237,12 @@ class Config(Section, frozen=True):
     def cohort(self) -> int:
         """Honest clients guaranteed in every opened sum of masks, the target included."""
         return self.min_survivors - self.privacy.colluders
+
+    @property
+    def limits(self) -> str:
+        """The budgets that are set, as they are written; "" where none is."""
+        limits = msgspec.structs.asdict(self.budget)
+        return " and ".join(f"budget.{name} = {x}" for name, x in limits.items() if x is not None)
 
     @property
     def measures(self) -> bool:

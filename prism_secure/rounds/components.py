@@ -134,7 +134,12 @@ class Recipe:
         Raises:
             ConfigError: the budget does not admit a single round.
         """
-        return Plan(self.config, self.trainer.dimension, self.record_release)
+        return Plan(self.config, self.trainer.dimension, self.record_release, sizes=self.public_sizes)
+
+    @property
+    def public_sizes(self) -> tuple[int, ...] | None:
+        """Images of each client, where that is public; None where nobody says."""
+        return self.partition.sizes
 
     @property
     def notes(self) -> list[str]:

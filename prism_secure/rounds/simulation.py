@@ -139,7 +139,7 @@ def _train(
     if folder.checkpoint_path.exists():
         server.load(folder.checkpoint_path)
     release = recipe.record_release
-    spending = Spending(config, folder, dimension, server.round, release)
+    spending = Spending(config, folder, dimension, server.round, release, sizes=recipe.public_sizes)
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
         _forget_uploads(server.round, rounds, clients, config, folder)
@@ -177,7 +177,7 @@ def _train(
         model = (recipe.architecture, recipe.model_seed, server.deployed())
         write_model(folder.model_path, *model)
         spending.end(model_words(*model), ended)
-    budget = f", as far as budget.epsilon = {config.budget.epsilon} goes" if config.budget.epsilon else ""
+    budget = f", as far as {config.limits} goes" if config.limits else ""
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 
 

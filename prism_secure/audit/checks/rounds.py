@@ -112,7 +112,7 @@ def ending(evidence: Evidence, notes: Notebook) -> None:
                 finished=finished,
                 asked=asked,
             )
-        elif finished < asked and evidence.config.budget.epsilon is None and ":" not in evidence.done:
+        elif finished < asked and not evidence.config.limits and ":" not in evidence.done:
             notes.finding(
                 f"The run calls itself done after {finished} of {asked} rounds, with no budget and no "
                 "reason.",

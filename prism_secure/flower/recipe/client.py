@@ -59,6 +59,11 @@ class OwnData(Recipe):
             return release
         return replace(release, sizes=self.sizes)
 
+    @property
+    def public_sizes(self) -> tuple[int, ...] | None:
+        """As all have told each other: how many images lie here is known here alone."""
+        return self.sizes
+
     def check_size(self, client: int) -> None:
         """Nothing, if this client has as many images as the others were told.
 
@@ -143,12 +148,17 @@ class RecipeClient:
         recipe = self.recipe
         coins: Coins = "test" if self.coins is not None else "secret"
         with Spending(
-            recipe.config, self, recipe.trainer.dimension, None, recipe.record_release, coins
+            recipe.config,
+            self,
+            recipe.trainer.dimension,
+            None,
+            recipe.record_release,
+            coins,
+            sizes=recipe.public_sizes,
         ) as spending:
             spending.charge_moments()
             if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
-                asked = {"federation_round": broadcast.round}
-                spending.charge(spending.charged_rounds + 1, metrics=asked)
+                spending.charge(spending.charged_rounds + 1, asked=broadcast.round)
 
 
 _clients: dict[Path, RecipeClient] = {}

@@ -113,7 +113,14 @@ class Rounds:
             write_environment(run.path, COMMAND, recipe.facts)
         own_data = recipe.facts.own_data
         with Spending(
-            recipe.config, run, dimension, server.round, self._release, self._coins, own_data
+            recipe.config,
+            run,
+            dimension,
+            server.round,
+            self._release,
+            self._coins,
+            own_data,
+            recipe.public_sizes,
         ) as spending:
             for note in recipe.notes:
                 log(INFO, "%s", note)
