@@ -8,6 +8,7 @@ clients that each opened sum surely has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import ROUND_FLOOR, Decimal
@@ -46,7 +47,7 @@ def releases(
 
     >>> from prism_secure.config import load_config
     >>> config = load_config(None, ["federation.behaviour=measure", "privacy.record_epsilon=inf",
-    ...                             "federation.rounds=2", "measured.epsilon=none", "measured.radius=1.0"])
+    ...                             "federation.rounds=2", "measured.epsilon=inf", "measured.radius=1.0"])
     >>> [(each.clip, each.client_clip, each.records) for each in releases(config, 100_000, [1000] * 10)]
     [(0.5, 0.12, 1000), (1.0, 0.0975, 1000)]
     """
@@ -126,7 +127,7 @@ def _releases(
         ]
     except InvalidParameter as error:
         raise ConfigError(f"measured: {error}") from None
-    if measured.epsilon is None:
+    if math.isinf(measured.epsilon):
         return tuple(plan)
     try:
         found = calibrate_measured(

@@ -10,6 +10,11 @@ Severity = Literal["finding", "note"]
 Certainty = Literal["certain", "computed", "likely"]
 Outcome = Literal["passed", "note", "finding", "skipped", "unchecked"]
 
+TOO_SMALL = 0.01
+"""A ledger's epsilon that is smaller than the oracle's by more than this share is a finding."""
+TOO_LARGE = 0.05
+"""One that is larger by more than this is a note: safe, but not what these settings cost."""
+
 CERTAINTY_WORDS: dict[Certainty, str] = {
     "certain": "follows from a signature, a hash, a file's mode or an exact count",
     "computed": "two independent computations differ by more than their tolerance",
@@ -53,7 +58,7 @@ class Recomputed(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "client"
     """"client" or "record"."""
     view: str = ""
-    """"sum" or "upload"; nothing for a record, whose release is one, whoever looks."""
+    """"sum" or "upload"; nothing for a record whose release is one, whoever looks."""
     adjacency: str
     rounds: int
     ledger: float

@@ -37,7 +37,7 @@ def lower_bounds(evidence: Evidence, recomputed: list[Recomputed]) -> list[Lower
     """One bound per view and adjacency, at the end of the ledger, where one can be computed in seconds."""
     if not recomputed:
         return []
-    masks = {Mask.of(entry.release) for entry in evidence.charges}
+    masks = {oracle.of_a_client(entry.release) for entry in evidence.charges}
     delta = evidence.charges[-1].delta
     if len(masks) != 1 or summed_release(evidence) is not None:
         return []

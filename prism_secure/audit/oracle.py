@@ -13,6 +13,8 @@ than 1% states too little.
   Steinke 2020, proposition 12); epsilon is 0 where 1 - exp(-D) <= delta² (Bretagnolle, Huber 1979).
 - Without a clip: delta(eps) = E_P[(1 - e^(eps - L))+] over the binomial privacy loss (Kairouz, Oh, Viswanath
   2015, theorem 3.3).
+- A measured round: bits of a client within C of a public point; of one record within (C/A) s 2c/N, and what
+  rounding adds.
 - A record's release: Gaussian noise against the largest move that a search over pairs of records finds
   (Balle and Wang 2018, theorem 8).
 """
@@ -77,6 +79,69 @@ class Mask:
             return box
         reach = self.clip if self.space == "probability" else width * self.clip / 4
         return min(box, 2 * reach if replaced else reach)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measured round's release, as a ledger writes it; see `prism_privacy.MeasuredRelease`."""
+
+    flip: float
+    clip: float
+    client_clip: float
+    record_clip: float
+    records: int
+    coordinates: int
+    directions: int
+    cohort: int
+    sum_failure: float
+    sigma_max: float
+
+    @classmethod
+    def of(cls, release: Mapping[str, Any]) -> Measured:
+        """From a ledger's `release`.
+
+        Raises:
+            ValueError: a field is missing, unknown or out of range.
+        """
+        try:
+            found = cls(**release)
+            inside = 0 <= found.flip < 0.5 and min(found.clip, found.client_clip, found.record_clip) > 0
+            whole = (found.records, found.coordinates, found.directions, found.cohort)
+            inside &= all(isinstance(number, int) and number >= 1 for number in whole)
+            inside &= found.sigma_max >= 1 and 0 <= found.sum_failure < 1
+        except TypeError as error:
+            raise ValueError(f"not a measured round's release: {error}") from None
+        if not inside:
+            raise ValueError(f"not a measured round's release: {dict(release)}")
+        return found
+
+    def client(self) -> Mask:
+        """What it tells of a client: its p stays within C of a public point."""
+        return self._moving(self.clip)
+
+    def record(self, adjacency: str) -> Mask:
+        """What it tells of one record: p moves by (C/A) s times what the answer (1/N) sum r does.
+
+        That is 2c/N where a record is swapped, c/N where it is added or removed. Roundings add a unit of
+        2^-24 for each bit and 2^-30 of C. Never further than across the ball.
+        """
+        moved = (2 if adjacency == "swap" else 1) * self.record_clip / self.records
+        rounding = 2.0**-24 * math.sqrt(self.coordinates) + 2.0**-30 * self.sigma_max * self.clip
+        return self._moving(
+            min(2 * self.clip, moved * self.clip * self.sigma_max / self.client_clip + rounding)
+        )
+
+    def _moving(self, radius: float) -> Mask:
+        return Mask(self.flip, radius, self.cohort, "probability", self.coordinates, self.sum_failure)
+
+
+def of_a_client(release: Mapping[str, Any]) -> Mask:
+    """What a ledger's `release` tells of a client: a mask's, or a measured round's.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return Measured.of(release).client() if "client_clip" in release else Mask.of(release)
 
 
 @dataclass(frozen=True)

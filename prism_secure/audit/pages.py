@@ -11,9 +11,8 @@ from typing import Any
 from prism_privacy.ledger.entry import json_safe
 from prism_secure.audit.budget import Account
 from prism_secure.audit.budget_file import Limit
-from prism_secure.audit.checks.record_epsilon import TOO_SMALL
 from prism_secure.audit.figures import spending_plot
-from prism_secure.audit.findings import CERTAINTY_WORDS
+from prism_secure.audit.findings import CERTAINTY_WORDS, TOO_SMALL
 from prism_secure.audit.run_audit import RunAudit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.reporting import pages

@@ -216,11 +216,11 @@ class Measured(Section, frozen=True):
     unit: Literal["client", "image"] = "client"
     """Whom `epsilon` is for: all that a client has (left out), or one image (replaced by any other). The
     other unit's epsilon is told beside it."""
-    epsilon: float | None = 2.0
-    """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. none:
+    epsilon: float = 2.0
+    """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. inf:
     they move as far as `radius` says."""
     radius: float | None = None
-    """With `epsilon = none`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
+    """With `epsilon = inf`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
     first_round: float = 0.5
     """C of round 1, as a share of what the others' rule gives: it only has to find where the moments are."""
     growth: float = 1.0
@@ -245,9 +245,8 @@ class Measured(Section, frozen=True):
     """More of them after the last round."""
 
     def __post_init__(self) -> None:
-        for name in ("epsilon", "radius"):
-            value = getattr(self, name)
-            self._require(name, value is None or 0 < value < math.inf, "a positive number or none")
+        self._require("epsilon", self.epsilon > 0, "a positive number or inf")
+        self._require("radius", self.radius is None or 0 < self.radius < math.inf, "a positive number")
         for name in ("first_round", "growth"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a positive number")
         for name in ("client_clip", "record_clip"):

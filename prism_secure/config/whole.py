@@ -89,10 +89,11 @@ class Config(Section, frozen=True):
 
     def _check_measured(self) -> None:
         measured, privacy, mine = self.measured, self.privacy, 'with federation.behaviour = "measure"'
-        if (measured.epsilon is None) == (measured.radius is None):
+        if math.isinf(measured.epsilon) == (measured.radius is None):
+            radius = "none" if measured.radius is None else f"{measured.radius:g}"
             raise ValueError(
-                "measured.epsilon and measured.radius: one says how far bits may move, and the other must be "
-                f"none; got {measured.epsilon} and {measured.radius}"
+                "measured.epsilon and measured.radius: one says how far bits may move, so epsilon is inf "
+                f"or radius is none; got {measured.epsilon:g} and {radius}"
             )
         refused = (
             (

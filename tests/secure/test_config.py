@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -95,6 +95,26 @@ def test_every_setting_has_a_meaning() -> None:
     }
     assert set(meanings()) == keys
     assert [key for key, text in meanings().items() if not text.endswith(".")] == []
+
+
+def test_what_may_have_no_value_has_none_by_default() -> None:
+    """A written configuration leaves it out, and would read back as another one."""
+    optional = [
+        (section, key)
+        for section, kind in get_type_hints(Config).items()
+        for key, hint in get_type_hints(kind).items()
+        if type(None) in get_args(hint)
+    ]
+    assert len(optional) > 5
+    for section, key in optional:
+        assert getattr(getattr(Config(), section), key) is None, (section, key)
+
+
+def test_a_configuration_of_measured_rounds_reads_back(tmp_path: Path) -> None:
+    measure = ["federation.behaviour=measure", "privacy.record_epsilon=inf", "measured.epsilon=inf"]
+    config = load_config(None, [*measure, "measured.radius=0.5", "budget.image_epsilon=2"])
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.toml") == config
 
 
 def test_no_more_noise_may_be_missing_than_honest_clients_bring() -> None:

@@ -55,7 +55,7 @@ def test_a_cohort_is_who_must_survive_less_who_may_collude() -> None:
 
 def test_rounds_share_the_budget_and_shorten_their_clips_by_the_rule() -> None:
     rule = ["measured.first_round=0.5", "measured.growth=1.2", "measured.clip_rate=0.5"]
-    fixed = ["measured.epsilon=none", "measured.radius=1.2", "measured.record_clip=[0.2, 0.1]"]
+    fixed = ["measured.epsilon=inf", "measured.radius=1.2", "measured.record_clip=[0.2, 0.1]"]
     releases = plans.releases(load_config(None, [*SMALL, *rule, *fixed]), 1000, SIZES)
     assert [each.clip for each in releases] == pytest.approx([0.347222, 0.833333, 1.0, 1.2], rel=1e-5)
     assert max(each.clip for each in releases) == 1.2
@@ -68,7 +68,7 @@ def test_rounds_share_the_budget_and_shorten_their_clips_by_the_rule() -> None:
     [((8, 12, 10), 0, 10), ((1, 1, 2), 0, 1), ((0, 0, 1), 0, 1), ((8, 12, 10), 25, 25), (None, 25, 25)],
 )
 def test_records_are_a_public_number(sizes: tuple[int, ...] | None, given: int, records: int) -> None:
-    fixed = ["measured.epsilon=none", "measured.radius=1", f"measured.records={given}"]
+    fixed = ["measured.epsilon=inf", "measured.radius=1", f"measured.records={given}"]
     assert plans.releases(load_config(None, [*SMALL, *fixed]), 1000, sizes)[0].records == records
 
 
@@ -133,8 +133,8 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["features.bounded=false"], "features.bounded must be true"),
         (["training.variance_weight=1"], "training.variance_weight must be 0"),
         (["federation.client_fraction=0.5"], "federation.client_fraction must be 1"),
-        (["measured.radius=1"], "the other must be none; got 2.0 and 1.0"),
-        (["measured.epsilon=none"], "the other must be none; got None and None"),
+        (["measured.radius=1"], "epsilon is inf or radius is none; got 2 and 1"),
+        (["measured.epsilon=inf"], "or radius is none; got inf and none"),
         (["measured.coordinates=100"], "measured.coordinates must be a power of two"),
         (["measured.coordinates=64"], "at least directions = 128"),
         (["measured.client_clip=[0.1, 0]"], "measured.client_clip must be two numbers"),

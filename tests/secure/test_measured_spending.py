@@ -28,7 +28,7 @@ from prism_secure.errors import ConfigError, RunFolderError
 
 SETTINGS = [
     "federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25", "federation.rounds=4",
-    "measured.directions=16", "measured.coordinates=256", "measured.epsilon=none", "measured.radius=1",
+    "measured.directions=16", "measured.coordinates=256", "measured.epsilon=inf", "measured.radius=1",
 ]  # fmt: skip
 SIZES = (10,) * 10
 DIMENSION = 1000

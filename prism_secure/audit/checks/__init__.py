@@ -4,6 +4,7 @@ chain            chain, writer: the ledger is whole, and the run's own key wrote
 settings         settings, cohort: it says what config.toml says, of clients that were there
 client_epsilon   client epsilon, metrics: each epsilon of one client, computed again
 record_epsilon   record epsilon: the one noisy release of feature moments
+measured_epsilon record epsilon, and settings, of measured rounds
 rounds           rounds, ending: everything that was released was charged
 model            model: the mask is that of the last round
 coins            secrets, replay: nobody else could know the noise

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from prism_privacy import Adjacency, LedgerEntry, View
 from prism_secure.accounting.epsilons import CELLS, Cell
 from prism_secure.audit import oracle
-from prism_secure.audit.checks.record_epsilon import TOO_LARGE, TOO_SMALL, SummedRelease, summed_release
+from prism_secure.audit.checks.record_epsilon import SummedRelease, summed_release
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
+from prism_secure.audit.findings import TOO_LARGE, TOO_SMALL, Notebook, Recomputed, Unchecked
 from prism_secure.audit.oracle import Mask
 from prism_secure.config.invitations import most_participations
+from prism_secure.run_folder.records import RoundRecord
 from prism_secure.wording import format_epsilon
 
 
@@ -89,14 +90,32 @@ def metrics_agree(evidence: Evidence, notes: Notebook) -> None:
                     ledger=signed,
                 )
                 return
+        if not _same_record(notes, record, entry):
+            return
     notes.fact(f"{len(evidence.records)} rounds of metrics.jsonl repeat the ledger's epsilons")
+
+
+def _same_record(notes: Notebook, record: RoundRecord, entry: LedgerEntry) -> bool:
+    """Whether metrics.jsonl repeats what measured rounds have cost one record."""
+    if entry.record is None or entry.record.spent is None:
+        return True
+    shown = None if record.record is None else (record.record.epsilon, record.record.upload)
+    signed = entry.record.spent[View.SUM].to_date, entry.record.spent[View.UPLOAD].to_date
+    if shown is not None and shown == signed:
+        return True
+    notes.finding(
+        f"Round {record.round}: metrics.jsonl and the ledger differ in what one record has spent.",
+        metrics=shown,
+        ledger=signed,
+    )
+    return False
 
 
 def _points(evidence: Evidence) -> Iterator[_Point]:
     spent: Counter[Mask] = Counter()
     for entry, most in zip(evidence.charges, evidence.participations, strict=True):
         try:
-            mask = Mask.of(entry.release)
+            mask = oracle.of_a_client(entry.release)
         except ValueError as error:
             raise Unchecked(f"round {entry.round}: {error}") from None
         if most > spent.total():  # the client that was in most rounds is in this one
@@ -185,14 +204,16 @@ def _planned(
         return 0
     point, planned = stated[0]
     config = evidence.config
-    if len({point.mask for point in points}) > 1:
-        return 0
-    rounds = config.federation.rounds if config.budget.epsilon is None else len(points)
+    rounds = len(points) if config.limits else config.federation.rounds
     charged = evidence.participations[-1]
-    plan = Counter({point.mask: max(most_participations(config, rounds), charged)})
+    whole = not config.limits
+    if len({point.mask for point in points}) > 1:  # of what is still to come only config.toml speaks
+        plan, whole = points[-1].spent, whole and len(points) >= rounds
+    else:
+        plan = Counter({point.mask: max(most_participations(config, rounds), charged)})
     found = _together(plan, point.entry.delta, cell, opened)
     worst = (_ratio(planned, found), point, planned, found)
-    _judge(notes, "as planned", worst, plan, cell, evidence, note_larger=config.budget.epsilon is None)
+    _judge(notes, "as planned", worst, plan, cell, evidence, note_larger=whole)
     limit = config.budget.epsilon
     if limit is not None and cell == (View.SUM, Adjacency.ZERO_OUT) and planned > limit * (1 + 1e-9):
         notes.finding(

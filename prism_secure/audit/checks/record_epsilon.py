@@ -10,14 +10,10 @@ from typing import Any
 from prism_privacy import Adjacency, LedgerError, View
 from prism_privacy.ledger.entry import RecordGuarantee
 from prism_secure.audit import oracle
+from prism_secure.audit.checks.measured_epsilon import is_measured, measured_level
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook, Recomputed, Unchecked
+from prism_secure.audit.findings import TOO_LARGE, TOO_SMALL, Notebook, Recomputed, Unchecked
 from prism_secure.wording import format_epsilon
-
-TOO_SMALL = 0.01
-"""A ledger's epsilon that is smaller than the oracle's by more than this share is a finding."""
-TOO_LARGE = 0.05
-"""One that is larger by more than this is a note: safe, but not what these settings cost."""
 
 _PROVED = 100.0
 """A summed release cuts noise off where it is 24 standard deviations out; above this epsilon that counts."""
@@ -56,7 +52,7 @@ def summed_release(evidence: Evidence) -> SummedRelease | None:
         Unchecked: there is one, and the ledger does not say all that it depends on.
     """
     stated, ledger = _stated(evidence), evidence.ledger
-    if stated is None:
+    if stated is None or stated.spent is not None:
         return None
     if isinstance(ledger, LedgerError):
         raise Unchecked("how the release was opened is not to be had from a ledger that does not verify")
@@ -76,7 +72,9 @@ def _own_data(evidence: Evidence) -> bool:
 
 
 def record_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
-    """Does the record-level epsilon cover the one noisy release of feature moments?"""
+    """Does the record-level epsilon cover the one noisy release of moments, or each measured round?"""
+    if is_measured(evidence):
+        return measured_level(evidence, notes)
     stated, privacy = _stated(evidence), evidence.config.privacy
     if stated is None:
         if _own_data(evidence) and privacy.record_release == "client" and evidence.charges:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prism_privacy import LedgerReport
+from prism_secure.audit.checks.measured_epsilon import is_measured, measured_settings
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook
 
@@ -16,6 +17,10 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
     """Do the releases in the ledger have the flip, clip and delta of config.toml?"""
     config, privacy = evidence.config, evidence.config.privacy
     evidence.need_charges()
+    if is_measured(evidence):
+        _compare(notes, evidence, "delta", privacy.delta, lambda entry: entry.delta)
+        measured_settings(evidence, notes)
+        return
     expected: dict[str, Any] = {
         "flip": privacy.flip,
         "clip": privacy.clip,
