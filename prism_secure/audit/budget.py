@@ -176,15 +176,17 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
 
 
 def _image_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]) -> list[Point]:
-    """Epsilon for one image, as it grew: it does not grow with rounds."""
+    """Epsilon for one image, as it grew: with each ledger, and not with its rounds, unless these are measured
+    (then the end of them is drawn)."""
     total = ImageTotal(limit.adjacency)
     points, charges = [Point(0, 0.0)], 0
     for ledger in ledgers:
+        before = points[-1].epsilon
         told = total.add(ledger.charged)
         if told is not None:
             notes.append(told)
         epsilon = total.epsilon(limit.delta)
-        points.append(Point(charges, epsilon))
+        points.append(Point(charges, before if ledger.charged.images else epsilon))
         charges += len(ledger.charged.masks)
         points.append(Point(charges, epsilon))
     return points

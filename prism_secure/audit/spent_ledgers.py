@@ -16,7 +16,10 @@ from functools import cached_property
 from pathlib import Path
 
 from prism_privacy import LedgerError, LedgerReport, verify_ledger
-from prism_privacy.ledger.composition import Charged, charged_in
+from prism_privacy.ledger.composition import (
+    Charged,
+    charged_in,
+)
 from prism_secure.audit.budget_file import LedgerOwner
 from prism_secure.config import Config
 from prism_secure.data.sources import DataIdentity, Whose, data_set_named, read_identity

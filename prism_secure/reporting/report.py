@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_privacy import Accountant, MaskRelease, MomentRelease
-from prism_privacy.ledger.composition import charging_one_client
+from prism_privacy import Accountant, MomentRelease
+from prism_privacy.ledger.composition import charging_one_client, mask_releases
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure import wording
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
@@ -151,6 +151,12 @@ def _release_words(release: Mapping[str, Any]) -> str:
     if {"records", "norm", "sigma", "classes"} <= set(release):
         noise = release["sigma"] * release["records"] / release["norm"]
         return f"moments by class, noise {noise:.3g} × the largest image on each sum"
+    if "client_clip" in release:
+        return (
+            f"flip {release['flip']:g}, {release['directions']} numbers in {release['coordinates']:,} bits, "
+            f"C {release['clip']:g}, A {release['client_clip']:g}, c {release['record_clip']:g}, "
+            f"N {release['records']:,}"
+        )
     if "flip" not in release or "clip" not in release:
         return ", ".join(f"{key} {value}" for key, value in release.items())
     clip = "unclipped" if release["clip"] is None else f"clip {release['clip']:g} ({release.get('space')})"
@@ -271,14 +277,16 @@ def _clients_together(run: RunHistory, release: MomentRelease | None, size: int)
         together = size * opened.images, opened.shares
         return Epsilons.of({cell: opened_epsilon(release, *together, *cell, delta) for cell in CELLS})
     accountant = Accountant(delta=delta)
-    for entry in charging_one_client(run.rounds):
-        accountant.spend(MaskRelease(**entry.release))  # type: ignore[arg-type]
+    for mask in mask_releases(charging_one_client(run.rounds))[0]:
+        accountant.spend(mask)
     return Epsilons.of({cell: accountant.group(size, *cell) for cell in CELLS})
 
 
 def _moment_release(run: RunHistory) -> MomentRelease | None:
     record = run.record_guarantee
-    return None if record is None or run.test_coins else MomentRelease(**record.release)  # type: ignore[arg-type]
+    if record is None or record.spent is not None or run.test_coins:
+        return None
+    return MomentRelease(**record.release)
 
 
 def _floors(run: RunHistory) -> dict[str, LowerBound]:

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 
 from prism_privacy import MaskRelease
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, Opened, release_key
+from prism_privacy.ledger.composition import (
+    Charged,
+    ClientTotal,
+    ImageTotal,
+    Opened,
+    charging_one_client,
+    mask_releases,
+    release_key,
+)
 from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.line import decode_line, parse
 from prism_secure.accounting.epsilons import CELLS, Epsilons
@@ -124,6 +132,9 @@ def _charged(run: Run) -> Charged:
         opened = None
         if last.record is not None and settings.get("record_release") == "summed":
             opened = Opened(header["records"], shares=first.cohort)
+        if "client_clip" in last.release:
+            entries = [LedgerEntry.from_line(decode_line(line, key)) for line in lines[1:]]
+            return _measured(run, charging_one_client(entries), last)
         mask = MaskRelease(**last.release) if run.charged_rounds else None  # type: ignore[arg-type]
     except (InvalidParameter, LookupError, AttributeError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path}: {error}") from None
@@ -134,4 +145,18 @@ def _charged(run: Run) -> Charged:
         record=last.record,
         release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),
         opened=opened,
+    )
+
+
+def _measured(run: Run, charges: list[LedgerEntry], last: LedgerEntry) -> Charged:
+    """What measured rounds charged: they differ, so that of an unfinished run no bound is known from them."""
+    clients, images = mask_releases(charges)
+    return Charged(
+        name=run.name,
+        masks=clients,
+        images=images,
+        claims=last.epsilon is not None and run.state == "done",
+        record=last.record,
+        release=str(run.folder.resolve()),
+        opened=None,
     )

@@ -122,6 +122,27 @@ class Masks:
 
 
 @dataclass(frozen=True)
+class RecordMasks:
+    """One round's mask bits as one record moves them.
+
+    release    its clip is the whole radius of a record under `adjacency`
+    """
+
+    release: MaskRelease
+    adjacency: RecordAdjacency
+
+    def loss(self, unit: Unit, view: View, adjacency: str) -> Loss:
+        """See `Event.loss`."""
+        if unit is not Unit.RECORD or adjacency != self.adjacency:
+            return Loss(why=f"these bits speak of one record under {self.adjacency}")
+        release = self.release
+        return Loss(
+            lambda: renyi_curve(release, view, Adjacency.ZERO_OUT),
+            failure=release.sum_failure if view is View.SUM else 0.0,
+        )
+
+
+@dataclass(frozen=True)
 class Moments:
     """A record-level release of moments; whoever looks sees the same."""
 

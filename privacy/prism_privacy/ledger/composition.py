@@ -8,7 +8,8 @@ over the rounds of one. A record-level release that was opened over all clients 
 that a client has; its curve, alpha mu²/2 for a move of mu in units of the noise, adds to the others.
 
 **One image.** Distinct releases of the same images are one Gaussian release with the coordinates of all: the
-squares of their moves add up. A release of another kind adds its epsilon and its delta.
+squares of their moves add up. Bits of measured rounds add up in Renyi divergence, with each other and with
+those. A release of another kind adds its epsilon and its delta.
 
 A release that several runs trained from was made once and counts once: the random id of it in their ledgers
 says so (`record_id` in a header's settings).
@@ -20,12 +21,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from prism_privacy.accounting.events import (
     Event,
     Masks,
     Moments,
     OpenedMoments,
+    RecordMasks,
     Stated,
     Unbounded,
     compose,
@@ -34,7 +37,8 @@ from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.masks.release import MaskRelease
-from prism_privacy.moments.release import MomentRelease
+from prism_privacy.measured.release import MeasuredRelease
+from prism_privacy.moments.release import MomentRelease, RecordAdjacency
 from prism_privacy.units import Adjacency, Unit, View
 
 __all__ = [
@@ -44,6 +48,7 @@ __all__ = [
     "Opened",
     "charged_in",
     "charging_one_client",
+    "mask_releases",
     "opened_in",
     "release_key",
 ]
@@ -74,6 +79,7 @@ class Charged:
         record: its record-level guarantee, if there is one.
         release: equal for ledgers of one and the same record-level release, see `release_key`.
         opened: where that release was opened over all clients; None where each client keeps its own.
+        images: what measured rounds released of one image; empty where clients trained.
     """
 
     name: str
@@ -82,6 +88,7 @@ class Charged:
     record: RecordGuarantee | None
     release: str
     opened: Opened | None
+    images: tuple[MaskRelease, ...] = ()
 
 
 def charged_in(ledger: LedgerReport, name: str) -> Charged:
@@ -91,19 +98,43 @@ def charged_in(ledger: LedgerReport, name: str) -> Charged:
         LedgerError: a charge is not a mask release, so nobody can say what it adds.
     """
     masks = charging_one_client(ledger.entries)
-    record = next((entry.record for entry in ledger.entries if entry.record is not None), None)
+    record = next((entry.record for entry in reversed(ledger.entries) if entry.record is not None), None)
     try:
-        releases = tuple(MaskRelease(**entry.release) for entry in masks)  # type: ignore[arg-type]
+        clients, images = mask_releases(masks)
     except (TypeError, InvalidParameter) as error:
         raise LedgerError(f"{name}: not a mask release: {error}") from None
     return Charged(
         name=name,
-        masks=releases,
+        masks=clients,
+        images=images,
         claims=all(entry.epsilon is not None for entry in masks),
         record=record,
         release=release_key(record, ledger.settings.get("record_id"), ledger.head),
         opened=opened_in(ledger),
     )
+
+
+def mask_releases(
+    entries: Iterable[LedgerEntry],
+) -> tuple[tuple[MaskRelease, ...], tuple[MaskRelease, ...]]:
+    """What entries about masks released of a client, and, of measured rounds, of one image of it.
+
+    Of an image only what they claim something for: the radius depends on the adjacency.
+
+    Raises:
+        TypeError, InvalidParameter: an entry releases something else.
+    """
+    clients: list[MaskRelease] = []
+    images: list[MaskRelease] = []
+    for entry in entries:
+        if "client_clip" not in entry.release:
+            clients.append(MaskRelease(**entry.release))  # type: ignore[arg-type]
+            continue
+        release = MeasuredRelease(**entry.release)  # type: ignore[arg-type]
+        clients.append(release.release(Unit.CLIENT))
+        if entry.record is not None and entry.record.spent is not None:
+            images.append(release.release(Unit.RECORD, cast(RecordAdjacency, entry.record.adjacency)))
+    return tuple(clients), tuple(images)
 
 
 def opened_in(ledger: LedgerReport) -> Opened | None:
@@ -194,7 +225,9 @@ class ClientTotal:
 
 
 class ImageTotal:
-    """Epsilon for one image, over the ledgers that were added: it does not grow with rounds.
+    """Epsilon for one image, over the ledgers that were added: against who sees sums, where they were summed.
+
+    It grows with measured rounds, and with no others.
 
     Args:
         adjacency: "swap" or "add_remove". One says nothing of the other: a release under swap shows how many
@@ -221,6 +254,20 @@ class ImageTotal:
         if charged.release in self._seen:
             return f"{charged.name} trained from a release that was charged before"
         self._seen.add(charged.release)
+        if record.spent is not None:
+            if len(charged.images) < len(charged.masks) or not charged.claims:
+                why = f"no bound: {charged.name} has measured rounds that claim nothing for one image"
+                self._events[Unbounded(why)] += 1
+                return why
+            adjacency = cast(RecordAdjacency, record.adjacency)
+            for image in charged.images:
+                self._events[RecordMasks(image, adjacency)] += 1
+            if adjacency != self._adjacency:
+                return f"no bound: {charged.name} speaks of {adjacency}, not {self._adjacency}"
+            return (
+                f"{charged.name}: {len(charged.images)} measured rounds, counted against who sees the opened "
+                "sums; who sees uploads learns more"
+            )
         release = _moments(record)
         if release is not None:
             self._events[Moments(release)] += 1
