@@ -23,6 +23,7 @@ from prism_privacy import (
     View,
     calibrate_measured,
 )
+from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.errors import ConfigError
 from prism_secure.learning.measured.schedule import clip_shares, falling_clip
@@ -61,6 +62,22 @@ def releases(
         sum_failure=config.sum_failure,
         coordinates=coordinates(config.measured, dimension),
         records=_records(config.measured, sizes),
+    )
+
+
+def image_view(config: Config, upload: float) -> ImageView:
+    """Whom one image is protected from over measured rounds, and what is left where uploads are seen.
+
+    Args:
+        config: its `federation.behaviour` is "measure".
+        upload: epsilon of one image against who sees its client's uploads.
+    """
+    n, honest = config.federation.clients, config.cohort
+    return ImageView(
+        "who sees the opened sums",
+        f"SUM, {honest:,} of {n:,} honest",
+        f"while {'all' if honest == n else f'{honest:,} of the'} {n:,} clients are honest",
+        (("its client's uploads seen in the clear", upload),),
     )
 
 

@@ -13,6 +13,7 @@ from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
+    from prism_privacy import RecordGuarantee
     from prism_secure.sweep.results import Run
 
 HELP = """\
@@ -109,9 +110,16 @@ def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
         f"{len(run.records)}/{run.config.federation.rounds}",
         f"{run.quality.fid:.1f}" if run.quality else "",
         *(format_epsilon(value) if isinstance(value, float) else "" for value in epsilons),
-        "" if run.record is None else format_epsilon(run.record.epsilon),
+        "" if run.record is None else format_epsilon(_of_an_image(run.record, run.finished)),
         " ".join(filter(None, [what, run.reason and f"({run.reason})"])),
     )
+
+
+def _of_an_image(record: RecordGuarantee, finished: bool) -> float:
+    """To date, where it grows and the run is not over."""
+    from prism_privacy import View
+
+    return record.epsilon if finished or record.spent is None else record.spent[View.SUM].to_date
 
 
 def _sweep_row(name: str, folder: Path) -> tuple[str, ...]:

@@ -122,6 +122,9 @@ class Privacy(_Part, frozen=True, kw_only=True):
     """Whether results ended the run before its plan did: then every epsilon is that of the plan."""
     record_cohort: Count = 0
     """Of a release summed over clients: so many must have been honest; 0 where each kept its own."""
+    measured_cohort: Count = 0
+    """Of measured rounds, whose bits cost an image something each: so many must have been honest; 0 of a
+    release made once."""
     record_weaker: tuple[tuple[str, Epsilon], ...] = ()
     """What is left of `record`, by who else sided with the server."""
     unbounded: tuple[str, ...] = ()
@@ -262,8 +265,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
         table = [f"| {what} | {whom} | {how} | {_claimed(privacy, key)} |" for what, whom, how, key in rows]
         if privacy.record is not None:
             whom = "anybody (UPLOAD)"
-            if privacy.record_cohort > 1:
-                honest = f"while {privacy.record_cohort} clients were honest"
+            if (counted := privacy.measured_cohort or privacy.record_cohort) > 1:
+                honest = f"while {counted} clients were honest"
                 whom = f"the server, and whoever has only this model (SUM), {honest}"
             table.append(
                 f"| {RECORD_UNIT} | {whom} | is replaced by any other | "
@@ -298,6 +301,11 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 privacy.record_cohort,
                 f"The clients shared the noise: it holds while {privacy.record_cohort} of them were honest.",
             )
+            if privacy.measured_cohort:
+                trust = (
+                    "It comes from the noise of the same bits as the client's, in every round: it holds "
+                    f"while {privacy.measured_cohort} of the clients in each sum were honest."
+                )
             if privacy.record_weaker:
                 left = (f"{_shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
                 trust += f" With fewer of them ε is: {', '.join(left)}."

@@ -13,7 +13,10 @@ from prism_secure.run_folder.records import RoundRecord
 from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_epsilon
 
 HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
-UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
+UNITS = (
+    f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together "
+    "(where it grows by the round: to date, SUM/UPLOAD)"
+)
 """What each epsilon of the table protects."""
 AS_BEFORE = "the deployed mask is as before"
 """Of a round that changed no bit of it."""
@@ -101,6 +104,8 @@ def describe_round(record: RoundRecord, rounds: int) -> str:
     fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
     seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
     image = format_epsilon(record.record.epsilon) if record.record else "–"
+    if record.record is not None and record.record.upload is not None:
+        image += f"/{format_epsilon(record.record.upload)}"
     epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}  {image:>8}"
     return (
         f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "

@@ -59,6 +59,7 @@ def _epsilons(record: RoundRecord) -> dict[str, float | None]:
         "epsilon/sum": record.epsilon.sum_zero_out,
         "epsilon/upload": record.epsilon.upload_zero_out,
         "epsilon/image": None if record.record is None else record.record.epsilon,
+        "epsilon/image_upload": None if record.record is None else record.record.upload,
     }
 
 

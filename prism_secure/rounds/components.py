@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from prism_privacy import Accountant, Adjacency, CoinSecret, PrivacyError, View, spent_table
+from prism_secure.accounting.measured import image_view
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
@@ -148,6 +149,9 @@ class Recipe:
         found = list(map(str, self.plan.unbounded))
         if release is not None:
             found.insert(0, f"ε(image) = {format_epsilon(release.guarantee.epsilon)} {release.view}")
+        if self.plan.measured:
+            view = image_view(self.config, self.plan.image_epsilon(View.UPLOAD))
+            found.insert(0, f"ε(image) = {format_epsilon(self.plan.image_epsilon(View.SUM))} {view}")
         return [*found, *filter(None, [self.facts.drowned])]
 
     @property

@@ -174,6 +174,11 @@ def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
         "privacy.clip_space": (config.privacy.clip_space, last.release.get("space")),
         "the honest clients of a sum": (config.cohort, last.cohort),
     }
+    if "client_clip" in last.release:  # its clips follow a rule; the plan's epsilons are what the card states
+        for name in ("privacy.clip", "privacy.clip_space"):
+            del stated[name]
+        stated["federation.behaviour"] = (config.federation.behaviour, "measure")
+        stated["measured.directions"] = (config.measured.directions, last.release.get("directions"))
     if (release := ledger.settings.get("record_release")) is not None:
         stated["privacy.record_release"] = (config.privacy.record_release, release)
     if (record := history.record_guarantee) is not None:
@@ -210,6 +215,7 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
             record=None if record is None else json_safe(record.epsilon),
             record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
             record_cohort=first.cohort if _opened(ledger) else 0,
+            measured_cohort=0 if record is None or record.spent is None else record.cohort or 0,
             record_weaker=() if view is None else tuple((who, json_safe(left)) for who, left in view.weaker),
             unbounded=tuple(map(str, history.unbounded)),
             ledger_head=ledger.head,

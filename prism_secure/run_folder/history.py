@@ -15,6 +15,7 @@ from prism_privacy.ledger.composition import Opened, opened_in
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, from_json_safe
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.moments.release import MomentRelease
+from prism_secure.accounting import measured
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Unbounded, why_infinite
 from prism_secure.accounting.record_release import ImageView, image_view
@@ -90,9 +91,11 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def record_guarantee(self) -> RecordGuarantee | None:
-        """The record-level guarantee that the ledger states, if any."""
+        """The record-level guarantee that the ledger states, if any; of measured rounds, as it stands now."""
         entries = self.ledger.entries if self.ledger else ()
         found = [entry.record for entry in entries if entry.record is not None]
+        if found and found[-1].spent is not None:
+            return found[-1]
         return max(found, key=lambda guarantee: guarantee.epsilon, default=None)
 
     @property
@@ -106,6 +109,9 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         record = self.record_guarantee
         if record is None or self.test_coins:
             return None
+        if record.spent is not None:
+            seen = record.spent[View.UPLOAD]
+            return measured.image_view(self.config, seen.to_date if seen.planned is None else seen.planned)
         shares = None if self.opened is None else self.opened.shares
         return image_view(self.config, MomentRelease(**record.release), shares)  # type: ignore[arg-type]
 

@@ -40,6 +40,13 @@ def statement(report: LedgerReport) -> list[str]:
     lines.append("  none is claimed" if last.epsilon is None else f"  {_counting_on(last)}")
     if record is None:
         return [*lines, f"{RECORD_UNIT}: no epsilon is claimed"]
+    if record.spent is not None:
+        lines.append(f"{RECORD_UNIT}: epsilon to date at delta = {format_delta(record.delta)}")
+        for view, cost in sorted(record.spent.items()):
+            planned = "" if cost.planned is None else f" (planned: {format_epsilon(cost.planned)})"
+            lines.append(f"  {view.value}, {record.adjacency}: {format_epsilon(cost.to_date)}{planned}")
+        lines.append(f"  sum counts on {record.cohort} honest clients")
+        return [*lines, f"  ({ADJACENCY_WORDS[record.adjacency]})"]
     lines.append(f"{RECORD_UNIT}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
     lines.append(f"  {record.adjacency}: {format_epsilon(record.epsilon)}")
     if record.view is not None:
@@ -81,6 +88,16 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
     yield f"PROTECTED: {UNIT_WORDS[Unit.RECORD]}"
     if record is None:
         yield "  No epsilon is claimed."
+    elif record.spent is not None:
+        yield f"  delta = {format_delta(record.delta)}"
+        for view, cost in sorted(record.spent.items()):
+            yield (
+                f"  epsilon to date = {format_epsilon(cost.to_date)}   {view.value}: {_VIEW_WORDS[view]}; "
+                f"{record.adjacency}: {ADJACENCY_WORDS[record.adjacency]}"
+            )
+            if cost.planned is not None and cost.planned != cost.to_date:
+                yield f"    planned before the first round: {format_epsilon(cost.planned)}"
+        yield f"  sum counts on {record.cohort} honest clients' noise"
     else:
         yield f"  delta = {format_delta(record.delta)}"
         yield (

@@ -1,0 +1,130 @@
+"""What a run of measured rounds tells of one image: console, report, list, ledger verify, model card."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prism_privacy import View
+from prism_secure.accounting.plan import Plan
+from prism_secure.accounting.spending import Spending
+from prism_secure.cli import main
+from prism_secure.config import load_config
+from prism_secure.reporting.progress import describe_round
+from prism_secure.reporting.report import write_report
+from prism_secure.reporting.trackers import numbers
+from prism_secure.run_folder.history import read_history
+from prism_secure.run_folder.records import decode, encode
+from prism_secure.wording import format_epsilon
+
+from .fake_run import PARAMETERS, make_run, record_of
+from .test_measured_spending import SETTINGS, SIZES, Place
+
+WIDE = [*SETTINGS, "secure_sum.min_survivors=9", "privacy.colluders=1"]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return Plan(load_config(None, WIDE), PARAMETERS, sizes=SIZES)
+
+
+def run_folder(folder: Path, rounds: int, done: bool = False) -> Path:
+    """A run folder after measured rounds: their ledger is real, their quality is not."""
+    config = load_config(None, WIDE)
+    make_run(folder, WIDE, rounds=0, ledger=False, done=False)
+    (folder / "federation.id").write_text("fed\n")
+    with Spending(config, Place(folder), PARAMETERS, 0, sizes=SIZES) as spent:
+        for number in range(1, rounds + 1):
+            epsilon = spent.charge(number)
+            record = msgspec.structs.replace(record_of(config, number), epsilon=epsilon, record=spent.record)
+            with (folder / "metrics.jsonl").open("ab") as file:
+                file.write(encode(record) + b"\n")
+    if done:
+        (folder / "DONE").write_text("4 of 4 rounds\n")
+    return folder
+
+
+def text_of(page: Path) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page.read_text("utf-8"))).split())
+
+
+def test_metrics_and_console_say_what_an_image_has_spent_in_both_views(tmp_path: Path) -> None:
+    history = read_history(run_folder(tmp_path, 3))
+    assert history.ledger is not None
+    for record, entry in zip(history.records, history.ledger.entries, strict=True):
+        assert entry.record is not None
+        assert entry.record.spent is not None
+        seen = {view: entry.record.spent[view].to_date for view in View}
+        assert record.record is not None
+        assert (record.record.epsilon, record.record.upload) == (seen[View.SUM], seen[View.UPLOAD])
+        assert decode(encode(record)) == record
+        both = f"{format_epsilon(seen[View.SUM])}/{format_epsilon(seen[View.UPLOAD])}"
+        assert both in describe_round(record, 4)
+        tracked = numbers(record, history.config)
+        assert (tracked["epsilon/image"], tracked["epsilon/image_upload"]) == (
+            seen[View.SUM],
+            seen[View.UPLOAD],
+        )
+    assert history.image_view is not None
+    assert history.image_view.words == (
+        "against who sees the opened sums, while 8 of the 10 clients are honest"
+    )
+
+
+def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Path, plan: Plan) -> None:
+    folder = run_folder(tmp_path, 3)
+    text = text_of(write_report(folder))
+    record = read_history(folder).record_guarantee
+    assert record is not None
+    assert record.spent is not None
+    to_date = format_epsilon(record.spent[View.SUM].to_date)
+    upload = format_epsilon(record.spent[View.UPLOAD].to_date)
+    assert (
+        f"to date it is {to_date} against who sees the sums, and {upload} against who sees the uploads"
+        in text
+    )
+    assert f"{format_epsilon(plan.image_epsilon(View.SUM))} is what was planned for all of them" in text
+    assert "while 8 of the 10 clients are honest" in text
+    assert "ε(one image), UPLOAD" in text
+    for untrue in (
+        "does not grow",
+        "before the first round each client put noise",
+        "after the moments",
+        "noisy summary",
+    ):
+        assert untrue not in text.lower(), untrue
+
+
+def test_ledger_verify_and_list_tell_an_image_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: Plan
+) -> None:
+    folder = run_folder(tmp_path / "run", 2)
+    record = read_history(folder).record_guarantee
+    assert record is not None
+    assert record.spent is not None
+    assert main(["ledger", "verify", str(folder / "ledger.jsonl")]) == 0
+    told = capsys.readouterr().out
+    for view in View:
+        spent, planned = record.spent[view].to_date, plan.image_epsilon(view)
+        assert f"{view.value}, swap: {format_epsilon(spent)} (planned: {format_epsilon(planned)})" in told
+    assert "sum counts on 8 honest clients" in told
+    assert main(["list", str(tmp_path)]) == 0
+    assert format_epsilon(record.spent[View.SUM].to_date) in capsys.readouterr().out
+
+
+def test_config_epsilon_tells_both_units_in_both_views(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [argument for setting in WIDE for argument in ("--set", setting)]
+    assert main(["config", "--epsilon", *settings]) == 0
+    told = capsys.readouterr().out
+    counted = Plan(load_config(None, WIDE), PARAMETERS, sizes=(1000,) * 10)
+    for view in View:
+        assert re.search(
+            rf"ε\({view.name}\) +{re.escape(format_epsilon(counted.image_epsilon(view)))}\n", told
+        )
+    assert "ε(SUM) counts on 8 honest clients in each sum" in told
+    assert "256 mask bits of each that carry 16 numbers" in told
+    assert counted.measured[0].records == 1000
