@@ -13,10 +13,7 @@ from prism_secure.run_folder.records import RoundRecord
 from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_epsilon
 
 HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
-UNITS = (
-    f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together "
-    "(where it grows by the round: to date, SUM/UPLOAD)"
-)
+UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
 """What each epsilon of the table protects."""
 AS_BEFORE = "the deployed mask is as before"
 """Of a round that changed no bit of it."""

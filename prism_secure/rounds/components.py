@@ -151,7 +151,10 @@ class Recipe:
             found.insert(0, f"ε(image) = {format_epsilon(release.guarantee.epsilon)} {release.view}")
         if self.plan.measured:
             view = image_view(self.config, self.plan.image_epsilon(View.UPLOAD))
-            found.insert(0, f"ε(image) = {format_epsilon(self.plan.image_epsilon(View.SUM))} {view}")
+            planned = format_epsilon(self.plan.image_epsilon(View.SUM))
+            found.insert(
+                0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
+            )
         return [*found, *filter(None, [self.facts.drowned])]
 
     @property

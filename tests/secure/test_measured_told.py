@@ -12,17 +12,23 @@ import pytest
 from prism_privacy import View
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
+from prism_secure.audit.checks.client_epsilon import metrics_agree
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Notebook
 from prism_secure.cli import main
-from prism_secure.config import load_config
+from prism_secure.config import dump_config, load_config
+from prism_secure.errors import RunFolderError
 from prism_secure.reporting.progress import describe_round
 from prism_secure.reporting.report import write_report
 from prism_secure.reporting.trackers import numbers
+from prism_secure.run_folder.export import _check_settings, _privacy
 from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.records import decode, encode
 from prism_secure.wording import format_epsilon
 
 from .fake_run import PARAMETERS, make_run, record_of
 from .test_measured_spending import SETTINGS, SIZES, Place
+from .test_model_file import CARD
 
 WIDE = [*SETTINGS, "secure_sum.min_survivors=9", "privacy.colluders=1"]
 
@@ -128,3 +134,51 @@ def test_config_epsilon_tells_both_units_in_both_views(capsys: pytest.CaptureFix
     assert "ε(SUM) counts on 8 honest clients in each sum" in told
     assert "256 mask bits of each that carry 16 numbers" in told
     assert counted.measured[0].records == 1000
+
+
+def test_audit_compares_what_metrics_say_of_an_image_with_what_was_signed(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, 3)
+
+    def findings() -> list[str]:
+        notes = Notebook()
+        metrics_agree(Evidence(folder), notes)
+        return [found.text for found in notes.findings]
+
+    assert findings() == []
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines()
+    last = decode(lines[-1])
+    assert last.record is not None
+    for name in ("epsilon", "upload"):
+        less = msgspec.structs.replace(last.record, **{name: getattr(last.record, name) / 2})
+        changed = encode(msgspec.structs.replace(last, record=less))
+        (folder / "metrics.jsonl").write_bytes(b"\n".join([*lines[:-1], changed]) + b"\n")
+        assert findings() == ["Round 3: metrics.jsonl and the ledger differ in what one record has spent."]
+
+
+def test_model_card_states_the_plan_for_an_image_and_on_whom_it_counts(tmp_path: Path, plan: Plan) -> None:
+    history = read_history(run_folder(tmp_path, 4))
+    assert history.ledger is not None
+    _check_settings(history, history.ledger)
+    privacy = _privacy(history, history.ledger, "ab" * 32)
+    assert privacy.record == pytest.approx(plan.image_epsilon(View.SUM))
+    assert privacy.measured_cohort == 8
+    text = msgspec.structs.replace(CARD, privacy=privacy).markdown()
+    assert "while 8 clients were honest" in text
+    assert "holds while 8 of the clients in each sum were honest" in text
+    upload = format_epsilon(plan.image_epsilon(View.UPLOAD))
+    assert f"its client's uploads seen in the clear {upload}" in text
+    assert "noisy moments" not in text
+    assert "noisy summary" not in text
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["measured.directions=8", "privacy.flip=0.3", "federation.behaviour=train", "privacy.colluders=0"],
+)
+def test_model_card_of_another_configuration_is_refused(tmp_path: Path, other: str) -> None:
+    folder = run_folder(tmp_path, 4)
+    (folder / "config.toml").write_text(dump_config(load_config(None, [*WIDE, other])))
+    history = read_history(folder)
+    assert history.ledger is not None
+    with pytest.raises(RunFolderError, match=r"config\.toml and the signed ledger disagree on"):
+        _check_settings(history, history.ledger)
