@@ -144,9 +144,8 @@ class Spending:
 
     def charge_moments(self) -> None:
         """Write the record-level release to the ledger, unless an attempt before a kill did."""
-        if self._guarantee is None or self._moments_charged:
+        if self._moments is None or self._guarantee is None or self._moments_charged:
             return
-        assert self._moments is not None
         table = {}
         for cell in CELLS:
             alone = self._moments.client_epsilon(*cell)

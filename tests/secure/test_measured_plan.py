@@ -174,3 +174,13 @@ def test_a_client_trains_nothing_where_it_is_to_measure(tmp_path: Path) -> None:
     broadcast = Server(config, "federation", recipe.trainer.dimension).broadcast()
     with pytest.raises(ConfigError, match=r"only 'train' can"):
         Client(0, tmp_path / "client", recipe).rehearse(broadcast)
+
+
+@pytest.mark.parametrize(
+    "other", ["measured.record_clip=[0.2, 0.1]", "measured.epsilon=3", "federation.rounds=5"]
+)
+def test_clients_that_would_answer_under_other_clips_share_no_session(other: str) -> None:
+    app = pytest.importorskip("prism_secure.flower.client_app", exc_type=ImportError)
+    mine = load_config(None, SMALL)
+    assert app.binding(mine) == app.binding(load_config(None, [*SMALL, "federation.workers=7"]))
+    assert app.binding(mine) != app.binding(load_config(None, [*SMALL, other]))

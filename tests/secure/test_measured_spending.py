@@ -109,9 +109,11 @@ def test_a_run_that_comes_back_goes_on_from_what_it_spent(tmp_path: Path, killed
         for number in range(1, killed_after + 1):
             spent.charge(number)
     with spending(config_of(), halves, killed_after) as spent:
+        spent.charge_moments()  # there are none
         assert spent.record is not None
         for number in range(killed_after, 5):
             spent.charge(number)
+        spent.charge_moments()
     one, other = (verify_ledger(folder / "ledger.jsonl").entries for folder in (whole, halves))
     assert one == other
 
