@@ -113,13 +113,14 @@ class SweepRecipe:
     def objectives(self) -> tuple[str, ...]:
         """What points are compared by.
 
-        None named: FID, and epsilon for one image where that varies, or where the moments of all clients are
-        opened and one client's epsilon is that release's, whatever the masks cost; else epsilon(SUM,
-        ZERO_OUT).
+        None named: FID, and epsilon for one image where that varies, where the moments of all clients are
+        opened and one client's epsilon is that release's, whatever the masks cost, or where measured rounds
+        are calibrated for it; else epsilon(SUM, ZERO_OUT).
         """
         if self.sweep.objectives:
             return self.sweep.objectives
         record = self.base.opens_moments or "privacy.record_epsilon" in self.axes
+        record |= self.base.measures and self.base.measured.unit == "image"
         return ("epsilon.record" if record else "epsilon.sum_zero_out", "fid")
 
     @property
@@ -313,9 +314,14 @@ def refuse_infinite(recipe: SweepRecipe) -> None:
     masks vary, that of one client, which is what they are for. Ranges are tried at their ends.
 
     Raises:
-        ConfigError: why it is infinite, and what would make it finite.
+        ConfigError: why it is infinite, and what would make it finite; or no run of it can be made yet.
         DataError: the images, whose number epsilon depends on, cannot be read.
     """
+    if any(config.federation.behaviour != "train" for config in _corners(recipe)):
+        from prism_secure.rounds.components import refuse_all_but_training  # torch
+
+        for config in _corners(recipe):
+            refuse_all_but_training(config)
     wanted = [name for name in recipe.objectives if name.startswith("epsilon.")]
     if not recipe.sweep.objectives and not MASK_NOISE.isdisjoint(recipe.axes):
         wanted.append("epsilon.sum_zero_out")
@@ -323,6 +329,8 @@ def refuse_infinite(recipe: SweepRecipe) -> None:
         cell = next((cell for cell in CELLS if name == f"epsilon.{'_'.join(cell)}"), IMAGE)
         reasons = []
         for tried, config in enumerate(_corners(recipe)):
+            if config.measures:  # finite, whatever its clips are
+                break
             images = _most_images(config) if config.opens_moments else None
             if math.isfinite(epsilons_of(config, {}, None, images)[cell]) or tried == _MOST_TRIED:
                 break
