@@ -184,3 +184,14 @@ def test_clients_that_would_answer_under_other_clips_share_no_session(other: str
     mine = load_config(None, SMALL)
     assert app.binding(mine) == app.binding(load_config(None, [*SMALL, "federation.workers=7"]))
     assert app.binding(mine) != app.binding(load_config(None, [*SMALL, other]))
+
+
+def test_a_client_on_a_machine_of_its_own_never_takes_its_own_count(tmp_path: Path) -> None:
+    """Where nobody has told how many images each has, N is not what lies here."""
+    own_data = pytest.importorskip("prism_secure.flower.recipe.client", exc_type=ImportError).OwnData
+    config = load_config(None, [*TINY, *SMALL, f"data.folder={write_data(tmp_path / 'data')}"])
+    alone, told = own_data(config, None), own_data(config, (20, 30, 25))
+    assert alone.partition.sizes == (60, 60, 60), "all that lies here"
+    with pytest.raises(ConfigError, match=r"measured\.records must be given"):
+        plans.releases(config, 1000, alone.public_sizes)
+    assert {release.records for release in plans.releases(config, 1000, told.public_sizes)} == {25}
