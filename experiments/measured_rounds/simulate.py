@@ -25,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, calibrate
+from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.learning.measured.directions import jacobian_directions, principal_directions
 from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
-from prism_secure.learning.measured.schedule import answer_clips, clip_shares, steps_after
+from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.supermask import initial_theta

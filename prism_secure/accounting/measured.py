@@ -23,10 +23,10 @@ from prism_privacy import (
     View,
     calibrate_measured,
 )
+from prism_secure.accounting.clip_rules import clip_shares, falling_clip
 from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.errors import ConfigError
-from prism_secure.learning.measured.schedule import clip_shares, falling_clip
 
 MOST_COORDINATES = 1 << 20
 """The most bits that answers are spread over (`prism_privacy.HadamardEmbedding`)."""

@@ -88,8 +88,8 @@ class Federation(Section, frozen=True):
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
-        named = re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None
-        self._require("device", named, "cpu, cuda, or cuda:0, cuda:1 and so on")
+        known = re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None
+        self._require("device", known, "cpu, cuda, or cuda:0, cuda:1 and so on")
 
 
 class Model(Section, frozen=True):

@@ -88,7 +88,7 @@ def check_recipe(config: Config, roster: Roster) -> None:
 def binding(config: Config) -> bytes:
     """What all clients must agree on beside the broadcast: how masks are made and randomized."""
     privacy = msgspec.structs.replace(config.privacy, record_store=None)  # a path of one machine
-    agreed = {"mask": config.mask, "privacy": privacy}
+    agreed: dict[str, object] = {"mask": config.mask, "privacy": privacy}
     if config.measures:  # the clips of every round follow from these
         agreed |= {"measured": config.measured, "rounds": config.federation.rounds}
     return msgspec.json.encode(agreed)

@@ -286,7 +286,7 @@ def _moment_release(run: RunHistory) -> MomentRelease | None:
     record = run.record_guarantee
     if record is None or record.spent is not None or run.test_coins:
         return None
-    return MomentRelease(**record.release)
+    return MomentRelease(**record.release)  # type: ignore[arg-type]
 
 
 def _floors(run: RunHistory) -> dict[str, LowerBound]:

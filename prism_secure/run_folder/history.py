@@ -15,6 +15,7 @@ from prism_privacy.ledger.composition import Opened, opened_in
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee, from_json_safe
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.moments.release import MomentRelease
+from prism_privacy.units import View
 from prism_secure.accounting import measured
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Unbounded, why_infinite

@@ -206,7 +206,7 @@ def _words(total: Together) -> str:
 
 def _ledger(report: LedgerReport) -> dict[str, Any]:
     last = report.entries[-1] if report.entries else None
-    record = next((entry.record for entry in report.entries if entry.record is not None), None)
+    record = next((entry.record for entry in reversed(report.entries) if entry.record is not None), None)
     return {
         "path": str(report.path),
         "federation": report.federation,

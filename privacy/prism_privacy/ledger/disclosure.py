@@ -148,4 +148,4 @@ def _test_coins(report: LedgerReport) -> bool:
 
 
 def _record(report: LedgerReport) -> RecordGuarantee | None:
-    return next((entry.record for entry in report.entries if entry.record is not None), None)
+    return next((entry.record for entry in reversed(report.entries) if entry.record is not None), None)

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.learning.measured.directions import principal_directions
 from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
-from prism_secure.learning.measured.schedule import answer_clips, clip_shares, rate, steps_after
+from prism_secure.learning.measured.schedule import answer_clips, rate, steps_after
 
 
 @pytest.mark.parametrize(("first", "growth"), [(1.0, 1.0), (0.5, 1.0), (0.3, 1.2), (1.0, 0.8)])
