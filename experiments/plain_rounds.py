@@ -20,7 +20,7 @@ from prism_secure.learning.aggregation import progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import theta_from_scores
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality
 
@@ -36,8 +36,8 @@ class PlainRounds:
         targets: what each of the clients matches.
     """
 
-    def __init__(self, recipe: Recipe, targets: Sequence[FeatureMoments]) -> None:
-        self.server = Server(recipe.config, "plain", recipe.trainer.dimension)
+    def __init__(self, recipe: Components, targets: Sequence[FeatureMoments]) -> None:
+        self.server = Server.of(recipe, "plain")
         self.seconds = 0.0
         """CPU time of training so far."""
         self._recipe, self._targets = recipe, targets

@@ -48,7 +48,7 @@ from prism_secure.model.supermask import Supermask, deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.networks import metric_features
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import open_moments
 from prism_secure.rounds.release import ClientRelease
 from prism_secure.rounds.simulation import run
@@ -85,7 +85,7 @@ class DenseGenerator(DeployedGenerator):
 class DenseTrainer:
     """Local steps on all weights, with the objective of the recipe."""
 
-    def __init__(self, recipe: Recipe, learning_rate: float) -> None:
+    def __init__(self, recipe: Components, learning_rate: float) -> None:
         self.recipe, self.learning_rate = recipe, learning_rate
         network = ResNetGenerator(recipe.architecture)
         self.network = Supermask(network, seed=recipe.model_seed, law="kaiming_normal")
@@ -140,7 +140,7 @@ class Known:
     epsilon_client: float = 0.0
 
 
-def known(recipe: Recipe, folder: Path) -> Known:
+def known(recipe: Components, folder: Path) -> Known:
     """Each client's moments or, where the recipe says so, their securely opened noisy sum."""
     folder.mkdir(exist_ok=True)
     config = recipe.config
@@ -163,7 +163,7 @@ def _opening_bytes(folder: Path) -> int:
 
 
 def fedavg(
-    recipe: Recipe, folder: Path, *, learning_rate: float, clip: float | None, noise: float
+    recipe: Components, folder: Path, *, learning_rate: float, clip: float | None, noise: float
 ) -> Iterator[Progress]:
     """Federated averaging of moves, which are clipped and noised where there is a `clip`."""
     config, trainer = recipe.config, DenseTrainer(recipe, learning_rate)
@@ -239,7 +239,7 @@ def _only_finite(move: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(move), move, 0.0)
 
 
-def server(recipe: Recipe, folder: Path, *, learning_rate: float) -> Iterator[Progress]:
+def server(recipe: Components, folder: Path, *, learning_rate: float) -> Iterator[Progress]:
     """Dense weights, trained on the opened moments by the server: as many steps as one client would make."""
     config, trainer = recipe.config, DenseTrainer(recipe, learning_rate)
     start = known(recipe, folder)
@@ -253,7 +253,7 @@ def server(recipe: Recipe, folder: Path, *, learning_rate: float) -> Iterator[Pr
         yield Progress(number, generator, start.uplink_bytes, start.epsilon_client)
 
 
-def server_mask(recipe: Recipe, folder: Path) -> Iterator[Progress]:
+def server_mask(recipe: Components, folder: Path) -> Iterator[Progress]:
     """A mask, trained likewise: the scores are simply kept."""
     config, trainer = recipe.config, recipe.trainer
     start = known(recipe, folder)
@@ -293,7 +293,7 @@ def masks(config: Config, folder: Path) -> Iterator[dict[str, object]]:
             yield row(record.round, sent, record.epsilon.sum_zero_out, record.quality)
 
 
-def measured(recipe: Recipe, rounds: Iterator[Progress]) -> Iterator[dict[str, object]]:
+def measured(recipe: Components, rounds: Iterator[Progress]) -> Iterator[dict[str, object]]:
     """Metrics of each round that `metrics.every` asks for, as a run measures them."""
     config, dataset = recipe.config, recipe.dataset
     network = metric_features(config.metrics.features)
@@ -324,7 +324,7 @@ def main() -> None:
         if (value := getattr(options, name)) is not None and not 0 < value < math.inf:
             parser.error(f"--{name.replace('_', '-')} must be a positive number, got {value}")
     config = load_config(options.config, options.overrides)
-    recipe, label = Recipe(config), options.label or options.name
+    recipe, label = Components(config), options.label or options.name
     if options.name.startswith("server") and not config.opens_moments:
         parser.error("a server that trains alone needs moments that the secure sum opened: record_epsilon")
     if config.privacy.record_store is not None:

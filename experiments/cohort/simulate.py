@@ -29,7 +29,7 @@ import torch
 from prism_privacy import Adjacency, View, calibrate, clip_toward
 from prism_secure.config import Config, load_config
 from prism_secure.learning.clip_filling import fill_clip
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -78,7 +78,7 @@ def main() -> None:
     n, flip, clip = config.federation.clients, config.privacy.flip, config.privacy.clip
     distinct = options.distinct or n
     votes = n // distinct
-    recipe = Recipe(config)
+    recipe = Components(config)
     measure = Evaluation(recipe)
     rounds, history = PlainRounds(recipe, [recipe.targets(client) for client in range(distinct)]), []
     server, d = rounds.server, recipe.trainer.dimension

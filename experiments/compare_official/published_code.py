@@ -34,7 +34,7 @@ from prism_secure.data import to_float
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.networks import metric_features
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done
@@ -62,7 +62,7 @@ class OurFeatures(nn.Module):
     ImageNet's scale; here images stay in [-1, 1], reals and fakes alike.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Components) -> None:
         super().__init__()
         self.extractor, self.channels = recipe.extractor, recipe.dataset.channels
         self.numberOfFeaturesPerLayer = [self.extractor.dimension]
@@ -95,7 +95,7 @@ def import_published(folder: Path) -> tuple[Any, Any]:
     return Client, Server
 
 
-def arguments(options: argparse.Namespace, recipe: Recipe, steps: int) -> SimpleNamespace:
+def arguments(options: argparse.Namespace, recipe: Components, steps: int) -> SimpleNamespace:
     """Its options, at its defaults where nothing is said."""
     config = recipe.config
     return SimpleNamespace(
@@ -164,7 +164,7 @@ def main() -> None:
     if options.images and not (options.out / "images").exists():
         write_images(options.out / "images", options.images)
     _, config = recipe("official", options.split, 0.0, options.seed, options)
-    ours = Recipe(config)
+    ours = Components(config)
     rounds, steps, every = config.federation.rounds, config.federation.local_steps, config.metrics.every
     client_class, server_class = import_published(options.code.resolve())
     torch.manual_seed(public_seed(options.seed, "published"))

@@ -25,7 +25,7 @@ import torch
 from prism_privacy import CoinSecret, MomentRelease, SummedMoments, release_moments
 from prism_secure.config import load_config
 from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def targets(recipe: Recipe, options: argparse.Namespace) -> list[FeatureMoments]:
+def targets(recipe: Components, options: argparse.Namespace) -> list[FeatureMoments]:
     """What each client matches."""
     clients = range(recipe.config.federation.clients)
     sizes = [options.images or size for size in recipe.partition.sizes]
@@ -106,7 +106,7 @@ def main() -> None:
     config = load_config(None, [*RECIPE, *options.overrides])
     require(config, UNHEEDED)
     clients, seed, flip = config.federation.clients, config.federation.seed, config.privacy.flip
-    recipe = Recipe(config)
+    recipe = Components(config)
     measure = Evaluation(recipe)
     rounds, history = PlainRounds(recipe, targets(recipe, options)), []
     server = rounds.server

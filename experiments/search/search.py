@@ -33,7 +33,7 @@ from prism_secure.data.features import (
     RandomFourierFeatures,
 )
 from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Searched(Recipe):
+class Searched(Components):
     """A recipe with the features of the options."""
 
     def __init__(self, config: Config, options: argparse.Namespace) -> None:

@@ -137,9 +137,9 @@ def _images(config: Config) -> tuple[int, list[int]]:
     """
     if config.data.source == "fashion_mnist_12k":
         return 1, [1000] * 10
-    from prism_secure.rounds.components import Recipe
+    from prism_secure.rounds.components import Components
 
-    dataset = Recipe(config).dataset
+    dataset = Components(config).dataset
     counts = dataset.train_labels.bincount(minlength=len(dataset.classes)).tolist()
     return dataset.channels, counts
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
+
+from prism_secure.config.plugged import is_reference
 
 Source = Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"]
 PartitionScheme = Literal["iid", "shards", "dirichlet"]
@@ -18,12 +20,22 @@ MaskMode = Literal["hard", "bernoulli", "annealed", "topk"]
 InitialLaw = Literal["normal", "uniform"]
 Optimizer = Literal["adam", "root"]
 Averaging = Literal["ema", "faithful"]
+AggregationRule = Literal[
+    "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
+]
+Behaviour = Literal["train"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
             raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+
+    def _require_named(self, name: str, offered: Any) -> None:
+        """One of the words `offered`, or a reference to something of the user's own."""
+        words, value = get_args(offered), getattr(self, name)
+        expected = f"{' | '.join(map(repr, words))} | 'package.module:name' of your own"
+        self._require(name, value in words or is_reference(value), expected)
 
 
 class Data(Section, frozen=True):
@@ -69,6 +81,9 @@ class Federation(Section, frozen=True):
     [measured]), or "module:callable", which names a behaviour of your own."""
     local_steps: int = 32
     """Steps of a client in a round: the same for all, whatever they hold."""
+    behaviour: str = "train"
+    """What a client does in a round: local steps on its mask's scores (train), or something of your own, as
+    "package.module:name"."""
     seed: int = 0
     """Public; the clients' coins never come from it."""
     workers: int = 2
@@ -86,6 +101,7 @@ class Federation(Section, frozen=True):
         )
         self._require("behaviour", bool(named), '"train", "measure", or "module:callable"')
         self._require("local_steps", self.local_steps >= 1, "at least 1")
+        self._require_named("behaviour", Behaviour)
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
         self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
         known = re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None
@@ -268,10 +284,9 @@ class Measured(Section, frozen=True):
 class Aggregation(Section, frozen=True):
     """How the server moves theta towards the mean of the masks: `prism_secure.learning.aggregation`."""
 
-    rule: Literal[
-        "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
-    ] = "schedule"
-    """What lambda, the step towards the round's mean mask, is made of."""
+    rule: str = "schedule"
+    """What lambda, the step towards the round's mean mask, is made of: fixed, schedule, sampled, expected,
+    coupled, cosine, kalman, kalman_global, or a function of your own as "package.module:name"."""
     space: Literal["theta", "logit"] = "theta"
     """Blend probabilities or log-odds."""
     lambda_start: float = 1.0
@@ -289,6 +304,7 @@ class Aggregation(Section, frozen=True):
     `privacy.flip` undoes the debiasing."""
 
     def __post_init__(self) -> None:
+        self._require_named("rule", AggregationRule)
         for name in ("lambda_start", "lambda_end", "hold", "floor", "shrink"):
             self._require(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from prism_secure.config.plugged import is_reference
 from prism_secure.config.sections import (
     Aggregation,
     Budget,
@@ -75,6 +76,11 @@ class Config(Section, frozen=True):
             raise ValueError(
                 f"privacy.colluders must leave an honest survivor: min_survivors = {self.min_survivors}, "
                 f"got {self.privacy.colluders}"
+            )
+        if self.record_level and self.own_behaviour:
+            raise ValueError(
+                "privacy.record_epsilon must be inf with a federation.behaviour of your own, because nothing "
+                f"says what that reads of the images; got {self.privacy.record_epsilon:g}"
             )
         if self.record_level and not self.features.bounded:
             raise ValueError(
@@ -189,6 +195,11 @@ class Config(Section, frozen=True):
         """The clients that draw the same latents as this one in a round have the same number."""
         groups, n = self.training.latent_groups, self.federation.clients
         return client * groups // n if groups else client
+
+    @property
+    def own_behaviour(self) -> bool:
+        """Whether clients do something of the user's own in a round."""
+        return is_reference(self.federation.behaviour)
 
     @property
     def private_metrics(self) -> bool:

@@ -73,6 +73,11 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "federation.client_fraction below 1 is for `prism-secure run`; across machines every round "
             f"invites all clients, got {config.federation.client_fraction}"
         )
+    if config.federation.behaviour != "train":
+        raise ConfigError(
+            "federation.behaviour must be 'train' across machines, others are for `prism-secure run`; got "
+            f"{config.federation.behaviour!r}"
+        )
     if config.opens_moments and config.privacy.record_store is not None:
         raise ConfigError(
             "privacy.record_store is for one machine: across machines each federation sums the noisy moments "

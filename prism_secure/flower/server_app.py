@@ -30,7 +30,7 @@ from prism_secure.flower.client_app import check_recipe
 from prism_secure.flower.recipe.client import own_data
 from prism_secure.flower.recipe.server import Rounds
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.run_folder.enrolment import read_membership
 from prism_secure.run_folder.folder import RunFolder
 from prism_secure.run_folder.history import check_whole
@@ -51,7 +51,7 @@ def main(grid: Grid, context: Context) -> None:
     config = load_config(None if recipe_file is None else Path(str(recipe_file)).expanduser())
     federation, roster = read_membership(folder)
     check_recipe(config, roster)
-    recipe = own_data(config, given.get("own-data")) or Recipe(config)
+    recipe = own_data(config, given.get("own-data")) or Components(config)
     recipe.check()
     with RunFolder(out, config, federation=federation) as run:
         if run.federation != federation:

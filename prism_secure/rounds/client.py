@@ -1,4 +1,4 @@
-"""One client: local steps on its own data, randomized bits, and what it keeps on its own machine.
+"""One client: what it says in a round as randomized bits, and what it keeps on its own machine.
 
 The order of writes is what makes a kill harmless. The packed bits reach the disk before they may be sent,
 then the optimizer state. Whoever comes back finds both, and sends those very bytes again; or finds the
@@ -8,13 +8,13 @@ trained on a graphics card, at others: of the ones before nothing had left).
 same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
 
-What a client trains from of its images it has from before the first round: see `prism_secure.rounds.release`.
+What a client says in a round is its behaviour's: `prism_secure.rounds.behaviours`. Here is what is the same
+for all: clip, coins, outbox, and the order of writes. What it may know of its images it has from before the
+first round: see `prism_secure.rounds.release`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +25,14 @@ from safetensors.numpy import save
 from prism_privacy import CoinSecret, Outbox, PrivacyError, clip_toward, release_bits
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
-from prism_secure.learning.aggregation import progress
 from prism_secure.learning.clip_filling import fill_clip
-from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.learning.training import ClientState, LocalResult
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
-from prism_secure.public_seed import public_seed
-from prism_secure.rounds.components import Recipe, refuse_all_but_training
+from prism_secure.rounds.behaviours.behaviour import Answer
+from prism_secure.rounds.broadcast import Arrays, Broadcast
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import ClientRelease, read_arrays
 from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
-
-
-@dataclass(frozen=True)
-class Broadcast:
-    """What the server sends before a round: theta, float64 (d,), in [theta_min, 1 - theta_min]."""
-
-    federation: str
-    round: int
-    theta: NDArray[np.float64]
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of theta as this process loaded it; it enters the secure sum's context and all coins."""
-        header = f"prism-secure/v1/broadcast\0{self.federation}\0{self.round}\0{len(self.theta)}\0"
-        return hashlib.sha256(header.encode() + self.theta.astype("<f8").tobytes()).digest()
 
 
 class Client:
@@ -57,8 +40,8 @@ class Client:
 
     Args:
         index: its id, 0 to n - 1.
-        folder: its private folder: coin secret (0600), optimizer state, moments of its images, outbox.
-        recipe: the objects of the configuration, shared by all clients of a process.
+        folder: its private folder: coin secret (0600), its behaviour's state, moments of its images, outbox.
+        components: the objects of the configuration, shared by all clients of a process.
         coins: known coins in place of the folder's secret, for tests: what they release has no epsilon.
         may_miss: whether the client may have missed rounds that it was invited to, as on a machine of its own
             it may; it goes on from the state that it has.
@@ -71,22 +54,23 @@ class Client:
         self,
         index: int,
         folder: Path,
-        recipe: Recipe,
+        components: Components,
         *,
         coins: CoinSecret | None = None,
         may_miss: bool = False,
     ) -> None:
         self.index = index
         self.folder = folder
-        self._recipe = recipe
+        self._components = components
         self._known_coins = coins
         self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
-        self.moments = ClientRelease(folder, index, recipe)
+        self.moments = ClientRelease(folder, index, components)
+        self._side = components.behaviour.client(index, folder, self.moments)
 
     def prepare(self, federation: str) -> None:
-        """Before round 1: see `ClientRelease.prepare`; safe to repeat."""
-        self.moments.prepare(answered=self._has_answered(federation))
+        """Before round 1: read what is needed of the data; safe to repeat."""
+        self._side.prepare(answered=self._has_answered(federation))
 
     def _has_answered(self, federation: str) -> bool:
         return bool(self._outbox.rounds(federation)) or self._state_path.exists()
@@ -115,27 +99,24 @@ class Client:
             raise RunFolderError(f"{self.folder / 'outbox'} lacks the upload of round {last}; put it back")
         if not answered:
             return
-        release = self._recipe.record_release
+        release = self._components.record_release
         try:
             self._coins(federation)
             if last == finished + 1:
                 self._outbox.stored(federation, last)
             # Across machines an opened release comes with every theta.
             if release is None or not (release.summed and self._may_miss):
-                self.moments.require()
+                self._side.require()
         except PrivacyError as error:
             raise RunFolderError(f"client {self.index} cannot go on: {error}; put back what it was") from None
 
     def rehearse(self, broadcast: Broadcast) -> None:
         """A round's step and upload without any image: what fails here would fail after it is charged."""
-        trainer = self._recipe.trainer
-        shape = trainer.architecture.classes or 1, self._recipe.extractor.dimension
-        anything = FeatureMoments(torch.zeros(shape), torch.ones(shape), torch.ones(shape[:1]))
-        result = self._trained(broadcast, trainer.initial_state(), anything, steps=1)
-        self._outbox.keep(broadcast.federation, broadcast.round, self._payload(result, broadcast))
+        answer = self._side.rehearse(broadcast)
+        self._outbox.keep(broadcast.federation, broadcast.round, self._payload(answer, broadcast))
 
     def answer(self, broadcast: Broadcast) -> None:
-        """Train from the broadcast and leave this round's packed bits in the outbox; safe to repeat.
+        """Answer the broadcast and leave this round's packed bits in the outbox; safe to repeat.
 
         Raises:
             RunFolderError: the client's state belongs to another round.
@@ -151,30 +132,16 @@ class Client:
             )
         if round_number:
             self.forget_upload(broadcast.federation, round_number)
-        steps = self._recipe.config.federation.local_steps
-        result = self._trained(broadcast, state, self.moments.targets(), steps)
+        answer = self._side.answer(broadcast, state)
+        # 1. The upload, from which a repeated round takes its bits.
         if self._sent(broadcast) is None:
-            self._outbox.keep(broadcast.federation, broadcast.round, self._payload(result, broadcast))
-        self._save_state(broadcast.round, result.state)
+            self._outbox.keep(broadcast.federation, broadcast.round, self._payload(answer, broadcast))
+        # 2. The state: without it the same answer is made again.
+        self._save_state(broadcast.round, answer.state)
 
-    def _trained(
-        self, broadcast: Broadcast, state: ClientState, targets: FeatureMoments, steps: int
-    ) -> LocalResult:
-        config = self._recipe.config
-        refuse_all_but_training(config)
-        group = config.latent_group(self.index)
-        return self._recipe.trainer.train(
-            torch.from_numpy(broadcast.theta),
-            state,
-            targets,
-            steps=steps,
-            seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
-            progress=progress(broadcast.round - 1, config.federation.rounds),
-            shared=config.training.latent_groups > 0,
-        )
-
-    def _payload(self, result: LocalResult, broadcast: Broadcast) -> bytes:
-        return broadcast.digest + self._upload(result.scores, broadcast)
+    def _payload(self, answer: Answer, broadcast: Broadcast) -> bytes:
+        scores = torch.as_tensor(answer.scores).detach()
+        return broadcast.digest + self._upload(scores, broadcast)
 
     def _follows(self, last: int, asked: int) -> bool:
         """Whether a client that answered round `last` is asked for its next one."""
@@ -182,7 +149,7 @@ class Client:
 
     def _invited_before(self, asked: int) -> int:
         """The last round before `asked` that this client was invited to; 0 if there was none."""
-        config = self._recipe.config
+        config = self._components.config
         earlier = (number for number in range(asked - 1, 0, -1) if self.index in invited(config, number))
         return next(earlier, 0)
 
@@ -202,23 +169,23 @@ class Client:
 
     def _bits(self, broadcast: Broadcast) -> int:
         """How many coordinates send bits: all, or those before the layers that send scores."""
-        layers = self._recipe.score_layers
+        layers = self._components.score_layers
         return len(broadcast.theta) if layers is None else layers.start
 
     def _upload(self, scores: torch.Tensor, broadcast: Broadcast) -> bytes:
         """Packed bits and, of the layers that send them, scores as 32-bit integers."""
-        layers, count = self._recipe.score_layers, self._bits(broadcast)
+        layers, count = self._components.score_layers, self._bits(broadcast)
         bits = self._release(scores[:count], broadcast)
         packed = np.packbits(bits).tobytes()
         if layers is None:
             return packed
-        tail = theta_from_scores(scores[count:], self._recipe.config.mask.temperature).numpy()
+        tail = theta_from_scores(scores[count:], self._components.config.mask.temperature).numpy()
         tail = np.where(np.isfinite(tail), tail, broadcast.theta[count:])
         return packed + layers.encode(tail).astype("<u4").tobytes()
 
     def _release(self, scores: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
         """Clip and randomize: p = clip(f + (1 - 2f) sigma(s / tau)), bits ~ Ber(p) from secret coins."""
-        privacy, tau = self._recipe.config.privacy, self._recipe.config.mask.temperature
+        privacy, tau = self._components.config.privacy, self._components.config.mask.temperature
         theta = broadcast.theta[: len(scores)]
         in_scores = privacy.clip_space == "score"
         public = theta
@@ -228,7 +195,7 @@ class Client:
         # A score that overflowed says nothing: it becomes the public point, here and without a word, because
         # an error would tell the server something about this client's data.
         values = np.where(np.isfinite(values), values, public)
-        if self._recipe.config.training.fill_clip and privacy.clip is not None:
+        if self._components.config.training.fill_clip and privacy.clip is not None:
             values = fill_clip(values, public, flip=privacy.flip, clip=privacy.clip)
         p = clip_toward(
             values,
@@ -271,14 +238,14 @@ class Client:
             raise RunFolderError(f"client {self.index} answered round {broadcast.round} for another theta")
         return packed
 
-    def _load_state(self) -> tuple[int, ClientState]:
+    def _load_state(self) -> tuple[int, Arrays | None]:
         if not self._state_path.exists():
-            return 0, self._recipe.trainer.initial_state()
+            return 0, None
         arrays = read_arrays(self._state_path)
-        return int(arrays.pop("round")), ClientState.from_arrays(arrays)
+        return int(arrays.pop("round")), arrays
 
-    def _save_state(self, round_number: int, state: ClientState) -> None:
-        arrays = {"round": np.array(round_number), **state.to_arrays()}
+    def _save_state(self, round_number: int, state: Arrays) -> None:
+        arrays = {**state, "round": np.array(round_number)}
         write_atomic(self._state_path, save(arrays), mode=0o600)
 
     @property

@@ -17,6 +17,7 @@ from prism_secure.accounting.measured import image_view
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
+from prism_secure.config.plugged import plugged
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.data.features import (
     POOLED_TAPS,
@@ -30,12 +31,14 @@ from prism_secure.data.features import (
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import ConfigError, DataError, FeatureError
+from prism_secure.learning.aggregation import rule_of
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
 from prism_secure.learning.training import LocalTrainer
 from prism_secure.model.generator import Architecture
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
+from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.run_folder.environment import Facts
 from prism_secure.wording import format_epsilon
 
@@ -54,20 +57,7 @@ def _as_config_error(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def refuse_all_but_training(config: Config) -> None:
-    """Nothing, if clients train in a round.
-
-    Raises:
-        ConfigError: they are to do something else.
-    """
-    if config.federation.behaviour != "train":
-        raise ConfigError(
-            f"federation.behaviour = {config.federation.behaviour!r} cannot be run yet, only 'train' can; "
-            "`prism-secure config --epsilon` tells what measured rounds would cost"
-        )
-
-
-class Recipe:
+class Components:
     """Data, network, features and trainer of one configuration, each built when first asked for."""
 
     def __init__(self, config: Config) -> None:
@@ -226,6 +216,33 @@ class Recipe:
         )
 
     @cached_property
+    def behaviour(self) -> Behaviour:
+        """What clients do in a round, and the server with its sum.
+
+        Raises:
+            ConfigError: it is one of the user's own that cannot be imported, called, or built.
+        """
+        from prism_secure.rounds.behaviours.train import Train  # builds on these components
+
+        name = self.config.federation.behaviour
+        if not self.config.own_behaviour:
+            return {"train": Train}[name](self)
+        make = plugged(name, "federation.behaviour")
+        try:
+            made: Behaviour = make(self)
+        except Exception as error:  # a user's code may raise anything
+            raise ConfigError(
+                f"federation.behaviour = {name!r} cannot be built: {type(error).__name__}: {error}"
+            ) from error
+        missing = [part for part in ("client", "server") if not callable(getattr(made, part, None))]
+        if missing:
+            raise ConfigError(
+                f"federation.behaviour = {name!r} must give a Behaviour "
+                f"(prism_secure.rounds.behaviours.behaviour), got {made!r} without {' and '.join(missing)}"
+            )
+        return made
+
+    @cached_property
     def metric_network(self) -> MetricFeatures:
         """In whose features generated images are compared with held-out ones.
 
@@ -246,7 +263,8 @@ class Recipe:
             ConfigError, DataError, FeatureError: data, weights, sizes or settings that a run would trip over
                 later.
         """
-        refuse_all_but_training(self.config)
+        _ = self.behaviour
+        rule_of(self.config.aggregation)
         self._find_files()
         _ = self.trainer
         _ = self.partition
@@ -275,7 +293,7 @@ class Recipe:
         from prism_secure.rounds.workers import one_thread
 
         config = self.config
-        server = Server(config, "rehearsal", self.trainer.dimension)
+        server = Server.of(self, "rehearsal")
         broadcast, layers = server.broadcast(), self.score_layers
         with tempfile.TemporaryDirectory() as folder, one_thread(config.federation.device):
             client = Client(0, Path(folder), self, coins=CoinSecret.for_test(bytes(32)))

@@ -13,7 +13,7 @@ from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.samples import encode_png, sample_grid
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.run_folder.records import Quality
 from prism_secure.storage import write_atomic
 
@@ -24,18 +24,18 @@ FEW = 10
 
 
 class Evaluation:
-    """Metrics of one recipe; the held-out images' features are computed once."""
+    """Metrics of one configuration; the held-out images' features are computed once."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, components: Components) -> None:
+        self._components = components
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        return self._evaluator_of(self._recipe.dataset.test_images)
+        return self._evaluator_of(self._components.dataset.test_images)
 
     def _evaluator_of(self, test_images: torch.Tensor) -> Evaluator:
-        recipe = self._recipe
-        return Evaluator(test_images, features=recipe.metric_network, classes=recipe.dataset.classes)
+        components = self._components
+        return Evaluator(test_images, features=components.metric_network, classes=components.dataset.classes)
 
     def rehearse(self, mask: NDArray[np.bool_]) -> None:
         """Measure few images against few, and keep nothing: what fails here would fail in a round.
@@ -43,11 +43,11 @@ class Evaluation:
         Raises:
             DataError, FeatureError: see `__call__`.
         """
-        count = max(FEW, self._recipe.architecture.classes)
-        self._measured(mask, count, self._evaluator_of(self._recipe.dataset.test_images[:FEW]))
-        architecture = self._recipe.architecture
+        count = max(FEW, self._components.architecture.classes)
+        self._measured(mask, count, self._evaluator_of(self._components.dataset.test_images[:FEW]))
+        architecture = self._components.architecture
         shape = architecture.channels, architecture.image_size, architecture.image_size
-        torch.empty(self._recipe.config.metrics.samples, *shape)  # fails where no memory could hold them
+        torch.empty(self._components.config.metrics.samples, *shape)  # fails where no memory could hold them
 
     def __call__(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
         """Generate from `mask`, bool (d,), measure, and write a grid of the images to `samples`.
@@ -59,24 +59,26 @@ class Evaluation:
             FeatureError: its weights are missing.
             StorageError: the disk refused the grid.
         """
-        measured, grid = self._measured(mask, self._recipe.config.metrics.samples, self._evaluator)
+        measured, grid = self._measured(mask, self._components.config.metrics.samples, self._evaluator)
         write_atomic(samples, grid)
         return measured
 
     def _measured(self, mask: NDArray[np.bool_], count: int, evaluator: Evaluator) -> tuple[Quality, bytes]:
         """Metrics of `count` images, and the PNG of their grid."""
-        recipe = self._recipe
-        seed = public_seed(recipe.config.federation.seed, "evaluation")
+        components = self._components
+        seed = public_seed(components.config.federation.seed, "evaluation")
         generator = DeployedGenerator(
-            recipe.architecture, seed=recipe.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
+            components.architecture,
+            seed=components.model_seed,
+            mask=torch.from_numpy(mask.astype(np.float32)),
         )
         images, labels = generator.generate(count, seed=seed)
         measured = evaluator(images, labels)
-        shown = COLUMNS * (recipe.architecture.classes or COLUMNS)
+        shown = COLUMNS * (components.architecture.classes or COLUMNS)
         grid = sample_grid(
             images[:shown].numpy(),
             None if labels is None else labels[:shown].numpy(),
-            names=recipe.dataset.classes,
+            names=components.dataset.classes,
             columns=COLUMNS,
             scale=2,
         )

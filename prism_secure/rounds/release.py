@@ -22,7 +22,7 @@ from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 
 
@@ -32,13 +32,13 @@ class ClientRelease:
     Args:
         folder: the client's private folder.
         index: the client's id, 0 to n - 1.
-        recipe: the objects of the configuration; its `record_release` says what is released, if anything.
+        components: the objects of the configuration; its `record_release` says what is released, if anything.
     """
 
-    def __init__(self, folder: Path, index: int, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, index: int, components: Components) -> None:
         self._folder = folder
         self._index = index
-        self._recipe = recipe
+        self._components = components
 
     def prepare(self, *, answered: bool) -> None:
         """Before round 1: read from the images all that training needs of them; safe to repeat.
@@ -50,7 +50,7 @@ class ClientRelease:
             RunFolderError: what was read is gone, though this client has answered a round.
             prism_privacy.PrivacyError: the release is damaged, or another one is stored in its place.
         """
-        release = self._recipe.record_release
+        release = self._components.record_release
         if release is None:
             self._exact_moments()
         elif self._released(release) is not None:
@@ -70,7 +70,7 @@ class ClientRelease:
             RunFolderError: it is gone, or damaged.
             prism_privacy.PrivacyError: the release is damaged, or another one is stored in its place.
         """
-        release = self._recipe.record_release
+        release = self._components.record_release
         if release is not None:
             if self._released(release) is None:
                 raise RunFolderError(self._gone(release))
@@ -93,14 +93,14 @@ class ClientRelease:
 
     def receive(self, opened: NoisySums) -> None:
         """Keep the opened sum of all clients' shares as what this client trains from; its share can go."""
-        release = self._recipe.record_release
+        release = self._components.record_release
         assert release is not None
         self._keep(release, lambda: opened)
         self._share_path.unlink(missing_ok=True)
 
     def targets(self) -> FeatureMoments:
         """What this client's images should look like, as far as its training may know."""
-        release = self._recipe.record_release
+        release = self._components.record_release
         if release is None:
             return self._exact_moments()
         released = self._released(release)
@@ -112,7 +112,7 @@ class ClientRelease:
         """The moments of this client's images, computed once and kept in its folder."""
         path = self._exact_path
         if not path.exists():
-            found = self._recipe.targets(self._index)
+            found = self._components.targets(self._index)
             write_atomic(path, save({name: value.numpy() for name, value in vars(found).items()}), mode=0o600)
         return FeatureMoments(**{name: torch.from_numpy(value) for name, value in read_arrays(path).items()})
 
@@ -137,7 +137,7 @@ class ClientRelease:
         def first() -> NoisySums:
             if self._drawn_mark(release).exists():
                 raise RunFolderError(self._gone(release))
-            return release.make(self._index, *self._recipe.features(self._index))
+            return release.make(self._index, *self._components.features(self._index))
 
         self._keep(release, first)
         self._mark_drawn(release)
@@ -163,12 +163,12 @@ class ClientRelease:
         make_private_folder(path.parent)
         with as_storage_error(path), locked_directory(path.parent):
             if not path.exists() and not opened.exists():
-                share = release.share(*self._recipe.features(self._index))
+                share = release.share(*self._components.features(self._index))
                 write_atomic(path, save({"share": share}), mode=0o600)
 
     @property
     def _share_path(self) -> Path:
-        release = self._recipe.record_release
+        release = self._components.record_release
         assert release is not None
         return release.share_file(self._index, self._folder)
 

@@ -12,10 +12,12 @@ from safetensors.numpy import load, save
 
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.learning.aggregation import aggregate, progress
+from prism_secure.learning.aggregation import progress
 from prism_secure.model.supermask import deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.client import Broadcast
+from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.components import Components
 from prism_secure.storage import write_atomic
 
 Vector = NDArray[np.float64]
@@ -28,9 +30,10 @@ class Server:
         config: the run's configuration.
         federation: the run's id.
         dimension: d, the length of a mask.
+        side: the server's part of the behaviour.
     """
 
-    def __init__(self, config: Config, federation: str, dimension: int) -> None:
+    def __init__(self, config: Config, federation: str, dimension: int, side: ServerSide) -> None:
         self.round = 0
         self._config = config
         self._federation = federation
@@ -38,11 +41,22 @@ class Server:
         mask, seed = config.mask, public_seed(config.federation.seed, "scores")
         start = initial_theta(dimension, seed=seed, spread=mask.spread, law=mask.initial).numpy()
         self.theta: Vector = np.clip(start, low, 1 - low)
-        self._move: Vector | None = None
+        self._side = side
+        self._asked: Broadcast | None = None
+
+    @classmethod
+    def of(cls, components: Components, federation: str) -> Server:
+        """The server of a configuration, before round 1."""
+        side = components.behaviour.server()
+        return cls(components.config, federation, components.trainer.dimension, side)
 
     def broadcast(self) -> Broadcast:
         """What the clients of the next round start from."""
-        return Broadcast(self._federation, self.round + 1, self.theta)
+        number, asked = self.round + 1, self._asked
+        if asked is None or asked.round != number or asked.theta is not self.theta:
+            asked = Broadcast(self._federation, number, self.theta, self._side.public(number, self.theta))
+            self._asked = asked
+        return asked
 
     def absorb(
         self,
@@ -52,28 +66,18 @@ class Server:
         planned_rounds: int,
         score_mean: Vector | None = None,
     ) -> float:
-        """Move theta towards the debiased mean of the opened counts; returns the mean step lambda.
+        """Move theta by what a round opened; returns the mean step lambda.
 
         Args:
-            counts: int64 (d,), the sum of the survivors' bits.
+            counts: int64 (k,), the sum of the survivors' bits.
             survivors: how many clients are in the sum.
             planned_rounds: how many there will be; schedules end with the last.
             score_mean: theta bar of the last coordinates, where these send scores and `counts` lacks them.
         """
-        config = self._config
-        step = aggregate(
-            self.theta,
-            counts,
-            survivors=survivors,
-            flip=config.privacy.flip,
-            progress=progress(self.round, planned_rounds),
-            aggregation=config.aggregation,
-            theta_min=config.privacy.theta_min,
-            move=self._move,
-            rng=np.random.default_rng(public_seed(config.federation.seed, "mada", self.round)),
-            score_mean=score_mean,
-        )
-        self.theta, self._move = step.theta, step.move
+        done = progress(self.round, planned_rounds)
+        step = self._side.absorb(self.broadcast(), Opened(counts, survivors, done, score_mean))
+        low = self._config.privacy.theta_min
+        self.theta = np.clip(np.asarray(step.theta, np.float64), low, 1 - low)
         self.round += 1
         return step.mean_lambda
 
@@ -93,8 +97,8 @@ class Server:
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint; readers find the old one or the new one."""
-        move = np.zeros(0) if self._move is None else self._move
-        write_atomic(path, save({"round": np.array(self.round), "theta": self.theta, "move": move}))
+        kept = {**self._side.saved(), "round": np.array(self.round), "theta": self.theta}
+        write_atomic(path, save(kept))
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.
@@ -104,9 +108,10 @@ class Server:
         """
         try:
             arrays = load(path.read_bytes())
-            round_number, theta, move = int(arrays["round"]), arrays["theta"], arrays["move"]
+            round_number, theta = int(arrays.pop("round")), arrays.pop("theta")
+            if theta.shape != self.theta.shape:
+                raise RunFolderError(f"{path} is of a model with {len(theta)} weights, not {len(self.theta)}")
+            self._side.load(arrays)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
-        if theta.shape != self.theta.shape:
-            raise RunFolderError(f"{path} is of a model with {len(theta)} weights, not {len(self.theta)}")
-        self.round, self.theta, self._move = round_number, theta, move if len(move) else None
+        self.round, self.theta = round_number, theta

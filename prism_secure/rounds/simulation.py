@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto import FixedPoint, SecureSumError, SessionContext, secure_sum
+from prism_crypto import FixedPoint, SecureSumError, SecureSumResult, SessionContext, secure_sum
 from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
@@ -32,8 +31,10 @@ from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.assembly import Clock, close_round
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import moments_are_open, open_moments
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.workers import Workers
@@ -41,29 +42,6 @@ from prism_secure.run_folder.environment import write_environment
 from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
 from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import RoundRecord
-
-
-@dataclass(frozen=True)
-class OpenedSum:
-    """What the server learns of a round: the sum, over whom, and what it cost."""
-
-    counts: NDArray[np.int64]
-    survivors: int
-    bits_per_parameter: float
-    uplink_bytes: int
-    downlink_bytes: int
-
-    def at_the_cost_of(self, other: OpenedSum) -> OpenedSum:
-        """The same sum, where another one of the same round was paid for, too."""
-        ours, theirs = len(self.counts), len(other.counts)
-        bits = self.bits_per_parameter * ours + other.bits_per_parameter * theirs
-        return replace(
-            self,
-            bits_per_parameter=bits / (ours + theirs),
-            uplink_bytes=self.uplink_bytes + other.uplink_bytes,
-            downlink_bytes=self.downlink_bytes + other.downlink_bytes,
-        )
-
 
 Bits = Callable[[], NDArray[np.integer]]
 
@@ -92,22 +70,22 @@ def run(
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
     """
     listener = listener or Silent()
-    recipe = Recipe(config)
+    components = Components(config)
     if not is_done(out):
-        recipe.check()
+        components.check()
     with RunFolder(out, config) as folder:
         history = check_whole(out)
         if folder.done:
             listener.note(f"{out} is finished already")
             return write_report(out)
         clients = [
-            Client(index, client_folder(out, index), recipe) for index in range(config.federation.clients)
+            Client(index, client_folder(out, index), components) for index in range(config.federation.clients)
         ]
         for client in clients:
             client.check(folder.federation, checkpoint_round(out), len(history.rounds))
         folder.start()
         try:
-            _train(recipe, folder, clients, command, listener, stop)
+            _train(components, folder, clients, command, listener, stop)
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError, OSError):  # the reason matters more than its page
                 if not folder.withdraw():
@@ -122,27 +100,40 @@ def run(
 
 
 def _train(
-    recipe: Recipe,
+    components: Components,
     folder: RunFolder,
     clients: Sequence[Client],
     command: str,
     listener: Listener,
     stop: Stop | None,
 ) -> None:
-    config, dimension = recipe.config, recipe.trainer.dimension
+    """Everything from the checkpoint on. The steps are in the only order that no kill can spoil."""
+    config = components.config
     private, begun = folder.path / "clients", folder.ledger_path.exists()
-    keep_identity(private, config.data, recipe.dataset, listener.note, begun=begun)
+    # 1. What the run is of: its data, its environment. A continued run must find the same data.
+    keep_identity(private, config.data, components.dataset, listener.note, begun=begun)
     if not (folder.path / "environment.json").exists():
-        write_environment(folder.path, command, recipe.facts)
-    keep_skipped(private, recipe.dataset.skipped, listener.note)
-    server = Server(config, folder.federation, dimension)
+        write_environment(folder.path, command, components.facts)
+    keep_skipped(private, components.dataset.skipped, listener.note)
+    # 2. The server as the last finished round left it.
+    server = Server.of(components, folder.federation)
     if folder.checkpoint_path.exists():
         server.load(folder.checkpoint_path)
-    release = recipe.record_release
-    spending = Spending(config, folder, dimension, server.round, release, sizes=recipe.public_sizes)
+    release = components.record_release
+    # 3. The ledger is opened before anything may leave a client.
+    spending = Spending(
+        config,
+        folder,
+        components.trainer.dimension,
+        server.round,
+        release,
+        sizes=components.public_sizes,
+    )
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds
+        # 4. Uploads that a kill left behind after their round was in the checkpoint.
         _forget_uploads(server.round, rounds, clients, config, folder)
+        # 5. Before round 1: charge what will be released of the images, read them, open the sum of shares.
         moments = [client.moments for client in clients]
         if release is not None and not release.summed and spending.charged_rounds and server.round == 0:
             for each in moments:  # uploads that follow from these releases may have left
@@ -150,10 +141,10 @@ def _train(
         reading = server.round == 0 and (
             release is None or not moments_are_open(release, moments, folder.path)
         )
-        for note in recipe.notes:
+        for note in components.notes:
             listener.note(note)
         if reading:
-            images = f"{recipe.facts.training_images:,} images of {len(clients)} clients"
+            images = f"{components.facts.training_images:,} images of {len(clients)} clients"
             listener.note(f"reading {images}, once; then round 1")
         listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
@@ -168,59 +159,58 @@ def _train(
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
             if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
                 break
-            record = _round(server, clients, recipe, folder, workers, spending, listener)
+            # 6. Charge, let clients answer, open the sum, move theta: see `_round`.
+            record = _round(server, clients, components, folder, workers, spending, listener)
+            # 7. The record first: repeating its round replaces it. With the checkpoint the round is over.
             folder.append(record)
             server.save(folder.checkpoint_path)
+            # 8. Only now can the uploads go: until the checkpoint is there they may be summed again.
             _forget_uploads(server.round, rounds, clients, config, folder)
             listener.round_finished(record)
         _forget_uploads(server.round, server.round, clients, config, folder)
-        model = (recipe.architecture, recipe.model_seed, server.deployed())
+        # 9. The model, then the ledger's last line, which signs it.
+        model = (components.architecture, components.model_seed, server.deployed())
         write_model(folder.model_path, *model)
         spending.end(model_words(*model), ended)
     budget = f", as far as {config.limits} goes" if config.limits else ""
+    # 10. DONE.
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
 
 
 def _round(
     server: Server,
     clients: Sequence[Client],
-    recipe: Recipe,
+    components: Components,
     folder: RunFolder,
     workers: Workers,
     spending: Spending,
     listener: Listener,
 ) -> RoundRecord:
-    began, config = time.perf_counter(), recipe.config
+    began, config = time.perf_counter(), components.config
     broadcast = server.broadcast()
-    spent = spending.charge(broadcast.round)
+    # a. Charge before an upload can leave; once, however often the round is repeated.
+    spending.charge(broadcast.round)
+    # b. Clients answer; their uploads are on disk when this ends.
     taking_part = invited(config, broadcast.round)
     for _ in workers.train(broadcast, taking_part):
         listener.worked()
-    summing = time.perf_counter()
-    opened, score_mean = _open_round(recipe, broadcast, [clients[index] for index in taking_part])
-    summed = time.perf_counter() - summing
-    before = server.deployed()
-    step = server.absorb(
-        opened.counts, opened.survivors, planned_rounds=spending.planned_rounds, score_mean=score_mean
+    # c. Open the sum of what is on disk.
+    uploading = time.perf_counter()
+    sums = _open_round(components, broadcast, [clients[index] for index in taking_part])
+    clock = Clock(time.perf_counter, began, uploading, opened=time.perf_counter())
+    # d. Nothing of a client from here on.
+    record = close_round(
+        components,
+        server,
+        broadcast,
+        sums,
+        spending=spending,
+        measure=workers.measure,
+        samples=folder.sample_path,
+        clock=clock,
     )
-    quality = None
-    if server.is_measured(spending.planned_rounds):
-        quality = workers.measure(server.deployed(), folder.sample_path(server.round))
     listener.worked()
-    return RoundRecord(
-        round=server.round,
-        survivors=opened.survivors,
-        epsilon=spent,
-        record=spending.record,
-        bits_per_parameter=opened.bits_per_parameter,
-        uplink_bytes=opened.uplink_bytes,
-        downlink_bytes=opened.downlink_bytes + broadcast.theta.nbytes * len(taking_part),
-        step=step,
-        seconds=time.perf_counter() - began,
-        secure_sum_seconds=summed,
-        quality=quality,
-        changed=server.changed(before),
-    )
+    return record
 
 
 def _forget_uploads(
@@ -234,21 +224,20 @@ def _forget_uploads(
 
 
 def _open_round(
-    recipe: Recipe, broadcast: Broadcast, clients: Sequence[Client]
-) -> tuple[OpenedSum, NDArray[np.float64] | None]:
-    """The sum of the clients' bits and, where the last layers send scores, of those; their mean theta."""
-    bits = open_securely(recipe.config, broadcast, [partial(client.bits, broadcast) for client in clients])
-    layers = recipe.score_layers
-    if layers is None:
-        return bits, None
-    inputs = [partial(client.scores, broadcast) for client in clients]
-    scores = open_securely(recipe.config, broadcast, inputs, codec=layers.codec)
-    return bits.at_the_cost_of(scores), layers.mean_theta(scores.counts, scores.survivors)
+    components: Components, broadcast: Broadcast, clients: Sequence[Client]
+) -> list[SecureSumResult]:
+    """The sum of the clients' bits and, where the last layers send scores, of those."""
+    config, layers = components.config, components.score_layers
+    sums = [open_securely(config, broadcast, [partial(client.bits, broadcast) for client in clients])]
+    if layers is not None:
+        inputs = [partial(client.scores, broadcast) for client in clients]
+        sums.append(open_securely(config, broadcast, inputs, codec=layers.codec))
+    return sums
 
 
 def open_securely(
     config: Config, broadcast: Broadcast, bits: Sequence[Bits], *, codec: FixedPoint | None = None
-) -> OpenedSum:
+) -> SecureSumResult:
     """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
 
     Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
@@ -258,7 +247,7 @@ def open_securely(
     number = broadcast.round + 1
     if config.mask.score_layers:
         number = 2 * broadcast.round + (codec is not None)
-    result = secure_sum(
+    return secure_sum(
         bits,
         bound=1 if codec is None else codec.levels,
         codec="integers" if codec is None else f"fixed point {codec.clip:g}/{codec.levels}",
@@ -282,11 +271,4 @@ def open_securely(
                 }
             ),
         ),
-    )
-    return OpenedSum(
-        counts=result.counts,
-        survivors=len(result.survivors),
-        bits_per_parameter=result.bits_per_coordinate,
-        uplink_bytes=sum(result.uplink_bytes.values()),
-        downlink_bytes=sum(result.downlink_bytes.values()),
     )

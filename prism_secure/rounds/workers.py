@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
 from prism_secure.run_folder.folder import client_folder
 from prism_secure.run_folder.records import Quality
 
@@ -118,12 +119,12 @@ class _Worker:
             Evaluation,  # seconds of imports that the parent does not need
         )
 
-        self.recipe = Recipe(config)
-        self.evaluate = Evaluation(self.recipe)
+        self.components = Components(config)
+        self.evaluate = Evaluation(self.components)
         self._folder = folder
 
     def client(self, index: int) -> Client:
-        return Client(index, client_folder(self._folder, index), self.recipe)
+        return Client(index, client_folder(self._folder, index), self.components)
 
 
 _worker: _Worker | None = None

@@ -370,11 +370,11 @@ def _most_images(config: Config) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _partitioned(data: Data, clients: int, seed: int, image_size: int) -> int:
-    from prism_secure.rounds.components import Recipe  # torch
+    from prism_secure.rounds.components import Components  # torch
 
     federation = Federation(clients=clients, seed=seed)
     config = Config(data=data, federation=federation, model=Model(image_size=image_size))
-    return max(Recipe(config).partition.sizes)
+    return max(Components(config).partition.sizes)
 
 
 def _check(recipe: SweepRecipe) -> None:

@@ -17,7 +17,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.flower.recipe.client import known_coins
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.enrolment import enroll_simulated
 from prism_secure.run_folder.folder import read_records
@@ -179,7 +179,7 @@ def test_five_nodes_of_which_three_behave(federation: Federation, tmp_path: Path
     assert 1 not in survivors[2]  # the one that died in it
     assert not any(GARBLER in clients for clients in survivors)
     assert all(entry.coins == "test" and entry.epsilon is None for entry in (*charged, last))
-    server = Server(federation.config, "five", Recipe(federation.config).trainer.dimension)
+    server = Server.of(Components(federation.config), "five")
     server.load(run / "checkpoint" / "server.safetensors")
     expected = in_process(federation.config, tmp_path / "in-process", survivors)
     assert server.theta.tobytes() == expected.tobytes()
@@ -193,13 +193,13 @@ def test_five_nodes_of_which_three_behave(federation: Federation, tmp_path: Path
 
 def in_process(config: Config, folder: Path, survivors: list[tuple[int, ...]]) -> np.ndarray:
     """theta of the same federation without Flower: these clients in these rounds, the same coins."""
-    recipe = Recipe(config)
+    recipe = Components(config)
     clients = {}
     for index in range(CLIENTS):
         (folder / str(index)).mkdir(parents=True)
         coins = known_coins(KEY, index)
         clients[index] = Client(index, folder / str(index), recipe, coins=coins, may_miss=True)
-    server = Server(config, "five", recipe.trainer.dimension)
+    server = Server.of(recipe, "five")
     for there in survivors:
         broadcast = server.broadcast()
         if there:

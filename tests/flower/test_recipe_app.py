@@ -32,7 +32,7 @@ from prism_secure.flower.recipe.client import known_coins, own_data
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
 from prism_secure.model.model_file import read_model_file, write_model
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import open_securely
 from prism_secure.run_folder.enrolment import enroll_simulated, read_membership
@@ -101,7 +101,7 @@ class Place:
 
     def theta(self) -> np.ndarray:
         with RunFolder(self.out, self.config) as run:
-            server = Server(self.config, FEDERATION, Recipe(self.config).trainer.dimension)
+            server = Server.of(Components(self.config), FEDERATION)
             server.load(run.checkpoint_path)
         return server.theta
 
@@ -128,13 +128,13 @@ def garbled(reply: Message) -> Message:
 
 def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]) -> np.ndarray:
     """The same federation by the loop of `prism-secure run`, over the clients that are present in a round."""
-    recipe = Recipe(config)
+    recipe = Components(config)
     clients = []
     for index in range(4):
         (folder / str(index)).mkdir(parents=True)
         coins = known_coins(KEY, index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
-    server = Server(config, FEDERATION, recipe.trainer.dimension)
+    server = Server.of(recipe, FEDERATION)
     for _ in range(config.federation.rounds):
         broadcast = server.broadcast()
         there = [client for client in clients if present(client.index, broadcast.round)]
@@ -148,7 +148,7 @@ def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]
             broadcast,
             [lambda vector=vector: vector for vector in bits],
         )
-        server.absorb(opened.counts, opened.survivors, planned_rounds=config.federation.rounds)
+        server.absorb(opened.counts, len(opened.survivors), planned_rounds=config.federation.rounds)
     return server.theta
 
 
@@ -187,14 +187,14 @@ def test_client_that_dies_in_a_round_and_comes_back(place: Place, tmp_path: Path
 
 
 def in_process_with_lost_upload(config: Config, folder: Path) -> np.ndarray:
-    recipe = Recipe(config)
+    recipe = Components(config)
     clients = []
     for index in range(4):
         (folder / str(index)).mkdir(parents=True)
         clients.append(
             Client(index, folder / str(index), recipe, coins=known_coins(KEY, index), may_miss=True)
         )
-    server = Server(config, FEDERATION, recipe.trainer.dimension)
+    server = Server.of(recipe, FEDERATION)
     for _ in range(config.federation.rounds):
         broadcast = server.broadcast()
         for client in clients:
@@ -217,7 +217,7 @@ def test_round_that_fails_after_an_upload_has_left_is_lost_and_charged(tmp_path:
         return push(messages)
 
     place.grid.push_messages = speaking_in_round_2
-    start = Server(place.config, FEDERATION, Recipe(place.config).trainer.dimension).theta
+    start = Server.of(Components(place.config), FEDERATION).theta
     place.train()
     history = read_history(place.out)
     assert [record.survivors for record in history.records] == [0, 4]
@@ -396,14 +396,14 @@ SUMMED = ["privacy.record_epsilon=10", "privacy.record_release=summed"]
 
 def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tuple[int, int]]) -> np.ndarray:
     """theta by clients that are given the opened moments, without Flower; `absent`: (client, round)."""
-    recipe = Recipe(config)
+    recipe = Components(config)
     clients = []
     for index in range(4):
         (folder / str(index)).mkdir(parents=True)
         coins = known_coins(KEY, index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
         clients[-1].moments.receive(opened)
-    server = Server(config, FEDERATION, recipe.trainer.dimension)
+    server = Server.of(recipe, FEDERATION)
     for _ in range(config.federation.rounds):
         broadcast = server.broadcast()
         there = [client for client in clients if (client.index, broadcast.round) not in absent]
@@ -415,7 +415,7 @@ def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tu
 
 
 def opened_moments(place: Place) -> NoisySums:
-    release = Recipe(place.config).record_release
+    release = Components(place.config).record_release
     kept = load_moments(
         place.out / "checkpoint" / "release.moments", release.plan.release, release.context(None)
     )
@@ -426,7 +426,7 @@ def opened_moments(place: Place) -> NoisySums:
 def test_moments_are_summed_once_before_round_1_and_all_train_from_them(tmp_path: Path) -> None:
     place = Place(tmp_path / "place", *SUMMED)
     place.train()
-    opened, recipe = opened_moments(place), Recipe(place.config)
+    opened, recipe = opened_moments(place), Components(place.config)
     # the sum of all clients' features and images per class, and about as much noise as four shares have
     parts = [recipe.features(client) for client in range(4)]
     features, labels = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
@@ -585,7 +585,7 @@ def test_images_of_their_own_are_what_the_run_folder_speaks_of(
 def test_client_gives_the_same_bits_in_no_second_session(place: Place) -> None:
     """A server that runs a round's broadcast again, in a session of the next round or of none."""
     config, summed = place.config, place.sums()
-    broadcast = Server(config, FEDERATION, Recipe(config).trainer.dimension).broadcast()
+    broadcast = Server.of(Components(config), FEDERATION).broadcast()
 
     def ask(number: int) -> None:
         spec, binding = CountSpec(len(broadcast.theta)), client_app.binding(config)
@@ -603,7 +603,7 @@ def test_client_gives_the_same_bits_in_no_second_session(place: Place) -> None:
 
 def test_client_gives_its_share_of_the_moments_in_no_second_session(tmp_path: Path) -> None:
     place = Place(tmp_path, *SUMMED)
-    release = Recipe(place.config).record_release
+    release = Components(place.config).record_release
     summed = place.sums()
 
     def ask(number: int) -> None:

@@ -17,7 +17,7 @@ import prism_secure
 from prism_privacy import Adjacency, View
 from prism_secure.config import Config, load_config
 from prism_secure.learning.moment_matching import FakeAverages
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY, write_data
 
@@ -94,7 +94,7 @@ def test_epsilon_of_a_client_is_that_of_what_left_it(
     config = load_config(
         None, [*TINY, f"data.folder={write_data(tmp_path / 'data')}", "federation.rounds=1", *release]
     )
-    recipe, folder = Recipe(config), tmp_path / "run"
+    recipe, folder = Components(config), tmp_path / "run"
     folder.mkdir()
     rounds = baselines.fedavg(recipe, folder, **_moves(0.5 if noise else None, noise))
     found = next(rounds).epsilon_client
@@ -133,7 +133,7 @@ def test_dense_weights_learn_what_the_client_knows(baselines: ModuleType, tmp_pa
     config: Config = load_config(
         None, [*TINY, f"data.folder={write_data(tmp_path)}", "privacy.record_epsilon=inf"]
     )
-    recipe = Recipe(config)
+    recipe = Components(config)
     trainer, target = baselines.DenseTrainer(recipe, 1e-2), recipe.targets(0)
     features = recipe.extractor.dimension
 

@@ -13,8 +13,9 @@ from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
 from prism_secure.learning.clip_filling import fill_clip
 from prism_secure.model.supermask import scores_from_theta
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
 
 RNG = np.random.default_rng(0)
 D, FLIP = 2000, 0.4
@@ -68,7 +69,7 @@ def test_a_client_of_a_filled_clip_releases_the_direction_alone(tmp_path) -> Non
     """Two clients with the same coins whose steps differ in length only send the same bits."""
     tiny = ["privacy.clip=1.5", "privacy.flip=0.25", "model.width=4", "model.latent=8"]
     config = load_config(None, [*tiny, 'features.extractors=["fourier"]', "training.fill_clip=true"])
-    client = Client(0, tmp_path, Recipe(config))
+    client = Client(0, tmp_path, Components(config))
     theta = np.full(D, 0.5)
     start = scores_from_theta(torch.from_numpy(theta), config.mask.temperature)
     direction = torch.from_numpy(RNG.standard_normal(D)).float()
@@ -76,7 +77,7 @@ def test_a_client_of_a_filled_clip_releases_the_direction_alone(tmp_path) -> Non
     short, long = (client._release(start + a * direction, broadcast) for a in (1e-5, 1e-3))
     assert np.mean(short != long) < 0.01
     unfilled = load_config(None, [*tiny, 'features.extractors=["fourier"]'])
-    weak = Client(0, tmp_path, Recipe(unfilled))._release(start, broadcast)
+    weak = Client(0, tmp_path, Components(unfilled))._release(start, broadcast)
     assert np.mean(weak != long) > 0.005
 
 

@@ -16,7 +16,7 @@ from prism_secure.data.features import DEFAULT_TAPS, POOLED_TAPS, EfficientNetLi
 from prism_secure.dimensions import _LITE0_TAPS, feature_dimension, mask_dimension
 from prism_secure.model.generator import Architecture, ResNetGenerator
 from prism_secure.model.supermask import Supermask
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 VGG = [64, 64, "M", 128, 128, "M"] + [256] * 4 + ["M"] + [512] * 4 + ["M"] + [512] * 4
 
@@ -70,7 +70,7 @@ def test_features_of_vgg19_are_as_many_as_its_maps_hold(layers: list[int]):
 
 
 def test_the_bundled_images_are_as_many_as_is_said_without_reading_them():
-    dataset = Recipe(load_config()).dataset
+    dataset = Components(load_config()).dataset
     assert _images(load_config()) == (dataset.channels, dataset.train_labels.bincount().tolist())
 
 
@@ -97,7 +97,7 @@ def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     config = load_config(overrides=settings)
-    recipe = Recipe(config)
+    recipe = Components(config)
     network = Supermask(ResNetGenerator(recipe.architecture), seed=0)
     release = RecordRelease(
         config, recipe.partition.sizes, recipe.architecture.classes or 1, feature_dimension(config)

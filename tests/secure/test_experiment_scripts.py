@@ -15,7 +15,7 @@ import prism_secure
 from prism_secure.config import load_config
 from prism_secure.data.idx import read_idx, write_idx
 from prism_secure.learning.aggregation import aggregate
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY, write_data
 
@@ -73,7 +73,7 @@ def test_rounds_without_the_wire_step_as_the_recipe_says(tiny: list[str]) -> Non
     config = load_config(
         None, [*tiny, "mask.spread=0.1", "mask.mode=topk", "mask.density=0.25", "aggregation.shrink=1"]
     )
-    recipe = Recipe(config)
+    recipe = Components(config)
     rounds = script("plain_rounds.py")["PlainRounds"](recipe, [recipe.targets(0)])
     server, start = rounds.server, rounds.server.theta
     assert np.log(start / (1 - start)).std() == pytest.approx(0.1, rel=0.05)

@@ -19,14 +19,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from prism_crypto import SecureSumResult
 from prism_privacy import verify_ledger
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
 from prism_secure.model.model_file import read_model
 from prism_secure.rounds import simulation as federation
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
-from prism_secure.rounds.simulation import Bits, OpenedSum, open_securely, run
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.simulation import Bits, open_securely, run
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
@@ -126,9 +128,16 @@ def test_plain_sum_of_the_same_bits_gives_the_same_model(
 ) -> None:
     """The secure sum changes who sees what, and nothing else."""
 
-    def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
+    def plain(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         counts = np.sum([one() for one in bits], axis=0, dtype=np.int64)
-        return OpenedSum(counts, len(bits), 1.0, 0, 0)
+        return SecureSumResult(
+            counts=counts,
+            survivors=tuple(range(len(bits))),
+            uplink_bytes={},
+            downlink_bytes={},
+            bits_per_coordinate=1.0,
+            words=0,
+        )
 
     folder = _same_secrets(finished, tmp_path)
     monkeypatch.setattr(federation, "open_securely", plain)
@@ -200,7 +209,7 @@ def test_failed_round_leaves_its_reason_and_can_be_resumed(
 ) -> None:
     folder = _same_secrets(finished, tmp_path)
 
-    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         if broadcast.round == 2:
             raise RoundError("the sum did not open")
         return open_securely(config, broadcast, bits)
@@ -323,7 +332,7 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
 ) -> None:
     folder = _same_secrets(finished, tmp_path)
 
-    def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
+    def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         for child in multiprocessing.active_children():
             child.kill()
         return open_securely(config, broadcast, bits)
@@ -338,7 +347,7 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
 
 def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
     """An error, or NaN in the bits' law, would tell the server something about the client's data."""
-    client = Client(0, finished / "clients" / "00", Recipe(_tiny("privacy.flip=0")))
+    client = Client(0, finished / "clients" / "00", Components(_tiny("privacy.flip=0")))
     broadcast = Broadcast("somewhere", 1, np.full(1000, 0.01))
     scores = torch.full((1000,), float("nan"))
     bits = client._release(scores, broadcast)

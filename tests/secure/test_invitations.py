@@ -12,7 +12,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited, most_participations
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import client_folder, read_records
 
@@ -91,7 +91,7 @@ def test_a_run_trains_sums_and_charges_those_who_are_invited(tmp_path: Path) -> 
     assert [record.survivors for record in records] == [3, 3, 3]
     # Three of six in each of three rounds: nobody more than twice.
     release = MaskRelease(
-        flip=0.1, clip=1.0, space="probability", cohort=3, dim=Recipe(config).trainer.dimension
+        flip=0.1, clip=1.0, space="probability", cohort=3, dim=Components(config).trainer.dimension
     )
     expected = []
     for rounds in (1, 1, 2):
@@ -104,7 +104,7 @@ def test_a_run_trains_sums_and_charges_those_who_are_invited(tmp_path: Path) -> 
     assert all(entry.epsilon[View.SUM, Adjacency.ZERO_OUT].planned == expected[-1] for entry in entries)
     # Bits of rounds that are over lie nowhere any more; who took part is remembered.
     for index in range(6):
-        client = Client(index, client_folder(tmp_path / "run", index), Recipe(config))
+        client = Client(index, client_folder(tmp_path / "run", index), Components(config))
         took_part = [number for number in (1, 2, 3) if index in invited(config, number)]
         federation = (tmp_path / "run" / "federation.id").read_text()
         assert list(client._outbox.rounds(federation)) == took_part

@@ -1,16 +1,17 @@
 """MADA's rules against their definitions, slow and obvious."""
 
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from prism_privacy import debias
 from prism_secure.config import Aggregation, load_config
+from prism_secure.config.sections import AggregationRule
 from prism_secure.errors import ConfigError
 from prism_secure.learning.aggregation import aggregate, vote_variance
 
-RULES = get_args(get_type_hints(Aggregation)["rule"])
+RULES = get_args(AggregationRule)
 RNG = np.random.default_rng(0)
 D, N = 4000, 10
 THETA = RNG.uniform(0.02, 0.98, D)

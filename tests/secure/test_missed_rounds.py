@@ -15,8 +15,9 @@ from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
 
 TINY = [
     "federation.clients=4",
@@ -47,11 +48,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return Recipe(load_config(None, TINY))
+def recipe() -> Components:
+    return Components(load_config(None, TINY))
 
 
-def _broadcast(recipe: Recipe, number: int) -> Broadcast:
+def _broadcast(recipe: Components, number: int) -> Broadcast:
     return Broadcast("tests", number, np.full(recipe.trainer.dimension, 0.5))
 
 
@@ -60,7 +61,7 @@ def _spending(config: Config, folder: Path, **options) -> Spending:
 
 
 def test_client_that_sat_out_rounds_goes_on_only_where_that_is_allowed(
-    recipe: Recipe, tmp_path: Path
+    recipe: Components, tmp_path: Path
 ) -> None:
     client = Client(0, tmp_path, recipe, may_miss=True)
     client.answer(_broadcast(recipe, 1))
@@ -73,7 +74,7 @@ def test_client_that_sat_out_rounds_goes_on_only_where_that_is_allowed(
 
 
 def test_a_client_knows_how_far_the_run_is(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, train = [], recipe.trainer.train
     monkeypatch.setattr(
@@ -86,7 +87,7 @@ def test_a_client_knows_how_far_the_run_is(
     assert seen == [0.0, 1 / (rounds - 1), 1.0]
 
 
-def test_nobody_goes_back_to_a_round_before_the_last_one(recipe: Recipe, tmp_path: Path) -> None:
+def test_nobody_goes_back_to_a_round_before_the_last_one(recipe: Components, tmp_path: Path) -> None:
     client = Client(0, tmp_path, recipe, may_miss=True)
     client.answer(_broadcast(recipe, 3))
     with pytest.raises(RunFolderError, match="after round 3"):
@@ -95,7 +96,7 @@ def test_nobody_goes_back_to_a_round_before_the_last_one(recipe: Recipe, tmp_pat
 
 def test_a_client_that_rounds_leave_out_keeps_to_the_rounds_it_is_invited_to(tmp_path: Path) -> None:
     config = load_config(None, [*TINY, "federation.clients=6", "federation.client_fraction=0.5"])
-    recipe = Recipe(config)
+    recipe = Components(config)
     mine = [number for number in range(1, 5) if 0 in invited(config, number)]
     assert mine != [1, 2, 3, 4]
     assert len(mine) == 2
@@ -105,7 +106,7 @@ def test_a_client_that_rounds_leave_out_keeps_to_the_rounds_it_is_invited_to(tmp
         Client(0, tmp_path / "lost", recipe).answer(_broadcast(recipe, mine[1]))
 
 
-def test_known_coins_give_the_same_bits_and_leave_no_secret(recipe: Recipe, tmp_path: Path) -> None:
+def test_known_coins_give_the_same_bits_and_leave_no_secret(recipe: Components, tmp_path: Path) -> None:
     bits = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -116,7 +117,7 @@ def test_known_coins_give_the_same_bits_and_leave_no_secret(recipe: Recipe, tmp_
     assert bits[0].tolist() == bits[1].tolist()
 
 
-def test_ledger_of_test_coins_claims_no_epsilon(recipe: Recipe, tmp_path: Path) -> None:
+def test_ledger_of_test_coins_claims_no_epsilon(recipe: Components, tmp_path: Path) -> None:
     with _spending(recipe.config, tmp_path, coins="test") as spending:
         assert spending.charge(1).sum_zero_out == math.inf
     entry = verify_ledger(tmp_path / "ledger.jsonl").entries[0]
@@ -124,7 +125,7 @@ def test_ledger_of_test_coins_claims_no_epsilon(recipe: Recipe, tmp_path: Path) 
 
 
 def test_ledger_says_who_was_in_a_sum_and_charges_a_lost_round_all_the_same(
-    recipe: Recipe, tmp_path: Path
+    recipe: Components, tmp_path: Path
 ) -> None:
     with _spending(recipe.config, tmp_path) as spending:
         first = spending.charge(1, metrics={"survivors": [0, 1, 3]})

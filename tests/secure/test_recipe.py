@@ -25,7 +25,7 @@ from prism_secure.errors import (
 from prism_secure.public_seed import public_seed
 from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import simulation as federation
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
 from prism_secure.sweep.results import read_sweep
 
@@ -190,7 +190,7 @@ def test_all_files_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_default_recipe_can_be_built() -> None:
-    recipe = Recipe(load_config())
+    recipe = Components(load_config())
     recipe.check()
     assert recipe.trainer.dimension == 307_600
     assert recipe.partition.sizes == (1000,) * 10
@@ -198,7 +198,7 @@ def test_default_recipe_can_be_built() -> None:
 
 def test_bounded_features_of_clients_images_have_norm_one_at_most_and_their_units_from_the_seed() -> None:
     overrides = ["features.bounded=true", 'features.extractors=["fourier"]', "training.variance_weight=0"]
-    recipe = Recipe(load_config(None, overrides))
+    recipe = Components(load_config(None, overrides))
     found, labels = recipe.features(0)
     norms = np.linalg.norm(found, axis=1)
     assert found.shape == (1000, recipe.extractor.dimension)
@@ -207,7 +207,7 @@ def test_bounded_features_of_clients_images_have_norm_one_at_most_and_their_unit
     assert norms.mean() > 0.5
     assert not recipe.trainer.matching.scaled
     assert recipe.trainer.matching.variance_weight == 0
-    again, other = (Recipe(load_config(None, [*overrides, f"federation.seed={seed}"])) for seed in (0, 1))
+    again, other = (Components(load_config(None, [*overrides, f"federation.seed={seed}"])) for seed in (0, 1))
     assert torch.equal(again.extractor.gain, recipe.extractor.gain)
     assert not torch.equal(other.extractor.gain, recipe.extractor.gain)
 

@@ -27,7 +27,7 @@ from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import moment_sum
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder import environment
 from prism_secure.run_folder.folder import read_records
@@ -156,7 +156,7 @@ def test_no_image_is_read_once_the_release_is_kept(
     def looked(*_: object) -> None:
         raise AssertionError("a client's images were read")
 
-    monkeypatch.setattr(Recipe, "_images", looked)
+    monkeypatch.setattr(Components, "_images", looked)
     run(tiny(data, RECORD), folder)
     assert (folder / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
 
@@ -480,8 +480,8 @@ def test_a_budget_at_client_level_sees_the_opened_moments(data: Path, tmp_path: 
 
 
 def test_less_noise_is_summed_than_each_client_would_draw(data: Path) -> None:
-    alone = Recipe(tiny(data, RECORD)).record_release
-    together = Recipe(tiny(data, RECORD, SUMMED)).record_release
+    alone = Components(tiny(data, RECORD)).record_release
+    together = Components(tiny(data, RECORD, SUMMED)).record_release
     assert alone is not None
     assert together is not None
     assert together.plan.release.noise == pytest.approx(alone.of(0).noise)  # over three times the images
@@ -492,13 +492,13 @@ def test_less_noise_is_summed_than_each_client_would_draw(data: Path) -> None:
 
 def test_with_a_cohort_of_one_every_share_holds_all_of_the_noise(data: Path, tmp_path: Path) -> None:
     config = tiny(data, RECORD, SUMMED, ALONE, "federation.rounds=1")
-    release = Recipe(config).record_release
+    release = Components(config).record_release
     assert release is not None
     assert release.plan.share_noise == release.plan.release.lattice_noise
     for adjacency in Adjacency:  # so its client is as safe from who sees the share as from who sees the sum
         assert release.client_epsilon(View.UPLOAD, adjacency) == release.client_epsilon(View.SUM, adjacency)
     run(config, tmp_path / "run")
-    client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
+    client = Client(0, tmp_path / "run" / "clients" / "00", Components(config))
     opened = client.moments._released(release)
     assert opened is not None
     # What is trained from knows that three clients' noise is in the sum.
@@ -509,7 +509,7 @@ def test_with_a_cohort_of_one_every_share_holds_all_of_the_noise(data: Path, tmp
 def test_the_noise_of_an_opened_sum_is_that_of_all_survivors(data: Path, tmp_path: Path) -> None:
     """Measured: what opens, less the clients' exact sums, has the spread that is counted on, and no less."""
     config = tiny(data, RECORD, SUMMED, ALONE)
-    recipe = Recipe(config)
+    recipe = Components(config)
     release = recipe.record_release
     assert release is not None
     exact = sum(np.asarray(recipe.features(client)[0], dtype=np.float64).sum(0) for client in range(3))
@@ -522,7 +522,7 @@ def test_the_noise_of_an_opened_sum_is_that_of_all_survivors(data: Path, tmp_pat
 
 def test_colluders_do_not_count_among_those_who_add_noise(data: Path) -> None:
     overrides = [RECORD, SUMMED, "secure_sum.mode=semi_honest", "privacy.colluders=1"]
-    release = Recipe(tiny(data, *overrides)).record_release
+    release = Components(tiny(data, *overrides)).record_release
     assert release is not None
     assert release.plan.cohort == 2
 
@@ -533,7 +533,7 @@ def test_a_generator_without_classes_trains_from_one_row_of_moments(
 ) -> None:
     config = tiny(data, RECORD, f"privacy.record_release={mode}", "model.conditional=false")
     run(config, tmp_path / "run")
-    client = Client(0, tmp_path / "run" / "clients" / "00", Recipe(config))
+    client = Client(0, tmp_path / "run" / "clients" / "00", Components(config))
     target = client.moments.targets()
     assert target.mean.shape == (1, 800)
     assert float(target.present) == 1.0
@@ -549,7 +549,7 @@ def test_a_second_run_over_an_opened_sum_reads_no_image(
     def looked(*_: object) -> None:
         raise AssertionError("a client's images were read")
 
-    monkeypatch.setattr(Recipe, "_images", looked)
+    monkeypatch.setattr(Components, "_images", looked)
     run(tiny(data, RECORD, SUMMED, *shared, "privacy.flip=0.3"), tmp_path / "two")
     assert releases_of(tmp_path / "one") == releases_of(tmp_path / "two")
 
@@ -586,14 +586,14 @@ def test_run_killed_while_it_opens_a_sum_leaves_the_next_one_the_same_sum(
 def test_what_a_client_matches_is_divided_by_noisy_counts_and_shows_noisy_classes(
     data: Path, finished: Path
 ) -> None:
-    client = Client(0, finished / "clients" / "00", Recipe(tiny(data, RECORD)))
+    client = Client(0, finished / "clients" / "00", Components(tiny(data, RECORD)))
     target = client.moments.targets()
-    release = client._recipe.record_release
+    release = client._components.record_release
     assert release is not None
     sums = client.moments._released(release)
     assert sums is not None
     assert sums.counts is not None
-    true = np.bincount(client._recipe.features(0)[1], minlength=10)
+    true = np.bincount(client._components.features(0)[1], minlength=10)
     assert not np.any(sums.counts == true)
     shown = target.present.numpy() > 0
     noise = release.of(0).noise / release.of(0).count_weight
@@ -603,7 +603,7 @@ def test_what_a_client_matches_is_divided_by_noisy_counts_and_shows_noisy_classe
 
 def test_steps_and_their_randomness_do_not_depend_on_how_many_images_there_are(data: Path) -> None:
     """Local training is told the same number of steps and the same public seed, whatever a client holds."""
-    recipe = Recipe(tiny(data, RECORD, "data.partition=dirichlet", "data.dirichlet_alpha=0.3"))
+    recipe = Components(tiny(data, RECORD, "data.partition=dirichlet", "data.dirichlet_alpha=0.3"))
     sizes = recipe.partition.sizes
     assert len(set(sizes)) > 1
     release = recipe.record_release
@@ -616,7 +616,7 @@ def test_names_of_what_is_kept_say_nothing_about_the_images(data: Path, tmp_path
     names = []
     for folder in (data, other):
         config = tiny(folder, RECORD, f"privacy.record_store={tmp_path / 'store'}")
-        release = Recipe(config).record_release
+        release = Components(config).record_release
         assert release is not None
         context = json.loads(release.context(1))
         context["data"].pop("folder")

@@ -12,7 +12,7 @@ from prism_secure.config import Mask, load_config
 from prism_secure.learning.aggregation import aggregate
 from prism_secure.learning.score_layers import ScoreLayers
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import client_folder, read_records
@@ -69,7 +69,7 @@ def test_a_run_sums_scores_securely_and_claims_nothing_for_a_client(tmp_path: Pa
         "privacy.record_epsilon=inf",
     ]
     config = load_config(None, [*settings, "mask.score_layers=0.4"])
-    recipe, out = Recipe(config), tmp_path / "run"
+    recipe, out = Components(config), tmp_path / "run"
     layers = recipe.score_layers
     assert layers is not None
     dimension = recipe.trainer.dimension
@@ -81,7 +81,7 @@ def test_a_run_sums_scores_securely_and_claims_nothing_for_a_client(tmp_path: Pa
 
     # What the server opened is what the clients kept, and nothing but the sum was needed for theta.
     (out / "other").mkdir()
-    server = Server(config, (out / "federation.id").read_text(), dimension)
+    server = Server.of(recipe, (out / "federation.id").read_text())
     broadcast = server.broadcast()
     bits, scores = [], []
     for index in range(3):
@@ -93,7 +93,7 @@ def test_a_run_sums_scores_securely_and_claims_nothing_for_a_client(tmp_path: Pa
         assert len(bits[-1]) == layers.start
         assert len(scores[-1]) == dimension - layers.start
     server.absorb(sum(bits), 3, planned_rounds=1, score_mean=layers.mean_theta(sum(scores), 3))
-    trained = Server(config, "", dimension)
+    trained = Server.of(recipe, "")
     trained.load(out / "checkpoint" / "server.safetensors")
     # Scores are the same whatever the coins; bits are not.
     assert np.array_equal(server.theta[layers.start :], trained.theta[layers.start :])

@@ -12,7 +12,7 @@ import torch
 
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 HERE = Path(__file__).parent
 
@@ -34,7 +34,7 @@ def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(ConfigError, match=r"device is 'cuda:1', but torch .* finds 0 graphics cards"):
-        _ = Recipe(load_config(None, ["federation.device=cuda:1", "model.width=2"])).trainer
+        _ = Components(load_config(None, ["federation.device=cuda:1", "model.width=2"])).trainer
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "CPU", ""])

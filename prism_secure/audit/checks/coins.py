@@ -27,7 +27,7 @@ from prism_secure.config.invitations import invited
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import read_arrays
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.workers import one_thread
@@ -97,7 +97,7 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
         if 1 not in Outbox(folder / "outbox").rounds(evidence.federation):
             raise Unchecked(f"client {folder.name} has sent nothing yet", expected=True)
         with tempfile.TemporaryDirectory(prefix="prism-audit-") as name:
-            recipe = Recipe(evidence.config_here)
+            recipe = Components(evidence.config_here)
             own = _first_upload(evidence, recipe, folder, Path(name) / "own", keep_secret=True)
             other = _first_upload(evidence, recipe, folder, Path(name) / "other", keep_secret=False)
             by_own = _was_sent(evidence, folder, own)
@@ -143,7 +143,7 @@ def _unexplained(evidence: Evidence, folder: Path, notes: Notebook) -> None:
 
 
 def _first_upload(
-    evidence: Evidence, recipe: Recipe, folder: Path, copy: Path, *, keep_secret: bool
+    evidence: Evidence, recipe: Components, folder: Path, copy: Path, *, keep_secret: bool
 ) -> bytes:
     """What a client of this program sends in round 1, in a copy of the run where it has yet to answer."""
     index = int(folder.name)
@@ -155,7 +155,7 @@ def _first_upload(
         shutil.copy2(folder / "coins.key", client / "coins.key")
     else:
         CoinSecret.create(client / "coins.key")
-    broadcast = Server(evidence.config, evidence.federation, recipe.trainer.dimension).broadcast()
+    broadcast = Server.of(recipe, evidence.federation).broadcast()
     with one_thread():  # as in a run, so that sums are added in the same order
         Client(index, client, recipe).answer(broadcast)
     payload = Outbox(client / "outbox").stored(evidence.federation, 1)

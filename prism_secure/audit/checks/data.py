@@ -11,7 +11,7 @@ from prism_secure.data import BUNDLED
 from prism_secure.data.identity import changed
 from prism_secure.data.sources import IDENTITY_FILE
 from prism_secure.errors import PrismError
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 
 def data(evidence: Evidence, notes: Notebook) -> None:
@@ -31,7 +31,7 @@ def data(evidence: Evidence, notes: Notebook) -> None:
     if not folder.is_dir():
         raise Unchecked("the data are not here any more, or not yet", expected=True)
     try:
-        parts = changed(kept, folder, Recipe(evidence.config_here).dataset)
+        parts = changed(kept, folder, Components(evidence.config_here).dataset)
     except PrismError as error:
         raise Unchecked(evidence.without_place(str(error))) from None
     for part in parts:

@@ -26,14 +26,15 @@ from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.flower.recipe import messages as recipe_messages
-from prism_secure.rounds.client import Broadcast, Client
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.workers import one_thread
 from prism_secure.run_folder.enrolment import Enrolment
 from prism_secure.run_folder.environment import Facts
 
 
-class OwnData(Recipe):
+class OwnData(Components):
     """A recipe whose data set belongs to one client alone, in a federation of others with theirs.
 
     Args:
@@ -87,7 +88,7 @@ class RecipeClient:
     """One client of a federation, as long as its process lives."""
 
     enrolment: Enrolment
-    recipe: Recipe
+    recipe: Components
     coins: CoinSecret | None = None
 
     @property
@@ -176,7 +177,7 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
         if not _clients:
             _until_exit.enter_context(one_thread(config.federation.device))
-        recipe = own_data(config, node_config.get("own-data")) or Recipe(config)
+        recipe = own_data(config, node_config.get("own-data")) or Components(config)
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
         begun = (folder / "ledger.jsonl").exists()

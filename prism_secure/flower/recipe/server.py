@@ -36,8 +36,9 @@ from prism_secure.flower.secure_aggregation.server import SecureSum
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
-from prism_secure.rounds.client import Broadcast
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.assembly import Clock, close_round
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.moment_sum import opened_once, session_began
 from prism_secure.rounds.server import Server
@@ -64,7 +65,7 @@ class Rounds:
         self,
         grid: Grid,
         roster: Roster,
-        recipe: Recipe,
+        recipe: Components,
         run: RunFolder,
         *,
         run_config: RunConfig,
@@ -218,25 +219,15 @@ class Rounds:
             train_timeout=self._train_timeout,
             closed=closed,
         )
-        opened = time.monotonic()
-        before = server.deployed()
-        step = server.absorb(result.counts, len(result.survivors), planned_rounds=spending.planned_rounds)
-        quality = None
-        if server.is_measured(spending.planned_rounds):
-            quality = self._measure(server.deployed(), self._run.sample_path(server.round))
-        return RoundRecord(
-            round=server.round,
-            survivors=len(result.survivors),
-            epsilon=spending.charge(server.round),
-            record=spending.record,
-            bits_per_parameter=result.bits_per_coordinate,
-            uplink_bytes=sum(result.uplink_bytes.values()),
-            downlink_bytes=_downlink(result, broadcast),
-            step=step,
-            seconds=time.monotonic() - began,
-            secure_sum_seconds=opened - uploaded,
-            quality=quality,
-            changed=server.changed(before),
+        return close_round(
+            self._recipe,
+            server,
+            broadcast,
+            [result],
+            spending=spending,
+            measure=self._measure,
+            samples=self._run.sample_path,
+            clock=Clock(time.monotonic, began, uploaded, opened=time.monotonic()),
         )
 
     def _lost(self, spending: Spending, broadcast: Broadcast, began: float, why: str) -> RoundRecord:
@@ -286,7 +277,7 @@ class Rounds:
                 f"{self._uploading_path} says round {self._uploading}, but {charged} rounds were charged; "
                 "put it back as it was"
             )
-        server = Server(self._recipe.config, run.federation, self._recipe.trainer.dimension)
+        server = Server.of(self._recipe, run.federation)
         if done:
             server.load(run.checkpoint_path)
         return server
@@ -307,9 +298,3 @@ class Rounds:
     @property
     def _uploading_path(self) -> Path:
         return self._run.path / "checkpoint" / "uploading"
-
-
-def _downlink(result: SecureSumResult, broadcast: Broadcast) -> int:
-    """Bytes to the clients: the protocol's messages, and theta for each that was sent any."""
-    sent = [size for size in result.downlink_bytes.values() if size]
-    return sum(sent) + broadcast.theta.nbytes * len(sent)

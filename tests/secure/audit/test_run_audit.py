@@ -22,6 +22,7 @@ import tomli_w
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from prism_crypto import SecureSumResult
 from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, View, verify_ledger
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
@@ -33,9 +34,11 @@ from prism_secure.config import Config, load_config
 from prism_secure.config.sections import MaskMode
 from prism_secure.errors import RoundError
 from prism_secure.rounds import simulation as federation
-from prism_secure.rounds.client import Broadcast, Client
+from prism_secure.rounds.behaviours.train import VotingServer
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
 from prism_secure.rounds.server import Server
-from prism_secure.rounds.simulation import Bits, OpenedSum, open_securely
+from prism_secure.rounds.simulation import Bits, open_securely
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import encode
@@ -256,7 +259,7 @@ def test_aborted_session_that_was_not_charged_is_found(spoiled: Path) -> None:
 def test_round_that_failed_and_was_charged_is_clean_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> OpenedSum:
+    def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         if broadcast.round == 2:
             raise RoundError("the sum did not open")
         return open_securely(config, broadcast, bits)
@@ -646,6 +649,6 @@ def test_the_mask_that_theta_deploys_is_that_of_each_mode(mode: MaskMode) -> Non
     config = load_config(None, [f"mask.mode={mode}", "mask.density=0.3"])
     theta = np.random.default_rng(0).uniform(0.01, 0.99, 1000)
     theta[:100] = 0.5  # a tie falls one way
-    server = Server(config, "federation", len(theta))
+    server = Server(config, "federation", len(theta), VotingServer(config))
     server.theta = theta
     assert np.array_equal(model._deployed(SimpleNamespace(config=config), theta), server.deployed())

@@ -1,0 +1,46 @@
+"""Settings that may name something of the user's own, as "package.module:name"."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from prism_secure.errors import ConfigError
+
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_reference(text: str) -> bool:
+    """Whether `text` has the form of a reference; nothing is imported.
+
+    >>> [is_reference(text) for text in ("mine:rule", "my.rules:Rules.first", "mine", "mine:", "a b:c")]
+    [True, True, False, False, False]
+    """
+    return _REFERENCE.fullmatch(text) is not None
+
+
+def plugged(reference: str, setting: str) -> Callable[..., Any]:
+    """What a reference names; importing it runs its module.
+
+    Args:
+        reference: of the form that `is_reference` knows.
+        setting: "section.key", for the message.
+
+    Raises:
+        ConfigError: it cannot be imported, has no such name, or cannot be called.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+        raise ConfigError(
+            f"{setting} = {reference!r} cannot be imported: {type(error).__name__}: {error}; its module "
+            "must be installed, or in a folder on PYTHONPATH"
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{setting} = {reference!r} must be something to call, got {found!r}")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,82 @@
+"""The end of a round, the same in one process and over Flower: from opened sums to the round's record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto import SecureSumResult
+from prism_secure.accounting.spending import Spending
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.server import Server
+from prism_secure.run_folder.records import Quality, RoundRecord
+
+Measure = Callable[[NDArray[np.bool_], Path], Quality]
+"""The metrics of a deployed mask, bool (d,), whose sample grid goes to a path."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When things happened in a round, in seconds of one clock.
+
+    Attributes:
+        now: reads it.
+        began: the round began.
+        uploading: the first upload could reach the server's sum.
+        opened: the sums were open.
+    """
+
+    now: Callable[[], float]
+    began: float
+    uploading: float
+    opened: float
+
+
+def close_round(
+    components: Components,
+    server: Server,
+    broadcast: Broadcast,
+    sums: Sequence[SecureSumResult],
+    *,
+    spending: Spending,
+    measure: Measure,
+    samples: Callable[[int], Path],
+    clock: Clock,
+) -> RoundRecord:
+    """Move theta by what opened, measure if it is time, and say what it cost.
+
+    Args:
+        server: about to absorb the round of `broadcast`.
+        sums: the sum of the clients' bits and, where the last layers send scores, that of these.
+        spending: has charged the round, or does so now.
+        samples: where the sample grid of a round goes.
+    """
+    bits = sums[0]
+    layers, survivors = components.score_layers, len(bits.survivors)
+    score_mean = None if layers is None else layers.mean_theta(sums[1].counts, len(sums[1].survivors))
+    planned, before = spending.planned_rounds, server.deployed()
+    step = server.absorb(bits.counts, survivors, planned_rounds=planned, score_mean=score_mean)
+    quality = None
+    if server.is_measured(planned):
+        quality = measure(server.deployed(), samples(server.round))
+    sent = sum(size > 0 for size in bits.downlink_bytes.values())
+    coordinates = sum(len(each.counts) for each in sums)
+    return RoundRecord(
+        round=server.round,
+        survivors=survivors,
+        epsilon=spending.charge(server.round),
+        record=spending.record,
+        bits_per_parameter=sum(each.bits_per_coordinate * len(each.counts) for each in sums) / coordinates,
+        uplink_bytes=sum(sum(each.uplink_bytes.values()) for each in sums),
+        downlink_bytes=sum(sum(each.downlink_bytes.values()) for each in sums) + sent * broadcast.nbytes,
+        step=step,
+        seconds=clock.now() - clock.began,
+        secure_sum_seconds=clock.opened - clock.uploading,
+        quality=quality,
+        changed=server.changed(before),
+    )

@@ -1,0 +1,7 @@
+"""What a client does in a round, and what the server does with the sum: one file for each.
+
+The round around it (charging, coins, clip, randomized bits, the secure sum, files) is the same for all.
+
+    behaviour   the interface, for a behaviour of one's own, too
+    train       local steps on the scores of a mask; the default
+"""

@@ -1,0 +1,108 @@
+"""The default: a client makes local steps on the scores, and the server moves theta to the vote by MADA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_secure.config import Config
+from prism_secure.learning.aggregation import Step, aggregate, progress
+from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.learning.training import ClientState
+from prism_secure.public_seed import public_seed
+from prism_secure.rounds.behaviours.behaviour import Answer, Opened
+from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.release import ClientRelease
+
+
+class Train:
+    """See the module."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+
+    def client(self, index: int, folder: Path, release: ClientRelease) -> TrainingClient:
+        return TrainingClient(self._components, index, release)
+
+    def server(self) -> VotingServer:
+        return VotingServer(self._components.config)
+
+
+class TrainingClient:
+    """Trains from the moments of its images; keeps its optimizer's moments and its loss's averages."""
+
+    def __init__(self, components: Components, index: int, release: ClientRelease) -> None:
+        self._components = components
+        self._index = index
+        self._release = release
+
+    def prepare(self, *, answered: bool) -> None:
+        self._release.prepare(answered=answered)
+
+    def require(self) -> None:
+        self._release.require()
+
+    def rehearse(self, broadcast: Broadcast) -> Answer:
+        trainer = self._components.trainer
+        shape = trainer.architecture.classes or 1, self._components.extractor.dimension
+        anything = FeatureMoments(torch.zeros(shape), torch.ones(shape), torch.ones(shape[:1]))
+        return self._trained(broadcast, None, anything, steps=1)
+
+    def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
+        steps = self._components.config.federation.local_steps
+        return self._trained(broadcast, state, self._release.targets(), steps)
+
+    def _trained(
+        self, broadcast: Broadcast, state: Arrays | None, targets: FeatureMoments, steps: int
+    ) -> Answer:
+        config, trainer = self._components.config, self._components.trainer
+        group = config.latent_group(self._index)
+        result = trainer.train(
+            torch.from_numpy(broadcast.theta),
+            trainer.initial_state() if state is None else ClientState.from_arrays(dict(state)),
+            targets,
+            steps=steps,
+            seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
+            progress=progress(broadcast.round - 1, config.federation.rounds),
+            shared=config.training.latent_groups > 0,
+        )
+        return Answer(result.scores, result.state.to_arrays())
+
+
+class VotingServer:
+    """Moves theta towards the debiased mean of the bits, as `aggregation.rule` says."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._move: NDArray[np.float64] | None = None
+
+    def public(self, round_number: int, theta: NDArray[np.float64]) -> Arrays:
+        return NOTHING
+
+    def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
+        config = self._config
+        step = aggregate(
+            broadcast.theta,
+            opened.counts,
+            survivors=opened.survivors,
+            flip=config.privacy.flip,
+            progress=opened.progress,
+            aggregation=config.aggregation,
+            theta_min=config.privacy.theta_min,
+            move=self._move,
+            rng=np.random.default_rng(public_seed(config.federation.seed, "mada", broadcast.round - 1)),
+            score_mean=opened.score_mean,
+        )
+        self._move = step.move
+        return step
+
+    def saved(self) -> Arrays:
+        return {"move": np.zeros(0) if self._move is None else self._move}
+
+    def load(self, saved: Arrays) -> None:
+        move = saved["move"]
+        self._move = np.asarray(move, np.float64) if len(move) else None

@@ -1,0 +1,228 @@
+"""A behaviour and an aggregation rule of the user's own, through a small run, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prism_privacy import CoinSecret, verify_ledger
+from prism_secure.config import load_config
+from prism_secure.config.whole import Config
+from prism_secure.errors import ConfigError, RoundError, RunFolderError
+from prism_secure.rounds import client as client_module
+from prism_secure.rounds import simulation
+from prism_secure.rounds.behaviours.train import Train
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
+
+from .tiny_data import TINY, write_data
+
+HERE = "own_parts"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    """As with PYTHONPATH; processes that are started inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "images")
+
+
+def tiny(data: Path, *overrides: str) -> Config:
+    claims_nothing = "privacy.record_epsilon=inf"
+    return load_config(None, [*TINY, f"data.folder={data}", claims_nothing, *overrides])
+
+
+def echo(data: Path, *overrides: str) -> Config:
+    return tiny(data, f"federation.behaviour={HERE}:Echo", "federation.rounds=2", *overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("echo") / "run"
+    run(echo(data), out)
+    return out
+
+
+def same_secrets(finished: Path, out: Path) -> Path:
+    for path in [*finished.glob("clients/*/coins.key"), finished / "federation.id"]:
+        copy = out / path.relative_to(finished)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    return out
+
+
+def outcome(out: Path) -> tuple[bytes, bytes]:
+    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
+
+
+def test_a_run_of_ones_own_behaviour_is_charged_as_any_other(finished: Path, data: Path) -> None:
+    records = read_records(finished)
+    assert [record.step for record in records] == [0.1] * 2
+    dimension = Components(echo(data)).trainer.dimension
+    assert (
+        records[0].downlink_bytes > 3 * 2 * 8 * dimension
+    )  # theta and as long a direction, to each of three
+    entries = verify_ledger(finished / "ledger.jsonl").entries
+    assert [entry.kind for entry in entries] == ["round"] * 2 + ["end"]
+
+
+def test_a_kill_between_rounds_or_in_one_changes_nothing(
+    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, opened = same_secrets(finished, tmp_path / "run"), []
+    honest, save = simulation.open_securely, client_module.write_atomic
+
+    def killed_at_the_sum(*given, **how):
+        opened.append(1)
+        if len(opened) == 2:
+            raise KeyboardInterrupt
+        return honest(*given, **how)
+
+    def killed_at_the_state(path: Path, *given, **how) -> None:
+        if path.name == "state.safetensors" and "02" in path.parts:
+            raise KeyboardInterrupt
+        save(path, *given, **how)
+
+    for place, killed in (
+        ((client_module, "write_atomic"), killed_at_the_state),
+        ((simulation, "open_securely"), killed_at_the_sum),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(echo(data), out)
+    run(echo(data), out)
+    assert outcome(out) == outcome(finished)
+
+
+def test_workers_find_a_behaviour_of_ones_own_too(
+    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = same_secrets(finished, tmp_path / "run")
+    run(echo(data, "federation.workers=2"), out)
+    assert outcome(out) == outcome(finished)
+
+
+def test_no_behaviour_gets_more_past_the_clip_or_an_error_out(data: Path, tmp_path: Path) -> None:
+    """All that leaves a client are bits within C of the public point, and NaN is the public point itself."""
+    bits = []
+    for name in ("Echo", "Loud"):
+        own = f"federation.behaviour={HERE}:{name}"
+        components = Components(tiny(data, own, "privacy.clip=0.01", "privacy.flip=0.25"))
+        theta = np.full(components.trainer.dimension, 0.5)
+        broadcast = Broadcast("f", 1, theta, {"direction": theta})
+        client = Client(0, tmp_path / name, components, coins=CoinSecret.for_test(bytes(32)))
+        client.answer(broadcast)
+        bits.append(client.bits(broadcast))
+    # Same coins and probabilities 0.01 apart in norm: hardly a bit differs. Loud asked for all ones.
+    assert np.mean(bits[0] != bits[1]) < 0.01
+    assert bits[1].mean() < 0.52
+
+
+def test_all_that_a_behaviour_broadcasts_is_in_the_digest() -> None:
+    theta, one = np.full(4, 0.5), np.arange(4.0)
+    asked = [
+        dict[str, np.ndarray](),
+        {"a": one},
+        {"b": one},
+        {"a": one + 1e-12},
+        {"a": one.astype(np.float32)},
+        {"a": one.reshape(2, 2)},
+        {"a": one, "b": one},
+        {"a": np.concatenate([one, one])},
+    ]
+    digests = [Broadcast("f", 1, theta, public).digest for public in asked]
+    assert len(set(digests)) == len(asked)
+    # In another order, another layout of memory, another machine's order of bytes: the same numbers.
+    same = {"b": np.stack([one, one], 1)[:, 0], "a": one.astype(">f8")}
+    assert Broadcast("f", 1, theta, same).digest == digests[6]
+    # A process hashes what it has loaded, not what the sender says.
+    sent = Broadcast("f", 1, theta, {"a": one})
+    _ = sent.digest
+    received = pickle.loads(pickle.dumps(sent))
+    received.public["a"][0] = 7
+    assert received.digest not in digests
+
+
+def test_another_question_means_other_coins(data: Path, tmp_path: Path) -> None:
+    client = Client(0, tmp_path, Components(echo(data)))
+    theta = np.full(client._components.trainer.dimension, 0.5)
+    client.answer(Broadcast("f", 1, theta, {"direction": 0 * theta}))
+    with pytest.raises(RunFolderError, match="answered round 1 for another"):
+        client.answer(Broadcast("f", 1, theta, {"direction": 0 * theta - 0.0 + 1e-300}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps"), [("half_of_all_for_all", 0.5), ("each_its_own", 0.5)]
+)  # fmt: skip
+def test_a_rule_of_ones_own_moves_theta(rule: str, steps: float, data: Path, tmp_path: Path) -> None:
+    run(tiny(data, f"aggregation.rule={HERE}:{rule}"), tmp_path / "run")
+    assert [record.step for record in read_records(tmp_path / "run")] == pytest.approx([steps] * 2)
+
+
+@pytest.mark.parametrize("setting", ["aggregation.rule", "federation.behaviour"])
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("no_such_module_anywhere:rule", "cannot be imported: ModuleNotFoundError"),
+        (f"{HERE}:no_such_name", "cannot be imported: AttributeError"),
+        (f"{HERE}:not_callable", "must be something to call, got 3"),
+        ("raises_when_imported:rule", "cannot be imported: ZeroDivisionError"),
+        ("exits_when_imported:rule", "cannot be imported: SystemExit"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_made(
+    setting: str, named: str, why: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raises_when_imported.py").write_text("1 / 0", "utf-8")
+    (tmp_path / "exits_when_imported.py").write_text("raise SystemExit(0)", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=rf"{setting} = '{named}' {why}"):
+        run(tiny(data, f"{setting}={named}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    sys.modules.pop("exits_when_imported", None)
+
+
+@pytest.mark.parametrize("setting", ["aggregation.rule", "federation.behaviour"])
+@pytest.mark.parametrize("wrong", ["shedule", "module:", ":name", "a b:c", "module.name"])
+def test_a_word_that_names_nothing_is_refused_with_all_that_there_are(setting: str, wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"'(schedule|train)'.* \| 'package.module:name' of your own, got"):
+        load_config(None, [f"{setting}={wrong}"])
+
+
+def test_a_rule_that_gives_no_step_is_refused_before_anything_is_charged(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RoundError, match=r"must give a finite number, or one for each of .* got nan"):
+        run(tiny(data, f"aggregation.rule={HERE}:nothing"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("built", ["half_of_all_for_all", "Echo.client", "Echo.server"])
+def test_what_is_no_behaviour_is_refused_before_anything_is_made(
+    built: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"behaviour = .* (must give a Behaviour|cannot be built)"):
+        run(tiny(data, f"federation.behaviour={HERE}:{built}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_claim_for_one_image_stands_beside_a_behaviour_of_ones_own(data: Path) -> None:
+    """The opened moments' claim says that masks cost nothing more; of other reading of images it is false."""
+    for epsilon in ("2.0", "100"):
+        with pytest.raises(ConfigError, match=r"record_epsilon must be inf with a federation.behaviour of"):
+            echo(data, f"privacy.record_epsilon={epsilon}")
+    assert isinstance(Components(tiny(data)).behaviour, Train)
