@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, clip_toward, release_bits
+from prism_privacy.masks.coins import CoinStream
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.clip_filling import fill_clip
@@ -141,7 +142,18 @@ class Client:
 
     def _payload(self, answer: Answer, broadcast: Broadcast) -> bytes:
         scores = torch.as_tensor(answer.scores).detach()
+        if self._components.config.measures:
+            return broadcast.digest + np.packbits(self._measured(scores, broadcast)).tobytes()
         return broadcast.digest + self._upload(scores, broadcast)
+
+    def _measured(self, answers: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
+        """The bits of a measured round, uint8 (m,), for answers int64 (k,): clip and noise are exact."""
+        from prism_secure.rounds.behaviours.measure import Measure  # which imports the round's parties
+
+        behaviour = self._components.behaviour
+        assert isinstance(behaviour, Measure)
+        p = behaviour.asked(broadcast).probabilities(answers.numpy()[None])[0]
+        return release_bits(p, self._stream(broadcast))
 
     def _follows(self, last: int, asked: int) -> bool:
         """Whether a client that answered round `last` is asked for its next one."""
@@ -169,6 +181,8 @@ class Client:
 
     def _bits(self, broadcast: Broadcast) -> int:
         """How many coordinates send bits: all, or those before the layers that send scores."""
+        if self._components.config.measures:
+            return self._components.plan.measured[0].coordinates
         layers = self._components.score_layers
         return len(broadcast.theta) if layers is None else layers.start
 
@@ -206,9 +220,12 @@ class Client:
             temperature=tau if in_scores else None,
             theta_min=privacy.theta_min,
         )
+        return release_bits(p, self._stream(broadcast))
+
+    def _stream(self, broadcast: Broadcast) -> CoinStream:
+        """This round's coins."""
         secret = self._coins(broadcast.federation)
-        coins = secret.stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
-        return release_bits(p, coins)
+        return secret.stream(broadcast.federation, broadcast.round, broadcast.digest, "mask")
 
     def _coins(self, federation: str) -> CoinSecret:
         if self._known_coins is not None:

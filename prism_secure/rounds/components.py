@@ -225,6 +225,10 @@ class Components:
         from prism_secure.rounds.behaviours.train import Train  # builds on these components
 
         name = self.config.federation.behaviour
+        if self.config.measures:
+            from prism_secure.rounds.behaviours.measure import Measure
+
+            return Measure(self)
         if not self.config.own_behaviour:
             return {"train": Train}[name](self)
         make = plugged(name, "federation.behaviour")
@@ -341,12 +345,20 @@ class Components:
         """The exact moments of one client's images: all it reads of them, without a record-level claim."""
         return self.trainer.targets(*self._images(client))
 
-    def features(self, client: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Features (N, D) of one client's images and their labels (N,): what its release is made of."""
+    def features(self, client: int, *, alike: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Features (N, D) of one client's images and their labels (N,): what its release is made of.
+
+        Args:
+            alike: compute in batches of one size, the last filled with blank images, so that an image's
+                features do not depend on how many others there are, not even in their last digit.
+        """
         images, labels = self._images(client)
+        count, size = len(images), 50 if alike else 250
+        if alike and count % size:
+            images = torch.cat([images, torch.zeros(size - count % size, *images.shape[1:])])
         with torch.no_grad():
-            parts = [self.extractor(part) for part in torch.split(images, 250)]
-        return torch.cat(parts).numpy(), labels.to(torch.int64).numpy()
+            parts = [self.extractor(part) for part in torch.split(images, size)]
+        return torch.cat(parts)[:count].numpy(), labels.to(torch.int64).numpy()
 
     def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.from_numpy(self.partition.indices[client])

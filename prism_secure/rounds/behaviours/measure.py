@@ -1,0 +1,334 @@
+"""Measured rounds: the server asks in few public directions, and clients answer in bits of the mask's length.
+
+    client  once: the features of its images, as integers. Each round: k numbers, exact sums over its images,
+            clipped; they move m bits, whose coins and upload are as real as a mask's
+    server  adds what opened to a posterior of the clients' moments, with its known noise, and trains on that
+            mean: theta follows from opened sums and public numbers alone
+
+The exact mechanism is `prism_privacy.measured`; a round's clips come from the plan that the ledger charges
+(`prism_secure.accounting.measured`), which every party makes by itself. The bits move around 1/2, where they
+have the most room, so theta is nothing that a client needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from prism_privacy import (
+    Directions,
+    HadamardEmbedding,
+    InvalidParameter,
+    MeasuredRelease,
+    MeasuredRound,
+    measured_mean,
+    quantise_features,
+)
+from prism_secure.data.public_images import dead_leaves
+from prism_secure.errors import AgreementError, ConfigError, RunFolderError
+from prism_secure.learning.aggregation import Step
+from prism_secure.learning.measured.directions import RowDirections, principal_directions
+from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.row_posterior import RowPosterior
+from prism_secure.learning.measured.schedule import steps_after
+from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
+from prism_secure.public_seed import public_seed
+from prism_secure.rounds.behaviours.behaviour import Answer, Opened
+from prism_secure.rounds.broadcast import Arrays, Broadcast
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.release import ClientRelease, read_arrays
+from prism_secure.rounds.workers import one_thread
+from prism_secure.storage import make_private_folder, write_atomic
+
+Array = NDArray[np.float64]
+
+PUBLIC_IMAGES = 3000
+"""How many public images the basis of the moments comes from."""
+ROWS = 300
+"""Rows of the basis; more where a round has more directions than so many can give."""
+GUESS = 0.7
+"""Prior variance along each row, in units of half of public images' own: of a class, and of all in common."""
+HALF = 1 << 23
+"""p_t = 1/2 in units of 2^-24."""
+
+
+class Measure:
+    """See the module.
+
+    Raises:
+        ConfigError: the server cannot train such masks, or not on this device.
+    """
+
+    def __init__(self, components: Components) -> None:
+        config = components.config
+        if config.mask.mode != "hard" or config.federation.device != "cpu":
+            raise ConfigError(
+                "federation.behaviour = 'measure' needs mask.mode = 'hard' and federation.device = 'cpu', "
+                f"got {config.mask.mode!r} and {config.federation.device!r}"
+            )
+        self.components = components
+        self._last: tuple[bytes, MeasuredRound] | None = None
+
+    def client(self, index: int, folder: Path, release: ClientRelease) -> MeasuringClient:
+        return MeasuringClient(self, index, folder)
+
+    def server(self) -> MeasuringServer:
+        return MeasuringServer(self)
+
+    def planned(self, round_number: int) -> MeasuredRelease:
+        """What a round releases by this party's own plan."""
+        return self.components.plan.measured[round_number - 1]
+
+    def asked(self, broadcast: Broadcast) -> MeasuredRound:
+        """A round as this party understands it: its own plan, and what the broadcast asks. Reads no data.
+
+        Raises:
+            AgreementError: the broadcast is not one of this plan's rounds.
+        """
+        digest = broadcast.digest
+        if self._last is None or self._last[0] != digest:
+            self._last = digest, self._checked(broadcast)
+        return self._last[1]
+
+    def _checked(self, broadcast: Broadcast) -> MeasuredRound:
+        measured = self.components.plan.measured
+        if not 1 <= broadcast.round <= len(measured):
+            raise AgreementError(f"there are {len(measured)} measured rounds, asked for {broadcast.round}")
+        release, public = self.planned(broadcast.round), broadcast.public
+        classes, features = self.components.architecture.classes or 1, self.components.extractor.dimension
+        shapes = {
+            "axes": (np.float32, (release.directions, features)),
+            "by_class": (np.float64, (classes, release.directions)),
+            "reference": (np.float64, (classes, features)),
+            "embedding": (np.uint8, (32,)),
+            "terms": (np.float64, (7,)),
+        }
+        found = {name: (array.dtype.type, array.shape) for name, array in public.items()}
+        if found != shapes:
+            raise AgreementError(f"a measured round sends {shapes}, got {found}")
+        if not np.array_equal(public["terms"], terms(release)):
+            raise AgreementError(
+                f"round {broadcast.round} was planned with {terms(release).tolist()}, asked for with "
+                f"{public['terms'].tolist()}: f, C, A, c, N, m and k"
+            )
+        try:
+            # One product of two float64 numbers each: the same on every machine.
+            weights = public["by_class"][:, None, :] * public["axes"].T.astype(np.float64)
+            return MeasuredRound(
+                release,
+                Directions.of(weights, public["reference"]),
+                HadamardEmbedding(
+                    public["embedding"].tobytes(),
+                    dimension=len(broadcast.theta),
+                    size=release.coordinates,
+                    directions=release.directions,
+                ),
+                np.full(release.coordinates, HALF, np.int64),
+                broadcast.federation,
+                broadcast.round,
+            )
+        except InvalidParameter as error:
+            raise AgreementError(
+                f"round {broadcast.round} asks for what no client answers: {error}"
+            ) from None
+
+
+def terms(release: MeasuredRelease) -> Array:
+    """f, C, A, c, N, m and k, float64 (7,): all that a client's bits depend on beside what is asked."""
+    return np.array(
+        [
+            release.flip,
+            release.clip,
+            release.client_clip,
+            release.record_clip,
+            release.records,
+            release.coordinates,
+            release.directions,
+        ],
+        dtype=np.float64,
+    )
+
+
+class MeasuringClient:
+    """Keeps the features of its images, as integers, in its folder; nothing of a round is kept."""
+
+    def __init__(self, behaviour: Measure, index: int, folder: Path) -> None:
+        self._behaviour, self._index, self._folder = behaviour, index, folder
+
+    def prepare(self, *, answered: bool) -> None:
+        self._features()
+
+    def require(self) -> None:
+        if self._path.exists():
+            read_arrays(self._path)  # what is gone can be made again: it follows from the images
+
+    def rehearse(self, broadcast: Broadcast) -> Answer:
+        asked = self._behaviour.asked(broadcast)
+        return Answer(torch.zeros(asked.release.directions, dtype=torch.int64))
+
+    def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
+        asked = self._behaviour.asked(broadcast)  # all that is public is checked before data are read
+        features, labels = self._features()
+        return Answer(torch.from_numpy(asked.answers(features, labels)[0]))
+
+    def _features(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        if not self._path.exists():
+            components = self._behaviour.components
+            features, labels = components.features(self._index, alike=True)
+            if not components.architecture.classes:
+                labels = np.zeros_like(labels)
+            make_private_folder(self._folder)
+            kept = {"features": quantise_features(features), "labels": labels}
+            write_atomic(self._path, save(kept), mode=0o600)
+        arrays = read_arrays(self._path)
+        try:
+            return arrays["features"].astype(np.int32), arrays["labels"].astype(np.int64)
+        except KeyError:
+            raise RunFolderError(f"{self._path} is damaged: it lacks features or labels") from None
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / "features.safetensors"
+
+
+class MeasuringServer:
+    """The posterior of the clients' moments, and the training that follows it."""
+
+    def __init__(self, behaviour: Measure) -> None:
+        self._behaviour = behaviour
+        self._state: ServerState | None = None
+        self._kept: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _MEASURED}
+
+    @cached_property
+    def _prior(self) -> tuple[Prior, Array]:
+        """The public guess of the moments, and the variance of images along its basis."""
+        components = self._behaviour.components
+        classes, dimension = components.architecture.classes or 1, components.extractor.dimension
+        with one_thread():
+            centred = _public_features(components)
+            sizes, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+        most = min(np.count_nonzero(sizes > 1e-9 * sizes[-1]), len(centred) - 1)
+        rows = min(most, max(ROWS, -(-self._behaviour.planned(1).directions // classes)))
+        spectrum = 0.5 * np.maximum(sizes[::-1][:rows], 0)
+        basis = np.ascontiguousarray(axes[:, ::-1][:, :rows].T)
+        return Prior(np.zeros((classes, dimension)), basis, spectrum, own=GUESS, shared=GUESS), spectrum
+
+    @cached_property
+    def _posterior(self) -> RowPosterior:
+        return RowPosterior.start(self._prior[0])
+
+    def _directions(self) -> RowDirections:
+        count = self._behaviour.planned(1).directions
+        posterior = self._posterior
+        try:
+            return principal_directions(posterior.prior, posterior.variances, count, self._prior[1])
+        except ValueError as error:
+            raise ConfigError(f"measured.directions = {count} cannot be asked for: {error}") from None
+
+    def public(self, round_number: int, theta: Array) -> Arrays:
+        asked = self._directions()
+        seed = self._behaviour.components.config.federation.seed
+        embedding = hashlib.sha256(
+            f"prism-secure/v1/measured embedding\0{public_seed(seed, 'embedding', round_number)}".encode()
+        )
+        return {
+            "axes": self._posterior.prior.basis[asked.rows].astype(np.float32),
+            "by_class": asked.by_class,
+            "reference": self._posterior.mean,
+            "embedding": np.frombuffer(embedding.digest(), np.uint8),
+            "terms": terms(self._behaviour.planned(round_number)),
+        }
+
+    def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
+        behaviour, posterior = self._behaviour, self._posterior
+        config = behaviour.components.config
+        asked, directions = behaviour.asked(broadcast), self._directions()
+        found = measured_mean(asked, opened.counts, opened.survivors)
+        values = found.value + posterior.expected(directions)
+        self._posterior = posterior.answered(directions, values, found.variance)
+        kept = (directions.rows, directions.by_class, values, found.variance)
+        for name, array in zip(_MEASURED, kept, strict=True):
+            self._kept[name].append(np.asarray(array))
+        with one_thread():
+            self._state = self._trained(broadcast, opened.progress)
+        theta = self._state.theta(config.mask.temperature, config.privacy.theta_min)
+        return Step(theta, 1.0, theta - broadcast.theta)
+
+    def _trained(self, broadcast: Broadcast, progress: float) -> ServerState:
+        components, prior = self._behaviour.components, self._prior[0]
+        config, trainer = components.config, components.trainer
+        measured, rounds = config.measured, components.plan.rounds
+        training = ServerTraining(
+            trainer,
+            steps=rounds * measured.steps + measured.end_steps,
+            start=config.training.learning_rate,
+            end=0.1 * config.training.learning_rate,
+        )
+        known = 1 - self._posterior.variances / np.maximum(prior.variances, 1e-12)
+        weights = (torch.from_numpy(part).float() for part in (prior.class_axes, prior.basis, known))
+        state = self._state or ServerState.start(trainer, torch.from_numpy(broadcast.theta))
+        return training.run(
+            state,
+            self._posterior.mean,
+            Metric(*weights),
+            steps=steps_after(broadcast.round, rounds=rounds, each=measured.steps, end=measured.end_steps),
+            seed=public_seed(config.federation.seed, "server latents", broadcast.round),
+        )
+
+    def saved(self) -> Arrays:
+        if self._state is None:
+            return {}
+        trained = {f"training.{name}": array for name, array in self._state.to_arrays().items()}
+        prior, spectrum = self._prior
+        return {
+            **trained,
+            **{f"measured.{name}": np.stack(parts) for name, parts in self._kept.items()},
+            "basis": prior.basis,  # elsewhere it might come out other in its last digits
+            "spectrum": spectrum,
+            "coordinates": self._posterior.coordinates,
+            "variances": self._posterior.variances,
+        }
+
+    def load(self, saved: Arrays) -> None:
+        if not saved:
+            return
+        prefix = "training."
+        trained = {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
+        self._state = ServerState.from_arrays(dict(trained))
+        self._kept = {name: list(saved[f"measured.{name}"]) for name in _MEASURED}
+        components = self._behaviour.components
+        shape = components.architecture.classes or 1, components.extractor.dimension
+        spectrum = np.asarray(saved["spectrum"], np.float64)
+        prior = Prior(
+            np.zeros(shape), np.asarray(saved["basis"], np.float64), spectrum, own=GUESS, shared=GUESS
+        )
+        self._prior = prior, spectrum
+        parts = (np.asarray(saved[name], np.float64) for name in ("coordinates", "variances"))
+        coordinates, variances = parts
+        if not coordinates.shape == variances.shape == prior.variances.shape:
+            raise ValueError(f"moments {coordinates.shape} do not fit a basis of {len(spectrum)} rows")
+        self._posterior = RowPosterior(prior, coordinates, variances)
+
+
+_MEASURED = ("rows", "by_class", "values", "noise")
+"""What is kept of every round: what was asked, what the opened sum said, and the variance of its noise."""
+
+
+def _public_features(components: Components) -> Array:
+    """Features (N, D) of public images around their mean."""
+    images = dead_leaves(
+        PUBLIC_IMAGES,
+        side=components.config.model.image_size,
+        channels=components.dataset.channels,
+        seed=public_seed(components.config.federation.seed, "basis"),
+    )
+    with torch.no_grad():
+        found = torch.cat([components.extractor(part) for part in images.split(250)]).double().numpy()
+    centred: Array = found - found.mean(0)
+    return centred

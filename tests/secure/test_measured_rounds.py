@@ -1,0 +1,201 @@
+"""Measured rounds through a small run: what leaves, what is kept, and that no way of running changes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from prism_privacy import CoinSecret, quantise_features
+from prism_secure.config import dump_config, load_config
+from prism_secure.config.whole import Config
+from prism_secure.errors import AgreementError, ConfigError
+from prism_secure.rounds import simulation
+from prism_secure.rounds.behaviours.measure import Measure
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
+
+from .tiny_data import TINY, write_data
+
+MEASURED = [
+    "federation.behaviour=measure",
+    "privacy.record_epsilon=inf",
+    "privacy.flip=0.25",
+    "measured.epsilon=20",
+    "measured.directions=16",
+    "measured.coordinates=1024",
+    "measured.steps=2",
+    "measured.end_steps=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "images")
+
+
+def tiny(data: Path, *overrides: str) -> Config:
+    return load_config(None, [*TINY, *MEASURED, f"data.folder={data}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("measured") / "run"
+    run(tiny(data), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def components(data: Path) -> Components:
+    return Components(tiny(data))
+
+
+def same_secrets(finished: Path, out: Path) -> Path:
+    for path in [*finished.glob("clients/*/coins.key"), finished / "federation.id"]:
+        copy = out / path.relative_to(finished)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    return out
+
+
+def outcome(out: Path) -> tuple[bytes, bytes]:
+    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
+
+
+def test_a_round_opens_m_bits_and_its_answers_are_kept(finished: Path, components: Components) -> None:
+    records = read_records(finished)
+    assert [record.survivors for record in records] == [3, 3]
+    # m bits of three clients, and not the mask's d: two bits each in the sum, and the protocol's keys.
+    assert components.trainer.dimension > 8 * 1024
+    assert records[0].uplink_bytes < 3 * 4096
+    kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
+    assert kept["measured.values"].shape == (2, 16)
+    assert np.all(kept["measured.noise"] > 0)
+    assert kept["round"] == 2
+
+
+def test_the_posterior_comes_near_the_moments_of_the_clients_images(
+    finished: Path, components: Components
+) -> None:
+    """The answers are of the clients' own images: what is open along what was asked shrinks to the noise."""
+    kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
+    features = [components.features(index) for index in range(3)]
+    images = np.concatenate([part for part, _ in features])
+    labels = np.concatenate([part for _, part in features])
+    basis = kept["basis"]
+    rows, by_class = kept["measured.rows"][0], kept["measured.by_class"][0]
+    # Of round 1, whose reference is 0: (1/N) sum_i V[y_i]' phi_i over all clients' images.
+    weights = by_class[labels] * (images.astype(np.float64) @ basis[rows].T)
+    exact, told = weights.mean(0), kept["measured.values"][0]
+    deviation = np.sqrt(float(kept["measured.noise"][0]))
+    assert np.abs(told - exact).max() < 5 * deviation
+    assert deviation < 0.5 * np.abs(exact).max()
+
+
+def test_workers_change_nothing(finished: Path, data: Path, tmp_path: Path) -> None:
+    out = same_secrets(finished, tmp_path / "run")
+    run(tiny(data, "federation.workers=2"), out)
+    assert outcome(out) == outcome(finished)
+
+
+def test_a_killed_run_goes_on_to_the_same_model(finished: Path, data: Path, tmp_path: Path) -> None:
+    """kill -9, in the second round, when its uploads are on disk and the sum is not open."""
+    out = same_secrets(finished, tmp_path / "run")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(dump_config(tiny(data)), "utf-8")
+    script = f"""
+import os, signal
+from pathlib import Path
+from prism_secure.config import load_config
+from prism_secure.rounds import simulation
+honest = simulation.open_securely
+def killed(config, broadcast, bits, **how):
+    if broadcast.round == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return honest(config, broadcast, bits, **how)
+simulation.open_securely = killed
+simulation.run(load_config(Path({str(recipe)!r})), Path({str(out)!r}))
+"""
+    root = Path(simulation.__file__).parents[2]
+    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
+    died = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert load((out / "checkpoint" / "server.safetensors").read_bytes())["round"] == 1
+    run(tiny(data), out)
+    assert outcome(out) == outcome(finished)
+
+
+def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: Path) -> None:
+    """What a server changes of a round is seen before data are read, or gives other coins."""
+    honest = Server.of(components, "f").broadcast()
+    behaviour = components.behaviour
+    assert isinstance(behaviour, Measure)
+    behaviour.asked(honest)
+
+    def changed(name: str, value: np.ndarray) -> Broadcast:
+        return Broadcast("f", 1, honest.theta, {**honest.public, name: value})
+
+    terms = honest.public["terms"]
+    for position in range(len(terms)):
+        other = terms.copy()
+        other[position] *= 2
+        with pytest.raises(AgreementError, match=r"round 1 was planned with"):
+            behaviour.asked(changed("terms", other))
+    axes = honest.public["axes"]
+    for wrong in (axes[:-1], axes.astype(np.float64), axes * np.nan, axes * 1e30):
+        with pytest.raises(AgreementError, match=r"round"):
+            behaviour.asked(changed("axes", wrong))
+    with pytest.raises(AgreementError, match=r"a measured round sends"):
+        behaviour.asked(Broadcast("f", 1, honest.theta))
+    with pytest.raises(AgreementError, match="there are 2 measured rounds"):
+        behaviour.asked(Broadcast("f", 3, honest.theta, honest.public))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["axes", "by_class", "reference", "embedding"])
+def test_another_question_draws_other_coins(name: str, components: Components, tmp_path: Path) -> None:
+    """The same coins under another V, m or E would show which way each bit moved."""
+    honest = Server.of(components, "f").broadcast()
+    value = honest.public[name].copy()
+    value.flat[0] += 1
+    other = Broadcast("f", 1, honest.theta, {**honest.public, name: value})
+    bits = []
+    for number, broadcast in enumerate((honest, other)):
+        client = Client(0, tmp_path / str(number), components, coins=CoinSecret.for_test(bytes(32)))
+        client.answer(broadcast)
+        bits.append(client.bits(broadcast))
+    assert len(bits[0]) == 1024
+    assert 0.4 < np.mean(bits[0] != bits[1]) < 0.6
+
+
+def test_an_images_features_do_not_depend_on_how_many_others_there_are(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = components._images(0)
+    monkeypatch.setattr(components, "_images", lambda client: (images[:client], labels[:client]))
+    whole, _ = components.features(len(images), alike=True)
+    for count in (1, 3, len(images) - 1):
+        alone, _ = components.features(count, alike=True)
+        assert np.array_equal(quantise_features(alone), quantise_features(whole)[:count])
+
+
+@pytest.mark.parametrize("wrong", [["mask.mode=bernoulli"], ["federation.device=cuda"]])
+def test_what_the_server_cannot_train_is_refused_before_anything_is_made(
+    wrong: list[str], data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"behaviour = 'measure' needs mask.mode = 'hard'"):
+        run(tiny(data, *wrong), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
