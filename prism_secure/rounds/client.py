@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, clip_toward, release_bits
 from prism_privacy.masks.coins import CoinStream
@@ -31,7 +30,7 @@ from prism_secure.model.supermask import scores_from_theta, theta_from_scores
 from prism_secure.rounds.behaviours.behaviour import Answer
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import ClientRelease, read_arrays
+from prism_secure.rounds.release import ClientRelease, packed, read_arrays
 from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
 
@@ -263,7 +262,7 @@ class Client:
 
     def _save_state(self, round_number: int, state: Arrays) -> None:
         arrays = {**state, "round": np.array(round_number)}
-        write_atomic(self._state_path, save(arrays), mode=0o600)
+        write_atomic(self._state_path, packed(arrays), mode=0o600)
 
     @property
     def _state_path(self) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
@@ -18,6 +18,7 @@ from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.release import packed
 from prism_secure.storage import write_atomic
 
 Vector = NDArray[np.float64]
@@ -98,7 +99,7 @@ class Server:
     def save(self, path: Path) -> None:
         """Replace the checkpoint; readers find the old one or the new one."""
         kept = {**self._side.saved(), "round": np.array(self.round), "theta": self.theta}
-        write_atomic(path, save(kept))
+        write_atomic(path, packed(kept))
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint.

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,6 @@ from prism_privacy import Accountant, Adjacency, MeasuredRelease, Unit, View
 from prism_secure.accounting import measured as plans
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Recipe
-from prism_secure.rounds.server import Server
-from prism_secure.rounds.simulation import run
 
 from .tiny_data import TINY, write_data
 
@@ -155,25 +150,6 @@ def test_a_budget_for_an_image_is_for_measured_rounds() -> None:
     assert load_config(None, [*MEASURE, "budget.image_epsilon=1"]).budget.image_epsilon == 1
     with pytest.raises(ConfigError, match=r"budget\.image_epsilon must be none unless"):
         load_config(None, ["budget.image_epsilon=1"])
-
-
-@pytest.mark.parametrize("behaviour", ["measure", "somebody.else:Behaviour"])
-def test_what_cannot_be_run_yet_is_refused_before_anything_is_read_or_written(
-    tmp_path: Path, behaviour: str
-) -> None:
-    config = load_config(None, [*TINY, *MEASURE, f"federation.behaviour={behaviour}", "data.folder=nowhere"])
-    with pytest.raises(ConfigError, match=r"cannot be run yet, only 'train' can"):
-        run(config, tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_client_trains_nothing_where_it_is_to_measure(tmp_path: Path) -> None:
-    """Without privacy.clip its bits would move as far as they like, under the charge of a measured round."""
-    config = load_config(None, [*TINY, *MEASURE, f"data.folder={write_data(tmp_path / 'data')}"])
-    recipe = Recipe(config)
-    broadcast = Server(config, "federation", recipe.trainer.dimension).broadcast()
-    with pytest.raises(ConfigError, match=r"only 'train' can"):
-        Client(0, tmp_path / "client", recipe).rehearse(broadcast)
 
 
 @pytest.mark.parametrize(

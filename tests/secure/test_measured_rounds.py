@@ -32,7 +32,8 @@ MEASURED = [
     "federation.behaviour=measure",
     "privacy.record_epsilon=inf",
     "privacy.flip=0.25",
-    "measured.epsilon=20",
+    "measured.epsilon=inf",
+    "measured.radius=20",
     "measured.directions=16",
     "measured.coordinates=1024",
     "measured.steps=2",
@@ -76,20 +77,18 @@ def outcome(out: Path) -> tuple[bytes, bytes]:
 def test_a_round_opens_m_bits_and_its_answers_are_kept(finished: Path, components: Components) -> None:
     records = read_records(finished)
     assert [record.survivors for record in records] == [3, 3]
-    # m bits of three clients, and not the mask's d: two bits each in the sum, and the protocol's keys.
-    assert components.trainer.dimension > 8 * 1024
-    assert records[0].uplink_bytes < 3 * 4096
     kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
     assert kept["measured.values"].shape == (2, 16)
     assert np.all(kept["measured.noise"] > 0)
     assert kept["round"] == 2
 
 
-def test_the_posterior_comes_near_the_moments_of_the_clients_images(
-    finished: Path, components: Components
-) -> None:
+def test_the_posterior_comes_near_the_moments_of_the_clients_images(data: Path, tmp_path: Path) -> None:
     """The answers are of the clients' own images: what is open along what was asked shrinks to the noise."""
-    kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
+    config = tiny(data, "measured.client_clip=[0.3,0.3]", "measured.record_clip=[2,2]")  # clips nobody
+    components, out = Components(config), tmp_path / "run"
+    run(config, out)
+    kept = load((out / "checkpoint" / "server.safetensors").read_bytes())
     features = [components.features(index) for index in range(3)]
     images = np.concatenate([part for part, _ in features])
     labels = np.concatenate([part for _, part in features])

@@ -21,6 +21,7 @@ from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.release import packed, read_arrays
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
@@ -157,6 +158,14 @@ def test_all_that_a_behaviour_broadcasts_is_in_the_digest() -> None:
     received = pickle.loads(pickle.dumps(sent))
     received.public["a"][0] = 7
     assert received.digest not in digests
+
+
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3).T, np.arange(6)[::2], np.array(3)])
+def test_what_is_kept_comes_back_however_it_lies_in_memory(array: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(packed({"array": array}))
+    found = read_arrays(tmp_path / "kept")["array"]
+    assert found.shape == array.shape
+    assert np.array_equal(found, array)
 
 
 def test_another_question_means_other_coins(data: Path, tmp_path: Path) -> None:

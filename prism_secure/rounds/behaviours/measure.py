@@ -210,9 +210,8 @@ class MeasuringServer:
         """The public guess of the moments, and the variance of images along its basis."""
         components = self._behaviour.components
         classes, dimension = components.architecture.classes or 1, components.extractor.dimension
-        with one_thread():
-            centred = _public_features(components)
-            sizes, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+        centred = _public_features(components)
+        sizes, axes = np.linalg.eigh(centred.T @ centred / len(centred))
         most = min(np.count_nonzero(sizes > 1e-9 * sizes[-1]), len(centred) - 1)
         rows = min(most, max(ROWS, -(-self._behaviour.planned(1).directions // classes)))
         spectrum = 0.5 * np.maximum(sizes[::-1][:rows], 0)
@@ -232,6 +231,10 @@ class MeasuringServer:
             raise ConfigError(f"measured.directions = {count} cannot be asked for: {error}") from None
 
     def public(self, round_number: int, theta: Array) -> Arrays:
+        with one_thread():  # products of floats, which must not depend on how many workers there are
+            return self._asked(round_number)
+
+    def _asked(self, round_number: int) -> Arrays:
         asked = self._directions()
         seed = self._behaviour.components.config.federation.seed
         embedding = hashlib.sha256(
@@ -246,6 +249,10 @@ class MeasuringServer:
         }
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
+        with one_thread():
+            return self._absorbed(broadcast, opened)
+
+    def _absorbed(self, broadcast: Broadcast, opened: Opened) -> Step:
         behaviour, posterior = self._behaviour, self._posterior
         config = behaviour.components.config
         asked, directions = behaviour.asked(broadcast), self._directions()
@@ -255,12 +262,11 @@ class MeasuringServer:
         kept = (directions.rows, directions.by_class, values, found.variance)
         for name, array in zip(_MEASURED, kept, strict=True):
             self._kept[name].append(np.asarray(array))
-        with one_thread():
-            self._state = self._trained(broadcast, opened.progress)
+        self._state = self._trained(broadcast)
         theta = self._state.theta(config.mask.temperature, config.privacy.theta_min)
         return Step(theta, 1.0, theta - broadcast.theta)
 
-    def _trained(self, broadcast: Broadcast, progress: float) -> ServerState:
+    def _trained(self, broadcast: Broadcast) -> ServerState:
         components, prior = self._behaviour.components, self._prior[0]
         config, trainer = components.config, components.trainer
         measured, rounds = config.measured, components.plan.rounds
