@@ -48,6 +48,7 @@ class Client:
 
     Attributes:
         moments: what it may know of its images.
+        side: its part of the behaviour.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class Client:
         self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
         self.moments = ClientRelease(folder, index, components)
-        self._side = components.behaviour.client(index, folder, self.moments)
+        self.side = components.behaviour.client(index, folder, self.moments)
 
     def prepare(self, federation: str) -> None:
         """Before round 1: read what is needed of the data; safe to repeat."""
-        self._side.prepare(answered=self._has_answered(federation))
+        self.side.prepare(answered=self._has_answered(federation))
 
     def _has_answered(self, federation: str) -> bool:
         return bool(self._outbox.rounds(federation)) or self._state_path.exists()
@@ -106,13 +107,13 @@ class Client:
                 self._outbox.stored(federation, last)
             # Across machines an opened release comes with every theta.
             if release is None or not (release.summed and self._may_miss):
-                self._side.require()
+                self.side.require()
         except PrivacyError as error:
             raise RunFolderError(f"client {self.index} cannot go on: {error}; put back what it was") from None
 
     def rehearse(self, broadcast: Broadcast) -> None:
         """A round's step and upload without any image: what fails here would fail after it is charged."""
-        answer = self._side.rehearse(broadcast)
+        answer = self.side.rehearse(broadcast)
         self._outbox.keep(broadcast.federation, broadcast.round, self._payload(answer, broadcast))
 
     def answer(self, broadcast: Broadcast) -> None:
@@ -132,7 +133,7 @@ class Client:
             )
         if round_number:
             self.forget_upload(broadcast.federation, round_number)
-        answer = self._side.answer(broadcast, state)
+        answer = self.side.answer(broadcast, state)
         # 1. The upload, from which a repeated round takes its bits.
         if self._sent(broadcast) is None:
             self._outbox.keep(broadcast.federation, broadcast.round, self._payload(answer, broadcast))

@@ -238,7 +238,9 @@ class Components:
             raise ConfigError(
                 f"federation.behaviour = {name!r} cannot be built: {type(error).__name__}: {error}"
             ) from error
-        missing = [part for part in ("client", "server") if not callable(getattr(made, part, None))]
+        missing = [
+            part for part in ("client", "server", "together") if not callable(getattr(made, part, None))
+        ]
         if missing:
             raise ConfigError(
                 f"federation.behaviour = {name!r} must give a Behaviour "

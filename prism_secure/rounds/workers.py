@@ -43,6 +43,9 @@ class Workers:
     def __init__(self, config: Config, folder: Path) -> None:
         count = min(config.federation.workers, config.federation.clients)
         self._clients = config.federation.clients
+        # Training takes seconds a client; what is quick is quicker for many at once.
+        trains = config.federation.behaviour == "train"
+        self._at_once = 1 if trains else min(100, -(-config.invited // count))
         self._open = contextlib.ExitStack()
         self._here: _Worker | None = None
         if count == 1:
@@ -61,7 +64,7 @@ class Workers:
 
     def prepare(self, federation: str) -> Iterator[int]:
         """Let every client read from its images what training needs; yields and raises like `train`."""
-        return self._each(_prepare, federation, range(self._clients))
+        return self._each(_prepare, federation, range(self._clients), at_once=1)
 
     def train(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
         """Let these clients answer; yields each as it is done.
@@ -70,24 +73,30 @@ class Workers:
             RoundError: a worker died (out of memory, or killed).
             PrismError, PrivacyError: what a client raised.
         """
-        return self._each(_answer, broadcast, clients)
+        return self._each(_answer, broadcast, clients, at_once=self._at_once)
 
     def _each(
-        self, work: Callable[[Client, Any], None], argument: object, clients: Sequence[int]
+        self,
+        work: Callable[[_Worker, Sequence[int], Any], None],
+        argument: object,
+        clients: Sequence[int],
+        *,
+        at_once: int,
     ) -> Iterator[int]:
+        parts = [clients[start : start + at_once] for start in range(0, len(clients), at_once)]
         if self._here is not None:
-            for client in clients:
-                work(self._here.client(client), argument)
-                yield client
+            for part in parts:
+                work(self._here, part, argument)
+                yield from part
             return
-        jobs: dict[Future[None], int] = {}
+        jobs: dict[Future[None], Sequence[int]] = {}
         try:
             with _worker_death_named():
-                jobs |= {self._pool.submit(_do, work, client, argument): client for client in clients}
+                jobs |= {self._pool.submit(_do, work, part, argument): part for part in parts}
             for job in as_completed(jobs):
                 with _worker_death_named():
                     job.result()
-                yield jobs[job]
+                yield from jobs[job]
         finally:
             for job in jobs:
                 job.cancel()
@@ -164,16 +173,23 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _do(work: Callable[[Client, Any], None], client: int, argument: object) -> None:
-    work(_this_worker().client(client), argument)
+def _do(
+    work: Callable[[_Worker, Sequence[int], Any], None], clients: Sequence[int], argument: object
+) -> None:
+    work(_this_worker(), clients, argument)
 
 
-def _prepare(client: Client, federation: str) -> None:
-    client.prepare(federation)
+def _prepare(worker: _Worker, clients: Sequence[int], federation: str) -> None:
+    for client in clients:
+        worker.client(client).prepare(federation)
 
 
-def _answer(client: Client, broadcast: Broadcast) -> None:
-    client.answer(broadcast)
+def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> None:
+    answering = [worker.client(client) for client in clients]
+    if len(answering) > 1:
+        worker.components.behaviour.together(broadcast, [client.side for client in answering])
+    for client in answering:
+        client.answer(broadcast)
 
 
 def _measure(mask: NDArray[np.bool_], samples: Path) -> Quality:

@@ -102,6 +102,26 @@ def test_the_posterior_comes_near_the_moments_of_the_clients_images(data: Path, 
     assert deviation < 0.5 * np.abs(exact).max()
 
 
+def test_many_clients_at_once_answer_what_each_answers_alone(components: Components, tmp_path: Path) -> None:
+    broadcast = Server.of(components, "f").broadcast()
+    behaviour = components.behaviour
+    assert isinstance(behaviour, Measure)
+    clients = [
+        Client(index, tmp_path / str(index), components, coins=CoinSecret.for_test(bytes(32)))
+        for index in range(3)
+    ]
+    alone = [client.side.answer(broadcast, None).scores.tolist() for client in clients]
+    assert len(set(map(tuple, alone))) == 3
+    behaviour.together(broadcast, [client.side for client in reversed(clients)])
+    assert len(behaviour._answers) == 3
+    # Not for another broadcast: its digest is another.
+    other = Broadcast("g", 1, broadcast.theta, broadcast.public)
+    assert clients[0].side.answer(other, None).scores.tolist() == alone[0]
+    assert len(behaviour._answers) == 3
+    assert [client.side.answer(broadcast, None).scores.tolist() for client in clients] == alone
+    assert behaviour._answers == {}
+
+
 def test_workers_change_nothing(finished: Path, data: Path, tmp_path: Path) -> None:
     out = same_secrets(finished, tmp_path / "run")
     run(tiny(data, "federation.workers=2"), out)

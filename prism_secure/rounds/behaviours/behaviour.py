@@ -18,6 +18,7 @@ what the ledger charges. Three things it must keep to, because nothing can check
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -129,3 +130,9 @@ class Behaviour(Protocol):
     def server(self) -> ServerSide:
         """The server's part, before round 1."""
         ...
+
+    def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
+        """Where one process simulates many: compute at once what these will answer next, one by one.
+
+        It may change how long they take, and no result.
+        """

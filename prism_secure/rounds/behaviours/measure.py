@@ -13,6 +13,7 @@ have the most room, so theta is nothing that a client needs.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.behaviours.behaviour import Answer, Opened
+from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import ClientRelease, read_arrays
@@ -52,13 +53,15 @@ PUBLIC_IMAGES = 3000
 """How many public images the basis of the moments comes from."""
 ROWS = 300
 """Rows of the basis; more where a round has more directions than so many can give."""
+MOST_ROWS = 5000
+"""Of how many images, about, answers are computed at once."""
 GUESS = 0.7
 """Prior variance along each row, in units of half of public images' own: of a class, and of all in common."""
 HALF = 1 << 23
 """p_t = 1/2 in units of 2^-24."""
 
 
-class Measure:
+class Measure(Behaviour):
     """See the module.
 
     Raises:
@@ -74,12 +77,45 @@ class Measure:
             )
         self.components = components
         self._last: tuple[bytes, MeasuredRound] | None = None
+        self._answers: dict[tuple[bytes, int], NDArray[np.int64]] = {}
 
     def client(self, index: int, folder: Path, release: ClientRelease) -> MeasuringClient:
         return MeasuringClient(self, index, folder)
 
     def server(self) -> MeasuringServer:
         return MeasuringServer(self)
+
+    def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
+        """One matrix product for many clients: exact integers, so the same whoever is in it."""
+        asked, self._answers = self.asked(broadcast), {}
+        waiting: list[MeasuringClient] = []
+        rows: list[tuple[NDArray[np.int32], NDArray[np.int64]]] = []
+
+        def flush() -> None:
+            if not rows:
+                return
+            features, labels = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+            owners = np.repeat(np.arange(len(rows)), [len(each) for _, each in rows])
+            found = asked.answers(features, labels, owners, len(rows))
+            self._answers |= {
+                (broadcast.digest, client.index): row for client, row in zip(waiting, found, strict=True)
+            }
+            waiting.clear()
+            rows.clear()
+
+        for client in clients:
+            assert isinstance(client, MeasuringClient)
+            waiting.append(client)
+            rows.append(client.features())
+            if sum(len(labels) for _, labels in rows) >= MOST_ROWS:
+                flush()
+        flush()
+
+    def answers_of(self, client: MeasuringClient, broadcast: Broadcast) -> NDArray[np.int64]:
+        """What one client answers, int64 (k,)."""
+        asked = self.asked(broadcast)  # all that is public is checked before data are read
+        known = self._answers.pop((broadcast.digest, client.index), None)
+        return asked.answers(*client.features())[0] if known is None else known
 
     def planned(self, round_number: int) -> MeasuredRelease:
         """What a round releases by this party's own plan."""
@@ -159,10 +195,11 @@ class MeasuringClient:
     """Keeps the features of its images, as integers, in its folder; nothing of a round is kept."""
 
     def __init__(self, behaviour: Measure, index: int, folder: Path) -> None:
-        self._behaviour, self._index, self._folder = behaviour, index, folder
+        self.index = index
+        self._behaviour, self._folder = behaviour, folder
 
     def prepare(self, *, answered: bool) -> None:
-        self._features()
+        self.features()
 
     def require(self) -> None:
         if self._path.exists():
@@ -173,14 +210,12 @@ class MeasuringClient:
         return Answer(torch.zeros(asked.release.directions, dtype=torch.int64))
 
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
-        asked = self._behaviour.asked(broadcast)  # all that is public is checked before data are read
-        features, labels = self._features()
-        return Answer(torch.from_numpy(asked.answers(features, labels)[0]))
+        return Answer(torch.from_numpy(self._behaviour.answers_of(self, broadcast).copy()))
 
-    def _features(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def features(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         if not self._path.exists():
             components = self._behaviour.components
-            features, labels = components.features(self._index, alike=True)
+            features, labels = components.features(self.index, alike=True)
             if not components.architecture.classes:
                 labels = np.zeros_like(labels)
             make_private_folder(self._folder)

@@ -13,13 +13,13 @@ from prism_secure.learning.aggregation import Step, aggregate, progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.behaviours.behaviour import Answer, Opened
+from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, Opened
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import ClientRelease
 
 
-class Train:
+class Train(Behaviour):
     """See the module."""
 
     def __init__(self, components: Components) -> None:
