@@ -4,4 +4,5 @@ The round around it (charging, coins, clip, randomized bits, the secure sum, fil
 
     behaviour   the interface, for a behaviour of one's own, too
     train       local steps on the scores of a mask; the default
+    measure     answers in few public directions; the server trains on what they tell
 """
