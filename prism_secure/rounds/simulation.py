@@ -141,7 +141,7 @@ def _train(
         reading = server.round == 0 and (
             release is None or not moments_are_open(release, moments, folder.path)
         )
-        for note in components.notes:
+        for note in components.notes:  # before any image is read: they say what that is worth
             listener.note(note)
         if reading:
             images = f"{components.facts.training_images:,} images of {len(clients)} clients"
