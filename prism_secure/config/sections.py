@@ -81,9 +81,6 @@ class Federation(Section, frozen=True):
     [measured]), or "module:callable", which names a behaviour of your own."""
     local_steps: int = 32
     """Steps of a client in a round: the same for all, whatever they hold."""
-    behaviour: str = "train"
-    """What a client does in a round: local steps on its mask's scores (train), or something of your own, as
-    "package.module:name"."""
     seed: int = 0
     """Public; the clients' coins never come from it."""
     workers: int = 2

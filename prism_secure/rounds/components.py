@@ -230,7 +230,7 @@ class Components:
 
             return Measure(self)
         if not self.config.own_behaviour:
-            return {"train": Train}[name](self)
+            return Train(self)
         make = plugged(name, "federation.behaviour")
         try:
             made: Behaviour = make(self)

@@ -314,14 +314,9 @@ def refuse_infinite(recipe: SweepRecipe) -> None:
     masks vary, that of one client, which is what they are for. Ranges are tried at their ends.
 
     Raises:
-        ConfigError: why it is infinite, and what would make it finite; or no run of it can be made yet.
+        ConfigError: why it is infinite, and what would make it finite.
         DataError: the images, whose number epsilon depends on, cannot be read.
     """
-    if any(config.federation.behaviour != "train" for config in _corners(recipe)):
-        from prism_secure.rounds.components import refuse_all_but_training  # torch
-
-        for config in _corners(recipe):
-            refuse_all_but_training(config)
     wanted = [name for name in recipe.objectives if name.startswith("epsilon.")]
     if not recipe.sweep.objectives and not MASK_NOISE.isdisjoint(recipe.axes):
         wanted.append("epsilon.sum_zero_out")

@@ -13,9 +13,7 @@ from prism_privacy import NoisySums
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.errors import AgreementError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
-from prism_secure.flower.secure_sum import messages as sum_messages
 from prism_secure.rounds.broadcast import Broadcast
-from prism_secure.rounds.client import Broadcast
 
 _PLAN = "moments asked for"
 _OPENED = "moments"

@@ -136,3 +136,4 @@ class Behaviour(Protocol):
 
         It may change how long they take, and no result.
         """
+        ...

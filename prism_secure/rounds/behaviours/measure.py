@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -219,7 +220,7 @@ class MeasuringClient:
             if not components.architecture.classes:
                 labels = np.zeros_like(labels)
             make_private_folder(self._folder)
-            kept = {"features": quantise_features(features), "labels": labels}
+            kept: dict[str, NDArray[Any]] = {"features": quantise_features(features), "labels": labels}
             write_atomic(self._path, save(kept), mode=0o600)
         arrays = read_arrays(self._path)
         try:
@@ -370,6 +371,6 @@ def _public_features(components: Components) -> Array:
         seed=public_seed(components.config.federation.seed, "basis"),
     )
     with torch.no_grad():
-        found = torch.cat([components.extractor(part) for part in images.split(250)]).double().numpy()
+        found = torch.cat([components.extractor(part) for part in torch.split(images, 250)]).double().numpy()
     centred: Array = found - found.mean(0)
     return centred

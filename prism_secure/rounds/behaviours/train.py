@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from prism_secure.learning.aggregation import Step, aggregate, progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, Opened
+from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import ClientRelease
@@ -24,6 +25,9 @@ class Train(Behaviour):
 
     def __init__(self, components: Components) -> None:
         self._components = components
+
+    def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
+        """Nothing: what one client computes is of no use to another."""
 
     def client(self, index: int, folder: Path, release: ClientRelease) -> TrainingClient:
         return TrainingClient(self._components, index, release)
