@@ -855,8 +855,9 @@ def test_view_of_an_image_and_added_cost_come_back_from_a_line(key, tmp_path, vi
     record = RecordGuarantee("swap", 2.0, 1e-5, {"sigma": 1.0}, view=view, cohort=cohort)
     cells = {cell: Spent(3.0, 7.0, added=0.0) for cell in table()}
     with Ledger.create(tmp_path / "ledger.jsonl", key, federation="f") as ledger:
+        add(ledger, 0, kind="moments", record=record, epsilon={cell: Spent(7.0, 7.0) for cell in cells})
         add(ledger, 1, record=record, epsilon=cells)
-    (entry,) = verify_ledger(tmp_path / "ledger.jsonl").entries
+    _, entry = verify_ledger(tmp_path / "ledger.jsonl").entries
     assert entry.record == record
     assert entry.epsilon == cells
 
@@ -879,3 +880,41 @@ def test_view_without_the_cohort_that_it_counts_on_is_refused(wrong):
 def test_added_cost_is_an_epsilon():
     with pytest.raises(InvalidParameter, match="added"):
         Spent(1.0, 1.0, added=-1.0)
+
+
+@pytest.mark.parametrize(("alone", "added"), [(0.0, 0.1), (1.0, 1.1), (1.0, math.inf)])
+def test_a_release_adds_at_most_what_it_costs_alone(written, key, monkeypatch, alone, added):
+    with pytest.raises(InvalidParameter, match=f"expected added <= {alone:g}, got {added:g}"):
+        Spent(alone, 5.0, added=added)
+    cells = {cell: Spent(alone, 5.0) for cell in table()}
+    for spent in cells.values():
+        object.__setattr__(spent, "added", added)
+    with Ledger.open(written, key) as ledger:
+        monkeypatch.setattr(ledger._order, "check", lambda entry: None)
+        add(ledger, 6, epsilon=cells)
+    with pytest.raises(LedgerError, match=r"line 7: a release adds at most"):
+        verify_ledger(written, key)
+
+
+@pytest.mark.parametrize("cell", [(view, adjacency) for view in View for adjacency in Adjacency])
+@pytest.mark.parametrize(("added", "rise"), [(0.0, 0.01), (0.0, math.inf), (0.25, 0.5)])
+def test_epsilon_to_date_rises_by_no_more_than_a_release_says_it_adds(
+    tmp_path, key, monkeypatch, cell, added, rise
+):
+    path, before = tmp_path / "l", 2.0
+    cells = {each: Spent(before, before) for each in table()}
+    allowed = cells | {cell: Spent(1.0, before + added, added=added)}
+    wrong = cells | {cell: Spent(1.0, before + added + rise, added=added)}
+    with Ledger.create(path, key, federation="fed") as ledger:
+        with pytest.raises(InvalidParameter, match="rises from 0 to"):
+            add(ledger, 1, epsilon=wrong)
+        add(ledger, 1, epsilon=cells)
+        add(ledger, 2, epsilon=allowed)
+        raised = wrong | {cell: Spent(1.0, before + 2 * added + rise, added=added)}
+        for delta in (1e-5, 1e-4):  # at a larger delta the same releases cost no more
+            with pytest.raises(InvalidParameter, match=f"{cell[0]}, {cell[1]}.* rises from"):
+                add(ledger, 3, epsilon=raised, delta=delta)
+        monkeypatch.setattr(ledger._order, "check", lambda entry: None)
+        add(ledger, 3, epsilon=raised)
+    with pytest.raises(LedgerError, match=r"line 4: .*and the entry says it adds"):
+        verify_ledger(path, key)

@@ -56,6 +56,11 @@ class Spent:
             if _validate.real(name, value) < 0:
                 raise InvalidParameter(f"an epsilon ({name}) cannot be negative, got {value!r}")
             object.__setattr__(self, name, float(value))
+        if self.added is not None and self.added > self.round:
+            raise InvalidParameter(
+                f"a release adds at most what it costs alone: expected added <= {self.round:g}, "
+                f"got {self.added:g}"
+            )
         if self.bound is not None and not isinstance(self.bound, str):
             raise InvalidParameter(f"bound must be a word, got {self.bound!r}")
 

@@ -11,9 +11,11 @@ a new ledger).
 - Numbers never go back, and nothing follows ``end``.
 
 An epsilon to date is what everything so far costs together, so it cannot fall: in each view and adjacency it
-is at least what an earlier entry says for the same delta or a larger one. Entries that claim no epsilon do
-not count. The record-level guarantee is that of *all* releases of a record and fixed when they were made, so
-every entry of one ledger that has one has the same one, and at most one entry is ``moments``.
+is at least what an earlier entry says for the same delta or a larger one. Where an entry says what it adds
+(`Spent.added`), it rises by no more: above what an earlier entry says for the same delta or a smaller one, or
+above 0 in the first line. Entries that claim no epsilon do not count. The record-level guarantee is that of
+*all* releases of a record and fixed when they were made, so every entry of one ledger that has one has the
+same one, and at most one entry is ``moments``.
 
 Measured rounds have one that grows instead. Each entry states what one record has spent, for the release that
 the entry itself states, and from the first that does on, each that claims an epsilon does. It is computed
@@ -62,6 +64,7 @@ class EntryOrder:
         """
         self._check_number(entry)
         self._check_to_date(entry)
+        self._check_added(entry)
         if entry.kind == "moments" and self._moments:
             raise InvalidParameter(
                 "a second entry of kind 'moments': two releases of the same records add up, and one entry "
@@ -184,6 +187,21 @@ class EntryOrder:
                         f"epsilon to date ({view}, {adjacency}) falls from {before:g} to {now:g}; what was "
                         f"spent cannot come back"
                     )
+
+    def _check_added(self, entry: LedgerEntry) -> None:
+        for cell, spent in (entry.epsilon or {}).items():
+            known = [highest[cell] for delta, highest in self._to_date.items() if delta <= entry.delta]
+            if self._last is None:
+                known = [0.0]
+            if spent.added is None or not known:
+                continue
+            most = min(known) + spent.added
+            if spent.to_date > most * (1.0 + _ROUNDING):
+                view, adjacency = cell
+                raise InvalidParameter(
+                    f"epsilon to date ({view}, {adjacency}) rises from {min(known):g} to {spent.to_date:g}, "
+                    f"and the entry says it adds {spent.added:g}: expected {most:g} at most"
+                )
 
 
 def _as_written(entry: LedgerEntry) -> dict[str, Json] | None:
