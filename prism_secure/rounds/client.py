@@ -76,8 +76,12 @@ class Client:
     def _has_answered(self, federation: str) -> bool:
         return bool(self._outbox.rounds(federation)) or self._state_path.exists()
 
-    def check(self, federation: str, finished: int, charged: int) -> None:
+    def check(self, federation: str, finished: int, charged: int, *, opened: int = 0) -> None:
         """Nothing, if this client has what it goes on from, with `finished` rounds done and `charged` paid.
+
+        Args:
+            opened: the last round whose sum may be known. Who was in it must have answered it: other bits
+                would open another sum, and the difference of the two is what one client sent.
 
         Raises:
             RunFolderError: something is gone, damaged, or of another state: which, and what to do.
@@ -90,19 +94,24 @@ class Client:
                 f"client {self.index} has answered round {answered}, after round {charged}, the last "
                 f"that may have been charged{mend}"
             )
-        rounds = {self._invited_before(number + 1) for number in {finished, min(finished + 1, charged)}}
+        done = max(finished, opened)
+        rounds = {
+            self._invited_before(number + 1) for number in {done, max(done, min(finished + 1, charged))}
+        }
         if last not in rounds and not self._may_miss:
             raise RunFolderError(
-                f"{self._state_path} {f'is after round {last}' if last else 'is gone'}, expected after round "
+                f"client {self.index} cannot go on: {self._state_path} "
+                f"{f'is after round {last}' if last else 'is gone'}, expected after round "
                 f"{' or '.join(map(str, sorted(rounds)))}; put it back"
             )
         if last and last not in sent:
             raise RunFolderError(f"{self.folder / 'outbox'} lacks the upload of round {last}; put it back")
-        if not answered:
+        if not answered and (self._may_miss or not finished):
             return
         release = self._components.record_release
         try:
-            self._coins(federation)
+            if answered:
+                self._coins(federation)
             if last == finished + 1:
                 self._outbox.stored(federation, last)
             # Across machines an opened release comes with every theta.

@@ -1,9 +1,10 @@
 """The round loop in one process group: broadcast, train, randomize, sum, move theta, account, measure.
 
 Each round writes in an order that a kill cannot spoil. The ledger is charged before the first upload can
-leave; uploads are on disk before they are summed; the checkpoint replaces its predecessor last. A round
-that was cut short is repeated from the uploads that are already there, with the same counts, and is charged
-once.
+leave; uploads are on disk, and that they may leave, before they are summed; the checkpoint replaces its
+predecessor last. A round that was cut short is repeated from the uploads that are already there, with the
+same counts, and is charged once. From the mark on nobody draws other bits for it: who has lost theirs stops
+the run.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ def run(
         clients = [
             Client(index, client_folder(out, index), components) for index in range(config.federation.clients)
         ]
+        opened = max(folder.uploading, len(history.records))
         for client in clients:
-            client.check(folder.federation, checkpoint_round(out), len(history.rounds))
+            client.check(folder.federation, checkpoint_round(out), len(history.rounds), opened=opened)
         folder.start()
         try:
             _train(components, folder, clients, command, listener, stop)
@@ -194,7 +196,8 @@ def _round(
     taking_part = invited(config, broadcast.round)
     for _ in workers.train(broadcast, taking_part):
         listener.worked()
-    # c. Open the sum of what is on disk.
+    # c. Say on disk that uploads may leave, then open the sum of what is there.
+    folder.mark_uploading(broadcast.round)
     uploading = time.perf_counter()
     sums = _open_round(components, broadcast, [clients[index] for index in taking_part])
     clock = Clock(time.perf_counter, began, uploading, opened=time.perf_counter())

@@ -6,7 +6,8 @@ environment.json  the command, versions and processor of the first start
 ledger.jsonl    what was released and what it cost, signed with ledger.key (0600); ledger.jsonl.head, a
                 signed count of its lines, shows whether the end was cut off
 metrics.jsonl   one `RoundRecord` a line
-checkpoint/     the server's state after the last finished round, replaced atomically
+checkpoint/     the server's state after the last finished round, replaced atomically; the last round whose
+                uploads may have left their clients
 clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
                 its one noisy release), optimizer state, outbox. Private (0700): take it out before you pass a
                 run folder on
@@ -137,6 +138,10 @@ class RunFolder:
         return self.path / "checkpoint" / "server.safetensors"
 
     @property
+    def uploading_path(self) -> Path:
+        return self.path / "checkpoint" / "uploading"
+
+    @property
     def model_path(self) -> Path:
         return self.path / "model.safetensors"
 
@@ -166,6 +171,23 @@ class RunFolder:
         if not self._existed:
             self.path.rmdir()
         return True
+
+    @property
+    def uploading(self) -> int:
+        """The last round in which an upload may have left a client; 0 before the first.
+
+        Raises:
+            RunFolderError: the mark is damaged.
+        """
+        path = self.uploading_path
+        try:
+            return int(path.read_text("ascii")) if path.exists() else 0
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged: {error}; put it back") from None
+
+    def mark_uploading(self, round_number: int) -> None:
+        """Keep that uploads of a round may leave from now on; it is on disk when this returns."""
+        write_atomic(self.uploading_path, f"{round_number}\n".encode())
 
     def start(self) -> None:
         """Forget how an earlier attempt failed."""

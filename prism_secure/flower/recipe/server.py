@@ -46,7 +46,6 @@ from prism_secure.run_folder.environment import write_environment
 from prism_secure.run_folder.folder import RunFolder, read_records, saved_round
 from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import RoundRecord
-from prism_secure.storage import write_atomic
 
 COMMAND = "flwr run (prism_secure.flower.server_app)"
 
@@ -188,14 +187,14 @@ class Rounds:
         """One round, begun as often as it fails before an upload may have left."""
         began = time.monotonic()
         broadcast = self._server.broadcast()
-        if spending.charged_rounds >= broadcast.round or self._uploading == broadcast.round:
+        if spending.charged_rounds >= broadcast.round or self._run.uploading == broadcast.round:
             return self._lost(spending, broadcast, began, "the server stopped in the middle of the round")
         while True:
             self._await_nodes(began)
             try:
                 return self._opened(spending, broadcast, began)
             except SecureSumError as error:
-                if self._uploading == broadcast.round:
+                if self._run.uploading == broadcast.round:
                     return self._lost(spending, broadcast, began, str(error))
                 self._begin_again(began, f"round {broadcast.round}", error)
 
@@ -206,7 +205,7 @@ class Rounds:
         def closed(stage: Stage, clients: tuple[int, ...]) -> None:
             nonlocal uploaded
             if stage is Stage.SHARE:
-                self._uploading = broadcast.round
+                self._run.mark_uploading(broadcast.round)
             elif stage is Stage.UPLOAD:
                 uploaded = time.monotonic()
                 spending.charge(broadcast.round, metrics={"survivors": list(clients)})
@@ -272,29 +271,12 @@ class Rounds:
         if self._next_path.exists() and saved_round(self._next_path) == done:
             self._next_path.replace(run.checkpoint_path)
         charged = len(check_whole(run.path).rounds)
-        if not charged <= self._uploading <= charged + 1:
+        if not charged <= run.uploading <= charged + 1:
             raise RunFolderError(
-                f"{self._uploading_path} says round {self._uploading}, but {charged} rounds were charged; "
+                f"{run.uploading_path} says round {run.uploading}, but {charged} rounds were charged; "
                 "put it back as it was"
             )
         server = Server.of(self._recipe, run.federation)
         if done:
             server.load(run.checkpoint_path)
         return server
-
-    @property
-    def _uploading(self) -> int:
-        """The last round in which an upload may have left a client; 0 before the first."""
-        path = self._uploading_path
-        try:
-            return int(path.read_text("ascii")) if path.exists() else 0
-        except ValueError as error:
-            raise RunFolderError(f"{path} is damaged: {error}; put it back") from None
-
-    @_uploading.setter
-    def _uploading(self, round_number: int) -> None:
-        write_atomic(self._uploading_path, f"{round_number}\n".encode())
-
-    @property
-    def _uploading_path(self) -> Path:
-        return self._run.path / "checkpoint" / "uploading"
