@@ -54,6 +54,21 @@ _BEGUN = (
     "DONE",
 )
 """What is written after `config.toml`: where one of them is, there was one."""
+_BEFORE_CHARGE = (
+    "environment.json",
+    "ledger.jsonl",
+    "ledger.jsonl.head",
+    "ledger.key",
+    "FAILED",
+    "clients/data.json",
+    "clients/skipped-images.txt",
+    "clients/*/moments.safetensors",
+    "clients/*/share.safetensors",
+    "config.toml",
+)
+"""What a start writes before it charges anything, in the order in which it may be taken away: a kill on the
+way leaves a run that the same command begins again."""
+_FOLDERS_BEFORE_CHARGE = ("clients/*/outbox", "clients/*", *_FOLDERS)
 
 
 class RunFolder:
@@ -160,16 +175,25 @@ class RunFolder:
     def withdraw(self) -> bool:
         """Take away what this start wrote, if it began the run and nothing was charged or may have left.
 
-        So whoever was refused can come back with other settings. Returns whether it did.
+        So whoever was refused can come back with other settings. What others laid into the folder stays.
+        Returns whether it did.
         """
         charged = len(whole_lines(self.ledger_path)) > 1  # beside its header
         sent = (self.path / "moments.began").exists() or any((self.path / "checkpoint").iterdir())
         if self._found is None or charged or sent:
             return False
-        for path in sorted(set(self.path.rglob("*")) - self._found, reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        if not self._existed:
-            self.path.rmdir()
+        for name in _BEFORE_CHARGE:
+            self._take_away(name)
+        for name in _FOLDERS_BEFORE_CHARGE:
+            for path in set(self.path.glob(name)) - self._found:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+        # Beside files of somebody else the name stays: without one this would not be a run's folder any more.
+        if {path.name for path in set(self.path.iterdir()) - self._found} <= {".lock", "federation.id"}:
+            self._take_away("federation.id")
+            self._take_away(".lock")
+            if not self._existed:
+                self.path.rmdir()
         return True
 
     @property
@@ -188,6 +212,15 @@ class RunFolder:
     def mark_uploading(self, round_number: int) -> None:
         """Keep that uploads of a round may leave from now on; it is on disk when this returns."""
         write_atomic(self.uploading_path, f"{round_number}\n".encode())
+
+    def _take_away(self, name: str) -> None:
+        """Files of one name that this start wrote, and what a killed writer of them left beside them."""
+        assert self._found is not None
+        folder, _, last = name.rpartition("/")
+        for pattern in (last, f".{last}.????????", f".{last}.*.tmp"):
+            for path in set(self.path.glob(f"{folder}/{pattern}" if folder else pattern)) - self._found:
+                if path.is_file():
+                    path.unlink()
 
     def start(self) -> None:
         """Forget how an earlier attempt failed."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from prism_privacy import Ledger, LedgerKey
 from prism_secure.accounting.epsilons import Epsilons
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import RunFolder, read_config, read_records
+from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import Quality, RoundRecord, decode, encode
+from prism_secure.storage import make_private_folder
 
 
 def _record(number: int) -> RoundRecord:
@@ -78,6 +83,100 @@ def test_start_that_charged_nothing_takes_away_what_it_wrote_and_no_more(tmp_pat
     assert {path: path.read_text() for path in mine.rglob("*") if path.is_file()} == kept
     with RunFolder(new, load_config(None, ["privacy.flip=0.2"]), federation="hospitals") as folder:
         assert folder.federation == "hospitals"
+
+
+WRITTEN = (
+    "environment.json",
+    "ledger.jsonl",
+    "ledger.key",
+    "clients/data.json",
+    "clients/skipped-images.txt",
+    "clients/00/moments.safetensors",
+    "clients/01/share.safetensors",
+    "clients/01/.share.safetensors.k1lled_1",
+    ".ledger.jsonl.0123456789abcdef.tmp",
+)
+"""What a start may have written before anything is charged, and what a killed writer leaves."""
+THEIRS = (
+    "notes.txt",
+    "sub/ledger.jsonl",
+    "ledger.jsonl.bak",
+    ".config.toml.swp",
+    "clients/list.txt",
+    "clients/00/coins.key",
+    "samples/mine/clients/00/share.safetensors",
+)
+
+
+def _begun(place: Path) -> RunFolder:
+    folder = RunFolder(place, load_config())
+    for name in WRITTEN:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("one\n")
+    (place / "clients" / "01" / "outbox").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("theirs", [*THEIRS, THEIRS])
+def test_what_others_lay_into_the_folder_of_a_start_is_not_taken_away(
+    tmp_path: Path, theirs: str | tuple[str, ...]
+) -> None:
+    names = {theirs} if isinstance(theirs, str) else set(theirs)
+    with _begun(tmp_path / "run") as folder:
+        for name in names:
+            (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder.path / name).write_text("mine")
+        (folder.path / "empty").mkdir()
+        assert folder.withdraw()
+    left = {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
+    assert left == names | {".lock", "federation.id"}
+    assert (folder.path / "empty").is_dir()
+    with RunFolder(
+        folder.path, load_config(None, ["privacy.flip=0.2"])
+    ) as again:  # other settings may have it
+        assert again.federation == folder.federation
+
+
+def test_start_that_is_killed_while_it_takes_away_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every deletion: the same command finds a run that it can begin, or goes on with."""
+    config = load_config()
+    for killed_at in range(100):
+        place = tmp_path / str(killed_at)
+        deleted = 0
+
+        def dying(path: Path, remove: Callable[[Path], None]) -> None:
+            nonlocal deleted
+            if deleted == killed_at:  # noqa: B023 - called in this very turn
+                raise KeyboardInterrupt
+            deleted += 1
+            remove(path)
+
+        with RunFolder(place, config) as folder:
+            (place / "environment.json").write_text("{}")
+            make_private_folder(place / "clients" / "00" / "outbox")
+            (place / "clients" / "00" / "moments.safetensors").write_text("one")
+            key = LedgerKey.create(folder.ledger_key_path)
+            Ledger.create(folder.ledger_path, key, federation=folder.federation).close()
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", partialmethod(dying, Path.unlink))
+                patch.setattr(Path, "rmdir", partialmethod(dying, Path.rmdir))
+                try:
+                    assert folder.withdraw()
+                    break
+                except KeyboardInterrupt:
+                    pass
+        with RunFolder(place, config) as again:
+            check_whole(place)
+            key = (LedgerKey.load if again.ledger_key_path.exists() else LedgerKey.create)(
+                again.ledger_key_path
+            )
+            if not again.ledger_path.exists():
+                Ledger.create(again.ledger_path, key, federation=again.federation).close()
+            check_whole(place)
+    assert killed_at > 10
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("sent", ["ledger.jsonl", "checkpoint/uploading", "moments.began"])
