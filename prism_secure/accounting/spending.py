@@ -144,7 +144,7 @@ class Spending:
 
     def charge_moments(self) -> None:
         """Write the record-level release to the ledger, unless an attempt before a kill did."""
-        if self._moments is None or self._guarantee is None or self._moments_charged:
+        if self._moments is None or self._guarantee is None or self.moments_charged:
             return
         table = {}
         for cell in CELLS:
@@ -191,7 +191,7 @@ class Spending:
             if isinstance(release, MeasuredRelease) and self._coins != "test":
                 self._guarantee = RecordGuarantee.measured(release, self._image)
             self._append(kind, round_number, release.as_dict(), table, metrics)
-        entry = self._ledger.entries[self._moments_charged + round_number - 1]
+        entry = self._ledger.entries[self.moments_charged + round_number - 1]
         return Epsilons.of({cell: entry.spent(*cell).to_date for cell in CELLS})
 
     @property
@@ -235,7 +235,7 @@ class Spending:
         return self._accountant_rounds
 
     @property
-    def _moments_charged(self) -> int:
+    def moments_charged(self) -> int:
         """1 if the ledger begins with the record-level release, else 0."""
         return sum(entry.kind == "moments" for entry in self._ledger.entries)
 

@@ -17,24 +17,32 @@ from prism_secure.run_folder.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
 
 _BEGAN = "moments.began"
+_TOOK = "moments.json"
 
 
-def moments_are_open(release: RecordRelease, clients: Sequence[ClientRelease], folder: Path) -> bool:
+def moments_are_open(
+    release: RecordRelease, clients: Sequence[ClientRelease], folder: Path, *, charged: bool
+) -> bool:
     """Whether this run, or one that shares its store, has opened the sum, so that no image need be read.
 
+    Args:
+        charged: whether the ledger has charged the release, as it does once all shares are drawn.
+
     Raises:
-        RunFolderError: a session of this run began, so its sum may be known, and neither the sum nor all of
-            its shares are left: new ones would be a second release, for which nobody was charged.
+        RunFolderError: the release was charged, or a session of this run began, so its sum may be known, and
+            neither the sum nor all of its shares are left: new ones would be a second release, for which
+            nobody was charged.
     """
     if not release.summed:
         return False
     path = release.opened_file(folder / "checkpoint")
-    began = session_began(folder) or _mark_beside(path).exists()
+    began = charged or session_began(folder) or _mark_beside(path).exists()
     # In this order: another run that shares the store deletes its shares once the sum is there.
     if began and not all(each.has_share for each in clients) and not path.exists():
         raise RunFolderError(
-            "the secure sum of the noisy moments began, and neither what it opened nor all shares are left; "
-            f"other shares would cost epsilon on top; put {path.parent.name}/{path.name} back"
+            "the secure sum of the noisy moments was charged or began, and neither what it opened nor all "
+            "shares are left; other shares would cost epsilon on top; put "
+            f"{path.parent.name}/{path.name} back"
         )
     return path.exists()
 
@@ -83,7 +91,7 @@ def opened_once(
             uplink_bytes=sum(result.uplink_bytes.values()),
             downlink_bytes=sum(result.downlink_bytes.values()) + 8 * release.plan.size * len(release.sizes),
         )
-        write_atomic(folder / "moments.json", msgspec.json.encode(took) + b"\n")
+        write_atomic(folder / _TOOK, msgspec.json.encode(took) + b"\n")
         return release.plan.open(result.counts, len(result.survivors))
 
     return moments_once(path, release.plan.release, release.context(None), make)
@@ -95,8 +103,8 @@ def _mark_beside(opened: Path) -> Path:
 
 
 def session_began(folder: Path) -> bool:
-    """Whether shares of a run's clients may have left."""
-    return (folder / _BEGAN).exists()
+    """Whether shares of a run's clients may have left: what a session took says so, too."""
+    return any((folder / name).exists() for name in (_BEGAN, _TOOK))
 
 
 def _sum(

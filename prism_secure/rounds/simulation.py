@@ -141,7 +141,8 @@ def _train(
             for each in moments:  # uploads that follow from these releases may have left
                 each.require()
         reading = server.round == 0 and (
-            release is None or not moments_are_open(release, moments, folder.path)
+            release is None
+            or not moments_are_open(release, moments, folder.path, charged=bool(spending.moments_charged))
         )
         for note in components.notes:  # before any image is read: they say what that is worth
             listener.note(note)
@@ -150,11 +151,15 @@ def _train(
             listener.note(f"reading {images}, once; then round 1")
         listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
-            spending.charge_moments()
+            summed = release is not None and release.summed
+            if not summed:
+                spending.charge_moments()
             if reading:
                 for _ in workers.prepare(folder.federation):
                     pass
-            if release is not None and release.summed:
+            if release is not None and summed:
+                # Shares stay with their clients till here, so a charge without them says that they are lost.
+                spending.charge_moments()
                 open_moments(release, moments, folder.path, folder.federation)
         ended = spending.ended or ""
         while spending.ended is None and server.round < rounds:
