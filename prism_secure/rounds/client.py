@@ -120,11 +120,6 @@ class Client:
         except PrivacyError as error:
             raise RunFolderError(f"client {self.index} cannot go on: {error}; put back what it was") from None
 
-    def rehearse(self, broadcast: Broadcast) -> None:
-        """A round's step and upload without any image: what fails here would fail after it is charged."""
-        answer = self.side.rehearse(broadcast)
-        self._outbox.keep(broadcast.federation, broadcast.round, self._payload(answer, broadcast))
-
     def answer(self, broadcast: Broadcast) -> None:
         """Answer the broadcast and leave this round's packed bits in the outbox; safe to repeat.
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_privacy import Accountant, Adjacency, CoinSecret, PrivacyError, View, spent_table
+from prism_privacy import Accountant, Adjacency, PrivacyError, View, spent_table
 from prism_secure.accounting.measured import image_view
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
@@ -30,7 +28,7 @@ from prism_secure.data.features import (
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
-from prism_secure.errors import ConfigError, DataError, FeatureError
+from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
 from prism_secure.learning.aggregation import rule_of
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
@@ -49,12 +47,20 @@ FOURIER_WEIGHT = 0.6
 
 
 @contextlib.contextmanager
-def _as_config_error(what: str) -> Iterator[None]:
-    """Whatever arithmetic, memory or torch refuses becomes a `ConfigError` that begins with `what`."""
+def as_config_error(what: str) -> Iterator[None]:
+    """Whatever arithmetic, memory, disk or torch refuses becomes a `ConfigError` that begins with `what`.
+
+    Any other error is a fault of the program, and keeps its traceback, with `what` below it.
+    """
     try:
         yield
-    except (ArithmeticError, MemoryError, PrivacyError, RuntimeError, ValueError) as error:
+    except PrismError:
+        raise
+    except (ArithmeticError, MemoryError, OSError, PrivacyError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{what}: {error}") from error
+    except Exception as error:
+        error.add_note(f"{what}: a fault of the program, found before anything was charged")
+        raise
 
 
 class Components:
@@ -275,7 +281,7 @@ class Components:
         _ = self.trainer
         _ = self.partition
         privacy = self.config.privacy
-        with _as_config_error(
+        with as_config_error(
             f"what privacy.flip = {privacy.flip:g}, privacy.clip = {privacy.clip}, privacy.record_epsilon = "
             f"{privacy.record_epsilon:g} and privacy.delta = {privacy.delta:g} cost together cannot be "
             "computed; take one that is less extreme"
@@ -289,30 +295,9 @@ class Components:
             accountant = Accountant(delta=privacy.delta)
             accountant.spend(plan.mask)
             spent_table(accountant, plan.mask)
-        self._rehearse()
+        from prism_secure.rounds.rehearsal import rehearse
 
-    def _rehearse(self) -> None:
-        """A round in small: one step, one upload and few images, of known coins and nothing private."""
-        from prism_secure.rounds.client import Client
-        from prism_secure.rounds.evaluation import Evaluation
-        from prism_secure.rounds.server import Server
-        from prism_secure.rounds.workers import one_thread
-
-        config = self.config
-        server = Server.of(self, "rehearsal")
-        broadcast, layers = server.broadcast(), self.score_layers
-        with tempfile.TemporaryDirectory() as folder, one_thread(config.federation.device):
-            client = Client(0, Path(folder), self, coins=CoinSecret.for_test(bytes(32)))
-            with _as_config_error("a round of this configuration cannot be computed"):
-                client.rehearse(broadcast)
-                server.absorb(
-                    client.bits(broadcast).astype(np.int64),
-                    1,
-                    planned_rounds=config.federation.rounds,
-                    score_mean=None if layers is None else layers.mean_theta(client.scores(broadcast), 1),
-                )
-            with _as_config_error("the metrics cannot be computed"):
-                Evaluation(self).rehearse(server.deployed())
+        rehearse(self)
 
     def _find_files(self) -> None:
         """Load what files hold, and name all that are missing at once, not one after the other is there."""

@@ -32,9 +32,6 @@ class EchoClient(ClientSide):
     def __init__(self, components: Components, index: int) -> None:
         self.components, self.index = components, index
 
-    def rehearse(self, broadcast: Broadcast) -> Answer:
-        return self._moved(broadcast, 0.0, 0)
-
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
         features, _ = self.components.features(self.index)
         answered = 0 if state is None else int(state["answered"])

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from prism_privacy import verify_ledger
+from prism_privacy import SummedMoments, verify_ledger
 from prism_secure.cli import main
 from prism_secure.config import Config, load_config
+from prism_secure.data import to_float
 from prism_secure.errors import (
     ConfigError,
     DataError,
@@ -22,10 +23,15 @@ from prism_secure.errors import (
     RoundError,
     StorageError,
 )
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.public_seed import public_seed
 from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import simulation as federation
+from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.evaluation import Evaluation
+from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.sweep.results import read_sweep
 
@@ -130,6 +136,79 @@ def test_what_a_round_cannot_do_is_tried_before_anything_is_charged(
     settings = [*TINY, f"data.folder={data}"]
     assert said in refused(load_config(None, [*settings, override]), tmp_path / "run", ConfigError)
     run(load_config(None, settings), tmp_path / "run")  # other settings may have the folder
+
+
+ORDINARY = (ValueError, MemoryError, OSError)
+
+
+@pytest.mark.parametrize(
+    ("release", "broken", "error"),
+    [
+        ("summed", "FeatureMoments.of_release", TypeError),
+        ("client", "FeatureMoments.of_release", ValueError),
+        ("summed", "SummedMoments.share", AttributeError),
+        ("summed", "SummedMoments.open", IndexError),
+        ("summed", "ClientRelease.receive", KeyError),
+        ("none", "ClientRelease.targets", OSError),
+        ("none", "Client.bits", TypeError),
+        ("client", "Server.absorb", MemoryError),
+        ("summed", "Evaluation._measured", TypeError),
+    ],
+)
+def test_whatever_fails_between_images_and_metrics_fails_before_anything_is_charged(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    release: str,
+    broken: str,
+    error: type[Exception],
+) -> None:
+    owner, name = broken.split(".")
+    parts = [FeatureMoments, SummedMoments, ClientRelease, Client, Server, Evaluation]
+    part = next(each for each in parts if each.__name__ == owner)
+
+    def failing(*_: object, **__: object) -> None:
+        raise error("a bug")
+
+    settings = [f"privacy.record_release={release}"] if release != "none" else ["privacy.record_epsilon=inf"]
+    config = load_config(None, [*TINY, f"data.folder={data}", "federation.rounds=1", *settings])
+    monkeypatch.setattr(part, name, failing)
+    with pytest.raises(ConfigError if error in ORDINARY else error) as refusal:
+        run(config, tmp_path / "run")
+    said = str(refusal.value) + "".join(getattr(refusal.value, "__notes__", []))
+    assert "cannot be computed" in said
+    assert "a bug" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("release", ["summed", "client", "none"])
+def test_rehearsal_reads_no_image_of_the_run_and_touches_no_store(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
+    settings = [f"privacy.record_release={release}"] if release != "none" else ["privacy.record_epsilon=inf"]
+    if release != "none":
+        settings.append(f"privacy.record_store={tmp_path / 'store'}")
+    recipe = Components(load_config(None, [*TINY, f"data.folder={data}", *settings]))
+    dataset, seen = recipe.dataset, []
+    real = {
+        picture.numpy().tobytes()
+        for picture in (*to_float(dataset.train_images), *to_float(dataset.test_images))
+    }
+    extract, features = type(recipe.extractor).forward, recipe.metric_network.forward
+
+    def watched(look: Any) -> Any:
+        def looking(*given: Any) -> Any:
+            seen.extend(picture.numpy().tobytes() for picture in given[-1].detach())
+            return look(*given)
+
+        return looking
+
+    monkeypatch.setattr(type(recipe.extractor), "forward", watched(extract))
+    monkeypatch.setattr(recipe.metric_network, "forward", watched(features))
+    recipe.check()
+    assert len(seen) > 20
+    assert real.isdisjoint(seen)
+    assert not (tmp_path / "store").exists()
 
 
 def test_what_fails_behind_the_checks_leaves_the_folder_to_other_settings(data: Path, tmp_path: Path) -> None:

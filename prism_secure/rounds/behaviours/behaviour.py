@@ -77,10 +77,6 @@ class ClientSide(Protocol):
     def require(self) -> None:
         """Refuse to go on, by `RunFolderError`, where what the client has prepared is gone."""
 
-    def rehearse(self, broadcast: Broadcast) -> Answer:
-        """An answer in small that reads no data: what fails here would fail after a round is charged."""
-        ...
-
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
         """This round's answer.
 

@@ -206,10 +206,6 @@ class MeasuringClient:
         if self._path.exists():
             read_arrays(self._path)  # what is gone can be made again: it follows from the images
 
-    def rehearse(self, broadcast: Broadcast) -> Answer:
-        asked = self._behaviour.asked(broadcast)
-        return Answer(torch.zeros(asked.release.directions, dtype=torch.int64))
-
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
         return Answer(torch.from_numpy(self._behaviour.answers_of(self, broadcast).copy()))
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.learning.aggregation import Step, aggregate, progress
-from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
@@ -50,26 +49,14 @@ class TrainingClient:
     def require(self) -> None:
         self._release.require()
 
-    def rehearse(self, broadcast: Broadcast) -> Answer:
-        trainer = self._components.trainer
-        shape = trainer.architecture.classes or 1, self._components.extractor.dimension
-        anything = FeatureMoments(torch.zeros(shape), torch.ones(shape), torch.ones(shape[:1]))
-        return self._trained(broadcast, None, anything, steps=1)
-
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
-        steps = self._components.config.federation.local_steps
-        return self._trained(broadcast, state, self._release.targets(), steps)
-
-    def _trained(
-        self, broadcast: Broadcast, state: Arrays | None, targets: FeatureMoments, steps: int
-    ) -> Answer:
         config, trainer = self._components.config, self._components.trainer
         group = config.latent_group(self._index)
         result = trainer.train(
             torch.from_numpy(broadcast.theta),
             trainer.initial_state() if state is None else ClientState.from_arrays(dict(state)),
-            targets,
-            steps=steps,
+            self._release.targets(),
+            steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
             progress=progress(broadcast.round - 1, config.federation.rounds),
             shared=config.training.latent_groups > 0,

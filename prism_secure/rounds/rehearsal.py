@@ -1,0 +1,91 @@
+"""A round in small before anything is charged, from made-up images: what fails here would fail later."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prism_privacy import CoinSecret
+from prism_secure.data import to_float
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.components import Components, as_config_error
+from prism_secure.rounds.evaluation import FEW, Evaluation
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.workers import one_thread
+
+
+class MadeUp(Components):
+    """A recipe of public images of the same form, one step, and no store that it shares with runs.
+
+    Args:
+        recipe: the one that is rehearsed; what it has built is used again.
+    """
+
+    def __init__(self, recipe: Components) -> None:
+        config, dataset, release = recipe.config, recipe.dataset, recipe.record_release
+        super().__init__(
+            msgspec.structs.replace(
+                config,
+                federation=msgspec.structs.replace(config.federation, local_steps=1),
+                measured=msgspec.structs.replace(config.measured, steps=1, end_steps=0),
+                privacy=msgspec.structs.replace(config.privacy, record_store=None),
+            )
+        )
+        draw = torch.Generator().manual_seed(0)
+        count, shape = max(FEW, len(dataset.classes)), dataset.train_images.shape[1:]
+        images = torch.randint(0, 256, (2, count, *shape), generator=draw, dtype=torch.uint8)
+        labels = torch.arange(count) % len(dataset.classes)
+        held_out = min(FEW, len(dataset.test_images))
+        self.dataset = replace(
+            dataset,
+            train_images=images[0],
+            train_labels=labels,
+            test_images=images[1, :held_out],
+            test_labels=labels[:held_out],
+        )
+        self.partition, self.architecture = recipe.partition, recipe.architecture
+        self.extractor, self.trainer = recipe.extractor, recipe.trainer
+        self.metric_network = recipe.metric_network
+        self.record_release = None if release is None else replace(release, config=self.config)
+
+    def features(self, client: int, *, alike: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As many as the client has, over and over the few made-up ones."""
+        features, labels = super().features(client, alike=alike)
+        rows = np.arange(self.partition.sizes[client]) % len(features)
+        return features[rows], labels[rows]
+
+    def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return to_float(self.dataset.train_images), self.dataset.train_labels
+
+
+def rehearse(recipe: Components) -> None:
+    """One client's release, step and upload, the server's step and metrics: nothing private, nothing kept.
+
+    Raises:
+        ConfigError, DataError, FeatureError: what a run would trip over after it was charged.
+    """
+    made_up, federation = MadeUp(recipe), "rehearsal"
+    config, release, layers = made_up.config, made_up.record_release, made_up.score_layers
+    server = Server.of(made_up, federation)
+    broadcast = server.broadcast()
+    with tempfile.TemporaryDirectory() as folder, one_thread(config.federation.device):
+        client = Client(0, Path(folder), made_up, coins=CoinSecret.for_test(bytes(32)))
+        with as_config_error("a round of this configuration cannot be computed"):
+            client.prepare(federation)
+            if release is not None and release.summed:
+                client.moments.receive(release.plan.open(client.moments.share(), 1))
+            client.answer(broadcast)
+            server.absorb(
+                client.bits(broadcast).astype(np.int64),
+                1,
+                planned_rounds=config.federation.rounds,
+                score_mean=None if layers is None else layers.mean_theta(client.scores(broadcast), 1),
+            )
+        with as_config_error("the metrics cannot be computed"):
+            Evaluation(made_up).rehearse(server.deployed())
