@@ -36,7 +36,7 @@ from prism_secure.learning.measured.server_training import Metric, ServerState, 
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.supermask import initial_theta
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 
 RESULTS = Path(__file__).parent / "results.jsonl"
@@ -108,7 +108,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def features_of(recipe: Recipe, folder: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def features_of(
+    recipe: Components, folder: Path, seed: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All clients' images in the data set's order, their labels, and public images: features (N, D)."""
     kept = folder / f"features-{seed}-3000.pt"
     if not kept.exists():
@@ -146,7 +148,7 @@ def main() -> None:
     n = o.clients or (1000 if o.unit == "client" else 10)
     cohort = n - n // 20 if o.unit == "client" else n
     coordinates = o.coordinates if o.unit == "client" else RECORD_COORDINATES
-    recipe = Recipe(
+    recipe = Components(
         load_config(
             None,
             [

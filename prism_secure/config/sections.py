@@ -23,7 +23,7 @@ Averaging = Literal["ema", "faithful"]
 AggregationRule = Literal[
     "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
 ]
-Behaviour = Literal["train"]
+Behaviour = Literal["train", "measure"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +78,7 @@ class Federation(Section, frozen=True):
     """How many sums are opened; each is charged."""
     behaviour: str = "train"
     """What clients do in a round: "train" their masks, "measure" and answer in few public directions (see
-    [measured]), or "module:callable", which names a behaviour of your own."""
+    [measured]), or "package.module:name", which names a behaviour of your own."""
     local_steps: int = 32
     """Steps of a client in a round: the same for all, whatever they hold."""
     seed: int = 0
@@ -93,10 +93,6 @@ class Federation(Section, frozen=True):
         self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
         self._require("client_fraction", 0 < self.client_fraction <= 1, "in (0, 1]")
         self._require("rounds", self.rounds >= 1, "at least 1")
-        named = self.behaviour in ("train", "measure") or re.fullmatch(
-            r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", self.behaviour
-        )
-        self._require("behaviour", bool(named), '"train", "measure", or "module:callable"')
         self._require("local_steps", self.local_steps >= 1, "at least 1")
         self._require_named("behaviour", Behaviour)
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")

@@ -135,7 +135,10 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["measured.coordinates=64"], "at least directions = 128"),
         (["measured.client_clip=[0.1, 0]"], "measured.client_clip must be two numbers"),
         (["measured.clip_rate=1.5"], "measured.clip_rate must be in [0, 1]"),
-        (["federation.behaviour=measured"], "must be 'train' | 'measure' | 'module:callable'"),
+        (
+            ["federation.behaviour=measured"],
+            "must be 'train' | 'measure' | 'package.module:name' of your own",
+        ),
     ],
 )
 def test_what_does_not_go_with_measured_rounds_is_refused_with_the_mend(

@@ -201,7 +201,7 @@ def test_a_kill_on_the_way_to_the_store_makes_no_second_release(
         made.append(client)
         return honest(self, client, *images)
 
-    monkeypatch.setattr(Recipe, "check", lambda self: None)  # its rehearsal makes one, of made-up images
+    monkeypatch.setattr(Components, "check", lambda self: None)  # its rehearsal makes one, of made-up images
     monkeypatch.setattr(RecordRelease, "make", counted)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -277,7 +277,7 @@ def test_runs_over_the_same_images_share_one_release_and_only_the_very_same(
         made.append(self.of(client).sigma)
         return honest(self, client, *images)
 
-    monkeypatch.setattr(Recipe, "check", lambda self: None)  # its rehearsal makes one, of made-up images
+    monkeypatch.setattr(Components, "check", lambda self: None)  # its rehearsal makes one, of made-up images
     monkeypatch.setattr(RecordRelease, "make", counted)
     store = tmp_path / "store"
     shared = [f"privacy.record_store={store}", "federation.rounds=1"]
