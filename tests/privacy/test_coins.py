@@ -235,6 +235,11 @@ def test_probabilities_that_are_not_units_are_refused(p):
         release_bits(p, stream())
 
 
+def test_a_probability_out_of_range_is_counted_and_not_quoted():
+    with pytest.raises(InvalidParameter, match=r"^p must lie in \[0, 2\^24\] units, 1 of 2 do not$"):
+        release_bits(np.array([3, SCALE + 12345], np.uint32), stream())
+
+
 def test_a_stream_ends_with_an_error_and_not_with_repeated_coins():
     coins = stream()
     coins._left = 100

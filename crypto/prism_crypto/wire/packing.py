@@ -171,9 +171,8 @@ class Packing:
         unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
         largest = min(bound, int(np.iinfo(values.dtype).max)) if values.dtype.kind == "i" else bound
         if int(unsigned.max()) > largest:
-            lowest = int(values.min()) if values.dtype.kind == "i" else 0
-            highest = int((values if lowest < 0 else unsigned).max())
-            raise InputError(f"values must be in 0..{bound}, not {lowest}..{highest}")
+            off = np.count_nonzero(unsigned > largest)  # their number only: the server is sent this text
+            raise InputError(f"values must be in 0..{bound}, {off} of {values.size} are not")
         return unsigned
 
 
