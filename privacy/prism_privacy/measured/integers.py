@@ -17,6 +17,7 @@ stands beside it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -149,10 +150,44 @@ def integers(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> NDA
         wanted = ", ".join("any" if want is None else str(want) for want in shape)
         raise InvalidParameter(f"{name} must have the shape ({wanted}), got {array.shape}")
     if array.size and int(array.max()) >= 1 << 63:
-        raise InvalidParameter(f"{name} must fit 64-bit integers, got {int(array.max())}")
+        raise InvalidParameter(f"{name} must fit 64-bit integers")
     copy = np.array(array, dtype=np.int64, order="C")
     copy.flags.writeable = False
     return copy
+
+
+def record_numbers(name: str, values: ArrayLike, count: int) -> NDArray[np.int64]:
+    """One number for each record, int64 (count,), each from that record's own value and no other.
+
+    An array's dtype is public, and must be one of integers. A list has none: what NumPy would find for it
+    depends on all its items. So they are taken one by one, and none raises. What is no whole number of 64
+    bits becomes -1; numbers from 2^63 on become negative ones, each its own.
+
+    Raises:
+        InvalidParameter: another length, or an array of another dtype.
+
+    >>> record_numbers("labels", [1, 2**63, float("nan"), None, 2.0], 5).tolist()
+    [1, -9223372036854775808, -1, -1, 2]
+    """
+    if isinstance(values, (list, tuple)):
+        array: NDArray[Any] = np.array([_whole(value) for value in values], dtype=np.int64)
+    else:
+        array = np.asarray(values)
+    if array.dtype.kind not in "iu" or array.shape != (count,):
+        raise InvalidParameter(
+            f"{name} must be integers of the shape ({count},), got {array.dtype} {array.shape}"
+        )
+    return array.astype(np.int64)  # uint64 modulo 2^64
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, (float, np.floating)):
+        number = int(value) if math.isfinite(value) and value == math.floor(value) else -1
+    else:
+        number = int(value) if isinstance(value, (int, np.integer)) else -1
+    if not -(1 << 63) <= number < 1 << 64:
+        return -1
+    return number if number < 1 << 63 else number - (1 << 64)
 
 
 def largest(values: NDArray[np.int64]) -> int:

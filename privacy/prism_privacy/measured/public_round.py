@@ -21,7 +21,7 @@ from prism_privacy.masks.fixed_point import box
 from prism_privacy.measured.answers import answer_probabilities, client_answers
 from prism_privacy.measured.directions import Directions
 from prism_privacy.measured.embedding import HadamardEmbedding
-from prism_privacy.measured.integers import ANSWER_BITS, integers
+from prism_privacy.measured.integers import ANSWER_BITS, integers, record_numbers
 from prism_privacy.measured.records import clip_responses, record_responses, sum_persons
 from prism_privacy.measured.release import MeasuredRelease
 
@@ -122,15 +122,16 @@ class MeasuredRound:
 
         Args:
             features: all their records, shape (N, D), from :func:`quantise_features`.
-            labels: shape (N,), integers in [0, K); any other answers 0.
+            labels: shape (N,), an array of integers, or a list; what is not in [0, K) answers 0.
             owners: shape (N,): whose record each is, 0, ..., clients - 1; None: all of client 0.
             clients: how many clients; one without records answers 0.
-            persons: shape (N,), integers: records of one client with the same number are one person's and
-                share one clip c. None: each record is clipped by itself.
+            persons: shape (N,), as labels: records of one client with the same number are one person's and
+                share one clip c; so are those of a list that are no whole numbers of 64 bits. None: each
+                record is clipped by itself.
 
         Raises:
             InvalidParameter: shapes or dtypes that do not fit, owners out of range. Never for a value of a
-                feature or a label.
+                feature, a label or a person.
         """
         count = _validate.count("clients", clients)
         responses = record_responses(self.directions, features, labels)
@@ -140,7 +141,8 @@ class MeasuredRound:
         if whose.size and (int(whose.min()) < 0 or int(whose.max()) >= count):
             raise InvalidParameter(f"owners must lie in [0, {count})")
         if persons is not None:
-            responses, whose = sum_persons(responses, whose, integers("persons", persons, (len(features),)))
+            numbers = record_numbers("persons", persons, len(features))
+            responses, whose = sum_persons(responses, whose, numbers)
         clipped = clip_responses(responses, self.release.record_gain)
         return client_answers(self.release, clipped, whose, count)
 

@@ -9,7 +9,7 @@ record raises: features out of the public range go to its edge, a label that is 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from prism_privacy.measured.integers import (
     FEATURE_BITS,
     RESPONSE_BITS,
     clip_rows,
+    record_numbers,
     sums_by,
     toward_zero,
 )
@@ -38,21 +39,17 @@ def record_responses(
     Args:
         directions: V and m.
         features: shape (N, D), as :func:`quantise_features` gives them.
-        labels: shape (N,), integers; what is not in [0, K) answers 0.
+        labels: shape (N,), an array of integers, or a list; what is not in [0, K) answers 0.
 
     Raises:
         InvalidParameter: shapes or dtypes that do not fit. Never for a value.
     """
-    classes: NDArray[Any] = np.asarray(labels)
     if features.dtype.kind != "i" or features.ndim != 2 or features.shape[1] != directions.features:
         raise InvalidParameter(
             f"features must be integers of the shape (N, {directions.features}), "
             f"got {features.dtype} {features.shape}"
         )
-    if classes.dtype.kind not in "iu" or classes.shape != features.shape[:1]:
-        raise InvalidParameter(
-            f"labels must be integers of the shape ({len(features)},), got {classes.dtype} {classes.shape}"
-        )
+    classes = record_numbers("labels", labels, len(features))
     responses = np.zeros((len(features), directions.directions), dtype=np.int64)
     for label in range(directions.classes):
         weights = directions.weights[label].astype(np.float64)

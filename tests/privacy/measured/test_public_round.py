@@ -183,6 +183,39 @@ def test_nothing_in_a_record_raises_or_warns(make_round: Make) -> None:
     assert np.array_equal(asked.answers(wild, labels), asked.answers(inside, labels))
 
 
+NONE_OF_A_CLASS = [2**63, 2**64, 10**400, -(2**63) - 1, -1, 2, 0.5, np.nan, np.inf, None, "0", [0]]
+
+
+@pytest.mark.parametrize("strange", NONE_OF_A_CLASS)
+def test_a_label_of_a_list_that_is_none_answers_0_and_moves_no_other(make_round: Make, strange: Any) -> None:
+    asked = make_round()
+    features = np.array([[1 << 20, 0, 0], [0, -(1 << 19), 5]], dtype=np.int32)
+    with_it = asked.answers(features, [1, strange], [0, 1], 2)
+    assert not with_it[1].any()
+    assert np.array_equal(with_it[0], asked.answers(features[:1], np.array([1]))[0])
+
+
+@pytest.mark.parametrize("strange", NONE_OF_A_CLASS)
+def test_a_person_of_a_list_joins_or_parts_no_others_and_never_raises(make_round: Make, strange: Any) -> None:
+    """As floats, which NumPy would make of some of these lists, 2^53 and 2^53 + 1 were one person."""
+    asked = make_round(record_clip=2.0**-10, client_clip=0.4)
+    features = np.array([[1 << 20, 0, 0], [0, -(1 << 19), 5], [7, 7, 7]], dtype=np.int32)
+    features[2] = features[0]
+    others = [2**53, 2**53 + 1]
+    alone = asked.answers(features[:2], LABELS[:2], persons=np.array(others))
+    there = asked.answers(features, [0, 0, -1], persons=[*others, strange])
+    assert np.array_equal(there, alone)  # the third record answers 0
+
+
+def test_persons_beyond_int64_are_the_persons_that_their_numbers_say(make_round: Make) -> None:
+    asked = make_round(record_clip=2.0**-10, client_clip=0.4)
+    big = np.array([2**63, 2**63, 2**64 - 1, 5], dtype=np.uint64)
+    features = np.array([[1 << 20, 0, 0], [0, 5, 5], [9, 9, 1 << 18], [1, 2, 3]], dtype=np.int32)
+    small = asked.answers(features, LABELS, persons=np.array([0, 0, 1, 2]))
+    assert np.array_equal(asked.answers(features, LABELS, persons=big), small)
+    assert np.array_equal(asked.answers(features, LABELS, persons=big.tolist()), small)
+
+
 def test_a_client_without_records_says_the_public_point(make_round: Make) -> None:
     asked = make_round(public=np.arange(16) + (1 << 23))
     nothing = np.zeros((0, 3), dtype=np.int32)
@@ -207,7 +240,7 @@ LABELS = np.zeros(4, dtype=np.int64)
         (ROWS, LABELS, [0, 0, 0], 1),
         (ROWS, LABELS, None, 0),
         (ROWS, LABELS, None, 1, [1, 2]),
-        (ROWS, LABELS, None, 1, [0.5] * 4),
+        (ROWS, LABELS, None, 1, LABELS + 0.5),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(make_round: Make, wrong: tuple[Any, ...]) -> None:
