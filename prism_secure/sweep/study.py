@@ -13,6 +13,7 @@ point is run to its end once.
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 import warnings
@@ -311,15 +312,23 @@ def import_optuna() -> Any:
 
 
 def hidden(url: str) -> str:
-    """A storage's URL without its password, for people and files.
+    """A storage's URL without its password, wherever that stands, for people and files.
 
     >>> hidden("postgresql://me:secret@db.example/sweeps")
     'postgresql://me:***@db.example/sweeps'
+    >>> hidden("postgresql://db.example:5432/sweeps?user=me&password=p@ss")
+    'postgresql://db.example:5432/sweeps?***'
     """
-    head, at, host = url.rpartition("@")
-    scheme, slashes, login = head.partition("://")
-    user, colon, _ = login.partition(":")
-    return f"{scheme}{slashes}{user}{colon}***{at}{host}" if at and colon else url
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        return url
+    base, query, after = rest.partition("?")
+    login, at, host = base.rpartition("@")
+    user, colon, secret = (login if at else base).partition(":")
+    # A password may have a "?" in it: what is before that looks like a host's port, and is none.
+    cut = "@" in after and re.match(r"\d*(/|$)", secret) is None
+    shown = f"{user}:***{at}{host if at else ''}" if colon and (at or cut) else base
+    return f"{scheme}{slashes}{shown}{query}{'***' if query else ''}"
 
 
 @contextlib.contextmanager
@@ -347,14 +356,16 @@ def open_storage(url: str) -> Any:
         url: `postgresql://...`, or `sqlite:///` and a path whose `%`, `?` and `#` are percent-encoded.
 
     Raises:
-        ConfigError: of another kind, or its driver is not installed.
+        ConfigError: of another kind, no address at all, or its driver is not installed.
         StorageError: it cannot be reached.
     """
     optuna = import_optuna()
-    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
     from sqlalchemy.pool import NullPool, QueuePool  # a connection kept overnight may be dead by morning
 
     if url.startswith("postgresql://"):
+        if "@" in url.partition("@")[2] + url.partition("?")[2]:  # the driver would quote what follows it
+            raise ConfigError(f"in a password write %40 for @ and %3F for ?, got {hidden(url)!r}")
         try:
             import psycopg  # noqa: F401 - the driver that the address below names
         except ImportError:
@@ -386,6 +397,8 @@ def open_storage(url: str) -> Any:
                 engine_kwargs=engine,
                 **({} if local else beating),
             )
+        except (ArgumentError, TypeError, ValueError):  # its text may quote a part of a password
+            raise ConfigError(f"--storage: {hidden(url)!r} is not the address of a database") from None
         except SQLAlchemyError as error:
             # Two machines that make a new database's tables at once: one of them has to look again.
             if isinstance(error, OperationalError) or attempt == _ATTEMPTS - 1:

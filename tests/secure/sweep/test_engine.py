@@ -402,6 +402,15 @@ def test_url_that_would_be_cut_is_refused_and_a_brace_is_no_template(tmp_path: P
     assert "me:***@" in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite:///a%00b", "sqlite:////tmp/%00", "postgresql://me@h:port/s"])
+def test_what_is_no_address_is_one_clear_error(url: str) -> None:
+    from prism_secure.errors import ConfigError
+
+    pytest.importorskip("psycopg")
+    with pytest.raises(ConfigError, match="is not the address of a database"):
+        open_storage(url)
+
+
 def lose(runs, what: str) -> int:
     """Of these runs; how many are lost."""
     lost = {"one": runs[:1], "a seed of each": runs[::2], "all": runs, "results": runs[:2], "pages": runs[:1]}

@@ -101,15 +101,32 @@ def test_sweep_without_optuna_names_the_extra(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "shown", "code"),
+    [
+        ("postgresql://me:secret@127.0.0.1:1/none", "postgresql://me:***@127.0.0.1:1/none", 5),
+        ("postgresql://127.0.0.1:1/s?user=me&password=secret", "postgresql://127.0.0.1:1/s?***", 5),
+        ("postgresql://127.0.0.1:1/s?user=me&password=no@secret", "postgresql://127.0.0.1:1/s?***", 2),
+        ("postgresql://me:no?secret@127.0.0.1:1/s", "postgresql://me:***?***", 2),
+        ("postgresql://me@127.0.0.1:1/s?sslpassword=secret", "postgresql://me@127.0.0.1:1/s?***", 5),
+        ("postgresql://me:a@secret:b@127.0.0.1:1/s", "postgresql://me:***@127.0.0.1:1/s", 2),
+        ("postgresql://me:a/secret@127.0.0.1:1/s?x=1", "postgresql://me:***@127.0.0.1:1/s?***", 5),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
 def test_password_of_the_storage_stays_out_of_the_folder(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    url = "postgresql://me:secret@127.0.0.1:1/none"
-    assert main([*_arguments(recipe, tmp_path / "sweep"), "--storage", url]) == 5
-    assert "secret" not in capsys.readouterr().err
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str, shown: str, code: int,
+    joined: bool,
+) -> None:  # fmt: skip
+    pytest.importorskip("psycopg")
+    given = [f"--storage={url}"] if joined else ["--storage", url]
+    assert main([*_arguments(recipe, tmp_path / "sweep"), "--workers", "1", *given]) == code
+    said = capsys.readouterr().err
+    assert "secret" not in said
+    assert shown in said
     for path in (tmp_path / "sweep").rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes()
-    assert "me:***@" in (tmp_path / "sweep" / "command.txt").read_text("utf-8")
+    assert shown in (tmp_path / "sweep" / "command.txt").read_text("utf-8")
 
 
 def test_run_that_is_deleted_meanwhile_is_no_success(
