@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import shlex
 import tomllib
 import types
 from collections.abc import Set
@@ -17,8 +19,11 @@ from prism_secure.errors import ConfigError, did_you_mean
 
 COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
 """Section and key of each setting that says how a result is computed, and not which."""
+PATHS = frozenset({("data", "folder"), ("privacy", "record_store")})
+"""Those that are paths of one machine, which may name people: pages show … in their place."""
 NONE = "none"
 """The word for a setting that has no value, where it need not have one: in TOML, --set and sweeps."""
+_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -69,7 +74,28 @@ def determining(config: Config) -> dict[str, dict[str, Any]]:
 
 def settings_to_show(config: Config) -> dict[str, dict[str, Any]]:
     """Each section's settings but for one machine's own: how it computes, and paths that may name people."""
-    return _without(config, COMPUTING | {("data", "folder"), ("privacy", "record_store")})
+    return _without(config, COMPUTING | PATHS)
+
+
+def command_to_show(command: str, config: Config) -> str:
+    """A command line with … for the places of one's own files, wherever they stand in it.
+
+    >>> from prism_secure.config.sections import Data
+    >>> config = Config(data=Data(source="images", folder="/ward 7/x"))
+    >>> command_to_show("prism-secure run '/ward 7/x/a.toml' --set 'data.folder=/ward 7/x' --out out", config)
+    'prism-secure run …/a.toml --set data.folder=… --out out'
+    """
+    shown = []
+    for word in _WORD.findall(command):
+        plain = re.sub("['\"]", "", word).replace("$HOME", str(Path.home()))
+        hidden = plain
+        for section, key in PATHS:
+            hidden = re.sub(rf"({section}\.{key}=).*", r"\1…", hidden)
+            place = getattr(getattr(config, section), key)
+            if place and Path(place).expanduser().is_absolute():
+                hidden = hidden.replace(str(Path(place).expanduser()), "…")
+        shown.append(word if hidden == plain else hidden if " " not in hidden else shlex.quote(hidden))
+    return " ".join(shown)
 
 
 def _without(config: Config, keys: Set[tuple[str, str]]) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from prism_secure import wording
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
-from prism_secure.config.reading import NONE
+from prism_secure.config.reading import NONE, PATHS, command_to_show
 from prism_secure.data.sources import ABOUT
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
@@ -106,6 +106,8 @@ def _settings(config: Config) -> list[dict[str, Any]]:
     def shown(section: str, key: str, value: Any) -> str:
         if value is None:
             return resolved.get((section, key), NONE)
+        if (section, key) in PATHS:
+            return "…"
         if isinstance(value, float):
             return str(value).replace("e-0", "e-")
         if isinstance(value, bool):
@@ -360,5 +362,6 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         disagreement=run.disagreement,
         settings=_settings(config),
         environment=run.environment,
+        command=command_to_show(run.environment.get("command", ""), config),
         facts=run.facts,
     )

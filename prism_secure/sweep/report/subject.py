@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from prism_secure.config import COMPUTING
+from prism_secure.config.reading import PATHS, command_to_show
 from prism_secure.errors import ConfigError
 from prism_secure.sweep.recipe import Settings, point_id
 from prism_secure.sweep.results import Run, SweepPoint, SweepResults
@@ -64,8 +66,8 @@ def subject_of_sweep(sweep: SweepResults) -> Subject:
         title="A sweep over " + " × ".join(key.partition(".")[2] for key in sweep.keys),
         points=sweep.points,
         keys=sweep.keys,
-        command=sweep.command,
-        recipe=sweep.recipe.dump(),
+        command=command_to_show(sweep.command, sweep.recipe.base),
+        recipe=_without_paths(sweep.recipe.dump()),
         adaptive=sweep.recipe.adaptive,
         names={run.folder: str(run.folder.relative_to(sweep.folder)) for run in sweep.runs},
     )
@@ -111,3 +113,9 @@ def _flat(run: Run) -> dict[str, Any]:
         for key, value in keys.items()
         if (section, key) not in _UNLIKE
     }
+
+
+def _without_paths(recipe: str) -> str:
+    """A recipe in TOML with … for the places of one's own files."""
+    keys = "|".join(key for _, key in PATHS)
+    return re.sub(rf"(?m)^({keys}) = .*$", r'\1 = "…"', recipe)
