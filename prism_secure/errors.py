@@ -21,9 +21,23 @@ from collections.abc import Iterable
 
 
 class PrismError(Exception):
-    """Base of every error that prism_secure raises on purpose; its text is one clear message."""
+    """Base of every error that prism_secure raises on purpose; its text is one clear message.
+
+    Args:
+        text: for who runs this, on their console.
+        public: what may be kept of it, see `public_text`; the text itself if None.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str = "", *, public: str | None = None) -> None:
+        super().__init__(text)
+        self._public = public
+
+    @property
+    def public(self) -> str:
+        """The text without what only the console may say."""
+        return str(self) if self._public is None else self._public
 
 
 class ConfigError(PrismError):
@@ -40,9 +54,13 @@ class AgreementError(ConfigError):
 
 
 class DataError(PrismError):
-    """A data set is missing, unreadable, or of the wrong shape."""
+    """A data set is missing, unreadable, or of the wrong shape; only the console hears which files."""
 
     exit_code = 3
+
+    @property
+    def public(self) -> str:
+        return "the data cannot be used: the console says why" if self._public is None else self._public
 
 
 class FeatureError(PrismError):
@@ -82,6 +100,29 @@ def pip_install(extra: str) -> str:
     "in a clone of the repository, pip install '.[onnx]'"
     """
     return f"in a clone of the repository, pip install '.[{extra}]'"
+
+
+def public_text(error: BaseException) -> str:
+    """What may be kept of an error in run folders, studies, reports and audits, which others read.
+
+    Names of one's own files are for the console alone; texts of errors that nobody foresaw may quote them.
+
+    >>> public_text(DataError("/home/me/jane-doe.png cannot be read"))
+    'the data cannot be used: the console says why'
+    >>> public_text(FileNotFoundError(2, "No such file or directory", "jane-doe.png"))
+    'FileNotFoundError: No such file or directory'
+    >>> public_text(KeyError("jane-doe"))
+    'KeyError: the console says more'
+    """
+    if isinstance(error, PrismError):
+        return error.public
+    from prism_crypto import SecureSumError  # here: their packages take a second to import
+    from prism_privacy import PrivacyError
+
+    if isinstance(error, (PrivacyError, SecureSumError)):
+        return str(error)
+    why = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {why or 'the console says more'}"
 
 
 def did_you_mean(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import tomllib
 from collections import Counter
 from functools import cached_property
@@ -25,7 +26,7 @@ from prism_secure.audit.findings import Unchecked
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.sources import DataIdentity, read_identity
-from prism_secure.errors import RunFolderError
+from prism_secure.errors import RunFolderError, public_text
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import read_config, read_federation, read_records
 from prism_secure.run_folder.records import RoundRecord
@@ -44,6 +45,7 @@ class Evidence:
         self.folder = folder
         self.key = key
         self.head = head
+        self._said = set[str]()
 
     @cached_property
     def config(self) -> Config:
@@ -59,7 +61,7 @@ class Evidence:
         try:
             return read_identity(self.folder)
         except RunFolderError as error:
-            raise Unchecked(self.without_place(str(error))) from None
+            raise Unchecked(self.told(error)) from None
 
     @property
     def config_here(self) -> Config:
@@ -70,12 +72,16 @@ class Evidence:
         data = msgspec.structs.replace(config.data, folder=identity.folder, download=False)
         return msgspec.structs.replace(config, data=data)
 
-    def without_place(self, text: str) -> str:
-        """A text for the report, which says nothing of where the data lie."""
-        with contextlib.suppress(RunFolderError):
+    def told(self, error: Exception) -> str:
+        """An error for the report, without names of files of the data, which the console hears (once)."""
+        public = public_text(error)
+        if public != str(error) and str(error) not in self._said:
+            self._said.add(str(error))
+            print(f"prism-secure: {error}", file=sys.stderr)
+        with contextlib.suppress(RunFolderError):  # nor is it said where the data lie
             identity = read_identity(self.folder)
-            text = text.replace(identity.folder, "data.folder") if identity else text
-        return text
+            public = public.replace(identity.folder, "data.folder") if identity else public
+        return public
 
     @cached_property
     def record_epsilon(self) -> float:

@@ -107,7 +107,7 @@ def audit_run(
         except Unchecked as reason:
             unchecked = reason
         except (OSError, PrismError, PrivacyError) as error:  # a file that a check reads by itself
-            unchecked = Unchecked(evidence.without_place(str(error)))
+            unchecked = Unchecked(evidence.told(error))
         answers.append(notes.answer(name, question, unchecked))
     outcomes = {answer.outcome for answer in answers}
     bounds: list[LowerBound] = []

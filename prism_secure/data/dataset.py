@@ -10,6 +10,8 @@ one module a kind of source.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -69,6 +71,16 @@ class Dataset:
         return f"Dataset({self.name}: {train} training and {test} test images, {shape})"
 
 
+@contextlib.contextmanager
+def _as_data_error() -> Iterator[None]:
+    """What the disk refuses, a class's folder that may not be listed say, is a fault of the data."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"data.folder cannot be read: {error}") from None
+
+
+@_as_data_error()
 def load(
     source: str = BUNDLED,
     *,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,11 +63,14 @@ class Reader:
         """
         if self.bad and not skip_bad:
             lines = list(self.bad.values())
+            kinds = Counter(p.suffix.lower() if _has_suffix(p) else "others" for p in self.bad)
+            kept = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            counts = f"{len(lines)} of {len(lines) + self.good} pictures cannot be used"
             more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
             raise DataError(
-                f"{where}: {len(lines)} of {len(lines) + self.good} pictures cannot be used; mend or remove "
-                "them, or leave them out: --set data.skip_bad=true\n  "
-                + "\n  ".join(lines[:MOST_NAMED] + more)
+                f"{where}: {counts}; mend or remove them, or leave them out: --set data.skip_bad=true\n  "
+                + "\n  ".join(lines[:MOST_NAMED] + more),
+                public=f"{counts} ({kept}); only the console says their names",
             )
         return tuple(map(str, self.bad))
 
@@ -133,7 +137,11 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    return _has_suffix(path) and path.is_file() and not path.name.startswith(".")
+
+
+def _has_suffix(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def _read_split(

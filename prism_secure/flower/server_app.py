@@ -25,7 +25,7 @@ from flwr.serverapp import Grid, ServerApp
 from prism_crypto import SecureSumError
 from prism_privacy import PrivacyError
 from prism_secure.config import load_config
-from prism_secure.errors import ConfigError, PrismError
+from prism_secure.errors import ConfigError, PrismError, public_text
 from prism_secure.flower.client_app import check_recipe
 from prism_secure.flower.recipe.client import own_data
 from prism_secure.flower.recipe.server import Rounds
@@ -77,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError, OSError):
                 if not run.withdraw():
-                    run.fail(str(error))
+                    run.fail(public_text(error))
                     write_report(out)
             raise
         log(INFO, "Report: %s", write_report(out))

@@ -28,7 +28,7 @@ from prism_secure.data.features import (
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
-from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
+from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
 from prism_secure.learning.aggregation import rule_of
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
@@ -314,7 +314,8 @@ class Components:
             except (DataError, FeatureError) as error:
                 missing.append(error)
         if missing:
-            raise type(missing[0])("; ".join(map(str, missing)))
+            public = "; ".join(map(public_text, missing))
+            raise type(missing[0])("; ".join(map(str, missing)), public=public)
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

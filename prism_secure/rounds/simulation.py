@@ -27,7 +27,7 @@ from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.identity import keep_identity
 from prism_secure.data.skipped import keep_skipped
-from prism_secure.errors import PrismError, RoundError, StorageError
+from prism_secure.errors import PrismError, RoundError, StorageError, public_text
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
@@ -91,10 +91,12 @@ def run(
         except (PrismError, PrivacyError, SecureSumError, OSError) as error:
             with contextlib.suppress(PrismError, OSError):  # the reason matters more than its page
                 if not folder.withdraw():
-                    folder.fail(str(error))
+                    folder.fail(public_text(error))
                     write_report(out)
             if isinstance(error, OSError):
-                raise StorageError(f"the disk refused: {error}; the same command continues") from error
+                public = f"the disk refused: {public_text(error)}"
+                text = f"the disk refused: {error}; the same command continues"
+                raise StorageError(text, public=public) from error
             if not isinstance(error, PrismError):
                 raise RoundError(str(error)) from error
             raise

@@ -195,13 +195,14 @@ class Engine:
         task.failures += 1
         again = task.failures < 2 and not self._fail_fast
         self._folder.failed(task.claim.settings, task.run.name, event.reason)
-        self._display.failed(task.claim.settings, task.run, event.reason, again=again, trace=event.trace)
+        full = event.full or event.reason
+        self._display.failed(task.claim.settings, task.run, full, again=again, trace=event.trace)
         if again:
             self._pending.appendleft(task)
             return
         self._end(task, event.reason)
         if self._fail_fast:
-            raise FailedFast(f"stopped at the first failure: {event.reason}; the same command continues")
+            raise FailedFast(f"stopped at the first failure: {full}; the same command continues")
 
     def _end(self, task: _Task, reason: str | None = None) -> None:
         """A run of a point is over; the point is, with its last run."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prism_secure.errors import ConfigError, StorageError, pip_install
+from prism_secure.errors import ConfigError, StorageError, pip_install, public_text
 from prism_secure.sweep.objectives import direction
 from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id
 
@@ -143,7 +143,7 @@ class PointStudy:
                 for seed in self._recipe.seeds:
                     self._recipe.config(settings, seed)
             except ConfigError as error:
-                return Claim(trial.number, chosen, str(error))
+                return Claim(trial.number, chosen, public_text(error))
             trial.set_user_attr(POINT, point_id(settings))
             original = self._original(trial.number, point_id(settings))
             if original is None:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from prism_secure.config import Config
-from prism_secure.errors import PrismError
+from prism_secure.errors import PrismError, public_text
 from prism_secure.run_folder.records import RoundRecord
 
 __all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job", "devices"]
@@ -62,12 +62,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run is over: finished, or failed for a reason."""
+    """A run is over: finished, or failed for a reason, which is kept; `full` and `trace` are not."""
 
     job: Job
     reason: str | None
     trace: str = ""
     """The traceback of an error that should not happen."""
+    full: str = ""
+    """The reason for the console, where it says more."""
 
 
 @dataclass(frozen=True)
@@ -234,10 +236,10 @@ def serve(connection: Connection) -> None:
             run(job.config, job.folder, command=job.command, stop=ask)
             connection.send(Ended(job, None))
         except PrismError as error:
-            connection.send(Ended(job, str(error)))
+            connection.send(Ended(job, public_text(error), full=str(error)))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            connection.send(Ended(job, reason, traceback.format_exc()))
+            full = f"{type(error).__name__}: {error}"
+            connection.send(Ended(job, public_text(error), traceback.format_exc(), full))
 
 
 def _wait_for(lock: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from prism_secure.cli import main
 from prism_secure.data import load
 from prism_secure.data.skipped import FILE
+from prism_secure.errors import DataError, public_text
 
 from .tiny_data import TINY
 
@@ -50,7 +51,83 @@ def test_names_of_skipped_pictures_stay_with_their_owner_and_only_their_number_i
     assert private.read_text().count("Jane Doe [b]") == 2
     assert private.stat().st_mode & 0o777 == 0o600
     report = (out / "report.html").read_text()
+    assert str(pictures) not in report
+    assert "data.folder=… --set data.skip_bad=true" in report
     assert "2 could not be read and were left out" in report
     for path in out.rglob("*"):
         if path.is_file() and path != private:
             assert b"Jane Doe" not in path.read_bytes(), path
+
+
+def kept_in(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_over_bad_pictures_keeps_their_number_and_kinds_and_no_name(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "sweep"
+    recipe.write_text("[privacy]\nrecord_release = 'client'\n[sweep.grid]\nprivacy.flip = [0.1]\n")
+    chosen = [*SETTINGS, f"data.folder={pictures}"]
+    words = [word for each in chosen for word in ("--set", each)]
+    assert main(["sweep", str(recipe), "--out", str(out), "--workers", "1", *words]) == 6
+    said = capsys.readouterr()
+    assert "Jane Doe [b]" in said.out + said.err
+    assert main(["report", str(out)]) == 0
+    kept = kept_in(out)
+    assert {"runs.csv", "study.db", "report.html"} <= {path.name for path in kept}
+    for path, data in kept.items():
+        assert b"Jane Doe" not in data, path
+        assert path.suffix != ".html" or str(pictures).encode() not in data
+    (point,) = (out / "points").iterdir()
+    assert "2 of 240 pictures cannot be used (2 .png); only the console says their names" in point.read_text()
+    assert str(pictures) not in point.read_text()
+
+
+def test_a_resume_and_an_audit_over_a_picture_damaged_since_keep_no_name(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    for path in (pictures / "class 0").glob("Jane*"):
+        path.unlink()
+    good = next((pictures / "class 1").iterdir())
+    (victim := good.with_name("Jane Doe [c].png")).write_bytes(good.read_bytes())
+    assert run(out, pictures) == 0
+    victim.write_bytes(b"")
+    capsys.readouterr()
+    main(["audit", "run", str(out)])
+    said = capsys.readouterr()
+    assert said.err.count("Jane Doe [c].png cannot be read") == 1
+    assert "pictures cannot be used (1 .png)" in (out / "audit.json").read_text()
+    for name in ("DONE", "model.safetensors"):
+        (out / name).unlink()
+    assert run(out, pictures) == 3
+    assert "Jane Doe [c]" in capsys.readouterr().err
+    for path, data in kept_in(out).items():
+        assert b"Jane Doe" not in data, path
+
+
+def test_whatever_is_wrong_with_ones_own_files_only_the_console_hears_which(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "celeba").mkdir()
+    (tmp_path / "celeba" / "list_attr_celeba.txt").write_text("1\nMale\nJane-Doe.jpg x\n")
+    (tmp_path / "idx").mkdir()
+    (tmp_path / "idx" / "train-images-idx3-ubyte").write_bytes(b"no")
+    for source, folder in (
+        ("celeba", tmp_path),
+        ("idx", tmp_path / "idx"),
+        ("images", tmp_path / "Jane Doe"),
+    ):
+        with pytest.raises(DataError) as caught:
+            load(source, folder=folder)
+        assert str(tmp_path) in str(caught.value)
+        assert public_text(caught.value) == "the data cannot be used: the console says why"
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self / "Jane Doe"))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"Permission denied.*Jane Doe") as caught:
+        load("images", folder=pictures)
+    assert public_text(caught.value) == "the data cannot be used: the console says why"

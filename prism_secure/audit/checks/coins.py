@@ -106,7 +106,7 @@ def replay(evidence: Evidence, notes: Notebook) -> None:
         # Data, weights and a store of releases may lie elsewhere; what the folder itself holds is damaged.
         elsewhere = isinstance(error, (DataError, FeatureError, ConfigError, ReleaseConflict))
         elsewhere |= evidence.config.privacy.record_store is not None
-        text = evidence.without_place(f"the first round cannot be repeated here: {error}")
+        text = f"the first round cannot be repeated here: {evidence.told(error)}"
         raise Unchecked(text, expected=elsewhere) from None
     if by_other:
         notes.finding(

@@ -33,7 +33,7 @@ def data(evidence: Evidence, notes: Notebook) -> None:
     try:
         parts = changed(kept, folder, Components(evidence.config_here).dataset)
     except PrismError as error:
-        raise Unchecked(evidence.without_place(str(error))) from None
+        raise Unchecked(evidence.told(error)) from None
     for part in parts:
         notes.finding(
             f"The {part} images are not those that the run read: files in data.folder were changed since."
