@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import bits_app
 import numpy as np
@@ -15,9 +17,10 @@ from flwr.serverapp.strategy import FedAvg
 from loop_grid import LoopGrid
 
 from prism_crypto import CountSpec, Policy, PolicyError, Stage, ThresholdError
-from prism_secure.errors import ConfigError, RoundError
+from prism_secure.errors import ConfigError, DataError, RoundError, RunFolderError
 from prism_secure.flower import SecureSum, SecureSumGrid
 from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.flower.secure_aggregation import process
 from prism_secure.run_folder.enrolment import enroll_simulated
 
 CLIENTS = 4
@@ -514,3 +517,19 @@ def test_messages_that_differ_are_no_sum(federation: Federation) -> None:
     messages = [Message(model(), 100, "train"), Message(model(other=1), 101, "train")]
     with pytest.raises(ConfigError, match="same message"):
         grid.send_and_receive(messages)
+
+
+@pytest.mark.parametrize("error", [DataError, RunFolderError, PermissionError, KeyError])
+def test_the_server_is_sent_no_text_of_an_error_about_a_clients_own_files(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: type[Exception],
+):
+    def fail(self, request):
+        raise error("/ward 7/Jane Doe.png cannot be read")
+
+    monkeypatch.setattr(process._Client, "step", fail)
+    reply = process.ClientProcess(os.getpid()).answer(SimpleNamespace(folder=str(tmp_path)), [])
+    assert reply.error == f"the client's own code raised {error.__name__}: its log says more"
+    assert "Jane Doe" in capsys.readouterr().err
