@@ -3,7 +3,7 @@
     python experiments/kappa_table/make_table.py            about four minutes on one free core
 
 Values are rounded up to 32-bit floats, so a shipped value is never below the computed one (and at most 1.2e-7
-of it above). Run it again whenever `poisson_binomial.py`, `kappa_moments.py` or `kappa_curve.py` change what
+of it above). Run it again whenever `edge_counts.py`, `renyi_moments.py` or `curve.py` change what
 they compute; a test compares samples.
 """
 

@@ -4,7 +4,7 @@
 
 Bits of different coordinates are independent given p, so the divergence of a release is Σ_i D_α(coordinate i)
 ≤ κ(α)·Σ_i Δ_i² ≤ κ(α)·R², whatever the number of coordinates. With λ = Δ/(1−2f) and the notation of
-`kappa_moments`, D_α/Δ² = log(1+g)/((α−1)(1−2f)²λ²); the supremum over the continuum of λ is taken here.
+`renyi_moments`, D_α/Δ² = log(1+g)/((α−1)(1−2f)²λ²); the supremum over the continuum of λ is taken here.
 
 On a piece [λa, λb] between two nodes let c ≥ G on the piece (a chord of a convex function). Since
 log(1+c·y)/y falls with y = λ²,

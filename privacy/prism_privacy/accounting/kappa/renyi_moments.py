@@ -35,7 +35,7 @@ numbers a block are enough. The right-hand side sums the law with mass on the X(
 and values above −1 like that of X, so all that follows holds for it. Blocks of `_BLOCK` standard deviations
 cost about `_BLOCK`²/6 of κ, and a cohort of 10⁶ has as many of them as one of 10⁴.
 
-**Between nodes** (`kappa_curve.py`), for one m and hence for the maximum over m, which keeps convexity:
+**Between nodes** (`curve.py`), for one m and hence for the maximum over m, which keeps convexity:
     G(λ) = g/λ² is convex in λ when α ∉ (2, 3) or backward.
         G = α(α−1)·E[X² ∫₀¹ (1−t)(1+tλX)^(α−2) dt] (Taylor with integral remainder and E X = 0; backward
         with exponent −α−1), a positive mixture of powers of an affine function, convex for exponents

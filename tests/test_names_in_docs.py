@@ -1,0 +1,86 @@
+"""Every file and module that the documents and docstrings name is there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+SOURCES = sorted(
+    path
+    for folder in ("prism_secure", "crypto", "privacy", "experiments")
+    for path in (ROOT / folder).rglob("*.py")
+)
+FILE = re.compile(r"(?<![\w/.*-])(?:[\w-]+/)*[\w-]+\.py\b")
+MODULE = re.compile(r"\bprism_(?:secure|crypto|privacy)(?:\.\w+)+")
+ELSEWHERE = {
+    "mine.py",  # the reader's own
+    "clients/prism.py", "servers/prism.py", "prism.py",  # of the published PRISM code
+    "jax_privacy/auditing.py",
+    "measured.py", "_client.py", "_server.py",  # that a script makes
+}  # fmt: skip
+
+
+def present() -> list[str]:
+    files = (path for folder in (ROOT,) for path in folder.rglob("*.py") if ".venv" not in path.parts)
+    return [f"/{path.relative_to(ROOT).as_posix()}" for path in files]
+
+
+def missing_files(text: str, files: list[str]) -> set[str]:
+    """Named files that are no file's path, nor the end of one."""
+    return {
+        name
+        for name in FILE.findall(text)
+        if name not in ELSEWHERE and not any(path.endswith(f"/{name}") for path in files)
+    }
+
+
+def missing_modules(text: str) -> set[str]:
+    """Named modules that cannot be imported, and names that their module lacks."""
+    return {name for name in MODULE.findall(text) if not _exists(name)}
+
+
+def _exists(name: str) -> bool:
+    module, _, rest = name.partition(".")
+    found = importlib.import_module(module)
+    for part in rest.split("."):
+        module = f"{module}.{part}"
+        if hasattr(found, part):
+            found = getattr(found, part)
+            continue
+        try:
+            found = importlib.import_module(module)
+        except (ModuleNotFoundError, DeprecationWarning):  # gone, or moved
+            return False
+    return True
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_and_modules_that_a_document_names_are_there(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert not missing_files(text, present())
+    assert not missing_modules(text)
+
+
+def test_files_that_code_names_are_there() -> None:
+    files = present()
+    found = {path.relative_to(ROOT): missing_files(path.read_text("utf-8"), files) for path in SOURCES}
+    assert not {path: names for path, names in found.items() if names}
+
+
+def test_modules_that_code_names_are_there() -> None:
+    found = {
+        path.relative_to(ROOT): missing_modules(path.read_text("utf-8"))
+        for path in SOURCES
+        if path.name != "_moved.py"  # names what is gone, and where to
+    }
+    assert not {path: names for path, names in found.items() if names}
+
+
+def test_a_name_that_is_gone_is_found() -> None:
+    assert missing_files("`kappa_curve.py`, `kappa/curve.py`", present()) == {"kappa_curve.py"}
+    assert missing_modules("prism_privacy.kappa.curve, prism_privacy.Budget") == {"prism_privacy.kappa.curve"}
