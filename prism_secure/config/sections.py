@@ -51,6 +51,8 @@ class Data(Section, frozen=True):
     skip_bad: bool = False
     """With `images` and `celeba`: whether pictures that cannot be read are skipped, with their names on the
     console and in the run folder's `clients`, and only their number in the report."""
+    channels: int = 0
+    """1 makes all images grey, 3 colour; 0 is as found: of `images`, colour if a single one is."""
     attribute: str = "Male"
     """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""
     partition: PartitionScheme = "iid"
@@ -63,6 +65,7 @@ class Data(Section, frozen=True):
     def __post_init__(self) -> None:
         bundled = self.source == "fashion_mnist_12k"
         self._require("folder", bundled or self.folder is not None, f"the folder that holds {self.source}")
+        self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
         self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
         self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
 

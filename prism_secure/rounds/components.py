@@ -82,6 +82,7 @@ class Components:
             folder=data.folder,
             download=data.download,
             image_size=self.config.model.image_size,
+            channels=data.channels or None,
             attribute=data.attribute,
             skip_bad=data.skip_bad,
         )
@@ -151,7 +152,19 @@ class Components:
             found.insert(
                 0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
             )
-        return [*found, *filter(None, [self.facts.drowned])]
+        return [*found, *filter(None, [self.facts.drowned, self.uncovered])]
+
+    @property
+    def uncovered(self) -> str:
+        """What one picture may change outside ε of one image; "" if nothing, or if none is claimed."""
+        data, found = self.config.data, []
+        if data.source == "images" and not data.channels:
+            found.append("that one colour picture makes all of them colour (declare data.channels = 1 or 3)")
+        if data.source == "idx":
+            found.append("how many classes there are, which the highest label says")
+        if data.source in ("images", "celeba") and data.skip_bad:
+            found.append("how many pictures can be read (data.skip_bad)")
+        return f"ε(image) does not cover {', nor '.join(found)}" if found and self.config.record_level else ""
 
     @property
     def model_seed(self) -> int:

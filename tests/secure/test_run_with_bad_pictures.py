@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from prism_secure.cli import main
+from prism_secure.config import load_config
 from prism_secure.data import load
 from prism_secure.data.skipped import FILE
-from prism_secure.errors import DataError, public_text
+from prism_secure.errors import ConfigError, DataError, public_text
+from prism_secure.rounds.components import Recipe
 
 from .tiny_data import TINY
 
@@ -131,3 +133,48 @@ def test_whatever_is_wrong_with_ones_own_files_only_the_console_hears_which(
     with pytest.raises(DataError, match=r"Permission denied.*Jane Doe") as caught:
         load("images", folder=pictures)
     assert public_text(caught.value) == "the data cannot be used: the console says why"
+
+
+def test_one_colour_picture_changes_nothing_public_once_channels_are_declared(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+):
+    claim, note = ("privacy.record_epsilon=2", "privacy.record_release=client"), "ε(image) does not cover"
+    for path in (pictures / "class 0").glob("Jane*"):
+        path.unlink()
+    grey = next((pictures / "class 1").iterdir())
+    Image.open(grey).convert("RGB").save(grey)
+    assert load("images", folder=pictures).channels == 3
+    assert run(tmp_path / "found", pictures, *claim, "federation.rounds=1") == 0
+    said = capsys.readouterr().out
+    assert said.count(note) == 1
+    assert f"{note} that one colour picture makes all of them colour" in said.replace("\n", " ")
+    assert run(tmp_path / "declared", pictures, *claim, "federation.rounds=1", "data.channels=1") == 0
+    assert note not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["data.source=images"], ["data.channels"]),
+        (["data.source=images", "data.channels=3"], []),
+        (["data.source=images", "data.channels=3", "data.skip_bad=true"], ["data.skip_bad"]),
+        (["data.source=images", "data.skip_bad=true"], ["data.channels", "data.skip_bad"]),
+        (["data.source=celeba"], []),
+        (["data.source=celeba", "data.skip_bad=true"], ["data.skip_bad"]),
+        (["data.source=idx"], ["highest label"]),
+        (["data.source=mnist"], []),
+        (["data.source=images", "privacy.record_epsilon=inf"], []),
+    ],
+)
+def test_what_one_picture_changes_outside_epsilon_is_said_of_each_source(
+    settings: list[str], words: list[str]
+):
+    text = Recipe(load_config(None, ["data.folder=x", "privacy.record_epsilon=2", *settings])).uncovered
+    assert bool(text) == bool(words)
+    assert [word for word in ("data.channels", "data.skip_bad", "highest label") if word in text] == words
+
+
+@pytest.mark.parametrize("channels", ["2", "-1", "4"])
+def test_channels_that_no_picture_has_are_refused(channels: str):
+    with pytest.raises(ConfigError, match=r"channels must be 1 \(grey\), 3"):
+        load_config(None, [f"data.channels={channels}"])

@@ -183,6 +183,8 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         begun = (folder / "ledger.jsonl").exists()
         keep_identity(folder, config.data, recipe.dataset, partial(log, INFO), begun=begun)
         keep_skipped(folder, recipe.dataset.skipped, partial(log, INFO))
+        if recipe.uncovered:
+            log(INFO, recipe.uncovered)
         key = node_config.get("test-coins")
         coins = None if key is None else known_coins(bytes.fromhex(str(key)), enrolment.identity.client_id)
         _clients[folder] = RecipeClient(enrolment, recipe, coins)
