@@ -124,7 +124,8 @@ class Evaluator:
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise DataError(f"{which} images must be (N, 1 or 3, height, width), got {tuple(images.shape)}")
         if len(images) < NEIGHBOURS + 2:
-            raise DataError(f"metrics need at least {NEIGHBOURS + 2} {which} images, got {len(images)}")
+            text = f"metrics need at least {NEIGHBOURS + 2} {which} images, got {len(images)}"
+            raise DataError(text, public=text)  # names no file
         device = next(self.network.parameters()).device
         features, logits = [], []
         with torch.no_grad():
