@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -33,7 +33,7 @@ from prism_secure.accounting.measured import releases
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config, config_of
 from prism_secure.config.invitations import most_participations
-from prism_secure.config.sections import Features, Federation, Mask, Training
+from prism_secure.config.sections import Budget, Features, Federation, Mask, Training
 from prism_secure.errors import ConfigError
 from prism_secure.wording import format_delta, format_epsilon
 
@@ -168,32 +168,42 @@ class Plan:
             text += f", because {_cause(self._config, self._images, View.SUM)}"
         elif self.summed is not None:
             text += ", all of it for the sum of noisy moments that opens before round 1"
-        tried = [
-            f"{_as_set(settings)} keeps {_rounds(self._config.federation.rounds)} at {format_epsilon(cost)}"
-            for settings in sorted(self._cheaper(limit), key=len)
-            if (cost := self._tried(settings)) <= limit
-        ]
+        before, tried = epsilons_of(self._config, {}, self.mask.dim, self._images), list[str]()
+        for settings in sorted(self._cheaper(limit), key=len):
+            figures = epsilons_of(self._config, settings, self.mask.dim, self._images)
+            cost = figures.get((View.SUM, Adjacency.ZERO_OUT), math.inf)
+            if cost <= limit:
+                keep = "keeps" if len(settings) == 1 else "keep"
+                all_rounds = _rounds(self._config.federation.rounds)
+                tried.append(
+                    f"{_as_set(settings)} {keep} {all_rounds} at {format_epsilon(cost)}"
+                    + _told(_harmed(before, figures))
+                )
         return (
             f"{text}; {', or '.join(tried) or 'no clip, flip or record_epsilon that was tried is within it'}"
         )
 
     def _cheaper(self, limit: float) -> list[dict[str, Any]]:
-        """Settings that may keep all rounds in a budget."""
+        """Settings that may keep all rounds in a budget, and loosen neither clip nor flip."""
         config, masks = self._config, dict[str, Any]()
         if self.summed is not None:
             masks["privacy.record_release"] = "client"
         if config.mask.score_layers:
             masks["mask.score_layers"] = 0.0
         flip = masks if config.privacy.flip else masks | {"privacy.flip": _DEFAULT.privacy.flip}
-        found = [
-            flip
-            | {"privacy.clip": self._calibrated(limit, flip=flip.get("privacy.flip", config.privacy.flip))}
-        ]
-        if config.privacy.clip is not None:
-            found.append(masks | {"privacy.flip": self._calibrated(limit, clip=config.privacy.clip)})
+        clip = self._calibrated(limit, flip=flip.get("privacy.flip", config.privacy.flip))
+        if config.privacy.clip is None:
+            found = [flip | {"privacy.clip": clip}]
+        elif clip is not None and clip >= config.privacy.clip:
+            found = [flip]
+        else:
+            found = [
+                flip | {"privacy.clip": clip},
+                masks | {"privacy.flip": self._calibrated(limit, clip=config.privacy.clip)},
+            ]
         if self.summed is not None:
             found.append({"privacy.record_epsilon": self._quieter(limit)})
-        return [settings for settings in found if None not in settings.values()]
+        return [settings for settings in found if settings and None not in settings.values()]
 
     def _calibrated(self, limit: float, **known: float) -> float | None:
         """The largest clip or the smallest flip for all rounds, on the safe side; None: there is none."""
@@ -237,6 +247,10 @@ class Plan:
         figures = epsilons_of(self._config, settings, self.mask.dim, self._images)
         return figures.get((View.SUM, Adjacency.ZERO_OUT), math.inf)
 
+    def admits(self, limit: float) -> bool:
+        """Whether a budget has room for one round."""
+        return self._cost(1) <= limit
+
     def _most(self, rounds: int) -> int:
         return rounds if self._alone else most_participations(self._config, rounds)
 
@@ -266,7 +280,8 @@ class Unbounded:
     Attributes:
         names: which ones.
         cause: why, in words.
-        remedy: what makes them finite, and how large they are then; "" where nothing that was tried does.
+        remedy: what makes them finite and small enough to mean something, how large they are then, and which
+            others that costs; or that nothing that was tried does.
     """
 
     names: tuple[str, ...]
@@ -281,6 +296,8 @@ class Unbounded:
 
 
 _DEFAULT = Config()
+MEANINGFUL = 100.0
+"""The largest epsilon that is offered as a remedy: above it, a test may be right whatever it says."""
 IMAGE = None
 """Stands beside the cells of `CELLS` for epsilon of one image."""
 _FINITE: dict[str, Any] = {
@@ -291,9 +308,12 @@ _FINITE: dict[str, Any] = {
     "privacy.delta": _DEFAULT.privacy.delta,
 }
 """What may make a client's epsilon finite."""
+_CLIPS = (1.0, 0.3, 0.1)
+"""What may make it meaningful as well, the loosest first."""
 _FINITEIMAGE: dict[str, Any] = {
     "privacy.record_epsilon": _DEFAULT.privacy.record_epsilon,
     "features.bounded": True,
+    "privacy.record_release": "client",
     "privacy.delta": _DEFAULT.privacy.delta,
 }
 """What may make an image's epsilon finite."""
@@ -324,6 +344,7 @@ def _accounted(config: Config) -> Config:
         training=Training(variance_weight=config.training.variance_weight),
         privacy=msgspec.structs.replace(config.privacy, record_store=None),
         secure_sum=config.secure_sum,
+        budget=config.budget,
     )
 
 
@@ -373,35 +394,79 @@ def _cause_for_images(config: Config) -> str:
 def _remedy(
     config: Config, dimension: int | None, images: int | None, names: Mapping[str, Collection[Cell | None]]
 ) -> str:
-    """The fewest settings that make all of these epsilons finite, of these the ones that make them least."""
+    """The fewest settings that make all of these epsilons finite and meaningful within the budget.
+
+    Of as few, those that make them least. What makes an epsilon of another kind worse is offered last, and
+    says so.
+    """
     wanted = [cell for cells in names.values() for cell in cells]
-    offered = _FINITEIMAGE if IMAGE in wanted else _FINITE
-    for number in range(1, len(offered) + 1):
+    known = dimension is not None or IMAGE in wanted
+    budget = config.budget.epsilon if known else None
+    before, costly = epsilons_of(config, {}, dimension, images, budget=budget), ""
+    for choices in _choices(config, _FINITEIMAGE if IMAGE in wanted else _FINITE, image=IMAGE in wanted):
         found: list[tuple[float, dict[str, Any], dict[Cell | None, float]]] = []
-        for chosen in itertools.combinations(offered.items(), number):
-            figures = epsilons_of(config, dict(chosen), dimension, images)
-            largest = max(figures.get(cell, math.inf) for cell in wanted)
-            if math.isfinite(largest):
-                found.append((largest, dict(chosen), figures))
-        if found:
-            _, settings, figures = min(found, key=lambda each: each[0])
+        for chosen in choices:
+            figures = epsilons_of(config, chosen, dimension, images, budget=budget)
+            largest = max(figures.get(next(iter(cells)), math.inf) for cells in names.values())
+            if largest <= MEANINGFUL and all(math.isfinite(figures[cell]) for cell in wanted):
+                found.append((largest, chosen, figures))
+        for _, settings, figures in sorted(found, key=lambda each: each[0]):
             told = [format_epsilon(figures[next(iter(cells))]) for cells in names.values()]
             them = "them" if len(names) > 1 else "it"
-            known = dimension is not None or IMAGE in wanted
-            return f"{_as_set(settings)} would make {them} {' and '.join(told) if known else 'finite'}"
-    return ""
+            text = f"{_as_set(settings)} would make {them} {' and '.join(told) if known else 'finite'}"
+            harmed = _harmed(before, figures)
+            if not harmed:
+                return text
+            costly = costly or text + _told(harmed)
+    return costly or f"no settings that were tried make {'them' if len(names) > 1 else 'it'} 100 or less"
+
+
+def _choices(
+    config: Config, offered: Mapping[str, Any], *, image: bool
+) -> Iterator[Sequence[dict[str, Any]]]:
+    """Settings to try: those with as many settings and one clip together, the fewest and loosest first."""
+    clip = config.privacy.clip
+    for tried in (None, *(() if image else _CLIPS)):
+        if tried is None or clip is None or tried < clip:
+            more = {} if tried is None else {"privacy.clip": tried}
+            for number in range(0 if more else 1, len(offered) + 1):
+                yield [dict(each) | more for each in itertools.combinations(offered.items(), number)]
+
+
+def _harmed(
+    before: Mapping[Cell | None, float], after: Mapping[Cell | None, float]
+) -> list[tuple[str, float, float]]:
+    """Epsilons that meant something and become larger: name, before, after; of each name the first."""
+    harmed: dict[str, tuple[str, float, float]] = {}
+    for cell in (*CELLS, IMAGE):
+        name = "ε(image)" if cell is None else f"ε({cell[0].name})"
+        if before.get(cell, math.inf) <= MEANINGFUL and after[cell] > 1.001 * before[cell]:
+            harmed.setdefault(name, (name, before[cell], after[cell]))
+    return list(harmed.values())
+
+
+def _told(harmed: Sequence[tuple[str, float, float]]) -> str:
+    """What a remedy costs, after its sentence; "" where it costs nothing."""
+    costs = [f"{name} from {format_epsilon(old)} to {format_epsilon(new)}" for name, old, new in harmed]
+    return f", but would take {' and '.join(costs)}" if costs else ""
 
 
 def epsilons_of(
-    config: Config, settings: Mapping[str, Any], dimension: int | None, images: int | None
+    config: Config,
+    settings: Mapping[str, Any],
+    dimension: int | None,
+    images: int | None,
+    *,
+    budget: float | None = None,
 ) -> dict[Cell | None, float]:
-    """Every epsilon that a configuration with other settings plans, without its budget.
+    """Every epsilon that a configuration with other settings plans, whatever its own budget is.
 
-    Empty where the settings do not go together.
+    Empty where the settings do not go together, or the budget admits no round of them.
 
     Args:
         settings: `section.key` to value; none: the configuration as it is.
         dimension, images: see `why_infinite`.
+        budget: the budget that plans it; None: all rounds.
     """
     raw = msgspec.to_builtins(config)
     for name, value in ({"budget.epsilon": None} | dict(settings)).items():
@@ -415,6 +480,10 @@ def epsilons_of(
     sizes = (images or 1,) * config.federation.clients
     release = RecordRelease(other, sizes, classes=2, dimension=1) if other.record_level else None
     plan = Plan(other, dimension or 1, release)
+    if budget is not None:
+        if not plan.admits(budget):
+            return {}
+        plan = Plan(msgspec.structs.replace(other, budget=Budget(epsilon=budget)), dimension or 1, release)
     return {
         **{cell: plan.epsilon(*cell) for cell in CELLS},
         IMAGE: math.inf if release is None else release.guarantee.epsilon,
@@ -425,12 +494,13 @@ def _as_set(settings: Mapping[str, Any]) -> str:
     """Settings as --set takes them.
 
     >>> _as_set({"privacy.record_release": "client", "privacy.clip": 0.31})
-    'privacy.record_release=client with privacy.clip=0.31'
+    'privacy.record_release=client and privacy.clip=0.31'
     """
-    words = {
-        name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()
-    }
-    return " with ".join(f"{name}={word.lower()}" for name, word in words.items())
+    words = [
+        f"{name}={f'{value:g}' if isinstance(value, float) else str(value).lower()}"
+        for name, value in settings.items()
+    ]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _rounds(number: int) -> str:

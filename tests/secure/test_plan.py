@@ -11,7 +11,16 @@ import pytest
 
 from prism_privacy import Accountant, Adjacency, MaskRelease, MomentRelease, View
 from prism_secure.accounting.epsilons import CELLS, Epsilons
-from prism_secure.accounting.plan import IMAGE, Plan, _why_infinite, epsilons_of, why_infinite
+from prism_secure.accounting.plan import (
+    IMAGE,
+    Plan,
+    _as_set,
+    _harmed,
+    _told,
+    _why_infinite,
+    epsilons_of,
+    why_infinite,
+)
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError
@@ -62,9 +71,19 @@ def test_clip_under_opened_moments_is_told_what_makes_it_count() -> None:
 @pytest.mark.parametrize(
     ("overrides", "images", "names", "settings"),
     [
-        ([], 1000, BOTH, ["privacy.record_release=client"]),
-        (["privacy.flip=0"], 1000, BOTH, ["privacy.record_release=client", "privacy.flip=0.1"]),
-        (["privacy.flip=0", "privacy.record_release=client"], 1000, BOTH, ["privacy.flip=0.1"]),
+        ([], 1000, BOTH, ["privacy.record_release=client", "privacy.clip=0.3"]),
+        (
+            ["privacy.flip=0"],
+            1000,
+            BOTH,
+            ["privacy.record_release=client", "privacy.flip=0.1", "privacy.clip=0.3"],
+        ),
+        (
+            ["privacy.flip=0", "privacy.record_release=client"],
+            1000,
+            BOTH,
+            ["privacy.flip=0.1", "privacy.clip=0.3"],
+        ),
         (["privacy.record_epsilon=inf"], 1000, {"ε(image)"}, ["privacy.record_epsilon=2"]),
         (
             ["privacy.record_epsilon=inf", "features.bounded=false"],
@@ -77,7 +96,7 @@ def test_clip_under_opened_moments_is_told_what_makes_it_count() -> None:
             ["privacy.record_epsilon=inf", "privacy.flip=0", "mask.score_layers=0.5"],
             1000,
             BOTH,
-            ["privacy.flip=0.1", "mask.score_layers=0"],
+            ["privacy.flip=0.1", "mask.score_layers=0", "privacy.clip=0.3"],
         ),
         (
             COHORT,
@@ -94,15 +113,76 @@ def test_every_cause_has_the_fewest_settings_that_mend_it(
     why = next(why for shown, why in found.items() if names <= set(shown))
     assert why.cause
     assert settings_in(why.remedy) == settings
-    mended = plan_of(*overrides, *settings, images=images).unbounded
-    assert not any(names & set(each.names) for each in mended), "the advice helps"
-    if len(settings) > 1:
-        for alone in settings:
-            try:
-                still = plan_of(*overrides, alone, images=images).unbounded
-            except ConfigError:
-                continue
-            assert any(names & set(each.names) for each in still), f"{alone} alone would do"
+    assert largest(plan_of(*overrides, *settings, images=images), names) <= 100, "the advice helps"
+    for dropped in settings if len(settings) > 1 else ():
+        try:
+            rest = plan_of(*overrides, *(each for each in settings if each != dropped), images=images)
+        except ConfigError:
+            continue
+        assert largest(rest, names) > 100, f"without {dropped} it would do"
+
+
+def largest(plan: Plan, names: set[str]) -> float:
+    """Of these epsilons, a client left out."""
+    if names == {"ε(image)"}:
+        return math.inf if any("ε(image)" in each.names for each in plan.unbounded) else 2.0
+    return max(plan.epsilon(view, Adjacency.ZERO_OUT) for view in View if f"ε({view.name})" in names)
+
+
+def test_remedy_is_tried_with_the_budget_that_is_set() -> None:
+    """record_epsilon=2 alone opens moments at ε(SUM) = 20.8: the budget would refuse it."""
+    overrides = ["federation.clients=1000", "privacy.clip=0.5", "privacy.record_epsilon=inf"]
+    (why,) = plan_of(*overrides, "budget.epsilon=3", images=10).unbounded
+    settings = settings_in(why.remedy)
+    assert settings == ["privacy.record_epsilon=2", "privacy.record_release=client"]
+    plan = plan_of(*overrides, "budget.epsilon=3", *settings, images=10)
+    assert (plan.rounds, plan.unbounded) == (10, ())
+
+
+def test_remedy_that_makes_another_epsilon_worse_says_so_or_is_not_offered() -> None:
+    overrides = ["federation.clients=1000", "privacy.clip=0.5", "privacy.record_epsilon=inf"]
+    (why,) = plan_of(*overrides, images=10).unbounded
+    assert "would take" not in why.remedy
+    before = plan_of(*overrides, images=10)
+    after = plan_of(*overrides, *settings_in(why.remedy), images=10)
+    for cell in CELLS:
+        assert after.epsilon(*cell) <= before.epsilon(*cell)
+    figures = dict.fromkeys((*CELLS, IMAGE), 1.0)
+    worse = figures | {CELLS[0]: 20.81, IMAGE: math.inf}
+    name = f"ε({CELLS[0][0].name})"
+    assert (
+        _told(_harmed(figures, worse))
+        == f", but would take {name} from 1.00 to 20.9 and ε(image) from 1.00 to inf"
+    )
+    assert _told(_harmed(worse, figures)) == ""
+
+
+def test_figure_that_means_nothing_is_no_remedy() -> None:
+    """record_release=client alone gives 1,775,207 and 5,416,781."""
+    for overrides in ([], ["federation.clients=3"], ["privacy.flip=0", "privacy.record_epsilon=inf"]):
+        (why, *_) = plan_of(*overrides).unbounded
+        figures = [float(each.replace(",", "")) for each in re.findall(r" ([\d.,]*\d)", why.remedy)]
+        assert figures
+        assert max(figures) <= 100
+        assert "privacy.clip=" in why.remedy
+    (why,) = plan_of("federation.rounds=100000").unbounded
+    assert why.remedy == "no settings that were tried make them 100 or less"
+
+
+def test_refused_budget_is_not_answered_by_a_looser_clip_or_less_noise() -> None:
+    overrides = ["federation.clients=1000", "privacy.clip=0.5", "budget.epsilon=3"]
+    with pytest.raises(ConfigError) as refused:
+        plan_of(*overrides, images=10)
+    advised = str(refused.value).rpartition("; ")[2]
+    assert advised.startswith("privacy.record_release=client keeps all 10 rounds at 0.71, or ")
+    assert "clip" not in advised
+    assert "flip" not in advised
+
+
+def test_settings_are_joined_as_a_list() -> None:
+    settings = {"privacy.record_release": "client", "privacy.flip": 0.1, "mask.score_layers": 0.0}
+    assert _as_set(settings) == "privacy.record_release=client, privacy.flip=0.1 and mask.score_layers=0"
+    assert _as_set({"features.bounded": True}) == "features.bounded=true"
 
 
 def test_readme_varies_the_noise_of_masks_only_where_it_buys_an_epsilon() -> None:
