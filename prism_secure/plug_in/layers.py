@@ -75,16 +75,14 @@ class Layers:
         """One vector (d,) from one array a layer; the dtype that holds all of theirs.
 
         Raises:
-            ValueError: a layer is missing, unknown, or of another shape.
-            InputError: a layer is no array, or has masked entries.
+            InputError: a layer is missing, unknown, of another shape, no array, or has masked entries.
         """
         return self._joined(arrays, lambda values: values)
 
     def _joined(self, arrays: Tree, read: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
         """As `flatten`, each layer as `read` makes it."""
         if (found := Layers.of(arrays)) != self:
-            odd = sorted(str(each) for each in set(found.shapes) ^ set(self.shapes))
-            raise ValueError(f"layers differ from what was agreed on: {', '.join(odd)}")
+            raise InputError(self._differing(found))
         leaves, parts = _leaves(arrays), []
         for name, _ in self.shapes:
             try:
@@ -93,15 +91,27 @@ class Layers:
                 raise InputError(f"layer {name!r}: {error.message}") from None
         return np.concatenate(parts)
 
+    def _differing(self, other: Layers) -> str:
+        """What is wrong with the layers of `other`, the first that is."""
+        expected, found = dict(self.shapes), dict(other.shapes)
+        for name in [*expected, *found]:
+            if name not in found:
+                return f"layer {name!r} is missing"
+            if name not in expected:
+                return f"layer {name!r} is unknown; expected {', '.join(map(repr, expected))}"
+            if found[name] != expected[name]:
+                return f"layer {name!r}: expected shape {expected[name]}, got {found[name]}"
+        raise AssertionError("layers that are equal were compared")
+
     def split(self, vector: ArrayLike) -> dict[str, NDArray[Any]]:
         """One array a layer from one vector (d,).
 
         Raises:
-            ValueError: a vector of another length.
+            InputError: a vector of another length.
         """
         flat = np.asarray(vector)
         if flat.shape != (self.dimension,):
-            raise ValueError(f"expected a vector of shape ({self.dimension},), got {flat.shape}")
+            raise InputError(f"expected a vector of shape ({self.dimension},), got {flat.shape}")
         ends = np.cumsum([math.prod(shape) for _, shape in self.shapes])[:-1]
         pieces = np.split(flat, ends)
         return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}
@@ -123,9 +133,9 @@ def secure_counts(masks: Iterable[Tree], release: MaskRelease | None = None, **s
         where a release is given.
 
     Raises:
-        ValueError: the clients' layers differ.
-        prism_crypto.InputError: a client's layers are none, a value is out of range, or there are fewer
-            clients than the release's cohort. It names client and layer, and is a ValueError.
+        prism_crypto.InputError: the clients' layers are none or differ, a value is out of range, or there are
+            fewer clients than a secure sum or the release's cohort needs. It names client and layer, and is
+            a ValueError.
         prism_crypto.SecureSumError: too few clients are left.
     """
     if isinstance(masks, Mapping) or not isinstance(masks, Iterable):
@@ -133,6 +143,11 @@ def secure_counts(masks: Iterable[Tree], release: MaskRelease | None = None, **s
     masks = list(masks)
     if not masks:
         raise InputError("masks is empty: it has one entry for each client")
+    fewest = 2 if settings.get("mode") == "semi_honest" else 3
+    if len(masks) < fewest:
+        raise InputError(
+            f"masks must have entries of at least {fewest} clients for a secure sum, not {len(masks)}"
+        )
     least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
     if release is not None and len(masks) < release.cohort:
         raise InputError(
@@ -146,14 +161,23 @@ def secure_counts(masks: Iterable[Tree], release: MaskRelease | None = None, **s
         )
     vectors: list[NDArray[Any]] = []
     layers: Layers | None = None
+    bound = settings.get("bound", 1)
+
+    def read(values: NDArray[Any]) -> NDArray[Any]:
+        whole = whole_numbers(values)
+        # Of an odd bound, the secure sum says what is odd.
+        if isinstance(bound, int) and whole.size and not 0 <= whole.min() <= whole.max() <= bound:
+            raise InputError(f"values outside 0..{bound}")
+        return whole
+
     for client, mask in enumerate(masks):
         try:
             layers = layers or Layers.of(mask)
-            vectors.append(layers._joined(mask, whole_numbers))
+            if not layers.dimension:
+                raise InputError("expected one array a layer, and at least one number in them, got none")
+            vectors.append(layers._joined(mask, read))
         except InputError as error:
             raise InputError(f"masks[{client}]: {error.message}") from None
-        except ValueError as error:
-            raise ValueError(f"masks[{client}]: {error}") from None
     assert layers is not None
     result = secure_sum(vectors, **least)
     counts: NDArray[Any] = result.counts
@@ -270,6 +294,8 @@ def _array(value: Any) -> NDArray[Any]:
         array = np.asanyarray(value)
     except Exception as error:  # whatever a foreign array raises: its own words say what it lacks
         refused = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(value, list | tuple):
+            refused = "its entries differ in shape; layers in a dictionary have a name each"
     if array is None or array.dtype.kind not in "biuf":
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         found = refused if array is None else f"of {array.dtype}"

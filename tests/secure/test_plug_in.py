@@ -38,7 +38,7 @@ def test_flatten_and_split_are_inverse_whatever_the_order_of_the_dictionary(shap
 def test_layers_that_differ_are_named_and_have_another_digest():
     layers = Layers.of({"a": np.zeros(2), "b": np.zeros((2, 2))})
     other = {"a": np.zeros(2), "b": np.zeros((4,))}
-    with pytest.raises(ValueError, match=r"\('b', \(2, 2\)\), \('b', \(4,\)\)"):
+    with pytest.raises(ValueError, match=r"layer 'b': expected shape \(2, 2\), got \(4,\)"):
         layers.flatten(other)
     with pytest.raises(ValueError, match=r"expected a vector of shape \(6,\), got \(5,\)"):
         layers.split(np.zeros(5))
@@ -169,15 +169,35 @@ def test_layers_that_are_none_or_differ_are_named_with_their_client():
     for odd, message in (
         (np.array([0, 1]), "masks\\[2\\]: expected a dictionary or a list .* not ndarray"),
         (None, "masks\\[2\\]: expected a dictionary or a list .* not NoneType"),
-        ({"w": np.array([0, 1, 1])}, r"masks\[2\]: layers differ .*\('w', \(3,\)\)"),
-        ({"v": np.array([0, 1])}, r"masks\[2\]: layers differ .*'v'"),
-        ([np.array([0, 1])], r"masks\[2\]: layers differ"),
+        ({"w": np.array([0, 1, 1])}, r"masks\[2\]: layer 'w': expected shape \(2,\), got \(3,\)"),
+        ({"v": np.array([0, 1])}, r"masks\[2\]: layer 'w' is missing"),
+        ([np.array([0, 1])], r"masks\[2\]: layer 'w' is missing"),
+        ({"w": np.array([0, 1]), "x": np.ones(1)}, r"masks\[2\]: layer 'x' is unknown; expected 'w'"),
+        ({}, r"masks\[2\]: layer 'w' is missing"),
+        ({"w": np.array([])}, r"masks\[2\]: layer 'w': expected shape \(2,\), got \(0,\)"),
         ({"a": {"b": np.ones(1)}, "a.b": np.ones(1)}, r"masks\[2\]: two layers have the name 'a.b'"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError, match=message):
             secure_counts([*good[:2], odd])
-    with pytest.raises(InputError, match=r"client 1.*outside 0\.\.1"):
-        secure_counts([good[0], {"w": np.array([0, 2])}, good[0]])
+
+
+@pytest.mark.parametrize(("odd", "bound"), [(2, 1), (-1, 1), (2.0, 1), (6, 5), (-1, 5)])
+def test_a_value_out_of_range_is_named_with_its_client_and_layer(odd, bound):
+    good = {"v": np.array([1]), "w": np.array([0, 1])}
+    with pytest.raises(InputError, match=rf"^masks\[1\]: layer 'w': values outside 0\.\.{bound}"):
+        secure_counts([good, good | {"w": np.array([0, odd])}, good], bound=bound)
+
+
+@pytest.mark.parametrize("nothing", [{}, [], {"w": np.array([])}, [np.zeros((0, 3))], {"a": {}}])
+def test_layers_without_a_number_are_named_with_their_client(nothing):
+    with pytest.raises(InputError, match=r"^masks\[0\]: expected .* at least one number in them, got none"):
+        secure_counts([nothing] * 3)
+
+
+def test_a_list_of_layers_in_a_dictionary_is_refused_in_our_words():
+    ragged = {"a": [torch.tensor([0, 1]), np.array([0, 1, 1])]}
+    with pytest.raises(InputError, match=r"masks\[0\]: layer 'a': .* entries differ in shape; layers in a"):
+        secure_counts([ragged] * 3)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +207,9 @@ def test_layers_that_are_none_or_differ_are_named_with_their_client():
         (iter([]), None, {}, "masks is empty"),
         ({"w": np.array([1])}, None, {}, "a list with one entry for each client, not dict"),
         (7, None, {}, "a list with one entry for each client, not int"),
-        (_masks(1), None, {}, "not 1"),
-        (_masks(2), None, {}, "not 2"),
+        (_masks(1), None, {}, "at least 3 clients for a secure sum, not 1"),
+        (_masks(2), None, {}, "at least 3 clients for a secure sum, not 2"),
+        (_masks(1), None, {"mode": "semi_honest"}, "at least 2 clients for a secure sum, not 1"),
         (_masks(3), MaskRelease(0.25, 1.0, cohort=4), {}, "masks has 3 entries, and release.cohort is 4"),
         (
             _masks(4),
