@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from prism_secure.commands import (
     audit,
@@ -45,6 +48,8 @@ COMMANDS = (
 """In the order of `--help`."""
 
 INTERRUPTED = 130
+TERMINATED = 143
+"""128 + SIGTERM, as a shell has it."""
 UNREAD = 141
 """Nobody reads the output any more: 128 + SIGPIPE, as a shell has it."""
 
@@ -58,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.rest and not options.takes_rest:
         parser.error(f"unrecognized arguments: {shlex.join(options.rest)}")
     try:
-        code = int(options.command(options, shlex.join(["prism-secure", *arguments])))
+        with _told_to_end():
+            code = int(options.command(options, shlex.join(["prism-secure", *arguments])))
         sys.stdout.flush()  # here, and not at exit, a reader that is gone can be told from an error
         return code
     except BrokenPipeError:  # `| head` has seen enough
@@ -67,9 +73,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PrismError as error:
         print(f"prism-secure: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("prism-secure: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        ended, code = (
+            ("terminated", TERMINATED) if isinstance(error, _Terminated) else ("interrupted", INTERRUPTED)
+        )
+        print(f"prism-secure: {ended}; the same command continues where it stopped", file=sys.stderr)
+        return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. It unwinds what Ctrl-C does, or the workers' semaphores would be left behind."""
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Turn SIGTERM into an exception, unless somebody else has taken it."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the unwinding short
+        raise _Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:

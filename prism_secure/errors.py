@@ -10,8 +10,8 @@
     ├── RoundError             a round could not be completed; the run can be resumed          (6)
     └── ModelError             a model file is corrupt, foreign, or does not fit its network   (7)
 
-Interrupted by Ctrl-C is exit code 130, as for every program. Errors of the secure sum and of the
-accountant are `prism_crypto.SecureSumError` and `prism_privacy.PrivacyError`.
+Interrupted by Ctrl-C is exit code 130 and ended by SIGTERM 143, as for every program. Errors of the secure
+sum and of the accountant are `prism_crypto.SecureSumError` and `prism_privacy.PrivacyError`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def did_you_mean(
     """What a message about an unknown name ends with: the nearest valid one, or else all of them.
 
     Args:
-        name: what was asked for. Of names `section.key`, one of the same key in another section is nearest.
+        name: what was asked for. Of names `section.key`, the nearest are a longer key of this section that
+            ends with it, and the same key in another section.
         valid: what it could have been.
         cutoff: how alike names must be, see `difflib.get_close_matches`.
         otherwise: what to say instead of all valid names.
@@ -140,11 +141,16 @@ def did_you_mean(
     ("did you mean 'flip'?", 'valid: flip, clip')
     >>> did_you_mean("data.flip", ["privacy.flip", "data.folder"])
     "did you mean 'privacy.flip'?"
+    >>> did_you_mean("privacy.epsilon", ["privacy.record_epsilon", "budget.epsilon"])
+    "did you mean 'privacy.record_epsilon' or 'budget.epsilon'?"
     """
     valid = tuple(valid)
-    key = name.partition(".")[2] or name
-    near = [item for item in valid if item.endswith(f".{key}")]
+    section, _, key = name.rpartition(".")
+    longer = [
+        item for item in valid if section and item.startswith(f"{section}.") and item.endswith(f"_{key}")
+    ]
+    near = longer[:1] + [item for item in valid if item.endswith(f".{key}")][:1]
     near = near or difflib.get_close_matches(name, valid, n=1, cutoff=cutoff)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {' or '.join(map(repr, near))}?"
     return f"valid: {', '.join(valid)}" if otherwise is None else otherwise

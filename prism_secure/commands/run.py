@@ -29,7 +29,8 @@ examples:
 
 `prism-secure config --explain` prints every setting, its default and what it takes.
 
-exit codes: 0 done, 2 configuration, 3 data or weights, 4 run folder, 5 disk, 6 round failed, 130 interrupted
+exit codes: 0 done, 2 configuration, 3 data or weights, 4 run folder, 5 disk, 6 round failed, 130 interrupted,
+143 terminated
 """
 
 
