@@ -10,6 +10,7 @@ import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command, add_config_options
 from prism_secure.config import Config, describe, dump_config, load_config, meanings
+from prism_secure.config.explain import bounds
 from prism_secure.config.reading import NONE
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _config(options: argparse.Namespace, command: str) -> int:
 
 def _print_plan(config: Config) -> None:
     from prism_privacy import Adjacency, View
-    from prism_secure.accounting.plan import Plan
+    from prism_secure.accounting.plan import Plan, large_delta
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.data.partition import partition
     from prism_secure.dimensions import feature_dimension, mask_dimension
@@ -88,8 +89,9 @@ def _print_plan(config: Config) -> None:
         print(f"one image of a client, replaced by any other   ε = {image}")
     if release:
         print(f"  {release.view.words}")
+        width = max((len(who) for who, _ in release.view.weaker), default=0)
         for who, epsilon in release.view.weaker:
-            print(f"  with {who}".ljust(60) + format_epsilon(epsilon))
+            print(f"  with {who:<{max(width, 50)}}   {format_epsilon(epsilon)}")
     print("everything that one client contributes         left out    replaced")
     for view, words in (
         (View.SUM, "who sees the opened sums: ε(SUM)"),
@@ -102,7 +104,8 @@ def _print_plan(config: Config) -> None:
     for line in _growth(plan):
         print(line)
     drowned = release.drowned if release is not None else ""
-    for text in filter(None, (*map(str, plan.unbounded), drowned)):
+    delta = large_delta(config, -(-sum(counts) // config.federation.clients))
+    for text in filter(None, (*map(str, plan.unbounded), drowned, delta)):
         print(_wrapped(text, ""))
 
 
@@ -150,7 +153,8 @@ def _explain(config: Config) -> None:
         values = msgspec.structs.asdict(getattr(config, section))
         for key, hint in get_type_hints(kind).items():
             value = NONE if values[key] is None else repr(values[key])
-            print(f"  {key} = {value}    ({describe(hint)})")
+            must = f", {bounds()[section, key]}" if (section, key) in bounds() else ""
+            print(f"  {key} = {value}    ({describe(hint)}{must})")
             print(_wrapped(meanings()[section, key], "      "))
         print()
 

@@ -49,6 +49,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `prism-secure init {path}` writes one") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path}: it is a folder; name a TOML file, such as the config.toml in it"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
 
@@ -141,7 +145,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
-        raise ConfigError(f"--set takes section.key=value, got {override!r}")
+        hint = "" if dot or not name.strip() else f"; {did_you_mean(name.strip(), _names(), otherwise='')}"
+        raise ConfigError(f"--set takes section.key=value, got {override!r}{hint.removesuffix('; ')}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -164,14 +169,18 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
                 "DIR`; for a single one take the table away"
             )
         if key not in hints:
-            known = [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
             all_here = f"valid: {', '.join(sorted(hints))}"
-            hint = did_you_mean(name, known if prefix else hints, otherwise=all_here)
+            hint = did_you_mean(name, _names() if prefix else hints, otherwise=all_here)
             raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
         if not prefix:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")
             _refuse_unknown(hints[key], value, where, f"{key}.")
+
+
+def _names() -> list[str]:
+    """Every setting, `section.key`."""
+    return [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
 
 
 def describe(kind: Any) -> str:

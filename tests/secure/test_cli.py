@@ -61,13 +61,14 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
-    assert lines[1].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
-    assert lines[2] == "reading 10,000 images of 3 clients, once; then round 1"
-    assert "everything one client contributes" in lines[3]
-    assert "one image of one client" in lines[3]
-    assert "FID" in lines[4]
-    assert [line.split()[0] for line in lines[5:7]] == ["1/2", "2/2"]
+    assert lines[0] == "checking the recipe: its data, its weights, its epsilons, and a round in small"
+    assert lines[1] == "reading 10,000 images of 3 clients, once; then round 1"
+    assert lines[2].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
+    assert lines[3].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
+    assert "everything one client contributes" in lines[4]
+    assert "one image of one client" in lines[4]
+    assert "FID" in lines[5]
+    assert [line.split()[0] for line in lines[6:8]] == ["1/2", "2/2"]
     assert lines[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
 
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
@@ -136,7 +137,12 @@ def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(recipe: 
     assert (tmp_path / "run" / "DONE").exists()
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_ctrl_c_and_sigterm_are_one_line_and_an_exit_code(
+    recipe: Path, tmp_path: Path, sent: signal.Signals, code: int, word: str
+) -> None:
     recipe.write_text(TINY.replace("rounds = 2", "rounds = 500"))
     # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
     process = _start(recipe, tmp_path / "run", preexec_fn=_hear_ctrl_c)
@@ -146,14 +152,14 @@ def test_ctrl_c_is_one_line_and_exit_code_130(recipe: Path, tmp_path: Path) -> N
         time.sleep(0.01)
     # A Ctrl-C that falls into a library's ctypes callback is lost, as for every Python program: press again.
     for _ in range(5):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         try:
             _, complaint = process.communicate(timeout=20)
             break
         except subprocess.TimeoutExpired:
             continue
-    assert process.returncode == 130, complaint
-    assert complaint == "prism-secure: interrupted; the same command continues where it stopped\n"
+    assert process.returncode == code, complaint
+    assert complaint == f"prism-secure: {word}; the same command continues where it stopped\n"
     assert not (tmp_path / "run" / "FAILED").exists()
 
 
@@ -166,12 +172,18 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
     for line in dump_config(Config()).splitlines():
         if " = " in line:
             assert f"  {line.split(' = ')[0]} = " in explained
+    for must in (
+        "samples = 2000    (int, at least 200)",
+        "hold = 0.6    (float, in [0, 1])",
+        "(float, in [0, 0.5))",
+    ):
+        assert must in explained
 
 
 def test_none_is_the_one_word_for_a_setting_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--explain"]) == 0
     explained = capsys.readouterr().out
-    assert "  clip = none    (float | none)" in explained
+    assert "  clip = none    (float | none, a positive number)" in explained
     assert "left out" not in explained, "that is a client's, where epsilon compares worlds"
     given = load_config(None, ["privacy.clip=2", "secure_sum.min_survivors=8", "budget.epsilon=9"])
     assert given.privacy.clip == 2.0

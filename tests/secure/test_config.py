@@ -52,7 +52,10 @@ def test_defaults_need_no_file() -> None:
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
         ("data.source=images", "data.folder must be the folder that holds images, got None"),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
-        ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'"),
+        ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'; did you mean 'privacy.flip'?"),
+        ("rounds=2", "--set takes section.key=value, got 'rounds=2'; did you mean 'federation.rounds'?"),
+        ("privacy.epsilon=5", "did you mean 'privacy.record_epsilon' or 'budget.epsilon'?"),
+        ("federation.fraction=1", "did you mean 'federation.client_fraction'?"),
     ],
 )
 def test_impossible_setting_is_named_with_what_was_expected(override: str, message: str) -> None:
@@ -151,3 +154,8 @@ def test_annealing_needs_to_know_the_last_round() -> None:
 )
 def test_held_out_images_of_ones_own_are_private_unless_declared(settings: list[str], private: bool) -> None:
     assert load_config(None, ["data.folder=here", *settings]).private_metrics is private
+
+
+def test_folder_for_a_recipe_is_called_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it is a folder; name a TOML file"):
+        load_config(tmp_path)
