@@ -5,7 +5,7 @@ How releases add up is said in `prism_privacy.ledger.composition`; here, who is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +17,6 @@ from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.data.sources import SameData, by_data
 from prism_secure.errors import ConfigError
-from prism_secure.wording import format_epsilon
 
 _POINTS = 60
 """A curve of spending is computed at so many charges at most."""
@@ -84,7 +83,8 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
             raise ConfigError(
                 f"a limit is for{who} {limit.data!r}, and the ledgers are about {', '.join(map(repr, known))}"
             )
-        accounts += [_account(limit, spender) for spender in spenders]
+        labels = {ledger.name: group.label for group in groups for ledger in group.members}
+        accounts += [_account(limit, spender, labels) for spender in spenders]
     return accounts
 
 
@@ -125,18 +125,19 @@ def _range(clients: Sequence[int]) -> str:
     return f"clients {shown}{', …' if len(clients) > 8 else ''}"
 
 
-def _account(limit: Limit, spender: _Spender) -> Account:
+def _account(limit: Limit, spender: _Spender, labels: Mapping[str, str]) -> Account:
     notes, data = list(spender.notes), spender.data
     spent = _image_points if limit.unit == "record" else _client_points
     points = spent(limit, spender.ledgers, notes)
     undecided, if_same = [ledger.name for ledger in data.undecided], None
     if undecided:
         if_same = spent(limit, (*spender.ledgers, *data.undecided), [])[-1].epsilon
-        notes.append(
-            f"undecided whether {data.label} has the same images as {', '.join(undecided)}: if so, "
-            f"{limit.words} is at epsilon {format_epsilon(if_same)}; [[ledger]] in the budget file says "
-            "whose data each is about"
-        )
+        for other in dict.fromkeys(labels[name] for name in undecided):
+            one, two = sorted((data.label, other))  # the same words from both sides
+            notes.append(
+                f"undecided whether {one} and {two} have the same images; [[ledger]] in the budget file says "
+                "whose data each ledger is about"
+            )
     return Account(
         limit=limit,
         data=data.label,

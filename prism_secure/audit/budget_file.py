@@ -24,6 +24,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
+from prism_secure.config import describe
 from prism_secure.errors import ConfigError, did_you_mean
 
 
@@ -88,6 +89,7 @@ def load_budget(path: Path) -> BudgetFile:
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
         _refuse_unknown(raw, path)
+        _refuse_missing(raw, path)
         budget = msgspec.convert(raw, BudgetFile)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
@@ -107,6 +109,18 @@ def _refuse_unknown(raw: dict[str, Any], path: Path) -> None:
         for entry in entries if isinstance(entries, list) else []:
             for key in entry if isinstance(entry, dict) else {}:
                 _refuse_other(key, known[table], f"{key!r} in [[{table}]]", path)
+
+
+def _refuse_missing(raw: dict[str, Any], path: Path) -> None:
+    for table, kind in (("limit", Limit), ("ledger", LedgerOwner)):
+        entries = raw.get(table)
+        for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+            for field in msgspec.structs.fields(kind):
+                if field.required and isinstance(entry, dict) and field.name not in entry:
+                    raise ConfigError(
+                        f"{path}: [[{table}]] number {number} lacks {field.name}, "
+                        f"which must be {describe(field.type)}"
+                    )
 
 
 def _refuse_other(name: str, valid: tuple[str, ...], words: str, path: Path) -> None:

@@ -163,12 +163,23 @@ def _budget(options: argparse.Namespace, command: str) -> int:
     except RunFolderError as error:
         raise ConfigError(str(error)) from None  # exit code 2: could not check
     for account in accounts:
-        limit, ledgers_word = account.limit, "ledger" if len(account.ledgers) == 1 else "ledgers"
+        limit, many = (
+            account.limit,
+            f"{len(account.ledgers)} ledger{'' if len(account.ledgers) == 1 else 's'}",
+        )
+        # A record's release is made once, however many rounds follow from it.
+        charges = f"{account.charges} charge{'' if account.charges == 1 else 's'} in {many}"
+        if_same = account.epsilon_if_same
         verdict = "OVER" if account.over else "OPEN" if account.open else "ok"
         print(
             f"{verdict:>6}  {account.data}, {account.clients}: {limit.words}: "
             f"epsilon {format_epsilon(account.epsilon)} of {format_epsilon(limit.epsilon)} at delta = "
-            f"{format_delta(limit.delta)}, {account.charges} charges in {len(account.ledgers)} {ledgers_word}"
+            f"{format_delta(limit.delta)}, {charges if limit.unit == 'client' else f'in {many}'}"
+            + (
+                ""
+                if if_same is None
+                else f"; {format_epsilon(if_same)} if undecided ledgers have the same images"
+            )
         )
     for note in dict.fromkeys(note for account in accounts for note in account.notes):
         print(f"        {note}")
