@@ -295,6 +295,26 @@ class Unbounded:
         )
 
 
+def large_delta(config: Config, images: int) -> str:
+    """Words for a delta that is too large for its epsilons to mean something; "" where it is not.
+
+    With probability delta a release may give away everything about somebody: among 1/delta clients, or
+    images, one is to be expected.
+
+    Args:
+        images: the most that a client has, or the mean over clients.
+    """
+    delta = config.privacy.delta
+    for number, words in ((config.federation.clients, "1/clients"), (images, "1/images of a client")):
+        if delta * number >= 1:
+            return (
+                f"privacy.delta = {format_delta(delta)} is too large: from {words} = {1 / number:.3g} on, "
+                "everything about one of them may be given away; take one well below, such as "
+                f"{format_delta(_DEFAULT.privacy.delta)}"
+            )
+    return ""
+
+
 _DEFAULT = Config()
 MEANINGFUL = 100.0
 """The largest epsilon that is offered as a remedy: above it, a test may be right whatever it says."""

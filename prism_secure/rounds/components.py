@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import Accountant, Adjacency, PrivacyError, View, spent_table
 from prism_secure.accounting.measured import image_view
-from prism_secure.accounting.plan import Plan
+from prism_secure.accounting.plan import Plan, large_delta
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
 from prism_secure.config.plugged import plugged
@@ -40,6 +40,8 @@ from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.run_folder.environment import Facts
 from prism_secure.wording import format_epsilon
 
+FEW_HELD_OUT = 200
+"""Metrics over fewer held-out images come with a word of warning."""
 PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
 FOURIER_WEIGHT = 0.6
@@ -152,7 +154,9 @@ class Components:
             found.insert(
                 0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
             )
-        return [*found, *filter(None, [self.facts.drowned, self.uncovered])]
+        delta = large_delta(self.config, max(self.partition.sizes))
+        told = [self.facts.drowned, delta, self._few_held_out, self._flat, self.uncovered]
+        return [*found, *filter(None, told)]
 
     @property
     def uncovered(self) -> str:
@@ -165,6 +169,24 @@ class Components:
         if data.source in ("images", "celeba") and data.skip_bad:
             found.append("how many pictures can be read (data.skip_bad)")
         return f"ε(image) does not cover {', nor '.join(found)}" if found and self.config.record_level else ""
+
+    @property
+    def _flat(self) -> str:
+        """A word for pictures of one class, which may have been meant as several; "" where there are more."""
+        if self.config.data.source != "images" or len(self.dataset.classes) > 1:
+            return ""
+        return "all pictures are of one class; for several, data.folder must hold a folder for each class"
+
+    @property
+    def _few_held_out(self) -> str:
+        """What metrics over few held-out images are worth; "" where there are enough."""
+        number = len(self.dataset.test_images)
+        if number >= FEW_HELD_OUT:
+            return ""
+        return (
+            f"{number} images are held out: FID and the other metrics over fewer than {FEW_HELD_OUT} say "
+            "little, and compare with no other run's"
+        )
 
     @property
     def model_seed(self) -> int:

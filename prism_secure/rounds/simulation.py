@@ -73,6 +73,7 @@ def run(
     listener = listener or Silent()
     components = Components(config)
     if not is_done(out):
+        listener.note("checking the recipe: its data, its weights, its epsilons, and a round in small")
         components.check()
     with RunFolder(out, config) as folder:
         history = check_whole(out)

@@ -19,6 +19,7 @@ from prism_secure.accounting.plan import (
     _told,
     _why_infinite,
     epsilons_of,
+    large_delta,
     why_infinite,
 )
 from prism_secure.accounting.record_release import RecordRelease
@@ -261,7 +262,7 @@ def test_image_has_a_view_and_costs_more_with_every_colluder() -> None:
         assert told[who] == pytest.approx(
             replace(alone, sigma=alone.sigma * math.sqrt(left / 10)).epsilon(1e-5)
         )
-    assert told["5 colluders of a server that keeps to the protocol"] == pytest.approx(2.95, abs=0.01)
+    assert told["5 colluders and an honest-but-curious server"] == pytest.approx(2.95, abs=0.01)
     assert [round(epsilon, 2) for epsilon in told.values()] == [2.12, 2.44, 2.95, 7.54]
     assert release.guarantee.view is View.SUM
     assert release.guarantee.cohort == 10
@@ -310,8 +311,8 @@ def test_noise_longer_than_all_images_can_be_is_told(
     assert drowned == (noise > images), "ten clients' images, a tenth of them in a class"
     assert bool(release.drowned) == drowned
     if drowned:
-        assert f"{noise:,.0f} long" in release.drowned
-        enough = int(re.findall(r"([\d,]+) images would do", release.drowned)[0].replace(",", ""))
+        assert f"its norm is {noise:,.0f}" in release.drowned
+        enough = int(re.findall(r"([\d,]+) images would be enough", release.drowned)[0].replace(",", ""))
         assert not release_of(*overrides, images=math.ceil(enough / 10)).drowned
         assert release_of(*overrides, images=math.floor(enough / 10 * 0.99)).drowned
         for advised in settings_in(release.drowned):
@@ -338,3 +339,15 @@ def test_runs_of_a_sweep_that_differ_in_nothing_of_epsilon_are_accounted_for_onc
     assert _why_infinite.cache_info().misses == before + 1
     assert why_infinite(load_config(None, ["privacy.flip=0.123", "federation.rounds=3"]), 77, 1000)
     assert _why_infinite.cache_info().misses == before + 2
+
+
+@pytest.mark.parametrize(
+    ("delta", "clients", "images", "word"),
+    [(0.5, 10, 1, "1/clients = 0.1"), (0.01, 10, 1000, "1/images of a client = 0.001"), (1e-5, 10, 1000, "")],
+)
+def test_delta_that_lets_everything_of_one_be_given_away_is_told(
+    delta: float, clients: int, images: int, word: str
+) -> None:
+    text = large_delta(load_config(None, [f"privacy.delta={delta}", f"federation.clients={clients}"]), images)
+    assert bool(text) == bool(word)
+    assert word in text
