@@ -155,9 +155,9 @@ class RecordRelease:
             return ""
         enough = math.ceil(noise * self.classes)
         text = (
-            f"noise will drown the images: on the {self.dimension:,} features of a class it is {noise:,.0f} "
-            f"long, and a class's share of {images:,} images adds up to {signal:,.0f} at most; {enough:,} "
-            "images would do"
+            f"noise will drown the images: over the {self.dimension:,} features of a class its norm is "
+            f"{noise:,.0f}, and the class's share of {images:,} images has norm {signal:,.0f} at most; "
+            f"{enough:,} images would be enough"
         )
         grid = (digit * 10.0**power for power in range(-3, 3) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
         for epsilon in grid:
@@ -369,9 +369,9 @@ def image_view(config: Config, release: MomentRelease, shares: int | None) -> Im
         if more >= shares or colluders >= config.moments_threshold:
             break
         left = replace(release, sigma=release.sigma * math.sqrt(1 - more / shares))
-        who = f"{colluders} colluder{'' if colluders == 1 else 's'}"
+        who = f"{colluders:,} colluder{'' if colluders == 1 else 's'}"
         if colluders >= withstood and config.secure_sum.mode == "active":
-            who += " of a server that keeps to the protocol"
+            who += " and an honest-but-curious server"
         at = View.SUM, Adjacency.REPLACE_ONE
         weaker.append((who, opened_epsilon(left, 1, 1, *at, config.privacy.delta)))
     seen = opened_epsilon(release, 1, shares, View.UPLOAD, Adjacency.REPLACE_ONE, config.privacy.delta)

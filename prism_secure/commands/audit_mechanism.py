@@ -122,6 +122,9 @@ def load_callable(name: str) -> Callable[..., Any]:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"expected MODULE:CALLABLE, such as mycode.clients:release, got {name!r}")
+    if module.endswith(".py"):
+        dotted = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise ConfigError(f"expected MODULE:CALLABLE, got the file {module!r}: write {dotted}:{attribute}")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:

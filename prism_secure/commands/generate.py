@@ -95,10 +95,10 @@ def _check_out(out: Path, count: int) -> None:
                 f"a grid takes at most {_MOST_IN_A_GRID:,} images, got {count:,}: name a folder"
             )
         require_new_file(out, "--out")
-    elif kind in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".pdf"):
-        raise ConfigError(f"--out must be a folder or a .png, got {out}")
+    elif kind and not out.exists():
+        raise ConfigError(f"--out must be a folder or a .png, got {out}: a new folder's name has no suffix")
     elif out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} exists and is no folder: name a new folder, or a .png for a grid")
+        raise ConfigError(f"{out} exists and is not a folder: name a new folder, or a .png for a grid")
     elif out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} holds files already: name a new or an empty folder")
 

@@ -17,8 +17,8 @@ from prism_secure.errors import ConfigError
 from prism_secure.storage import make_folder, write_atomic
 
 HELP = """\
-Write a recipe: every setting with its default, what it means and what it takes, and a table [sweep] to take
-the comment signs away from. What you delete keeps its default.
+Write a recipe: every setting with its default, what it means and what it takes, and a table [sweep],
+commented out. What you delete keeps its default.
 """
 
 START = """\
@@ -27,7 +27,7 @@ START = """\
 """
 
 SWEEP = """\
-# A sweep varies settings, and makes one run for each point and seed. Take the sign away before what you use.
+# A sweep varies settings, and makes one run for each point and seed. Uncomment what you use.
 #
 #[sweep]
 # How points are chosen: "grid" (every combination), "random", or a search of the front of all

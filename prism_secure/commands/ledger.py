@@ -22,7 +22,7 @@ def add_to(commands: Commands) -> None:
         "verify",
         "check the chain and the signatures of a ledger",
         "Check that no line of a ledger was changed, removed or reordered, and that its writer signed each. "
-        "Exit code 0: intact, 1: not, or not to be told.",
+        "Exit code 0: intact; 1: damaged, or impossible to tell.",
     )
     verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
     verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
@@ -31,6 +31,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:
+    if (inside := options.file / "ledger.jsonl").is_file():
+        raise ConfigError(f"{options.file} is a folder: name the ledger in it, {inside}")
     require_file(options.file, "a ledger (ledger.jsonl in a run folder)")
     from prism_privacy import LedgerError, PrivacyError, verify_ledger
     from prism_privacy.ledger.disclosure import statement

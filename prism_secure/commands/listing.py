@@ -54,7 +54,7 @@ def _list(options: argparse.Namespace, command: str) -> int:
         table.add_row(*map(Text, row))
     if table.row_count:
         console.print(table)
-        for why in why_infinite_in(shown, of_images=False):
+        for why in why_infinite_in([run for run in shown if run.finished or run.records], of_images=False):
             print(f"{why}.", file=sys.stderr)  # other programs read lines of runs
     else:
         print(f"No runs and no sweeps under {options.folder}.")

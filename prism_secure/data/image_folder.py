@@ -65,11 +65,11 @@ class Reader:
             lines = list(self.bad.values())
             kinds = Counter(p.suffix.lower() if _has_suffix(p) else "others" for p in self.bad)
             kept = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-            counts = f"{len(lines)} of {len(lines) + self.good} pictures cannot be used"
+            counts = f"{len(lines)} of {len(lines) + self.good} pictures cannot be read"
             more = [f"and {len(lines) - MOST_NAMED} more"] if len(lines) > MOST_NAMED else []
             raise DataError(
-                f"{where}: {counts}; mend or remove them, or leave them out: --set data.skip_bad=true\n  "
-                + "\n  ".join(lines[:MOST_NAMED] + more),
+                f"{where}: {counts}; repair or delete them, or leave them out: "
+                "--set data.skip_bad=true\n  " + "\n  ".join(lines[:MOST_NAMED] + more),
                 public=f"{counts} ({kept}); only the console says their names",
             )
         return tuple(map(str, self.bad))
@@ -124,7 +124,7 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     if flat and subfolders:
         raise DataError(
             f"{folder} holds both images ({flat[0].name}) and folders ({subfolders[0].name}): "
-            "expected a folder a class, or images alone"
+            "expected a folder for each class, or images alone"
         )
     if flat:
         return {folder.name: flat}
@@ -132,7 +132,10 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     empty = [name for name, paths in classes.items() if not paths]
     if empty or not classes:
         where = folder / empty[0] if empty else folder
-        raise DataError(f"{where} holds no images; known are {', '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{where} holds no images; expected a folder for each class, or images alone, of the kinds "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
     return classes
 
 

@@ -140,7 +140,12 @@ def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
     except (OSError, SafetensorError) as error:
         if path.is_dir():
             raise ModelError(f"{path} is a folder: a run's model is in its model.safetensors") from None
-        raise ModelError(f"{path} is no safetensors file, or a damaged one: {plain(str(error))}") from None
+        if isinstance(error, SafetensorError):  # its words are of headers and offsets
+            raise ModelError(
+                f"{path} is not a model file, or a damaged one: `prism-secure export` writes models, and a "
+                "finished run has its model.safetensors"
+            ) from None
+        raise ModelError(f"{path} cannot be read: {plain(str(error))}") from None
     try:
         known = msgspec.json.decode(header[_FORMAT], type=_Header)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:

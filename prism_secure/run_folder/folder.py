@@ -308,7 +308,8 @@ def read_federation(path: Path) -> str:
         what = f"is damaged: {error}"
     stated = ""
     with contextlib.suppress(PrivacyError):
-        stated = f" (the ledger says {verify_ledger(path / 'ledger.jsonl').federation!r})"
+        name = verify_ledger(path / "ledger.jsonl").federation
+        stated = f": the file's content is exactly what the ledger says, {name}"
     raise RunFolderError(
         f"{file} {what}; all coins, uploads and the ledger belong to the name in it: put it back{stated}"
     )

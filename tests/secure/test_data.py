@@ -599,7 +599,7 @@ def pictures_of_which_three_are_bad(folder: Path) -> list[Path]:
 def test_all_bad_pictures_are_named_at_once(tmp_path: Path):
     bad = pictures_of_which_three_are_bad(tmp_path)
     message = error_of(lambda: load("images", folder=tmp_path))
-    assert message.startswith(f"{tmp_path}: 3 of 24 pictures cannot be used")
+    assert message.startswith(f"{tmp_path}: 3 of 24 pictures cannot be read")
     assert "--set data.skip_bad=true" in message
     assert [line.split()[0] for line in message.splitlines()[1:]] == list(map(str, bad))
 

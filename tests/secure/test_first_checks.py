@@ -50,6 +50,8 @@ def folder(tmp_path: Path) -> Path:
         ([*MEMBERSHIP, "picture.txt"], 2, "--out must end in .html, .png or .svg, got picture.txt"),
         ([*MEMBERSHIP, "README.md/x.png"], 2, "README.md is a file; name another folder"),
         (["audit", "mechanism", "release", "--flip", "0.1"], 2, "expected MODULE:CALLABLE"),
+        (["audit", "mechanism", "mine.py:flips", "--flip", "0.1"], 2, "write mine:flips"),
+        (["audit", "mechanism", "./my/code.py:flips", "--flip", "0.1"], 2, "write my.code:flips"),
         (["report", "docs"], 4, "docs is not a run folder"),
         (["compare", "docs", "empty"], 4, "docs is not a run folder"),
         (["export", "docs", "--out", "m.safetensors"], 4, "docs is not a run folder"),

@@ -545,7 +545,7 @@ def test_image_is_said_to_be_protected_from_whom_everywhere_on_the_page(tmp_path
     for row in (
         "1 colluder 2.13",
         "3 colluders 2.45",
-        "5 colluders of a server that keeps to the protocol 2.96",
+        "5 colluders and an honest-but-curious server 2.96",
     ):
         assert row in text
     own = page_of(fake_run.make_run(tmp_path / "own", SUMMED[:1], rounds=2)).text
@@ -584,10 +584,13 @@ def test_round_that_adds_nothing_is_shown_to_cost_nothing(tmp_path: Path) -> Non
 def test_inf_stands_beside_its_cause_and_what_makes_it_finite(tmp_path: Path) -> None:
     text = page_of(fake_run.make_run(tmp_path / "flip", ["privacy.flip=0"], rounds=1)).text
     assert "ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise" in text
-    assert "privacy.flip=0.1 would make them" in text
+    assert "privacy.flip=0.1 and privacy.clip=1 would make them 12.3 and 20.7" in text
     scores = ["privacy.flip=0", "mask.score_layers=0.5"]
     text = page_of(fake_run.make_run(tmp_path / "scores", scores, rounds=1)).text
-    assert "the last layers send scores, without noise; privacy.flip=0.1 with mask.score_layers=0" in text
+    assert (
+        "the last layers send scores, without noise; privacy.flip=0.1, mask.score_layers=0 and privacy"
+        in text
+    )
     assert "would make" not in page_of(fake_run.make_run(tmp_path / "finite", rounds=1)).text
 
 

@@ -44,7 +44,8 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
     logged = charged - finished
     if logged > 0:
         notes.note(
-            f"{charged} charges for {finished} finished rounds: {logged} for sessions that did not open or "
+            f"{charged} charge{'' if charged == 1 else 's'} for {finished} finished "
+            f"round{'' if finished == 1 else 's'}: {logged} for sessions that did not open or "
             f"were cut short ({aborted} of them logged as aborted). They count in epsilon.",
             charged=charged,
             finished=finished,
@@ -52,7 +53,7 @@ def rounds(evidence: Evidence, notes: Notebook) -> None:
     if not any(found.severity == "finding" for found in notes.findings):
         lost = sum(record.lost for record in evidence.records)
         of_them = f", {lost} of them lost with nothing opened" if lost else ""
-        notes.fact(f"{finished} finished rounds{of_them}, {charged} charged")
+        notes.fact(f"{finished} finished round{'' if finished == 1 else 's'}{of_them}, {charged} charged")
 
 
 def _counted(evidence: Evidence, notes: Notebook) -> None:

@@ -26,7 +26,7 @@ _ADJACENCY_WORDS = {
 def statement(report: LedgerReport) -> list[str]:
     """Lines of text: how much was charged, who signed, and epsilon to date by unit, view and adjacency."""
     rounds = sum(entry.kind in ("round", "aborted") for entry in report.entries)
-    lines = [f"intact: {rounds} rounds charged, head {report.head}"]
+    lines = [f"intact: {rounds} round{'' if rounds == 1 else 's'} charged, head {report.head}"]
     if _test_coins(report):
         lines.append("test coins: whoever knows them sees through the noise, so no epsilon is claimed")
     owner = "the key that you gave" if report.pinned else "the key that the file itself names"

@@ -93,7 +93,9 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
         (tmp_path / name / "run" / "federation.id").write_text("f")
         assert main(["list", str(tmp_path / name)]) == 0
         said = capsys.readouterr()
-        beside = "inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=0.1 would make them"
+        beside = (
+            "inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=0.1 and privacy.clip=1 would"
+        )
         assert (beside in said.err) == ("inf" in said.out) == (name == "none")
 
     assert main(["list", str(tmp_path / "nowhere")]) == 2
