@@ -24,6 +24,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.toml").write_text("")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "ledger.jsonl").write_text("")
     (tmp_path / "flip.toml").write_text("[sweep]\nseeds = [0]\n[sweep.grid]\nprivacy.flip = [0]\n")
     (tmp_path / "limits.toml").write_text(
         '[[limit]]\nunit = "client"\nview = "sum"\nadjacency = "zero_out"\nepsilon = 8.0\ndelta = 1e-5\n'
@@ -57,6 +59,8 @@ def folder(tmp_path: Path) -> Path:
         (["export", "docs", "--out", "m.safetensors"], 4, "docs is not a run folder"),
         (["generate", "--model", "nowhere", "--out", "g.png"], 7, "nowhere is not a model file"),
         (["generate", "--model", "docs", "--out", "g.png"], 7, "docs is not a model file: it is a folder"),
+        (["config", "--config", "docs"], 2, "docs: it is a folder; name a TOML file"),
+        (["ledger", "verify", "kept"], 2, "kept is a folder: name the ledger in it, kept/ledger.jsonl"),
         (["ledger", "verify", "docs"], 2, "docs is not a ledger (ledger.jsonl in a run folder)"),
         (["init", "README.md/x.toml"], 2, "README.md is a file; name another folder"),
     ],

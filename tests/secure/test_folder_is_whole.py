@@ -204,6 +204,10 @@ def test_before_round_1_is_done_nothing_that_is_gone_is_begun_anew(
     (folder / name).chmod(0o600)
     assert _contents(folder) == kept
     if name == "federation.id":
+        (folder / name).unlink()
+        with pytest.raises(RunFolderError, match=f"exactly what the ledger says, {kept[name].decode()}$"):
+            run(config, folder)
+        (folder / name).write_bytes(kept[name])
         run(config, folder)
         assert audit_run(folder, replay=False).verdict == "clean"
 

@@ -98,6 +98,16 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
         )
         assert (beside in said.err) == ("inf" in said.out) == (name == "none")
 
+    waiting = fake_run.make_run(
+        tmp_path / "waiting" / "run", ["privacy.flip=0"], rounds=0, images=False, done=False
+    )
+    (waiting / "federation.id").write_text("f")
+    assert main(["list", str(tmp_path / "waiting")]) == 0
+    said = capsys.readouterr()
+    assert "unfinished" in said.out
+    assert "inf" not in said.out
+    assert said.err == "", "no footer speaks of cells that are empty"
+
     assert main(["list", str(tmp_path / "nowhere")]) == 2
     (tmp_path / "empty").mkdir()
     assert main(["list", str(tmp_path / "empty")]) == 0
