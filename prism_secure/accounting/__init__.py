@@ -1,4 +1,4 @@
 """What a run costs: the plan before round 1, what each round spends, what many ledgers together tell.
 
-Turns a configuration into releases and asks prism_privacy; reads no images, imports no torch.
+It turns a configuration into releases and asks prism_privacy; it reads no images and imports no torch.
 """

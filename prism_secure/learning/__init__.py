@@ -1,4 +1,4 @@
 """How scores and theta move: moment matching, local training, the server's aggregation rules.
 
-Knows features and the model; sends nothing and releases nothing.
+It uses features and the model; it sends nothing and releases nothing.
 """

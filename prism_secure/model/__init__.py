@@ -1,4 +1,4 @@
-"""The generator as a thing: frozen weights, supermask, model file and card, and its other formats.
+"""The generator: frozen weights, supermask, model file, model card, and export to other formats.
 
-Nothing here trains, and nothing here knows a federation.
+It does not train, and it does not depend on a federation.
 """

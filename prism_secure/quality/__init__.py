@@ -1,4 +1,4 @@
-"""How good the images are: metrics, the networks that they look through, grids of samples.
+"""How good the images are: metrics, the networks that compute their features, grids of samples.
 
-Sees held-out images only, and nothing here reaches a client.
+It sees held-out images only, and nothing from here reaches a client.
 """

@@ -1,4 +1,4 @@
-"""A run on disk: its folder, a record a round, the environment, its history, export, enrolled clients.
+"""A run on disk: its folder, one record for each round, environment, history, export, enrolled clients.
 
-Reads and writes files; trains nothing and draws no page.
+It reads and writes files; it does not train and renders no pages.
 """

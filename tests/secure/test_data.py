@@ -633,7 +633,10 @@ def test_a_picture_of_absurd_size_is_one_clear_error(tmp_path: Path, monkeypatch
 
 
 def test_folders_without_usable_images_say_what_is_missing(tmp_path: Path):
-    assert "holds no images; expected a folder for each class, or images alone, of the kinds .bmp" in error_of(lambda: load("images", folder=tmp_path))
+    assert (
+        "holds no images; expected a folder for each class, or images alone, of the kinds .bmp"
+        in error_of(lambda: load("images", folder=tmp_path))
+    )
     (tmp_path / "cats").mkdir()
     assert f"{tmp_path / 'cats'} holds no images" in error_of(lambda: load("images", folder=tmp_path))
     for i in range(5):

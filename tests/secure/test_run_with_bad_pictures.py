@@ -82,7 +82,7 @@ def test_a_sweep_over_bad_pictures_keeps_their_number_and_kinds_and_no_name(
         assert b"Jane Doe" not in data, path
         assert path.suffix != ".html" or str(pictures).encode() not in data
     (point,) = (out / "points").iterdir()
-    assert "2 of 240 pictures cannot be used (2 .png); only the console says their names" in point.read_text()
+    assert "2 of 240 pictures cannot be read (2 .png); only the console says their names" in point.read_text()
     assert str(pictures) not in point.read_text()
 
 
@@ -100,7 +100,7 @@ def test_a_resume_and_an_audit_over_a_picture_damaged_since_keep_no_name(
     main(["audit", "run", str(out)])
     said = capsys.readouterr()
     assert said.err.count("Jane Doe [c].png cannot be read") == 1
-    assert "pictures cannot be used (1 .png)" in (out / "audit.json").read_text()
+    assert "pictures cannot be read (1 .png)" in (out / "audit.json").read_text()
     for name in ("DONE", "model.safetensors"):
         (out / name).unlink()
     assert run(out, pictures) == 3

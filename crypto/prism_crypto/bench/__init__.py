@@ -1,4 +1,4 @@
-"""What the secure sum costs, beside what a user would pick instead; run `python -m prism_crypto.bench`.
+"""Benchmarks of the secure sum and of its alternatives; run `python -m prism_crypto.bench`.
 
-Nothing in the package imports this room.
+Nothing else in the package imports this.
 """

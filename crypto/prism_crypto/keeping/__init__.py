@@ -1,4 +1,4 @@
-"""What a client keeps on disk between sessions: its identity and the number of the last one.
+"""What a client keeps on disk between sessions: its identity, and the number of its last session.
 
-The only room that touches files.
+No other part of the package touches files.
 """

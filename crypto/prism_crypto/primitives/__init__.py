@@ -1,4 +1,4 @@
-"""What the protocol is built from: keys, keystreams, Shamir shares, graphs, contexts, randomness.
+"""The building blocks of the protocol: keys, keystreams, Shamir shares, graphs, contexts, randomness.
 
-Nothing here knows a message or a stage.
+Nothing here depends on messages or stages.
 """

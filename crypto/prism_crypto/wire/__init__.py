@@ -1,4 +1,4 @@
-"""What travels: messages, the packing of counts into words, the coding of reals as counts.
+"""What goes over the wire: messages, counts packed into words, real numbers coded as counts.
 
-Bytes in, values out, and back; no keys and no protocol.
+It turns values into bytes and back, without keys and without protocol state.
 """

@@ -1,4 +1,4 @@
 """The secure sum in any Flower app, on both sides, and how its messages travel.
 
-Knows no recipe; `prism_secure.flower` names what apps use.
+It does not depend on recipes; what apps use, `prism_secure.flower` exports.
 """

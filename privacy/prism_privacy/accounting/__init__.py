@@ -1,5 +1,5 @@
 """From releases to epsilon: accountant, participation, filters, budgets, calibration.
 
-Reads descriptions of releases, never data; `kappa` has the certified constants behind it. Releases of every
-kind add up through `events.compose`.
+Reads descriptions of releases, never data; the certified constants behind it are in `kappa`. Releases of
+every kind add up through `events.compose`.
 """

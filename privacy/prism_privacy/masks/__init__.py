@@ -1,4 +1,4 @@
 """The mechanism for mask bits: what is released, clipping, randomized response, coins, and the outbox.
 
-Nothing here knows what a release costs.
+Draws coins and keeps them in files; what a release costs is for `accounting` to say.
 """
