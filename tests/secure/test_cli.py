@@ -284,3 +284,13 @@ def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
     with os.fdopen(writer, "wb") as gone:
         done = subprocess.run(explain, stdout=gone, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (UNREAD, b"")
+
+
+def test_config_epsilon_of_many_clients_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--epsilon", "--set", "federation.clients=5000"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "; 5,000 clients, 307,600 mask bits" in lines[0]
+    cases = [line for line in lines if line.startswith("  with ")]
+    assert cases[1].startswith("  with 1,500 colluders  ")
+    assert "2,500 colluders and an honest-but-curious server  " in cases[2]
+    assert len({line.rindex("  ") for line in cases}) == 1

@@ -160,7 +160,13 @@ def test_foreign_files_are_refused(tmp_path: Path, foreign: bytes) -> None:
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "is a folder")):
+    text = tmp_path / "fashion.md"
+    text.write_text("# A page, longer than a header's length")
+    for path, words in (
+        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path, "is a folder"),
+        (text, "fashion.md is not a model file, or a damaged one: `prism-secure export`"),
+    ):
         with pytest.raises(ModelError, match=words):
             read_model(path)
 

@@ -335,10 +335,15 @@ def test_test_coins_leave_no_bound(tmp_path: Path) -> None:
 RECORD = {"unit": "record", "view": None, "adjacency": "swap"}
 
 
-def test_record_releases_compose_as_gaussians_and_not_by_adding(tmp_path: Path) -> None:
+def test_record_releases_compose_as_gaussians_and_not_by_adding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two equal releases are one with half the variance: 3.0 instead of 4 here."""
     folders = [ledger_folder(tmp_path / name, record=MOMENTS) for name in ("a", "b")]
     (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *folders)
+    said = capsys.readouterr().out
+    assert "in 2 ledgers" in said
+    assert "charges" not in said, "a record's release is made once, whatever the rounds"
     both = replace(MOMENTS, sigma=MOMENTS.sigma / math.sqrt(2)).epsilon(1e-5)
     assert account["epsilon"] == pytest.approx(both, rel=1e-6)
     assert account["epsilon"] < 2 * MOMENTS.epsilon(1e-5) * 0.8
