@@ -20,7 +20,7 @@ def bounds() -> dict[tuple[str, str], str]:
     'at least 200'
     """
     names = {kind.__name__: section for section, kind in get_type_hints(Config).items()}
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for struct in ast.parse(inspect.getsource(sections)).body:
         if isinstance(struct, ast.ClassDef) and struct.name in names:
             for statement in ast.walk(struct):
@@ -51,7 +51,7 @@ def meanings() -> dict[tuple[str, str], str]:
     'tau in theta = sigmoid(score / tau).'
     """
     names = {kind.__name__: section for section, kind in get_type_hints(Config).items()}
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for struct in ast.parse(inspect.getsource(sections)).body:
         if not (isinstance(struct, ast.ClassDef) and struct.name in names):
             continue

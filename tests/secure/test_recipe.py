@@ -74,15 +74,15 @@ def pictures(folder: Path, count: int) -> Path:
 def test_few_held_out_images_and_pictures_without_classes_are_told(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "data", 24)
     small = ["federation.clients=3", "data.source=images"]
-    notes = " ".join(Recipe(load_config(None, [*small, f"data.folder={folder}"])).notes)
+    notes = " ".join(Components(load_config(None, [*small, f"data.folder={folder}"])).notes)
     assert "8 images are held out: FID and the other metrics over fewer than 200 say little" in notes
     assert "a folder for each class" not in notes
-    flat = Recipe(load_config(None, [*small, f"data.folder={folder / 'cats'}", "privacy.delta=0.5"]))
+    flat = Components(load_config(None, [*small, f"data.folder={folder / 'cats'}", "privacy.delta=0.5"]))
     notes = " ".join(flat.notes)
     assert "4 images are held out" in notes
     assert "data.folder must hold a folder for each class" in notes
     assert "privacy.delta = 0.5 is too large" in notes
-    assert "held out" not in " ".join(Recipe(load_config()).notes)
+    assert "held out" not in " ".join(Components(load_config()).notes)
 
 
 def refused(config: Config, out: Path, error: type[PrismError], **options: Any) -> str:

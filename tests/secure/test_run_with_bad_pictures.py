@@ -12,7 +12,7 @@ from prism_secure.config import load_config
 from prism_secure.data import load
 from prism_secure.data.skipped import FILE
 from prism_secure.errors import ConfigError, DataError, public_text
-from prism_secure.rounds.components import Recipe
+from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY
 
@@ -169,7 +169,7 @@ def test_one_colour_picture_changes_nothing_public_once_channels_are_declared(
 def test_what_one_picture_changes_outside_epsilon_is_said_of_each_source(
     settings: list[str], words: list[str]
 ):
-    text = Recipe(load_config(None, ["data.folder=x", "privacy.record_epsilon=2", *settings])).uncovered
+    text = Components(load_config(None, ["data.folder=x", "privacy.record_epsilon=2", *settings])).uncovered
     assert bool(text) == bool(words)
     assert [word for word in ("data.channels", "data.skip_bad", "highest label") if word in text] == words
 
