@@ -25,6 +25,7 @@ PACKAGES = [
     "prism_secure.plug_in.masked_layers",
     "prism_secure.plug_in.dp_scores",
     "prism_secure.accounting.record_release",
+    "prism_secure.learning.aggregation",
     "prism_secure.model.model_file",
     "prism_secure.model.sparse_inference",
     "prism_secure.run_folder.enrolment",

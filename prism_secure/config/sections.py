@@ -226,7 +226,7 @@ class Measured(Section, frozen=True):
     """
 
     unit: Literal["client", "image"] = "client"
-    """Whom `epsilon` is for: all that a client has (left out), or one image (replaced by any other). The
+    """Whom `epsilon` is for: all that a client has (zeroed out), or one image (replaced by any other). The
     other unit's epsilon is told beside it."""
     epsilon: float = 2.0
     """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. inf:

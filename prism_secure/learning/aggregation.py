@@ -46,6 +46,8 @@ from prism_secure.config.plugged import plugged
 from prism_secure.config.sections import AggregationRule
 from prism_secure.errors import RoundError
 
+__all__ = ["Vote"]
+
 Vector = NDArray[np.float64]
 
 

@@ -54,7 +54,7 @@ def open_moments(
 
     Shares are drawn once and kept until the sum is, so a session that was cut short opens the same sum again:
     everybody survives in this process. (Across machines there is one session: see
-    `prism_secure.flower.components.server`.)
+    `prism_secure.flower.recipe.server`.)
 
     Args:
         folder: of the run; `checkpoint/release.moments` (or the store that runs share) keeps what opened,

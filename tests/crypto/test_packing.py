@@ -220,13 +220,13 @@ def test_bools_with_other_bits_than_one_are_refused():
     for byte in (2, 128, 255):
         raw = np.frombuffer(bytes([0, byte, 1]), dtype=np.bool_)
         assert raw.tolist() == [False, True, True]
-        with pytest.raises(InputError, match=rf"not 0\.\.{byte}"):
+        with pytest.raises(InputError, match=r"must be in 0\.\.1, 1 of 3 are not"):
             Packing(3, 10).pack(raw, bound=1)
 
 
 def test_values_under_a_mask_are_checked_too():
     masked = np.ma.masked_array([0, 9, 1], mask=[False, True, False])
-    with pytest.raises(InputError, match=r"not 0\.\.9"):
+    with pytest.raises(InputError, match=r"must be in 0\.\.1, 1 of 3 are not"):
         Packing(3, 10).pack(masked, bound=1)
 
 
@@ -244,5 +244,5 @@ def test_a_negative_value_that_reads_as_an_allowed_unsigned_one_is_refused(
     packing = Packing(4, 2**62)
     bound = 2 ** (8 * np.dtype(dtype).itemsize - 1) + 100 if dtype is not np.int64 else 2**62
     values = np.array([1, 0, -100, 2], dtype=dtype)
-    with pytest.raises(InputError, match="-100"):
+    with pytest.raises(InputError, match=r"must be in .*, 1 of 4 are not"):
         packing.pack(values, bound=bound)

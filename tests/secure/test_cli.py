@@ -62,9 +62,9 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "checking the recipe: its data, its weights, its epsilons, and a round in small"
-    assert lines[1] == "reading 10,000 images of 3 clients, once; then round 1"
-    assert lines[2].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
-    assert lines[3].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
+    assert lines[1].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
+    assert lines[2].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
+    assert lines[3] == "reading 10,000 images of 3 clients, once; then round 1"
     assert "everything one client contributes" in lines[4]
     assert "one image of one client" in lines[4]
     assert "FID" in lines[5]

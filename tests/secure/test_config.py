@@ -54,7 +54,7 @@ def test_defaults_need_no_file() -> None:
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'; did you mean 'privacy.flip'?"),
         ("rounds=2", "--set takes section.key=value, got 'rounds=2'; did you mean 'federation.rounds'?"),
-        ("privacy.epsilon=5", "did you mean 'privacy.record_epsilon' or 'budget.epsilon'?"),
+        ("privacy.epsilon=5", "did you mean 'privacy.record_epsilon' or 'measured.epsilon'?"),
         ("federation.fraction=1", "did you mean 'federation.client_fraction'?"),
     ],
 )

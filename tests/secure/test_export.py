@@ -102,7 +102,7 @@ def test_card_says_whom_an_image_is_protected_from_and_why_an_epsilon_is_inf(tmp
         "whoever has only this model (SUM), while 10 clients were honest | is replaced by any other | 2.00"
         in text
     )
-    assert "With fewer of them ε is: 1 colluder 2.13, 3 colluders 2.45, 5 colluders of a server" in text
+    assert "With fewer of them ε is: 1 colluder 2.13, 3 colluders 2.45, 5 colluders and an" in text
     assert "share seen in the clear 7.54" in text
     alone = [*summed[:2], "privacy.record_cohort=1"]
     text = _card(_run(tmp_path / "alone", alone), tmp_path / "m").markdown()

@@ -47,6 +47,6 @@ def test_file_names_no_path_of_the_machine_that_wrote_it(tmp_path: Path) -> None
 
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"prism-secure\[onnx\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[onnx\]'"):
         onnx_export.write_onnx(tmp_path / "m.onnx", _model())
     assert not (tmp_path / "m.onnx").exists()

@@ -32,7 +32,15 @@ KINDS = {
     "summed": ["privacy.record_epsilon=2", "privacy.record_release=summed"],
     "client": ["privacy.record_epsilon=2", "privacy.record_release=client"],
 }
-UNREAD = {".lock", "report.html", "moments.json", "moments.began", ".release.drawn", "round-0002.png"}
+UNREAD = {
+    ".lock",
+    "uploading",
+    "report.html",
+    "moments.json",
+    "moments.began",
+    ".release.drawn",
+    "round-0002.png",
+}
 """Nothing that the audit says depends on these."""
 MAY_LACK = {"DONE", "environment.json", "ledger.key"}
 """Unfinished runs, older ones, and those that were passed on have none of these."""

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from prism_crypto import SecureSumResult
 from prism_privacy import CoinSecret, Ledger, LedgerEntry, LedgerKey, Outbox, View, verify_ledger
+from prism_privacy.errors import InvalidParameter
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks import coins, model
@@ -551,7 +552,16 @@ def test_record_level_noise_that_was_halved_is_found(with_record: Path, tmp_path
 
 def test_record_level_guarantee_without_its_charge_is_found(with_record: Path, tmp_path: Path) -> None:
     folder = copy(with_record, tmp_path / "run")
-    rewrite(folder, lambda entry: None if entry.kind == "moments" else {})
+
+    def without_charge(entry: LedgerEntry) -> dict[str, object] | None:
+        if entry.kind == "moments":
+            return None
+        table = entry.epsilon and {
+            cell: dataclasses.replace(spent, added=None) for cell, spent in entry.epsilon.items()
+        }
+        return {"epsilon": table}
+
+    rewrite(folder, without_charge)
     assert "record epsilon" in caught_by(audited(folder))
 
 
@@ -592,13 +602,13 @@ def test_guarantee_for_an_image_in_another_view_than_its_noise_gives_is_found(
     assert "another view" in texts(audit)
 
 
-def test_round_that_is_said_to_add_nothing_without_opened_moments_is_found(spoiled: Path) -> None:
+def test_round_that_is_said_to_add_nothing_without_opened_moments_is_refused(spoiled: Path) -> None:
     def free(entry: LedgerEntry) -> dict[str, object]:
         table = {cell: dataclasses.replace(spent, added=0.0) for cell, spent in entry.epsilon.items()}
         return {"epsilon": table} if entry.kind == "round" else {}
 
-    rewrite(spoiled, free)
-    assert caught_by(audited(spoiled)) == {"client epsilon"}
+    with pytest.raises(InvalidParameter, match="the entry says it adds 0: expected 0 at most"):
+        rewrite(spoiled, free)
 
 
 @pytest.mark.parametrize("with_record", ["summed"], indirect=True)

@@ -148,7 +148,7 @@ def test_words_from_a_recipe_cannot_end_the_script(tmp_path: Path) -> None:
 
 def test_without_plotly_the_extra_is_named(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(PrismError, match=r"prism-secure\[sweep\]"):
+    with pytest.raises(PrismError, match=r"pip install '\.\[sweep\]'"):
         page_module.write_page(subject_of_sweep(read_sweep(sweep)), sweep)
 
 
