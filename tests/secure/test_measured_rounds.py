@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
-from .tiny_data import TINY, write_data
+from .tiny_data import TINY, outcome, same_secrets, write_data
 
 MEASURED = [
     "federation.behaviour=measure",
@@ -60,18 +59,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def components(data: Path) -> Components:
     return Components(tiny(data))
-
-
-def same_secrets(finished: Path, out: Path) -> Path:
-    for path in [*finished.glob("clients/*/coins.key"), finished / "federation.id"]:
-        copy = out / path.relative_to(finished)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
-    return out
-
-
-def outcome(out: Path) -> tuple[bytes, bytes]:
-    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
 
 
 def test_a_round_opens_m_bits_and_its_answers_are_kept(finished: Path, components: Components) -> None:

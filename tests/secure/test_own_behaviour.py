@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from prism_secure.rounds.release import packed, read_arrays
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
-from .tiny_data import TINY, write_data
+from .tiny_data import TINY, outcome, same_secrets, write_data
 
 HERE = "own_parts"
 
@@ -57,18 +56,6 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("echo") / "run"
     run(echo(data), out)
     return out
-
-
-def same_secrets(finished: Path, out: Path) -> Path:
-    for path in [*finished.glob("clients/*/coins.key"), finished / "federation.id"]:
-        copy = out / path.relative_to(finished)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
-    return out
-
-
-def outcome(out: Path) -> tuple[bytes, bytes]:
-    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
 
 
 def test_a_run_of_ones_own_behaviour_is_charged_as_any_other(finished: Path, data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,17 @@ def write_data(folder: Path, *, swap: int | None = None, train: int = 60, test: 
 def _idx(array: np.ndarray) -> bytes:
     sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
     return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def same_secrets(finished: Path, out: Path) -> Path:
+    """A run folder `out` whose clients and federation have the names and coins of a finished run."""
+    for path in [*finished.glob("clients/*/coins.key"), finished / "federation.id"]:
+        copy = out / path.relative_to(finished)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    return out
+
+
+def outcome(out: Path) -> tuple[bytes, bytes]:
+    """What two runs that are the same have in common, to the byte."""
+    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
