@@ -67,7 +67,7 @@ class PlainRounds:
 
 
 def require(config: Config, needed: Mapping[str, object]) -> None:
-    """Nothing, if these settings, and those of the wire, have these values.
+    """Refuse unless these settings, and those of the wire, have these values.
 
     Raises:
         SystemExit: one has another, which the script would not heed.

@@ -69,7 +69,7 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     view: str | None = None
     """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
     cohort: int | None = None
-    """Under "sum": so many honest clients' noise it counts on."""
+    """Under "sum": how many honest clients' noise it counts on."""
     upload: float | None = None
     """Of measured rounds: to date, against who sees the uploads of the image's client in the clear."""
 

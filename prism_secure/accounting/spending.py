@@ -315,7 +315,7 @@ class Spending:
         return settings
 
     def _refuse_other_release(self, path: Path) -> None:
-        """Nothing, if the store still holds the release that the ledger charged."""
+        """Refuse unless the store still holds the release that the ledger charged."""
         if self._moments is None or self._config.privacy.record_store is None:
             return
         stated = verify_ledger(path).settings.get("record_id")
@@ -327,7 +327,7 @@ class Spending:
         )
 
     def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
-        """Nothing, if the ledger's entries are those of this configuration and this checkpoint."""
+        """Refuse unless the ledger's entries are those of this configuration and this checkpoint."""
         entries = [entry for entry in ledger.entries if entry.kind != "end"]
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
         charged = [entry.round for entry in entries]

@@ -136,7 +136,7 @@ class Evidence:
         return tuple(entry for entry in self.entries if entry.kind in ("round", "aborted"))
 
     def need_charges(self) -> None:
-        """Nothing, if something was charged.
+        """Refuse unless something was charged.
 
         Raises:
             Unchecked: nothing was.

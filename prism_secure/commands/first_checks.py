@@ -17,7 +17,7 @@ _OF_A_RUN = ("config.toml", "federation.id", "ledger.jsonl")
 
 
 def require_run(path: Path, *, error: type[PrismError] = RunFolderError, sweep: bool = False) -> None:
-    """Nothing, if `path` is a run folder, whole or damaged, or, where `sweep` allows it, a sweep's.
+    """Refuse unless `path` is a run folder, whole or damaged, or, where `sweep` allows it, a sweep's.
 
     Raises:
         `error`: it is neither.
@@ -38,7 +38,7 @@ def require_run(path: Path, *, error: type[PrismError] = RunFolderError, sweep: 
 
 
 def require_run_out(path: Path, config: Config) -> None:
-    """Nothing, if a run of this configuration can be started or continued in the folder `path`.
+    """Refuse unless a run of this configuration can be started or continued in the folder `path`.
 
     Raises:
         RunFolderError: it is a file, something else lies there, or a run of another configuration.
@@ -66,7 +66,7 @@ def _begun(path: Path) -> bool:
 
 
 def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError) -> None:
-    """Nothing, if `path` is a file; `what` says of which kind.
+    """Refuse unless `path` is a file; `what` says of which kind.
 
     Raises:
         `error`: it is none.
@@ -77,7 +77,7 @@ def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError
 
 
 def require_new_file(path: Path | None, option: str) -> None:
-    """Nothing, if a file can be written at `path`, whose folder need not be there yet; or if it is None.
+    """Refuse unless a file can be written at `path`; None is fine, and its folder need not be there yet.
 
     Raises:
         ConfigError: a folder is there, or the folder that it would be in is a file or cannot be written.
@@ -90,7 +90,7 @@ def require_new_file(path: Path | None, option: str) -> None:
 
 
 def require_writable(folder: Path, error: type[PrismError]) -> None:
-    """Nothing, if `folder` can be written, or made.
+    """Refuse unless `folder` can be written, or made.
 
     Raises:
         `error`: what is there, or above it, is a file or somebody else's.

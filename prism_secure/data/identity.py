@@ -44,7 +44,7 @@ class _Unkept(Exception):
 def keep_identity(
     place: Path, data: Data, dataset: Dataset, note: Callable[[str], object], *, begun: bool
 ) -> None:
-    """Keep which data a run reads, before it spends anything on them; or see that they are those of before.
+    """Keep which data a run reads, before it spends anything on them; or see that they have not changed.
 
     Args:
         place: the run's private folder, where `data.json` lies.
@@ -72,7 +72,7 @@ def keep_identity(
         kept = msgspec.json.decode(path.read_bytes(), type=DataIdentity)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(
-            f"clients/{IDENTITY_FILE} is damaged ({error}), so whether the images are those of before "
+            f"clients/{IDENTITY_FILE} is damaged ({error}), so whether the images have changed "
             "cannot be told; put it back"
         ) from None
     if parts := changed(kept, _folder(data), dataset):

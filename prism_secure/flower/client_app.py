@@ -58,7 +58,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 def check_recipe(config: Config, roster: Roster) -> None:
-    """Nothing, if a recipe can be trained by the clients of a roster across machines.
+    """Refuse unless a recipe can be trained by the clients of a roster across machines.
 
     Raises:
         ConfigError: it can't.

@@ -29,7 +29,7 @@ _EXAMPLES = 2
 
 
 def require_packages() -> None:
-    """Nothing, if an ONNX file can be written here.
+    """Refuse unless an ONNX file can be written here.
 
     Raises:
         ConfigError: the extra `onnx` is not installed.

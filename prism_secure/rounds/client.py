@@ -77,7 +77,7 @@ class Client:
         return bool(self._outbox.rounds(federation)) or self._state_path.exists()
 
     def check(self, federation: str, finished: int, charged: int, *, opened: int = 0) -> None:
-        """Nothing, if this client has what it goes on from, with `finished` rounds done and `charged` paid.
+        """Refuse unless this client has what it goes on from, with `finished` rounds done and `charged` paid.
 
         Args:
             opened: the last round whose sum may be known. Who was in it must have answered it: other bits

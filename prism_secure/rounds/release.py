@@ -64,7 +64,7 @@ class ClientRelease:
                 self._draw(release)
 
     def require(self) -> None:
-        """Nothing, if this client has what it trains from. Exact moments that are gone can be made again.
+        """Refuse unless this client has what it trains from. Exact moments that are gone can be made again.
 
         Raises:
             RunFolderError: it is gone, or damaged.

@@ -162,7 +162,7 @@ def _whole_ledger(history: RunHistory, model: ModelFile) -> LedgerReport:
 
 
 def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
-    """Nothing, if config.toml asks for what the ledger charged, as far as the ledger can tell."""
+    """Refuse unless config.toml asks for what the ledger charged, as far as the ledger can tell."""
     config, rounds = history.config, len(history.rounds)
     first, last = ledger.entries[0], ledger.entries[-1]
     stated: dict[str, tuple[object, object]] = {

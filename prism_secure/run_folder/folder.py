@@ -330,7 +330,7 @@ def read_config(path: Path) -> Config:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Nothing, if a folder is a run's, or holds no more than a start that was killed at once leaves."""
+    """Refuse unless a folder is a run's, or holds no more than a start that was killed at once leaves."""
     if not path.exists() or (path / "federation.id").exists():
         return
     if all(

@@ -56,7 +56,7 @@ class Together:
 
 
 def check_end(report: LedgerReport, head: str | None) -> None:
-    """Nothing, if the ledger is known to reach its end, or at least the head that somebody wrote down.
+    """Refuse unless the ledger is known to reach its end, or at least the head that somebody wrote down.
 
     Raises:
         LedgerError: neither shows it.

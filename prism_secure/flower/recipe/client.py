@@ -66,7 +66,7 @@ class OwnData(Components):
         return self.sizes
 
     def check_size(self, client: int) -> None:
-        """Nothing, if this client has as many images as the others were told.
+        """Refuse unless this client has as many images as the others were told.
 
         Raises:
             ConfigError: it has not.

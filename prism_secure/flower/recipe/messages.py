@@ -30,7 +30,7 @@ def asks_for_moments(content: RecordDict) -> bool:
 
 
 def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
-    """Nothing, if the request is for the release that this client's own recipe plans.
+    """Refuse unless the request is for the release that this client's own recipe plans.
 
     Raises:
         AgreementError: it is for another, or the recipe has none that is summed.
@@ -42,7 +42,7 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
 
 
 def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:
-    """Nothing, if the session is the one that what it asks for belongs to: a client uploads once in a round.
+    """Refuse unless what is asked for belongs to this session: a client uploads once in a round.
 
     The bound, too: a share of noisy moments that is above a bound of the server's choice is refused, and that
     refusal would tell it about the share.

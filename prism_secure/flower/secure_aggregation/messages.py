@@ -42,7 +42,7 @@ def offered(content: RecordDict, offer: bytes, run_config: RunConfig) -> RecordD
 
 
 def check_run_config(content: RecordDict, run_config: RunConfig) -> None:
-    """Nothing, if the server says that it offers a session under this run configuration.
+    """Refuse unless the server says that it offers a session under this run configuration.
 
     It may lie, and then the clients' sessions differ and no sum opens; this is for the server that forgot.
 

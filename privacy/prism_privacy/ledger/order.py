@@ -57,7 +57,7 @@ class EntryOrder:
         self._to_date: dict[float, dict[tuple[View, Adjacency], float]] = {}
 
     def check(self, entry: LedgerEntry) -> None:
-        """Nothing, if ``entry`` may come next.
+        """Refuse unless ``entry`` may come next.
 
         Raises:
             InvalidParameter: it may not; the message says why.
