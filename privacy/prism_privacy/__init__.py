@@ -4,7 +4,7 @@ What is released, and how
     MaskRelease          what one round released: flip, clip, cohort
     MomentRelease        one noisy release of feature moments, protecting single records
     RandomizedResponse, clip_toward, release_bits, debias      the mechanism for masks
-    MeasuredRelease, MeasuredRound, Directions, HadamardEmbedding
+    MeasuredRelease, MeasuredRound, Directions, RowDirections, HadamardEmbedding
                          measured rounds: bits that answer in few public directions
     CoinSecret, CoinStream, Outbox      coins that only one client knows, and an upload that is sent once
 
@@ -65,6 +65,7 @@ from prism_privacy.measured import (
     MeasuredMean,
     MeasuredRelease,
     MeasuredRound,
+    RowDirections,
     calibrate_measured,
     measured_mean,
     noise_covariance,
@@ -115,6 +116,7 @@ __all__ = [
     "ReleaseConflict",
     "RenyiFilter",
     "RoundSpending",
+    "RowDirections",
     "Spent",
     "SummedMoments",
     "Unit",

@@ -16,7 +16,7 @@ Kairouz, "The Poisson Binomial Mechanism", 2022).
 """
 
 from prism_privacy.measured.calibrate import MeasuredCalibration, calibrate_measured
-from prism_privacy.measured.directions import Directions
+from prism_privacy.measured.directions import Directions, RowDirections
 from prism_privacy.measured.embedding import HadamardEmbedding
 from prism_privacy.measured.estimate import MeasuredMean, measured_mean, noise_covariance
 from prism_privacy.measured.integers import quantise_features
@@ -30,6 +30,7 @@ __all__ = [
     "MeasuredMean",
     "MeasuredRelease",
     "MeasuredRound",
+    "RowDirections",
     "calibrate_measured",
     "measured_mean",
     "noise_covariance",

@@ -19,7 +19,7 @@ from prism_privacy import _validate
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.masks.fixed_point import box
 from prism_privacy.measured.answers import answer_probabilities, client_answers
-from prism_privacy.measured.directions import Directions
+from prism_privacy.measured.directions import Asked
 from prism_privacy.measured.embedding import HadamardEmbedding
 from prism_privacy.measured.integers import ANSWER_BITS, integers, record_numbers
 from prism_privacy.measured.records import clip_responses, record_responses, sum_persons
@@ -34,7 +34,7 @@ class MeasuredRound:
 
     Attributes:
         release: f, C, A, c, N, m, k, and what accounting needs.
-        directions: V and m.
+        directions: V and m, in either form.
         embedding: E.
         public: p_t on the m chosen coordinates in units of 2^-24, within the box, int64 (m,); for a theta of
             all d coordinates ``RandomizedResponse(flip).public_point(theta)[embedding.coordinates]``. Any
@@ -60,7 +60,7 @@ class MeasuredRound:
     """
 
     release: MeasuredRelease
-    directions: Directions
+    directions: Asked
     embedding: HadamardEmbedding
     public: NDArray[np.int64]
     federation: str

@@ -15,15 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prism_privacy.errors import InvalidParameter
-from prism_privacy.measured.directions import Directions
+from prism_privacy.measured.directions import Asked
 from prism_privacy.measured.integers import (
-    DIRECTION_BITS,
-    FEATURE_BITS,
     RESPONSE_BITS,
     clip_rows,
     record_numbers,
     sums_by,
-    toward_zero,
 )
 
 _BLOCK: Final = 1 << 12
@@ -31,13 +28,11 @@ _RETREAT: Final = 1.0 - 2.0**-40
 _BALL: Final = 1 << (2 * RESPONSE_BITS)
 
 
-def record_responses(
-    directions: Directions, features: NDArray[np.int32], labels: ArrayLike
-) -> NDArray[np.int64]:
+def record_responses(directions: Asked, features: NDArray[np.int32], labels: ArrayLike) -> NDArray[np.int64]:
     """What each record answers before any clip, int64 (N, k), units of 2^-30.
 
     Args:
-        directions: V and m.
+        directions: what is asked.
         features: shape (N, D), as :func:`quantise_features` gives them.
         labels: shape (N,), an array of integers, or a list; what is not in [0, K) answers 0.
 
@@ -52,15 +47,11 @@ def record_responses(
     classes = record_numbers("labels", labels, len(features))
     responses = np.zeros((len(features), directions.directions), dtype=np.int64)
     for label in range(directions.classes):
-        weights = directions.weights[label].astype(np.float64)
         rows = np.flatnonzero(classes == label)
         for start in range(0, rows.size, _BLOCK):
             block = rows[start : start + _BLOCK]
             inside = np.clip(features[block].astype(np.int64), -directions.limit, directions.limit)
-            exact = (inside - directions.reference[label]).astype(np.float64) @ weights
-            responses[block] = toward_zero(
-                exact.astype(np.int64), FEATURE_BITS + DIRECTION_BITS - RESPONSE_BITS
-            )
+            responses[block] = directions.responses(inside, label)
     return responses
 
 
