@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import msgspec
 
-from prism_secure.commands.parsing import Commands, add_command, add_config_options
-from prism_secure.config import Config, describe, dump_config, load_config, meanings
+from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
+from prism_secure.config import Config, describe, dump_config, meanings
 from prism_secure.config.explain import bounds
 from prism_secure.config.reading import NONE
 
@@ -35,7 +35,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _config(options: argparse.Namespace, command: str) -> int:
-    config = load_config(options.config, options.overrides)
+    config = chosen_config(options)
     if options.epsilon:
         _print_plan(config)
     elif options.explain:

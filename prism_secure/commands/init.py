@@ -12,18 +12,21 @@ import tomli_w
 
 from prism_secure.commands.first_checks import require_new_file
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.config import Config, describe, meanings
+from prism_secure.config import Config, describe, load_config, meanings
+from prism_secure.config.recipes import DEFAULT, NAMES
+from prism_secure.config.recipes import text as about
 from prism_secure.errors import ConfigError
 from prism_secure.storage import make_folder, write_atomic
 
 HELP = """\
-Write a recipe: every setting with its default, what it means and what it takes, and a table [sweep],
-commented out. What you delete keeps its default.
+Write a recipe: every setting with its value, what it means and what it takes, and a table [sweep],
+commented out. What you delete keeps the value that the named recipe gives it.
 """
 
 START = """\
 # A recipe for `prism-secure run --config FILE --out DIR`, and, with the table [sweep] at the end, for
-# `prism-secure sweep FILE --out DIR`. Every setting has its default; delete what you do not change.
+# `prism-secure sweep FILE --out DIR`. What you delete keeps the value it has in the recipe named here:
+recipe = "{name}"
 """
 
 SWEEP = """\
@@ -40,7 +43,7 @@ SWEEP = """\
 # What a search improves; an epsilon is the planned one. Others: epsilon.sum_zero_out,
 # epsilon.sum_replace_one, epsilon.upload_zero_out, kid, precision, recall, density, coverage,
 # label_accuracy, bits_per_parameter, seconds.
-#objectives = ["epsilon.record", "fid"]
+#objectives = ["{cost}", "fid"]
 # End a run after the round in which this holds; its planned epsilon stays.
 #until = "fid<80"
 # "dominated": end a run that a finished point beats in FID by `margin`, at no larger epsilon; or "none".
@@ -49,14 +52,14 @@ SWEEP = """\
 #
 # For "grid": lists; "none" for a setting that may have no value.
 #[sweep.grid]
-#privacy.record_epsilon = [1.0, 2.0, 10.0]
+#{epsilon} = [1.0, 2.0, 10.0]
 #secure_sum.min_survivors = ["none", 8]
 #
 # For the others: lists, or ranges, with `log = true` or `step`.
 #[sweep.search]
-#privacy.record_epsilon = {low = 0.5, high = 10.0, log = true}
-#mask.temperature = {low = 0.01, high = 1, log = true}
-#aggregation.rule = ["schedule", "kalman"]
+#{epsilon} = {{low = 0.5, high = 10.0, log = true}}
+#training.learning_rate = {{low = 0.01, high = 0.1, log = true}}
+#model.width = [8, 16]
 """
 
 
@@ -65,6 +68,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, nargs="?", default=Path("recipe.toml"), metavar="FILE", help="default: recipe.toml"
     )
+    parser.add_argument("--recipe", choices=NAMES, default=DEFAULT, help=f"which one; default: {DEFAULT}")
     parser.set_defaults(command=_init)
 
 
@@ -73,17 +77,19 @@ def _init(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"{options.file} exists already and is not overwritten; name another file")
     require_new_file(options.file, "FILE")
     make_folder(options.file.parent)
-    write_atomic(options.file, recipe().encode())
+    write_atomic(options.file, recipe(options.recipe).encode())
     print(f"Wrote {options.file}. Then: prism-secure run --config {options.file} --out runs/first")
     return 0
 
 
-def recipe() -> str:
+def recipe(name: str = DEFAULT) -> str:
     """The file's text."""
-    parts = [START]
+    config, told = load_config(recipe=name), about(name).strip().splitlines()
+    head = [line for line in told[: told.index("")] if line.startswith("#")]
+    parts = ["\n".join(head) + "\n", START.format(name=name)]
     for section, kind in get_type_hints(Config).items():
         lines = [f"[{section}]", *_comment(kind.__doc__ or "")]
-        values = msgspec.to_builtins(getattr(Config(), section))
+        values = msgspec.to_builtins(getattr(config, section))
         for key, hint in get_type_hints(kind).items():
             takes = (
                 ""
@@ -93,7 +99,9 @@ def recipe() -> str:
             lines += ["", *_comment(f"{meanings()[section, key]}{takes}")]
             lines.append(f"#{key} =" if values[key] is None else f"{key} = {_toml(values[key])}")
         parts.append("\n".join(lines) + "\n")
-    return "\n".join([*parts, SWEEP])
+    epsilon = "measured.epsilon" if config.measures else "privacy.record_epsilon"
+    cost = "epsilon.sum_zero_out" if config.measures else "epsilon.record"
+    return "\n".join([*parts, SWEEP.format(epsilon=epsilon, cost=cost)])
 
 
 def _comment(text: str) -> list[str]:

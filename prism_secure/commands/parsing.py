@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
+from prism_secure.config import Config, load_config
+from prism_secure.config.recipes import DEFAULT, NAMES
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -27,10 +30,13 @@ def add_command(
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """`--config FILE` and `--set SECTION.KEY=VALUE`, for every command that takes a recipe."""
+    """`--recipe NAME`, `--config FILE` and `--set SECTION.KEY=VALUE`; `chosen_config` reads them."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a TOML file; default: the default recipe"
+        "--recipe",
+        choices=NAMES,
+        help=f"settings that go together; without --config {DEFAULT}",
     )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of what differs from it")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -39,3 +45,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="override one setting; may be repeated",
     )
+
+
+def chosen_config(options: argparse.Namespace) -> Config:
+    """The configuration that the options of `add_config_options` come to.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    recipe = options.recipe or (DEFAULT if options.config is None else None)
+    return load_config(options.config, options.overrides, recipe=recipe)

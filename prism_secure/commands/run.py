@@ -7,8 +7,7 @@ import contextlib
 from pathlib import Path
 
 from prism_secure.commands.first_checks import require_run_out
-from prism_secure.commands.parsing import Commands, add_command, add_config_options
-from prism_secure.config import load_config
+from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
 
 HELP = """\
 Train a generator by federated learning of masks, in one process group on this machine.
@@ -21,10 +20,11 @@ anything is drawn or charged: a refusal before round 1 leaves no folder, and wha
 
 EXAMPLES = """\
 examples:
-  prism-secure run --out runs/first                              the default recipe
-  prism-secure run --out runs/shards --set data.partition=shards
-  prism-secure run --out runs/plain --set privacy.flip=0         no noise on masks: a client's epsilon is inf
-  prism-secure run --out runs/exact --set privacy.record_epsilon=inf     exact moments: no claim for one image
+  prism-secure run --out runs/first                              a thousand clients, measured rounds
+  prism-secure run --out runs/tight --set measured.epsilon=1
+  prism-secure run --out runs/silo --recipe cross-silo           ten clients; one image is protected
+  prism-secure run --out runs/once --recipe one-shot             one noisy sum of moments, then local training
+  prism-secure run --out runs/prism --recipe prism               PRISM as published: no epsilon
   prism-secure run --out runs/mine --config mine.toml --set federation.rounds=4
 
 `prism-secure config --explain` prints every setting, its default and what it takes.
@@ -51,7 +51,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    config = load_config(options.config, options.overrides)
+    config = chosen_config(options)
     require_run_out(options.out, config)
     from prism_secure.reporting.progress import Display
     from prism_secure.reporting.trackers import Together, tracker

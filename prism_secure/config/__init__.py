@@ -1,11 +1,11 @@
 """The configuration of a run: TOML in, frozen structs out, nothing unknown accepted.
 
-The defaults of these structs *are* the default recipe: `prism-secure run` without a file uses them, and
-each run folder keeps the resolved `config.toml`, which reproduces the run. A file or `--set` names only
-what differs.
+Recipes are settings that go together; a file or `--set` names only what differs. Each run folder keeps the
+resolved `config.toml`, which reproduces the run.
 
     sections    what can be set, one struct a section
     whole       all sections together
+    recipes     by name: cross-device (the default), cross-silo, one-shot, prism
     reading     from TOML and overrides, and back
     explain     each setting in words
 """

@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 import tomli_w
 
+from prism_secure.config.recipes import on_recipe
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, did_you_mean
 
@@ -26,14 +27,22 @@ NONE = "none"
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
-def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
-    """Read a TOML file (or none: the default recipe) and apply `section.key=value` overrides.
+def load_config(
+    path: Path | None = None, overrides: list[str] | None = None, *, recipe: str | None = None
+) -> Config:
+    """Read a TOML file, or none, and apply `section.key=value` overrides.
+
+    Args:
+        path: the file.
+        overrides: what else differs.
+        recipe: what they stand on (`prism_secure.config.recipes`); None: the one that the file names, else
+            the defaults of all settings.
 
     Raises:
         ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
             value is of the wrong type or impossible.
     """
-    raw = read_toml(path) if path is not None else {}
+    raw = on_recipe(read_toml(path) if path is not None else {}, recipe)
     for override in overrides or []:
         apply_override(raw, override)
     return config_of(raw, str(path or "--set"))

@@ -45,6 +45,7 @@ from prism_secure.config import (
     read_toml,
 )
 from prism_secure.config.reading import NONE
+from prism_secure.config.recipes import on_recipe
 from prism_secure.config.sections import Data, Federation, Model
 from prism_secure.errors import ConfigError, did_you_mean
 from prism_secure.sweep import objectives
@@ -180,7 +181,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None, *, until: str | 
         or
             points that cannot be run: all of a grid are tried before anything starts.
     """
-    raw = read_toml(path)
+    raw = on_recipe(read_toml(path))
     for override in overrides or []:
         apply_override(raw, override)
     table = raw.pop("sweep", None)
