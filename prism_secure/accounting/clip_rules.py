@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clip_shares", "falling_clip"]
+__all__ = ["clip_shares"]
 
 Array = NDArray[np.float64]
 
 
-def clip_shares(rounds: int, *, first: float = 0.5, growth: float = 1.0) -> Array:
+def clip_shares(rounds: int, *, first: float = 0.3, growth: float = 1.0) -> Array:
     """Clips C_t (rounds,) up to a common factor, the sum of their squares 1.
 
     ε goes by that sum. The first round only has to find where the moments are, so its clip is `first` of what
@@ -31,14 +31,3 @@ def clip_shares(rounds: int, *, first: float = 0.5, growth: float = 1.0) -> Arra
         shares[0] *= first
     found: Array = shares / np.sqrt(np.sum(shares**2))
     return found
-
-
-def falling_clip(answered: int, *, start: float, end: float, rate: float) -> float:
-    """How long an answer may be in the round after `answered` others: it nears `end` by the factor `rate`.
-
-    For clips that are fixed before round 1; `answer_clips` follows what opened.
-
-    >>> [round(falling_clip(t, start=0.12, end=0.045, rate=0.7), 4) for t in (0, 1, 30)]
-    [0.12, 0.0975, 0.045]
-    """
-    return end + (start - end) * rate**answered

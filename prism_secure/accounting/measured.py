@@ -1,9 +1,11 @@
 """Measured rounds of a configuration: what each releases, with its clips, before round 1.
 
 Every party computes the plan by itself, from public settings alone, and gets the same: a client answers under
-the clips of its own plan, and the ledger charges them. An epsilon to reach is met by the view of the opened
-sums, of a client that is left out or of an image that is replaced by any other; the cohort is the honest
-clients that each opened sum surely has.
+the clips of its own plan, and the ledger charges them. The longest answer of a client, A, is the unit of
+length here: no epsilon depends on how long it is in a round, so the server may say so (see
+`prism_secure.rounds.behaviours.measure`); c stands in units of A. An epsilon to reach is met by the view of
+the opened sums, of a client that is left out or of an image that is replaced by any other; the cohort is the
+honest clients that each opened sum surely has.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from prism_privacy import (
     View,
     calibrate_measured,
 )
-from prism_secure.accounting.clip_rules import clip_shares, falling_clip
+from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.errors import ConfigError
@@ -50,7 +52,7 @@ def releases(
     >>> config = load_config(None, ["federation.behaviour=measure", "privacy.record_epsilon=inf",
     ...                             "federation.rounds=2", "measured.epsilon=inf", "measured.radius=1.0"])
     >>> [(each.clip, each.client_clip, each.records) for each in releases(config, 100_000, [1000] * 10)]
-    [(0.5, 0.12, 1000), (1.0, 0.0975, 1000)]
+    [(0.3, 1.0, 1000), (1.0, 1.0, 1000)]
     """
     privacy = config.privacy
     return _releases(
@@ -113,6 +115,20 @@ def _records(measured: Measured, sizes: Sequence[int] | None) -> int:
     return max(1, round(sum(sizes) / len(sizes)))
 
 
+def record_clip(measured: Measured, records: int) -> float:
+    """c in units of A: what one image may answer, of the most that a client may.
+
+    A client's answer is a mean, so c = A cuts it at no more than A: where an image is protected, nothing else
+    does. Answers of N unlike images add up like independent ones: with c = sqrt(N) A few are cut.
+
+    >>> record_clip(Measured(), 10), record_clip(Measured(unit="image"), 1000)
+    (3.16228, 1.0)
+    """
+    if measured.record_clip is not None:
+        return measured.record_clip
+    return _six_digits(math.sqrt(records)) if measured.unit == "client" else 1.0
+
+
 @lru_cache(maxsize=64)
 def _releases(
     measured: Measured,
@@ -132,15 +148,15 @@ def _releases(
             MeasuredRelease(
                 flip=flip,
                 clip=min(largest, _six_digits(largest * share / shares.max())),
-                client_clip=_falling(measured.client_clip, measured.clip_rate, answered),
-                record_clip=_falling(measured.record_clip, measured.clip_rate, answered),
+                client_clip=1.0,
+                record_clip=record_clip(measured, records),
                 records=records,
                 coordinates=coordinates,
                 directions=measured.directions,
                 cohort=cohort,
                 sum_failure=sum_failure,
             )
-            for answered, share in enumerate(shares)
+            for share in shares
         ]
     except InvalidParameter as error:
         raise ConfigError(f"measured: {error}") from None
@@ -165,10 +181,6 @@ def _releases(
             f"that they come to is {found.epsilon:.3g}"
         )
     return tuple(replace(each, clip=_rounded_down(each.clip)) for each in found.releases)
-
-
-def _falling(ends: tuple[float, float], rate: float, answered: int) -> float:
-    return _six_digits(falling_clip(answered, start=ends[0], end=ends[1], rate=rate))
 
 
 # Processors differ in a last digit, and a session takes only clients that name the very same clips.

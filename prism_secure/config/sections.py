@@ -233,7 +233,7 @@ class Measured(Section, frozen=True):
     they move as far as `radius` says."""
     radius: float | None = None
     """With `epsilon = inf`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
-    first_round: float = 0.5
+    first_round: float = 0.3
     """C of round 1, as a share of what the others' rule gives: it only has to find where the moments are."""
     growth: float = 1.0
     """C of each later round over that of the round before it."""
@@ -242,29 +242,41 @@ class Measured(Section, frozen=True):
     coordinates: int = 8192
     """m, how many bits carry them: a power of two, at least k. 0: the most that the mask has room for; more
     bits cost no accuracy, and let bits move further before they meet their limits f and 1 - f."""
-    client_clip: tuple[float, float] = (0.12, 0.045)
-    """A, the longest answer of a client: in round 1, and what it falls to."""
-    record_clip: tuple[float, float] = (0.3, 0.15)
-    """c, the longest answer of one image: in round 1, and what it falls to."""
-    clip_rate: float = 0.7
-    """What is left after each round of both clips' distance from what they fall to."""
+    record_clip: float | None = None
+    """c / A, the longest answer of one image in units of the longest of a client. none: sqrt(N) with unit =
+    "client", which hardly shortens answers of unlike images, and 1 with unit = "image"."""
+    margin: float = 1.15
+    """A, in each round, over the length that the public model expects of answers. Shorter ones get more of
+    the bits' move; longer ones are cut."""
+    concentration: float | None = None
+    """Sum of squares of a client's class shares that is expected, for A; public, and the same for all. none:
+    1 / classes, as where all hold all classes alike; 0.5 where each holds two."""
     records: int = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""
+    rows: int = 600
+    """Principal directions of public images' features: what is asked lies along them. What they miss nobody
+    learns of; but each more that is asked is noise on the others."""
+    prior: float = 0.7
+    """What a class's mean, and the mean of all, may be away from 0 before anything is known: its variance, in
+    units of half of the public images' along each of the rows."""
     steps: int = 60
     """Of the server after each round: they cost no privacy. Their size and batch are those of [training]."""
     end_steps: int = 500
     """More of them after the last round."""
+    smoothing: float = 0.98
+    """Share of the past in the running average of the server's scores, which is what is deployed."""
 
     def __post_init__(self) -> None:
         self._require("epsilon", self.epsilon > 0, "a positive number or inf")
         self._require("radius", self.radius is None or 0 < self.radius < math.inf, "a positive number")
         for name in ("first_round", "growth"):
             self._require(name, 0 < getattr(self, name) < math.inf, "a positive number")
-        for name in ("client_clip", "record_clip"):
-            values = getattr(self, name)
-            self._require(name, all(2**-20 <= x <= 2**20 for x in values), "two numbers from 2^-20 to 2^20")
-        self._require("clip_rate", 0 <= self.clip_rate <= 1, "in [0, 1]")
+        ratio = self.record_clip
+        self._require("record_clip", ratio is None or 2**-20 <= ratio <= 2**20, "from 2^-20 to 2^20")
+        self._require("margin", 0.01 <= self.margin <= 100, "from 0.01 to 100")
+        shares = self.concentration
+        self._require("concentration", shares is None or 0 < shares <= 1, "in (0, 1]")
         self._require("directions", 1 <= self.directions <= 1024, "from 1 to 1024")
         m = self.coordinates
         power = m & (m - 1) == 0 and 0 <= m <= 1 << 20
@@ -273,8 +285,11 @@ class Measured(Section, frozen=True):
             "coordinates", not m or m >= self.directions, f"at least directions = {self.directions}"
         )
         self._require("records", 0 <= self.records <= 1 << 40, "at least 0")
+        self._require("rows", 1 <= self.rows <= 2000, "from 1 to 2000")
+        self._require("prior", 0 < self.prior <= 100, "a positive number up to 100")
         self._require("steps", self.steps >= 1, "at least 1")
         self._require("end_steps", self.end_steps >= 0, "at least 0")
+        self._require("smoothing", 0 <= self.smoothing < 1, "in [0, 1)")
 
 
 class Aggregation(Section, frozen=True):

@@ -26,6 +26,9 @@ from prism_secure.config.sections import (
 SPARSE_ABOVE = 200
 """Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
 
+_OF_CLIENTS_STEPS = frozenset({"optimizer", "averaging", "tracking_rate", "latent_groups", "fill_clip"})
+"""Settings of [training] that only clients that train go by."""
+
 
 class Config(Section, frozen=True):
     """Everything that determines a run, apart from the clients' secret coins."""
@@ -143,6 +146,14 @@ class Config(Section, frozen=True):
         for wrong, message, got in refused:
             if wrong:
                 raise ValueError(f"{message}; got {got}")
+        for section, default in (("aggregation", Aggregation()), ("training", Training())):
+            for name, value in msgspec.structs.asdict(default).items():
+                found = getattr(getattr(self, section), name)
+                if found != value and (section == "aggregation" or name in _OF_CLIENTS_STEPS):
+                    raise ValueError(
+                        f"{section}.{name} has no effect {mine}: the server trains on its own; leave it at "
+                        f"{value!r}, got {found!r}"
+                    )
 
     def _check_sum(self) -> None:
         n, survivors = self.invited, self.min_survivors

@@ -49,14 +49,23 @@ def test_a_cohort_is_who_must_survive_less_who_may_collude() -> None:
     assert fewer[1].clip < plans.releases(load_config(None, SMALL), 1000, SIZES)[1].clip
 
 
-def test_rounds_share_the_budget_and_shorten_their_clips_by_the_rule() -> None:
-    rule = ["measured.first_round=0.5", "measured.growth=1.2", "measured.clip_rate=0.5"]
-    fixed = ["measured.epsilon=inf", "measured.radius=1.2", "measured.record_clip=[0.2, 0.1]"]
+def test_rounds_share_the_budget_by_the_rule() -> None:
+    rule = ["measured.first_round=0.5", "measured.growth=1.2"]
+    fixed = ["measured.epsilon=inf", "measured.radius=1.2", "measured.record_clip=2.5"]
     releases = plans.releases(load_config(None, [*SMALL, *rule, *fixed]), 1000, SIZES)
     assert [each.clip for each in releases] == pytest.approx([0.347222, 0.833333, 1.0, 1.2], rel=1e-5)
     assert max(each.clip for each in releases) == 1.2
-    assert [each.client_clip for each in releases] == pytest.approx([0.12, 0.0825, 0.06375, 0.054375])
-    assert [each.record_clip for each in releases] == pytest.approx([0.2, 0.15, 0.125, 0.1125])
+    assert {(each.client_clip, each.record_clip) for each in releases} == {(1.0, 2.5)}
+
+
+@pytest.mark.parametrize(
+    ("unit", "records", "clip"), [("client", 10, 3.16228), ("client", 1, 1.0), ("image", 1000, 1.0)]
+)
+def test_an_image_answers_as_much_of_a_clients_answer_as_its_unit_needs(
+    unit: str, records: int, clip: float
+) -> None:
+    config = load_config(None, [*SMALL, f"measured.unit={unit}", f"measured.records={records}"])
+    assert {each.record_clip for each in plans.releases(config, 1000, SIZES)} == {clip}
 
 
 @pytest.mark.parametrize(
@@ -133,8 +142,16 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["measured.epsilon=inf"], "or radius is none; got inf and none"),
         (["measured.coordinates=100"], "measured.coordinates must be a power of two"),
         (["measured.coordinates=64"], "at least directions = 128"),
-        (["measured.client_clip=[0.1, 0]"], "measured.client_clip must be two numbers"),
-        (["measured.clip_rate=1.5"], "measured.clip_rate must be in [0, 1]"),
+        (["measured.record_clip=0"], "measured.record_clip must be from 2^-20"),
+        (["measured.margin=0"], "measured.margin must be from 0.01"),
+        (["measured.concentration=1.5"], "measured.concentration must be in (0, 1]"),
+        (["measured.rows=0"], "measured.rows must be from 1"),
+        (["measured.prior=inf"], "measured.prior must be a positive number"),
+        (["measured.smoothing=1.0"], "measured.smoothing must be in [0, 1)"),
+        (["aggregation.rule=kalman"], "aggregation.rule has no effect with"),
+        (["aggregation.lambda_end=0.5"], "leave it at 0.2, got 0.5"),
+        (["training.latent_groups=2"], "training.latent_groups has no effect with"),
+        (["training.averaging=faithful"], "the server trains on its own; leave it at 'ema'"),
         (
             ["federation.behaviour=measured"],
             "must be 'train' | 'measure' | 'package.module:name' of your own",
@@ -156,9 +173,7 @@ def test_a_budget_for_an_image_is_for_measured_rounds() -> None:
         load_config(None, ["budget.image_epsilon=1"])
 
 
-@pytest.mark.parametrize(
-    "other", ["measured.record_clip=[0.2, 0.1]", "measured.epsilon=3", "federation.rounds=5"]
-)
+@pytest.mark.parametrize("other", ["measured.record_clip=2.0", "measured.epsilon=3", "federation.rounds=5"])
 def test_clients_that_would_answer_under_other_clips_share_no_session(other: str) -> None:
     app = pytest.importorskip("prism_secure.flower.client_app", exc_type=ImportError)
     mine = load_config(None, SMALL)

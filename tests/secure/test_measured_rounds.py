@@ -72,7 +72,7 @@ def test_a_round_opens_m_bits_and_its_answers_are_kept(finished: Path, component
 
 def test_the_posterior_comes_near_the_moments_of_the_clients_images(data: Path, tmp_path: Path) -> None:
     """The answers are of the clients' own images: what is open along what was asked shrinks to the noise."""
-    config = tiny(data, "measured.client_clip=[0.3,0.3]", "measured.record_clip=[2,2]")  # clips nobody
+    config = tiny(data, "measured.margin=5", "measured.record_clip=8")  # clips nobody
     components, out = Components(config), tmp_path / "run"
     run(config, out)
     kept = load((out / "checkpoint" / "server.safetensors").read_bytes())
@@ -155,15 +155,28 @@ def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: P
         return Broadcast("f", 1, honest.theta, {**honest.public, name: value})
 
     terms = honest.public["terms"]
-    for position in range(len(terms)):
+    for position in range(len(terms)):  # A alone, without the c that goes with it, is refused as well
         other = terms.copy()
         other[position] *= 2
         with pytest.raises(AgreementError, match=r"round 1 was planned with"):
             behaviour.asked(changed("terms", other))
-    axes = honest.public["axes"]
-    for wrong in (axes[:-1], axes.astype(np.float64), axes * np.nan, axes * 1e30):
-        with pytest.raises(AgreementError, match=r"round"):
-            behaviour.asked(changed("axes", wrong))
+    for length in (0.0, np.nan, np.inf, 2.0**21, -terms[2]):
+        other = terms.copy()
+        other[2:4] *= length / terms[2]
+        with pytest.raises(AgreementError, match="A must lie between"):
+            behaviour.asked(changed("terms", other))
+    basis, unit = honest.public["basis"], honest.public["unit"]
+    for wrong in (basis[:, :-1], basis.astype(np.float64), basis[:0], np.concatenate([basis] * 50)):
+        with pytest.raises(AgreementError, match=r"a measured round sends"):
+            behaviour.asked(changed("basis", wrong))
+    for worse in (unit * np.nan, unit * 1e30, unit * 2**15):
+        with pytest.raises(AgreementError, match="asks for what no client answers"):
+            behaviour.asked(changed("unit", worse))
+    for name in ("by_class", "reference"):
+        with pytest.raises(AgreementError, match="asks for what no client answers"):
+            behaviour.asked(changed(name, honest.public[name] + np.float32(np.nan)))
+    with pytest.raises(AgreementError, match=r"rows must lie in \[0, "):
+        behaviour.asked(changed("rows", honest.public["rows"] + np.uint16(60_000)))
     with pytest.raises(AgreementError, match=r"a measured round sends"):
         behaviour.asked(Broadcast("f", 1, honest.theta))
     with pytest.raises(AgreementError, match="there are 2 measured rounds"):
@@ -171,7 +184,32 @@ def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["axes", "by_class", "reference", "embedding"])
+def test_how_long_an_answer_is_moves_no_bit_further(components: Components, tmp_path: Path) -> None:
+    """A is the server's to say: a client's and an image's bits move within the planned radii all the same."""
+    honest = Server.of(components, "f").broadcast()
+    behaviour = components.behaviour
+    assert isinstance(behaviour, Measure)
+    planned = behaviour.planned(1)
+    features, labels = components.features(0, alike=True)
+    units = quantise_features(features)
+    swapped = units.copy()
+    swapped[0] = -units[0] // 2
+    for length in (2.0**-20, 1e-4, 0.1, 3.0, 2.0**20):
+        terms = honest.public["terms"].copy()
+        terms[2:4] = length, length * planned.record_clip
+        asked = behaviour.asked(Broadcast("f", 1, honest.theta, {**honest.public, "terms": terms}))
+        assert asked.release.record_radius() == pytest.approx(planned.record_radius(), rel=1e-12)
+        p, other = (
+            asked.probabilities(asked.answers(each, labels))[0].astype(np.float64) / 2**24
+            for each in (units, swapped)
+        )
+        assert np.linalg.norm(p - 0.5) <= planned.clip
+        assert np.linalg.norm(p - other) <= planned.record_radius()
+        if length <= 1e-4:  # there the clips bind, and what they let through is used
+            assert np.linalg.norm(p - 0.5) > 0.5 * min(planned.clip, 0.25 * 32)
+
+
+@pytest.mark.parametrize("name", ["basis", "by_class", "reference", "embedding"])
 def test_another_question_draws_other_coins(name: str, components: Components, tmp_path: Path) -> None:
     """The same coins under another V, m or E would show which way each bit moved."""
     honest = Server.of(components, "f").broadcast()

@@ -120,7 +120,7 @@ def test_a_run_that_comes_back_goes_on_from_what_it_spent(tmp_path: Path, killed
 
 @pytest.mark.parametrize(
     "changed",
-    ["measured.radius=0.9", "measured.record_clip=[0.2, 0.1]", "privacy.flip=0.3", "measured.records=5"],
+    ["measured.radius=0.9", "measured.record_clip=1.5", "privacy.flip=0.3", "measured.records=5"],
 )
 def test_a_ledger_of_other_clips_is_not_written_on(tmp_path: Path, changed: str) -> None:
     with spending(config_of(), tmp_path) as spent:

@@ -162,11 +162,7 @@ def measured_settings(evidence: Evidence, notes: Notebook) -> None:
     largest = max(_share(evidence, number) for number in range(1, config.federation.rounds + 1))
     for entry in evidence.charges:
         release, number = _measured(entry), _asked(entry)
-        left = measured.clip_rate ** (number - 1)
-        by_rule = {
-            name: ends[1] + (ends[0] - ends[1]) * left
-            for name, ends in (("client_clip", measured.client_clip), ("record_clip", measured.record_clip))
-        }
+        by_rule = {"client_clip": 1.0, "record_clip": _record_clip(evidence, release.records)}
         if measured.radius is not None:
             by_rule["clip"] = measured.radius * _share(evidence, number) / largest
         for name, value in {**expected, **by_rule}.items():
@@ -203,6 +199,14 @@ def _share(evidence: Evidence, number: int) -> float:
     """C of a round, up to a common factor."""
     measured, several = evidence.config.measured, evidence.config.federation.rounds > 1
     return float(measured.growth ** (number - 1) * (measured.first_round if number == 1 and several else 1))
+
+
+def _record_clip(evidence: Evidence, records: int) -> float:
+    """c, in units of A."""
+    measured = evidence.config.measured
+    if measured.record_clip is not None:
+        return measured.record_clip
+    return math.sqrt(records) if measured.unit == "client" else 1.0
 
 
 def _asked(entry: LedgerEntry) -> int:

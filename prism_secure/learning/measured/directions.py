@@ -35,11 +35,11 @@ LEAST_COST = 1e-3
 
 
 @dataclass(frozen=True)
-class RowDirections:
+class AskedRows:
     """Directions along rows of a basis, in few numbers: V[c, :, j] = by_class[c, j] · U[rows[j]].
 
-    A basis of a few hundred rows and these are a hundredth of V (K, D, k), and each product is a single
-    float64 multiplication, the same on every machine: send these.
+    A basis of a few hundred rows and these are a hundredth of V (K, D, k); clients compute with them as
+    `prism_privacy.RowDirections`.
 
     Attributes:
         rows: int64 (k,), rows of the basis.
@@ -62,7 +62,7 @@ class RowDirections:
         return found
 
 
-def principal_directions(prior: Prior, variances: Array, count: int, cost: Array) -> RowDirections:
+def principal_directions(prior: Prior, variances: Array, count: int, cost: Array) -> AskedRows:
     """The `count` coordinates of the prior's basis that are worth asking; the longest direction has norm 1.
 
     Args:
@@ -85,7 +85,7 @@ def principal_directions(prior: Prior, variances: Array, count: int, cost: Array
     chosen = np.argsort(-worth.ravel(), kind="stable")[:count]
     axis, row = np.unravel_index(chosen, worth.shape)
     weight = (cost[row] / cost[row].min()) ** -0.25
-    return RowDirections(row.astype(np.int64), prior.class_axes[axis].T * weight)
+    return AskedRows(row.astype(np.int64), prior.class_axes[axis].T * weight)
 
 
 def jacobian_directions(

@@ -1,6 +1,6 @@
 """The posterior where all that was asked are coordinates of the prior's basis: one number of each coordinate.
 
-`RowDirections` ask for one coordinate each, x = q_aᵀ m u_i, and the prior says nothing of one coordinate by
+`AskedRows` ask for one coordinate each, x = q_aᵀ m u_i, and the prior says nothing of one coordinate by
 another. So each has a Gaussian of its own, and an answer moves only that. It is what `Posterior` says, up to
 the rounding of directions to what clients compute with, at K·r numbers instead of thousands of rows: a
 checkpoint is two small arrays, and a resumed run goes on bit for bit.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.learning.measured.directions import RowDirections
+from prism_secure.learning.measured.directions import AskedRows
 from prism_secure.learning.measured.posterior import Prior
 
 Array = NDArray[np.float64]
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RowPosterior:
-    """The moments, given answers to `RowDirections`.
+    """The moments, given answers to `AskedRows`.
 
     Attributes:
         prior: its basis has the coordinates.
@@ -44,7 +44,7 @@ class RowPosterior:
         prior = self.prior
         return prior.mean + prior.from_coordinates(self.coordinates - prior.coordinates(prior.mean))
 
-    def answered(self, asked: RowDirections, values: Array, noise: float) -> RowPosterior:
+    def answered(self, asked: AskedRows, values: Array, noise: float) -> RowPosterior:
         """After a round.
 
         Args:
@@ -69,7 +69,7 @@ class RowPosterior:
         variances[where] = gain * variance
         return RowPosterior(self.prior, coordinates, variances)
 
-    def expected(self, asked: RowDirections) -> Array:
+    def expected(self, asked: AskedRows) -> Array:
         """y (k,) that the posterior's mean would give."""
         axis, weight = self._axes(asked)
         found: Array = self.coordinates[axis, asked.rows] * weight / self.prior.classes
@@ -83,7 +83,7 @@ class RowPosterior:
         coordinates[:, :old], variances[:, :old] = self.coordinates, self.variances
         return RowPosterior(prior, coordinates, variances)
 
-    def _axes(self, asked: RowDirections) -> tuple[NDArray[np.int64], Array]:
+    def _axes(self, asked: AskedRows) -> tuple[NDArray[np.int64], Array]:
         """Which class axis each direction lies along, and its length."""
         along = self.prior.class_axes @ asked.by_class
         axis = np.abs(along).argmax(0)

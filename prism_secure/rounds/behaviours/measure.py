@@ -5,15 +5,20 @@
     server  adds what opened to a posterior of the clients' moments, with its known noise, and trains on that
             mean: theta follows from opened sums and public numbers alone
 
-The exact mechanism is `prism_privacy.measured`; a round's clips come from the plan that the ledger charges
-(`prism_secure.accounting.measured`), which every party makes by itself. The bits move around 1/2, where they
-have the most room, so theta is nothing that a client needs.
+The exact mechanism is `prism_privacy.measured`; how far bits move comes from the plan that the ledger charges
+(`prism_secure.accounting.measured`), which every party makes by itself. How long an answer of a client may
+be, A, is the server's word: bits move by (C/A) times an answer that is cut at A, and an image's is cut at a
+fixed share of A, so whatever A is, neither moves them further than was charged. The server takes it from the
+public model and from what opened (`answer_clips`). The bits move around 1/2, where they have the most room,
+so theta is nothing that a client needs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,21 +29,21 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from prism_privacy import (
-    Directions,
     HadamardEmbedding,
     InvalidParameter,
     MeasuredRelease,
     MeasuredRound,
+    RowDirections,
     measured_mean,
     quantise_features,
 )
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
-from prism_secure.learning.measured.directions import RowDirections, principal_directions
+from prism_secure.learning.measured.directions import AskedRows, principal_directions
 from prism_secure.learning.measured.posterior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
-from prism_secure.learning.measured.schedule import steps_after
+from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
@@ -52,12 +57,10 @@ Array = NDArray[np.float64]
 
 PUBLIC_IMAGES = 3000
 """How many public images the basis of the moments comes from."""
-ROWS = 300
-"""Rows of the basis; more where a round has more directions than so many can give."""
 MOST_ROWS = 5000
 """Of how many images, about, answers are computed at once."""
-GUESS = 0.7
-"""Prior variance along each row, in units of half of public images' own: of a class, and of all in common."""
+LENGTHS = (2.0**-20, 2.0**20)
+"""Between which A lies, in units of features."""
 HALF = 1 << 23
 """p_t = 1/2 in units of 2^-24."""
 
@@ -137,29 +140,21 @@ class Measure(Behaviour):
         measured = self.components.plan.measured
         if not 1 <= broadcast.round <= len(measured):
             raise AgreementError(f"there are {len(measured)} measured rounds, asked for {broadcast.round}")
-        release, public = self.planned(broadcast.round), broadcast.public
-        classes, features = self.components.architecture.classes or 1, self.components.extractor.dimension
-        shapes = {
-            "axes": (np.float32, (release.directions, features)),
-            "by_class": (np.float64, (classes, release.directions)),
-            "reference": (np.float64, (classes, features)),
-            "embedding": (np.uint8, (32,)),
-            "terms": (np.float64, (7,)),
-        }
+        public: dict[str, NDArray[Any]] = dict(broadcast.public)
+        wanted = self._wanted(public)
         found = {name: (array.dtype.type, array.shape) for name, array in public.items()}
-        if found != shapes:
-            raise AgreementError(f"a measured round sends {shapes}, got {found}")
-        if not np.array_equal(public["terms"], terms(release)):
-            raise AgreementError(
-                f"round {broadcast.round} was planned with {terms(release).tolist()}, asked for with "
-                f"{public['terms'].tolist()}: f, C, A, c, N, m and k"
-            )
+        if found != wanted:
+            raise AgreementError(f"a measured round sends {wanted}, got {found}")
+        release = self._agreed(broadcast.round, public["terms"])
         try:
-            # One product of two float64 numbers each: the same on every machine.
-            weights = public["by_class"][:, None, :] * public["axes"].T.astype(np.float64)
             return MeasuredRound(
                 release,
-                Directions.of(weights, public["reference"]),
+                RowDirections.of(
+                    public["basis"] * float(public["unit"][0]),
+                    public["rows"],
+                    public["by_class"],
+                    public["reference"],
+                ),
                 HadamardEmbedding(
                     public["embedding"].tobytes(),
                     dimension=len(broadcast.theta),
@@ -174,6 +169,40 @@ class Measure(Behaviour):
             raise AgreementError(
                 f"round {broadcast.round} asks for what no client answers: {error}"
             ) from None
+
+    def _wanted(self, public: dict[str, NDArray[Any]]) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+        """What a broadcast holds: types and shapes. A basis may have fewer rows than are set."""
+        config = self.components.config.measured
+        classes, features = self.components.architecture.classes or 1, self.components.extractor.dimension
+        basis = public.get("basis")
+        rows = min(config.rows, len(basis) if basis is not None and basis.ndim == 2 else config.rows)
+        return {
+            "basis": (np.int16, (max(1, rows), features)),
+            "unit": (np.float64, (1,)),
+            "rows": (np.uint16, (config.directions,)),
+            "by_class": (np.float32, (classes, config.directions)),
+            "reference": (np.float32, (classes, features)),
+            "embedding": (np.uint8, (32,)),
+            "terms": (np.float64, (7,)),
+        }
+
+    def _agreed(self, number: int, told: NDArray[Any]) -> MeasuredRelease:
+        """The planned release of a round, in units of features: A is the server's to say, and only A."""
+        planned, length = self.planned(number), float(told[2])
+        if not LENGTHS[0] <= length <= LENGTHS[1]:
+            raise AgreementError(f"A must lie between {LENGTHS[0]:g} and {LENGTHS[1]:g}, got {length}")
+        release = in_features(planned, length)
+        if not np.array_equal(told, terms(release)):
+            raise AgreementError(
+                f"round {number} was planned with {terms(release).tolist()}, asked for with {told.tolist()}: "
+                "f, C, A, c, N, m and k"
+            )
+        return release
+
+
+def in_features(planned: MeasuredRelease, length: float) -> MeasuredRelease:
+    """A planned release, whose unit is A, where A is so long. Its radii are the planned ones."""
+    return replace(planned, client_clip=length, record_clip=length * planned.record_clip)
 
 
 def terms(release: MeasuredRelease) -> Array:
@@ -241,43 +270,69 @@ class MeasuringServer:
     def _prior(self) -> tuple[Prior, Array]:
         """The public guess of the moments, and the variance of images along its basis."""
         components = self._behaviour.components
-        classes, dimension = components.architecture.classes or 1, components.extractor.dimension
         centred = _public_features(components)
         sizes, axes = np.linalg.eigh(centred.T @ centred / len(centred))
         most = min(np.count_nonzero(sizes > 1e-9 * sizes[-1]), len(centred) - 1)
-        rows = min(most, max(ROWS, -(-self._behaviour.planned(1).directions // classes)))
+        rows = min(most, components.config.measured.rows)
+        # Dead leaves have no classes, so part of their variance is that between classes.
         spectrum = 0.5 * np.maximum(sizes[::-1][:rows], 0)
-        basis = np.ascontiguousarray(axes[:, ::-1][:, :rows].T)
-        return Prior(np.zeros((classes, dimension)), basis, spectrum, own=GUESS, shared=GUESS), spectrum
+        return self._guess(np.ascontiguousarray(axes[:, ::-1][:, :rows].T), spectrum), spectrum
+
+    def _guess(self, basis: Array, spectrum: Array) -> Prior:
+        """The prior over a basis (r, D), rounded to what clients are sent of it."""
+        components = self._behaviour.components
+        shape = components.architecture.classes or 1, components.extractor.dimension
+        whole, unit = _sixteen_bits(basis)
+        guess = components.config.measured.prior
+        return Prior(np.zeros(shape), whole.astype(np.float64) * unit, spectrum, own=guess, shared=guess)
 
     @cached_property
     def _posterior(self) -> RowPosterior:
         return RowPosterior.start(self._prior[0])
 
-    def _directions(self) -> RowDirections:
+    def _directions(self) -> AskedRows:
         count = self._behaviour.planned(1).directions
         posterior = self._posterior
         try:
-            return principal_directions(posterior.prior, posterior.variances, count, self._prior[1])
+            asked = principal_directions(posterior.prior, posterior.variances, count, self._prior[1])
         except ValueError as error:
             raise ConfigError(f"measured.directions = {count} cannot be asked for: {error}") from None
+        return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
+
+    def _length(self, asked: AskedRows, planned: MeasuredRelease) -> float:
+        """A: as long as answers should be by what is public so far; c too, where an image is protected."""
+        measured, prior = self._behaviour.components.config.measured, self._prior
+        client, image = answer_clips(
+            prior[0],
+            self._posterior.variances,
+            asked.along(len(prior[1])),
+            prior[1],
+            records=planned.records,
+            margin=measured.margin,
+            concentration=measured.concentration,
+        )
+        found = client if measured.unit == "client" else image / planned.record_clip
+        return float(np.clip(float(f"{found:.6g}"), *LENGTHS))
 
     def public(self, round_number: int, theta: Array) -> Arrays:
         with one_thread():  # products of floats, which must not depend on how many workers there are
             return self._asked(round_number)
 
     def _asked(self, round_number: int) -> Arrays:
-        asked = self._directions()
+        asked, planned = self._directions(), self._behaviour.planned(round_number)
         seed = self._behaviour.components.config.federation.seed
         embedding = hashlib.sha256(
             f"prism-secure/v1/measured embedding\0{public_seed(seed, 'embedding', round_number)}".encode()
         )
+        basis, unit = _sixteen_bits(self._prior[0].basis)
         return {
-            "axes": self._posterior.prior.basis[asked.rows].astype(np.float32),
-            "by_class": asked.by_class,
-            "reference": self._posterior.mean,
+            "basis": basis,
+            "unit": np.array([unit]),
+            "rows": asked.rows.astype(np.uint16),
+            "by_class": asked.by_class.astype(np.float32),
+            "reference": self._posterior.mean.astype(np.float32),
             "embedding": np.frombuffer(embedding.digest(), np.uint8),
-            "terms": terms(self._behaviour.planned(round_number)),
+            "terms": terms(in_features(planned, self._length(asked, planned))),
         }
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
@@ -307,6 +362,7 @@ class MeasuringServer:
             steps=rounds * measured.steps + measured.end_steps,
             start=config.training.learning_rate,
             end=0.1 * config.training.learning_rate,
+            smoothing=measured.smoothing,
         )
         known = 1 - self._posterior.variances / np.maximum(prior.variances, 1e-12)
         weights = (torch.from_numpy(part).float() for part in (prior.class_axes, prior.basis, known))
@@ -340,15 +396,11 @@ class MeasuringServer:
         trained = {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
         self._state = ServerState.from_arrays(dict(trained))
         self._kept = {name: list(saved[f"measured.{name}"]) for name in _MEASURED}
-        components = self._behaviour.components
-        shape = components.architecture.classes or 1, components.extractor.dimension
-        spectrum = np.asarray(saved["spectrum"], np.float64)
-        prior = Prior(
-            np.zeros(shape), np.asarray(saved["basis"], np.float64), spectrum, own=GUESS, shared=GUESS
+        basis, spectrum, coordinates, variances = (
+            np.asarray(saved[name], np.float64) for name in ("basis", "spectrum", "coordinates", "variances")
         )
+        prior = self._guess(basis, spectrum)
         self._prior = prior, spectrum
-        parts = (np.asarray(saved[name], np.float64) for name in ("coordinates", "variances"))
-        coordinates, variances = parts
         if not coordinates.shape == variances.shape == prior.variances.shape:
             raise ValueError(f"moments {coordinates.shape} do not fit a basis of {len(spectrum)} rows")
         self._posterior = RowPosterior(prior, coordinates, variances)
@@ -356,6 +408,15 @@ class MeasuringServer:
 
 _MEASURED = ("rows", "by_class", "values", "noise")
 """What is kept of every round: what was asked, what the opened sum said, and the variance of its noise."""
+
+
+def _sixteen_bits(basis: Array) -> tuple[NDArray[np.int16], float]:
+    """Orthonormal rows (r, D) as integers and their unit; what comes out of it again does not change.
+
+    Each entry moves by 2^-16 of the largest: what is asked is along these very rows, so it is no error.
+    """
+    unit = 2.0 ** (math.ceil(math.log2(np.abs(basis).max())) - 15)
+    return np.rint(np.clip(basis / unit, -32767, 32767)).astype(np.int16), unit
 
 
 def _public_features(components: Components) -> Array:

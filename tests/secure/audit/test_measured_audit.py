@@ -115,7 +115,7 @@ def test_half_the_rounds_of_either_unit_are_found(tmp_path: Path, plan: tuple[Me
 
 
 @pytest.mark.parametrize(
-    "smaller", [{"clip": 0.5}, {"record_clip": 0.1}, {"records": 20}, {"client_clip": 0.5}, {"cohort": 40}]
+    "smaller", [{"clip": 0.5}, {"record_clip": 0.1}, {"records": 20}, {"client_clip": 2.0}, {"cohort": 40}]
 )
 def test_a_radius_that_is_too_small_for_an_image_is_found(
     tmp_path: Path, plan: tuple[MeasuredRelease, ...], smaller: dict[str, Any]

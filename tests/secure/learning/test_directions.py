@@ -6,7 +6,7 @@ import torch
 
 from prism_secure.data.features import RandomFourierFeatures
 from prism_secure.learning.measured.directions import (
-    RowDirections,
+    AskedRows,
     class_means,
     jacobian_directions,
     principal_directions,
@@ -23,7 +23,7 @@ def _posterior(answers: Answers | None = None, **settings) -> Posterior:
     return Posterior(prior, answers or Answers.none(K, D))
 
 
-def _chosen(posterior: Posterior, count: int, cost: np.ndarray) -> RowDirections:
+def _chosen(posterior: Posterior, count: int, cost: np.ndarray) -> AskedRows:
     return principal_directions(posterior.prior, posterior.variances, count, cost)
 
 

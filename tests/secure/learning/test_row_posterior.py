@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prism_secure.learning.measured.directions import RowDirections, principal_directions
+from prism_secure.learning.measured.directions import AskedRows, principal_directions
 from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 
@@ -45,11 +45,11 @@ def test_rounds_of_answers_give_the_posterior_of_all_of_them(grows):
 def test_what_is_no_coordinate_is_refused(by_class, rows):
     ours = RowPosterior.start(_prior(np.random.default_rng(2)))
     with pytest.raises(ValueError, match="one coordinate"):
-        ours.answered(RowDirections(np.array(rows), by_class), np.zeros(len(rows)), 0.1)
+        ours.answered(AskedRows(np.array(rows), by_class), np.zeros(len(rows)), 0.1)
 
 
 @pytest.mark.parametrize(("values", "noise"), [(2, 0.1), (1, 0.0), (1, float("nan"))])
 def test_answers_that_do_not_fit_are_refused(values, noise):
     ours = RowPosterior.start(_prior(np.random.default_rng(2)))
     with pytest.raises(ValueError, match="positive noise"):
-        ours.answered(RowDirections(np.array([0]), np.ones((3, 1))), np.zeros(values), noise)
+        ours.answered(AskedRows(np.array([0]), np.ones((3, 1))), np.zeros(values), noise)
