@@ -156,7 +156,7 @@ class Client:
 
         behaviour = self._components.behaviour
         assert isinstance(behaviour, Measure)
-        p = behaviour.asked(broadcast).probabilities(answers.numpy()[None])[0]
+        p = behaviour.probabilities(self.index, answers.numpy(), broadcast)
         return release_bits(p, self._stream(broadcast))
 
     def _follows(self, last: int, asked: int) -> bool:

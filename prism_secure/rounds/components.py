@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from prism_privacy import Accountant, Adjacency, PrivacyError, View, spent_table
 from prism_secure.accounting.measured import image_view
@@ -44,6 +45,8 @@ FEW_HELD_OUT = 200
 """Metrics over fewer held-out images come with a word of warning."""
 PUBLIC_IMAGES = 1000
 """How many public images bounded features take their units from."""
+BASIS_IMAGES = 3000
+"""How many the basis of measured rounds comes from."""
 FOURIER_WEIGHT = 0.6
 """Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
 
@@ -364,6 +367,31 @@ class Components:
             dimension=self.extractor.dimension,
         )
 
+    @cached_property
+    def public_basis(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What measured rounds ask along: principal directions of public images' features, the first
+        `measured.rows` of them.
+
+        Returns:
+            (rows float64 (r, D), orthonormal, the longest first; the variance along each, (r,)).
+        """
+        images = dead_leaves(
+            BASIS_IMAGES,
+            side=self.config.model.image_size,
+            channels=self.dataset.channels,
+            seed=public_seed(self.config.federation.seed, "basis"),
+        )
+        with torch.no_grad():
+            found = torch.cat([self.extractor(part) for part in torch.split(images, 250)]).double().numpy()
+        centred = found - found.mean(0)
+        dimension = centred.shape[1]
+        most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows)
+        sizes, axes = eigh(
+            centred.T @ centred / len(centred), subset_by_index=[dimension - most, dimension - 1]
+        )
+        known = sizes[::-1] > 1e-9 * sizes[-1]
+        return np.ascontiguousarray(axes[:, ::-1].T[known]), sizes[::-1][known]
+
     def targets(self, client: int) -> FeatureMoments:
         """The exact moments of one client's images: all it reads of them, without a record-level claim."""
         return self.trainer.targets(*self._images(client))
@@ -376,7 +404,7 @@ class Components:
                 features do not depend on how many others there are, not even in their last digit.
         """
         images, labels = self._images(client)
-        count, size = len(images), 50 if alike else 250
+        count, size = len(images), min(50, self.plan.measured[0].records) if alike else 250
         if alike and count % size:
             images = torch.cat([images, torch.zeros(size - count % size, *images.shape[1:])])
         with torch.no_grad():

@@ -52,6 +52,8 @@ class MadeUp(Components):
         self.partition, self.architecture = recipe.partition, recipe.architecture
         self.extractor, self.trainer = recipe.extractor, recipe.trainer
         self.metric_network = recipe.metric_network
+        if recipe.config.measures:
+            self.public_basis = recipe.public_basis
         self.record_release = None if release is None else replace(release, config=self.config)
 
     def features(self, client: int, *, alike: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

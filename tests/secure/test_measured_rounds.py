@@ -97,16 +97,22 @@ def test_many_clients_at_once_answer_what_each_answers_alone(components: Compone
         Client(index, tmp_path / str(index), components, coins=CoinSecret.for_test(bytes(32)))
         for index in range(3)
     ]
-    alone = [client.side.answer(broadcast, None).scores.tolist() for client in clients]
-    assert len(set(map(tuple, alone))) == 3
+    alone = [client.side.answer(broadcast, None).scores.numpy() for client in clients]
+    assert len({answer.tobytes() for answer in alone}) == 3
+    drawn = [behaviour.probabilities(index, answer, broadcast) for index, answer in enumerate(alone)]
     behaviour.together(broadcast, [client.side for client in reversed(clients)])
     assert len(behaviour._answers) == 3
     # Not for another broadcast: its digest is another.
     other = Broadcast("g", 1, broadcast.theta, broadcast.public)
-    assert clients[0].side.answer(other, None).scores.tolist() == alone[0]
+    assert np.array_equal(clients[0].side.answer(other, None).scores.numpy(), alone[0])
     assert len(behaviour._answers) == 3
-    assert [client.side.answer(broadcast, None).scores.tolist() for client in clients] == alone
+    for index, (answer, p) in enumerate(zip(alone, drawn, strict=True)):
+        assert np.array_equal(clients[index].side.answer(broadcast, None).scores.numpy(), answer)
+        assert np.array_equal(behaviour.probabilities(index, answer, broadcast), p)
     assert behaviour._answers == {}
+    # Nor for other answers than these.
+    behaviour.together(broadcast, [clients[0].side])
+    assert not np.array_equal(behaviour.probabilities(0, alone[1], broadcast), drawn[0])
 
 
 def test_workers_change_nothing(finished: Path, data: Path, tmp_path: Path) -> None:

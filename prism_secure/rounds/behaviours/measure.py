@@ -37,7 +37,6 @@ from prism_privacy import (
     measured_mean,
     quantise_features,
 )
-from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
@@ -55,8 +54,6 @@ from prism_secure.storage import make_private_folder, write_atomic
 
 Array = NDArray[np.float64]
 
-PUBLIC_IMAGES = 3000
-"""How many public images the basis of the moments comes from."""
 MOST_ROWS = 5000
 """Of how many images, about, answers are computed at once."""
 LENGTHS = (2.0**-20, 2.0**20)
@@ -81,7 +78,7 @@ class Measure(Behaviour):
             )
         self.components = components
         self._last: tuple[bytes, MeasuredRound] | None = None
-        self._answers: dict[tuple[bytes, int], NDArray[np.int64]] = {}
+        self._answers: dict[tuple[bytes, int], tuple[NDArray[np.int64], NDArray[np.uint32]]] = {}
 
     def client(self, index: int, folder: Path, release: ClientRelease) -> MeasuringClient:
         return MeasuringClient(self, index, folder)
@@ -90,7 +87,7 @@ class Measure(Behaviour):
         return MeasuringServer(self)
 
     def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
-        """One matrix product for many clients: exact integers, so the same whoever is in it."""
+        """A few matrix products for many clients: exact integers, so the same whoever is in it."""
         asked, self._answers = self.asked(broadcast), {}
         waiting: list[MeasuringClient] = []
         rows: list[tuple[NDArray[np.int32], NDArray[np.int64]]] = []
@@ -100,10 +97,9 @@ class Measure(Behaviour):
                 return
             features, labels = (np.concatenate(parts) for parts in zip(*rows, strict=True))
             owners = np.repeat(np.arange(len(rows)), [len(each) for _, each in rows])
-            found = asked.answers(features, labels, owners, len(rows))
-            self._answers |= {
-                (broadcast.digest, client.index): row for client, row in zip(waiting, found, strict=True)
-            }
+            answers = asked.answers(features, labels, owners, len(rows))
+            found = zip(waiting, answers, asked.probabilities(answers), strict=True)
+            self._answers |= {(broadcast.digest, client.index): (row, p) for client, row, p in found}
             waiting.clear()
             rows.clear()
 
@@ -118,8 +114,18 @@ class Measure(Behaviour):
     def answers_of(self, client: MeasuringClient, broadcast: Broadcast) -> NDArray[np.int64]:
         """What one client answers, int64 (k,)."""
         asked = self.asked(broadcast)  # all that is public is checked before data are read
-        known = self._answers.pop((broadcast.digest, client.index), None)
-        return asked.answers(*client.features())[0] if known is None else known
+        known = self._answers.get((broadcast.digest, client.index))
+        return asked.answers(*client.features())[0] if known is None else known[0]
+
+    def probabilities(
+        self, index: int, answers: NDArray[np.int64], broadcast: Broadcast
+    ) -> NDArray[np.uint32]:
+        """What a client's bits are drawn with for its answers (k,), uint32 (m,), units of 2^-24."""
+        known = self._answers.pop((broadcast.digest, index), None)
+        if known is not None and np.array_equal(known[0], answers):
+            return known[1]
+        found: NDArray[np.uint32] = self.asked(broadcast).probabilities(answers[None])[0]
+        return found
 
     def planned(self, round_number: int) -> MeasuredRelease:
         """What a round releases by this party's own plan."""
@@ -269,14 +275,10 @@ class MeasuringServer:
     @cached_property
     def _prior(self) -> tuple[Prior, Array]:
         """The public guess of the moments, and the variance of images along its basis."""
-        components = self._behaviour.components
-        centred = _public_features(components)
-        sizes, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-        most = min(np.count_nonzero(sizes > 1e-9 * sizes[-1]), len(centred) - 1)
-        rows = min(most, components.config.measured.rows)
+        with one_thread():
+            basis, variance = self._behaviour.components.public_basis
         # Dead leaves have no classes, so part of their variance is that between classes.
-        spectrum = 0.5 * np.maximum(sizes[::-1][:rows], 0)
-        return self._guess(np.ascontiguousarray(axes[:, ::-1][:, :rows].T), spectrum), spectrum
+        return self._guess(basis, 0.5 * variance), 0.5 * variance
 
     def _guess(self, basis: Array, spectrum: Array) -> Prior:
         """The prior over a basis (r, D), rounded to what clients are sent of it."""
@@ -417,17 +419,3 @@ def _sixteen_bits(basis: Array) -> tuple[NDArray[np.int16], float]:
     """
     unit = 2.0 ** (math.ceil(math.log2(np.abs(basis).max())) - 15)
     return np.rint(np.clip(basis / unit, -32767, 32767)).astype(np.int16), unit
-
-
-def _public_features(components: Components) -> Array:
-    """Features (N, D) of public images around their mean."""
-    images = dead_leaves(
-        PUBLIC_IMAGES,
-        side=components.config.model.image_size,
-        channels=components.dataset.channels,
-        seed=public_seed(components.config.federation.seed, "basis"),
-    )
-    with torch.no_grad():
-        found = torch.cat([components.extractor(part) for part in torch.split(images, 250)]).double().numpy()
-    centred: Array = found - found.mean(0)
-    return centred
