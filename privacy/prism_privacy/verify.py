@@ -24,7 +24,7 @@ from typing import Any
 from prism_privacy.errors import InvalidParameter, LedgerError, PrivacyError
 from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, charged_in
-from prism_privacy.ledger.disclosure import disclosure, statement
+from prism_privacy.ledger.disclosure import disclosure, statement, why_infinite
 from prism_privacy.ledger.entry import json_safe
 from prism_privacy.ledger.writer import verify_ledger
 from prism_privacy.moments.release import ADJACENCY_WORDS
@@ -92,7 +92,8 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
             total = ClientTotal(view, adjacency)
             for each in charged:
                 total.add(each)
-            found.append(Together(Unit.CLIENT, view, adjacency.value, total.epsilon(at), at))
+            notes = tuple(f"no bound, {view}, {adjacency}: {why}" for why in total.why(at))
+            found.append(Together(Unit.CLIENT, view, adjacency.value, total.epsilon(at), at, notes))
     adjacencies = dict.fromkeys(each.record.adjacency for each in charged if each.record is not None)
     return found + [_image(charged, adjacency, delta) for adjacency in adjacencies]
 
@@ -103,6 +104,8 @@ def _image(charged: Sequence[Charged], adjacency: str, delta: float | None) -> T
     if delta is None:
         delta = max(each.record.delta for each in charged if each.record is not None)
         delta += total.delta_of_others
+    if not any(note.startswith("no bound") for note in notes):
+        notes += tuple(f"no bound, {RECORD_UNIT}: {why}" for why in total.why(delta))
     return Together(Unit.RECORD, None, adjacency, total.epsilon(delta), delta, notes)
 
 
@@ -150,7 +153,7 @@ def _tell(reports: Sequence[LedgerReport], options: argparse.Namespace) -> int:
         print(json.dumps(json_safe(told, nan=True), indent=2))
     else:
         for report in reports:
-            print(*(f"{report.path}:", *statement(report)), sep="\n  ")
+            print(f"{report.path}:", *statement(report), *why_infinite(report), sep="\n  ")
             for warning in report.warnings:
                 print(f"  warning: {warning}")
         if totals:

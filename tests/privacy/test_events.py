@@ -212,6 +212,34 @@ def replace_failure(release: MaskRelease) -> MaskRelease:
     return MaskRelease(release.flip, release.clip, release.cohort, release.space)
 
 
+@pytest.mark.parametrize(
+    ("events", "unit", "adjacency", "why"),
+    [
+        ({Masks(MaskRelease(0.0, 1.0)): 2, Masks(CLIPPED): 1}, Unit.CLIENT, "zero_out", "flip = 0 leaves"),
+        ({OpenedMoments(ADDED, 10**6, 1): 1}, Unit.CLIENT, "replace_one", "all that a client has"),
+        ({Moments(replace(SWAP, sigma=0.0)): 1}, Unit.RECORD, "swap", "too weak"),
+        ({Stated(1.0, DELTA, "swap"): 1, Moments(SWAP): 1}, Unit.RECORD, "swap", "is used up"),
+    ],
+)
+def test_whatever_is_infinite_says_why(
+    events: dict[Event, int], unit: Unit, adjacency: str, why: str
+) -> None:
+    for view in View:
+        found = compose(events, DELTA, unit, view, adjacency)
+        assert math.isinf(found.epsilon)
+        (said,) = found.why
+        assert why in said
+
+
+def test_what_is_infinite_only_together_says_so() -> None:
+    """Each is just below ε = 100, and three of them are not."""
+    noises = (OpenedMoments(replace(ADDED, sigma=1e-5 * 1.05**step), 1, 1) for step in range(400))
+    least = next(noise for noise in noises if math.isfinite(client({noise: 1}, *CELLS[0]).epsilon))
+    found = client({least: 3}, *CELLS[0])
+    assert math.isinf(found.epsilon)
+    assert found.why == ("together they pass ε = 100, above which nothing is proved of noise made of shares",)
+
+
 def test_nothing_costs_nothing_and_no_noise_protects_from_nothing() -> None:
     for view, adjacency in CELLS:
         assert client({Masks(CLIPPED): 0}, view, adjacency) == Composed(0.0, "nothing spent")

@@ -18,6 +18,7 @@ from prism_privacy import (
     MaskRelease,
     MomentRelease,
     RecordGuarantee,
+    Spent,
     View,
     spent_table,
     verify_ledger,
@@ -213,4 +214,55 @@ def test_an_infinite_epsilon_is_named_among_what_is_not_covered(
         kept.append(round=1, release=bare, delta=1e-5, epsilon=spent_table(accountant, bare))
     assert math.isinf(spent_table(accountant, bare)[View.UPLOAD, Adjacency.ZERO_OUT].to_date)
     assert main([str(tmp_path / "bare.jsonl"), "--disclosure"]) == 0
-    assert "(upload, zero_out): epsilon is infinite." in capsys.readouterr().out
+    because = "epsilon is infinite, because flip = 0 leaves masks without noise."
+    assert f"(upload, zero_out): {because}" in capsys.readouterr().out
+
+
+def opened(path: Path, images: int) -> str:
+    """A ledger of moments that were opened over all clients, whose writer states no bound for a client."""
+    nothing = Spent(math.inf, math.inf)
+    table = {(view, adjacency): nothing for view in View for adjacency in Adjacency}
+    record, summed = RecordGuarantee.of(MOMENTS, 1e-5), {"record_release": "summed"}
+    with Ledger.create(
+        path, LedgerKey(), federation="fed", clients=10, records=images, settings=summed
+    ) as kept:
+        kept.append(
+            kind="moments", round=0, release=MOMENTS, cohort=10, delta=1e-5, epsilon=table, record=record
+        )
+    return str(path)
+
+
+def test_an_infinite_epsilon_stands_with_its_cause(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare, accountant = MaskRelease(flip=0.0, clip=1.0, cohort=10), Accountant(1e-5)
+    accountant.spend(bare)
+    with Ledger.create(tmp_path / "bare.jsonl", LedgerKey(), federation="fed") as kept:
+        kept.append(round=1, release=bare, delta=1e-5, epsilon=spent_table(accountant, bare))
+    cells = [f"({view}, {adjacency})" for view in sorted(View) for adjacency in sorted(Adjacency)]
+    for path, causes in (
+        (str(tmp_path / "bare.jsonl"), {"flip = 0 leaves masks without noise": cells}),
+        (
+            opened(tmp_path / "opened.jsonl", 1000),
+            {
+                "opened moments carry noise for one record, and all that a client has moves": cells[:2],
+                "one client's share of the noise on opened moments is too little for all": cells[2:],
+            },
+        ),
+        (
+            opened(tmp_path / "one.jsonl", 1),
+            {"its writer states none, though these releases have one": cells},
+        ),
+    ):
+        assert main([path]) == 0
+        said = capsys.readouterr().out
+        for cause, where in causes.items():
+            assert f"  {' and '.join(where)} without a bound: {cause}" in said
+        assert main([path, path, "--json"]) == 0
+        together = json.loads(capsys.readouterr().out)["together"]
+        for total in together:
+            infinite = total["epsilon"] == "inf"
+            assert infinite == any(note.startswith("no bound") for note in total["notes"])
+    finite = str(ledger(tmp_path / "finite.jsonl"))
+    assert main([finite]) == 0
+    assert "without a bound" not in capsys.readouterr().out

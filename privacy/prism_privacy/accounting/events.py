@@ -55,6 +55,8 @@ Bound = Literal[
     "unprotected",
 ]  # fmt: skip
 
+_MOST_OF_SHARES = 100.0
+"""Above this ε nothing is proved of noise that is made of shares."""
 _MOST_DP_ORDER = 512.0
 """Above this order dp_accounting's series for sampled noise need not converge."""
 
@@ -71,6 +73,7 @@ class Loss:
     stated      (ε, δ), where no more is known than that
     most        no ε above this is proved
     why         why it has no bound at all, "" where it has one
+    weak        where it has one: why even that may be infinite
     """
 
     curve: Callable[[], Floats] | None = None
@@ -81,16 +84,17 @@ class Loss:
     stated: tuple[float, float] | None = None
     most: float = math.inf
     why: str = ""
+    weak: str = "a release is too weak for any bound"
 
     @classmethod
-    def gaussian(cls, multiplier: float, most: float = math.inf) -> Loss:
+    def gaussian(cls, multiplier: float, most: float = math.inf, weak: str = weak) -> Loss:
         """Of Gaussian noise `multiplier` times the distance of the worlds: the curve α/(2·multiplier²)."""
 
         def curve() -> Floats:
             with np.errstate(divide="ignore"):
                 return np.asarray(ORDERS / np.float64(2.0 * multiplier * multiplier))
 
-        return cls(curve, multiplier=multiplier, most=most)
+        return cls(curve, multiplier=multiplier, most=most, weak=weak)
 
 
 @runtime_checkable
@@ -118,6 +122,7 @@ class Masks:
             lambda: renyi_curve(release, view, Adjacency(adjacency), self.coordinate),
             failure=release.sum_failure if view is View.SUM else 0.0,
             bits=None if release.clip is not None or release.dim is None else (release.flip, release.dim),
+            weak=_without_noise(release),
         )
 
 
@@ -139,7 +144,12 @@ class RecordMasks:
         return Loss(
             lambda: renyi_curve(release, view, Adjacency.ZERO_OUT),
             failure=release.sum_failure if view is View.SUM else 0.0,
+            weak=_without_noise(release),
         )
+
+
+def _without_noise(release: MaskRelease) -> str:
+    return f"flip = {release.flip:g} leaves masks without {'enough ' if release.flip else ''}noise"
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,13 @@ class OpenedMoments:
         # Zeroed out a client adds noise alone; replaced, other images.
         kind: RecordAdjacency = "add_remove" if Adjacency(adjacency) is Adjacency.ZERO_OUT else "swap"
         multiplier = replace(self.release, adjacency=kind).multiplier / self.images
-        return Loss.gaussian(multiplier / math.sqrt(self.shares if view is View.UPLOAD else 1), most=100.0)
+        shares = self.shares if view is View.UPLOAD else 1
+        weak = (
+            "one client's share of the noise on opened moments is too little for all that it has"
+            if shares > 1
+            else "opened moments carry noise for one record, and all that a client has moves them too far"
+        )
+        return Loss.gaussian(multiplier / math.sqrt(shares), most=_MOST_OF_SHARES, weak=weak)
 
 
 @dataclass(frozen=True)
@@ -284,8 +300,24 @@ def compose(
         if exact < best.epsilon:
             best = Composed(exact, "exact composition")
     if math.isinf(best.epsilon) or best.epsilon > min(loss.most for loss, _ in losses):
-        return Composed(math.inf, "unprotected", why=best.why)
+        return Composed(math.inf, "unprotected", why=best.why or _why(losses, delta))
     return best
+
+
+def _why(losses: list[tuple[Loss, int]], delta: float) -> tuple[str, ...]:
+    """Why events that each have a bound are infinite together: some alone are, or they share a limit."""
+
+    def infinite(loss: Loss) -> bool:
+        epsilon = _together([(loss, 1)], delta).epsilon
+        return math.isinf(epsilon) or epsilon > loss.most
+
+    alone = tuple(dict.fromkeys(loss.weak for loss, _ in losses if infinite(loss)))
+    if alone:
+        return alone
+    most = min(loss.most for loss, _ in losses)
+    if math.isfinite(most):
+        return (f"together they pass ε = {most:g}, above which nothing is proved of noise made of shares",)
+    return (f"delta = {delta:g} is used up by what each of them takes of it",)
 
 
 def composed_curve(events: Mapping[Event, int], unit: Unit, view: View, adjacency: Adjacency | str) -> Floats:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from prism_privacy.accounting.events import (
+    Composed,
     Event,
     Masks,
     Moments,
@@ -211,8 +212,15 @@ class ClientTotal:
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far; `inf` where nothing protects, or nobody claims that something does."""
+        return self._composed(delta).epsilon
+
+    def why(self, delta: float) -> tuple[str, ...]:
+        """Why it is infinite; empty where it is not."""
+        return self._composed(delta).why
+
+    def _composed(self, delta: float) -> Composed:
         events = self._masks + Counter(self._opened.values()) + self._silent
-        return compose(events, delta, Unit.CLIENT, self._view, self._adjacency).epsilon
+        return compose(events, delta, Unit.CLIENT, self._view, self._adjacency)
 
     def _dearer(self, one: Event, other: Event) -> Event:
         """Of two accounts of one release, the one that costs more."""
@@ -290,7 +298,14 @@ class ImageTotal:
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far."""
-        return compose(self._events, delta, Unit.RECORD, View.SUM, self._adjacency).epsilon
+        return self._composed(delta).epsilon
+
+    def why(self, delta: float) -> tuple[str, ...]:
+        """Why it is infinite; empty where it is not."""
+        return self._composed(delta).why
+
+    def _composed(self, delta: float) -> Composed:
+        return compose(self._events, delta, Unit.RECORD, View.SUM, self._adjacency)
 
 
 def _moments(record: RecordGuarantee | None) -> MomentRelease | None:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 
 from prism_privacy.ledger.check import LedgerReport
+from prism_privacy.ledger.composition import ClientTotal, charged_in
 from prism_privacy.ledger.entry import UNIT_WORDS, LedgerEntry, RecordGuarantee
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_privacy.units import Adjacency, Unit, View
 from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
 
-__all__ = ["disclosure", "statement"]
+__all__ = ["disclosure", "statement", "why_infinite"]
 
 _VIEW_WORDS = {
     View.SUM: "who sees only the opened sums",
@@ -53,6 +54,28 @@ def statement(report: LedgerReport) -> list[str]:
         on = "" if record.cohort is None else f", counting on {record.cohort} honest clients"
         lines.append(f"  {record.view.value}{on}")
     return [*lines, f"  ({ADJACENCY_WORDS[record.adjacency]})"]
+
+
+def why_infinite(report: LedgerReport) -> list[str]:
+    """Why epsilons of a client are infinite, as lines: what the ledger charged tells, settings it knows not.
+
+    Raises:
+        LedgerError: it charged what is not known here.
+    """
+    last = report.entries[-1] if report.entries else None
+    infinite: dict[str, list[str]] = {}
+    for (view, adjacency), spent in sorted((last.epsilon or {}).items() if last else ()):
+        if math.isinf(spent.to_date):
+            for why in _causes(report, view, adjacency):
+                infinite.setdefault(why, []).append(f"({view.value}, {adjacency.value})")
+    return [f"{' and '.join(cells)} without a bound: {why}" for why, cells in infinite.items()]
+
+
+def _causes(report: LedgerReport, view: View, adjacency: Adjacency) -> tuple[str, ...]:
+    """Why one of its epsilons is infinite; where by its own charges it need not be, that."""
+    total = ClientTotal(view, adjacency)
+    total.add(charged_in(report, "this ledger"))
+    return total.why(report.entries[-1].delta) or ("its writer states none, though these releases have one",)
 
 
 def disclosure(report: LedgerReport) -> str:
@@ -119,8 +142,8 @@ def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarante
         yield "Anybody: the coins were known, so the noise hides nothing."
     for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
         if math.isinf(spent.to_date):
-            cell = f"({view.value}, {adjacency.value})"
-            yield f"A client against {_VIEW_WORDS[view]} {cell}: epsilon is infinite."
+            cell, why = f"({view.value}, {adjacency.value})", "; ".join(_causes(report, view, adjacency))
+            yield f"A client against {_VIEW_WORDS[view]} {cell}: epsilon is infinite, because {why}."
     if last.epsilon is not None:
         yield f"A client in a sum with fewer honest clients than the {last.cohort} counted on."
     if record is None:
