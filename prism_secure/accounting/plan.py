@@ -328,6 +328,8 @@ _FINITE: dict[str, Any] = {
     "privacy.delta": _DEFAULT.privacy.delta,
 }
 """What may make a client's epsilon finite."""
+_LONG = 1 << 30
+"""A mask whose length nobody knows: what makes epsilons finite for one so long does for every shorter one."""
 _CLIPS = (1.0, 0.3, 0.1)
 """What may make it meaningful as well, the loosest first."""
 _FINITEIMAGE: dict[str, Any] = {
@@ -346,7 +348,8 @@ def why_infinite(config: Config, dimension: int | None, images: int | None) -> t
     that it gave.
 
     Args:
-        dimension: d, the length of a mask; None where nobody knows: then figures are not told.
+        dimension: d, the length of a mask; None where nobody knows: then figures are not told, and the
+            settings do for any length.
         images: the most that a client has; None where nobody says.
     """
     if config.measures:  # bits flip, and move only so far: every epsilon is finite
@@ -421,6 +424,7 @@ def _remedy(
     """
     wanted = [cell for cells in names.values() for cell in cells]
     known = dimension is not None or IMAGE in wanted
+    dimension = _LONG if dimension is None else dimension
     budget = config.budget.epsilon if known else None
     before, costly = epsilons_of(config, {}, dimension, images, budget=budget), ""
     for choices in _choices(config, _FINITEIMAGE if IMAGE in wanted else _FINITE, image=IMAGE in wanted):

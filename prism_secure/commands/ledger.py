@@ -56,21 +56,8 @@ def _verify(options: argparse.Namespace, command: str) -> int:
 
 def _why_infinite(report: LedgerReport) -> list[str]:
     """Why a client's epsilon is infinite, and what would make it finite, as far as a ledger tells."""
-    from prism_privacy.ledger.composition import opened_in
-    from prism_secure.accounting.plan import why_infinite
-    from prism_secure.config.sections import Federation, Privacy
-    from prism_secure.config.whole import Config
+    from prism_secure.accounting.signed import why_infinite_as_signed
 
-    last, opened = report.entries[-1], opened_in(report)
-    flip = last.release.get("flip", 0.0)
-    if last.epsilon is None or not isinstance(flip, float | int):
-        return []
-    privacy = Privacy(flip=flip, delta=last.delta, record_epsilon=float("inf"))
-    if opened is not None and last.record is not None:
-        image = last.record.epsilon
-        privacy = Privacy(flip=flip, delta=last.delta, record_epsilon=image, record_cohort=opened.shares)
-    clients = max(3, report.clients or 3, 0 if opened is None else opened.shares)
-    config = Config(federation=Federation(clients=clients), privacy=privacy)
-    found = why_infinite(config, None, None if opened is None else opened.images)
-    infinite = {view.name for (view, _), spent in last.epsilon.items() if spent.to_date == float("inf")}
-    return [str(why) for why in found if any(view in name for view in infinite for name in why.names)]
+    costs = report.entries[-1].epsilon or {}
+    infinite = {view.name for (view, _), spent in costs.items() if spent.to_date == float("inf")}
+    return [str(why) for why in why_infinite_as_signed(infinite, report, None)]

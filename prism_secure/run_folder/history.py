@@ -18,8 +18,9 @@ from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import View
 from prism_secure.accounting import measured
 from prism_secure.accounting.epsilons import CELLS, Epsilons
-from prism_secure.accounting.plan import Unbounded, why_infinite
+from prism_secure.accounting.plan import Unbounded
 from prism_secure.accounting.record_release import ImageView, image_view
+from prism_secure.accounting.signed import why_infinite_as_signed
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
@@ -121,23 +122,11 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         """Each epsilon that is infinite, with its cause and what would make it finite."""
         if self.test_coins or self.to_date is None:
             return ()
-        privacy, images = self.config.privacy, None
-        if self.opened is not None:  # as it was signed, whatever config.toml says
-            changed = {"record_release": "summed", "record_cohort": self.opened.shares}
-            privacy, images = msgspec.structs.replace(privacy, **changed), self.opened.images
-        elif self.record_guarantee is not None:
-            privacy = msgspec.structs.replace(privacy, record_release="client", record_cohort=0)
         record = self.record_guarantee
         shown = {"SUM": self.to_date.sum_replace_one, "UPLOAD": self.to_date.upload_replace_one}
         shown["image"] = 0.0 if record is None else record.epsilon
         infinite = [name for name, epsilon in shown.items() if math.isinf(epsilon)]
-        return tuple(
-            why
-            for why in why_infinite(
-                msgspec.structs.replace(self.config, privacy=privacy), self.facts.parameters, images
-            )
-            if any(word in name for word in infinite for name in why.names)
-        )
+        return why_infinite_as_signed(infinite, self.ledger, self.config, self.facts.parameters)
 
     @property
     def rounds(self) -> list[LedgerEntry]:

@@ -198,6 +198,12 @@ def test_readme_varies_the_noise_of_masks_only_where_it_buys_an_epsilon() -> Non
 
 def test_figures_are_not_told_where_the_length_of_a_mask_is_not_known() -> None:
     (why,) = why_infinite(load_config(), None, 1000)
+    assert why.remedy == "privacy.record_release=client and privacy.clip=0.3 would make them finite"
+    for dimension in (1, 77, 114_824, 1 << 30):
+        advised = {"privacy.record_release": "client", "privacy.clip": 0.3}
+        figures = epsilons_of(load_config(), advised, dimension, 1000)
+        assert all(figures[cell] <= 100 for cell in CELLS[::2]), "a client left out"
+    (why,) = why_infinite(load_config(None, ["privacy.clip=1"]), None, 1000)
     assert why.remedy == "privacy.record_release=client would make them finite"
 
 
