@@ -27,6 +27,7 @@ def why_infinite_as_signed(
     ledger: LedgerReport | None,
     config: Config | None,
     dimension: int | None = None,
+    images: int | None = None,
 ) -> tuple[Unbounded, ...]:
     """Of the epsilons that are infinite, each with its cause and the fewest settings that mend it.
 
@@ -34,7 +35,8 @@ def why_infinite_as_signed(
         infinite: "SUM", "UPLOAD" and "image", as far as they are.
         ledger: where it says how a release was opened, that stands; None where there is none to be believed.
         config: of the run; None: as far as its ledger tells.
-        dimension: d, the length of a mask, where the ledger does not say it.
+        dimension, images: the length of a mask, and the most images of a client, where the ledger does not
+            say them.
     """
     if not infinite:
         return ()
@@ -42,8 +44,9 @@ def why_infinite_as_signed(
         config, dimension = _signed(ledger, config, dimension)
     if config is None:
         return ()
-    opened = None if ledger is None else opened_in(ledger)
-    found = why_infinite(config, dimension, None if opened is None else opened.images)
+    if ledger is not None and (opened := opened_in(ledger)) is not None:
+        images = opened.images
+    found = why_infinite(config, dimension, images)
     return tuple(why for why in found if any(word in name for word in infinite for name in why.names))
 
 
@@ -68,6 +71,8 @@ def _signed(
         privacy = msgspec.structs.replace(privacy, record_release="summed", record_cohort=opened.shares)
     elif any(entry.record is not None for entry in ledger.entries):
         privacy = msgspec.structs.replace(privacy, record_release="client", record_cohort=0)
+    else:
+        privacy = msgspec.structs.replace(privacy, record_epsilon=math.inf)
     return msgspec.structs.replace(config, privacy=privacy), dimension
 
 

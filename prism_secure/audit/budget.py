@@ -5,6 +5,7 @@ How releases add up is said in `prism_privacy.ledger.composition`; here, who is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from prism_privacy import Adjacency, View
 from prism_privacy.ledger.composition import ClientTotal, ImageTotal
+from prism_secure.accounting.signed import why_infinite_as_signed
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
 from prism_secure.data.sources import SameData, by_data
@@ -158,7 +160,8 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
     total = ClientTotal(View(limit.view), Adjacency(limit.adjacency))
     silent = [ledger.name for ledger in ledgers if not ledger.charged.claims]
     if silent:
-        notes.append(f"no bound: {', '.join(silent)} claims no epsilon (test coins)")
+        claims = "claims" if len(silent) == 1 else "claim"
+        notes.append(f"no bound: {', '.join(silent)} {claims} no epsilon (test coins)")
     whole = sum(len(ledger.charged.masks) for ledger in ledgers)
     asked = set(np.linspace(1, max(whole, 1), min(max(whole, 1), _POINTS)).round().astype(int).tolist())
     points, charges = [Point(0, 0.0)], 0
@@ -173,6 +176,8 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
                 points.append(Point(charges, total.epsilon(limit.delta)))
         if not charged.masks:
             points.append(Point(charges, total.epsilon(limit.delta)))
+    if math.isinf(points[-1].epsilon):
+        _say_why(ledgers, limit.view.upper(), [] if silent else total.why(limit.delta), notes)
     return points
 
 
@@ -190,4 +195,18 @@ def _image_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]
         points.append(Point(charges, before if ledger.charged.images else epsilon))
         charges += len(ledger.charged.masks)
         points.append(Point(charges, epsilon))
+    if math.isinf(points[-1].epsilon):
+        said = any(note.startswith("no bound") for note in notes)
+        _say_why(ledgers, "image", [] if said else total.why(limit.delta), notes)
     return points
+
+
+def _say_why(ledgers: Sequence[SpentLedger], epsilon: str, causes: Sequence[str], notes: list[str]) -> None:
+    """Notes beside an epsilon that is inf: what made it so, and what would make each ledger's finite."""
+    advised = [
+        f"{ledger.name}: {why}"
+        for ledger in ledgers
+        if ledger.charged.claims
+        for why in why_infinite_as_signed([epsilon], ledger.report, ledger.config)
+    ]
+    notes.extend(advised or [f"no bound: {cause}" for cause in causes])

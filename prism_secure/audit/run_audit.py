@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from prism_privacy import PrivacyError
+from prism_privacy import LedgerReport, PrivacyError
 from prism_privacy.ledger.entry import json_safe
+from prism_secure.accounting.signed import why_infinite_as_signed
 from prism_secure.audit.checks import (
     chain,
     client_epsilon,
@@ -60,6 +63,8 @@ class RunAudit(msgspec.Struct, frozen=True, kw_only=True):
     epsilons: list[Recomputed]
     lower_bounds: list[LowerBound]
     delta: float | None
+    infinite: list[str] = []
+    """Why epsilons are infinite, and what would make them finite."""
 
     @property
     def exit_code(self) -> int:
@@ -126,7 +131,24 @@ def audit_run(
         epsilons=epsilons,
         lower_bounds=bounds,
         delta=delta,
+        infinite=_why_infinite(evidence, epsilons),
     )
+
+
+def _why_infinite(evidence: Evidence, epsilons: list[Recomputed]) -> list[str]:
+    """What stands beside a table in which an epsilon is inf."""
+    infinite = {
+        "image" if cell.unit == "record" else cell.view.upper()
+        for cell in epsilons
+        if math.isinf(max(cell.ledger, cell.oracle))
+    }
+    if not infinite:
+        return []
+    ledger = evidence.ledger if isinstance(evidence.ledger, LedgerReport) else None
+    config, images = evidence.config, None
+    with contextlib.suppress(Unchecked):
+        images = math.ceil((evidence.facts.training_images or 0) / config.federation.clients) or None
+    return [str(why) for why in why_infinite_as_signed(infinite, ledger, config, images=images)]
 
 
 def write_json(audit: RunAudit, path: Path) -> None:
@@ -157,6 +179,7 @@ def summary(audit: RunAudit) -> list[str]:
         ]
         if answer.reason:
             lines.append(f"           {answer.reason}")
+    lines += audit.infinite
     counted = len(audit.findings)
     verdict = {
         "clean": "clean: nothing wrong was found in what could be looked at",

@@ -204,7 +204,7 @@ def _add_membership(audits: Commands) -> None:
         audits, "membership", "draw how well a client can be told apart", MEMBERSHIP_HELP, MEMBERSHIP_EXAMPLES
     )
     parser.add_argument(
-        "--flip", type=float, required=True, metavar="F", help="flip probability, in (0, 0.5)"
+        "--flip", type=float, required=True, metavar="F", help="flip probability, from 1e-15 to below 0.5"
     )
     parser.add_argument("--clip", type=float, required=True, metavar="C", help="L2 clip of the probabilities")
     parser.add_argument("--cohort", type=int, required=True, metavar="N", help="honest clients in every sum")

@@ -28,6 +28,7 @@ from prism_privacy.masks.release import MaskRelease
 from prism_privacy.moments.discrete_gaussian import gaussian_epsilon
 from prism_privacy.moments.release import MomentRelease, RecordAdjacency
 from prism_privacy.units import Adjacency, Unit, View
+from prism_privacy.wording import format_delta
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -317,7 +318,7 @@ def _why(losses: list[tuple[Loss, int]], delta: float) -> tuple[str, ...]:
     most = min(loss.most for loss, _ in losses)
     if math.isfinite(most):
         return (f"together they pass ε = {most:g}, above which nothing is proved of noise made of shares",)
-    return (f"delta = {delta:g} is used up by what each of them takes of it",)
+    return (f"delta = {format_delta(delta)} is used up by what each of them takes of it",)
 
 
 def composed_curve(events: Mapping[Event, int], unit: Unit, view: View, adjacency: Adjacency | str) -> Floats:

@@ -29,6 +29,8 @@ __all__ = ["Membership", "Recovery", "Roc", "certified_tpr", "recovery", "roc", 
 
 Floats = NDArray[np.float64]
 
+_LEAST_FLIP = 1e-15
+"""Below it the accountant proves no bound, and 1 - flip is 1 in float64, so that no bit would be flipped."""
 _CHUNK = 2000
 """Worlds drawn at once: a few megabytes for a thousand clients."""
 
@@ -60,8 +62,10 @@ class Membership:
     theta: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 < _validate.real("flip", self.flip) < 0.5:
-            raise InvalidParameter(f"flip must lie in (0, 0.5), got {self.flip!r}")
+        if not _LEAST_FLIP <= _validate.real("flip", self.flip) < 0.5:
+            raise InvalidParameter(
+                f"flip must lie in [{_LEAST_FLIP:g}, 0.5), with less noise ε is inf; got {self.flip!r}"
+            )
         if not 0.0 < _validate.real("theta", self.theta) < 1.0:
             raise InvalidParameter(f"theta must lie in (0, 1), got {self.theta!r}")
         _validate.positive("clip", self.clip)

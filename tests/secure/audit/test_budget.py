@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
@@ -333,6 +334,60 @@ def test_test_coins_leave_no_bound(tmp_path: Path) -> None:
 
 
 RECORD = {"unit": "record", "view": None, "adjacency": "swap"}
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_inf_stands_beside_its_cause_and_what_makes_it_finite(
+    with_config: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the ledgers that make it so each is told; b is finite, and is not."""
+    bare = MaskRelease(0.0, 0.3, cohort=10, dim=1000)
+    exact = ("privacy.record_epsilon=inf", "privacy.flip=0", "privacy.clip=0.3")
+    folders = [
+        ledger_folder(tmp_path / "a", release=bare, overrides=exact, config=with_config),
+        ledger_folder(tmp_path / "b", config=with_config),
+        ledger_folder(
+            tmp_path / "c", record=MOMENTS, settings={"record_release": "summed"}, config=with_config
+        ),
+    ]
+    page = tmp_path / "page.html"
+    told = {
+        "sum": {
+            "a: ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=",
+            "c: ε(SUM) and ε(UPLOAD) are inf: the sum of noisy moments that opens before round 1 carries",
+        },
+        "record": {
+            "no bound: a has no record-level guarantee",
+            "no bound: b has no record-level guarantee",
+            "a: ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
+            "inf); privacy.record_epsilon=2 would make it 2.00",
+            "b: ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
+            "inf); privacy.record_epsilon=2 would make it 2.00",
+        },
+    }
+    for name, limits in (("sum", {}), ("record", RECORD)):
+        budget = limit(tmp_path, **limits)
+        (account,) = totals(tmp_path, budget, *folders, code=1)
+        assert account["epsilon"] == "inf"
+        assert len(account["notes"]) == len(told[name])
+        assert all(any(note.startswith(why) for why in told[name]) for note in account["notes"])
+        capsys.readouterr()
+        assert (
+            main(["audit", "budget", "--budget", str(budget), *map(str, folders), "--html", str(page)]) == 1
+        )
+        said, shown = capsys.readouterr().out, html.unescape(page.read_text("utf-8"))
+        for note in account["notes"]:
+            assert note in said
+            assert note[1:] in shown
+
+
+def test_what_is_infinite_only_together_says_so_and_needs_no_setting(tmp_path: Path) -> None:
+    """Each fits its delta; together they take more than the limit's."""
+    more = RecordGuarantee("swap", 5.0, 1e-5, MOMENTS.as_dict())
+    folders = [ledger_folder(tmp_path / name, guarantee=more) for name in ("a", "b")]
+    (account,) = totals(tmp_path, limit(tmp_path, **RECORD), *folders, code=1)
+    assert account["epsilon"] == "inf"
+    assert "no bound: delta = 1e-5 is used up by what each of them takes of it" in account["notes"]
 
 
 def test_record_releases_compose_as_gaussians_and_not_by_adding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_figure_alone_is_on_white_and_in_true_colours(tmp_path: Path, ending: st
         assert {(0xFF, 0xFF, 0xFF), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours
     else:
         assert "#0a0a0" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("flip", ["1e-16", "1e-50", "0"])
+def test_no_noise_is_refused_with_its_cause_and_all_that_is_drawn_has_a_bound(
+    flip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert main([*SETTINGS, "--flip", flip, "--out", str(page)]) == 2
+    said = capsys.readouterr().err
+    assert "flip must lie in [1e-15, 0.5)" in said
+    assert "inf" in said
+    for most in (["--clip", "1e6"], ["--rounds", "1000000000"], ["--delta", "1e-300"], ["--cohort", "1"]):
+        assert main([*SETTINGS, "--flip", "1e-15", *most, "--out", str(page)]) == 0
+        assert not re.search(r"\b(inf|nan)\b", page.read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import html
 import json
 import shutil
 import tomllib
@@ -618,6 +619,42 @@ def test_summed_release_that_is_not_charged_to_the_client_is_found(with_record: 
     masks = next(accounted(rounds=[1], planned=1))["epsilon"]
     rewrite(folder, lambda entry: {"epsilon": masks} if entry.kind == "round" else {"epsilon": None})
     assert caught_by(audited(folder)) == {"client epsilon"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cause", "settings"),
+    [
+        ([], "", ""),
+        (["privacy.flip=0"], "privacy.flip = 0 leaves the masks without noise", "privacy.flip=0.1"),
+        (
+            ["privacy.record_epsilon=50", "privacy.record_release=summed"],
+            "the sum of noisy moments that opens before round 1 carries noise for one image",
+            "privacy.record_release=client",
+        ),
+    ],
+)
+def test_inf_stands_beside_its_cause_and_what_makes_it_finite(
+    overrides: list[str], cause: str, settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(tmp_path / "run", *overrides, "federation.rounds=1", "metrics.every=1")
+    page = tmp_path / "page.html"
+    assert main(["audit", "run", str(folder), "--no-replay", "--html", str(page)]) == 0
+    said, shown = capsys.readouterr().out, html.unescape(page.read_text("utf-8"))
+    told = audited(folder).infinite
+    assert ('<td class="n">inf</td>' in shown) == bool(told) == bool(cause)
+    for why in told:
+        assert why.startswith(f"ε(SUM) and ε(UPLOAD) are inf: {cause}")
+        assert f"; {settings} would make them " in why
+        assert why in said
+        assert f'<p class="notice">{why}.</p>' in shown
+    lines = lines_of(folder)
+    lines[-1] = edited(lines[-1], ["round"], 7)  # damaged: config.toml alone is believed
+    write_lines(folder, lines)
+    after = audited(folder)
+    assert after.verdict == "finding"
+    assert any("inf" in map(str, (cell.ledger, cell.oracle)) for cell in after.epsilons) == bool(
+        after.infinite
+    )
 
 
 def test_folder_of_a_program_that_knew_no_record_level_release_is_clean(spoiled: Path) -> None:

@@ -131,7 +131,7 @@ EXACT = "privacy.record_epsilon=inf"
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        (DEFAULT, [], r"noise for one image.*record_release=client and privacy\.clip=0\.3 would make them finite"),
+        (DEFAULT, [], r"noise for one image.*release=client and privacy\.clip=0\.3 would make them finite"),
         (GRID, [], r"sum_zero_out would be inf .*privacy\.record_release=client would"),
         (SEARCH, [], r"sum_zero_out would be inf .*privacy\.record_release=client and privacy\.clip"),
         (DEFAULT, [CLIENT, "privacy.flip=0"], r"flip = 0 leaves the masks without noise; privacy\.flip=0\.1"),
