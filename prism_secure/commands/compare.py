@@ -55,7 +55,7 @@ def _print(subject: Subject) -> None:
     from rich.text import Text
 
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import why_infinite_in
+    from prism_secure.sweep.results import image_views, why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     console = Console(highlight=False)
@@ -67,6 +67,7 @@ def _print(subject: Subject) -> None:
     quality = "FID (outside ε)" if subject.private_metrics else "FID"
     for name in ("seed", "rounds", quality, "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
         table.add_column(name, justify="right")
+    table.add_column("of an image against")
     for point in subject.points:
         for run in point.runs:
             epsilons = (
@@ -79,6 +80,7 @@ def _print(subject: Subject) -> None:
                 f"{len(run.records)}/{run.config.federation.rounds}",
                 f"{run.quality.fid:.1f}" if run.quality else "–",
                 *("–" if math.isnan(value) else format_epsilon(value) for value in epsilons),
+                run.image_view.short if run.image_view else "",
             )
             table.add_row(*map(Text, row))
     console.print(table)
@@ -92,5 +94,7 @@ def _print(subject: Subject) -> None:
             f"{total.runs} run{'' if total.runs == 1 else 's'} on {group.words} together: "
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
             f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {client}; "
-            f"for one image ε = {format_epsilon(total.record_epsilon)} at δ = {image}."
+            f"for one image ε = {format_epsilon(total.record_epsilon)} at δ = {image}"
+            + "".join(f", {words}" for words in [" or ".join(image_views(group.runs).values())] if words)
+            + "."
         )

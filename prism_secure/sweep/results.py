@@ -32,8 +32,12 @@ import msgspec
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
 from prism_privacy.ledger.line import decode_line, parse
+from prism_privacy.moments.release import MomentRelease
+from prism_privacy.units import View
+from prism_secure.accounting import measured
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.accounting.plan import Unbounded, why_infinite
+from prism_secure.accounting.record_release import ImageView, image_view
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
@@ -184,6 +188,20 @@ class Run:
         """The record-level guarantee, if one is claimed."""
         return None if self.charged is None else self.charged.record
 
+    @cached_property
+    def image_view(self) -> ImageView | None:
+        """Whom one image is protected from; None where nothing is claimed for it."""
+        record = self.record
+        if record is None:
+            return None
+        if record.spent is not None:
+            seen = record.spent[View.UPLOAD]
+            return measured.image_view(self.config, seen.to_date if seen.planned is None else seen.planned)
+        shares = record.cohort
+        if record.view is None and self.config.opens_moments:  # of a ledger that did not say
+            shares = self.config.record_cohort
+        return image_view(self.config, MomentRelease(**record.release), shares)  # type: ignore[arg-type]
+
     @property
     def seconds(self) -> float:
         """Of all finished rounds together."""
@@ -326,6 +344,12 @@ def why_infinite_in(runs: Iterable[Run], *, of_images: bool) -> list[str]:
             if of_images or run.record is not None or "ε(image)" not in each.names:
                 found[str(each)] = found.get(str(each), 0) + 1
     return [f"{text} ({count} run{'' if count == 1 else 's'})" for text, count in found.items()]
+
+
+def image_views(runs: Iterable[Run]) -> dict[str, str]:
+    """Whom single images are protected from, of all runs that claim it: in short, and in words; each once."""
+    found = [view for run in runs if (view := run.image_view) is not None]
+    return {view.short: view.words for view in found}
 
 
 def read_run(folder: Path) -> Run:

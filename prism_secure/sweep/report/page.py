@@ -50,7 +50,7 @@ from prism_secure.sweep.report.tables import (
     runs_table,
     write_tables,
 )
-from prism_secure.sweep.results import SweepPoint, front, read_sweep, why_infinite_in
+from prism_secure.sweep.results import SweepPoint, front, image_views, read_sweep, why_infinite_in
 
 __all__ = ["write_page", "write_sweep_page"]
 
@@ -66,9 +66,8 @@ METRICS = {
 VIEWS = {
     "epsilon.sum_zero_out": "ε(SUM): whoever sees only opened sums",
     "epsilon.upload_zero_out": "ε(UPLOAD): whoever sees one client’s bits",
-    "epsilon.record": "ε(one image)",
 }
-"""The panels of the front; the page switches the first two to the stricter adjacency."""
+"""The panels of the front; the page switches both to the stricter adjacency. One image's is `views_of`'s."""
 _OVER_ROUNDS = ("fid", "kid", "coverage", "label_accuracy")
 _LINE_POINTS = 25
 _PANELS = 9
@@ -134,8 +133,7 @@ def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
             for point in done
             if not math.isnan(point.epsilon(name.partition(".")[2]))
         ]
-        for name, words in VIEWS.items()
-        if name in shown_epsilons(subject)
+        for name, words in views_of(subject).items()
     }
     figures = {"front": front_plot(panels, METRICS["fid"])}
     panel_of, kinds, kind_of = _multiples(subject)
@@ -154,10 +152,10 @@ def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
     return figures
 
 
-def shown_epsilons(subject: Subject) -> list[str]:
-    """Those of `VIEWS` that say anything here: the one for single images only where some run claims it."""
-    claimed = any(run.record is not None for run in subject.runs)
-    return [name for name in VIEWS if name != "epsilon.record" or claimed]
+def views_of(subject: Subject) -> dict[str, str]:
+    """The epsilons that say anything here, and whom each is against: one image's where some run claims it."""
+    seen = image_views(subject.runs)
+    return VIEWS | ({"epsilon.record": f"ε(one image): {' or '.join(seen)}"} if seen else {})
 
 
 def _heat(subject: Subject, down: str, across: str) -> str:
@@ -254,7 +252,7 @@ def _data(subject: Subject) -> dict[str, Any]:
         )
     return {
         "points": points,
-        "views": {name: VIEWS[name] for name in shown_epsilons(subject)},
+        "views": views_of(subject),
         "metrics": METRICS,
         "directions": DIRECTIONS,
         "kinds": kinds,
@@ -281,9 +279,9 @@ class _Along:
         """Of its file: samples-sum, samples-upload, samples-record."""
         return "samples-" + self.views[0].partition(".")[2].partition("_")[0]
 
-    @property
-    def title(self) -> str:
-        return "; ".join(VIEWS[name] for name in self.views)
+    def title(self, subject: Subject) -> str:
+        """Whose front it is, or whose fronts."""
+        return "; ".join(views_of(subject)[name] for name in self.views)
 
     def drawn(self, subject: Subject) -> str:
         """As a file of its own."""
@@ -295,12 +293,12 @@ class _Along:
             )
             for row in self.rows
         ]
-        return strips_plot(self.rows, words, f"Along the front of {VIEWS[self.views[0]]}")
+        return strips_plot(self.rows, words, f"Along the front of {views_of(subject)[self.views[0]]}")
 
 
 def _along(subject: Subject, fronts: dict[str, list[SweepPoint]]) -> list[_Along]:
     sharing: dict[tuple[str, ...], list[str]] = {}
-    for name in shown_epsilons(subject):
+    for name in views_of(subject):
         sharing.setdefault(tuple(point.id for point in fronts[name]), []).append(name)
     found = [_Along(tuple(names), strips(fronts[names[0]])) for names in sharing.values()]
     return [along for along in found if along.rows]
@@ -328,7 +326,7 @@ def _render(
     plotly: str,
 ) -> str:
     composed = composed_table(subject)
-    views = shown_epsilons(subject)
+    views = views_of(subject)
     floors = {point.id: lower_bounds(point.runs) for point in subject.points}
     finished = [run for run in subject.runs if run.finished]
     judged = [point for point in subject.points if math.isfinite(point.mean("fid"))]
@@ -340,7 +338,8 @@ def _render(
         points=subject.points,
         fronts=fronts,
         front_ids={name: {point.id for point in points} for name, points in fronts.items()},
-        views={name: VIEWS[name] for name in views},
+        views=views,
+        image_views=image_views(subject.runs),
         figures=figures,
         infinite=why_infinite_in(subject.runs, of_images="epsilon.record" in views),
         csvs=csvs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
@@ -22,6 +23,7 @@ from prism_secure.sweep.report.figures import Mark, front_plot
 from prism_secure.sweep.results import read_run, read_sweep
 from prism_secure.wording import format_epsilon
 
+from .. import fake_run
 from . import chromium, fake_sweep
 
 pytest.importorskip("plotly", reason="the extra 'sweep' is not installed")
@@ -216,3 +218,46 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
 def test_the_pages_look_and_the_figures_files_have_the_same_colours() -> None:
     css = (files("prism_secure.reporting") / "page.css").read_text("utf-8").split("@media")[0]
     assert {name: re.search(rf"--{name}: (#\w+)", css)[1] for name in drawing.LIGHT} == drawing.LIGHT
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shorts", "words"),
+    [
+        (["privacy.record_release=summed"], ["SUM, 10 of 10 honest"], "while all 10 clients are honest"),
+        (["privacy.record_release=summed", "privacy.record_cohort=1"], ["UPLOAD"], "whoever else is honest"),
+        (["privacy.record_release=client"], ["UPLOAD"], "whoever else is honest"),
+        (
+            ["privacy.record_release=summed", "privacy.record_cohort=7"],
+            ["SUM, 7 of 10 honest"],
+            "while 7 of the 10 clients are honest",
+        ),
+        (None, ["SUM, 10 of 10 honest", "UPLOAD"], "while all 10 clients are honest"),
+    ],
+)
+def test_the_epsilon_of_one_image_names_its_view_wherever_it_stands(
+    overrides: list[str] | None,
+    shorts: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """None: a run each of two kinds of release."""
+    kinds = [overrides or ["privacy.record_release=summed"], overrides or ["privacy.record_release=client"]]
+    folders = []
+    for number, kind in enumerate(kinds):
+        told = ["privacy.record_epsilon=2", f"privacy.clip={number + 1}", *kind]
+        folders.append(fake_run.make_run(tmp_path / f"run-{number}", told, rounds=2))
+    assert main(["compare", *map(str, folders), "--out", str(tmp_path / "page")]) == 0
+    said = capsys.readouterr().out
+    text = html.unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
+    front = html.unescape((tmp_path / "page" / "report" / "front.svg").read_text("utf-8"))
+    name = f"ε(one image): {' or '.join(shorts)}"
+    assert f"The front by {name}:" in text
+    assert f"{name}: " in front, "the picture's title"
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
+    assert data["views"]["epsilon.record"] == name
+    for short in shorts:
+        assert f"{short}</small>" in text
+        assert short in said
+    assert f"{words}.</p>" in text
+    assert words in said
