@@ -55,7 +55,7 @@ def _print(subject: Subject) -> None:
     from rich.text import Text
 
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import image_views, why_infinite_in
+    from prism_secure.sweep.results import images_together, why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     console = Console(highlight=False)
@@ -95,6 +95,5 @@ def _print(subject: Subject) -> None:
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
             f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {client}; "
             f"for one image ε = {format_epsilon(total.record_epsilon)} at δ = {image}"
-            + "".join(f", {words}" for words in [" or ".join(image_views(group.runs).values())] if words)
-            + "."
+            + (f", {against}." if (against := images_together(group.runs)) else ".")
         )

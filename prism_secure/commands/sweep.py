@@ -137,7 +137,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
 def _summary(results: SweepResults, failed: int) -> str:
     """How it ended, and what all of it together tells about those whose data it used."""
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import image_views, why_infinite_in
+    from prism_secure.sweep.results import images_together, why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     counts = results.counts()
@@ -158,7 +158,7 @@ def _summary(results: SweepResults, failed: int) -> str:
             lines.append(
                 f"For one image of one client: ε = {format_epsilon(total.record_epsilon)} at "
                 f"δ = {format_delta(total.record_delta)}, from {total.record_releases} releases, "
-                f"{' or '.join(image_views(group.runs).values())}."
+                f"{images_together(group.runs)}."
             )
     claimed = any(run.record for run in results.runs)
     lines += [f"{why}." for why in why_infinite_in(results.runs, of_images=claimed)]

@@ -352,6 +352,17 @@ def image_views(runs: Iterable[Run]) -> dict[str, str]:
     return {view.short: view.words for view in found}
 
 
+def images_together(runs: Iterable[Run]) -> str:
+    """Against whom an image's epsilon over all runs holds: on whatever condition a single one needs.
+
+    "" where nothing is claimed.
+    """
+    found = [view for run in runs if (view := run.image_view) is not None]
+    return " and ".join(dict.fromkeys(view.words for view in found if view.condition)) or (
+        found[0].words if found else ""
+    )
+
+
 def read_run(folder: Path) -> Run:
     """A run folder by itself.
 

@@ -50,7 +50,14 @@ from prism_secure.sweep.report.tables import (
     runs_table,
     write_tables,
 )
-from prism_secure.sweep.results import SweepPoint, front, image_views, read_sweep, why_infinite_in
+from prism_secure.sweep.results import (
+    SweepPoint,
+    front,
+    image_views,
+    images_together,
+    read_sweep,
+    why_infinite_in,
+)
 
 __all__ = ["write_page", "write_sweep_page"]
 
@@ -340,6 +347,7 @@ def _render(
         front_ids={name: {point.id for point in points} for name, points in fronts.items()},
         views=views,
         image_views=image_views(subject.runs),
+        images_together=images_together(subject.runs),
         figures=figures,
         infinite=why_infinite_in(subject.runs, of_images="epsilon.record" in views),
         csvs=csvs,

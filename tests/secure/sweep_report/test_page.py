@@ -260,4 +260,5 @@ def test_the_epsilon_of_one_image_names_its_view_wherever_it_stands(
         assert f"{short}</small>" in text
         assert short in said
     assert f"{words}.</p>" in text
-    assert words in said
+    (together,) = [line for line in said.splitlines() if "together: " in line]
+    assert together.endswith(f"{words}."), "of several, the one that needs somebody's honesty"
