@@ -1,4 +1,8 @@
-"""Writes that a kill or a full disk cannot leave half done."""
+"""Writes that a kill or a full disk cannot leave half done.
+
+`write_atomic` does what `prism_privacy.durable_files.replace_file` does, and is not it:
+`generate` writes, too, and loads nothing of that package.
+"""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def _image_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]
 def _say_why(ledgers: Sequence[SpentLedger], epsilon: str, causes: Sequence[str], notes: list[str]) -> None:
     """Notes beside an epsilon that is inf: what made it so, and what would make each ledger's finite."""
     advised = [
-        f"{ledger.name}: {why}"
+        f"in {ledger.name}, {why}"
         for ledger in ledgers
         if ledger.charged.claims
         for why in why_infinite_as_signed([epsilon], ledger.report, ledger.config)

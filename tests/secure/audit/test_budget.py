@@ -353,15 +353,15 @@ def test_inf_stands_beside_its_cause_and_what_makes_it_finite(
     page = tmp_path / "page.html"
     told = {
         "sum": {
-            "a: ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=",
-            "c: ε(SUM) and ε(UPLOAD) are inf: the sum of noisy moments that opens before round 1 carries",
+            "in a, ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=",
+            "in c, ε(SUM) and ε(UPLOAD) are inf: the sum of noisy moments that opens before round 1 carries",
         },
         "record": {
             "no bound: a has no record-level guarantee",
             "no bound: b has no record-level guarantee",
-            "a: ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
+            "in a, ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
             "inf); privacy.record_epsilon=2 would make it 2.00",
-            "b: ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
+            "in b, ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
             "inf); privacy.record_epsilon=2 would make it 2.00",
         },
     }
