@@ -319,15 +319,6 @@ class Posterior:
         told = np.einsum("ra,ra->a", self._half, self._half).reshape(found.shape)
         return np.asarray(np.maximum(found - found**2 * told, 0.0))
 
-    def variance_along(self, forms: Array) -> Array:
-        """What is left of the variance (k,) of linear `forms` (k, K, D) of the moments."""
-        applied = self.prior.apply(forms)
-        found: Array = np.einsum("kcd,kcd->k", forms, applied)
-        if len(self.answers):
-            half = solve_triangular(self._factor, self._of_answers(applied), lower=True)
-            found = found - np.einsum("rk,rk->k", half, half)
-        return np.maximum(found, 0.0)
-
     def sample(self, count: int, rng: np.random.Generator) -> Array:
         """`count` draws (count, K, D) of what the moments may differ from their mean, by public randomness.
 

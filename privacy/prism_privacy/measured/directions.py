@@ -133,16 +133,6 @@ class Directions:
         """k."""
         return int(self.weights.shape[2])
 
-    @property
-    def real_weights(self) -> NDArray[np.float64]:
-        """V as clients use it, float64, shape (K, D, k): what the server must compute with."""
-        return self.weights.astype(np.float64) * 2.0**-DIRECTION_BITS
-
-    @property
-    def real_reference(self) -> NDArray[np.float64]:
-        """m as clients use it, float64, shape (K, D)."""
-        return self.reference.astype(np.float64) * 2.0**-FEATURE_BITS
-
     def responses(self, inside: NDArray[np.int64], label: int) -> NDArray[np.int64]:
         """See :class:`Asked`: one exact product, then toward zero."""
         exact = (inside - self.reference[label]).astype(np.float64) @ self.weights[label].astype(np.float64)

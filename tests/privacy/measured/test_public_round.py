@@ -272,8 +272,8 @@ def test_directions_from_real_numbers_are_rounded_to_the_nearest_unit() -> None:
     assert asked.weights.tolist() == [[[1 << 19, -349525]]]
     assert asked.reference.tolist() == [[1 << 18]]
     assert asked.limit == 1 << 21
-    assert asked.real_weights.tolist() == [[[0.5, -349525 / 2**20]]]
-    assert asked.real_reference.tolist() == [[0.25]]
+    assert (asked.weights / 2.0**20).tolist() == [[[0.5, -349525 / 2**20]]]
+    assert (asked.reference / 2.0**20).tolist() == [[0.25]]
     for wrong in (np.array([[[np.nan]]]), np.array([[[np.inf]]]), np.array([[[2.0**21]]]), np.array([[[1]]])):
         with pytest.raises(InvalidParameter, match="weights"):
             Directions.of(wrong, np.array([[0.0]]))
