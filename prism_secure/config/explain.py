@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
 from functools import cache
 from typing import get_type_hints
 
@@ -14,33 +13,29 @@ from prism_secure.config.whole import Config
 
 @cache
 def bounds() -> dict[tuple[str, str], str]:
-    """What the value of a (section, key) must be beyond its type, as its section checks it; none: no key.
+    """What the value of a (section, key) must be beyond its type, as its section requires it; none: no key.
+
+    A section requires it of its own default values, too: what it then asks for is heard.
 
     >>> bounds()["metrics", "samples"]
     'at least 200'
     """
-    names = {kind.__name__: section for section, kind in get_type_hints(Config).items()}
-    found: dict[tuple[str, str], str] = {}
-    for struct in ast.parse(inspect.getsource(sections)).body:
-        if isinstance(struct, ast.ClassDef) and struct.name in names:
-            for statement in ast.walk(struct):
-                if isinstance(statement, ast.For) and isinstance(statement.iter, ast.Tuple):
-                    several = [each.value for each in statement.iter.elts if isinstance(each, ast.Constant)]
-                    for key in several:
-                        found |= {(names[struct.name], str(key)): text for _, text in _checks(statement)}
-                found |= {(names[struct.name], key): text for key, text in _checks(statement) if key}
+    return {
+        (section, key): must
+        for section, kind in get_type_hints(Config).items()
+        for key, must in _required(kind).items()
+    }
+
+
+def _required(kind: type[sections.Section]) -> dict[str, str]:
+    found: dict[str, str] = {}
+
+    class Heard(kind, frozen=True):  # type: ignore[misc, valid-type, call-arg]
+        def _require(self, name: str, ok: bool, expected: str) -> None:
+            found.setdefault(name, expected)  # of several the first: later ones compare with other settings
+
+    Heard()
     return found
-
-
-def _checks(statement: ast.AST) -> Iterator[tuple[str, str]]:
-    """The key, "" where a loop names it, and the expectation of each check directly in a statement."""
-    body = statement.body if isinstance(statement, ast.For | ast.FunctionDef) else []
-    for each in body:
-        match each:
-            case ast.Expr(
-                ast.Call(func=ast.Attribute(attr="_require"), args=[key, _, ast.Constant(value=expected)])
-            ):
-                yield str(key.value) if isinstance(key, ast.Constant) else "", str(expected)
 
 
 @cache

@@ -64,7 +64,9 @@ class Data(Section, frozen=True):
 
     def __post_init__(self) -> None:
         bundled = self.source == "fashion_mnist_12k"
-        self._require("folder", bundled or self.folder is not None, f"the folder that holds {self.source}")
+        self._require(
+            "folder", bundled or self.folder is not None, "the folder with the files, unless they are bundled"
+        )
         self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
         self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
         self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")

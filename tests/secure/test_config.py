@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
-from prism_secure.config import Config, dump_config, load_config, meanings
+from prism_secure.config import Config, dump_config, load_config, meanings, sections
+from prism_secure.config.explain import bounds
 from prism_secure.errors import ConfigError
 
 
@@ -50,7 +53,10 @@ def test_defaults_need_no_file() -> None:
         ("mask.score_bits=1", "mask.score_bits must be from 2 to 32"),
         ("mask.spread=0", "mask.spread must be a positive number, got 0"),
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
-        ("data.source=images", "data.folder must be the folder that holds images, got None"),
+        (
+            "data.source=images",
+            "data.folder must be the folder with the files, unless they are bundled, got None",
+        ),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'; did you mean 'privacy.flip'?"),
         ("rounds=2", "--set takes section.key=value, got 'rounds=2'; did you mean 'federation.rounds'?"),
@@ -159,3 +165,32 @@ def test_held_out_images_of_ones_own_are_private_unless_declared(settings: list[
 def test_folder_for_a_recipe_is_called_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it is a folder; name a TOML file"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "wrong"),
+    [
+        ("metrics", "samples", "1"),
+        ("aggregation", "hold", "2.0"),
+        ("aggregation", "rule", "none_such"),
+        ("federation", "behaviour", "none_such"),
+        ("measured", "growth", "-1.0"),
+        ("measured", "record_clip", "[0.0, 0.0]"),
+        ("measured", "coordinates", "3"),
+        ("features", "vgg_layers", "[17]"),
+        ("budget", "image_epsilon", "-1.0"),
+    ],
+)
+def test_explain_says_what_a_wrong_value_is_refused_with(section: str, key: str, wrong: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(None, [f"{section}.{key}={wrong}"])
+    assert f"{section}.{key} must be {bounds()[section, key]}, got " in str(refused.value)
+
+
+def test_explain_knows_every_check_of_a_section() -> None:
+    """As many as the sections' source names, but for those that name several in a loop."""
+    source = inspect.getsource(sections)
+    named = set(re.findall(r'_require(?:_named)?\(\s*"(\w+)"', source))
+    assert len(named) > 40
+    assert named <= {key for _, key in bounds()}
+    assert not {key for section, key in bounds() if not hasattr(getattr(Config(), section), key)}

@@ -353,16 +353,16 @@ def test_inf_stands_beside_its_cause_and_what_makes_it_finite(
     page = tmp_path / "page.html"
     told = {
         "sum": {
-            "in a, ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise; privacy.flip=",
+            "in a, ε(SUM) and ε(UPLOAD) are inf: privacy.flip = 0 leaves the masks without noise; privacy",
             "in c, ε(SUM) and ε(UPLOAD) are inf: the sum of noisy moments that opens before round 1 carries",
         },
         "record": {
             "no bound: a has no record-level guarantee",
             "no bound: b has no record-level guarantee",
-            "in a, ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
-            "inf); privacy.record_epsilon=2 would make it 2.00",
-            "in b, ε(image) is inf: clients train from exact moments of their images (privacy.record_epsilon = "
-            "inf); privacy.record_epsilon=2 would make it 2.00",
+            "in a, ε(image) is inf: clients train from exact moments of their images "
+            "(privacy.record_epsilon = inf); privacy.record_epsilon=2 would make it 2.00",
+            "in b, ε(image) is inf: clients train from exact moments of their images "
+            "(privacy.record_epsilon = inf); privacy.record_epsilon=2 would make it 2.00",
         },
     }
     for name, limits in (("sum", {}), ("record", RECORD)):
