@@ -8,8 +8,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 from prism_secure.config import Config
+from prism_secure.errors import ConfigError
 
-__all__ = ["feature_dimension", "mask_dimension"]
+__all__ = ["check_batch", "feature_dimension", "mask_dimension"]
 
 # Channels of EfficientNet-Lite0's stem and blocks, and which of them halve the side.
 _LITE0_CHANNELS = (32, 16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320)
@@ -33,6 +34,20 @@ def mask_dimension(config: Config, *, channels: int, classes: int) -> int:
     stem = (model.latent + classes) * 16 * stages[0]
     blocks = sum(9 * a * b + 9 * b * b + a * b for a, b in pairwise(stages))
     return stem + blocks + 9 * stages[-1] * channels
+
+
+def check_batch(config: Config, classes: int) -> None:
+    """Refuse unless a batch has as many images of one class as of another; 0 classes: unconditional.
+
+    Raises:
+        ConfigError: it has not; the nearest size that has is named.
+    """
+    size = config.training.batch_size
+    if classes and size % classes:
+        raise ConfigError(
+            f"training.batch_size must be a multiple of the {classes} classes, got {size}: take "
+            f"{max(1, round(size / classes)) * classes}, or model.conditional = false"
+        )
 
 
 def feature_dimension(config: Config) -> int:

@@ -50,12 +50,13 @@ def _print_plan(config: Config) -> None:
     from prism_secure.accounting.plan import Plan, large_delta
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.data.partition import partition
-    from prism_secure.dimensions import feature_dimension, mask_dimension
+    from prism_secure.dimensions import check_batch, feature_dimension, mask_dimension
     from prism_secure.public_seed import public_seed
     from prism_secure.wording import format_delta, format_epsilon
 
     channels, counts = _images(config)
     classes = len(counts) if config.model.conditional else 0
+    check_batch(config, classes)
     dimension = mask_dimension(config, channels=channels, classes=classes)
     sizes, release = None, None
     if config.record_level or config.measures:

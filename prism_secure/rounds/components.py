@@ -29,6 +29,7 @@ from prism_secure.data.features import (
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
+from prism_secure.dimensions import check_batch
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
 from prism_secure.learning.aggregation import rule_of
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
@@ -226,12 +227,7 @@ class Components:
     def trainer(self) -> LocalTrainer:
         """Trains any client's scores, one after the other."""
         config, training, classes = self.config, self.config.training, self.architecture.classes
-        if classes and config.training.batch_size % classes:
-            size = config.training.batch_size
-            raise ConfigError(
-                f"training.batch_size must be a multiple of the {classes} classes, got {size}: take "
-                f"{max(1, round(size / classes)) * classes}, or model.conditional = false"
-            )
+        check_batch(config, classes)
         device = torch.device(config.federation.device)
         if device.type == "cuda" and (device.index or 0) >= (cards := torch.cuda.device_count()):
             raise ConfigError(

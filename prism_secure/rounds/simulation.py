@@ -27,7 +27,7 @@ from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.identity import keep_identity
 from prism_secure.data.skipped import keep_skipped
-from prism_secure.errors import PrismError, RoundError, StorageError, public_text
+from prism_secure.errors import PrismError, RoundError, RunFolderError, StorageError, public_text
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
@@ -39,9 +39,9 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import moments_are_open, open_moments
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.workers import Workers
-from prism_secure.run_folder.environment import write_environment
+from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
-from prism_secure.run_folder.history import check_whole
+from prism_secure.run_folder.history import RunHistory, check_whole
 from prism_secure.run_folder.records import RoundRecord
 
 Bits = Callable[[], NDArray[np.integer]]
@@ -83,7 +83,7 @@ def run(
         clients = [
             Client(index, client_folder(out, index), components) for index in range(config.federation.clients)
         ]
-        opened = max(folder.uploading, len(history.records))
+        opened = _last_opened(folder, history)
         for client in clients:
             client.check(folder.federation, checkpoint_round(out), len(history.rounds), opened=opened)
         folder.start()
@@ -104,6 +104,23 @@ def run(
         return write_report(out)
 
 
+def _last_opened(folder: RunFolder, history: RunHistory) -> int:
+    """The last round whose sum may be known, by a mark that has to be there from the first charge on.
+
+    Raises:
+        RunFolderError: it is gone, or of another state.
+    """
+    opened, charged = folder.uploading, len(history.rounds)
+    low = opened < max(len(history.records), charged - 1)
+    high = history.ledger is not None and opened > charged  # without a ledger the clients say what is gone
+    if low or high or (charged and not folder.uploading_path.exists()):
+        raise RunFolderError(
+            f"{folder.uploading_path} {f'says round {opened}' if opened else 'is gone'}, but {charged} rounds "
+            f"were charged and {len(history.records)} finished; put it back as it was"
+        )
+    return opened
+
+
 def _train(
     components: Components,
     folder: RunFolder,
@@ -117,8 +134,7 @@ def _train(
     private, begun = folder.path / "clients", folder.ledger_path.exists()
     # 1. What the run is of: its data, its environment. A continued run must find the same data.
     keep_identity(private, config.data, components.dataset, listener.note, begun=begun)
-    if not (folder.path / "environment.json").exists():
-        write_environment(folder.path, command, components.facts)
+    keep_environment(folder.path, command, components.facts, listener.note, begun=begun)
     keep_skipped(private, components.dataset.skipped, listener.note)
     # 2. The server as the last finished round left it.
     server = Server.of(components, folder.federation)
@@ -198,7 +214,10 @@ def _round(
 ) -> RoundRecord:
     began, config = time.perf_counter(), components.config
     broadcast = server.broadcast()
-    # a. Charge before an upload can leave; once, however often the round is repeated.
+    # a. Charge before an upload can leave; once, however often the round is repeated. The mark of step c is
+    # there before the first charge, so that it is missed where it is gone.
+    if not folder.uploading_path.exists():
+        folder.mark_uploading(0)
     spending.charge(broadcast.round)
     # b. Clients answer; their uploads are on disk when this ends.
     taking_part = invited(config, broadcast.round)

@@ -12,7 +12,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ import msgspec
 from prism_secure.errors import RunFolderError
 from prism_secure.storage import write_atomic
 
-__all__ = ["Facts", "describe_environment", "read_environment", "shell_command", "write_environment"]
+__all__ = [
+    "Facts",
+    "describe_environment",
+    "keep_environment",
+    "read_environment",
+    "shell_command",
+    "write_environment",
+]
 
 _FILE = "environment.json"
 _PACKAGES = (
@@ -79,8 +86,11 @@ def shell_command(argv: Sequence[str]) -> str:
     return " ".join([shlex.quote(word) for word in start] + [_without_home(word) for word in argv[1:]])
 
 
-def write_environment(folder: Path, command: str, facts: Facts | None = None) -> None:
+def write_environment(folder: Path, command: str, facts: Facts | None = None, *, begun: bool = False) -> None:
     """Keep the command (as a shell takes it), the environment and the run's own facts in the run folder.
+
+    Args:
+        begun: it was there and is gone; what is written now says so.
 
     Raises:
         StorageError: the disk refused.
@@ -88,9 +98,32 @@ def write_environment(folder: Path, command: str, facts: Facts | None = None) ->
     kept = {
         "command": shell_command(shlex.split(command)),
         **describe_environment(),
+        **({"written_anew": "environment.json was gone; how the run began is not known"} if begun else {}),
         "facts": msgspec.to_builtins(facts or Facts()),
     }
     write_atomic(folder / _FILE, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
+
+
+def keep_environment(
+    folder: Path, command: str, facts: Facts, note: Callable[[str], None], *, begun: bool
+) -> None:
+    """Write it where it is not there. Nothing goes on from it, so a run without one is not refused.
+
+    Args:
+        note: hears of one that is gone.
+        begun: whether something was written to the ledger, after which it has to be there.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if (folder / _FILE).exists():
+        return
+    if begun:
+        note(
+            f"{folder / _FILE} is gone; it is written anew, with this command and what is installed here and "
+            "now. To keep what the run began with, stop and put it back"
+        )
+    write_environment(folder, command, facts, begun=begun)
 
 
 def read_environment(folder: Path) -> tuple[dict[str, Any], Facts]:

@@ -17,6 +17,7 @@ from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.environment import read_environment
 from prism_secure.run_folder.records import RoundRecord
 
 from .tiny_data import TINY, write_data
@@ -138,6 +139,9 @@ FILES: dict[str, Content] = {
     "checkpoint/server.safetensors": None,
     "checkpoint/server.safetensors ": b"cut",
     "checkpoint/release.moments": None,
+    "checkpoint/uploading": None,
+    "checkpoint/uploading ": b"1\n",
+    "checkpoint/uploading  ": b"4\n",
     "clients/01/coins.key": None,
     "clients/01/coins.key ": b"",
     "clients/02/state.safetensors": None,
@@ -210,6 +214,52 @@ def test_before_round_1_is_done_nothing_that_is_gone_is_begun_anew(
         (folder / name).write_bytes(kept[name])
         run(config, folder)
         assert audit_run(folder, replay=False).verdict == "clean"
+
+
+@pytest.mark.parametrize("client", [None, "00", "02"])
+def test_mark_of_round_1_that_is_gone_is_missed_with_and_without_a_clients_folder(
+    config: Config, begun: dict[str, Path], tmp_path: Path, client: str | None
+) -> None:
+    """Its sum may be open: other bits of a client would open another, and the two differ by what it sent."""
+    folder = Path(shutil.copytree(begun["open_securely"], tmp_path / "run"))
+    assert (folder / "checkpoint" / "uploading").read_text() == "1\n"
+    if client is not None:
+        shutil.rmtree(folder / "clients" / client)
+    (folder / "checkpoint" / "uploading").unlink()
+    before = _contents(folder)
+    with pytest.raises(RunFolderError, match=r"uploading is gone, but 1 rounds were charged.*put it back"):
+        run(config, folder)
+    assert _contents(folder) == before
+    (folder / "checkpoint" / "uploading").write_text("1\n")
+    if client is not None:
+        with pytest.raises(RunFolderError, match=rf"client {int(client)} cannot go on.*put it back"):
+            run(config, folder)
+
+
+class Hearing(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("kind", ["half", "open_securely", "new"])
+def test_environment_that_is_gone_is_said_and_the_new_one_does_not_pass_for_it(
+    config: Config, half: Path, begun: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    """Nothing goes on from it, but it would say of rounds 1 and 2 with what they were not made."""
+    folder = tmp_path / "run"
+    if kind != "new":
+        shutil.copytree(half if kind == "half" else begun[kind], folder)
+        (folder / "environment.json").unlink()
+    heard = Hearing()
+    run(config, folder, listener=heard)
+    gone = [note for note in heard.notes if "environment.json is gone" in note]
+    environment, _ = read_environment(folder)
+    assert len(gone) == ("written_anew" in environment) == (kind != "new")
+    shown = (folder / "report.html").read_text("utf-8")
+    assert ("environment.json was gone" in shown) == (kind != "new")
 
 
 def test_ledger_that_is_gone_with_its_head_and_key_is_missed_by_the_clients(

@@ -167,8 +167,12 @@ def test_kill_before_uploads_may_leave_lets_a_lost_client_begin_again(
     """Nobody has seen its bits, so other ones cost nothing on top."""
     config, folder = _config(tmp_path, *EVERYBODY), tmp_path / "run"
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    mark = RunFolder.mark_uploading
+
+    def killed(run_folder: RunFolder, number: int) -> None:
+        if number:
+            raise KeyboardInterrupt
+        mark(run_folder, number)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "mark_uploading", killed)

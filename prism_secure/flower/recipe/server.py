@@ -42,7 +42,7 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.moment_sum import opened_once, session_began
 from prism_secure.rounds.server import Server
-from prism_secure.run_folder.environment import write_environment
+from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, read_records, saved_round
 from prism_secure.run_folder.history import check_whole
 from prism_secure.run_folder.records import RoundRecord
@@ -109,8 +109,7 @@ class Rounds:
         dimension = recipe.trainer.dimension
         private, begun = run.path / "clients", run.ledger_path.exists()
         keep_identity(private, recipe.config.data, recipe.dataset, partial(log, INFO), begun=begun)
-        if not (run.path / "environment.json").exists():
-            write_environment(run.path, COMMAND, recipe.facts)
+        keep_environment(run.path, COMMAND, recipe.facts, partial(log, INFO), begun=begun)
         own_data = recipe.facts.own_data
         with Spending(
             recipe.config,

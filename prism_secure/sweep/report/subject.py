@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def subject_of_sweep(sweep: SweepResults) -> Subject:
     """Everything in a sweep's folder."""
     return Subject(
         title="A sweep over " + " × ".join(key.partition(".")[2] for key in sweep.keys),
-        points=sweep.points,
+        points=_with_short_paths(sweep.points),
         keys=sweep.keys,
         command=command_to_show(sweep.command, sweep.recipe.base),
         recipe=_without_paths(sweep.recipe.dump()),
@@ -96,7 +96,9 @@ def subject_of_runs(runs: Sequence[Run], command: str = "") -> Subject:
         title=f"{len(runs)} runs that differ in {words}"
         if words
         else f"{len(runs)} runs of the same settings",
-        points=tuple(SweepPoint(name, chosen, tuple(found)) for name, (chosen, found) in points.items()),
+        points=_with_short_paths(
+            [SweepPoint(name, chosen, tuple(found)) for name, (chosen, found) in points.items()]
+        ),
         keys=keys,
         command=command,
         recipe="",
@@ -113,6 +115,37 @@ def _flat(run: Run) -> dict[str, Any]:
         for key, value in keys.items()
         if (section, key) not in _UNLIKE
     }
+
+
+def _with_short_paths(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
+    """Points whose settings have of paths no more than tells them apart: a page shows no whole ones."""
+    for key in (f"{section}.{name}" for section, name in PATHS):
+        short = shortest_tails([str(p.settings[key]) for p in points if p.settings.get(key) is not None])
+        points = [
+            replace(point, settings={**point.settings, key: short[str(point.settings[key])]})
+            if point.settings.get(key) is not None
+            else point
+            for point in points
+        ]
+    return tuple(points)
+
+
+def shortest_tails(paths: Iterable[str]) -> dict[str, str]:
+    """Each path's last parts, as few as tell it apart from the others; a whole one where it ends another.
+
+    >>> shortest_tails(["/data/a/scans", "/data/b/scans", "/data/b/drawings"])
+    {'/data/a/scans': 'a/scans', '/data/b/scans': 'b/scans', '/data/b/drawings': 'drawings'}
+    """
+    parts = {path: Path(path).parts for path in paths}
+
+    def tail(path: str) -> str:
+        own = parts[path]
+        for length in range(1, len(own)):
+            if not any(other[-length:] == own[-length:] for name, other in parts.items() if name != path):
+                return str(Path(*own[-length:]))
+        return path
+
+    return {path: tail(path) for path in parts}
 
 
 def _without_paths(recipe: str) -> str:

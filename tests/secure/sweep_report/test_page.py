@@ -262,3 +262,27 @@ def test_the_epsilon_of_one_image_names_its_view_wherever_it_stands(
     assert f"{words}.</p>" in text
     (together,) = [line for line in said.splitlines() if "together: " in line]
     assert together.endswith(f"{words}."), "of several, the one that needs somebody's honesty"
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        (("/data/north/scans", "/data/south/scans"), ["north/scans", "south/scans"]),
+        (("/data/north/scans", "/data/north/drawings"), ["scans", "drawings"]),
+        (("/scans", "/data/scans"), ["/scans", "data/scans"]),
+    ],
+)
+def test_paths_that_runs_differ_in_are_shown_as_far_as_tells_them_apart(
+    folders: tuple[str, str], labels: list[str], tmp_path: Path
+) -> None:
+    runs = []
+    for number, folder in enumerate(folders):
+        told = ["data.source=images", f"data.folder={folder}", "metrics.held_out=public"]
+        runs.append(fake_run.make_run(tmp_path / f"run-{number}", told, rounds=2))
+    subject = subject_of_runs([read_run(folder) for folder in runs])
+    assert subject.keys == ("data.folder",)
+    assert [subject.label(point) for point in subject.points] == [f"folder={label}" for label in labels]
+    page_module.write_page(subject, tmp_path / "page")
+    text = (tmp_path / "page" / "report.html").read_text("utf-8")
+    for folder in folders:
+        assert (folder in text) == (folder in labels)
