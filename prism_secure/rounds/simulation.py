@@ -115,8 +115,8 @@ def _last_opened(folder: RunFolder, history: RunHistory) -> int:
     high = history.ledger is not None and opened > charged  # without a ledger the clients say what is gone
     if low or high or (charged and not folder.uploading_path.exists()):
         raise RunFolderError(
-            f"{folder.uploading_path} {f'says round {opened}' if opened else 'is gone'}, but {charged} rounds "
-            f"were charged and {len(history.records)} finished; put it back as it was"
+            f"{folder.uploading_path} {f'says round {opened}' if opened else 'is gone'}, but {charged} "
+            f"rounds were charged and {len(history.records)} finished; put it back as it was"
         )
     return opened
 
