@@ -431,3 +431,74 @@ def test_the_public_names_are_the_contract():
     assert contract <= set(prism_crypto.__all__)
     assert sorted(prism_crypto.__all__) == prism_crypto.__all__
     assert all(hasattr(prism_crypto, name) for name in prism_crypto.__all__)
+
+
+SIMULATED = {
+    "active": (5, 1, {}),
+    "active, with colluders and room for drops": (20, 3, {"colluders": 3, "min_survivors": 18}),
+    "active, counts of two bytes": (300, 1, {}),
+    "semi-honest": (4, 200, {"mode": "semi_honest"}),
+    "semi-honest, complete graph of many": (130, 1, {"mode": "semi_honest"}),
+    "sparse": (40, 1, {"mode": "semi_honest", "graph": "harary", "colluders": 1, "min_survivors": 39}),
+    "sparse, all must survive": (
+        60,
+        2,
+        {"mode": "semi_honest", "graph": "harary", "colluders": 6, "min_survivors": 60},
+    ),
+}
+
+
+@pytest.mark.parametrize("dimension", [1, 61, 3000])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=pytest.mark.slow) if "two bytes" in name else name for name in SIMULATED],
+)
+def test_a_simulated_sum_is_the_real_one_to_the_last_byte(case, dimension):
+    n, bound, options = SIMULATED[case]
+    inputs = vectors(n, dimension, bound)
+    real, simulated = (secure_sum(inputs, bound, simulate=how, **options) for how in (False, True))
+    assert simulated.counts.dtype == real.counts.dtype
+    assert simulated.counts.tolist() == real.counts.tolist()
+    for name in ("survivors", "uplink_bytes", "downlink_bytes", "bits_per_coordinate", "words"):
+        assert getattr(simulated, name) == getattr(real, name), name
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_a_simulated_sum_draws_no_key_for_a_mask(mode, monkeypatch):
+    def drawn(*_):
+        raise AssertionError("a key was agreed on")
+
+    monkeypatch.setattr("prism_crypto.primitives.keys.KeyPair.generate", drawn)
+    monkeypatch.setattr("prism_crypto.primitives.keys.KeyPair.agree", drawn)
+    inputs = vectors(5)
+    assert secure_sum(inputs, mode=mode, simulate=True).counts.tolist() == np.sum(inputs, axis=0).tolist()
+    with pytest.raises(AssertionError, match="agreed on"):
+        secure_sum(inputs, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "error"),
+    [
+        (vectors(2), {}, PolicyError),
+        (vectors(5), {"threshold": 2}, PolicyError),
+        (vectors(5), {"mode": "semi_honest", "colluders": 1, "min_cohort": 5}, PolicyError),
+        ([*vectors(4), np.full(37, 2)], {}, InputError),
+        ([*vectors(4), np.zeros(36, int)], {}, InputError),
+        (iter(vectors(4)), {"clients": 5}, InputError),
+        (iter(vectors(6)), {"clients": 5}, InputError),
+    ],
+)
+def test_a_simulated_sum_refuses_what_the_real_one_refuses(inputs, options, error):
+    kept = list(inputs)
+    said = []
+    for simulate in (False, True):
+        again = iter(kept) if "clients" in options else kept
+        with pytest.raises(error) as refused:
+            secure_sum(again, simulate=simulate, **options)
+        said.append((str(refused.value), refused.value.stage, refused.value.peer))
+    assert said[0] == said[1]
+
+
+def test_nobody_can_drop_out_of_a_simulated_sum():
+    with pytest.raises(InputError, match="leave out drop"):
+        secure_sum(vectors(5), drop={1: Stage.UPLOAD}, simulate=True)

@@ -42,7 +42,7 @@ from prism_crypto.wire.messages import (
     encode,
 )
 
-__all__ = ["Uploading", "upload"]
+__all__ = ["Uploading", "packed", "upload"]
 
 
 def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:
@@ -62,7 +62,7 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
         ShareError: a share opens to something that is none.
         PublicKeyError: a neighbour's mask key is of low order.
     """
-    words = _packed(values, state.party.session)
+    words = packed(values, state.party.session)
     sharers, sealed = _read_shares(state, data)
     shares = {peer: Secret(_open_pair(state, peer, pair)) for peer, pair in sealed.items()}
 
@@ -79,8 +79,12 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
     return after, message
 
 
-def _packed(values: NDArray[Any], session: Session) -> NDArray[np.uint64]:
-    """Pack, with errors that do not quote the values."""
+def packed(values: NDArray[Any], session: Session) -> NDArray[np.uint64]:
+    """A client's vector as the words of its upload, unmasked; errors do not quote the values.
+
+    Raises:
+        InputError: the vector is not of the session's shape, or a value is out of range.
+    """
     dimension, bound = session.spec.dimension, session.spec.bound
     if not isinstance(values, np.ndarray):
         raise InputError(f"expected a NumPy array, not {type(values).__name__}")

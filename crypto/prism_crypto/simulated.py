@@ -1,0 +1,105 @@
+"""A sum that is added up in the clear, at the price of one that was not: for sweeps. It protects nobody.
+
+Nobody agrees on a key and no word is masked. What a session *would* have taken is known beforehand: while
+nobody drops out, no size depends on what a message says, so each message is encoded once, with zeros in its
+fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto.errors import InputError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES
+from prism_crypto.primitives.context import DIGEST_BYTES, tag
+from prism_crypto.primitives.shamir import SHARE_BYTES
+from prism_crypto.server import SecureSumResult
+from prism_crypto.session import Session
+from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import advert_bytes
+from prism_crypto.stages.upload import packed
+from prism_crypto.wire.messages import (
+    ID_BYTES,
+    SEALED_BYTES,
+    VERSION,
+    AdvertMessage,
+    AdvertsMessage,
+    ConfirmationsMessage,
+    ConfirmMessage,
+    Message,
+    ShareMessage,
+    SharesMessage,
+    SurvivorsMessage,
+    UnmaskMessage,
+    UploadMessage,
+    encode,
+)
+
+__all__ = ["message_bytes", "simulated_sum"]
+
+
+def simulated_sum(session: Session, vectors: Iterator[NDArray[Any]]) -> SecureSumResult:
+    """The exact sum over all invited clients, and the sizes of a session of theirs in which nobody drops.
+
+    Args:
+        session: the parameters; its ``invited`` must hold the ids.
+        vectors: one for each client, in the order of their ids; each is let go before the next.
+
+    Raises:
+        InputError: a vector is not of the session's shape, or a value is out of range; ``peer`` is its owner.
+    """
+    ids = session.invited.ids or ()
+    total = np.zeros(session.packing.words + 1, dtype=np.uint64)
+    for client_id in ids:
+        try:
+            total += packed(next(vectors), session)
+        except InputError as error:
+            error.at(Stage.UPLOAD, client_id)
+            raise
+    sent, received = message_bytes(session)
+    return SecureSumResult(
+        counts=session.packing.unpack(total, survivors=len(ids), bound=session.spec.bound),
+        survivors=ids,
+        uplink_bytes=dict.fromkeys(ids, sum(sent.values())),
+        downlink_bytes=dict.fromkeys(ids, sum(received.values())),
+        bits_per_coordinate=8 * sent[Stage.UPLOAD] / session.spec.dimension,
+        words=session.packing.words + 1,
+    )
+
+
+def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]:
+    """Bytes of the messages that each client sends, and is sent, while nobody drops: all clients' are alike.
+
+    Returns:
+        By stage: the client's message of that stage; the server's that answers it, where there is one.
+    """
+    n, others, active = session.invited.count, session.degree, session.mode is Mode.ACTIVE
+    sparse, name = session.graph == "harary", tag(session.context0)  # ctx1's tag is as long as that of ctx0
+    advert, everybody = advert_bytes(session), others + 1
+    words = memoryview(bytes(8 * (session.packing.words + 1)))
+    ids, sealed = bytes(everybody * ID_BYTES), bytes(others * (ID_BYTES + SEALED_BYTES))
+    digest, adverts = (DIGEST_BYTES, others) if sparse else (0, everybody)
+    sent: dict[Stage, Message] = {
+        Stage.ADVERTISE: AdvertMessage(VERSION, name, bytes(advert)),
+        Stage.SHARE: ShareMessage(VERSION, name, sealed),
+        Stage.UPLOAD: UploadMessage(VERSION, name, words),
+        Stage.UNMASK: UnmaskMessage(VERSION, name, bytes(everybody * (ID_BYTES + SHARE_BYTES)), b""),
+    }
+    received: dict[Stage, Message] = {
+        Stage.ADVERTISE: AdvertsMessage(VERSION, name, bytes(digest), bytes(adverts * (ID_BYTES + advert))),
+        Stage.SHARE: SharesMessage(VERSION, name, n, ids, sealed),
+        Stage.UPLOAD: SurvivorsMessage(VERSION, name, n, ids),
+    }
+    if active:
+        sent[Stage.CONFIRM] = ConfirmMessage(VERSION, name, bytes(SIGNATURE_BYTES))
+        signatures = bytes(session.threshold * (ID_BYTES + SIGNATURE_BYTES))
+        received[Stage.CONFIRM] = ConfirmationsMessage(VERSION, name, signatures)
+    return _sizes(sent), _sizes(received)
+
+
+def _sizes(messages: dict[Stage, Message]) -> dict[Stage, int]:
+    return {stage: len(encode(message)) for stage, message in messages.items()}
