@@ -55,8 +55,9 @@ def simulated_sum(session: Session, vectors: Iterator[NDArray[Any]]) -> SecureSu
     ids = session.invited.ids or ()
     total = np.zeros(session.packing.words + 1, dtype=np.uint64)
     for client_id in ids:
+        vector = next(vectors)
         try:
-            total += packed(next(vectors), session)
+            total += packed(vector, session)
         except InputError as error:
             error.at(Stage.UPLOAD, client_id)
             raise

@@ -436,7 +436,6 @@ def test_the_public_names_are_the_contract():
 SIMULATED = {
     "active": (5, 1, {}),
     "active, with colluders and room for drops": (20, 3, {"colluders": 3, "min_survivors": 18}),
-    "active, counts of two bytes": (300, 1, {}),
     "semi-honest": (4, 200, {"mode": "semi_honest"}),
     "semi-honest, complete graph of many": (130, 1, {"mode": "semi_honest"}),
     "sparse": (40, 1, {"mode": "semi_honest", "graph": "harary", "colluders": 1, "min_survivors": 39}),
@@ -449,10 +448,7 @@ SIMULATED = {
 
 
 @pytest.mark.parametrize("dimension", [1, 61, 3000])
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(name, marks=pytest.mark.slow) if "two bytes" in name else name for name in SIMULATED],
-)
+@pytest.mark.parametrize("case", SIMULATED)
 def test_a_simulated_sum_is_the_real_one_to_the_last_byte(case, dimension):
     n, bound, options = SIMULATED[case]
     inputs = vectors(n, dimension, bound)
