@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, Decimal
 
-__all__ = ["CLIENT_UNIT", "RECORD_UNIT", "format_delta", "format_epsilon"]
+__all__ = ["CLIENT_UNIT", "RECORD_UNIT", "SUM_NOT_RUN_WORDS", "format_delta", "format_epsilon"]
 
 CLIENT_UNIT = "everything one client contributes"
 RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""
+SUM_NOT_RUN_WORDS = "the secure sum was not run: epsilon(SUM) is what it would be with one"
+"""Of a ledger whose header says so, in words."""
 
 
 def format_epsilon(value: float) -> str:

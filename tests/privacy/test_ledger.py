@@ -21,6 +21,7 @@ from prism_privacy.accounting.budget import Budget
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger import Ledger, verify_ledger
 from prism_privacy.ledger import writer as ledger_module
+from prism_privacy.ledger.disclosure import disclosure
 from prism_privacy.ledger.entry import (
     LedgerEntry,
     RecordGuarantee,
@@ -35,6 +36,7 @@ from prism_privacy.ledger.spent_table import spent_table
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.moments.release import MomentRelease
 from prism_privacy.units import Adjacency, View
+from prism_privacy.verify import main
 
 RELEASE = MaskRelease(flip=0.25, clip=1.0, space="probability", cohort=8)
 
@@ -292,6 +294,7 @@ def test_even_the_writer_cannot_sign_a_line_outside_the_schema(written, key, cha
     [
         ({"kind": "round"}, "fields are not"),
         ({"clients": ...}, "fields are not"),
+        ({"settings": ["secure_sum", "not run"]}, "settings must be an object"),
         ({"public_key": 5}, "no public key"),
         ({"public_key": "zz"}, "public_key must be"),
     ],
@@ -918,3 +921,29 @@ def test_epsilon_to_date_rises_by_no_more_than_a_release_says_it_adds(
         add(ledger, 3, epsilon=raised)
     with pytest.raises(LedgerError, match=r"line 4: .*and the entry says it adds"):
         verify_ledger(path, key)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, False),
+        ({"secure_sum": "run"}, False),
+        ({"own_data": True}, False),
+        ({"secure_sum": "not run"}, True),
+        ({"secure_sum": "not run", "record_release": "summed"}, True),
+    ],
+)
+def test_a_sum_that_was_not_run_is_a_warning_wherever_the_ledger_is_read(
+    tmp_path, key, settings, said, capsys
+):
+    words, path = "the secure sum was not run: epsilon(SUM) is what it would be with one", tmp_path / "l"
+    with Ledger.create(path, key, federation="fed", settings=settings) as ledger:
+        add(ledger, 1)
+    with Ledger.open(path, key) as ledger:
+        assert ledger.settings == settings
+    report = verify_ledger(path)
+    assert report.sum_not_run is said
+    assert (words in report.warnings) is said
+    assert (words in disclosure(report)) is said
+    assert main([str(path)]) == 0
+    assert (f"warning: {words}" in capsys.readouterr().out) is said

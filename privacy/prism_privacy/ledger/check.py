@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger.entry import LedgerEntry
@@ -19,8 +20,11 @@ from prism_privacy.ledger.line import (
     parse,
 )
 from prism_privacy.ledger.order import EntryOrder
+from prism_privacy.wording import SUM_NOT_RUN_WORDS
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
+SUM_NOT_RUN: Final = {"secure_sum": "not run"}
+"""Among a header's settings: what the lines call opened sums were added up in the clear, in one process."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class LedgerReport:
         complete: True if the last entry says that the run is over.
         clients, records: as the header says.
         settings: as the header says.
-        warnings: every warning of every entry, each once.
+        warnings: what the header warns of, then every warning of every entry, each once.
     """
 
     path: Path
@@ -62,6 +66,16 @@ class LedgerReport:
     records: int | None
     settings: dict[str, Any]
     warnings: tuple[str, ...]
+
+    @property
+    def sum_not_run(self) -> bool:
+        """Whether there was no secure sum, so that epsilon(SUM) is what it would be with one."""
+        return says_sum_not_run(self.settings)
+
+
+def says_sum_not_run(settings: Mapping[str, Any]) -> bool:
+    """Whether a header with these settings says that no secure sum was run."""
+    return all(settings.get(name) == value for name, value in SUM_NOT_RUN.items())
 
 
 def head_path(path: Path) -> Path:
@@ -111,6 +125,8 @@ def check_ledger(
         order.take(entry)
         entries.append(entry)
         hashes.append(line_hash(line))
+    warnings = [SUM_NOT_RUN_WORDS] if says_sum_not_run(header["settings"]) else []
+    warnings += [word for entry in entries for word in entry.warnings]
     end_checked = _check_head_file(path, key, hashes, need_head=need_head)
     if head is not None and head not in hashes:
         raise LedgerError(f"{path}: the head {head} is not on its chain of {len(hashes)} lines")
@@ -128,7 +144,7 @@ def check_ledger(
         clients=header["clients"],
         records=header["records"],
         settings=header["settings"],
-        warnings=tuple(dict.fromkeys(word for entry in entries for word in entry.warnings)),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -145,6 +161,8 @@ def _header(path: Path, line: bytes, public_key: bytes | None) -> dict[str, Any]
         body = decode_line(line, key)
         if set(body) != _HEADER_FIELDS | CHAIN_FIELDS or body["kind"] != "header":
             raise InvalidParameter("the header's fields are not those of a ledger")
+        if not isinstance(body["settings"], dict):
+            raise InvalidParameter("the header's settings must be an object")
         _check_chain(body, index=0, previous=ZERO_HASH)
     except InvalidParameter as cause:
         raise LedgerError(f"{path}, line 1: {cause}", line=1) from None

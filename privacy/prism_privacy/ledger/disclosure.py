@@ -10,7 +10,13 @@ from prism_privacy.ledger.composition import ClientTotal, charged_in
 from prism_privacy.ledger.entry import UNIT_WORDS, LedgerEntry, RecordGuarantee
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_privacy.units import Adjacency, Unit, View
-from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
+from prism_privacy.wording import (
+    CLIENT_UNIT,
+    RECORD_UNIT,
+    SUM_NOT_RUN_WORDS,
+    format_delta,
+    format_epsilon,
+)
 
 __all__ = ["disclosure", "statement", "why_infinite"]
 
@@ -138,6 +144,8 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
 def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarantee | None) -> Iterator[str]:
     yield "Whatever else is made of the same data: other runs have ledgers of their own."
     yield "Who takes part, and how many clients there are: both are public."
+    if report.sum_not_run:
+        yield f"Anybody who saw it being made: {SUM_NOT_RUN_WORDS}."
     if _test_coins(report):
         yield "Anybody: the coins were known, so the noise hides nothing."
     for (view, adjacency), spent in sorted((last.epsilon or {}).items()):

@@ -78,6 +78,7 @@ class Ledger:
         self._hash = ZERO_HASH
         self._clients: int | None = None
         self._records: int | None = None
+        self._settings: Mapping[str, Any] = {}
 
     @classmethod
     def create(
@@ -222,6 +223,11 @@ class Ledger:
         return tuple(self._entries)
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the header says that holds for all lines."""
+        return self._settings
+
+    @property
     def head(self) -> str:
         """SHA-256 of the last line: who writes it down can later show that nothing was cut off."""
         return self._hash
@@ -278,6 +284,7 @@ class Ledger:
         self._lines = report.lines
         self._hash = report.head
         self._clients, self._records = report.clients, report.records
+        self._settings = report.settings
         if report.torn_bytes:
             os.ftruncate(self._descriptor, len(content) - report.torn_bytes)
             os.fsync(self._descriptor)
