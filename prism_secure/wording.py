@@ -18,6 +18,7 @@ __all__ = [
     "CLIENT_UNIT",
     "EXTRACTORS",
     "RECORD_UNIT",
+    "SUM_NOT_RUN",
     "Verdict",
     "format_bytes",
     "format_delta",
@@ -38,6 +39,8 @@ EXTRACTORS = {
 CLIENT_UNIT = "everything one client contributes"
 RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""
+SUM_NOT_RUN = "the secure sum is not run (secure_sum.simulate): ε(SUM) is what it would be with one"
+"""For whoever starts such a run, or reads what it would guarantee."""
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
 

@@ -233,6 +233,8 @@ class RecordRelease:
         release = self._features | {
             "releases": [self.of(client).as_dict() for client in range(len(self.sizes))]
         }
+        if self.summed and self.config.secure_sum.simulate:
+            release["secure sum"] = "not run"  # what a run opens without one, no run with one may take
         return Path(store).expanduser() / _digest(self._images) / _digest(release)
 
     @property

@@ -30,8 +30,8 @@ from prism_privacy import (
     Spent,
     Unit,
     View,
-    verify_ledger,
 )
+from prism_privacy.ledger.check import SUM_NOT_RUN, says_sum_not_run
 from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
@@ -292,7 +292,7 @@ class Spending:
             self._guarantee = stated  # an older program began this ledger, and a ledger states one guarantee
         try:
             self._refuse_foreign(ledger, finished_rounds)
-            self._refuse_other_release(path)
+            self._refuse_other_release(ledger)
         except BaseException:
             ledger.close()
             raise
@@ -306,28 +306,38 @@ class Spending:
         return None if self._moments is None else max(self._moments.sizes)
 
     def _settings(self) -> dict[str, str | bool]:
-        """What the header says of the data and the record-level release; which one, where runs share it."""
+        """What the header says of the data, the secure sum if it is not run, and the record-level release;
+        which one, where runs share it."""
         settings: dict[str, str | bool] = {"own_data": True} if self._own_data else {}
+        if self._config.secure_sum.simulate:
+            settings |= SUM_NOT_RUN
         if self._moments is not None:
             settings["record_release"] = self._config.privacy.record_release
             if (shared := self._moments.id(draw=True)) is not None:
                 settings["record_id"] = shared
         return settings
 
-    def _refuse_other_release(self, path: Path) -> None:
+    def _refuse_other_release(self, ledger: Ledger) -> None:
         """Refuse unless the store still holds the release that the ledger charged."""
         if self._moments is None or self._config.privacy.record_store is None:
             return
-        stated = verify_ledger(path).settings.get("record_id")
+        stated = ledger.settings.get("record_id")
         if stated in (None, self._moments.id(draw=False)):
             return
         raise RunFolderError(
-            f"{path} charged record-level release {stated}, and {self._config.privacy.record_store} holds it "
-            "no more: put it back, or start a run that is charged for another"
+            f"{ledger.path} charged record-level release {stated}, and {self._config.privacy.record_store} "
+            "holds it no more: put it back, or start a run that is charged for another"
         )
 
     def _refuse_foreign(self, ledger: Ledger, finished_rounds: int | None) -> None:
         """Refuse unless the ledger's entries are those of this configuration and this checkpoint."""
+        if says_sum_not_run(ledger.settings) != self._config.secure_sum.simulate:
+            now = str(self._config.secure_sum.simulate).lower()
+            raise RunFolderError(
+                f"{ledger.path} does not belong to this run: its secure sum is "
+                f"{'' if self._config.secure_sum.simulate else 'not '}run by what its header says, and "
+                f"secure_sum.simulate is {now}; put the run's own ledger back"
+            )
         entries = [entry for entry in ledger.entries if entry.kind != "end"]
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
         charged = [entry.round for entry in entries]

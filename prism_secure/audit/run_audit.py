@@ -36,6 +36,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("chain", chain.chain),
     ("writer", chain.writer),
     ("settings", settings.settings),
+    ("secure sum", settings.secure_sum),
     ("cohort", settings.cohort),
     ("client epsilon", client_epsilon.client_level),
     ("record epsilon", record_epsilon.record_level),

@@ -52,7 +52,7 @@ def _print_plan(config: Config) -> None:
     from prism_secure.data.partition import partition
     from prism_secure.dimensions import check_batch, feature_dimension, mask_dimension
     from prism_secure.public_seed import public_seed
-    from prism_secure.wording import format_delta, format_epsilon
+    from prism_secure.wording import SUM_NOT_RUN, format_delta, format_epsilon
 
     channels, counts = _images(config)
     classes = len(counts) if config.model.conditional else 0
@@ -104,6 +104,8 @@ def _print_plan(config: Config) -> None:
     print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}{honest}")
     for line in _growth(plan):
         print(line)
+    if config.secure_sum.simulate:
+        print(SUM_NOT_RUN)
     drowned = release.drowned if release is not None else ""
     delta = large_delta(config, -(-sum(counts) // config.federation.clients))
     for text in filter(None, (*map(str, plan.unbounded), drowned, delta)):

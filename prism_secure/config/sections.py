@@ -378,6 +378,9 @@ class SecureSum(Section, frozen=True):
     `colluders` ask for it."""
     min_survivors: int | None = None
     """The least number of clients whose sum may be opened; none: all clients."""
+    simulate: bool = False
+    """Whether votes are added up in the clear instead: the same counts and model, and the sizes that messages
+    would have had, without keys. For sweeps; ledger, report and card say that the secure sum was not run."""
 
     def __post_init__(self) -> None:
         self._require("threshold", self.threshold is None or self.threshold >= 2, "at least 2")

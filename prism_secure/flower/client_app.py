@@ -73,6 +73,11 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "federation.client_fraction below 1 is for `prism-secure run`; across machines every round "
             f"invites all clients, got {config.federation.client_fraction}"
         )
+    if config.secure_sum.simulate:
+        raise ConfigError(
+            "secure_sum.simulate is for `prism-secure run`; across machines nothing but the secure sum hides "
+            "what a client sends, so it must be false"
+        )
     if config.federation.behaviour != "train":
         raise ConfigError(
             "federation.behaviour must be 'train' across machines, others are for `prism-secure run`; got "

@@ -114,6 +114,8 @@ class Privacy(_Part, frozen=True, kw_only=True):
     """Honest clients that epsilon(SUM) counts on: in every opened sum, or in that of the noisy moments."""
     known_coins: bool = False
     """Whether a test key drew the noise, so that nothing is claimed."""
+    sum_not_run: bool = False
+    """Whether there was no secure sum, so that epsilon(SUM) is what it would be with one."""
     record: Epsilon | None = None
     """Epsilon for one image over all rounds; None where nothing is claimed."""
     record_adjacency: str = ""
@@ -221,7 +223,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             "on privacy says how to check it.\n\n"
             f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
             f"frozen at random, they voted on which of its {self.weights:,} weights to keep "
-            f"({self.kept:,}, {share:.1%} of them), and only {self._opened()} were opened. The file holds "
+            f"({self.kept:,}, {share:.1%} of them), and {self._opened()}. The file holds "
             "the network's sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
             f"- Licence of this model: {_shown(self.licence)}\n"
             f"- Licence of the data: {_shown(self.data.licence)}\n\n"
@@ -238,7 +240,10 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             else ("of their votes and, in the last layers, of their scores")
         )
         moments = "of noisy moments of their images' features, once, and "
-        return "sums " + (moments if self.privacy.record_cohort else "") + votes
+        sums = "sums " + (moments if self.privacy.record_cohort else "") + votes
+        if self.privacy.sum_not_run:
+            return f"{sums} were added up in the clear, without the secure sum"
+        return f"only {sums} were opened"
 
     def _data(self) -> str:
         data = self.data
@@ -318,6 +323,11 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             words.extend(f"{_shown(text)}." for text in privacy.unbounded)
             honest = privacy.record_cohort or privacy.cohort
             where = "the opened sum of noisy moments" if privacy.record_cohort else "every opened sum"
+            if privacy.sum_not_run:
+                words.append(
+                    "**The secure sum was not run.** ε(SUM) is what it would be with one, on machines of the "
+                    "clients' own: the same bits, the same model."
+                )
             words.append(
                 f"ε(SUM) counts on {honest} honest client{'' if honest == 1 else 's'} in {where}, and on the "
                 "secure sum's cryptography. A run on one machine simulates all parties: its owner saw "

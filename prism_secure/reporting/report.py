@@ -30,7 +30,6 @@ from prism_secure.data.sources import ABOUT
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
 from prism_secure.reporting.plots import epsilon_plot, quality_plot
-from prism_secure.run_folder.environment import Facts
 from prism_secure.run_folder.folder import SWEEP_RECIPE
 from prism_secure.run_folder.history import LowerBound, RunHistory, read_history
 from prism_secure.run_folder.records import RoundRecord
@@ -181,19 +180,23 @@ def _planned(run: RunHistory) -> Epsilons | None:
     return Epsilons.of(planned) if len(planned) == len(CELLS) else None
 
 
-def _wire(config: Config, records: Sequence[RoundRecord], facts: Facts) -> dict[str, Any] | None:
-    """Measured messages beside what other encodings of the same round would need by definition.
+def _wire(run: RunHistory) -> dict[str, Any] | None:
+    """Messages, measured (or of a secure sum that was not run), beside other encodings of the same round.
 
+    What others would need follows from their definition.
     Averages are over rounds that opened a sum; None where none did.
     """
+    records = run.records
     opened = [record for record in records if not record.lost]
     if not opened:
         return None
-    n, d = config.invited, facts.parameters
+    n, d = run.config.invited, run.facts.parameters
     measured = float(np.mean([record.bits_per_parameter for record in opened]))
     floor = math.log2(n + 1)
     sizes = [
-        ("This run’s masked upload", measured, "measured"),
+        ("A masked upload of this run", measured, "as it would be")
+        if run.sum_not_run
+        else ("This run’s masked upload", measured, "measured"),
         (f"Least for any secure sum of {n} masks: log₂({n}+1)", floor, "computed"),
         ("One mask in the clear (nothing hidden)", 1.0, "computed"),
         ("The same mask in 64-bit words, as secure sums of int64 vectors send it", 64.0, "computed"),
@@ -342,7 +345,8 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         if samples
         else [],
         emergence=_emergence(samples) if len(samples) > 1 else [],
-        wire=_wire(config, records, run.facts),
+        wire=_wire(run),
+        run_in_the_clear=run.sum_not_run,
         time=_time(records) if records else None,
         ledger=run.ledger,
         one_release=_one_release(run),

@@ -40,7 +40,7 @@ from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
 from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.run_folder.environment import Facts
-from prism_secure.wording import format_epsilon
+from prism_secure.wording import SUM_NOT_RUN, format_epsilon
 
 FEW_HELD_OUT = 200
 """Metrics over fewer held-out images come with a word of warning."""
@@ -159,6 +159,8 @@ class Components:
                 0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
             )
         delta = large_delta(self.config, max(self.partition.sizes))
+        if self.config.secure_sum.simulate:
+            found.append(SUM_NOT_RUN)
         told = [self.facts.drowned, delta, self._few_held_out, self._flat, self.uncovered]
         return [*found, *filter(None, told)]
 

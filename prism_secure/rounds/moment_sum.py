@@ -121,6 +121,7 @@ def _sum(
         min_survivors=config.moments_survivors,
         colluders=config.privacy.colluders,
         graph="complete",
+        simulate=config.secure_sum.simulate,
         context=SessionContext(
             federation=federation,
             number=1,

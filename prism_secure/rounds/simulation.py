@@ -271,7 +271,8 @@ def open_securely(
     """Open the sum of the clients' bits through `prism_crypto`: the server's part sees masked words only.
 
     Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
-    `codec` they are its integers instead, in a second session of the round.
+    `codec` they are its integers instead, in a second session of the round. With `secure_sum.simulate` no
+    session is run: they are added up in the clear, and messages have the sizes that they would have had.
     """
     # Numbers only increase. The first is for the moments, where they are summed.
     number = broadcast.round + 1
@@ -286,6 +287,7 @@ def open_securely(
         min_survivors=config.min_survivors,
         colluders=config.privacy.colluders,
         graph="harary" if config.sparse else "complete",
+        simulate=config.secure_sum.simulate,
         context=SessionContext(
             federation=broadcast.federation,
             number=number,

@@ -173,6 +173,7 @@ def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
         "privacy.clip": (config.privacy.clip, last.release.get("clip")),
         "privacy.clip_space": (config.privacy.clip_space, last.release.get("space")),
         "the honest clients of a sum": (config.cohort, last.cohort),
+        "secure_sum.simulate": (config.secure_sum.simulate, ledger.sum_not_run),
     }
     if "client_clip" in last.release:  # its clips follow a rule; the plan's epsilons are what the card states
         for name in ("privacy.clip", "privacy.clip_space"):
@@ -212,6 +213,7 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
             stopped_early=bool(last.metrics.get("ended")),
             cohort=first.cohort if _opened(ledger) else last.cohort,
             known_coins=history.test_coins,
+            sum_not_run=ledger.sum_not_run,
             record=None if record is None else json_safe(record.epsilon),
             record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
             record_cohort=first.cohort if _opened(ledger) else 0,

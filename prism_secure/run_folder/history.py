@@ -92,6 +92,11 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         return self.ledger is not None and any(entry.coins == "test" for entry in self.ledger.entries)
 
     @property
+    def sum_not_run(self) -> bool:
+        """Whether there was no secure sum: by the ledger's header, or, where there is none, by the recipe."""
+        return self.config.secure_sum.simulate if self.ledger is None else self.ledger.sum_not_run
+
+    @property
     def record_guarantee(self) -> RecordGuarantee | None:
         """The record-level guarantee that the ledger states, if any; of measured rounds, as it stands now."""
         entries = self.ledger.entries if self.ledger else ()

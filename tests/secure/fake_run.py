@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from prism_privacy.ledger import Ledger
+from prism_privacy.ledger.check import SUM_NOT_RUN
 from prism_privacy.ledger.entry import RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.masks.release import MaskRelease
@@ -148,13 +149,16 @@ def write_ledger(
     """The ledger that belongs to the records of `make_run`."""
     release = MaskRelease(config.privacy.flip, config.privacy.clip, cohort=config.cohort, dim=PARAMETERS)
     record = record_guarantee(config)
+    settings = SUM_NOT_RUN if config.secure_sum.simulate else {}
+    if record is not None:
+        settings = settings | {"record_release": config.privacy.record_release}
     with Ledger.create(
         folder / "ledger.jsonl",
         LedgerKey(),
         federation="f" * 32,
         clients=config.federation.clients,
         records=1000,
-        settings={} if record is None else {"record_release": config.privacy.record_release},
+        settings=settings,
     ) as ledger:
         if record is not None:
             ledger.append(

@@ -252,6 +252,7 @@ _SUMMED = [
         ("privacy.record_release=client", "privacy.record_release"),
         ("privacy.record_cohort=1", "privacy.record_cohort"),
         ("secure_sum.min_survivors=10", "the honest clients of a sum"),
+        ("secure_sum.simulate=true", "secure_sum.simulate"),
     ],
 )
 def test_configuration_that_the_signed_ledger_contradicts_is_not_described(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from prism_privacy import LedgerReport
+from prism_privacy.wording import SUM_NOT_RUN_WORDS
 from prism_secure.audit.checks.measured_epsilon import is_measured, measured_settings
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Notebook
+from prism_secure.audit.findings import Notebook, Unchecked
 
 HARARY_FAILURE = 2.0**-40
 """Probability per round that a sparse graph of the secure sum fails to hide uploads; SUM has to pay it."""
@@ -48,6 +49,24 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
             + ", ".join(f"{name} = {'none' if value is None else value}" for name, value in expected.items())
             + f", delta = {privacy.delta:g}"
         )
+
+
+def secure_sum(evidence: Evidence, notes: Notebook) -> None:
+    """Was the secure sum run, by what the ledger's header and config.toml say?"""
+    config, ledger = evidence.config, evidence.ledger
+    if not isinstance(ledger, LedgerReport):
+        raise Unchecked("the ledger does not verify, so its header says nothing")
+    simulated = config.secure_sum.simulate
+    if ledger.sum_not_run != simulated:
+        notes.finding(
+            "config.toml and the ledger's header disagree on whether the secure sum was run.",
+            ledger="not run" if ledger.sum_not_run else "run",
+            config="not run" if simulated else "run",
+        )
+    elif simulated:
+        notes.note(f"{SUM_NOT_RUN_WORDS[0].upper()}{SUM_NOT_RUN_WORDS[1:]}.")
+    else:
+        notes.fact(f"{config.secure_sum.mode.replace('_', '-')}, of {config.invited} clients")
 
 
 def cohort(evidence: Evidence, notes: Notebook) -> None:

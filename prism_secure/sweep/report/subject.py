@@ -55,6 +55,11 @@ class Subject:
         """Whether some figures of quality say something about data that no epsilon covers."""
         return any(run.config.private_metrics for run in self.runs)
 
+    @property
+    def sums_not_run(self) -> int:
+        """How many runs added up in the clear what a secure sum would have."""
+        return sum(run.config.secure_sum.simulate for run in self.runs)
+
     def label(self, point: SweepPoint) -> str:
         """A point in words; by its runs where no setting differs."""
         return point.name or " ".join(self.names[run.folder] for run in point.runs)

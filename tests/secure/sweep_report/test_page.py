@@ -131,6 +131,17 @@ def test_private_held_out_images_are_said_to_be_outside_epsilon(tmp_path: Path) 
     assert "declared public" not in text
 
 
+def test_runs_without_a_secure_sum_are_counted_on_the_page(sweep: Path, tmp_path: Path) -> None:
+    words = "The secure sum was not run"
+    assert words not in (sweep / "report.html").read_text("utf-8")
+    for values, said in (("true", "in any of these 2 runs"), ("true, false", "in 2 of these 4 runs")):
+        folder = tmp_path / str(len(values))
+        grid = f"privacy.flip = [0.1, 0.2]\nsecure_sum.simulate = [{values}]"
+        fake_sweep.make_sweep(folder, grid, seeds=1, rounds=2, images=False)
+        assert main(["report", str(folder)]) == 0
+        assert f"{words}</strong> {said}" in (folder / "report.html").read_text("utf-8")
+
+
 def test_a_page_of_one_seed_says_that_chance_decides_between_close_points(
     sweep: Path, tmp_path: Path
 ) -> None:
