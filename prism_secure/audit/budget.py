@@ -14,6 +14,7 @@ import numpy as np
 
 from prism_privacy import Adjacency, View
 from prism_privacy.ledger.composition import ClientTotal, ImageTotal
+from prism_privacy.wording import SUM_NOT_RUN_WORDS
 from prism_secure.accounting.signed import why_infinite_as_signed
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import SpentLedger
@@ -131,6 +132,9 @@ def _account(limit: Limit, spender: _Spender, labels: Mapping[str, str]) -> Acco
     notes, data = list(spender.notes), spender.data
     spent = _image_points if limit.unit == "record" else _client_points
     points = spent(limit, spender.ledgers, notes)
+    not_run = [ledger.name for ledger in spender.ledgers if ledger.report.sum_not_run]
+    if not_run and limit.view != "upload":
+        notes.append(f"{', '.join(not_run)}: {SUM_NOT_RUN_WORDS}")
     undecided, if_same = [ledger.name for ledger in data.undecided], None
     if undecided:
         if_same = spent(limit, (*spender.ledgers, *data.undecided), [])[-1].epsilon

@@ -128,6 +128,17 @@ def test_rounds_of_all_ledgers_compose_as_the_rounds_of_one(tmp_path: Path) -> N
             assert account["clients"] == "clients 0 to 9"
 
 
+@pytest.mark.parametrize(("view", "said"), [("sum", True), ("upload", False)])
+def test_a_ledger_without_a_secure_sum_is_named(tmp_path: Path, view: str, said: bool) -> None:
+    real = ledger_folder(tmp_path / "real")
+    simulated = ledger_folder(tmp_path / "simulated", settings={"secure_sum": "not run"})
+    (account,) = totals(tmp_path, limit(tmp_path, view=view, epsilon=1e6), real, simulated)
+    words = "simulated: the secure sum was not run: epsilon(SUM) is what it would be with one"
+    assert (words in account["notes"]) is said
+    (account,) = totals(tmp_path, limit(tmp_path, view=view, epsilon=1e6), real)
+    assert account["notes"] == []
+
+
 def test_more_than_the_limit_is_exit_code_one_and_the_page_says_so(tmp_path: Path) -> None:
     folder = ledger_folder(tmp_path / "a")
     accountant = Accountant(delta=1e-5)
