@@ -30,6 +30,8 @@ from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.errors import ConfigError
 
+MOST_CUT_OFF = 0.05
+"""What share of the bits may meet their limits without a word."""
 MOST_COORDINATES = 1 << 20
 """The most bits that answers are spread over (`prism_privacy.HadamardEmbedding`)."""
 
@@ -127,6 +129,34 @@ def record_clip(measured: Measured, records: int) -> float:
     if measured.record_clip is not None:
         return measured.record_clip
     return _six_digits(math.sqrt(records)) if measured.unit == "client" else 1.0
+
+
+def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
+    """Words for answers of which the box [f, 1 - f] takes a part that shows; "" where it does not.
+
+    An answer as long as A moves m bits by C / sqrt(m) in quadratic mean, each by about a normal number x, and
+    a bit has room for t = 1/2 - f. By Stein's lemma E[x clip(x)] / E[x^2] = P(|x| < t). Where a client is
+    protected, answers are about that long. Where an image is, how far they stay below A is not known before
+    round 1, and nothing is said.
+
+    >>> from dataclasses import replace
+    >>> each = MeasuredRelease(flip=0.45, clip=9.0, client_clip=1.0, record_clip=1.0, records=10,
+    ...                        coordinates=16_384, directions=64)
+    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-65:]
+    ('48%', 'measured.coordinates = 262144, or a smaller flip, gives them room')
+    >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
+    ''
+    """
+    widest = max(plan, key=lambda each: each.clip / (math.sqrt(each.coordinates) * (0.5 - each.flip)))
+    deviation, room = widest.clip / math.sqrt(widest.coordinates), 0.5 - widest.flip
+    share = math.erfc(room / deviation / math.sqrt(2))
+    if measured.unit != "client" or share < MOST_CUT_OFF:
+        return ""
+    enough = widest.coordinates << math.ceil(2 * math.log2(2.5 * deviation / room))
+    return (
+        f"{share:.0%} of the bits meet their limits, privacy.flip and 1 - privacy.flip, and answers lose "
+        f"that much of their signal: measured.coordinates = {enough}, or a smaller flip, gives them room"
+    )
 
 
 @lru_cache(maxsize=64)

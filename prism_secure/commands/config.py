@@ -47,6 +47,7 @@ def _config(options: argparse.Namespace, command: str) -> int:
 
 def _print_plan(config: Config) -> None:
     from prism_privacy import Adjacency, View
+    from prism_secure.accounting.measured import cut_off
     from prism_secure.accounting.plan import Plan, large_delta
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.data.partition import partition
@@ -108,7 +109,8 @@ def _print_plan(config: Config) -> None:
         print(SUM_NOT_RUN)
     drowned = release.drowned if release is not None else ""
     delta = large_delta(config, -(-sum(counts) // config.federation.clients))
-    for text in filter(None, (*map(str, plan.unbounded), drowned, delta)):
+    cut = cut_off(plan.measured, config.measured) if plan.measured else ""
+    for text in filter(None, (*map(str, plan.unbounded), drowned, cut, delta)):
         print(_wrapped(text, ""))
 
 

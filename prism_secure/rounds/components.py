@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from prism_privacy import Accountant, Adjacency, PrivacyError, View, spent_table
-from prism_secure.accounting.measured import image_view
+from prism_secure.accounting.measured import cut_off, image_view
 from prism_secure.accounting.plan import Plan, large_delta
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
@@ -158,6 +158,7 @@ class Components:
             found.insert(
                 0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
             )
+            found += filter(None, [cut_off(self.plan.measured, self.config.measured)])
         delta = large_delta(self.config, max(self.partition.sizes))
         if self.config.secure_sum.simulate:
             found.append(SUM_NOT_RUN)

@@ -8,7 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from prism_privacy import Accountant, Adjacency, MeasuredRelease, Unit, View
 from prism_secure.accounting import measured as plans
@@ -190,3 +192,24 @@ def test_a_client_on_a_machine_of_its_own_never_takes_its_own_count(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"measured\.records must be given"):
         plans.releases(config, 1000, alone.public_sizes)
     assert {release.records for release in plans.releases(config, 1000, told.public_sizes)} == {25}
+
+
+@pytest.mark.parametrize(
+    ("flip", "radius", "coordinates"), [(0.45, 9.0, 16384), (0.25, 6.0, 256), (0.3, 4.0, 1024)]
+)
+def test_bits_that_meet_their_limits_are_told_with_what_gives_them_room(
+    flip: float, radius: float, coordinates: int
+) -> None:
+    """The share of the signal that is lost is that of simulated moves; with what is advised, little is."""
+    measured = ["measured.epsilon=inf", f"measured.radius={radius}", f"measured.coordinates={coordinates}"]
+    config = load_config(None, [*MEASURE, "measured.directions=16", f"privacy.flip={flip}", *measured])
+    plan, draw = plans.releases(config, 1 << 20, SIZES), np.random.default_rng(0)
+    told = plans.cut_off(plan, config.measured)
+    moves = draw.standard_normal(200_000) * radius / coordinates**0.5
+    kept = np.sum(moves * np.clip(moves, flip - 0.5, 0.5 - flip)) / np.sum(moves**2)
+    assert float(told.split("%")[0]) / 100 == pytest.approx(1 - kept, abs=0.015)
+    enough = int(told.split("measured.coordinates = ")[1].split(",")[0])
+    assert plans.cut_off([replace(each, coordinates=enough) for each in plan], config.measured) == ""
+    assert plans.cut_off([replace(each, coordinates=enough // 4) for each in plan], config.measured)
+    image = replace_struct(config.measured, unit="image")
+    assert plans.cut_off(plan, image) == "", "how long answers are is not known before round 1"
