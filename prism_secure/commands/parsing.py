@@ -36,7 +36,12 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         choices=NAMES,
         help=f"settings that go together; without --config {DEFAULT}",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of what differs from it")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file, on --recipe, on the recipe that it names, or on the defaults of all settings",
+    )
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -224,7 +224,8 @@ class Training(Section, frozen=True):
 class Measured(Section, frozen=True):
     """Measured rounds, with `federation.behaviour = "measure"`: the server names directions in feature space,
     clients answer in numbers, and their noisy bits carry the answers. Epsilon of a client and of an image
-    come from the same bits and grow by the round. `privacy.flip` may be large: 0.45 for a thousand clients.
+    come from the same bits and grow by the round. `privacy.flip` is the edge of the box that bit
+    probabilities stay in: the larger it is, the more bits a move needs for its room.
     """
 
     unit: Literal["client", "image"] = "client"
@@ -257,15 +258,16 @@ class Measured(Section, frozen=True):
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""
     rows: int = 600
-    """Principal directions of public images' features: what is asked lies along them. What they miss nobody
-    learns of; but each more that is asked is noise on the others."""
+    """How many principal directions of public images' features the server may ask along. What lies outside
+    them is never learned; more of them spread the same budget thinner."""
     prior: float = 0.7
-    """What a class's mean, and the mean of all, may be away from 0 before anything is known: its variance, in
-    units of half of the public images' along each of the rows."""
+    """Prior variance of each class's mean, and of what all classes share, in units of half the public images'
+    variance along each of the rows."""
     steps: int = 60
-    """Of the server after each round: they cost no privacy. Their size and batch are those of [training]."""
+    """Steps of the server after each round: they cost no privacy. Their size and batch are those of
+    [training]."""
     end_steps: int = 500
-    """More of them after the last round."""
+    """Further steps after the last round."""
     smoothing: float = 0.98
     """Share of the past in the running average of the server's scores, which is what is deployed."""
 
@@ -328,7 +330,8 @@ class Privacy(Section, frozen=True):
     and the delta that both epsilons are stated at."""
 
     flip: float = 0.1
-    """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf."""
+    """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf. In measured
+    rounds bit probabilities start at 1/2 and stay in [f, 1 - f]."""
     clip: float | None = None
     """L2 radius C of a client's influence on its bit probabilities; none: unclipped."""
     clip_space: Literal["probability", "score"] = "probability"

@@ -118,7 +118,7 @@ class Config(Section, frozen=True):
             ),
             (
                 privacy.flip == 0,
-                f"privacy.flip must be above 0 {mine}: answers need room and noise",
+                f"privacy.flip must be above 0 {mine}: at 0 a bit could be certain",
                 privacy.flip,
             ),
             (

@@ -4,7 +4,7 @@ Run configuration (``flwr run --run-config``):
 
     folder     the server's enrolment: federation and roster, see `prism_secure.run_folder.enrolment`
     out        the run folder, new or to be continued; what `prism-secure run` writes, without clients/
-    recipe     a TOML file; without it the default recipe
+    recipe     a TOML file; without it the defaults of all settings
     timeout    seconds that a client may take for a stage (120)
     train-timeout   seconds that it may train (3600)
     patience   seconds to wait for enough nodes, and for a round to begin, before the run stops (600)

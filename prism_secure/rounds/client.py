@@ -9,8 +9,8 @@ same sum; across machines a round whose upload has left is not repeated, see `pr
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
 
 What a client says in a round is its behaviour's: `prism_secure.rounds.behaviours`. Here is what is the same
-for all: clip, coins, outbox, and the order of writes. What it may know of its images it has from before the
-first round: see `prism_secure.rounds.release`.
+for all: coins, outbox, and the order of writes. What it knows of its images it has from before the first
+round: see `prism_secure.rounds.release`.
 """
 
 from __future__ import annotations

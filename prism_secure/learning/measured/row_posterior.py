@@ -2,8 +2,8 @@
 
 `AskedRows` ask for one coordinate each, x = q_aᵀ m u_i, and the prior says nothing of one coordinate by
 another. So each has a Gaussian of its own, and an answer moves only that. It is what `Posterior` says, up to
-the rounding of directions to what clients compute with, at K·r numbers instead of thousands of rows: a
-checkpoint is two small arrays, and a resumed run goes on bit for bit.
+the rounding of directions to what clients compute with, at K·r numbers instead of thousands of rows,
+and a resumed run goes on bit for bit.
 """
 
 from __future__ import annotations

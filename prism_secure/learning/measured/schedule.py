@@ -1,4 +1,4 @@
-"""Public rules: how much of the budget a round spends, how long its clips are, how far the server steps.
+"""Public rules: how long A and c are, how many steps the server makes, and how far.
 
 Nothing here sees a client's value: the rules go by the round's number, and by what opened before.
 """
@@ -22,7 +22,7 @@ def answer_clips(
     within: Array,
     *,
     records: int,
-    margin: float = 1.1,
+    margin: float,
     concentration: float | None = None,
 ) -> tuple[float, float]:
     """A and c: how long answers of a client and of an image should be.

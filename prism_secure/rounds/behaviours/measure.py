@@ -1,4 +1,4 @@
-"""Measured rounds: the server asks in few public directions, and clients answer in bits of the mask's length.
+"""Measured rounds: the server asks in few public directions, and clients answer in few noisy bits.
 
     client  once: the features of its images, as integers. Each round: k numbers, exact sums over its images,
             clipped; they move m bits, whose coins and upload are as real as a mask's
@@ -54,10 +54,10 @@ from prism_secure.storage import make_private_folder, write_atomic
 
 Array = NDArray[np.float64]
 
-MOST_ROWS = 5000
-"""Of how many images, about, answers are computed at once."""
+IMAGES_AT_ONCE = 5000
+"""About how many images' answers are computed at once."""
 LENGTHS = (2.0**-20, 2.0**20)
-"""Between which A lies, in units of features."""
+"""The range of A, in units of features."""
 HALF = 1 << 23
 """p_t = 1/2 in units of 2^-24."""
 
@@ -107,7 +107,7 @@ class Measure(Behaviour):
             assert isinstance(client, MeasuringClient)
             waiting.append(client)
             rows.append(client.features())
-            if sum(len(labels) for _, labels in rows) >= MOST_ROWS:
+            if sum(len(labels) for _, labels in rows) >= IMAGES_AT_ONCE:
                 flush()
         flush()
 
@@ -273,12 +273,12 @@ class MeasuringServer:
         self._kept: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _MEASURED}
 
     @cached_property
-    def _prior(self) -> tuple[Prior, Array]:
-        """The public guess of the moments, and the variance of images along its basis."""
+    def _prior(self) -> Prior:
+        """The public guess of the moments; its spectrum is that of images within a class, too."""
         with one_thread():
             basis, variance = self._behaviour.components.public_basis
         # Dead leaves have no classes, so part of their variance is that between classes.
-        return self._guess(basis, 0.5 * variance), 0.5 * variance
+        return self._guess(basis, 0.5 * variance)
 
     def _guess(self, basis: Array, spectrum: Array) -> Prior:
         """The prior over a basis (r, D), rounded to what clients are sent of it."""
@@ -290,13 +290,13 @@ class MeasuringServer:
 
     @cached_property
     def _posterior(self) -> RowPosterior:
-        return RowPosterior.start(self._prior[0])
+        return RowPosterior.start(self._prior)
 
     def _directions(self) -> AskedRows:
         count = self._behaviour.planned(1).directions
-        posterior = self._posterior
+        prior = self._prior
         try:
-            asked = principal_directions(posterior.prior, posterior.variances, count, self._prior[1])
+            asked = principal_directions(prior, self._posterior.variances, count, prior.spectrum)
         except ValueError as error:
             raise ConfigError(f"measured.directions = {count} cannot be asked for: {error}") from None
         return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
@@ -305,10 +305,10 @@ class MeasuringServer:
         """A: as long as answers should be by what is public so far; c too, where an image is protected."""
         measured, prior = self._behaviour.components.config.measured, self._prior
         client, image = answer_clips(
-            prior[0],
+            prior,
             self._posterior.variances,
-            asked.along(len(prior[1])),
-            prior[1],
+            asked.along(len(prior.basis)),
+            prior.spectrum,
             records=planned.records,
             margin=measured.margin,
             concentration=measured.concentration,
@@ -326,7 +326,7 @@ class MeasuringServer:
         embedding = hashlib.sha256(
             f"prism-secure/v1/measured embedding\0{public_seed(seed, 'embedding', round_number)}".encode()
         )
-        basis, unit = _sixteen_bits(self._prior[0].basis)
+        basis, unit = _sixteen_bits(self._prior.basis)
         return {
             "basis": basis,
             "unit": np.array([unit]),
@@ -356,7 +356,7 @@ class MeasuringServer:
         return Step(theta, 1.0, theta - broadcast.theta)
 
     def _trained(self, broadcast: Broadcast) -> ServerState:
-        components, prior = self._behaviour.components, self._prior[0]
+        components, prior = self._behaviour.components, self._prior
         config, trainer = components.config, components.trainer
         measured, rounds = config.measured, components.plan.rounds
         training = ServerTraining(
@@ -381,12 +381,12 @@ class MeasuringServer:
         if self._state is None:
             return {}
         trained = {f"training.{name}": array for name, array in self._state.to_arrays().items()}
-        prior, spectrum = self._prior
+        prior = self._prior
         return {
             **trained,
             **{f"measured.{name}": np.stack(parts) for name, parts in self._kept.items()},
             "basis": prior.basis,  # elsewhere it might come out other in its last digits
-            "spectrum": spectrum,
+            "spectrum": prior.spectrum,
             "coordinates": self._posterior.coordinates,
             "variances": self._posterior.variances,
         }
@@ -401,8 +401,7 @@ class MeasuringServer:
         basis, spectrum, coordinates, variances = (
             np.asarray(saved[name], np.float64) for name in ("basis", "spectrum", "coordinates", "variances")
         )
-        prior = self._guess(basis, spectrum)
-        self._prior = prior, spectrum
+        prior = self._prior = self._guess(basis, spectrum)
         if not coordinates.shape == variances.shape == prior.variances.shape:
             raise ValueError(f"moments {coordinates.shape} do not fit a basis of {len(spectrum)} rows")
         self._posterior = RowPosterior(prior, coordinates, variances)

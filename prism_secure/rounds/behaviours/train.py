@@ -1,4 +1,4 @@
-"""The default: a client makes local steps on the scores, and the server moves theta to the vote by MADA."""
+"""Training: a client makes local steps on the scores, and the server moves theta to the vote by MADA."""
 
 from __future__ import annotations
 
