@@ -1,187 +1,224 @@
-"""The figures of a run's report as inline SVG: arrays in, text out."""
+"""The figure of a run's report as inline SVG: arrays in, text out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib as mpl
-import numpy as np
+import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from prism_secure.reporting.drawing import (
-    DASHES,
-    FAINT,
-    INK,
-    ONE,
-    PAPER,
-    SIZE,
-    STYLE,
-    THREE,
-    TWO,
-    as_svg,
-    decade,
-)
+from prism_secure.reporting.drawing import DASHES, FAINT, INK, ONE, STYLE, THREE, TWO, as_svg, decade
 from prism_secure.wording import format_epsilon
 
-__all__ = ["epsilon_plot", "quality_plot"]
+__all__ = ["Curve", "curves_plot"]
 
-_GUIDE = 10.0
+_FEW = 10.0
+"""Up to here an epsilon says something (`prism_secure.wording.verdict`); above, the axis is logarithmic."""
 _MANY = 40
 """From so many points on, markers would hide the line."""
+_LINE = 0.16
+"""How far labels lie apart, in inches."""
 
 
-def quality_plot(
-    rounds: Sequence[int], fid: Sequence[float], kid: Sequence[float], *, last: int, name: str = "quality"
-) -> str:
-    """FID per round, and KID in a smaller panel below; lower is better in both.
+class Curve(msgspec.Struct, frozen=True):
+    """Epsilon to date, round by round.
 
-    Args:
-        rounds: the evaluated rounds; may be empty.
-        last: where the round axis ends, so that figures beside each other agree.
-        name: a word that is unique in the page: the ids inside the SVG begin with it.
+    Attributes:
+        label: what it is, such as "ε(SUM)".
+        kind: whose epsilon it is, which chooses colour and marker.
+        values: after each round from 1 on; may be infinite.
+        planned: after all rounds, where that is known.
+        stricter: whether it is the other curve of its kind, under the stricter adjacency.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-        figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13, hspace=0.24)
-        _round_axis(lower, last)
-        for axes, values, width, title in ((upper, fid, 2.0, "FID"), (lower, kid, 1.4, "KID")):
-            kept = [(r, v) for r, v in zip(rounds, values, strict=True) if math.isfinite(v)]
-            if kept:
-                x, y = zip(*kept, strict=True)
-                marker = "o" if len(kept) <= _MANY else None
-                axes.plot(
-                    x, y, color=THREE, linewidth=width, markersize=2.5 * width, marker=marker, clip_on=False
-                )
-                if axes is upper:
-                    _end_label(axes, x[-1], y[-1], f"{y[-1]:.1f}")
-            axes.set_ylim(bottom=min([0.0, *(v for _, v in kept)]), top=None if kept else 1)
-            axes.grid(axis="y")
-            if not kept:
-                axes.set_yticks([])
-            axes.set_title(f"{title} (lower is better)", loc="left", fontsize=10, pad=4)
-        if not len(rounds):
-            upper.text(0.5, 0.5, "no round evaluated yet", transform=upper.transAxes, ha="center")
-        if len(kid):
-            lower.yaxis.set_major_locator(MaxNLocator(2))
-        fids = f"; the last FID is {fid[-1]:.1f}" if len(fid) else ""
-        return as_svg(figure, name, f"FID and KID over {len(rounds)} evaluated rounds{fids}.")
+
+    label: str
+    kind: Literal["sum", "upload", "image", "image upload"]
+    values: Sequence[float]
+    planned: float | None = None
+    stricter: bool = False
+
+    @property
+    def end(self) -> float:
+        """Where it leads."""
+        return max(self.values[-1], self.planned or 0.0)
 
 
-def epsilon_plot(
-    rounds: Sequence[int],
-    zero_out: Mapping[str, Sequence[float]],
-    replace_one: Mapping[str, Sequence[float]],
+_LOOKS = {"sum": (ONE, "o"), "upload": (TWO, "s"), "image": (THREE, "^"), "image upload": (THREE, "v")}
+
+
+def curves_plot(
+    fid: Sequence[tuple[int, float]],
+    curves: Sequence[Curve],
     *,
     last: int,
-    image: Sequence[float] = (),
-    name: str = "epsilon",
+    budgets: Mapping[str, float] | None = None,
+    name: str = "curves",
 ) -> str:
-    """Epsilon to date per round on a logarithmic axis; infinity has its own place at the axis' end.
+    """FID and epsilon over the same rounds, one panel under the other; every line is named where it ends.
+
+    Epsilons that stay small have a linear axis. Larger and infinite ones lie in a slim panel of their own, on
+    a logarithmic axis, at whose upper end infinity has its place.
 
     Args:
-        zero_out: up to two views by name, solid lines.
-        replace_one: the same views under the stricter adjacency, dashed.
-        image: epsilon for one image, by round, where there is such a guarantee: it does not grow.
+        fid: evaluated rounds and their FID; what is not finite is left out.
+        curves: empty where no round is finished.
+        last: where the round axis ends.
+        budgets: what all rounds together may cost, by whom it is for ("one client"): lines across the panel
+            of small epsilons.
+        name: a word that is unique in the page: the ids inside the SVG begin with it.
     """
+    curves, budgets = [curve for curve in curves if len(curve.values)], budgets or {}
+    small = [curve for curve in curves if curve.end <= _FEW]
+    large = [curve for curve in curves if curve.end > _FEW]
+    panels: list[tuple[float, Callable[[Axes], None]]] = [(1.5, lambda axes: _fid(axes, fid))]
+    if small:
+        panels.append((1.5, lambda axes: _small(axes, small, budgets)))
+    if large:
+        panels.append((0.9, lambda axes: _large(axes, large, beside=bool(small))))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE)
-        axes = figure.subplots()
-        figure.subplots_adjust(left=0.12, right=0.955, top=0.9, bottom=0.13)
-        every = np.concatenate([np.empty(0), *zero_out.values(), *replace_one.values(), image])
-        finite = every[np.isfinite(every) & (every > 0)]
-        low = math.floor(math.log10(min(1.0, finite.min(initial=1.0))))
-        high = math.ceil(math.log10(max(100.0, finite.max(initial=100.0))) + 0.05)
-        infinite = bool(np.isinf(every).any())
-        room = (high - low) * 0.16 if infinite else 0.0
+        shares = [share for share, _ in panels]
+        height = sum(shares) + 0.42 * len(panels) + 0.45
+        figure = Figure(figsize=(5.7, height))
+        every = figure.subplots(len(panels), 1, sharex=True, height_ratios=shares, squeeze=False)[:, 0]
+        figure.subplots_adjust(
+            left=0.09, right=0.735, top=1 - 0.32 / height, bottom=0.45 / height,
+            hspace=0.42 * len(panels) / sum(shares),
+        )  # fmt: skip
+        _round_axis(every[-1], last)
+        for axes, (_, draw) in zip(every, panels, strict=True):
+            draw(axes)
+        if not curves:
+            every[0].text(0.5, 0.25, "no round finished yet", transform=every[0].transAxes, ha="center")
+        return as_svg(figure, name, _in_words(fid, curves, budgets))
 
-        dashed = False
-        axes.set_ylim(low, high + room)
-        axes.axhline(math.log10(_GUIDE), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-        if infinite:
-            axes.axhspan(high + room * 0.15, high + room, color=FAINT, alpha=0.45, linewidth=0)
-            axes.text(
-                0.985, high + room * 0.05, "ε = ∞: no bound", transform=axes.get_yaxis_transform(),
-                ha="right", va="top", fontsize=8.5,
-            )  # fmt: skip
-        for index, (view, colour, marker) in enumerate(zip(zero_out, (ONE, TWO), ("o", "s"), strict=False)):
-            # In the strip for infinity, lines that would coincide lie one above the other.
-            at_infinity = high + room * (0.72 - 0.3 * index)
-            stricter = replace_one.get(view, ())
-            for values, solid in ((stricter, False), (zero_out[view], True)):
-                if not solid and list(stricter) == list(zero_out[view]):
-                    continue  # it would lie under the solid line
-                dashed |= not solid
-                y = [at_infinity if math.isinf(v) else math.log10(v) if v > 0 else low for v in values]
-                axes.plot(
-                    rounds[: len(y)],
-                    y,
-                    color=colour,
-                    linestyle="-" if solid else DASHES,
-                    linewidth=2.0 if solid else 1.2,
-                    marker=marker if solid and len(y) <= _MANY else None,
-                    label=f"ε({view})" if solid else None,
-                    clip_on=False,
-                )
-        if len(image):
-            y = [high + room * 0.5 if math.isinf(v) else math.log10(v) for v in image]
-            dot = "^" if len(y) <= _MANY else None
-            axes.plot(rounds[: len(y)], y, color=THREE, marker=dot, label="ε(one image)", clip_on=False)
-        _epsilon_ticks(axes, low, high, at=high + room * 0.57 if infinite else None)
-        _round_axis(axes, last)
-        axes.set_title("ε to date, by who looks (lower is better)", loc="left", fontsize=10, pad=4)
-        if len(rounds):
-            _legend(axes, low, high + room, every, dashed=dashed)
-        else:
-            axes.text(0.5, 0.5, "no round finished yet", transform=axes.transAxes, ha="center")
-        last_values = ", ".join(
-            f"ε({view}) is {'infinite' if math.isinf(v[-1]) else format_epsilon(v[-1])}"
-            for view, v in zero_out.items()
-            if len(v)
+
+def _in_words(fid: Sequence[tuple[int, float]], curves: Sequence[Curve], budgets: Mapping[str, float]) -> str:
+    parts = []
+    if fid:
+        parts.append(
+            f"FID from {fid[0][1]:.1f} after round {fid[0][0]} to {fid[-1][1]:.1f} after {fid[-1][0]}"
         )
-        if len(image):
-            last_values += f", for one image it is {format_epsilon(image[-1])} throughout"
-        return as_svg(figure, name, f"Epsilon to date over {len(rounds)} rounds, logarithmic; {last_values}.")
+    for curve in curves:
+        first, now = (format_epsilon(value) for value in (curve.values[0], curve.values[-1]))
+        grown = f"grows from {first} to {now}" if first != now else f"is {now} throughout"
+        parts.append(f"{curve.label} {grown}")
+    parts += [f"the budget of {whose} is {format_epsilon(value)}" for whose, value in budgets.items()]
+    return "; ".join(parts or ["No round is finished yet"]) + "."
 
 
-def _end_label(axes: Axes, x: float, y: float, text: str) -> None:
-    """Above the last point, or beside it where the axis goes on."""
-    room = axes.get_xlim()[1] - x > 0.12 * (axes.get_xlim()[1] - axes.get_xlim()[0])
-    place, align = ((8, -3), "left") if room else ((0, 8), "center")
-    axes.annotate(text, (x, y), xytext=place, textcoords="offset points", ha=align, weight="bold")
+def _fid(axes: Axes, fid: Sequence[tuple[int, float]]) -> None:
+    kept = [(number, value) for number, value in fid if math.isfinite(value)]
+    _title(axes, "FID of the generated images (lower is better)")
+    axes.grid(axis="y")
+    axes.set_ylim(0, 1.08 * max((value for _, value in kept), default=1))
+    if not kept:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no round evaluated yet", transform=axes.transAxes, ha="center")
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    x, y = zip(*kept, strict=True)
+    axes.plot(x, y, color=INK, marker="o" if len(kept) <= _MANY else None, clip_on=False)
+    _name_ends(axes, [(x[-1], y[-1], f"FID {y[-1]:.1f}", INK)])
+
+
+def _small(axes: Axes, curves: Sequence[Curve], budgets: Mapping[str, float]) -> None:
+    _title(axes, "ε to date (lower is better)")
+    axes.grid(axis="y")
+    shown = {whose: value for whose, value in budgets.items() if value <= _FEW}
+    top = max([*shown.values(), *(value for curve in curves for value in curve.values)])
+    axes.set_ylim(0, 1.12 * top or 1)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    for whose, value in shown.items():
+        colour = _LOOKS["image" if whose == "one image" else "sum"][0]
+        axes.axhline(value, color=colour, linewidth=1.1, linestyle=(0, (1, 2)))
+        axes.annotate(
+            f"budget {format_epsilon(value)}", (0.01, value), xytext=(0, 3), color=colour,
+            xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8.5,
+        )  # fmt: skip
+    _draw(axes, curves, lambda curve: list(curve.values))
+
+
+def _large(axes: Axes, curves: Sequence[Curve], *, beside: bool) -> None:
+    _title(axes, f"ε to date{', where it leads above 10' if beside else ''} (logarithmic)")
+    finite = [value for curve in curves for value in curve.values if 0 < value < math.inf]
+    low = math.floor(math.log10(min([1.0, *finite])))
+    high = max(2, math.ceil(math.log10(max([1.0, *finite]))))
+    infinite = any(math.isinf(value) for curve in curves for value in curve.values)
+    room = (high - low) * 0.6 if infinite else 0.0
+    axes.set_yscale("log")
+    axes.set_ylim(10.0**low, 10.0 ** (high + room))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda y, _: decade(round(math.log10(y))) if math.log10(y) < high + 0.2 * room else "")
+    )
+    axes.grid(axis="y")
+    at = {
+        id(curve): high + room * (0.85 - 0.45 * index / max(1, len(curves) - 1))
+        for index, curve in enumerate(curves)
+    }
+    if infinite:
+        axes.axhspan(10 ** (high + room * 0.25), 10 ** (high + room), color=FAINT, alpha=0.45, linewidth=0)
+        axes.text(
+            0.015, 10 ** (high + room * 0.6), "∞: no bound", transform=axes.get_yaxis_transform(),
+            va="center", fontsize=8.5,
+        )  # fmt: skip
+    # At infinity, lines that would coincide lie one above the other.
+    _draw(
+        axes,
+        curves,
+        lambda curve: [10 ** at[id(curve)] if math.isinf(v) else max(v, 10.0**low) for v in curve.values],
+    )
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], heights: Callable[[Curve], list[float]]) -> None:
+    ends = []
+    for curve in curves:
+        colour, marker = _LOOKS[curve.kind]
+        y = heights(curve)
+        x = range(1, len(y) + 1)
+        light = curve.stricter
+        axes.plot(
+            x, y, color=colour, linestyle=DASHES if light else "-", linewidth=1.2 if light else 2.0,
+            marker=None if light or len(y) > _MANY else marker, clip_on=False,
+        )  # fmt: skip
+        ends.append((x[-1], y[-1], f"{curve.label} {format_epsilon(curve.values[-1])}", colour))
+    _name_ends(axes, ends)
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Beside each line's last point what it is, in its colour, and apart from the others."""
+    box, figure = axes.get_position(), axes.figure
+    assert isinstance(figure, Figure)
+    inches = box.height * figure.get_figheight()
+    to_inches = axes.transScale + axes.transLimits
+    place = {index: to_inches.transform((x, y))[1] * inches for index, (x, y, _, _) in enumerate(ends)}
+    order = sorted(place, key=lambda index: place[index])
+    wanted = [place[index] for index in order]
+    for _ in range(20):  # neighbours that are too near step apart, until none are
+        for lower in range(len(wanted) - 1):
+            overlap = _LINE - (wanted[lower + 1] - wanted[lower])
+            if overlap > 1e-6:
+                wanted[lower] -= overlap / 2
+                wanted[lower + 1] += overlap / 2
+    for index, height in zip(order, wanted, strict=True):
+        x, y, text, colour = ends[index]
+        axes.annotate(
+            text, (x, y), xytext=(9, 72 * (height - place[index])), textcoords="offset points", color=colour,
+            va="center", fontsize=8.5, weight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=10, pad=6)
 
 
 def _round_axis(axes: Axes, last: int) -> None:
-    axes.set_xlim(0.5 if last <= _MANY else 0, max(last, 1) + (0.5 if last <= _MANY else 0))
+    axes.set_xlim(0.5 if last <= _MANY else 0, max(last, 1))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.set_xlabel("round")
-
-
-def _epsilon_ticks(axes: Axes, low: int, high: int, at: float | None) -> None:
-    step = max(1, math.ceil((high - low) / 7))
-    decades = [float(power) for power in range(low, high + 1, step) if at is None or power < high]
-    ticks = decades if at is None else [*decades, at]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda y, _: "∞" if at is not None and y == at else decade(round(y)))
-    )
-    for power in (power for power in decades if 10**power != _GUIDE):
-        axes.axhline(power, color=FAINT, linewidth=0.6, zorder=0)
-
-
-def _legend(axes: Axes, low: float, high: float, values: np.ndarray, *, dashed: bool) -> None:
-    """Put the legend into the widest gap that the lines leave."""
-    inside = np.clip(np.log10(np.where(values > 0, values, 10.0**low)), low, high).ravel()
-    marks = np.sort(np.concatenate([[low, high], inside, [math.log10(_GUIDE)]]))
-    gap = int(np.argmax(np.diff(marks)))
-    middle = ((marks[gap] + marks[gap + 1]) / 2 - low) / (high - low)
-    if dashed:
-        axes.plot([], [], color=INK, linestyle=DASHES, linewidth=1.2, label="dashed: client replaced")
-    axes.legend(
-        loc="center left", bbox_to_anchor=(0.02, middle), fontsize=8.5, handlelength=2.6, labelspacing=0.35,
-        framealpha=0.85, facecolor=PAPER, edgecolor="none",
-    )  # fmt: skip

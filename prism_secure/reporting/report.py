@@ -21,15 +21,17 @@ from PIL import Image
 from prism_privacy import Accountant, MomentRelease
 from prism_privacy.ledger.composition import charging_one_client, mask_releases
 from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_privacy.units import View
 from prism_secure import wording
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
+from prism_secure.accounting.measured import coordinates
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
 from prism_secure.config.reading import NONE, PATHS, command_to_show
 from prism_secure.data.sources import ABOUT
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
-from prism_secure.reporting.plots import epsilon_plot, quality_plot
+from prism_secure.reporting.plots import Curve, curves_plot
 from prism_secure.run_folder.folder import SWEEP_RECIPE
 from prism_secure.run_folder.history import LowerBound, RunHistory, read_history
 from prism_secure.run_folder.records import RoundRecord
@@ -154,8 +156,8 @@ def _release_words(release: Mapping[str, Any]) -> str:
         return f"moments by class, noise {noise:.3g} × the largest image on each sum"
     if "client_clip" in release:
         return (
-            f"flip {release['flip']:g}, {release['directions']} numbers in {release['coordinates']:,} bits, "
-            f"C {release['clip']:g}, A {release['client_clip']:g}, c {release['record_clip']:g}, "
+            f"flip {release['flip']:g}, {release['directions']:,} numbers in {release['coordinates']:,} "
+            f"bits, C {release['clip']:g}, A {release['client_clip']:g}, c {release['record_clip']:g}, "
             f"N {release['records']:,}"
         )
     if "flip" not in release or "clip" not in release:
@@ -180,42 +182,58 @@ def _planned(run: RunHistory) -> Epsilons | None:
     return Epsilons.of(planned) if len(planned) == len(CELLS) else None
 
 
+def _sent_bits(run: RunHistory) -> int | None:
+    """How many bits a client has summed in a round: all of a mask, or those that carry measured answers."""
+    dimension, config = run.facts.parameters, run.config
+    return coordinates(config.measured, dimension) if dimension and config.measures else dimension
+
+
 def _wire(run: RunHistory) -> dict[str, Any] | None:
     """Messages, measured (or of a secure sum that was not run), beside other encodings of the same round.
 
     What others would need follows from their definition.
     Averages are over rounds that opened a sum; None where none did.
     """
-    records = run.records
+    config, records = run.config, run.records
     opened = [record for record in records if not record.lost]
     if not opened:
         return None
-    n, d = run.config.invited, run.facts.parameters
+    n, d, bits = config.invited, run.facts.parameters, _sent_bits(run)
     measured = float(np.mean([record.bits_per_parameter for record in opened]))
-    floor = math.log2(n + 1)
+    up, down = (
+        float(np.mean([getattr(record, way) for record in opened])) / n
+        for way in ("uplink_bytes", "downlink_bytes")
+    )
+    upload = bits and measured * bits / 8
+    in_the_clear = f"The {bits:,} bits" if config.measures and bits else "One mask"
+    how = "as it would be" if run.sum_not_run else "measured"
+    broadcast = "θ and the round’s questions" if config.measures else "θ"
     sizes = [
-        ("A masked upload of this run", measured, "as it would be")
-        if run.sum_not_run
-        else ("This run’s masked upload", measured, "measured"),
-        (f"Least for any secure sum of {n} masks: log₂({n}+1)", floor, "computed"),
-        ("One mask in the clear (nothing hidden)", 1.0, "computed"),
-        ("The same mask in 64-bit words, as secure sums of int64 vectors send it", 64.0, "computed"),
-        ("Float32 weights of the same network, as FedAvg sends them", 32.0, "computed"),
+        (
+            "A masked upload of this run" if run.sum_not_run else "This run’s masked upload",
+            measured,
+            upload,
+            how,
+        ),
+        (f"Least for any secure sum of {n:,} masks: log₂({n:,}+1)", math.log2(n + 1), None, "computed"),
+        (f"{in_the_clear} in the clear (nothing hidden)", 1.0, None, "computed"),
+        ("The same in 64-bit words, as secure sums of int64 vectors send it", 64.0, None, "computed"),
+        ("Float32 weights of the same network, as FedAvg sends them", None, d and 4 * d, "computed"),
+        (f"What a client receives: {broadcast}, messages of the secure sum", None, down, how),
     ]
+    rows = []
+    for name, each, size, how in sizes:
+        if size is None and each is not None and bits is not None:
+            size = each * bits / 8
+        ratio = each / measured if each else size / upload if size and upload else None
+        rows.append({"name": name, "bits": each, "bytes": size, "ratio": ratio, "how": how})
     return {
         "measured": measured,
-        "sizes": [
-            {
-                "name": name,
-                "bits": bits,
-                "bytes": wording.format_bytes(bits * d / 8) if d else None,
-                "ratio": bits / measured,
-                "how": how,
-            }
-            for name, bits, how in sizes
-        ],
-        "up": wording.format_bytes(float(np.mean([r.uplink_bytes for r in opened])) / n),
-        "down": wording.format_bytes(float(np.mean([r.downlink_bytes for r in opened])) / n),
+        "upload": upload,
+        "broadcast": broadcast,
+        "sizes": rows,
+        "up": wording.format_bytes(up),
+        "down": wording.format_bytes(down),
         "up_all": wording.format_bytes(sum(r.uplink_bytes for r in records)),
         "down_all": wording.format_bytes(sum(r.downlink_bytes for r in records)),
     }
@@ -232,31 +250,41 @@ def _time(records: Sequence[RoundRecord]) -> dict[str, Any]:
     }
 
 
-def _plots(config: Config, records: Sequence[RoundRecord]) -> dict[str, str]:
-    judged = [(record.round, record.quality) for record in records if record.quality is not None]
-    rounds = [record.round for record in records]
-    last = max(config.federation.rounds, 1)
-    return {
-        "quality": quality_plot(
-            [number for number, _ in judged],
-            [quality.fid for _, quality in judged],
-            [quality.kid for _, quality in judged],
-            last=last,
-        ),
-        "epsilon": epsilon_plot(
-            rounds,
-            {
-                "SUM": [record.epsilon.sum_zero_out for record in records],
-                "UPLOAD": [record.epsilon.upload_zero_out for record in records],
-            },
-            {
-                "SUM": [record.epsilon.sum_replace_one for record in records],
-                "UPLOAD": [record.epsilon.upload_replace_one for record in records],
-            },
-            last=last,
-            image=[record.record.epsilon for record in records if record.record is not None],
-        ),
-    }
+def _curves(run: RunHistory, planned: Epsilons | None) -> str:
+    """FID and every epsilon, round by round: a client's in both views, and an image's."""
+    config, records, guarantee = run.config, run.records, run.record_guarantee
+    plans = {} if planned is None else msgspec.structs.asdict(planned)
+    curves = []
+    for view in ("sum", "upload"):
+        names = f"{view}_zero_out", f"{view}_replace_one"
+        lines = [[getattr(record.epsilon, name) for record in records] for name in names]
+        curves.append(Curve(f"ε({view.upper()})", view, lines[0], plans.get(names[0])))
+        if lines[0] != lines[1]:
+            curves.append(
+                Curve(f"ε({view.upper()}), replaced", view, lines[1], plans.get(names[1]), stricter=True)
+            )
+    images = [record.record for record in records if record.record is not None]
+    spent = guarantee.spent if guarantee else None
+    curves.append(
+        Curve("ε(one image)", "image", [image.epsilon for image in images], spent and spent[View.SUM].planned)
+    )
+    uploads = [image.upload for image in images if image.upload is not None]
+    curves.append(Curve("one image, UPLOAD", "image upload", uploads, spent and spent[View.UPLOAD].planned))
+    return curves_plot(
+        [(record.round, record.quality.fid) for record in records if record.quality is not None],
+        curves,
+        last=config.federation.rounds,
+        budgets=_budgets(config),
+    )
+
+
+def _budgets(config: Config) -> dict[str, float]:
+    """What all rounds together may cost a client, and an image, where a setting says so."""
+    limits = {"one client": [config.budget.epsilon], "one image": [config.budget.image_epsilon]}
+    if config.measures:
+        limits[f"one {config.measured.unit}"].append(config.measured.epsilon)
+    least = {whose: min(value for value in (*values, math.inf) if value) for whose, values in limits.items()}
+    return {whose: value for whose, value in least.items() if value < math.inf}
 
 
 def _groups(run: RunHistory) -> list[dict[str, Any]]:
@@ -308,7 +336,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     config, records = run.config, run.records
     samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
     judged = [record for record in records if record.quality is not None]
-    last = records[-1] if records else None
+    last, planned = records[-1] if records else None, _planned(run)
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
     return pages.render(
         "prism_secure.reporting",
@@ -327,6 +355,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         charged=run.rounds[-1].round if run.rounds else len(records),
         unfinished=run.charged_unfinished,
         verdict=_verdict(run) if run.to_date else None,
+        client_first=config.measures and config.measured.unit == "client",
         image_verdict=wording.image_verdict(run.record_guarantee.epsilon, run.record_guarantee.delta)
         if run.record_guarantee
         else None,
@@ -339,18 +368,19 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         status=run.status,
         source=ABOUT[config.data.source].name,
         extractor=wording.EXTRACTORS[config.metrics.features],
-        plots=_plots(config, records),
+        curves=_curves(run, planned),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))
         if samples
         else [],
         emergence=_emergence(samples) if len(samples) > 1 else [],
+        sent_bits=_sent_bits(run),
         wire=_wire(run),
         run_in_the_clear=run.sum_not_run,
         time=_time(records) if records else None,
         ledger=run.ledger,
         one_release=_one_release(run),
-        planned=_planned(run),
+        planned=planned,
         adjacencies_differ=any(
             record.epsilon.sum_zero_out != record.epsilon.sum_replace_one
             or record.epsilon.upload_zero_out != record.epsilon.upload_replace_one
