@@ -21,6 +21,8 @@ _FEW = 10.0
 """Up to here an epsilon says something (`prism_secure.wording.verdict`); above, the axis is logarithmic."""
 _MANY = 40
 """From so many points on, markers would hide the line."""
+_WIDTH = 5.7
+"""Of the figure, in inches."""
 _LINE = 0.16
 """How far labels lie apart, in inches."""
 
@@ -41,6 +43,11 @@ class Curve(msgspec.Struct, frozen=True):
     values: Sequence[float]
     planned: float | None = None
     stricter: bool = False
+
+    @property
+    def text(self) -> str:
+        """What stands beside its last point."""
+        return f"{self.label} {format_epsilon(self.values[-1])}"
 
     @property
     def end(self) -> float:
@@ -75,25 +82,26 @@ def curves_plot(
     curves, budgets = [curve for curve in curves if len(curve.values)], budgets or {}
     small = [curve for curve in curves if curve.end <= _FEW]
     large = [curve for curve in curves if curve.end > _FEW]
-    panels: list[tuple[float, Callable[[Axes], None]]] = [(1.5, lambda axes: _fid(axes, fid))]
+    panels: list[tuple[float, Callable[[Axes], None]]] = [
+        (1.5, lambda axes: _fid(axes, fid, finished=bool(curves)))
+    ]
     if small:
         panels.append((1.5, lambda axes: _small(axes, small, budgets)))
     if large:
         panels.append((0.9, lambda axes: _large(axes, large, beside=bool(small))))
     with mpl.rc_context(STYLE):
         shares = [share for share, _ in panels]
+        right = 1 - (5.1 * max((len(curve.text) for curve in curves), default=8) + 14) / (72 * _WIDTH)
         height = sum(shares) + 0.42 * len(panels) + 0.45
-        figure = Figure(figsize=(5.7, height))
+        figure = Figure(figsize=(_WIDTH, height))
         every = figure.subplots(len(panels), 1, sharex=True, height_ratios=shares, squeeze=False)[:, 0]
         figure.subplots_adjust(
-            left=0.09, right=0.735, top=1 - 0.32 / height, bottom=0.45 / height,
+            left=0.09, right=right, top=1 - 0.32 / height, bottom=0.45 / height,
             hspace=0.42 * len(panels) / sum(shares),
         )  # fmt: skip
         _round_axis(every[-1], last)
         for axes, (_, draw) in zip(every, panels, strict=True):
             draw(axes)
-        if not curves:
-            every[0].text(0.5, 0.25, "no round finished yet", transform=every[0].transAxes, ha="center")
         return as_svg(figure, name, _in_words(fid, curves, budgets))
 
 
@@ -111,19 +119,25 @@ def _in_words(fid: Sequence[tuple[int, float]], curves: Sequence[Curve], budgets
     return "; ".join(parts or ["No round is finished yet"]) + "."
 
 
-def _fid(axes: Axes, fid: Sequence[tuple[int, float]]) -> None:
+def _fid(axes: Axes, fid: Sequence[tuple[int, float]], *, finished: bool) -> None:
     kept = [(number, value) for number, value in fid if math.isfinite(value)]
     _title(axes, "FID of the generated images (lower is better)")
     axes.grid(axis="y")
     axes.set_ylim(0, 1.08 * max((value for _, value in kept), default=1))
     if not kept:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no round evaluated yet", transform=axes.transAxes, ha="center")
+        axes.text(
+            0.5,
+            0.5,
+            "no round evaluated yet" if finished else "no round finished yet",
+            transform=axes.transAxes,
+            ha="center",
+        )
         return
     axes.yaxis.set_major_locator(MaxNLocator(4))
     x, y = zip(*kept, strict=True)
     axes.plot(x, y, color=INK, marker="o" if len(kept) <= _MANY else None, clip_on=False)
-    _name_ends(axes, [(x[-1], y[-1], f"FID {y[-1]:.1f}", INK)])
+    _name_ends(axes, [(x[-1], y[-1], f"FID {y[-1]:.1f}", INK, True)])
 
 
 def _small(axes: Axes, curves: Sequence[Curve], budgets: Mapping[str, float]) -> None:
@@ -187,17 +201,17 @@ def _draw(axes: Axes, curves: Sequence[Curve], heights: Callable[[Curve], list[f
             x, y, color=colour, linestyle=DASHES if light else "-", linewidth=1.2 if light else 2.0,
             marker=None if light or len(y) > _MANY else marker, clip_on=False,
         )  # fmt: skip
-        ends.append((x[-1], y[-1], f"{curve.label} {format_epsilon(curve.values[-1])}", colour))
+        ends.append((x[-1], y[-1], curve.text, colour, not light))
     _name_ends(axes, ends)
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str, bool]]) -> None:
     """Beside each line's last point what it is, in its colour, and apart from the others."""
     box, figure = axes.get_position(), axes.figure
     assert isinstance(figure, Figure)
     inches = box.height * figure.get_figheight()
     to_inches = axes.transScale + axes.transLimits
-    place = {index: to_inches.transform((x, y))[1] * inches for index, (x, y, _, _) in enumerate(ends)}
+    place = {index: to_inches.transform((x, y))[1] * inches for index, (x, y, *_) in enumerate(ends)}
     order = sorted(place, key=lambda index: place[index])
     wanted = [place[index] for index in order]
     for _ in range(20):  # neighbours that are too near step apart, until none are
@@ -207,10 +221,10 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
                 wanted[lower] -= overlap / 2
                 wanted[lower + 1] += overlap / 2
     for index, height in zip(order, wanted, strict=True):
-        x, y, text, colour = ends[index]
+        x, y, text, colour, bold = ends[index]
         axes.annotate(
             text, (x, y), xytext=(9, 72 * (height - place[index])), textcoords="offset points", color=colour,
-            va="center", fontsize=8.5, weight="bold", annotation_clip=False,
+            va="center", fontsize=8.0, weight="bold" if bold else "normal", annotation_clip=False,
         )  # fmt: skip
 
 

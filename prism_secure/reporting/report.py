@@ -261,7 +261,7 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
         curves.append(Curve(f"ε({view.upper()})", view, lines[0], plans.get(names[0])))
         if lines[0] != lines[1]:
             curves.append(
-                Curve(f"ε({view.upper()}), replaced", view, lines[1], plans.get(names[1]), stricter=True)
+                Curve(f"ε({view.upper()}) replaced", view, lines[1], plans.get(names[1]), stricter=True)
             )
     images = [record.record for record in records if record.record is not None]
     spent = guarantee.spent if guarantee else None
@@ -269,7 +269,7 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
         Curve("ε(one image)", "image", [image.epsilon for image in images], spent and spent[View.SUM].planned)
     )
     uploads = [image.upload for image in images if image.upload is not None]
-    curves.append(Curve("one image, UPLOAD", "image upload", uploads, spent and spent[View.UPLOAD].planned))
+    curves.append(Curve("image, UPLOAD", "image upload", uploads, spent and spent[View.UPLOAD].planned))
     return curves_plot(
         [(record.round, record.quality.fid) for record in records if record.quality is not None],
         curves,

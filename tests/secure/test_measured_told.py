@@ -96,6 +96,11 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
     assert f"{format_epsilon(plan.image_epsilon(View.SUM))} is what was planned for all of them" in text
     assert "while 8 of the 10 clients are honest" in text
     assert "ε(one image), UPLOAD" in text
+    assert "the budget of one client is" in text
+    grown = re.search(r"ε\(SUM\) grows from (\S+) to (\S+);", text)
+    assert grown
+    assert float(grown[1]) < float(grown[2])
+    assert "throughout" not in text
     for untrue in (
         "does not grow",
         "before the first round each client put noise",
@@ -124,7 +129,7 @@ def test_ledger_verify_and_list_tell_an_image_to_date(
 
 def test_config_epsilon_tells_both_units_in_both_views(capsys: pytest.CaptureFixture[str]) -> None:
     settings = [argument for setting in WIDE for argument in ("--set", setting)]
-    assert main(["config", "--epsilon", *settings]) == 0
+    assert main(["config", "--epsilon", "--recipe", "one-shot", *settings]) == 0
     told = capsys.readouterr().out
     counted = Plan(load_config(None, WIDE), PARAMETERS, sizes=(1000,) * 10)
     for view in View:

@@ -22,7 +22,7 @@ from prism_secure.accounting.epsilons import AFTER_MOMENTS, CELLS
 from prism_secure.config import load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.quality.samples import encode_png, sample_grid
-from prism_secure.reporting.plots import epsilon_plot, quality_plot
+from prism_secure.reporting.plots import Curve, curves_plot
 from prism_secure.reporting.report import write_report
 from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.records import encode
@@ -135,7 +135,8 @@ def test_wire_figures_follow_from_their_definitions(default: Page) -> None:
         "This run’s masked upload measured 3.56 108 kB 1.00",
         "log₂(10+1) computed 3.46 105 kB 0.97",
         "computed 64.00 1.94 MB 17.99",
-        "computed 32.00 968 kB 9.00",
+        "computed – 968 kB 9.00",
+        "What a client receives: θ, messages of the secure sum measured – 971 kB 9.03",
         "a client sent 110 kB and received 971 kB a round",
     ):
         assert words in default.text
@@ -169,7 +170,8 @@ def test_a_small_epsilon_is_called_what_it_is(tmp_path: Path) -> None:
         fake_run.make_run(tmp_path, ["privacy.clip=0.5", "privacy.flip=0.25"], rounds=2, done=False)
     )
     assert re.search(r"ε\(SUM\) = 0\.\d+ is a strong guarantee", page.text)
-    assert "dashed: client replaced" in page.text
+    assert "Dashed: it is replaced by any other." in page.text
+    assert "ε(SUM) replaced" in page.text
     assert "finds at most 1.4% of those who did" in page.text
 
 
@@ -263,7 +265,7 @@ def test_both_epsilons_stand_side_by_side_each_with_what_it_protects(tmp_path: P
         "from anybody: the server, the other clients, whoever has the model; all rounds together – 2.00",
         "one record is replaced by any other, its label included; the number of records is public",
         "after the moments that protect single images at ε = 2.00",
-        "for one image it is 2.00 throughout",
+        "ε(one image) is 2.00 throughout",
     ):
         assert words in page.text
     assert "ε(one image) 2.00" in page.source.split("</title>")[0]
@@ -498,31 +500,68 @@ def test_true_alarms_are_those_of_the_worst_mechanism(epsilon: float, delta: flo
     assert wording.true_alarms(epsilon, delta) == pytest.approx(found, abs=1e-12)
 
 
+def heights(svg: str, colour: str) -> list[float]:
+    """Where the markers of a colour lie; an SVG counts downwards."""
+    return [float(y) for y in re.findall(rf'<use [^>]*y="([\d.]+)" style="fill: var\(--{colour}\)', svg)]
+
+
 def test_infinity_has_its_own_place_above_every_finite_epsilon() -> None:
-    svg = epsilon_plot(
-        [1, 2], {"SUM": [10.0, math.inf], "UPLOAD": [1e7, math.inf]}, {"SUM": [], "UPLOAD": []}, last=2
-    )
+    curves = Curve("ε(SUM)", "sum", [10.5, math.inf]), Curve("ε(UPLOAD)", "upload", [1e7, math.inf])
+    svg = curves_plot([], curves, last=2)
     assert "∞" in svg
-    height = {
-        colour: [float(y) for y in re.findall(rf'<use [^>]*y="([\d.]+)" style="fill: var\(--{colour}\)', svg)]
-        for colour in ("one", "two")
-    }
-    (ten, sum_at_infinity), (most, upload_at_infinity) = height["one"][:2], height["two"][:2]
-    assert ten > most > max(sum_at_infinity, upload_at_infinity)  # an SVG counts downwards
+    (ten, sum_at_infinity), (most, upload_at_infinity) = heights(svg, "one"), heights(svg, "two")
+    assert ten > most > max(sum_at_infinity, upload_at_infinity)
     assert abs(sum_at_infinity - upload_at_infinity) > 5  # they do not hide each other
 
 
-def test_plots_leave_colours_fonts_and_size_to_the_page() -> None:
-    svg = quality_plot([1, 2], [300.0, 120.0], [0.3, 0.1], last=2)
+def test_what_grows_is_said_to_and_its_budget_is_drawn() -> None:
+    curves = (
+        Curve("ε(SUM)", "sum", [0.2, 0.8], planned=2.0),
+        Curve("ε(one image)", "image", [1.0, 1.0]),
+        Curve("ε(UPLOAD)", "upload", [8.0, 41.0]),
+    )
+    svg = curves_plot([(2, 234.3)], curves, last=8, budgets={"one client": 2.0})
+    assert "ε(SUM) grows from 0.20 to 0.80" in svg
+    assert "ε(one image) is 1.00 throughout" in svg
+    assert "the budget of one client is 2.00" in svg
+    assert ">budget 2.00<" in svg
+    for words in ("FID 234.3", "ε(SUM) 0.80", "ε(one image) 1.00", "ε(UPLOAD) 41.0"):
+        assert f">{words}<" in svg, "each line is named at its end"
+    # The small ones share a panel; the one that leads above ten lies in another, below.
+    assert max(heights(svg, "one") + heights(svg, "three")) < min(heights(svg, "two"))
+
+
+def test_a_line_keeps_its_panel_while_it_grows_into_what_was_planned() -> None:
+    """Where one client's uploads begin at 8 and lead to 169 they must not press the others down."""
+    curves = (
+        Curve("ε(SUM)", "sum", [0.19], planned=2.0),
+        Curve("ε(UPLOAD)", "upload", [8.3], planned=169.0),
+    )
+    svg = curves_plot([], curves, last=8)
+    assert "where it leads above 10" in svg
+    assert max(heights(svg, "one")) < min(heights(svg, "two"))
+
+
+def test_names_at_the_lines_ends_lie_apart() -> None:
+    curves = [Curve(f"ε({kind})", kind, [1.0, 2.0 + i / 1000]) for i, kind in enumerate(("sum", "image"))]
+    svg = curves_plot([], curves, last=2)
+    places = re.findall(
+        r'<text [^>]*?transform="translate\([\d.]+ ([\d.]+)\)[^>]*>(ε\((?:sum|image)\) [\d.]+)<', svg
+    )
+    assert len(places) == 2
+    first, second = (float(y) for y, _ in places)
+    assert abs(first - second) > 8
+
+
+def test_the_plot_leaves_colours_fonts_and_size_to_the_page() -> None:
+    svg = curves_plot([(1, 300.0), (2, 120.0)], [Curve("ε(SUM)", "sum", [1.0, 2.0])], last=2)
     assert not re.search(r"#[0-9a-f]{6}\b|DejaVu|<svg[^>]* width=|<style|<metadata", svg)
-    assert set(re.findall(r"var\(--(\w+)\)", svg)) == {"ink", "faint", "three", "font"}
-    assert "the last FID is 120.0" in svg
+    assert set(re.findall(r"var\(--(\w+)\)", svg)) == {"ink", "faint", "one", "font"}
+    assert "FID from 300.0 after round 1 to 120.0 after 2" in svg
 
 
 def test_a_figure_that_is_not_finite_is_left_out_of_the_line() -> None:
-    assert (
-        "nan" not in quality_plot([1, 2, 3], [300.0, math.inf, 120.0], [0.1, math.nan, 0.1], last=3).lower()
-    )
+    assert "nan" not in curves_plot([(1, 300.0), (2, math.inf), (3, 120.0)], [], last=3).lower()
 
 
 def test_the_environment_is_json_without_infinities(tmp_path: Path) -> None:
