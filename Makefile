@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUN    ?= runs/default
+RECIPE ?=
+RUN    ?= runs/$(or $(RECIPE),default)
 ARGS   ?=
 PARTS  := --editable ./crypto --editable ./privacy
 TRIED  := .venv-tried
@@ -12,8 +13,8 @@ TRIED  := .venv-tried
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-run: $(VENV)/.installed  ## train with the default recipe and print where the report is
-	$(BIN)/prism-secure run --out $(RUN) $(ARGS)
+run: $(VENV)/.installed  ## train, print where the report is; RECIPE=cross-silo, one-shot or prism, RUN=DIR, ARGS="--set ..."
+	$(BIN)/prism-secure run --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 
 test: lint types coverage  ## everything CI checks
 
