@@ -1,22 +1,22 @@
 """A lower bound on epsilon from canaries in one run of measured rounds.
 
 Steinke, Nasr and Jagielski, "Privacy Auditing with One (1) Training Run", NeurIPS 2023. Fair coins decide for
-each canary whether it is in. All of them go through one run; an attacker who knows everything but these coins
-and those of the clients' bits guesses from the opened sums of all rounds, and how many guesses are right bounds
-epsilon from below (`prism_privacy.audit.one_run_bound`): at confidence 95%, whatever the mechanism does.
+each canary whether it is in. All of them go through one run. An attacker who knows everything but these coins
+and those of the clients' bits guesses from the opened sums of all rounds. How many guesses are right bounds
+epsilon from below (`prism_privacy.audit.one_run_bound`), at confidence 95%, whatever the mechanism does.
 
 A canary is one of the unit that is audited, and is in or out as its adjacency says:
 
-    client   all its images are alike, as many as make its answer as long as its clip allows; or it has none
+    client   images that are all alike, more than its clips let through; or none
     image    features at the corners of their range; or the opposite ones
 
-The first half of the clients (by id, every second one) are canaries, the others hold nothing but canary images.
-So no image of the run's data is read: epsilon holds for any data, and what is written tells of none.
+Every second client is a canary, the others hold nothing but canary images. So no image of the run's data is
+read: epsilon must hold for any data, and what is written tells of none.
 
-The guess. In the units of probabilities, E^T(counts - n p_t) of all rounds is sum_j x_j s_j + noise, with s_j a
-fair coin and x_j known: canary j's direction, V[y]^T(phi - m[y]) shortened to what the clip lets through. The
-best linear estimate of s - 1/2 is X (noise + X^T X / 4)^-1 (seen - mean) / 4; its sign is the guess, its size how
-sure it is. A better guess would give a better bound; no guess makes the bound wrong.
+The guess. In units of probabilities, E'(counts - n p_t) of all rounds is X s + noise with fair coins s, and
+column j of X is what the clients' own code makes of canary j alone. The best linear estimate of s - 1/2 is
+(noise + X'X/4)^-1 X' (seen - mean) up to a factor: its sign is the guess, its size how sure it is. A better
+guess would give a better bound; no guess makes the bound wrong.
 """
 
 from __future__ import annotations
@@ -26,64 +26,36 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_privacy import Adjacency, MeasuredRound, View
+from prism_privacy import Adjacency, LedgerError, MeasuredRelease, MeasuredRound, View, quantise_features
 from prism_privacy.audit import one_run_bound
 from prism_privacy.masks.fixed_point import SCALE
-from prism_secure.accounting.measured import releases
+from prism_secure.audit.evidence import Evidence
+from prism_secure.audit.findings import Unchecked
 from prism_secure.audit.played_rounds import Planted, PlayedRounds, Records, Seen
 from prism_secure.config import Config
+from prism_secure.errors import ConfigError
 from prism_secure.rounds.workers import one_thread
+from prism_secure.run_folder.one_run import CONFIDENCE, Guessed, OneRun, write_one_run
 
-Unit = Literal["client", "image"]
 Array = NDArray[np.float64]
 
-CONFIDENCE = 0.95
 SHARES = (1.0, 0.25)
 """Of the canaries, the surest ones are guessed: all, or so many; each bound has its part of the error."""
 MOST_IMAGES = 2000
 """Canary images, over all clients: a linear system of that size is solved."""
 MOST_COPIES = 4096
 """Images of a canary client."""
-
-
-class Guessed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guesses about the canaries of one unit show."""
-
-    unit: Unit
-    adjacency: str
-    canaries: int
-    guesses: int
-    right: int
-    epsilon: float
-    """At least so large, with confidence 95% for each unit by itself."""
-    claimed: float
-    """What the run's ledger says, against who sees the opened sums."""
-    delta: float
-
-    @property
-    def refuted(self) -> bool:
-        """Whether the claim is below what was shown."""
-        return self.epsilon > self.claimed
-
-
-class OneRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The audit of one run's settings; nothing in it is about anybody's images."""
-
-    rounds: int
-    confidence: float
-    seed: int
-    found: list[Guessed]
+OVERSHOOT = 4
+"""How many times more than the client's clip lets through its images are: a missing clip must show."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run says after some rounds: epsilon of a client left out, and of an image replaced, under SUM."""
+    """What a run says after its rounds: epsilon of a client left out, and of an image replaced, under SUM."""
 
     rounds: int
     client: float
@@ -94,25 +66,21 @@ class Canaries:
     """Who holds which canaries, and which are in.
 
     Args:
-        config: the run's; with measured rounds.
-        sizes: images of each client, by the public partition.
-        dimension: d, the length of a mask.
+        plan: what each round releases.
+        clients: how many there are.
         seed: of the coins and the features.
     """
 
-    def __init__(self, config: Config, sizes: Sequence[int], dimension: int, seed: int) -> None:
-        clients = config.federation.clients
-        plan = releases(config, dimension, sizes)
+    def __init__(self, plan: Sequence[MeasuredRelease], clients: int, seed: int) -> None:
         # C over what one image moves is how many images alike move the bits by C.
         saturating = max(each.clip / each.record_radius("add_remove") for each in plan)
-        holders = clients // 2
-        self.copies = min(MOST_COPIES, math.ceil(saturating * 1.01))
+        self.copies = min(MOST_COPIES, math.ceil(OVERSHOOT * saturating))
         # Random directions add up as a square root: a third of the clip leaves each of them its length.
         fitting = min((each.clip / (3 * each.record_radius("add_remove"))) ** 2 for each in plan)
-        most = max(1, MOST_IMAGES // max(holders, 1))
+        most = max(1, MOST_IMAGES // (clients // 2))
         self.images = max(1, min(plan[0].records, int(fitting), most))
-        self._draw = np.random.SeedSequence(seed)
-        rng = np.random.default_rng(self._draw)
+        self._seed = seed
+        rng = np.random.default_rng([seed, 0])
         self.client_is_in = {index: bool(rng.integers(2)) for index in range(0, clients, 2)}
         self.image_is_in = {
             index: rng.integers(0, 2, self.images).astype(bool) for index in range(1, clients, 2)
@@ -120,7 +88,7 @@ class Canaries:
 
     def features(self, index: int, dimension: int, classes: int) -> Records:
         """The canary features of client `index` where all are in: one of a canary client, or its images'."""
-        rng = np.random.default_rng([self._draw.entropy, 1, index])  # type: ignore[list-item]
+        rng = np.random.default_rng([self._seed, 1 + index])
         count = 1 if index in self.client_is_in else self.images
         corners = 2 * rng.integers(0, 2, (count, dimension), dtype=np.int8) - 1
         return corners.astype(np.float32), rng.integers(0, classes, count)
@@ -160,7 +128,7 @@ def one_run(
     components = Planted(config, give)
     classes = components.architecture.classes or 1
     with one_thread(config.federation.device), tempfile.TemporaryDirectory() as folder:
-        canaries = Canaries(config, components.partition.sizes, components.trainer.dimension, seed)
+        canaries = Canaries(components.plan.measured, config.federation.clients, seed)
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
         evidence = _Evidence(canaries)
         for number in range(1, claim.rounds + 1):
@@ -170,7 +138,7 @@ def one_run(
     delta, found = config.privacy.delta, []
     for unit, adjacency, claimed in (
         ("client", Adjacency.ZERO_OUT.value, claim.client),
-        ("image", "swap", claim.image),
+        ("record", "swap", claim.image),
     ):
         mine = units == unit
         if mine.any():
@@ -184,10 +152,9 @@ def one_run(
                     right=right,
                     epsilon=epsilon,
                     claimed=claimed,
-                    delta=delta,
                 )
             )
-    return OneRun(rounds=claim.rounds, confidence=CONFIDENCE, seed=seed, found=found)
+    return OneRun(rounds=claim.rounds, delta=delta, seed=seed, found=found)
 
 
 def bound(truth: NDArray[np.bool_], scores: Array, delta: float, error: float) -> tuple[int, int, float]:
@@ -220,59 +187,88 @@ class _Evidence:
         p = asked.public / SCALE
         found = asked.embedding.project(seen.counts - len(honest) * p)
         noise = math.sqrt(len(honest) * float(np.mean(p * (1 - p))))
-        moves, middle = [], np.zeros(len(found))
-        for index in self._holders:
-            move, centre = self._moved(asked, index) if index in honest else (None, None)
-            count = 1 if index in self._canaries.client_is_in else self._canaries.images
-            moves.append(np.zeros((count, len(found))) if move is None else move)
-            middle += 0 if centre is None else centre.sum(axis=0)
-        self._seen.append((found - middle) / noise)
-        self._moves.append(np.concatenate(moves) / noise)
-
-    @property
-    def _holders(self) -> list[int]:
-        return [*self._canaries.client_is_in, *self._canaries.image_is_in]
+        moves = []
+        for index in (*self._canaries.client_is_in, *self._canaries.image_is_in):
+            present, absent = self._moved(asked, index)
+            if index in honest:
+                found = found - (present + absent).sum(axis=0) / 2
+                moves.append((present - absent) / noise)
+            else:
+                moves.append(np.zeros_like(present))
+        self._seen.append(found / noise)
+        self._moves.append(np.concatenate(moves))
 
     def _moved(self, asked: MeasuredRound, index: int) -> tuple[Array, Array]:
-        """What client `index`'s canaries move the sum by, in less out, and the mean of both, (M_i, k) each."""
+        """What each canary of client `index` adds to the sum along E: in, and out, (M_i, k) each."""
         directions, canaries = asked.directions, self._canaries
         features, labels = canaries.features(index, directions.features, directions.classes)
-        step = asked.release.record_radius("add_remove")
         if index in canaries.client_is_in:
-            whole = _within(_responses(asked, features, labels), min(asked.release.clip, step * canaries.copies))
-            return whole, whole / 2
-        present, absent = (_within(_responses(asked, sign * features, labels), step) for sign in (1, -1))
-        return present - absent, (present + absent) / 2
+            copies = quantise_features(np.repeat(features, canaries.copies, axis=0))
+            answers = asked.answers(copies, np.repeat(labels, canaries.copies))
+            moved = asked.probabilities(answers) - asked.public.astype(
+                np.float64
+            )  # as far as the box lets it
+            present = asked.embedding.project(moved / SCALE)
+            return present, np.zeros_like(present)
+        gain = asked.release.move_gain * math.sqrt(asked.release.coordinates) / SCALE
+        alone = np.arange(len(labels))
+        present, absent = (
+            gain * asked.answers(quantise_features(sign * features), labels, alone, len(alone))
+            for sign in (np.float32(1), np.float32(-1))
+        )
+        return present, absent
 
     def guesses(self) -> tuple[NDArray[np.str_], NDArray[np.bool_], Array]:
         """Unit, truth and score of each canary that was in a sum, (M,) each."""
         moves, seen = np.concatenate(self._moves, axis=1), np.concatenate(self._seen)
         canaries = self._canaries
-        truth = np.concatenate(
-            [
-                np.array(list(canaries.client_is_in.values()), bool),
-                *(canaries.image_is_in[index] for index in canaries.image_is_in),
-            ]
-        )
-        units = np.array(["client"] * len(canaries.client_is_in) + ["image"] * (truth.size - len(canaries.client_is_in)))
-        # X (1 + X'X/4)^-1 = (1 + XX'/4)^-1 X, and canaries are fewer than numbers seen, or not many more.
+        clients = np.array(list(canaries.client_is_in.values()), bool)
+        truth = np.concatenate([clients, *canaries.image_is_in.values()])
+        units = np.array(["client"] * clients.size + ["record"] * (truth.size - clients.size))
+        # Rows are canaries here; canaries are fewer than the numbers that were seen, or not many more.
         scores = np.linalg.solve(np.eye(truth.size) + moves @ moves.T / 4, moves @ seen)
         heard = np.any(moves != 0, axis=1)
         return units[heard], truth[heard], scores[heard]
 
 
-def _responses(asked: MeasuredRound, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Array:
-    """V[y]' (phi - m[y]) of each record in floats, (N, k): a guess need not be exact."""
-    weights, reference = asked.directions.real_weights, asked.directions.real_reference
-    found = np.empty((len(labels), asked.directions.directions))
-    for label in np.unique(labels):
-        rows = labels == label
-        found[rows] = (features[rows] - reference[label]) @ weights[label]
+def audit_one_run(
+    folder: Path, *, seed: int = 0, told: Callable[[int], None] = lambda number: None
+) -> OneRun:
+    """Audit the settings of a run folder, and keep what was found in it, for the run's report.
+
+    Args:
+        folder: a run folder with a ledger, finished or not, whose data are where they were.
+        seed: of canaries, coins and guesses.
+        told: called with the number of each round that is done.
+
+    Raises:
+        ConfigError, DataError: there is nothing to compare with, or the configuration cannot be run here.
+        StorageError: the disk refused.
+    """
+    try:
+        config, claim = _claim(Evidence(folder))
+    except Unchecked as reason:
+        raise ConfigError(f"{folder} cannot be audited: {reason}") from None
+    found = one_run(config, claim, seed=seed, told=told)
+    write_one_run(folder, found)
     return found
 
 
-def _within(rows: Array, radius: float) -> Array:
-    """Each row made as long as `radius`: corners are far outside any clip that images fit into."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Array = rows * (radius / np.maximum(norms, 1e-300))
-    return scaled
+def _claim(evidence: Evidence) -> tuple[Config, Claim]:
+    config = evidence.config_here
+    if not config.measures:
+        raise Unchecked(
+            'its rounds are not measured (federation.behaviour = "measure"); `prism-secure audit mechanism` '
+            "and `audit run` are for others"
+        )
+    if isinstance(evidence.ledger, LedgerError):
+        raise Unchecked(f"its ledger does not verify: {evidence.ledger}")
+    evidence.need_charges()
+    last = evidence.charges[-1]
+    if last.record is None or last.record.spent is None or last.coins == "test":
+        raise Unchecked("its ledger claims no epsilon of a client and of an image, so none can be refuted")
+    return config, Claim(
+        rounds=min(len(evidence.charges), config.federation.rounds),
+        client=last.spent(View.SUM, Adjacency.ZERO_OUT).to_date,
+        image=last.record.spent[View.SUM].to_date,
+    )

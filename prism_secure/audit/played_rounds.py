@@ -1,7 +1,7 @@
 """Measured rounds over an auditor's own data, by the real parties, seen as the server sees them.
 
-Clients and server are those of a run: their code, their files, their coins. Only the secure sum is left out, as
-it gives the exact sum: the auditor adds the bits up. So nothing of a recipe's images is read or released.
+Clients and server are those of a run: their code, their files, their coins. Only the secure sum is left out,
+as it gives the exact sum: the auditor adds the bits up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Records = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def lightly_trained(config: Config) -> Config:
-    """The same with a server that takes one step a round: what is asked and answered does not depend on it."""
+    """The same with a server that takes one step a round: what is asked follows from opened sums alone."""
     measured = msgspec.structs.replace(config.measured, steps=1, end_steps=0)
     return msgspec.structs.replace(config, measured=measured)
 

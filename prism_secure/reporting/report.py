@@ -332,6 +332,28 @@ def _floors(run: RunHistory) -> dict[str, LowerBound]:
     return floors
 
 
+def _one_run_words(run: RunHistory) -> str:
+    """What canaries showed, in one sentence; "" where nobody asked."""
+    if run.one_run is None:
+        return ""
+    names = {"client": ("client", "a client left out"), "record": ("image", "an image replaced")}
+    found = run.one_run.found
+    canaries = " and ".join(
+        f"{each.canaries:,} canary {names[each.unit][0]}{'' if each.canaries == 1 else 's'}" for each in found
+    )
+    shown = " and ".join(
+        f"{wording.format_floor(each.epsilon)} for {names[each.unit][1]}, where "
+        f"{wording.format_epsilon(each.claimed)} was claimed,"
+        for each in found
+    )
+    rounds = f"{run.one_run.rounds} round{'' if run.one_run.rounds == 1 else 's'}"
+    return (
+        f"An audit sent {canaries}, each in or out by a fair coin, through {rounds} of these settings: "
+        f"guesses from the opened sums show that ε is at least {shown} each with confidence "
+        f"{run.one_run.confidence:.0%} (δ = {wording.format_delta(run.one_run.delta)})."
+    )
+
+
 def _render(run: RunHistory, *, in_sweep: bool) -> str:
     config, records = run.config, run.records
     samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
@@ -364,6 +386,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         moments=run.moments,
         groups=_groups(run) if run.to_date else [],
         floors=_floors(run),
+        one_run_words=_one_run_words(run),
         adjacency_words=ADJACENCY_WORDS,
         status=run.status,
         source=ABOUT[config.data.source].name,

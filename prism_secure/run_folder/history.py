@@ -25,6 +25,7 @@ from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import checkpoint_round, read_config, read_federation, read_records
+from prism_secure.run_folder.one_run import OneRun, read_one_run
 from prism_secure.run_folder.records import MomentSession, RoundRecord
 
 __all__ = [
@@ -82,7 +83,9 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, Any]
     facts: Facts
     lower_bounds: list[LowerBound]
-    """What an audit of this run found epsilon to be at least; from `audit.json`, if there is one."""
+    """What audits of this run found epsilon to be at least; from `audit.json` and `one_run`."""
+    one_run: OneRun | None
+    """What canaries in one run of these settings showed; None where nobody asked."""
     moments: MomentSession | None
     """What the secure sum of a summed record-level release took; None where there was none."""
 
@@ -181,6 +184,7 @@ def read_history(folder: Path) -> RunHistory:
     records = _records(folder, config)
     ledger = _ledger(folder)
     environment, facts = read_environment(folder)
+    one_run = read_one_run(folder)
     history = RunHistory(
         config=config,
         records=records,
@@ -189,7 +193,8 @@ def read_history(folder: Path) -> RunHistory:
         ledger=ledger,
         environment=environment,
         facts=facts,
-        lower_bounds=_lower_bounds(folder),
+        lower_bounds=_lower_bounds(folder) + _shown_by(one_run),
+        one_run=one_run,
         moments=_moments(folder),
     )
     if not history.test_coins:
@@ -281,6 +286,23 @@ def _lower_bounds(folder: Path) -> list[LowerBound]:
         return msgspec.convert(from_json_safe(msgspec.json.decode(path.read_bytes())), _Audit).lower_bounds
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
+
+
+def _shown_by(one_run: OneRun | None) -> list[LowerBound]:
+    if one_run is None:
+        return []
+    return [
+        LowerBound(
+            unit=each.unit,
+            view=View.SUM.value,
+            adjacency=each.adjacency,
+            epsilon=each.epsilon,
+            confidence=one_run.confidence,
+            method="canaries in one run",
+        )
+        for each in one_run.found
+        if each.epsilon > 0
+    ]
 
 
 def _moments(folder: Path) -> MomentSession | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from prism_secure.errors import PrismError, pip_install
 from prism_secure.run_folder.history import LowerBound
+from prism_secure.run_folder.one_run import FILE as ONE_RUN
 from prism_secure.storage import write_atomic
 from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.objectives import DIRECTIONS
@@ -177,7 +178,8 @@ def lower_bounds(runs: Iterable[Run]) -> dict[str, float]:
     """The largest that audits of these runs found epsilon to be at least, by "sum_zero_out" or "record"."""
     found: dict[str, float] = {}
     for run in runs:
-        if (run.folder / "audit.json").exists():  # asking for the history checks a whole ledger
+        # Asking for the history checks a whole ledger.
+        if any((run.folder / name).exists() for name in ("audit.json", ONE_RUN)):
             for bound in run.history().lower_bounds:
                 cell = _cell(bound)
                 found[cell] = max(found.get(cell, 0.0), bound.epsilon)
