@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,21 +170,25 @@ _MARKS = {
 }
 
 
-def summary(audit: RunAudit) -> list[str]:
-    """The audit as lines for a terminal: one per check, findings and notes below theirs."""
+def told(answers: Iterable[Answer]) -> list[str]:
+    """Checks as lines for a terminal: one each, findings and notes below theirs."""
     lines = []
-    for answer in audit.answers:
+    for answer in answers:
         lines.append(f"{_MARKS[answer.outcome]:>9}  {answer.name}: {answer.question}")
         lines += [
             f"           {found.severity}, {found.certainty}: {found.text}" for found in answer.findings
         ]
         if answer.reason:
             lines.append(f"           {answer.reason}")
-    lines += audit.infinite
+    return lines
+
+
+def summary(audit: RunAudit) -> list[str]:
+    """The audit as lines for a terminal, the verdict last."""
     counted = len(audit.findings)
     verdict = {
         "clean": "clean: nothing wrong was found in what could be looked at",
         "finding": f"{counted} finding{'s' if counted != 1 else ''}",
         "could not check": "no finding, but something that should be there could not be checked",
     }
-    return [*lines, verdict[audit.verdict]]
+    return [*told(audit.answers), *audit.infinite, verdict[audit.verdict]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prism_secure.commands import audit_mechanism, audit_one_run
+from prism_secure.commands import audit_measured, audit_mechanism, audit_one_run
 from prism_secure.commands.first_checks import require_file, require_new_file, require_run
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
@@ -78,6 +78,7 @@ def add_to(commands: Commands) -> None:
     audits = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(audits)
     audit_mechanism.add_to(audits)
+    audit_measured.add_to(audits)
     audit_one_run.add_to(audits)
     _add_budget(audits)
     _add_membership(audits)
