@@ -47,7 +47,7 @@ ROUNDS = 24
 """In which each made-up client is asked."""
 RECORDS = 4
 """N, the public number of images."""
-_WORLDS = 3
+_ROUNDS_OF_TWO_WORLDS = 3
 """Rounds in which two worlds are compared."""
 
 _SETTINGS = [
@@ -80,7 +80,7 @@ class Subject:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._given: Records | None = None
         data = write_images(folder / "images")
         self.config = load_config(None, [*_SETTINGS, f"data.folder={data}"])
@@ -169,7 +169,7 @@ class Subject:
         """A client that has these images, in a new folder."""
         self._given = has
         secret = CoinSecret.for_test(hashlib.sha256(coins.encode()).digest())
-        client = Client(0, self._folder / folder, self.components, coins=secret, may_miss=True)
+        client = Client(0, self.folder / folder, self.components, coins=secret, may_miss=True)
         client.prepare(FEDERATION)
         return client
 
@@ -322,18 +322,18 @@ def public(subject: Subject, notes: Notebook) -> None:
     """Does anything but opened sums depend on images: what is asked next, what is printed, the model?"""
     seen = []
     held: list[NDArray[np.int64]] = []
-    for world in ("one", "other"):
-        folder = subject._folder / world
-        images = write_images(folder / "images", swapped=world == "other")
+    for world in range(2):
+        folder = subject.folder / f"world-{world}"
+        images = write_images(folder / "images", world=world)
         data = msgspec.structs.replace(subject.config.data, folder=str(images))
         components = Components(lightly_trained(msgspec.structs.replace(subject.config, data=data)))
         with _listening() as said:
             rounds = PlayedRounds(components, folder, b"the same in both worlds")
             asked: list[Broadcast] = []
-            for number in range(_WORLDS):
-                found = rounds.next(held[number] if world == "other" else None)
+            for number in range(_ROUNDS_OF_TWO_WORLDS):
+                found = rounds.next(held[number] if world else None)
                 asked.append(found.broadcast)
-                if world == "one":
+                if not world:
                     held.append(found.counts)
         rounds.server.save(folder / "server")
         seen.append((asked, said.getvalue(), (folder / "server").read_bytes()))
@@ -343,16 +343,16 @@ def public(subject: Subject, notes: Notebook) -> None:
             here, there = ({**each.public, "theta": each.theta}.get(name) for each in (one, other))
             if here is None or there is None or here.tobytes() != there.tobytes():
                 notes.finding(
-                    f"Round {one.round}: {name}, which the server sends, follows from one client's image "
-                    "beside the opened sums."
+                    f"Round {one.round}: {name}, which the server sends, follows from images beside the "
+                    "opened sums."
                 )
     if spoken != spoken_too:
-        notes.finding("What is printed or logged in a round follows from one client's image.")
+        notes.finding("What is printed or logged in a round follows from images.")
     if kept != kept_too:
-        notes.finding("What the server keeps follows from one client's image beside the opened sums.")
+        notes.finding("What the server keeps follows from images beside the opened sums.")
     if not notes.findings:
         notes.fact(
-            f"two worlds that differ in one image, with the same sums: {_WORLDS} questions, everything "
+            f"two worlds with other images and the same sums: {_ROUNDS_OF_TWO_WORLDS} questions, everything "
             "printed and logged, and the server's checkpoint are the same to the byte"
         )
 
@@ -406,17 +406,16 @@ def _listening() -> Iterator[io.StringIO]:
         root.removeHandler(handler)
 
 
-def write_images(folder: Path, *, swapped: bool = False) -> Path:
-    """Made-up images of ten classes as idx files, in a new folder; with the first one swapped for another."""
+def write_images(folder: Path, *, world: int = 0) -> Path:
+    """Made-up images of ten classes as idx files, in a new folder; the clients' are others in another world."""
     count, side = 40, 8
-    drawn = dead_leaves(2 * count + 1, side=side)[:, 0].numpy()
-    grey = np.rint((drawn + 1) * 127.5).astype(np.uint8)
-    labels = np.arange(count, dtype=np.uint8) % 10
-    train, names = grey[:count].copy(), labels.copy()
-    if swapped:
-        train[0], names[0] = grey[-1], 7
+    train, held_out = (
+        np.rint((dead_leaves(count, side=side, seed=seed)[:, 0].numpy() + 1) * 127.5).astype(np.uint8)
+        for seed in (1 + world, 0)
+    )
+    labels = np.arange(count, dtype=np.uint8)
+    parts = {"train": (train, (labels + world) % 10), "t10k": (held_out, labels % 10)}
     folder.mkdir(parents=True)
-    parts = {"train": (train, names), "t10k": (grey[count : 2 * count], labels)}
     for prefix, arrays in parts.items():
         for array, kind in zip(arrays, ("images-idx3", "labels-idx1"), strict=True):
             sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)

@@ -8,14 +8,14 @@ from prism_secure.commands.parsing import Commands, add_command
 
 HELP = """\
 Ask this program's client of measured rounds what only an auditor would ask, and hold what it answers against
-the definition, computed by other code. No run is needed, and nobody's images are read: the client is real, its
-images are made up.
+the definition, computed by other code. The client is real, its images are made up: no run is needed, and
+nobody's images are read.
 
   answers   records far outside the clip, too many, of one class, alone: the answer is that of the definition
   moves     one image, replaced, moves the bits no further than epsilon is for
   bits      they are drawn with these probabilities
   coins     another round, client, theta or question has other coins
-  public    two worlds that differ in one image, with the same sums: what is asked, printed and kept is the same
+  public    with the same sums, images change nothing of what is asked, printed or kept
 
 A correct client is blamed with probability at most 1%, all statistical tests together.
 """
