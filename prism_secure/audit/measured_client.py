@@ -14,7 +14,6 @@ import hashlib
 import io
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,14 @@ from prism_privacy.measured.integers import ANSWER_BITS
 from prism_secure.audit.findings import Answer, Notebook
 from prism_secure.audit.measured_law import Question, answer, probabilities
 from prism_secure.audit.oracle import Measured
-from prism_secure.audit.played_rounds import FEDERATION, Planted, PlayedRounds, Records, lightly_trained
+from prism_secure.audit.played_rounds import (
+    FEDERATION,
+    Planted,
+    PlayedRounds,
+    Records,
+    lightly_trained,
+    scratch,
+)
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.rounds.behaviours.measure import Measure, terms
@@ -63,7 +69,7 @@ _SETTINGS = [
 def audit_measured_client() -> list[Answer]:
     """Every check, in order; see `CHECKS`."""
     found = []
-    with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
+    with scratch() as folder, one_thread("cpu"):
         subject = Subject(Path(folder))
         for name, check in CHECKS:
             notes = Notebook()
@@ -407,7 +413,7 @@ def _listening() -> Iterator[io.StringIO]:
 
 
 def write_images(folder: Path, *, world: int = 0) -> Path:
-    """Made-up images of ten classes as idx files, in a new folder; the clients' are others in another world."""
+    """Made-up images of ten classes as idx files, in a new folder; another world has others to train on."""
     count, side = 40, 8
     train, held_out = (
         np.rint((dead_leaves(count, side=side, seed=seed)[:, 0].numpy() + 1) * 127.5).astype(np.uint8)

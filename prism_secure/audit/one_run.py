@@ -8,7 +8,7 @@ epsilon from below (`prism_privacy.audit.one_run_bound`), at confidence 95%, wha
 A canary is one of the unit that is audited, and is in or out as its adjacency says:
 
     client   images that are all alike, more than its clips let through; or none
-    image    features at the corners of their range; or the opposite ones
+    image    features at the corners of their range, far along what round 1 asks; or the opposite ones
 
 Every second client is a canary, the others hold nothing but canary images. So no image of the run's data is
 read: epsilon must hold for any data, and what is written tells of none.
@@ -22,7 +22,6 @@ guess would give a better bound; no guess makes the bound wrong.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_privacy import Adjacency, LedgerError, MeasuredRelease, MeasuredRound, View, quantise_features
+from prism_privacy import (
+    Adjacency,
+    Directions,
+    LedgerError,
+    MeasuredRelease,
+    MeasuredRound,
+    View,
+    quantise_features,
+)
 from prism_privacy.audit import one_run_bound
 from prism_privacy.masks.fixed_point import SCALE
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Unchecked
-from prism_secure.audit.played_rounds import Planted, PlayedRounds, Records, Seen
+from prism_secure.audit.played_rounds import Planted, PlayedRounds, Records, Seen, scratch
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.workers import one_thread
@@ -43,13 +50,13 @@ from prism_secure.run_folder.one_run import CONFIDENCE, Guessed, OneRun, write_o
 
 Array = NDArray[np.float64]
 
-SHARES = (1.0, 0.25)
+SHARES = (1.0, 0.5)
 """Of the canaries, the surest ones are guessed: all, or so many; each bound has its part of the error."""
-MOST_IMAGES = 2000
-"""Canary images, over all clients: a linear system of that size is solved."""
+IMAGES = 500
+"""Canary images, over all clients that hold them."""
 MOST_COPIES = 4096
 """Images of a canary client."""
-OVERSHOOT = 4
+OVERSHOOT = 16
 """How many times more than the client's clip lets through its images are: a missing clip must show."""
 
 
@@ -68,38 +75,44 @@ class Canaries:
     Args:
         plan: what each round releases.
         clients: how many there are.
+        directions: what round 1 asks, which is public before anybody has answered.
+        images: how many canary images there are, about; fewer where so many do not fit into clients' clips.
         seed: of the coins and the features.
     """
 
-    def __init__(self, plan: Sequence[MeasuredRelease], clients: int, seed: int) -> None:
+    def __init__(
+        self, plan: Sequence[MeasuredRelease], clients: int, directions: Directions, images: int, seed: int
+    ) -> None:
         # C over what one image moves is how many images alike move the bits by C.
         saturating = max(each.clip / each.record_radius("add_remove") for each in plan)
         self.copies = min(MOST_COPIES, math.ceil(OVERSHOOT * saturating))
         # Random directions add up as a square root: a third of the clip leaves each of them its length.
         fitting = min((each.clip / (3 * each.record_radius("add_remove"))) ** 2 for each in plan)
-        most = max(1, MOST_IMAGES // (clients // 2))
-        self.images = max(1, min(plan[0].records, int(fitting), most))
-        self._seed = seed
+        self.images = max(1, min(plan[0].records, int(fitting), images // (clients // 2)))
+        self._seed, self._weights = seed, directions.real_weights
         rng = np.random.default_rng([seed, 0])
         self.client_is_in = {index: bool(rng.integers(2)) for index in range(0, clients, 2)}
         self.image_is_in = {
             index: rng.integers(0, 2, self.images).astype(bool) for index in range(1, clients, 2)
         }
 
-    def features(self, index: int, dimension: int, classes: int) -> Records:
+    def features(self, index: int) -> Records:
         """The canary features of client `index` where all are in: one of a canary client, or its images'."""
         rng = np.random.default_rng([self._seed, 1 + index])
+        classes, _, k = self._weights.shape
         count = 1 if index in self.client_is_in else self.images
-        corners = 2 * rng.integers(0, 2, (count, dimension), dtype=np.int8) - 1
-        return corners.astype(np.float32), rng.integers(0, classes, count)
+        labels = rng.integers(0, classes, count)
+        along = rng.standard_normal((count, k))
+        rows = [self._weights[label] @ weights for label, weights in zip(labels, along, strict=True)]
+        return np.where(np.array(rows) < 0, np.float32(-1), np.float32(1)), labels
 
-    def given(self, index: int, dimension: int, classes: int) -> Records:
+    def given(self, index: int) -> Records:
         """What client `index` has by the coins."""
-        features, labels = self.features(index, dimension, classes)
+        features, labels = self.features(index)
         if index in self.client_is_in:
             copies = self.copies if self.client_is_in[index] else 0
             return np.repeat(features, copies, axis=0), np.repeat(labels, copies)
-        signs = np.where(self.image_is_in[index], 1, -1).astype(np.float32)
+        signs = np.where(self.image_is_in[index], np.float32(1), np.float32(-1))
         return features * signs[:, None], labels
 
 
@@ -107,6 +120,7 @@ def one_run(
     config: Config,
     claim: Claim,
     *,
+    images: int = IMAGES,
     seed: int = 0,
     told: Callable[[int], None] = lambda number: None,
 ) -> OneRun:
@@ -115,6 +129,7 @@ def one_run(
     Args:
         config: what a run was made with; its data are asked for their sizes and classes only.
         claim: what that run says, and after how many rounds.
+        images: about how many canary images.
         seed: of canaries, coins and guesses.
         told: called with the number of each round that is done.
 
@@ -122,14 +137,11 @@ def one_run(
         ConfigError, DataError: the configuration cannot be run, or its rounds are not measured.
     """
 
-    def give(index: int) -> Records:
-        return canaries.given(index, components.extractor.dimension, classes)
-
-    components = Planted(config, give)
-    classes = components.architecture.classes or 1
-    with one_thread(config.federation.device), tempfile.TemporaryDirectory() as folder:
-        canaries = Canaries(components.plan.measured, config.federation.clients, seed)
+    components = Planted(config, lambda index: canaries.given(index))
+    with one_thread(config.federation.device), scratch() as folder:
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
+        plan, clients = components.plan.measured, config.federation.clients
+        canaries = Canaries(plan, clients, rounds.asked().directions, images, seed)
         evidence = _Evidence(canaries)
         for number in range(1, claim.rounds + 1):
             evidence.add(rounds.next())
@@ -200,8 +212,8 @@ class _Evidence:
 
     def _moved(self, asked: MeasuredRound, index: int) -> tuple[Array, Array]:
         """What each canary of client `index` adds to the sum along E: in, and out, (M_i, k) each."""
-        directions, canaries = asked.directions, self._canaries
-        features, labels = canaries.features(index, directions.features, directions.classes)
+        canaries = self._canaries
+        features, labels = canaries.features(index)
         if index in canaries.client_is_in:
             copies = quantise_features(np.repeat(features, canaries.copies, axis=0))
             answers = asked.answers(copies, np.repeat(labels, canaries.copies))
@@ -232,12 +244,17 @@ class _Evidence:
 
 
 def audit_one_run(
-    folder: Path, *, seed: int = 0, told: Callable[[int], None] = lambda number: None
+    folder: Path,
+    *,
+    images: int = IMAGES,
+    seed: int = 0,
+    told: Callable[[int], None] = lambda number: None,
 ) -> OneRun:
     """Audit the settings of a run folder, and keep what was found in it, for the run's report.
 
     Args:
         folder: a run folder with a ledger, finished or not, whose data are where they were.
+        images: about how many canary images.
         seed: of canaries, coins and guesses.
         told: called with the number of each round that is done.
 
@@ -249,7 +266,7 @@ def audit_one_run(
         config, claim = _claim(Evidence(folder))
     except Unchecked as reason:
         raise ConfigError(f"{folder} cannot be audited: {reason}") from None
-    found = one_run(config, claim, seed=seed, told=told)
+    found = one_run(config, claim, images=images, seed=seed, told=told)
     write_one_run(folder, found)
     return found
 

@@ -7,6 +7,8 @@ as it gives the exact sum: the auditor adds the bits up.
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,13 @@ class Seen:
     counts: NDArray[np.int64]
 
 
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for files that need not outlive the process: in memory where there is such a place, since
+    clients wait for the disk with each answer."""
+    memory = Path("/dev/shm")  # noqa: S108 - what is made there has a name of its own, and is the owner's
+    return tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
+
+
 class PlayedRounds:
     """A run's rounds one after the other.
 
@@ -98,6 +107,10 @@ class PlayedRounds:
             for index in range(components.config.federation.clients)
         ]
 
+    def asked(self) -> MeasuredRound:
+        """The next round as every party understands it."""
+        return self._behaviour.asked(self.server.broadcast())
+
     def next(self, held: NDArray[np.int64] | None = None) -> Seen:
         """Ask, let clients answer, and let the server go on from the sum.
 
@@ -109,7 +122,7 @@ class PlayedRounds:
         present = invited(config, broadcast.round)[: config.min_survivors]
         clients = [self.clients[index] for index in present]
         self._behaviour.together(broadcast, [client.side for client in clients])
-        asked = self._behaviour.asked(broadcast)
+        asked = self.asked()
         counts = np.zeros((2, asked.release.coordinates), np.int64)
         for position, client in enumerate(clients):
             client.answer(broadcast)

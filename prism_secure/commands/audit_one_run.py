@@ -38,13 +38,18 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of canaries and coins, from 0 on (default 0)"
     )
+    parser.add_argument(
+        "--images", type=int, default=500, metavar="M",
+        help="canary images over all clients, about (default 500); those of one client share its clip",
+    )  # fmt: skip
     parser.set_defaults(command=_one_run)
 
 
 def _one_run(options: argparse.Namespace, command: str) -> int:
     require_run(options.run, error=ConfigError)  # exit code 2: could not check
-    if options.seed < 0:
-        raise ConfigError(f"--seed must be at least 0, got {options.seed}")
+    for name, least in (("seed", 0), ("images", 1)):
+        if getattr(options, name) < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {getattr(options, name)}")
     from prism_secure.audit.one_run import audit_one_run
     from prism_secure.wording import format_delta, format_epsilon, format_floor
 
@@ -52,7 +57,7 @@ def _one_run(options: argparse.Namespace, command: str) -> int:
         if sys.stderr.isatty():
             print(f"\rround {number}", end="", file=sys.stderr)
 
-    found = audit_one_run(options.run, seed=options.seed, told=told)
+    found = audit_one_run(options.run, images=options.images, seed=options.seed, told=told)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     for each in found.found:

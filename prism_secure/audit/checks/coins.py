@@ -21,6 +21,7 @@ from prism_privacy import CoinSecret, Outbox, PrivacyError, ReleaseConflict
 from prism_privacy.masks.coins import SECRET_BYTES
 from prism_privacy.moments.store import stored_release
 from prism_secure.audit.checks.file_modes import check_mode
+from prism_secure.audit.checks.measured_epsilon import is_measured
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.config.invitations import invited
@@ -172,7 +173,8 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
     """Is what each client keeps there and whole: its uploads, its state, what it trains from?"""
     finished = range(1, len(evidence.records) + 1)
     own_place = evidence.config.privacy.record_store is None
-    released = any(entry.record is not None for entry in evidence.entries)  # config.toml is not signed
+    measured = is_measured(evidence)  # then what an image costs is no release of it
+    released = not measured and any(entry.record is not None for entry in evidence.entries)  # not config.toml
     if finished and released and evidence.config.opens_moments and own_place:
         opened = partial(stored_release, evidence.folder / "checkpoint" / "release.moments")
         _whole(notes, "The opened sum of moments", opened)
@@ -190,7 +192,9 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
             for number in sorted({*rounds, *outbox.rounds(evidence.federation)})
         }
         reads["state"] = partial(_arrays, folder / "state.safetensors")
-        if not released:
+        if measured:
+            reads["file of features"] = partial(_arrays, folder / "features.safetensors")
+        elif not released:
             reads["moments"] = partial(_arrays, folder / "moments.safetensors")
         elif own_place:
             reads["release"] = partial(stored_release, folder / "release.moments")

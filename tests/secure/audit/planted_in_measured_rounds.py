@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from prism_privacy import CoinSecret, HadamardEmbedding, MeasuredRelease, MeasuredRound, Unit
+from prism_privacy import CoinSecret, HadamardEmbedding, MeasuredRelease, Unit
 from prism_privacy.ledger import order
 from prism_privacy.measured import public_round
 from prism_privacy.measured.integers import ANSWER_BITS, RESPONSE_BITS, clip_rows, sums_by, toward_zero
@@ -69,13 +69,17 @@ def clip_per_class(patch: pytest.MonkeyPatch) -> None:
 
 
 def own_count_for_the_public_one(patch: pytest.MonkeyPatch) -> None:
-    real = MeasuredRound.answers
+    real = public_round.client_answers
 
-    def divided(self: MeasuredRound, features: Any, labels: Any, *rest: Any) -> Ints:
-        own = replace(self.release, records=max(1, len(features)))
-        return real(replace(self, release=own), features, labels, *rest)
+    def divided(release: MeasuredRelease, rows: Ints, owners: Ints, count: int) -> Ints:
+        found = np.zeros((count, rows.shape[1]), np.int64)
+        for owner in np.unique(owners):
+            mine = rows[owners == owner]
+            own = replace(release, records=len(mine))
+            found[owner] = real(own, mine, np.zeros(len(mine), np.int64), 1)[0]
+        return found
 
-    patch.setattr(MeasuredRound, "answers", divided)
+    patch.setattr(public_round, "client_answers", divided)
 
 
 def embedding_unchecked(patch: pytest.MonkeyPatch) -> None:

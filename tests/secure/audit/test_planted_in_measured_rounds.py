@@ -5,6 +5,7 @@ Bugs are planted from outside, in `planted_in_measured_rounds`; what looks for t
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from prism_secure.rounds.simulation import run
 
 from .. import tiny_data
 from .planted_in_measured_rounds import IN_THE_BOOKS, IN_THE_CLIENT, Planted, unchecked_ledger
-from .tampering import caught_by
+from .tampering import caught_by, copy
 
 
 def found_in(subject: Subject, check: str) -> list[str]:
@@ -79,9 +80,33 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def test_a_run_of_the_program_as_it_is_has_clean_books(tmp_path: Path) -> None:
-    audit = audit_run(make(tmp_path / "run"))
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("honest") / "run")
+
+
+def test_a_run_of_the_program_as_it_is_is_clean_in_every_check(honest: Path) -> None:
+    audit = audit_run(honest)
     assert audit.verdict == "clean", audit.findings
+    assert {answer.name: answer.outcome for answer in audit.answers if answer.outcome != "passed"} == {}
+
+
+@pytest.mark.parametrize(
+    ("gone", "found"),
+    [
+        ("features.safetensors", "Client 01's file of features is gone, and rounds are finished."),
+        ("state.safetensors", "Client 01's state is gone, and rounds are finished."),
+        ("outbox", "Client 01 was in finished rounds, and its outbox is gone."),
+    ],
+)
+def test_what_a_client_of_measured_rounds_keeps_is_missed(
+    honest: Path, tmp_path: Path, gone: str, found: str
+) -> None:
+    run = copy(honest, tmp_path / "run")
+    path = run / "clients" / "01" / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    audit = audit_run(run, replay=False)
+    assert [each.text for each in audit.findings] == [found]
 
 
 @pytest.mark.parametrize("name", IN_THE_BOOKS)
