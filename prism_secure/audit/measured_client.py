@@ -38,7 +38,7 @@ from prism_secure.audit.played_rounds import (
 )
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
-from prism_secure.rounds.behaviours.measure import Measure, terms
+from prism_secure.rounds.behaviours.measure import Measure, in_features, terms
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -53,6 +53,8 @@ ROUNDS = 24
 """In which each made-up client is asked."""
 RECORDS = 4
 """N, the public number of images."""
+LENGTH = 0.25
+"""A, in units of features."""
 _ROUNDS_OF_TWO_WORLDS = 3
 """Rounds in which two worlds are compared."""
 
@@ -107,12 +109,14 @@ class Subject:
         draw = np.random.default_rng(0)
         k, classes = self.config.measured.directions, len(self.components.dataset.classes)
         dimension = self.components.extractor.dimension
-        axes = np.linalg.qr(draw.standard_normal((dimension, k)))[0].T.astype(np.float32)
+        basis = np.linalg.qr(draw.standard_normal((dimension, k)))[0].T
         size = draw.uniform(0.5, 1.0, (classes, k)) * draw.choice([-1.0, 1.0], (classes, k))
         return Question(
-            axes=axes,
-            by_class=8 * self.released(1).record_clip * size,
-            reference=draw.uniform(-0.2, 0.2, (classes, dimension)),
+            basis=np.rint(basis * 2**16).astype(np.int16),
+            unit=np.array([2.0**-16]),
+            rows=draw.permutation(k).astype(np.uint16),
+            by_class=(8 * self.released(1).record_clip * size).astype(np.float32),
+            reference=draw.uniform(-0.2, 0.2, (classes, dimension)).astype(np.float32),
             embedding=np.frombuffer(hashlib.sha256(b"audit").digest(), np.uint8),
         )
 
@@ -139,7 +143,7 @@ class Subject:
 
     def _aside(self, has: Records, draw: np.random.Generator) -> Records:
         """The same answers from images that are far in directions that the products cancel."""
-        axes = self.question.axes.astype(np.float64)
+        axes = self.question.axes
         noise = draw.uniform(-0.6, 0.6, has[0].shape)
         return (has[0] + noise - noise @ axes.T @ axes).astype(np.float32), has[1]
 
@@ -151,20 +155,19 @@ class Subject:
     def _records(self, *wanted: tuple[int, Array]) -> Records:
         """Images of these classes that answer so, in units of the clip of one image."""
         asked, clip = self.question, self.released(1).record_clip
-        axes = asked.axes.astype(np.float64)
+        axes = asked.axes
         rows = [asked.reference[label] + (clip * r / asked.by_class[label]) @ axes for label, r in wanted]
         features = np.array(rows, np.float32).reshape(len(rows), axes.shape[1])
         assert not features.size or np.abs(features).max() <= 1
         return features, np.array([label for label, _ in wanted], np.int64)
 
     def released(self, number: int) -> MeasuredRelease:
-        """What round `number` releases, by the recipe's plan."""
-        return self.components.plan.measured[number - 1]
+        """What round `number` releases, by the recipe's plan; the server, here the auditor, says A."""
+        return in_features(self.components.plan.measured[number - 1], LENGTH)
 
     def broadcast(self, number: int = 1) -> Broadcast:
         """The auditor's question, in the form of the server's own."""
-        own = {name: getattr(self.question, name) for name in ("axes", "by_class", "reference", "embedding")}
-        public = {**self._form.public, **own, "terms": terms(self.released(number))}
+        public = {**vars(self.question), "terms": terms(self.released(number))}
         return Broadcast(FEDERATION, number, self._form.theta, public)
 
     @cached_property
@@ -213,10 +216,10 @@ def answers(subject: Subject, notes: Notebook) -> None:
             subject.before_coins(has, f"answers-{number}"),
             (answer(release, subject.question, *has), subject.law(has)),
         )
-        # Two roundings to 2^-30 for each image, in units of c, and one of 2^-40.
+        # Four roundings to 2^-30 for each image, of which by_class multiplies one; and one of 2^-40.
         share = len(has[1]) * release.record_clip / (release.records * release.client_clip)
         for what, mine, theirs, slack in zip(
-            ("answer", "probabilities"), found, law, (2.0**-28 * share + 2.0**-38, 2.0**-22), strict=True
+            ("answer", "probabilities"), found, law, (2.0**-26 * share + 2.0**-38, 2.0**-22), strict=True
         ):
             off = float(np.abs(mine - theirs).max(initial=0.0))
             if off > slack:
@@ -308,9 +311,15 @@ def _other_questions(subject: Subject) -> Iterator[tuple[str, float]]:
     has = subject.probes["no image"]  # p = 1/2, whatever is asked
     first = subject.broadcast()
     sent = _sent(subject.client(has, "asked"), first)
-    for name in sorted({*first.public, "theta"} - {"terms"}):  # no client answers under other terms
+    longer = terms(in_features(subject.components.plan.measured[0], 2 * LENGTH))
+    for name in sorted({*first.public, "theta"}):
         changed = np.array(first.theta if name == "theta" else first.public[name])
-        changed.flat[0] += 1 if changed.dtype.kind in "iu" else 0.25 * (1 if changed.flat[0] < 0.5 else -1)
+        if name == "terms":  # A, and with it c, is all that a server may change of them
+            changed = longer
+        elif changed.dtype.kind in "iu":
+            changed.flat[0] += 1
+        else:
+            changed.flat[0] *= 1 - 2.0**-10
         theta = changed if name == "theta" else first.theta
         other = {} if name == "theta" else {name: changed}
         broadcast = Broadcast(first.federation, first.round, theta, {**first.public, **other})

@@ -26,30 +26,37 @@ class Question:
     """What a round asks, as it is sent.
 
     Attributes:
-        axes: float32 (k, D).
-        by_class: float64 (K, k); V[c, :, j] is by_class[c, j] times row j of `axes`.
-        reference: m, float64 (K, D).
+        basis: U, int16 (R, D), in units of `unit`, float64 (1,).
+        rows: uint16 (k,), which rows of it.
+        by_class: float32 (K, k); V[c, :, j] is by_class[c, j] times row rows[j] of U.
+        reference: m, float32 (K, D).
         embedding: 32 bytes, uint8: the seed of E.
     """
 
-    axes: NDArray[np.float32]
-    by_class: Array
-    reference: Array
+    basis: NDArray[np.int16]
+    unit: Array
+    rows: NDArray[np.uint16]
+    by_class: NDArray[np.float32]
+    reference: NDArray[np.float32]
     embedding: NDArray[np.uint8]
+
+    @property
+    def axes(self) -> Array:
+        """U[rows] in real numbers, (k, D)."""
+        found: Array = self.basis[self.rows].astype(np.float64) * self.unit
+        return found
 
     def responses(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Array:
         """V[y]' (phi - m[y]) of each record, (N, k)."""
         phi = _units(np.clip(features.astype(np.float64), -1, 1))
-        found = np.zeros((len(labels), len(self.axes)))
-        for row, label in enumerate(labels):
-            directions = _units(self.by_class[label] * self.axes.T.astype(np.float64))
-            exact = (phi[row] - _units(self.reference[label])) @ directions  # int64: exact
-            found[row] = exact * _UNIT**2
+        reference, factors, axes = _units(self.reference), _units(self.by_class), _units(self.axes)
+        along = (phi - reference[labels]) @ axes.T  # int64: exact
+        found: Array = (along * _UNIT**2) * (factors[labels] * _UNIT)
         return found
 
     def columns(self, size: int) -> Array:
         """E, (m, k): signed columns of a Hadamard matrix, which the seed names."""
-        chosen = np.argsort(self._words("columns", size), kind="stable")[: len(self.axes)]
+        chosen = np.argsort(self._words("columns", size), kind="stable")[: len(self.rows)]
         ones = np.bitwise_count(np.arange(size)[:, None] & chosen[None, :])
         signs = 1 - 2 * (self._words("signs", size) % 2).astype(np.float64)
         columns: Array = signs[:, None] * (-1.0) ** ones / np.sqrt(size)
@@ -89,5 +96,5 @@ def _shortening(rows: Array, radius: float) -> Array:
     return factor
 
 
-def _units(values: Array) -> NDArray[np.int64]:
-    return np.rint(values / _UNIT).astype(np.int64)
+def _units(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    return np.rint(values.astype(np.float64) / _UNIT).astype(np.int64)

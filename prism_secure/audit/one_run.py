@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 
 from prism_privacy import (
     Adjacency,
-    Directions,
     LedgerError,
     MeasuredRelease,
     MeasuredRound,
+    RowDirections,
     View,
     quantise_features,
 )
@@ -75,13 +75,13 @@ class Canaries:
     Args:
         plan: what each round releases.
         clients: how many there are.
-        directions: what round 1 asks, which is public before anybody has answered.
+        asked: the directions of round 1, which is public before anybody has answered.
         images: how many canary images there are, about; fewer where so many do not fit into clients' clips.
         seed: of the coins and the features.
     """
 
     def __init__(
-        self, plan: Sequence[MeasuredRelease], clients: int, directions: Directions, images: int, seed: int
+        self, plan: Sequence[MeasuredRelease], clients: int, asked: RowDirections, images: int, seed: int
     ) -> None:
         # C over what one image moves is how many images alike move the bits by C.
         saturating = max(each.clip / each.record_radius("add_remove") for each in plan)
@@ -89,7 +89,7 @@ class Canaries:
         # Random directions add up as a square root: a third of the clip leaves each of them its length.
         fitting = min((each.clip / (3 * each.record_radius("add_remove"))) ** 2 for each in plan)
         self.images = max(1, min(plan[0].records, int(fitting), images // (clients // 2)))
-        self._seed, self._weights = seed, directions.real_weights
+        self._seed, self._asked = seed, asked
         rng = np.random.default_rng([seed, 0])
         self.client_is_in = {index: bool(rng.integers(2)) for index in range(0, clients, 2)}
         self.image_is_in = {
@@ -99,12 +99,12 @@ class Canaries:
     def features(self, index: int) -> Records:
         """The canary features of client `index` where all are in: one of a canary client, or its images'."""
         rng = np.random.default_rng([self._seed, 1 + index])
-        classes, _, k = self._weights.shape
+        classes, k = self._asked.classes, self._asked.directions
         count = 1 if index in self.client_is_in else self.images
         labels = rng.integers(0, classes, count)
         along = rng.standard_normal((count, k))
-        rows = [self._weights[label] @ weights for label, weights in zip(labels, along, strict=True)]
-        return np.where(np.array(rows) < 0, np.float32(-1), np.float32(1)), labels
+        rows = (along * self._asked.by_class[labels]) @ self._asked.basis[self._asked.rows]
+        return np.where(rows < 0, np.float32(-1), np.float32(1)), labels
 
     def given(self, index: int) -> Records:
         """What client `index` has by the coins."""
@@ -141,7 +141,9 @@ def one_run(
     with one_thread(config.federation.device), scratch() as folder:
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
         plan, clients = components.plan.measured, config.federation.clients
-        canaries = Canaries(plan, clients, rounds.asked().directions, images, seed)
+        first = rounds.asked().directions
+        assert isinstance(first, RowDirections)
+        canaries = Canaries(plan, clients, first, images, seed)
         evidence = _Evidence(canaries)
         for number in range(1, claim.rounds + 1):
             evidence.add(rounds.next())

@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from prism_privacy import CoinSecret, HadamardEmbedding, MeasuredRelease, Unit
+from prism_privacy import CoinSecret, HadamardEmbedding, MeasuredRelease, RowDirections, Unit
 from prism_privacy.ledger import order
 from prism_privacy.measured import public_round
-from prism_privacy.measured.integers import ANSWER_BITS, RESPONSE_BITS, clip_rows, sums_by, toward_zero
+from prism_privacy.measured.integers import (
+    ANSWER_BITS,
+    DIRECTION_BITS,
+    RESPONSE_BITS,
+    clip_rows,
+    sums_by,
+    toward_zero,
+)
 from prism_secure.accounting.spending import Spending
 from prism_secure.config.whole import Config
 from prism_secure.rounds import client as clients
@@ -97,15 +104,13 @@ def one_column_for_all(patch: pytest.MonkeyPatch) -> None:
 
 
 def float32_product(patch: pytest.MonkeyPatch) -> None:
-    def rounded(directions: Any, features: Any, labels: Any) -> Ints:
-        rows = []
-        for phi, label in zip(features, labels, strict=True):
-            residual = (phi - directions.reference[label]).astype(np.float32)
-            rows.append((residual @ directions.weights[label].astype(np.float32)).astype(np.int64))
-        found = np.array(rows, np.int64).reshape(len(rows), directions.directions)
-        return toward_zero(found, 40 - RESPONSE_BITS)
+    def rounded(self: RowDirections, inside: Ints, label: int) -> Ints:
+        residual = (inside - self.reference[label]).astype(np.float32)
+        product = (residual @ self.basis.T.astype(np.float32)).astype(np.int64)
+        along = toward_zero(product, 40 - RESPONSE_BITS)[:, self.rows]
+        return toward_zero(along * self.by_class[label], DIRECTION_BITS)
 
-    patch.setattr(public_round, "record_responses", rounded)
+    patch.setattr(RowDirections, "responses", rounded)
 
 
 def randomized_twice(patch: pytest.MonkeyPatch) -> None:
@@ -143,11 +148,14 @@ def clips_from_private_norms(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(public_round, "clip_responses", by_the_median)
 
 
+_DIRECTIONS = ("basis", "unit", "rows", "by_class")
+
+
 def directions_missing_from_the_digest(patch: pytest.MonkeyPatch) -> None:
     real = Broadcast.digest.func
 
     def without(self: Broadcast) -> bytes:
-        bound = {name: array for name, array in self.public.items() if name not in ("axes", "by_class")}
+        bound = {name: array for name, array in self.public.items() if name not in _DIRECTIONS}
         return real(Broadcast(self.federation, self.round, self.theta, bound))
 
     patch.setattr(Broadcast, "digest", property(without))
@@ -177,11 +185,13 @@ def coins_reused_by_all_clients(patch: pytest.MonkeyPatch) -> None:
 
 
 def directions_from_private_images(patch: pytest.MonkeyPatch) -> None:
-    def private(components: Components) -> NDArray[np.float64]:
-        features, _ = components.features(0, alike=True)
-        return features.astype(np.float64) - features.mean(0)
+    def private(self: Components) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        features, _ = self.features(0, alike=True)
+        centred = features.astype(np.float64) - features.mean(0)
+        _, sizes, rows = np.linalg.svd(centred, full_matrices=False)
+        return rows[: len(rows) - 1], np.square(sizes[:-1]) / len(centred)
 
-    patch.setattr(measure, "_public_features", private)
+    patch.setattr(Components, "public_basis", property(private))
 
 
 def reference_from_private_images(patch: pytest.MonkeyPatch) -> None:
@@ -190,7 +200,7 @@ def reference_from_private_images(patch: pytest.MonkeyPatch) -> None:
     def centred(self: Any, round_number: int) -> Any:
         asked = dict(real(self, round_number))
         features, _ = self._behaviour.components.features(0, alike=True)
-        return asked | {"reference": asked["reference"] + 1e-3 * features.mean(0)}
+        return asked | {"reference": asked["reference"] + np.float32(1e-3) * features.mean(0)}
 
     patch.setattr(measure.MeasuringServer, "_asked", centred)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from prism_privacy import Adjacency, View
+from prism_privacy import Adjacency, RowDirections, View
 from prism_privacy.audit.lower_bounds import one_run_log_p
 from prism_privacy.measured import answers, public_round
 from prism_secure.audit.one_run import Canaries, Claim, bound, one_run
@@ -175,8 +175,9 @@ def test_an_image_that_moves_further_than_it_may_is_refuted(
 
 def test_canaries_are_in_by_fair_coins_and_hold_what_their_adjacency_says(data: Path, tmp_path: Path) -> None:
     config = settings(data)
-    asked = PlayedRounds(Components(config), tmp_path, b"x").asked()
-    canaries = Canaries(Components(config).plan.measured, 2000, asked.directions, images=500, seed=3)
+    asked = PlayedRounds(Components(config), tmp_path, b"x").asked().directions
+    assert isinstance(asked, RowDirections)
+    canaries = Canaries(Components(config).plan.measured, 2000, asked, images=500, seed=3)
     assert 430 < sum(canaries.client_is_in.values()) < 570
     images = np.concatenate(list(canaries.image_is_in.values()))
     assert 0.4 < images.mean() < 0.6
