@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +28,8 @@ from prism_secure.flower import SecureSum, client_app, server_app
 from prism_secure.flower.recipe import client as recipe_client
 from prism_secure.flower.recipe.client import known_coins, own_data
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
+from prism_secure.flower.secure_aggregation import client as sum_client
+from prism_secure.flower.secure_aggregation.link import ask
 from prism_secure.model.model_file import read_model_file, write_model
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -107,12 +107,10 @@ class Place:
 
 
 @pytest.fixture(autouse=True)
-def parties_end_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """They hold torch and a data set each."""
-    with subprocess.Popen(["sleep", "3600"]) as parent:
-        monkeypatch.setattr(os, "getppid", lambda: parent.pid)
-        yield
-        parent.kill()
+def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One process that has loaded torch serves the clients of all these federations."""
+    owner = str(tmp_path_factory.getbasetemp())  # no other tests of this machine
+    monkeypatch.setattr(sum_client, "ask", lambda _, *request: ask(owner, *request))
 
 
 @pytest.fixture
@@ -152,7 +150,10 @@ def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]
     return server.theta
 
 
-def test_same_seed_and_coins_give_the_same_theta_as_in_one_process(place: Place, tmp_path: Path) -> None:
+def test_same_seed_and_coins_give_the_same_theta_as_in_one_process(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sum_client, "ask", ask)  # from processes of their own
     place.train()
     theirs = in_process(place.config, tmp_path / "in-process", lambda client, number: True)
     assert place.theta().tobytes() == theirs.tobytes()
