@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,9 @@ class LoopGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        done = [name for name in message_ids if name in self._waiting and self._waiting[name].done()]
+        asked = {name: self._waiting[name] for name in message_ids if name in self._waiting}
+        wait(asked.values(), timeout=1)  # or the server would sleep before it looks again
+        done = [name for name, future in asked.items() if future.done()]
         replies = [self._waiting.pop(name).result() for name in done]
         self.replies += [reply for reply in replies if reply is not None]
         return [reply for reply in replies if reply is not None]
