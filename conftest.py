@@ -1,8 +1,24 @@
-"""What needs Flower, an extra, is collected where Flower is installed."""
+"""What holds for all tests; those of Flower, an extra, are collected where Flower is installed."""
 
+import os
+from collections.abc import Iterator
 from importlib.util import find_spec
+
+# Before torch and numpy are loaded. A second thread costs them twenty times the processor time of one where
+# tests run side by side, and a training of the package has one all the same.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+import pytest
 
 # prism_privacy loads it with the first call that needs it, which would count against Hypothesis' deadline.
 import scipy.special  # noqa: F401
 
 collect_ignore_glob = [] if find_spec("flwr") else ["prism_secure/flower/*", "tests/flower/*"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut() -> Iterator[None]:
+    """What a killed process has written is there without fsync, too; tests of the order watch the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
