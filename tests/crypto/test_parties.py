@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tracemalloc
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from prism_crypto import (
     ShareError,
     SignatureError,
     Stage,
-    StateError,
     SumError,
     ThresholdError,
 )
@@ -128,16 +126,6 @@ def test_the_policy_is_checked_before_a_byte_leaves_and_before_the_counter_moves
     assert room.rng[0].taken == b""
     with pytest.raises(OutOfOrder, match="aborted at advertise"):
         client.advertise()
-
-
-def test_a_session_number_is_recorded_before_the_advert_and_never_used_again(tmp_path):
-    counter = SessionCounter.enrol(tmp_path / "sessions")
-    room = Rehearsal(number=7)
-    room.client(0, counter=counter).advertise()
-    assert counter.last == 7
-    with pytest.raises(StateError) as caught:
-        room.client(0, counter=SessionCounter(counter.path)).advertise()
-    assert (caught.value.stage, caught.value.peer) == (Stage.ADVERTISE, 0)
 
 
 def test_the_server_refuses_an_advert_of_another_context_key_or_signature():
@@ -678,61 +666,13 @@ def test_a_wrong_stage_is_refused_and_does_no_harm():
         client.advertise()
 
 
-def test_a_resend_is_the_very_same_bytes():
-    room = Rehearsal()
-    with pytest.raises(OutOfOrder, match="no reply"):
-        room.clients[0].resend()
-    inbox = {}
-    for stage in Stage:
-        for i, client in room.clients.items():
-            arguments = [inbox[i]] if inbox else []
-            if stage is Stage.UPLOAD:
-                arguments.append(room.values[i])
-            reply = getattr(client, stage.value)(*arguments)
-            assert client.resend() == client.resend() == reply
-            room.server.receive(i, client.resend())
-        inbox = room.server.close()
-    assert room.server.result.counts.tolist() == room.expected(tuple(range(5)))
-
-
 def test_without_resends_a_client_lets_its_reply_go():
     room = Rehearsal()
     client = room.client(0, resends=False)
     client.advertise()
-    with pytest.raises(OutOfOrder, match="no reply"):
-        client.resend()
-
-
-@pytest.mark.parametrize("until", [None, *list(Stage)[:4]])
-def test_leaving_erases_all_secrets_in_place(until):
-    room = Rehearsal()
-    if until is not None:
-        room.play(until=until)
-    state = room.clients[0]._state
-    held = []
-
-    def collect(value, seen):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if isinstance(value, bytearray):
-            held.append(value)
-        names = [
-            n for c in type(value).__mro__ for n in getattr(c, "__slots__", ()) if n not in ("party", "rng")
-        ]
-        for name in names:
-            collect(getattr(value, name, None), seen)
-        if isinstance(value, dict):
-            for item in value.values():
-                collect(item, seen)
-
-    collect(state, set())
-    if until not in (None, Stage.UNMASK):
-        assert any(any(secret) for secret in held)
-    room.clients[0].abort()
-    assert not any(any(secret) for secret in held)
-    with pytest.raises(OutOfOrder, match="has left the session"):
-        room.clients[0].share(b"")
+    for without in (client, room.clients[1]):  # which has not replied at all
+        with pytest.raises(OutOfOrder, match="no reply"):
+            without.resend()
 
 
 def test_an_interrupted_stage_can_not_be_entered_again(monkeypatch):
@@ -750,20 +690,6 @@ def test_an_interrupted_stage_can_not_be_entered_again(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(OutOfOrder, match="aborted at confirm"):
         room.clients[0].confirm(outbound[0])
-
-
-def test_parties_and_their_states_are_neither_shown_nor_pickled():
-    room = Rehearsal()
-    for stage in (None, *list(Stage)):
-        if stage is not None:
-            room = Rehearsal()
-            room.play(until=stage)
-        for thing in (room.clients[0], room.clients[0]._state, room.server):
-            assert repr(thing).startswith("<")
-            assert len(repr(thing)) < 60
-        for thing in (room.clients[0], room.server):
-            with pytest.raises(TypeError, match="holds secrets"):
-                pickle.dumps(thing)
 
 
 def test_a_late_failure_of_the_source_of_randomness_is_an_error_not_a_weak_key():
