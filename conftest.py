@@ -1,5 +1,7 @@
 """What holds for all tests; those of Flower, an extra, are collected where Flower is installed."""
 
+import functools
+import lzma
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,4 +23,12 @@ def no_power_cut() -> Iterator[None]:
     """What a killed process has written is there without fsync, too; tests of the order watch the calls."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bundled_images_unpacked_once() -> Iterator[None]:
+    """Each of several hundred runs would unpack them twice, for 0.25 s; the key is the packed bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lzma, "decompress", functools.lru_cache(4)(lzma.decompress))
         yield
