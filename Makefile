@@ -16,7 +16,8 @@ help:           ## this list
 run: $(VENV)/.installed  ## train, print where the report is; RECIPE=cross-silo, one-shot or prism, RUN=DIR, ARGS="--set ..."
 	$(BIN)/prism-secure run --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
 
-test: lint types coverage  ## everything CI checks
+test: $(VENV)/.installed-dev  ## everything CI checks, side by side
+	$(MAKE) --jobs=3 lint types coverage
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist loadfile --cov --cov-report= -m "not slow"
+	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report= -m "not slow"
 	$(BIN)/python tests/coverage_floors.py
 
 test-slow-flower: $(VENV)/.installed-dev  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
