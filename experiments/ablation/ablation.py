@@ -35,7 +35,7 @@ BASE = (
 """Small, so that there are minutes for every row; exact moments, so that nothing but the masks is noisy; 100
 steps a client."""
 SUMMED = ("privacy.record_epsilon=2.0", "features.bounded=true", "training.variance_weight=0")
-"""As the default recipe has it: all clients train from one noisy sum of their moments, epsilon 2 an image."""
+"""As recipe one-shot has it: all clients train from one noisy sum of their moments, epsilon 2 an image."""
 SCHEDULE_OFF = ("aggregation.lambda_start=1", "aggregation.lambda_end=1")
 
 ROWS: dict[str, tuple[str, ...]] = {

@@ -50,14 +50,14 @@ OURS = (
     "aggregation.rule=schedule",
     "aggregation.space=theta",
 )
-"""The masks and the server of the default recipe; exact moments of a client's own images, as there."""
+"""The masks and the server of recipe one-shot; exact moments of a client's own images, as there."""
 DEFAULT = (
     *OURS,
     "privacy.record_epsilon=2.0",
     "features.bounded=true",
     "training.variance_weight=0.0",
 )
-"""The default recipe: all train from one securely summed, noisy release of moments: epsilon 2 an image."""
+"""Recipe one-shot: all train from one securely summed, noisy release of moments: epsilon 2 an image."""
 EQUAL = (
     "privacy.record_epsilon=inf",
     "features.bounded=false",

@@ -181,7 +181,7 @@ def _disk() -> str:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if free < ROOM:
         raise OSError(
-            f"{free / 1e9:.1f} GB free; a run of the default recipe needs about 0.1 GB, a sweep more"
+            f"{free / 1e9:.1f} GB free; a run of a thousand clients needs about 0.2 GB, a sweep more"
         )
     return f"can be written and locked, {free / 1e9:,.0f} GB free"
 

@@ -27,7 +27,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError
 
 DIMENSION = 307_600
-"""Of the default recipe's masks."""
+"""Of recipe one-shot's masks."""
 FEATURES = 1440
 BOTH = {"ε(SUM)", "ε(UPLOAD)"}
 COHORT = ["federation.clients=1000", "secure_sum.mode=semi_honest", "privacy.record_epsilon=0.75"]

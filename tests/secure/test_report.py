@@ -545,9 +545,7 @@ def test_a_line_keeps_its_panel_while_it_grows_into_what_was_planned() -> None:
 def test_names_at_the_lines_ends_lie_apart() -> None:
     curves = [Curve(f"ε({kind})", kind, [1.0, 2.0 + i / 1000]) for i, kind in enumerate(("sum", "image"))]
     svg = curves_plot([], curves, last=2)
-    places = re.findall(
-        r'<text [^>]*?transform="translate\([\d.]+ ([\d.]+)\)[^>]*>(ε\((?:sum|image)\) [\d.]+)<', svg
-    )
+    places = re.findall(r'<text [^>]*? y="([\d.]+)"[^>]*>(ε\((?:sum|image)\) [\d.]+)<', svg)
     assert len(places) == 2
     first, second = (float(y) for y, _ in places)
     assert abs(first - second) > 8

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prism_secure.config import config_of
+from prism_secure.config.recipes import on_recipe
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
@@ -20,7 +21,7 @@ def shown(page: str, pattern: str) -> dict[str, object]:
     (text,) = re.findall(pattern, (DOCS / page).read_text("utf-8"), flags=re.S)
     raw = tomllib.loads(text)
     raw.pop("sweep", None)
-    return raw
+    return on_recipe(raw)
 
 
 @pytest.mark.slow
