@@ -52,12 +52,12 @@ SWEEP = """\
 #
 # For "grid": lists; "none" for a setting that may have no value.
 #[sweep.grid]
-#{epsilon} = [1.0, 2.0, 10.0]
+#{varied} = {values}
 #secure_sum.min_survivors = ["none", 8]
 #
 # For the others: lists, or ranges, with `log = true` or `step`.
 #[sweep.search]
-#{epsilon} = {{low = 0.5, high = 10.0, log = true}}
+#{varied} = {{low = {low}, high = {high}, log = true}}
 #training.learning_rate = {{low = 0.01, high = 0.1, log = true}}
 #model.width = [8, 16]
 """
@@ -99,9 +99,15 @@ def recipe(name: str = DEFAULT) -> str:
             lines += ["", *_comment(f"{meanings()[section, key]}{takes}")]
             lines.append(f"#{key} =" if values[key] is None else f"{key} = {_toml(values[key])}")
         parts.append("\n".join(lines) + "\n")
-    epsilon = "measured.epsilon" if config.measures else "privacy.record_epsilon"
-    cost = "epsilon.sum_zero_out" if config.measures else "epsilon.record"
-    return "\n".join([*parts, SWEEP.format(epsilon=epsilon, cost=cost)])
+    if config.measures or config.record_level:
+        varied = "measured.epsilon" if config.measures else "privacy.record_epsilon"
+        cost = "epsilon.sum_zero_out" if config.measures else "epsilon.record"
+        values, low, high = [1.0, 2.0, 10.0], 0.5, 10.0
+    else:  # where nothing is claimed, what can be varied is the noise of the masks
+        varied, cost = "privacy.flip", "epsilon.sum_zero_out"
+        values, low, high = [0.0, 0.05, 0.1], 0.01, 0.2
+    sweep = SWEEP.format(varied=varied, cost=cost, values=values, low=low, high=high)
+    return "\n".join([*parts, sweep])
 
 
 def _comment(text: str) -> list[str]:

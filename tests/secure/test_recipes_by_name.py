@@ -1,0 +1,185 @@
+"""Recipes by name: each can be run, a file stands on the one that it names, and nothing else is taken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from prism_secure.cli import main
+from prism_secure.commands.init import recipe as written
+from prism_secure.config import Config, load_config
+from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe, read, text
+from prism_secure.errors import ConfigError
+from prism_secure.sweep.recipe import read_recipe
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    capsys.readouterr()
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command says that takes such options for a mistake."""
+    capsys.readouterr()
+    try:
+        code = main(list(words))
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2
+    return capsys.readouterr().err
+
+
+def test_all_files_of_recipes_have_a_name() -> None:
+    folder = Path(written.__code__.co_filename).parents[1] / "config" / "recipes"
+    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(NAMES)
+    assert DEFAULT in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_says_nothing_that_the_configuration_drops(name: str) -> None:
+    config = load_config(recipe=name)
+    for section, values in read(name).items():
+        for key, value in values.items():
+            found = getattr(getattr(config, section), key)
+            assert found == (tuple(value) if isinstance(value, list) else value), f"{section}.{key}"
+    assert text(name).startswith("# "), "what it is for stands at the top"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_planned_without_a_complaint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = told(capsys, "config", "--epsilon", "--recipe", name)
+    clients = load_config(recipe=name).federation.clients
+    assert f"; {clients:,} clients, " in out
+    assert ("inf" in out) == (name in ("one-shot", "prism"))
+
+
+def test_default_is_what_is_taken_without_a_file_and_nothing_of_it_is_infinite(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = told(capsys, "config", "--epsilon")
+    assert plain == told(capsys, "config", "--epsilon", "--recipe", DEFAULT)
+    assert "inf" not in plain
+    assert re.search(r"who sees the opened sums: ε\(SUM\) +2\.00 +4\.36\n", plain), "of a client"
+    assert told(capsys, "config") == told(capsys, "config", "--recipe", "cross-device")
+
+
+def test_one_shot_is_the_defaults_of_all_settings() -> None:
+    assert load_config(recipe="one-shot") == Config() == load_config()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_init_writes_the_recipe_and_a_deleted_line_keeps_its_value(name: str, tmp_path: Path) -> None:
+    path, config = tmp_path / "mine.toml", load_config(recipe=name)
+    assert main(["init", "--recipe", name, str(path)]) == 0
+    whole = path.read_text("utf-8")
+    assert whole == written(name)
+    assert load_config(path) == config
+    lines = whole.splitlines(keepends=True)
+    kept = [line for line in lines if not re.match(r"\w+ = ", line) or line.startswith("recipe = ")]
+    assert len(lines) - len(kept) > 60
+    path.write_text("".join(kept), "utf-8")
+    assert load_config(path) == config, "all of them"
+
+
+def test_init_without_a_name_writes_the_default(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "mine.toml")]) == 0
+    assert load_config(tmp_path / "mine.toml") == load_config(recipe=DEFAULT)
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "cross-silo"\n[measured]\nepsilon = 1.0\n')
+    config, base = load_config(path), load_config(recipe="cross-silo")
+    assert config.measured.epsilon == 1.0
+    assert config.measured.coordinates == base.measured.coordinates
+    assert config.federation == base.federation
+    assert load_config(path, ["measured.epsilon=2.0"]) == base
+
+
+def test_a_file_without_a_name_stands_on_the_defaults_or_on_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[federation]\nrounds = 3\n")
+    assert load_config(path) == load_config(overrides=["federation.rounds=3"])
+    out = told(capsys, "config", "--config", str(path), "--recipe", "prism")
+    assert out == told(capsys, "config", "--recipe", "prism", "--set", "federation.rounds=3")
+
+
+@pytest.mark.parametrize(("own", "other"), [("cross-silo", "one-shot"), ("prism", "cross-device")])
+def test_a_file_and_an_option_that_name_two_recipes_are_refused(
+    tmp_path: Path, own: str, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'recipe = "{own}"\n')
+    told(capsys, "config", "--config", str(path), "--recipe", own)
+    for command in (["config"], ["config", "--epsilon"], ["run", "--out", str(tmp_path / "run")]):
+        error = refused(capsys, *command, "--config", str(path), "--recipe", other)
+        assert f"stands on recipe {own!r}" in error
+        assert repr(other) in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"), [("crossdevice", "cross-device"), ("one_shot", "one-shot"), ("prsm", "prism")]
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(
+    wrong: str, nearest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'recipe = "{wrong}"\n[sweep]\n[sweep.grid]\nprivacy.flip = [0.1]\n')
+    with pytest.raises(ConfigError, match=rf"no recipe is called '{wrong}'; .*{nearest}"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=rf"no recipe is called '{wrong}'; .*{nearest}"):
+        read_recipe(path)
+    for command in (
+        ["config"],
+        ["init", str(tmp_path / "new.toml")],
+        ["run", "--out", str(tmp_path / "run")],
+    ):
+        assert nearest in refused(capsys, *command, "--recipe", wrong)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", ["3", "[1]", "{a = 1}"])
+def test_a_recipe_that_is_no_word_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"recipe = {value}\n")
+    with pytest.raises(ConfigError, match="no recipe is called"):
+        load_config(path)
+
+
+def test_a_sweep_stands_on_the_recipe_that_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        'recipe = "cross-silo"\n[sweep]\nseeds = [0]\n[sweep.grid]\nmeasured.epsilon = [1.0, 2.0]\n'
+    )
+    sweep = read_recipe(path)
+    half, whole = (sweep.config(point, 0) for point in sweep.grid())
+    assert whole == load_config(recipe="cross-silo")
+    assert half == load_config(None, ["measured.epsilon=1.0"], recipe="cross-silo")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_for_sweeps_that_init_shows_can_be_used(name: str, tmp_path: Path) -> None:
+    """Its comment marks taken away, for a grid."""
+    path = tmp_path / "sweep.toml"
+    head, _, table = written(name).partition("#[sweep]\n")
+    table = table.partition("# For the others")[0]
+    lines = [line[1:] if re.match(r"#(\[|[\w.]+ = )", line) else line for line in table.splitlines()]
+    wanted = [line for line in lines if not re.match(r"(points|objectives|until|pruning|margin) = ", line)]
+    wanted = [line for line in wanted if not line.startswith("secure_sum.min_survivors")]
+    path.write_text("\n".join([head, "[sweep]", *wanted]))
+    sweep = read_recipe(path)
+    assert len(sweep.grid()) == 3
+    expected = {"one-shot": "privacy.record_epsilon", "prism": "privacy.flip"}
+    assert {key for point in sweep.grid() for key in point} == {expected.get(name, "measured.epsilon")}
+
+
+def test_tables_of_settings_are_not_changed_by_laying_them_on_a_recipe() -> None:
+    raw = {"recipe": "prism", "federation": {"rounds": 4}}
+    assert on_recipe(raw)["federation"]["local_steps"] == 50
+    assert raw == {"recipe": "prism", "federation": {"rounds": 4}}
