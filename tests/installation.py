@@ -36,7 +36,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, model = f"{folder}/run", f"{folder}/model.safetensors"
         for arguments in (
-            ["run", "--out", run, *(word for setting in TINY for word in ("--set", setting))],
+            [
+                "run",
+                "--out",
+                run,
+                "--recipe",
+                "one-shot",
+                *(word for setting in TINY for word in ("--set", setting)),
+            ],
             ["audit", "run", run],
             ["export", run, "--out", model, "--onnx", f"{folder}/model.onnx"],
             ["generate", "--model", model, "--count", "10", "--out", f"{folder}/grid.png"],

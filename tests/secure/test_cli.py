@@ -92,26 +92,28 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
         (["run", "--set", "data.source=idx", "--set", "data.folder=nowhere"], 3, "nowhere"),
         (["run", "--set", "data.source=mnist"], 2, "data.folder"),
         (["run", "--set", 'features.extractors=["vgg19_bn"]'], 3, "VGG19-BN"),
-        (["run", "--set", "training.batch_size=15"], 2, "multiple of the 10 classes"),
-        (["config", "--epsilon", "--set", "training.batch_size=15"], 2, "multiple of the 10 classes"),
+        (["run", "--recipe", "one-shot", "--set", "training.batch_size=15"], 2, "multiple of the 10 classes"),
         (
-            ["config", "--epsilon", "--set", "training.batch_size=15", "--set", "privacy.record_epsilon=inf"],
+            ["config", "--epsilon", "--recipe", "one-shot", "--set", "training.batch_size=15"],
             2,
-            "take 20, or model.conditional = false",
+            "multiple of the 10 classes",
         ),
         (
             [
                 "config",
                 "--epsilon",
+                "--recipe",
+                "one-shot",
                 "--set",
-                "federation.behaviour=measure",
-                "--set",
-                "privacy.flip=0.25",
+                "training.batch_size=15",
                 "--set",
                 "privacy.record_epsilon=inf",
-                "--set",
-                "training.batch_size=3",
             ],
+            2,
+            "take 20, or model.conditional = false",
+        ),
+        (
+            ["config", "--epsilon", "--recipe", "cross-device", "--set", "training.batch_size=3"],
             2,
             "take 10, or model.conditional = false",
         ),
@@ -186,7 +188,7 @@ def test_ctrl_c_and_sigterm_are_one_line_and_an_exit_code(
 
 
 def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "--set", "privacy.clip=2"]) == 0
+    assert main(["config", "--recipe", "one-shot", "--set", "privacy.clip=2"]) == 0
     (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
     assert load_config(tmp_path / "mine.toml") == load_config(None, ["privacy.clip=2"])
     assert main(["config", "--explain"]) == 0
@@ -309,7 +311,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
 
 
 def test_config_epsilon_of_many_clients_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "--epsilon", "--set", "federation.clients=5000"]) == 0
+    assert main(["config", "--epsilon", "--recipe", "one-shot", "--set", "federation.clients=5000"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "; 5,000 clients, 307,600 mask bits" in lines[0]
     cases = [line for line in lines if line.startswith("  with ")]

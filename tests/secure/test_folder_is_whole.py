@@ -307,7 +307,7 @@ def test_name_of_a_federation_that_cannot_be_read_is_one_line_in_run_and_in_audi
     _spoil(folder, "federation.id", content)
     settings = [word for setting in TINY for word in ("--set", setting)]
     settings += ["--set", "federation.rounds=4", "--set", f"data.folder={config.data.folder}"]
-    assert main(["run", "--out", str(folder), *settings]) == 4
+    assert main(["run", "--out", str(folder), "--recipe", "one-shot", *settings]) == 4
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "federation.id" in said

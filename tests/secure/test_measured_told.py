@@ -109,6 +109,59 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
         assert untrue not in text.lower(), untrue
 
 
+def test_report_counts_the_bits_that_carry_answers_and_what_a_client_receives(tmp_path: Path) -> None:
+    """Of a mask of 242,000 weights 256 coordinates are summed."""
+    text = text_of(write_report(run_folder(tmp_path, 2)))
+    for words in (
+        "as 256 bits that are mostly chance (each is 1 with a probability between 0.25 and 0.75)",
+        "the same 16 public questions about its images",
+        "114 B sent by a client for its answers of one round, measured",
+        "This run’s masked upload measured 3.56 114 B 1.00",
+        "computed 3.46 111 B 0.97",
+        "The 256 bits in the clear (nothing hidden) computed 1.00 32 B 0.28",
+        "Float32 weights of the same network, as FedAvg sends them computed – 968 kB",
+        "What a client receives: θ and the round’s questions, messages of the secure sum measured – 971 kB",
+        "Bits a coordinate",
+    ):
+        assert words in text, words
+    for untrue in ("a parameter", "108 kB", "server’s step", "bit flipped"):
+        assert untrue not in text, untrue
+
+
+@pytest.mark.parametrize(("unit", "first"), [("client", "Everything one client"), ("image", "One image of")])
+def test_what_is_protected_stands_first(tmp_path: Path, unit: str, first: str) -> None:
+    folder = run_folder(tmp_path, 2)
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace('unit = "client"', f'unit = "{unit}"'))
+    text = text_of(write_report(folder))
+    notices = {name: text.index(f"{name} {title}") for name, title in (
+        ("Everything one client contributes", "ε(SUM) ="), ("One image of one client", "ε(one image) ="),
+    )}  # fmt: skip
+    assert min(notices, key=notices.__getitem__).startswith(first)
+    assert "whoever guesses whether a client put anything of its own into the sums" in text
+
+
+def test_a_thousand_clients_are_written_as_such(tmp_path: Path) -> None:
+    settings = [
+        "federation.clients=2000", "federation.behaviour=measure", "privacy.record_epsilon=inf",
+        "privacy.colluders=1000", "secure_sum.mode=semi_honest", "measured.directions=1024",
+    ]  # fmt: skip
+    folder = make_run(tmp_path, settings, rounds=0, ledger=False, done=False)
+    config = read_history(folder).config
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(encode(record_of(config, 1)) + b"\n")
+    text = text_of(write_report(folder)).partition("Settings Bold")[0]
+    text = text[text.index("report of one run") :]
+    for words in (
+        "of 2,000 clients",
+        "2,000 of 2,000",
+        "1,000 honest clients",
+        "the same 1,024 public questions",
+    ):
+        assert words in text, words
+    assert not re.findall(r"(?<![\d.,])(?:2000|2001|1000|1024)(?![\d.,])", text)
+
+
 def test_ledger_verify_and_list_tell_an_image_to_date(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: Plan
 ) -> None:
