@@ -163,6 +163,7 @@ def test_killed_run_continues_to_the_same_model_and_charges_no_round_twice(
 ) -> None:
     folder = _same_secrets(finished, tmp_path)
     command = [sys.executable, "-m", "prism_secure.cli", "run", "--out", str(folder)]
+    command += ["--recipe", "one-shot"]
     for override in TINY:
         command += ["--set", override]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -95,7 +95,8 @@ def test_a_run_of_another_configuration_is_refused_before_torch(folder: Path):
     (folder / "run").mkdir()
     (folder / "run" / "federation.id").write_text("0" * 32)
     (folder / "run" / "config.toml").write_text(dump_config(started))
-    code = "import sys; from prism_secure.cli import main; code = main(['run', '--out', 'run']); "
+    command = "'run', '--out', 'run', '--recipe', 'one-shot'"
+    code = f"import sys; from prism_secure.cli import main; code = main([{command}]); "
     code += "assert 'torch' not in sys.modules; sys.exit(code)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False

@@ -37,7 +37,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def run(out: Path, pictures: Path, *settings: str) -> int:
     chosen = [*SETTINGS, f"data.folder={pictures}", *settings]
-    return main(["run", "--out", str(out), *(word for each in chosen for word in ("--set", each))])
+    words = (word for each in chosen for word in ("--set", each))
+    return main(["run", "--out", str(out), "--recipe", "one-shot", *words])
 
 
 def test_names_of_skipped_pictures_stay_with_their_owner_and_only_their_number_is_reported(
