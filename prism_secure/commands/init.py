@@ -53,7 +53,7 @@ SWEEP = """\
 # For "grid": lists; "none" for a setting that may have no value.
 #[sweep.grid]
 #{varied} = {values}
-#secure_sum.min_survivors = ["none", 8]
+#secure_sum.min_survivors = ["none", {survivors}]
 #
 # For the others: lists, or ranges, with `log = true` or `step`.
 #[sweep.search]
@@ -106,7 +106,8 @@ def recipe(name: str = DEFAULT) -> str:
     else:  # where nothing is claimed, what can be varied is the noise of the masks
         varied, cost = "privacy.flip", "epsilon.sum_zero_out"
         values, low, high = [0.0, 0.05, 0.1], 0.01, 0.2
-    sweep = SWEEP.format(varied=varied, cost=cost, values=values, low=low, high=high)
+    survivors = config.federation.clients * 4 // 5
+    sweep = SWEEP.format(varied=varied, cost=cost, values=values, low=low, high=high, survivors=survivors)
     return "\n".join([*parts, sweep])
 
 

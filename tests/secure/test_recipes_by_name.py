@@ -163,22 +163,6 @@ def test_a_sweep_stands_on_the_recipe_that_it_names(tmp_path: Path) -> None:
     assert half == load_config(None, ["measured.epsilon=1.0"], recipe="cross-silo")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_table_for_sweeps_that_init_shows_can_be_used(name: str, tmp_path: Path) -> None:
-    """Its comment marks taken away, for a grid."""
-    path = tmp_path / "sweep.toml"
-    head, _, table = written(name).partition("#[sweep]\n")
-    table = table.partition("# For the others")[0]
-    lines = [line[1:] if re.match(r"#(\[|[\w.]+ = )", line) else line for line in table.splitlines()]
-    wanted = [line for line in lines if not re.match(r"(points|objectives|until|pruning|margin) = ", line)]
-    wanted = [line for line in wanted if not line.startswith("secure_sum.min_survivors")]
-    path.write_text("\n".join([head, "[sweep]", *wanted]))
-    sweep = read_recipe(path)
-    assert len(sweep.grid()) == 3
-    expected = {"one-shot": "privacy.record_epsilon", "prism": "privacy.flip"}
-    assert {key for point in sweep.grid() for key in point} == {expected.get(name, "measured.epsilon")}
-
-
 def test_tables_of_settings_are_not_changed_by_laying_them_on_a_recipe() -> None:
     raw = {"recipe": "prism", "federation": {"rounds": 4}}
     assert on_recipe(raw)["federation"]["local_steps"] == 50

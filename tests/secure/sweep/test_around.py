@@ -11,7 +11,8 @@ import pytest
 from prism_secure.cli import main
 from prism_secure.commands import doctor
 from prism_secure.commands.init import recipe
-from prism_secure.config import Config, dump_config, load_config, meanings
+from prism_secure.config import dump_config, load_config, meanings
+from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import read_recipe
 from prism_secure.sweep.results import sweep_run
@@ -29,7 +30,7 @@ def test_init_writes_the_default_recipe_with_every_setting_explained(
     path = tmp_path / "mine.toml"
     assert main(["init", str(path)]) == 0
     assert str(path) in capsys.readouterr().out
-    assert load_config(path) == Config()
+    assert load_config(path) == load_config(recipe=DEFAULT)
     text = " ".join(path.read_text("utf-8").replace("#", " ").split())
     for (section, key), meaning in meanings().items():
         assert meaning in text, f"{section}.{key} is not explained"
@@ -38,9 +39,10 @@ def test_init_writes_the_default_recipe_with_every_setting_explained(
     assert "not overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("unused", ["search", "grid"])
-def test_inits_sweep_works_when_its_signs_are_taken_away(tmp_path: Path, unused: str) -> None:
-    text = re.sub(r"^#(?=\[?[a-z])", "", recipe().partition("A sweep varies")[2], flags=re.M)
+def test_inits_sweep_works_when_its_signs_are_taken_away(tmp_path: Path, unused: str, name: str) -> None:
+    text = re.sub(r"^#(?=\[?[a-z])", "", recipe(name).partition("A sweep varies")[2], flags=re.M)
     table = tomllib.loads("#" + text)["sweep"]
     del table[unused]
     if unused == "search":
@@ -50,7 +52,7 @@ def test_inits_sweep_works_when_its_signs_are_taken_away(tmp_path: Path, unused:
     import tomli_w
 
     path = tmp_path / "sweep.toml"
-    path.write_text(dump_config(Config()) + tomli_w.dumps({"sweep": table}))
+    path.write_text(dump_config(load_config(recipe=name)) + tomli_w.dumps({"sweep": table}))
     assert read_recipe(path).axes
 
 
