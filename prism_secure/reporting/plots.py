@@ -179,8 +179,8 @@ def _large(axes: Axes, curves: Sequence[Curve], *, beside: bool) -> None:
     if infinite:
         axes.axhspan(10 ** (high + room * 0.25), 10 ** (high + room), color=FAINT, alpha=0.45, linewidth=0)
         axes.text(
-            0.015, 10 ** (high + room * 0.6), "∞: no bound", transform=axes.get_yaxis_transform(),
-            va="center", fontsize=8.5,
+            -0.03, 10 ** (high + room * 0.6), "∞", transform=axes.get_yaxis_transform(),
+            ha="right", va="center",
         )  # fmt: skip
     # At infinity, lines that would coincide lie one above the other.
     _draw(
@@ -220,11 +220,12 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str, bool]]) 
             if overlap > 1e-6:
                 wanted[lower] -= overlap / 2
                 wanted[lower + 1] += overlap / 2
+    up = max(0.0, _LINE / 2 - wanted[0])  # clear of the rounds' numbers
     for index, height in zip(order, wanted, strict=True):
         x, y, text, colour, bold = ends[index]
         axes.annotate(
-            text, (x, y), xytext=(9, 72 * (height - place[index])), textcoords="offset points", color=colour,
-            va="center", fontsize=8.0, weight="bold" if bold else "normal", annotation_clip=False,
+            text, (x, y), xytext=(9, 72 * (height + up - place[index])), textcoords="offset points",
+            color=colour, va="center", fontsize=8.0, weight="bold" if bold else "normal", annotation_clip=False,
         )  # fmt: skip
 
 

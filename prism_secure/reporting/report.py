@@ -359,6 +359,9 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
     judged = [record for record in records if record.quality is not None]
     last, planned = records[-1] if records else None, _planned(run)
+    guarantee = run.record_guarantee
+    spent = guarantee and guarantee.spent
+    image = spent[View.SUM].to_date if spent else guarantee and guarantee.epsilon
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
     return pages.render(
         "prism_secure.reporting",
@@ -378,9 +381,10 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         unfinished=run.charged_unfinished,
         verdict=_verdict(run) if run.to_date else None,
         client_first=config.measures and config.measured.unit == "client",
-        image_verdict=wording.image_verdict(run.record_guarantee.epsilon, run.record_guarantee.delta)
-        if run.record_guarantee
+        image_verdict=wording.image_verdict(image, run.record_guarantee.delta)
+        if run.record_guarantee and image is not None
         else None,
+        image_epsilon=image,
         image_view=run.image_view,
         unbounded=run.unbounded,
         moments=run.moments,

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prism_privacy import View
+from prism_privacy import Adjacency, View
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
 from prism_secure.audit.checks.client_epsilon import metrics_agree
@@ -96,6 +96,13 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
     assert f"{format_epsilon(plan.image_epsilon(View.SUM))} is what was planned for all of them" in text
     assert "while 8 of the 10 clients are honest" in text
     assert "ε(one image), UPLOAD" in text
+    # Where the run goes on, no figure of its first lines is a mixture of what is spent and what is planned.
+    assert f"ε for one image of one client is {to_date} , to date," in text
+    assert f"ε(one image) {to_date} one image of one client, replaced by any other; to date" in text
+    assert f"ε(one image) = {to_date} is" in text
+    client = format_epsilon(plan.epsilon(View.SUM, Adjacency.ZERO_OUT))
+    assert f"all planned rounds together come to ε(SUM) = {client}" in text
+    assert "all planned rounds together" not in text_of(write_report(run_folder(tmp_path / "whole", 4, True)))
     grown = re.search(r"ε\(SUM\) grows from (\S+) to (\S+);", text)
     assert grown
     assert float(grown[1]) < float(grown[2])
