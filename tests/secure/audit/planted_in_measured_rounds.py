@@ -278,6 +278,10 @@ def cohort_with_colluders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Config, "cohort", property(lambda self: self.min_survivors))
 
 
+def cohort_with_dropouts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Config, "cohort", property(lambda self: self.invited - self.privacy.colluders))
+
+
 IN_THE_BOOKS = {
     each.__name__: Planted(each, found_by)
     for each, found_by in [
@@ -285,6 +289,7 @@ IN_THE_BOOKS = {
         (half_the_radius_of_a_client, ("client epsilon",)),
         (half_the_rounds_accounted, ("client epsilon", "record epsilon")),
         (cohort_with_colluders, ("cohort",)),
+        (cohort_with_dropouts, ("cohort",)),
     ]
 }
 """Found in the run folder, by `audit run`."""

@@ -63,6 +63,7 @@ SETTINGS = [
     "privacy.record_epsilon=inf",
     "privacy.flip=0.25",
     "privacy.colluders=1",
+    "secure_sum.min_survivors=3",
     "metrics.every=4",
     "measured.epsilon=inf",
     "measured.radius=2",
