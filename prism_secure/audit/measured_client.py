@@ -409,16 +409,19 @@ def _blame(tests: list[tuple[float, str]], notes: Notebook, well: str) -> None:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[io.StringIO]:
-    """What is printed and logged."""
+    """What is printed, and logged at any level."""
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     root = logging.getLogger()
+    level = root.level
     root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             yield said
     finally:
         root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def write_images(folder: Path, *, world: int = 0) -> Path:

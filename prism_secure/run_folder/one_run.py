@@ -71,4 +71,6 @@ def read_one_run(folder: Path) -> OneRun | None:
     try:
         return msgspec.convert(from_json_safe(msgspec.json.decode(path.read_bytes())), OneRun)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None
+        raise RunFolderError(
+            f"{path} is damaged: {error}; delete it, or let `prism-secure audit one-run` write it again"
+        ) from None

@@ -210,7 +210,7 @@ def norms_printed(patch: pytest.MonkeyPatch) -> None:
 
 
 def norms_logged(patch: pytest.MonkeyPatch) -> None:
-    _spoken(patch, logging.getLogger("client").warning)
+    _spoken(patch, logging.getLogger("client").debug)
 
 
 def _spoken(patch: pytest.MonkeyPatch, say: Callable[[str], None]) -> None:

@@ -248,7 +248,7 @@ def test_what_was_shown_stands_beside_epsilon(finished: Path) -> None:
     page = (finished / "report.html").read_text("utf-8")
     assert '≥ 0.451</small> <small class="floor">95% sure' in page
     path.write_text(json.dumps(kept)[:-20])
-    with pytest.raises(RunFolderError, match=r"one-run.json is damaged"):
+    with pytest.raises(RunFolderError, match=r"one-run.json is damaged: .*audit one-run` write it again"):
         read_history(finished)
     path.unlink()
     assert read_history(finished).one_run is None
