@@ -148,6 +148,17 @@ def clips_from_private_norms(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(public_round, "clip_responses", by_the_median)
 
 
+def length_from_private_norms(patch: pytest.MonkeyPatch) -> None:
+    """A, which the server says, by the images of a client."""
+    real = measure.MeasuringServer._length
+
+    def fitted(self: Any, *asked: Any) -> float:
+        features, _ = self._behaviour.components.features(0, alike=True)
+        return float(f"{real(self, *asked) * np.linalg.norm(features[:, :10]):.6g}")
+
+    patch.setattr(measure.MeasuringServer, "_length", fitted)
+
+
 _DIRECTIONS = ("basis", "unit", "rows", "by_class")
 
 
@@ -238,6 +249,7 @@ IN_THE_CLIENT = {
         (wrong_centre, ("answers", "bits")),
         (reference_forgotten, ("answers", "bits")),
         (clips_from_private_norms, ("answers", "bits")),
+        (length_from_private_norms, ("public",)),
         (directions_missing_from_the_digest, ("coins",)),
         (theta_missing_from_the_digest, ("coins",)),
         (coins_reused_in_all_rounds, ("coins",)),
