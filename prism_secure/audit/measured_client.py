@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -295,9 +296,9 @@ def coins(subject: Subject, notes: Notebook) -> None:
         log_p = bernstein(off[0::2] * off[1::2], np.ones_like(off[0::2]), spread[0::2] * spread[1::2])
         tests.append((log_p, f"A client with {name}: two rounds have the same coins."))
     for one, other in zip(names[0::2], names[1::2], strict=False):
-        off = [subject.bits[name] - laws[name] for name in (one, other)]
-        spread = [laws[name] * (1 - laws[name]) for name in (one, other)]
-        log_p = bernstein(off[0] * off[1], np.ones_like(off[0]), spread[0] * spread[1])
+        offs = [subject.bits[name] - laws[name] for name in (one, other)]
+        spreads = [laws[name] * (1 - laws[name]) for name in (one, other)]
+        log_p = bernstein(offs[0] * offs[1], np.ones_like(offs[0]), spreads[0] * spreads[1])
         tests.append((log_p, "Two clients have the same coins."))
     tests += [
         (log_p, f"Another {name} has the same coins: what a bit says differs, its coin does not.")
@@ -313,7 +314,7 @@ def _other_questions(subject: Subject) -> Iterator[tuple[str, float]]:
     sent = _sent(subject.client(has, "asked"), first)
     longer = terms(in_features(subject.components.plan.measured[0], 2 * LENGTH))
     for name in sorted({*first.public, "theta"}):
-        changed = np.array(first.theta if name == "theta" else first.public[name])
+        changed: NDArray[Any] = np.array(first.theta if name == "theta" else first.public[name])
         if name == "terms":  # A, and with it c, is all that a server may change of them
             changed = longer
         elif changed.dtype.kind in "iu":

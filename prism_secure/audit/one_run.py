@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,10 +151,11 @@ def one_run(
             told(number)
     units, truth, scores = evidence.guesses()
     delta, found = config.privacy.delta, []
-    for unit, adjacency, claimed in (
+    units_of_canaries: tuple[tuple[Literal["client", "record"], str, float], ...] = (
         ("client", Adjacency.ZERO_OUT.value, claim.client),
         ("record", "swap", claim.image),
-    ):
+    )
+    for unit, adjacency, claimed in units_of_canaries:
         mine = units == unit
         if mine.any():
             guesses, right, epsilon = bound(truth[mine], scores[mine], delta, 1 - CONFIDENCE)
@@ -219,18 +221,18 @@ class _Evidence:
         if index in canaries.client_is_in:
             copies = quantise_features(np.repeat(features, canaries.copies, axis=0))
             answers = asked.answers(copies, np.repeat(labels, canaries.copies))
-            moved = asked.probabilities(answers) - asked.public.astype(
-                np.float64
-            )  # as far as the box lets it
-            present = asked.embedding.project(moved / SCALE)
-            return present, np.zeros_like(present)
+            # As far as the box lets it.
+            moved = asked.probabilities(answers) - asked.public.astype(np.float64)
+            inside = asked.embedding.project(moved / SCALE)
+            return inside, np.zeros_like(inside)
         gain = asked.release.move_gain * math.sqrt(asked.release.coordinates) / SCALE
         alone = np.arange(len(labels))
-        present, absent = (
-            gain * asked.answers(quantise_features(sign * features), labels, alone, len(alone))
-            for sign in (np.float32(1), np.float32(-1))
-        )
-        return present, absent
+
+        def added(sign: float) -> Array:
+            answers = asked.answers(quantise_features(np.float32(sign) * features), labels, alone, len(alone))
+            return answers.astype(np.float64) * gain
+
+        return added(1), added(-1)
 
     def guesses(self) -> tuple[NDArray[np.str_], NDArray[np.bool_], Array]:
         """Unit, truth and score of each canary that was in a sum, (M,) each."""
@@ -240,7 +242,7 @@ class _Evidence:
         truth = np.concatenate([clients, *canaries.image_is_in.values()])
         units = np.array(["client"] * clients.size + ["record"] * (truth.size - clients.size))
         # Rows are canaries here; canaries are fewer than the numbers that were seen, or not many more.
-        scores = np.linalg.solve(np.eye(truth.size) + moves @ moves.T / 4, moves @ seen)
+        scores = np.linalg.solve(np.eye(truth.size) + moves @ moves.T / 4, moves @ seen).astype(np.float64)
         heard = np.any(moves != 0, axis=1)
         return units[heard], truth[heard], scores[heard]
 

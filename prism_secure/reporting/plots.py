@@ -225,7 +225,8 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str, bool]]) 
         x, y, text, colour, bold = ends[index]
         axes.annotate(
             text, (x, y), xytext=(9, 72 * (height + up - place[index])), textcoords="offset points",
-            color=colour, va="center", fontsize=8.0, weight="bold" if bold else "normal", annotation_clip=False,
+            color=colour, va="center", fontsize=8.0, weight="bold" if bold else "normal",
+            annotation_clip=False,
         )  # fmt: skip
 
 

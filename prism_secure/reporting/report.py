@@ -265,11 +265,10 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
             )
     images = [record.record for record in records if record.record is not None]
     spent = guarantee.spent if guarantee else None
-    curves.append(
-        Curve("ε(one image)", "image", [image.epsilon for image in images], spent and spent[View.SUM].planned)
-    )
+    of_image = {view: spent[view].planned if spent else None for view in View}
+    curves.append(Curve("ε(one image)", "image", [image.epsilon for image in images], of_image[View.SUM]))
     uploads = [image.upload for image in images if image.upload is not None]
-    curves.append(Curve("image, UPLOAD", "image upload", uploads, spent and spent[View.UPLOAD].planned))
+    curves.append(Curve("image, UPLOAD", "image upload", uploads, of_image[View.UPLOAD]))
     return curves_plot(
         [(record.round, record.quality.fid) for record in records if record.quality is not None],
         curves,
@@ -360,8 +359,10 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     judged = [record for record in records if record.quality is not None]
     last, planned = records[-1] if records else None, _planned(run)
     guarantee = run.record_guarantee
-    spent = guarantee and guarantee.spent
-    image = spent[View.SUM].to_date if spent else guarantee and guarantee.epsilon
+    spent = guarantee.spent if guarantee else None
+    image = guarantee.epsilon if guarantee else None
+    if spent:
+        image = spent[View.SUM].to_date
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
     return pages.render(
         "prism_secure.reporting",
