@@ -25,6 +25,14 @@ RECORDS = IMAGES // CLIENTS
 LOT = int(os.environ.get("LOT", RECORDS // 2))
 """DP-SGD's expected batch: with noise in every step, few steps over many examples serve better."""
 STEPS = ROUNDS * EPOCHS * (RECORDS // LOT)
+ASKED = 6 * ROUNDS
+"""Measured rounds: each is one step, so there are more of them."""
+DIRECTIONS = int(os.environ.get("DIRECTIONS", 100))
+"""In how many public directions the last layer's scores move, for each class."""
+SHARPNESS = 6.0
+"""What a mask's logits are multiplied by, in measured rounds: a mask of so many small weights says little else."""
+STEP = 1500.0
+"""Of the measured gradient, in units of scores."""
 
 
 def shares(clients: int) -> list[tuple[Tensor, Tensor]]:
