@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import torch
 from setting import ASKED, CLIENTS, DIRECTIONS, RECORDS, SHARPNESS, STEP, accuracy, build, shares
 from torch.nn.functional import cross_entropy

@@ -1,23 +1,24 @@
-"""Measured rounds for any loss that is a sum over examples: what crosses is a gradient in few public directions.
+"""Measured rounds for any loss that is a sum over examples: bits carry a gradient in few public directions.
 
-Where local training moves every score of a mask, and its noise lies in all of them, a measured round asks one
-thing: which way do the clients' examples pull k public parameters, at the scores that the server has just sent?
+Local training moves every score of a mask, so its noise lies in all of them. A measured round asks one thing:
+which way do the clients' examples pull k public numbers, at the scores that the server has just sent?
 
-    client   r_i = gradient of the loss of example i at zero moves, (k,); a broken one is zero; clipped: |r_i| <= c
-             a   = (1/N) sum r_i, exact, clipped to |a| <= A, carried by m secret coins around 1/2
+    client   r_i = gradient of example i's loss at zero moves, (k,), as integers; clipped: ||r_i|| <= c
+             a   = (1/N) sum r_i, exact; clipped: ||a|| <= A; carried by m secret coins around 1/2
     server   the opened counts give the mean of the clients' a, with noise whose size is known; what follows
-             (a step of an optimizer, another mask) is post-processing
+             (a step of an optimizer, the next mask) is post-processing
 
-The mechanism, its radii and their proof are those of :mod:`prism_privacy.measured` as they are: the gradients
-are the features, V is the identity, m is zero. Only what a record's numbers are is new here.
+The mechanism, its radii and their proof are those of `prism_privacy.measured` as they are: the gradients are
+the features, V is the identity, m is zero. Only what a record's numbers are is new here.
 
-    releases = calibrate_measured([release] * rounds, epsilon=2, ...).releases        # what the accountant is told
-    asked = MeasuredGradient(releases[t], loss, {"head": head}, federation="...", round=t)   # every party, alike
-    bits = asked.bits(coins, images, labels)                                          # each client
-    gradient = asked.mean(counts, survivors).value                                    # the server, after the sum
+    plan = calibrate_measured([release] * rounds, epsilon=2, ...)       # also what the accountant is told
+    asked = MeasuredGradient(plan.releases[t], loss, public, federation="...", round=t)    # every party
+    bits = asked.bits(coins, images, labels)                            # a client
+    gradient = asked.mean(counts, survivors).value                      # the server, after the secure sum
 
-Per-example gradients in few directions that public data give are those of GEP (Yu, Zhang, Chen, Liu, "Do not
-let privacy overbill utility", ICLR 2021); here there is no noise but the mask bits' own.
+Per-example gradients in directions that public data give are those of GEP (Yu, Zhang, Chen, Liu, "Do not
+let privacy overbill utility: gradient embedding perturbation for private learning", ICLR 2021); here the
+coins of the bits are all the noise there is.
 """
 
 from __future__ import annotations
@@ -65,22 +66,23 @@ class MeasuredGradient:
     """One round as every party knows it; making one reads no data.
 
     Attributes:
-        release: what the bits may depend on, and how much. A client takes it from its own plan, never from
-            the server. `record_clip` (c) and `client_clip` (A) are in units of the gradient: the same number for
-            both means that no more than c is ever needed for A.
-        loss: ``loss(moves, public, *example)``, the loss of one example as a tensor of no dimensions, where
-            `moves` (k,) are what is differentiated, at zero. Through torch functions that `torch.func` knows;
-            it draws no random numbers, has no state, and raises for no value of an example.
-        public: all tensors that `loss` may use beside the example, such as θ_t and the directions; copied. They
-            go into the digest, so whatever is not fixed by the code must be here and nowhere else.
-        federation: a name that no other experiment with the same coins has.
+        release: what the bits may depend on, and how much; c and A are in units of the gradient. A client
+            takes it from its own plan, never from the server.
+        loss: ``loss(moves, public, *example)``: one example's loss, a tensor of no dimensions. `moves` (k,),
+            float32, is zero and is what it is differentiated by; `public` is as below. Made of what
+            `torch.func` can differentiate; draws no random numbers, keeps no state, raises for no value of
+            an example.
+        public: all that the loss looks at beside the example and is not fixed by the code, such as the mask
+            of the round and the directions, one tensor a name; copied. It enters the digest.
+        federation: a name that no other experiment on the same coins has.
         round: the round's number.
-        batch: how many examples are computed at once. It is the same for all batches (the last one is filled
-            up): a float may change with the size of a batch, and must not change with what else is in it.
+        batch: how many examples are computed at once: in every batch so many, the last one filled up, as a
+            float may change with the size of its batch.
 
-    A record's numbers are rounded by themselves to 2^-20; what lies beyond `limit` goes there, and a gradient
-    with a NaN or an infinity in it is zero. So no value of an example raises, and r_i follows from example i and
-    what is public, to the last bit.
+    What a record becomes follows from it and from public values alone, to the last bit, while it stays in its
+    place: the guarantee is for a swap ("swap" in `MeasuredRelease.record_radius`), the number of records is
+    public. Its numbers are rounded to 2^-20, beyond `limit` they are the limit, and a gradient that holds a
+    NaN or an infinity is zero; so nothing raises.
 
     Raises:
         ConfigError: a record clip beyond `limit`, or a batch that is not positive.
@@ -120,8 +122,8 @@ class MeasuredGradient:
 
     @property
     def limit(self) -> float:
-        """The range of one number of a gradient, 2^13 / k and at most 1024: within it all products are exact."""
-        return min(_MOST, (_EXACT * _UNITS // self.release.directions) / _UNITS)
+        """The range of one number of a gradient: 2^13 / k, at most 1024, so that all products are exact."""
+        return min(float(_MOST), (_EXACT * _UNITS // self.release.directions) / _UNITS)
 
     @cached_property
     def asked(self) -> MeasuredRound:
@@ -139,7 +141,7 @@ class MeasuredGradient:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over the mechanism's digest and every public tensor: what coins and sessions are bound to."""
+        """SHA-256 over the mechanism's digest and all of `public`: for coins and the secure sum's session."""
         digest = hashlib.sha256(_HEADER + b"\0" + self.asked.digest + self.batch.to_bytes(8, "little"))
         for name, tensor in self.public.items():
             flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -165,12 +167,12 @@ class MeasuredGradient:
         moves = torch.zeros(directions)
         each = vmap(grad(self.loss), in_dims=(None, None, *[0] * len(examples)))
         for start in range(0, count, self.batch):
-            parts = [part[start : start + self.batch] for part in examples]
+            parts = [part[start : start + self.batch].detach() for part in examples]
             filled = [
                 torch.cat([part, part.new_zeros((self.batch - len(part), *part.shape[1:]))]) for part in parts
             ]
             moved = each(moves.to(filled[0].device), dict(self.public), *filled)[: len(parts[0])]
-            rows = moved.detach().cpu().double().numpy()
+            rows = moved.cpu().double().numpy()
             rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
             found[start : start + self.batch] = quantise_features(rows, self.limit)
         return found
@@ -178,8 +180,8 @@ class MeasuredGradient:
     def bits(self, coins: CoinSecret, *examples: Tensor) -> NDArray[np.uint8]:
         """What one client uploads, 0 or 1, uint8 (m,).
 
-        The same examples give the same bits, so a repeated round releases nothing new; another answer has coins
-        of its own, as in `release_mask`.
+        The same examples give the same bits, so that a repeated round releases nothing new; another answer
+        has coins of its own, as in `release_mask`.
 
         Args:
             coins: this client's secret.
@@ -191,7 +193,7 @@ class MeasuredGradient:
         return release_bits(p, coins.stream(self.federation, self.round, seen, "mask"))
 
     def mean(self, counts: ArrayLike, survivors: int) -> MeasuredMean:
-        """The mean of the clients' clipped mean gradients, (k,), and the variance of its noise: `measured_mean`.
+        """The mean of the clients' clipped answers, float64 (k,), and the variance of its noise.
 
         Args:
             counts: the opened sum of the bits, (m,).
@@ -204,8 +206,8 @@ def principal_directions(inputs: Tensor, count: int, *, whitening: float = 0.8) 
     """Directions (count, D) in which public inputs (N, D) of a layer differ most, for moves of its scores.
 
     Principal axes of the inputs around zero, each stretched by (largest spread / its own)^whitening, so that
-    the clip and the noise do not go to the first few; all scaled so that public inputs have a mean length of 1.
-    The inputs must be public (`prism_secure.data.dead_leaves` through the frozen layers below, say): what is
+    clip and noise are not all about the first few; scaled together so that public inputs have a mean length
+    of 1 in them. The inputs must be public (`dead_leaves` through the frozen layers below, say): what is
     fitted on clients' data would have to be accounted for.
 
     Raises:
@@ -219,4 +221,5 @@ def principal_directions(inputs: Tensor, count: int, *, whitening: float = 0.8) 
             f"public inputs {tuple(inputs.shape)} do not span {count} directions: fewer, or more inputs"
         )
     found = axes.flip(1)[:, :count].T * (spread[0] / spread)[:, None] ** whitening
-    return (found / (wide @ found.T).norm(dim=1).mean()).to(inputs.dtype)
+    scaled: Tensor = found / (wide @ found.T).norm(dim=1).mean()
+    return scaled.to(inputs.dtype)
