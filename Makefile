@@ -50,7 +50,7 @@ try-installed:
 	$(TRIED)/bin/python tests/installation.py
 	rm -rf $(TRIED)
 
-EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd \
+EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd fedpm/fedpm_measured \
 	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run
 
 examples: $(VENV)/.installed-dev  ## every script of examples/ on real images: minutes

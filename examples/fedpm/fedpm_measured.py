@@ -13,15 +13,9 @@ from prism_secure.plug_in.masked_layers import MaskedConv2d, MaskedLinear
 from prism_secure.plug_in.measured_gradient import MeasuredGradient, principal_directions
 
 release = MeasuredRelease(
-    flip=0.4,
-    clip=1.0,
-    client_clip=0.5,
-    record_clip=0.5,
-    records=RECORDS,
-    coordinates=2**16,
-    directions=10 * DIRECTIONS,
-    cohort=CLIENTS,
-)
+    flip=0.4, clip=1.0, client_clip=0.5, record_clip=0.5, records=RECORDS,
+    coordinates=2**16, directions=10 * DIRECTIONS, cohort=CLIENTS,
+)  # fmt: skip
 plan = calibrate_measured(
     [release] * ASKED, epsilon=2, delta=1e-5, unit=Unit.RECORD, view=View.SUM, adjacency="swap"
 )
@@ -32,7 +26,7 @@ def network():
 
 
 def loss(moves, public, features, label):
-    """One image's, as the last layer's scores begin to move in the directions from the mask of the round."""
+    """One image's, as the last layer's scores begin to move from the mask of the round."""
     logits = SHARPNESS * (public["kept"] @ features)
     return cross_entropy(logits + moves.view(10, -1) @ (public["directions"] @ features), label)
 
@@ -72,7 +66,7 @@ class Server:
         gradient = torch.from_numpy(asked.mean(counts, len(bits)).value).float().view(10, -1)
         self.speed = 0.8 * self.speed + 0.2 * gradient
         self.path.append(self.path[-1] - STEP * self.speed)
-        recent = torch.stack(self.path[-(2 * ASKED // 5) :]).mean(0)
+        recent = torch.stack(self.path[-(ASKED // 5) :]).mean(0)
         self.theta["5.scores"] = self.moved(recent).double().sigmoid().numpy()
 
 
@@ -80,6 +74,5 @@ server, clients = Server(), [Client(*share) for share in shares(CLIENTS)]
 for number in range(1, ASKED + 1):
     asked = server.ask(number)
     server.aggregate(asked, [client.update(asked) for client in clients])
-    if number % 6 == 0:
-        print(f"round {number:2}: test accuracy {accuracy(server.model, server.theta):.1%}", flush=True)
+    print(f"round {number:2}: test accuracy {accuracy(server.model, server.theta):.1%}", flush=True)
 print(f"record-level epsilon: {plan.epsilon:.2f} (one image, sum, swap)")

@@ -31,7 +31,7 @@ DIRECTIONS = int(os.environ.get("DIRECTIONS", 100))
 """In how many public directions the last layer's scores move, for each class."""
 SHARPNESS = 6.0
 """What a mask's logits are multiplied by in measured rounds: its many small weights give small ones."""
-STEP = 1500.0
+STEP = 5000.0
 """Of the measured gradient, in units of scores."""
 
 

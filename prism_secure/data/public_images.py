@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = ["dead_leaves"]
+
 
 def dead_leaves(count: int, *, side: int = 32, channels: int = 1, seed: int = 0, leaves: int = 24) -> Tensor:
     """Images (count, channels, side, side), float32 in [-1, 1], of shapes that fall on each other.

@@ -38,6 +38,10 @@ def test_fewer_than_ten_lines_change_and_the_page_shows_them(before, after):
     assert "\n".join(diff) in PAGE.read_text()
 
 
+def test_the_page_shows_what_measured_rounds_have_in_place_of_local_training():
+    assert "\n".join(_diff("fedpm/fedpm.py", "fedpm/fedpm_measured.py")) in PAGE.read_text()
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs a script of the examples in this process, as `python script.py` in its folder would."""
@@ -81,6 +85,14 @@ def test_fedpm_with_dp_sgd_takes_just_the_steps_of_its_plan(run):
     found = re.fullmatch(r"record-level epsilon: ([0-9.]+) \(one image, add_remove\)", last)
     assert found
     assert 7.9 < float(found[1]) <= 8.0
+
+
+def test_fedpm_by_measured_rounds_says_what_its_bits_cost(run):
+    *rounds, last = run("fedpm/fedpm_measured.py", **TINY, DIRECTIONS="10")
+    assert len(rounds) == 12
+    found = re.fullmatch(r"record-level epsilon: ([0-9.]+) \(one image, sum, swap\)", last)
+    assert found
+    assert 1.9 < float(found[1]) <= 2.0
 
 
 def test_signsgd_takes_the_same_steps_with_the_secure_sum(run):
