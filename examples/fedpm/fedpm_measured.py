@@ -47,7 +47,7 @@ class Server:
         scores = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.theta = {name: p.detach().double().sigmoid().numpy() for name, p in scores.items()}
         self.weight, self.scores = self.model[-1].weight, self.model[-1].scores.detach().clone()
-        public = self.model[:-1](dead_leaves(4000, side=28, seed=1)).detach()
+        public = self.model[:-1](dead_leaves(40 * DIRECTIONS, side=28, seed=1)).detach()
         self.directions = principal_directions(public, DIRECTIONS)
         self.speed, self.path = torch.zeros(10, DIRECTIONS), [torch.zeros(10, DIRECTIONS)]
 

@@ -214,12 +214,15 @@ def principal_directions(inputs: Tensor, count: int, *, whitening: float = 0.8) 
         ConfigError: the inputs do not span `count` directions.
     """
     wide = inputs.double()
-    squares, axes = torch.linalg.eigh(wide.T @ wide)
-    spread = squares.flip(0)[:count].clamp(min=0).sqrt()
+    few = len(wide) < wide.shape[1]  # the smaller of the two products has the same spreads
+    squares, axes = torch.linalg.eigh(wide @ wide.T if few else wide.T @ wide)
+    spread, axes = squares.flip(0)[:count].clamp(min=0).sqrt(), axes.flip(1)[:, :count]
     if len(spread) < count or not spread[-1] > 1e-6 * spread[0]:
         raise ConfigError(
             f"public inputs {tuple(inputs.shape)} do not span {count} directions: fewer, or more inputs"
         )
-    found = axes.flip(1)[:, :count].T * (spread[0] / spread)[:, None] ** whitening
+    if few:
+        axes = wide.T @ axes / spread
+    found = axes.T * (spread[0] / spread)[:, None] ** whitening
     scaled: Tensor = found / (wide @ found.T).norm(dim=1).mean()
     return scaled.to(inputs.dtype)

@@ -253,9 +253,10 @@ def test_a_loss_that_draws_random_numbers_is_refused():
         _asked(loss=noisy).gradients(*_examples())
 
 
-def test_principal_directions_are_orthogonal_stretched_and_of_public_length_one():
+@pytest.mark.parametrize("count", [8, 50])
+def test_principal_directions_are_orthogonal_stretched_and_of_public_length_one(count):
     draws = torch.Generator().manual_seed(2)
-    inputs = torch.randn(50, 12, generator=draws) * torch.arange(1, 13) + 3
+    inputs = torch.randn(count, 12, generator=draws) * torch.arange(1, 13) + 3
     found = principal_directions(inputs, 5)
     assert found.dtype == inputs.dtype
     assert (inputs @ found.T).norm(dim=1).mean().item() == pytest.approx(1, abs=1e-5)
