@@ -82,6 +82,33 @@ def test_every_other_record_stays_as_it_is_to_the_last_bit(kind, place):
         assert np.any(before[place] != after[place])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_other_record_stays_as_it_is_at_the_size_of_the_example(threads):
+    """Matrix products of other sizes take other paths through BLAS, and are shared among threads."""
+    draws = torch.Generator().manual_seed(4)
+    public = {"kept": torch.randn(10, 3136, generator=draws) / 50}
+    public["directions"] = torch.randn(100, 3136, generator=draws) / 50
+
+    def loss(moves, public, features, label):
+        moved = moves.view(10, -1) @ (public["directions"] @ features)
+        return functional.cross_entropy(public["kept"] @ features + moved, label)
+
+    release = replace(RELEASE, coordinates=1024, directions=1000)
+    asked = _asked(release, loss=loss, public=public, batch=250)
+    features, labels = torch.rand(300, 3136, generator=draws), torch.arange(300) % 10
+    used = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        before = asked.gradients(features, labels)
+        for value in (math.nan, 1e30, -math.inf):
+            features[123] = value
+            after = asked.gradients(features, labels)
+            assert np.array_equal(np.delete(before, 123, axis=0), np.delete(after, 123, axis=0))
+            assert np.any(before[123] != after[123])
+    finally:
+        torch.set_num_threads(used)
+
+
 @pytest.mark.parametrize("kind", ["NaN", "one NaN", "inf", "-inf"])
 def test_a_gradient_that_is_not_finite_is_zero(kind):
     images, labels = _examples()
