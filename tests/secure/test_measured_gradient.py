@@ -171,7 +171,10 @@ def test_a_client_without_examples_answers_as_one_whose_gradients_are_zero():
 
 
 PUBLIC = {
-    "a tensor's last bit": {"public": _public() | {"kept": _public()["kept"].nextafter(torch.tensor(9.0))}},
+    **{
+        f"the last bits of {name}": {"public": _public() | {name: each.nextafter(torch.tensor(9.0))}}
+        for name, each in _public().items()
+    },
     "a tensor's name": {"public": _public() | {"more": torch.zeros(1)}},
     "a tensor's shape": {"public": _public() | {"kept": _public()["kept"].reshape(4, 24)}},
     "a tensor's dtype": {"public": _public() | {"kept": _public()["kept"].view(torch.int32)}},
