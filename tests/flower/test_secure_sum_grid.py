@@ -135,21 +135,31 @@ def test_client_is_left_out_if_it_drops_before_its_upload(federation: Federation
     assert result.counts.tolist() == expected(survivors).tolist()
 
 
+class Clock:
+    """Time that passes where somebody sleeps."""
+
+    now = 0.0
+    time_ns = staticmethod(time.time_ns)
+
+    def monotonic(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
 def test_silent_client_holds_the_others_up_for_no_longer_than_the_timeout(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    clock = SimpleNamespace(
-        monotonic=lambda: now[0],
-        sleep=lambda seconds: now.append(now.pop() + seconds),
-        time_ns=time.time_ns,
-    )
+    clock = Clock()
     monkeypatch.setattr(server, "time", clock)
     federation.grid.tamper = lambda node, kind, reply: (
         None if (node, kind) == (102, "train.unmask") else reply
     )
     began = {}
-    result = federation.open(timeout=10, closed=lambda stage, _: began.setdefault(stage, now[0]))
+    result = federation.open(timeout=10, closed=lambda stage, _: began.setdefault(stage, clock.now))
     assert result.survivors == (0, 1, 2, 3)
     assert 10 <= began[Stage.UNMASK] - began[Stage.CONFIRM] < 11
 
