@@ -37,7 +37,10 @@ MOST_COORDINATES = 1 << 20
 
 
 def releases(
-    config: Config, dimension: int, sizes: Sequence[int] | None = None
+    config: Config,
+    dimension: int,
+    sizes: Sequence[int] | None = None,
+    persons: Sequence[int] | None = None,
 ) -> tuple[MeasuredRelease, ...]:
     """What each of `federation.rounds` measured rounds releases of a client, in order.
 
@@ -45,10 +48,11 @@ def releases(
         config: its `federation.behaviour` is "measure".
         dimension: d, the length of a mask.
         sizes: images of each client, by the public partition; needed with `measured.records = 0`.
+        persons: how many persons each has; needed with `data.person`, unless `measured.record_clip` is set.
 
     Raises:
-        ConfigError: the mask is shorter than `measured.coordinates`, nobody says how many images clients
-            have, or no clip reaches the epsilon.
+        ConfigError: the mask is shorter than `measured.coordinates`, nobody says how many images or persons
+            clients have, or no clip reaches the epsilon.
 
     >>> from prism_secure.config import load_config
     >>> config = load_config(None, ["federation.behaviour=measure", "privacy.record_epsilon=inf",
@@ -56,7 +60,12 @@ def releases(
     >>> [(each.clip, each.client_clip, each.records) for each in releases(config, 100_000, [1000] * 10)]
     [(0.3, 1.0, 1000), (1.0, 1.0, 1000)]
     """
-    privacy = config.privacy
+    privacy, records = config.privacy, _records(config.measured, sizes)
+    if config.data.person is not None and not persons and config.measured.record_clip is None:
+        raise ConfigError(
+            "measured.record_clip must be given with data.person where nobody knows how many persons the "
+            "clients have: how many images one of them has is a start; got none"
+        )
     return _releases(
         config.measured,
         config.federation.rounds,
@@ -65,7 +74,8 @@ def releases(
         cohort=config.cohort,
         sum_failure=config.sum_failure,
         coordinates=coordinates(config.measured, dimension),
-        records=_records(config.measured, sizes),
+        records=records,
+        people=people(persons) or records,
     )
 
 
@@ -117,18 +127,38 @@ def _records(measured: Measured, sizes: Sequence[int] | None) -> int:
     return max(1, round(sum(sizes) / len(sizes)))
 
 
-def record_clip(measured: Measured, records: int) -> float:
-    """c in units of A: what one image may answer, of the most that a client may.
+def people(persons: Sequence[int] | None) -> int | None:
+    """P: how many persons a client has on average; None where nobody says, or each image is for itself."""
+    return max(1, round(sum(persons) / len(persons))) if persons else None
+
+
+def record_clip(measured: Measured, records: int, people: int | None = None) -> float:
+    """c in units of A: what one image, or one person, may answer, of the most that a client may.
 
     A client's answer is a mean, so c = A cuts it at no more than A: where an image is protected, nothing else
     does. Answers of N unlike images add up like independent ones: with c = sqrt(N) A few are cut.
 
+    A client of P persons with n = N/P images each answers with 1/N of P sums that are cut at c each. c = n A
+    cuts it at no more than A, which is c = A again where a person is one image. (With c = A the answer of P
+    persons were A/n at most: bits could not make all of the move C that a client is charged for.) Sums of P
+    unlike persons, of length s each, add up to sqrt(P) s, which is N A if the answer is as long as A: with
+    c = N A / sqrt(P) = n sqrt(P) A few are cut. How alike the images of one person are does not matter here.
+
+    Args:
+        measured: the settings.
+        records: N.
+        people: P, public as N is; None: a person is one image.
+
     >>> record_clip(Measured(), 10), record_clip(Measured(unit="image"), 1000)
     (3.16228, 1.0)
+    >>> record_clip(Measured(), 100, 25), record_clip(Measured(unit="image"), 100, 25)
+    (20.0, 4.0)
     """
     if measured.record_clip is not None:
         return measured.record_clip
-    return _six_digits(math.sqrt(records)) if measured.unit == "client" else 1.0
+    people = min(people or records, records)
+    each = records / people
+    return _six_digits(each * math.sqrt(people) if measured.unit == "client" else each)
 
 
 def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
@@ -170,6 +200,7 @@ def _releases(
     sum_failure: float,
     coordinates: int,
     records: int,
+    people: int,
 ) -> tuple[MeasuredRelease, ...]:
     shares = clip_shares(rounds, first=measured.first_round, growth=measured.growth)
     largest = measured.radius or 1.0
@@ -179,7 +210,7 @@ def _releases(
                 flip=flip,
                 clip=min(largest, _six_digits(largest * share / shares.max())),
                 client_clip=1.0,
-                record_clip=record_clip(measured, records),
+                record_clip=record_clip(measured, records, people),
                 records=records,
                 coordinates=coordinates,
                 directions=measured.directions,

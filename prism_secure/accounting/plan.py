@@ -48,6 +48,7 @@ class Plan:
         alone: whether it is the plan of a client that keeps a ledger of its own, where each round that it
             takes part in counts as one.
         sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
+        persons: how many persons each has, with `data.person`; None where nobody says.
 
     Attributes:
         mask: what a client releases in a round; of measured rounds, in the first.
@@ -68,9 +69,10 @@ class Plan:
         *,
         alone: bool = False,
         sizes: Sequence[int] | None = None,
+        persons: Sequence[int] | None = None,
     ) -> None:
         privacy = config.privacy
-        self.measured = releases(config, dimension, sizes) if config.measures else ()
+        self.measured = releases(config, dimension, sizes, persons) if config.measures else ()
         self.mask = (
             self.measured[0].release(Unit.CLIENT)
             if self.measured

@@ -70,6 +70,7 @@ class Spending:
         coins: "test" if somebody could know them; then the ledger claims no epsilon.
         own_data: whether each client has data of its own where it is; the ledger's header says so.
         sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
+        persons: how many persons each has, with `data.person`; None where nobody says.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -88,6 +89,7 @@ class Spending:
         coins: Coins = "secret",
         own_data: bool = False,
         sizes: Sequence[int] | None = None,
+        persons: Sequence[int] | None = None,
     ) -> None:
         self._config = config
         self._coins = coins
@@ -95,8 +97,8 @@ class Spending:
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee
         self._alone = finished_rounds is None
-        self._sizes = sizes
-        self._plan = Plan(config, dimension, release, alone=self._alone, sizes=sizes)
+        self._counted = sizes if config.data.person is None else persons
+        self._plan = Plan(config, dimension, release, alone=self._alone, sizes=sizes, persons=persons)
         self.planned_rounds = self._plan.rounds
         self._participations = Participation(config.privacy.delta, cap=self._plan.most)
         self._accountant = Accountant(delta=config.privacy.delta)
@@ -282,7 +284,7 @@ class Spending:
                 key,
                 federation=folder.federation,
                 clients=self._config.federation.clients,
-                records=self._most_images,
+                records=self._most_records,
                 settings=self._settings(),
             )
         ledger = Ledger.open(path, key)
@@ -299,10 +301,10 @@ class Spending:
         return ledger
 
     @property
-    def _most_images(self) -> int | None:
-        """The most that a client has, where it is known and matters."""
+    def _most_records(self) -> int | None:
+        """The most images that a client has, or persons, where it is known and matters."""
         if self._plan.measured:
-            return max(self._sizes) if self._sizes else None
+            return max(self._counted) if self._counted else None
         return None if self._moments is None else max(self._moments.sizes)
 
     def _settings(self) -> dict[str, str | bool]:

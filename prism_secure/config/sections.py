@@ -14,6 +14,8 @@ import msgspec
 from prism_secure.config.plugged import is_reference
 
 Source = Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"]
+PERSON_IN: dict[str, str] = {"images": "folder", "idx": "file", "celeba": "file"}
+"""What `data.person` may be, by source: where that says whose an image is."""
 PartitionScheme = Literal["iid", "shards", "dirichlet"]
 WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
 MaskMode = Literal["hard", "bernoulli", "annealed", "topk"]
@@ -55,6 +57,11 @@ class Data(Section, frozen=True):
     """1 makes all images grey, 3 colour; 0 is as found: of `images`, colour if a single one is."""
     attribute: str = "Male"
     """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""
+    person: Literal["folder", "file"] | None = None
+    """Whose an image is, so that a person with several images is protected as a whole: "folder" with `images`
+    (class/person/picture.png), "file" with `idx` (`train-persons.txt`, a line an image) and `celeba`
+    (`identity_CelebA.txt`). The same name is the same person, in all classes. All images of a person are with
+    one client, or held out. none: each image is for itself. Only with `federation.behaviour = "measure"`."""
     partition: PartitionScheme = "iid"
     """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
     shards_per_client: int = 4
@@ -66,6 +73,14 @@ class Data(Section, frozen=True):
         bundled = self.source == "fashion_mnist_12k"
         self._require(
             "folder", bundled or self.folder is not None, "the folder with the files, unless they are bundled"
+        )
+        told = PERSON_IN.get(self.source)
+        self._require(
+            "person",
+            self.person in (None, told),
+            f'"{told}" or none with source = "{self.source}"'
+            if told
+            else f'none with source = "{self.source}", which does not say whose an image is',
         )
         self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
         self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
@@ -229,8 +244,8 @@ class Measured(Section, frozen=True):
     """
 
     unit: Literal["client", "image"] = "client"
-    """Whom `epsilon` is for: all that a client has (zeroed out), or one image (replaced by any other). The
-    other unit's epsilon is told beside it."""
+    """Whom `epsilon` is for: all that a client has (zeroed out), or one image (replaced by any other), which
+    is one person, with all images, where `data.person` is set. The other unit's epsilon is told beside it."""
     epsilon: float = 2.0
     """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. inf:
     they move as far as `radius` says."""
@@ -247,7 +262,8 @@ class Measured(Section, frozen=True):
     bits cost no accuracy, and let bits move further before they meet their limits f and 1 - f."""
     record_clip: float | None = None
     """c / A, the longest answer of one image in units of the longest of a client. none: sqrt(N) with unit =
-    "client", which hardly shortens answers of unlike images, and 1 with unit = "image"."""
+    "client", which hardly shortens answers of unlike images, and 1 with unit = "image". With `data.person`
+    the longest of one person: N / sqrt(P) and N / P, where a client has P persons on average."""
     margin: float = 1.15
     """A, in each round, over the length that the public model expects of answers. Shorter ones get more of
     the bits' move; longer ones are cut."""
@@ -396,8 +412,8 @@ class Budget(Section, frozen=True):
     epsilon: float | None = None
     """Plan no more rounds than keep epsilon(SUM, ZERO_OUT) within this."""
     image_epsilon: float | None = None
-    """With measured rounds: no more than keep epsilon of one image, replaced, against who sees the sums,
-    within this."""
+    """With measured rounds: no more than keep epsilon of one image, or person, replaced, against who sees the
+    sums, within this."""
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "image_epsilon"):

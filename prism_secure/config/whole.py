@@ -68,6 +68,11 @@ class Config(Section, frozen=True):
             )
         if self.measures:
             self._check_measured()
+        elif self.data.person is not None:
+            raise ValueError(
+                'data.person must be none unless federation.behaviour = "measure": elsewhere noise is made '
+                f"for one image by itself, and nothing is clipped by person; got {self.data.person!r}"
+            )
         elif self.budget.image_epsilon is not None:
             raise ValueError(
                 'budget.image_epsilon must be none unless federation.behaviour = "measure": elsewhere an '
@@ -266,6 +271,11 @@ class Config(Section, frozen=True):
         """The budgets that are set, as they are written; "" where none is."""
         limits = msgspec.structs.asdict(self.budget)
         return " and ".join(f"budget.{name} = {x}" for name, x in limits.items() if x is not None)
+
+    @property
+    def record(self) -> str:
+        """What a record-level epsilon protects, in a word: an "image", or all those of a "person"."""
+        return "image" if self.data.person is None else "person"
 
     @property
     def measures(self) -> bool:

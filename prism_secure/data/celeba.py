@@ -3,6 +3,7 @@
     celeba/list_attr_celeba.txt       how many, the attributes' names, then a line a picture: 1 or -1 for each
     celeba/list_eval_partition.txt    a line a picture: 0 training, 1 validation, 2 test
     celeba/img_align_celeba/*.jpg     178 x 218 pixels
+    celeba/identity_CelebA.txt        a line a picture: whose it is; needed for persons alone
 
 Pictures are resized one by one as they are read, so that memory holds the small ones only. Their use is
 limited to research (Liu et al., "Deep Learning Face Attributes in the Wild", 2015); nothing is downloaded.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.image_folder import Reader
-from prism_secure.data.raw import Raw
+from prism_secure.data.raw import Raw, numbered
 from prism_secure.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["load_celeba"]
@@ -28,12 +29,18 @@ _TRAINING, _TEST = 0, 2
 
 
 def load_celeba(
-    folder: Path, *, attribute: str, image_size: int, channels: int | None = None, skip_bad: bool = False
+    folder: Path,
+    *,
+    attribute: str,
+    image_size: int,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    persons: bool = False,
 ) -> Raw:
     """The training and test pictures of CelebA in `folder/celeba`, or `folder` itself, without validation.
 
     Label 1 are the pictures that have `attribute`, label 0 those without. `skip_bad` leaves out pictures that
-    cannot be read.
+    cannot be read. `persons` reads whose each training picture is, too.
 
     Raises:
         ConfigError: there is no such attribute.
@@ -42,25 +49,37 @@ def load_celeba(
     root = folder / "celeba" if (folder / "celeba").is_dir() else folder
     labels = _labels(root / "list_attr_celeba.txt", attribute)
     parts = _partition(root / "list_eval_partition.txt")
+    whose = _identities(root / "identity_CelebA.txt") if persons else {}
     pictures = root / "img_align_celeba"
     if not pictures.is_dir():
         raise DataError(f"{pictures} does not exist: it holds the pictures of CelebA")
-    reader, found = Reader(), {}
+    reader, found, identities = Reader(), {}, list[str]()
     for part in (_TRAINING, _TEST):
         names = [name for name, into in parts.items() if into == part]
-        unknown = [name for name in names if name not in labels]
-        if unknown:
-            raise DataError(f"{root}: {len(unknown)} pictures have no attributes, the first is {unknown[0]}")
+        for known, lacking in ((labels, "attributes"), *([(whose, "identity")] if persons else [])):
+            if unknown := [name for name in names if name not in known]:
+                raise DataError(
+                    f"{root}: {len(unknown)} pictures have no {lacking}, the first is {unknown[0]}"
+                )
         images, kept = [], []
         for name in names:
             if (picture := reader.read(pictures / name)) is not None:
                 images.append(_face(with_channels(picture, channels or 3), image_size))
                 kept.append(labels[name])
+                if persons and part == _TRAINING:
+                    identities.append(whose[name])
         whole = torch.cat(images) if images else torch.empty(0, 3, image_size, image_size, dtype=torch.uint8)
         found[part] = (whole, torch.tensor(kept, dtype=torch.int64))
     skipped = reader.finish(pictures, skip_bad=skip_bad)
     classes = (f"not {attribute}", attribute)
-    return Raw("celeba", classes, *found[_TRAINING], *found[_TEST], skipped)
+    return Raw(
+        "celeba",
+        classes,
+        *found[_TRAINING],
+        *found[_TEST],
+        skipped,
+        numbered(identities) if persons else None,
+    )
 
 
 def _face(picture: Tensor, image_size: int) -> Tensor:
@@ -100,6 +119,16 @@ def _partition(path: Path) -> dict[str, int]:
         if len(words) != 2 or words[1] not in ("0", "1", "2"):
             raise DataError(f"{path} is damaged in line {number}: expected a name and 0, 1 or 2")
         found[words[0]] = int(words[1])
+    return found
+
+
+def _identities(path: Path) -> dict[str, str]:
+    found = {}
+    for number, line in enumerate(_lines(path), start=1):
+        words = line.split()
+        if len(words) != 2 or not words[1].isdecimal():
+            raise DataError(f"{path} is damaged in line {number}: expected a name and a person's number")
+        found[words[0]] = str(int(words[1]))
     return found
 
 

@@ -19,7 +19,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from prism_secure.config.sections import Source
+from prism_secure.config.sections import PERSON_IN, Source
 from prism_secure.data.bundled import load_bundled
 from prism_secure.data.celeba import load_celeba
 from prism_secure.data.fit import fit, with_channels
@@ -45,6 +45,7 @@ class Dataset:
         test_labels: int64 `(M,)`.
         name: which data set this is, for reports.
         classes: what each label is called.
+        persons: int64 `(N,)`, whose each training image is; None where `data.person` is not set.
         skipped: names of the files that could not be read and were left out.
     """
 
@@ -55,6 +56,7 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    persons: Tensor | None = None
 
     @property
     def image_size(self) -> int:
@@ -90,6 +92,7 @@ def load(
     channels: int | None = None,
     attribute: str = "Male",
     skip_bad: bool = False,
+    person: str | None = None,
 ) -> Dataset:
     """Load a data set, its images cut to a centred square and resized to `image_size`.
 
@@ -107,6 +110,7 @@ def load(
         channels: 1 makes images grey, 3 makes them colour, None keeps what they are.
         attribute: with `celeba`, the attribute that becomes the label.
         skip_bad: with `images` and `celeba`, leave out pictures that cannot be read.
+        person: where it says whose an image is: "folder" with `images`, "file" with `idx` and `celeba`.
 
     Raises:
         DataError: the data set is missing, unreadable, truncated or of the wrong shape; the text says what
@@ -120,17 +124,29 @@ def load(
         raise ConfigError(f"image_size must be at least 1, got {image_size}")
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1, 3 or None, got {channels}")
+    if person != PERSON_IN.get(source) and person is not None:
+        raise ConfigError(
+            f"person must be {PERSON_IN.get(source)!r} with the source {source!r}, got {person!r}"
+        )
+    persons = person is not None
     if source == BUNDLED:
         raw = load_bundled()
     elif source in SOURCES:
         where = _existing(source, folder, create=download)
         if source == "idx":
-            raw = load_idx(where)
+            raw = load_idx(where, persons=persons)
         elif source == "images":
-            raw = load_image_folder(where, image_size=image_size, channels=channels, skip_bad=skip_bad)
+            raw = load_image_folder(
+                where, image_size=image_size, channels=channels, skip_bad=skip_bad, persons=persons
+            )
         elif source == "celeba":
             raw = load_celeba(
-                where, attribute=attribute, image_size=image_size, channels=channels, skip_bad=skip_bad
+                where,
+                attribute=attribute,
+                image_size=image_size,
+                channels=channels,
+                skip_bad=skip_bad,
+                persons=persons,
             )
         else:
             # torchvision takes seconds to import; the other sources do without it.
@@ -147,6 +163,7 @@ def load(
         name=raw.name,
         classes=raw.classes,
         skipped=raw.skipped,
+        persons=raw.persons,
     )
 
 

@@ -145,9 +145,13 @@ def _folder(data: Data) -> Path:
 
 
 def _digests(key: bytes, dataset: Dataset) -> dict[str, str]:
-    """HMAC-SHA256 of the images and labels of each part as they are in memory."""
+    """HMAC-SHA256 of each part's images, labels and, where they are told, persons as they are in memory."""
     parts = {
-        "training": (dataset.train_images, dataset.train_labels),
+        "training": (
+            dataset.train_images,
+            dataset.train_labels,
+            *([] if dataset.persons is None else [dataset.persons]),
+        ),
         "held-out": (dataset.test_images, dataset.test_labels),
     }
     return {name: _hmac(key, name, *tensors) for name, tensors in parts.items()}

@@ -1,4 +1,8 @@
-"""The idx files of the MNIST family: a magic number, the sizes, the bytes; plain or gzipped."""
+"""The idx files of the MNIST family: a magic number, the sizes, the bytes; plain or gzipped.
+
+Whose each training image is says `train-persons.txt` beside them, where that is asked for: a line an image,
+in the order of the images, with any name or number of its person.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.data.raw import Raw, as_images, as_labels
+from prism_secure.data.raw import Raw, as_images, as_labels, numbered
 from prism_secure.errors import DataError
 
 __all__ = ["load_idx", "read_idx", "write_idx"]
@@ -65,8 +69,19 @@ def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
     path.write_bytes(bytes([0, 0, _UINT8, values.ndim]) + sizes + values.tobytes())
 
 
-def load_idx(folder: Path) -> Raw:
-    """The four files of an MNIST-like data set in `folder`, each plain or `.gz`; classes are numbered."""
+PERSONS = "train-persons.txt"
+
+
+def load_idx(folder: Path, *, persons: bool = False) -> Raw:
+    """The four files of an MNIST-like data set in `folder`, each plain or `.gz`; classes are numbered.
+
+    Args:
+        folder: where they lie.
+        persons: read whose each training image is, too.
+
+    Raises:
+        DataError: a file is missing or damaged, or they do not fit each other.
+    """
     arrays = {(prefix, kind): _find(folder, prefix, kind) for prefix in ("train", "t10k") for kind in _RANKS}
     labels = {prefix: as_labels(arrays[prefix, "labels"], str(folder)) for prefix in ("train", "t10k")}
     highest = max((int(each.max()) for each in labels.values() if len(each)), default=0)
@@ -77,7 +92,25 @@ def load_idx(folder: Path) -> Raw:
         train_labels=labels["train"],
         test_images=as_images(arrays["t10k", "images"], str(folder)),
         test_labels=labels["t10k"],
+        persons=numbered(_persons(folder / PERSONS, len(labels["train"]))) if persons else None,
     )
+
+
+def _persons(path: Path, images: int) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist: data.person = 'file' expects it beside the idx files, with a line for "
+            "each training image that names its person"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from None
+    if len(names) != images:
+        raise DataError(f"{path}: expected a line for each of {images} training images, got {len(names)}")
+    if "" in names:
+        raise DataError(f"{path} names no person in line {names.index('') + 1}")
+    return names
 
 
 _RANKS = {"images": 3, "labels": 1}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prism_secure.data.deep import is_deep, read_deep
 from prism_secure.data.fit import fit, with_channels
-from prism_secure.data.raw import Raw, as_images
+from prism_secure.data.raw import Raw, as_images, numbered
 from prism_secure.errors import DataError
 
 __all__ = ["Reader", "load_image_folder", "read_image"]
@@ -75,7 +75,9 @@ class Reader:
         return tuple(map(str, self.bad))
 
 
-def load_image_folder(folder: Path, *, image_size: int, channels: int | None, skip_bad: bool = False) -> Raw:
+def load_image_folder(
+    folder: Path, *, image_size: int, channels: int | None, skip_bad: bool = False, persons: bool = False
+) -> Raw:
     """Read the images under `folder`, made square and resized at once (see `prism_secure.data.fit`).
 
     Layouts: `folder/CLASS/*.png`, or `folder/*.png` for one class; either may lie in `folder/train` and
@@ -84,40 +86,77 @@ def load_image_folder(folder: Path, *, image_size: int, channels: int | None, sk
     16 bits a channel is scaled to 8. `skip_bad` leaves out what cannot be read; what is held out is decided
     before.
 
+    With `persons` the layout is `folder/CLASS/PERSON/*.png`. The same name is the same person in every class.
+    Instead of every sixth image all images of every sixth person are held out, of those that a class is the
+    first to have.
+
     Raises:
-        DataError: no images, unreadable ones, all of which are named, or a class without training images.
+        DataError: no images, unreadable ones, all of which are named, another layout, or a class without
+            training images.
     """
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        train, test = _by_class(folder / "train"), _by_class(folder / "test")
+        train, test = (_by_class(folder / part, persons) for part in ("train", "test"))
         if set(test) - set(train) and not (len(train) == len(test) == 1):
             unknown = sorted(set(test) - set(train))
             raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {unknown}")
         if len(train) == len(test) == 1:
             test = dict(zip(train, test.values(), strict=True))
     else:
-        found = _by_class(folder)
-        train = {name: [p for i, p in enumerate(paths, 1) if i % HELD_OUT] for name, paths in found.items()}
-        test = {name: paths[HELD_OUT - 1 :: HELD_OUT] for name, paths in found.items()}
-        if not any(test.values()):
-            most = max(len(paths) for paths in found.values())
-            raise DataError(
-                f"{folder}: no class has {HELD_OUT} images (at most {most}), so none can be held out; "
-                "add images, or make the folders train and test"
-            )
+        train, test = _held_out(folder, _by_class(folder, persons), persons)
     classes = tuple(train)
     reader = Reader()
-    train_images, train_labels = _read_split(classes, train, image_size, channels, reader)
-    test_images, test_labels = _read_split(classes, test, image_size, channels, reader)
+    train_images, train_labels, read = _read_split(classes, train, image_size, channels, reader)
+    test_images, test_labels, _ = _read_split(classes, test, image_size, channels, reader)
     skipped = reader.finish(folder, skip_bad=skip_bad)
     if lost := sorted(set(classes) - {classes[label] for label in train_labels.tolist()}):
         raise DataError(f"{folder}: no training picture can be read of the classes {', '.join(lost)}")
     if channels is None and train_images.shape[1] != test_images.shape[1]:
         train_images, test_images = with_channels(train_images, 3), with_channels(test_images, 3)
-    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels, skipped)
+    whose = numbered([_person(path) for path in read]) if persons else None
+    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels, skipped, whose)
 
 
-def _by_class(folder: Path) -> dict[str, list[Path]]:
-    """Class name → its image files, both in the order of names."""
+Files = dict[str, list[Path]]
+"""Class name → its image files."""
+
+
+def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
+    """Every sixth image of a class, or all images of every sixth of its persons, go to the metrics."""
+    held: set[str | Path] = set()
+    most, seen = 0, set[str | Path]()
+    for paths in found.values():
+        new = [one for one in dict.fromkeys(map(_person, paths) if persons else paths) if one not in seen]
+        held.update(new[HELD_OUT - 1 :: HELD_OUT])
+        seen.update(new)
+        most = max(most, len(new))
+    if not held:
+        what = "persons that no class before it has" if persons else "images"
+        raise DataError(
+            f"{folder}: no class has {HELD_OUT} {what} (at most {most}), so none can be held out; "
+            f"add {'persons' if persons else 'images'}, or make the folders train and test"
+        )
+
+    def part(held_out: bool) -> Files:
+        return {
+            name: [p for p in paths if ((_person(p) if persons else p) in held) is held_out]
+            for name, paths in found.items()
+        }
+
+    train, test = part(False), part(True)
+    if lost := [name for name, paths in train.items() if not paths]:
+        raise DataError(
+            f"{folder}: all pictures of the classes {', '.join(lost)} are of persons who are held out; add "
+            "persons, or make the folders train and test"
+        )
+    return train, test
+
+
+def _person(path: Path) -> str:
+    return path.parent.name
+
+
+def _by_class(folder: Path, persons: bool) -> Files:
+    """Class name → its image files, both in the order of names; of persons, one person's after another's."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     flat = [path for path in entries if _is_image(path)]
     subfolders = [path for path in entries if path.is_dir()]
@@ -127,8 +166,10 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
             "expected a folder for each class, or images alone"
         )
     if flat:
+        if persons:
+            raise _no_persons(flat[0])
         return {folder.name: flat}
-    classes = {sub.name: sorted(path for path in sub.iterdir() if _is_image(path)) for sub in subfolders}
+    classes = {sub.name: (_of_persons if persons else _images_in)(sub) for sub in subfolders}
     empty = [name for name, paths in classes.items() if not paths]
     if empty or not classes:
         where = folder / empty[0] if empty else folder
@@ -137,6 +178,30 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
             f"{', '.join(sorted(SUFFIXES))}"
         )
     return classes
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if _is_image(path))
+
+
+def _of_persons(folder: Path) -> list[Path]:
+    """All images of a class, in whose folder each person has one."""
+    if flat := _images_in(folder):
+        raise _no_persons(flat[0])
+    people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = {person: _images_in(person) for person in people}
+    if empty := [person for person, paths in found.items() if not paths]:
+        raise DataError(
+            f"{empty[0]} holds no images; data.person = 'folder' expects class/person/picture.png"
+        )
+    return [path for paths in found.values() for path in paths]
+
+
+def _no_persons(picture: Path) -> DataError:
+    return DataError(
+        f"{picture} lies in no person's folder: data.person = 'folder' expects class/person/picture.png, a "
+        "folder for each person in that of the class"
+    )
 
 
 def _is_image(path: Path) -> bool:
@@ -153,17 +218,18 @@ def _read_split(
     image_size: int,
     channels: int | None,
     reader: Reader,
-) -> tuple[Tensor, Tensor]:
-    images, labels = [], []
+) -> tuple[Tensor, Tensor, list[Path]]:
+    images, labels, read = [], [], []
     for label, name in enumerate(classes):
         for path in files.get(name, []):
             if (image := reader.read(path)) is not None:
                 images.append(with_channels(fit(image, image_size), channels))
                 labels.append(label)
+                read.append(path)
     if any(image.shape[1] == 3 for image in images):
         images = [with_channels(image, 3) for image in images]
     stacked = torch.cat(images) if images else torch.empty(0, 1, image_size, image_size, dtype=torch.uint8)
-    return stacked, torch.tensor(labels, dtype=torch.int64)
+    return stacked, torch.tensor(labels, dtype=torch.int64), read
 
 
 def read_image(path: Path) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,17 +12,19 @@ from torch import Tensor
 
 from prism_secure.errors import DataError
 
-__all__ = ["Raw", "as_images", "as_labels"]
+__all__ = ["Raw", "as_images", "as_labels", "numbered"]
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
     """Images as they are stored, uint8 `(N, C, H, W)`, and their labels, int64 `(N,)`.
 
-    `skipped` names the files that could not be read and were left out.
+    `persons`, int64 `(N,)`, says whose each training image is, where the source tells. `skipped` names the
+    files that could not be read and were left out.
 
     Raises:
-        DataError: a split is empty, images and labels differ in number, a shape or a label makes no sense.
+        DataError: a split is empty, images, labels and persons differ in number, a shape or a label makes no
+            sense.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Raw:
     test_images: Tensor
     test_labels: Tensor
     skipped: tuple[str, ...] = ()
+    persons: Tensor | None = None
 
     def __post_init__(self) -> None:
         for split, images, labels in (
@@ -51,6 +55,11 @@ class Raw:
                 raise DataError(
                     f"{where}: labels must be 0 to {len(self.classes) - 1}, found {low} to {high}"
                 )
+        if self.persons is not None and self.persons.shape != self.train_labels.shape:
+            raise DataError(
+                f"{self.name}, training split: {len(self.train_labels)} images but persons of shape "
+                f"{_shape(self.persons)}"
+            )
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             raise DataError(
                 f"{self.name}: training images are {_shape(self.train_images[0])}, "
@@ -75,6 +84,16 @@ def as_labels(values: ArrayLike, where: str) -> Tensor:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DataError(f"{where}: expected labels as integers (N,), got {array.dtype} {array.shape}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def numbered(names: Sequence[str]) -> Tensor:
+    """int64 `(N,)`: equal names have equal numbers, 0, 1, 2 and so on in the order of names.
+
+    >>> numbered(["eve", "adam", "eve"]).tolist()
+    [1, 0, 1]
+    """
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return torch.tensor([numbers[name] for name in names], dtype=torch.int64)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -91,6 +91,7 @@ class Components:
             channels=data.channels or None,
             attribute=data.attribute,
             skip_bad=data.skip_bad,
+            person=data.person,
         )
 
     @cached_property
@@ -104,6 +105,7 @@ class Components:
             seed=public_seed(config.federation.seed, "partition"),
             shards_per_client=config.data.shards_per_client,
             dirichlet_alpha=config.data.dirichlet_alpha,
+            persons=self.dataset.persons,
         )
 
     @cached_property
@@ -138,7 +140,13 @@ class Components:
         Raises:
             ConfigError: the budget does not admit a single round.
         """
-        return Plan(self.config, self.trainer.dimension, self.record_release, sizes=self.public_sizes)
+        return Plan(
+            self.config,
+            self.trainer.dimension,
+            self.record_release,
+            sizes=self.public_sizes,
+            persons=self.partition.persons,
+        )
 
     @property
     def public_sizes(self) -> tuple[int, ...] | None:
@@ -409,6 +417,11 @@ class Components:
         with torch.no_grad():
             parts = [self.extractor(part) for part in torch.split(images, size)]
         return torch.cat(parts)[:count].numpy(), labels.to(torch.int64).numpy()
+
+    def persons(self, client: int) -> NDArray[np.int64] | None:
+        """Whose each of one client's images is, (N,); None where each is for itself."""
+        persons = self.dataset.persons
+        return None if persons is None else persons.numpy()[self.partition.indices[client]]
 
     def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.from_numpy(self.partition.indices[client])

@@ -62,6 +62,10 @@ class MadeUp(Components):
         rows = np.arange(self.partition.sizes[client]) % len(features)
         return features[rows], labels[rows]
 
+    def persons(self, client: int) -> NDArray[np.int64] | None:
+        """Made-up persons of two images each, where the recipe has persons."""
+        return None if self.dataset.persons is None else np.arange(self.partition.sizes[client]) // 2
+
     def _images(self, client: int) -> tuple[torch.Tensor, torch.Tensor]:
         return to_float(self.dataset.train_images), self.dataset.train_labels
 

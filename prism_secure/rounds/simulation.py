@@ -149,6 +149,7 @@ def _train(
         server.round,
         release,
         sizes=components.public_sizes,
+        persons=components.partition.persons,
     )
     with spending, Workers(config, folder.path) as workers:
         rounds = spending.planned_rounds

@@ -5,7 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prism_secure.config.sections import PartitionScheme
@@ -113,3 +113,70 @@ def test_impossible_arguments_say_what_would_be_possible(arguments, message):
 def test_labels_that_are_no_labels_are_refused(labels):
     with pytest.raises(ConfigError, match="labels must be non-negative integers"):
         partition(labels, 1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    images=st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 12)), min_size=30, max_size=90),
+    clients=st.integers(1, 4),
+    scheme=st.sampled_from(SCHEMES),
+    seed=st.integers(0, 2**64),
+)
+def test_all_images_of_a_person_are_with_one_client(images, clients, scheme, seed):
+    """With two clients a person would be two persons to the clip that protects one."""
+    labels, persons = np.array(images).T
+    assume(len(set(persons)) >= 8)
+    parts = partition(
+        labels, clients, scheme, seed=seed, shards_per_client=2, dirichlet_alpha=5.0, persons=persons
+    )
+    assert sorted(np.concatenate(parts.indices).tolist()) == list(range(len(labels)))
+    held = [set(persons[mine].tolist()) for mine in parts.indices]
+    assert parts.persons == tuple(map(len, held))
+    assert min(parts.persons) >= 1
+    assert sum(parts.persons) == len(set(persons))
+    assert parts.class_counts.sum() == len(labels)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_persons_of_one_image_each_are_dealt_out_as_images_are(scheme):
+    alone = partition(LABELS, 10, scheme, seed=4)
+    parts = partition(LABELS, 10, scheme, seed=4, persons=5 + np.arange(len(LABELS)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone.indices, parts.indices, strict=True))
+    assert (alone.persons, parts.persons) == (None, alone.sizes)
+
+
+def test_who_is_with_whom_by_chance_does_not_depend_on_how_many_images_anybody_has():
+    """Or one person's images would move all others."""
+    few = np.repeat(np.arange(12), 3)
+    many = np.concatenate([few, np.full(50, 4)])
+    first, other = (partition(np.zeros(len(who), int), 3, seed=2, persons=who).indices for who in (few, many))
+    for mine, theirs in zip(first, other, strict=True):
+        assert set(few[mine]) == set(many[theirs])
+
+
+def test_a_person_counts_as_of_the_class_that_most_images_have():
+    """Twenty persons, each with one stray image of class 9: shards by class see the others."""
+    persons = np.repeat(np.arange(20), 4)
+    labels = np.repeat(np.arange(20) // 10, 4)
+    labels[::4] = 9
+    parts = partition(labels, 2, "shards", shards_per_client=1, persons=persons)
+    assert sorted(counts[:2].tolist() for counts in parts.class_counts) == [[0, 30], [30, 0]]
+    even = partition([1, 0, 3, 2], 2, "shards", shards_per_client=1, persons=[0, 0, 1, 1])
+    assert sorted(set(mine.tolist()) == {0, 1} for mine in even.indices) == [False, True]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_fewer_persons_than_clients_are_refused(scheme):
+    persons = np.arange(len(LABELS)) % 9
+    with pytest.raises(ConfigError, match=r"between 1 and the number of persons, 9; got 10"):
+        partition(LABELS, 10, scheme, persons=persons)
+    with pytest.raises(ConfigError, match=r"between 1 and 1 \(9 persons, 5 clients\), got 2"):
+        partition(LABELS, 5, "shards", shards_per_client=2, persons=persons)
+    with pytest.raises(ConfigError, match=r"gave each of 9 clients one person"):
+        partition(0 * LABELS, 9, "dirichlet", dirichlet_alpha=0.01, persons=persons)
+
+
+@pytest.mark.parametrize("persons", [[0, 1], [0.5] * 1000, np.zeros((1000, 1), int)])
+def test_persons_that_do_not_fit_are_refused(persons):
+    with pytest.raises(ConfigError, match=r"persons must be integers \(1000,\), got"):
+        partition(LABELS, 2, persons=persons)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from prism_privacy import (
     measured_mean,
     quantise_features,
 )
+from prism_secure.accounting.measured import people
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
@@ -90,14 +91,16 @@ class Measure(Behaviour):
         """A few matrix products for many clients: exact integers, so the same whoever is in it."""
         asked, self._answers = self.asked(broadcast), {}
         waiting: list[MeasuringClient] = []
-        rows: list[tuple[NDArray[np.int32], NDArray[np.int64]]] = []
+        rows: list[Records] = []
 
         def flush() -> None:
             if not rows:
                 return
-            features, labels = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-            owners = np.repeat(np.arange(len(rows)), [len(each) for _, each in rows])
-            answers = asked.answers(features, labels, owners, len(rows))
+            features, labels = (np.concatenate(parts) for parts in list(zip(*rows, strict=True))[:2])
+            told = [each.persons for each in rows if each.persons is not None]
+            owners = np.repeat(np.arange(len(rows)), [len(each.labels) for each in rows])
+            persons = np.concatenate(told) if told else None
+            answers = asked.answers(features, labels, owners, len(rows), persons)
             found = zip(waiting, answers, asked.probabilities(answers), strict=True)
             self._answers |= {(broadcast.digest, client.index): (row, p) for client, row, p in found}
             waiting.clear()
@@ -106,8 +109,8 @@ class Measure(Behaviour):
         for client in clients:
             assert isinstance(client, MeasuringClient)
             waiting.append(client)
-            rows.append(client.features())
-            if sum(len(labels) for _, labels in rows) >= IMAGES_AT_ONCE:
+            rows.append(client.records())
+            if sum(len(each.labels) for each in rows) >= IMAGES_AT_ONCE:
                 flush()
         flush()
 
@@ -115,7 +118,10 @@ class Measure(Behaviour):
         """What one client answers, int64 (k,)."""
         asked = self.asked(broadcast)  # all that is public is checked before data are read
         known = self._answers.get((broadcast.digest, client.index))
-        return asked.answers(*client.features())[0] if known is None else known[0]
+        if known is not None:
+            return known[0]
+        own = client.records()
+        return asked.answers(own.features, own.labels, persons=own.persons)[0]
 
     def probabilities(
         self, index: int, answers: NDArray[np.int64], broadcast: Broadcast
@@ -227,6 +233,15 @@ def terms(release: MeasuredRelease) -> Array:
     )
 
 
+class Records(NamedTuple):
+    """What a client answers from: features int32 (N, D), labels int64 (N,), and whose each image is, int64
+    (N,); None where each is for itself."""
+
+    features: NDArray[np.int32]
+    labels: NDArray[np.int64]
+    persons: NDArray[np.int64] | None
+
+
 class MeasuringClient:
     """Keeps the features of its images, as integers, in its folder; nothing of a round is kept."""
 
@@ -235,7 +250,7 @@ class MeasuringClient:
         self._behaviour, self._folder = behaviour, folder
 
     def prepare(self, *, answered: bool) -> None:
-        self.features()
+        self.records()
 
     def require(self) -> None:
         if self._path.exists():
@@ -244,20 +259,23 @@ class MeasuringClient:
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
         return Answer(torch.from_numpy(self._behaviour.answers_of(self, broadcast).copy()))
 
-    def features(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def records(self) -> Records:
+        components = self._behaviour.components
         if not self._path.exists():
-            components = self._behaviour.components
             features, labels = components.features(self.index, alike=True)
             if not components.architecture.classes:
                 labels = np.zeros_like(labels)
             make_private_folder(self._folder)
             kept: dict[str, NDArray[Any]] = {"features": quantise_features(features), "labels": labels}
+            if (persons := components.persons(self.index)) is not None:
+                kept["persons"] = persons
             write_atomic(self._path, save(kept), mode=0o600)
         arrays = read_arrays(self._path)
         try:
-            return arrays["features"].astype(np.int32), arrays["labels"].astype(np.int64)
-        except KeyError:
-            raise RunFolderError(f"{self._path} is damaged: it lacks features or labels") from None
+            persons = None if components.config.data.person is None else arrays["persons"].astype(np.int64)
+            return Records(arrays["features"].astype(np.int32), arrays["labels"].astype(np.int64), persons)
+        except KeyError as error:
+            raise RunFolderError(f"{self._path} is damaged: it lacks {error.args[0]}") from None
 
     @property
     def _path(self) -> Path:
@@ -302,18 +320,24 @@ class MeasuringServer:
         return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
 
     def _length(self, asked: AskedRows, planned: MeasuredRelease) -> float:
-        """A: as long as answers should be by what is public so far; c too, where an image is protected."""
-        measured, prior = self._behaviour.components.config.measured, self._prior
+        """A: as long as answers should be by what is public so far; c too, where an image is protected.
+
+        Images of one person are taken for as alike as one image: its sum is as many times an image's answer
+        as it has images, and a client's answer is the mean of as many unlike ones as it has persons. c stands
+        in units of A, and those are an image's where persons are protected.
+        """
+        components, prior = self._behaviour.components, self._prior
+        measured, persons = components.config.measured, components.config.data.person is not None
         client, image = answer_clips(
             prior,
             self._posterior.variances,
             asked.along(len(prior.basis)),
             prior.spectrum,
-            records=planned.records,
+            records=people(components.partition.persons) or planned.records,
             margin=measured.margin,
             concentration=measured.concentration,
         )
-        found = client if measured.unit == "client" else image / planned.record_clip
+        found = client if measured.unit == "client" else image / (1.0 if persons else planned.record_clip)
         return float(np.clip(float(f"{found:.6g}"), *LENGTHS))
 
     def public(self, round_number: int, theta: Array) -> Arrays:
