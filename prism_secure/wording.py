@@ -3,7 +3,7 @@
 Figures of privacy are rounded up and shown as they are, however large; a sentence beside them says what they
 are worth. The sentences follow from epsilon alone, so a run cannot be described better than it was.
 
-Four names are those of `prism_privacy.wording`, written again, as a test holds: importing that package takes
+Five names are those of `prism_privacy.wording`, written again, as a test holds: importing that package takes
 longer than all that `generate` does with them, and a model is used where nothing of the federation is loaded.
 """
 
@@ -26,6 +26,7 @@ __all__ = [
     "format_floor",
     "format_seconds",
     "image_verdict",
+    "record_unit",
     "true_alarms",
     "verdict",
 ]
@@ -52,6 +53,15 @@ class Verdict(msgspec.Struct, frozen=True):
     """"none", "weak", "limited" or "strong"."""
     title: str
     text: str
+
+
+def record_unit(record: str = "image") -> str:
+    """What a record-level epsilon protects, in words, where a record is an "image" or a "person".
+
+    >>> record_unit("person"), record_unit() == RECORD_UNIT
+    ('one person of one client', True)
+    """
+    return RECORD_UNIT.replace("image", record)
 
 
 def format_epsilon(value: float) -> str:
@@ -180,26 +190,30 @@ def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Ve
     return _verdict(f"ε(SUM) = {format_epsilon(epsilon)}", epsilon, delta, test)
 
 
-def image_verdict(epsilon: float, delta: float) -> Verdict:
-    """What a record-level epsilon promises for one image of one client.
+def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdict:
+    """What a record-level epsilon promises for one image of one client, or for one person.
 
     >>> image_verdict(2.0, 1e-5).title
     'ε(one image) = 2.00 is a limited guarantee.'
     >>> image_verdict(2.0, 1e-5).text  # doctest: +ELLIPSIS
     'By this bound, ... wrong about 1% of those that were not, finds at most 7.4% of those that were.'
+    >>> image_verdict(2.0, 1e-5, "person").title
+    'ε(one person) = 2.00 is a limited guarantee.'
     """
+    figure = f"ε(one {record}) = {format_epsilon(epsilon)}"
     if math.isinf(epsilon):
         return Verdict(
             "none",
-            "ε(one image) = inf: there is no guarantee.",
+            f"{figure}: there is no guarantee.",
             "The release carries too little noise for any bound.",
         )
+    one, its, that = ("an image", "its", "that") if record == "image" else (f"a {record}", "their", "who")
     test = (
-        "By this bound, whoever guesses whether an image was among those of a client or another was in its "
-        f"place, and accepts to be wrong about {FALSE_ALARMS:.0%} of those that were not, finds at most "
-        "{share} of those that were."
+        f"By this bound, whoever guesses whether {one} was among those of a client or another was in {its} "
+        f"place, and accepts to be wrong about {FALSE_ALARMS:.0%} of those {that} were not, finds at most "
+        f"{{share}} of those {that} were."
     )
-    return _verdict(f"ε(one image) = {format_epsilon(epsilon)}", epsilon, delta, test)
+    return _verdict(figure, epsilon, delta, test)
 
 
 def _verdict(figure: str, epsilon: float, delta: float, test: str) -> Verdict:

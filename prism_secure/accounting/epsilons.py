@@ -57,8 +57,8 @@ class Epsilons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
-    """Epsilon of one image over all rounds: fixed by one release before the first, it does not grow. With
-    measured rounds it does: then it is to date."""
+    """Epsilon of one image, or of one person, over all rounds: fixed by one release before the first, it does
+    not grow. With measured rounds it does: then it is to date."""
 
     epsilon: float
     """Of measured rounds: against who sees the sums."""
@@ -66,6 +66,7 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     adjacency: str
     """"swap": the image is replaced by any other, its label included."""
     unit: str = RECORD_UNIT
+    """In words: an image, or with `data.person` a person."""
     view: str | None = None
     """"sum" or "upload", as `prism_privacy.RecordGuarantee` has it; None in records that do not say."""
     cohort: int | None = None

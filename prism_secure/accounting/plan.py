@@ -148,7 +148,8 @@ class Plan:
             ("budget.image_epsilon", budget.image_epsilon, self._image_cost(1)),
         ):
             if limit is not None and cost > limit:
-                whose = "a client" if name == "budget.epsilon" else "an image"
+                record = "an image" if self._config.record == "image" else "a person"
+                whose = "a client" if name == "budget.epsilon" else record
                 parts.append(
                     f"{name} = {limit:g} admits no round: the first costs {whose} ε(SUM) = "
                     f"{format_epsilon(cost)}"

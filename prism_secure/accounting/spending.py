@@ -31,7 +31,7 @@ from prism_privacy import (
     Unit,
     View,
 )
-from prism_privacy.ledger.check import SUM_NOT_RUN, says_sum_not_run
+from prism_privacy.ledger.check import OF_PERSONS, SUM_NOT_RUN, says_of_persons, says_sum_not_run
 from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
@@ -41,6 +41,7 @@ from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
+from prism_secure.wording import record_unit
 
 
 class LedgerPlace(Protocol):
@@ -140,6 +141,7 @@ class Spending:
             upload=None if seen is None else seen[View.UPLOAD].to_date,
             delta=found.delta,
             adjacency=found.adjacency,
+            unit=record_unit(self._config.record),
             view=None if found.view is None else found.view.value,
             cohort=found.cohort,
         )
@@ -308,11 +310,13 @@ class Spending:
         return None if self._moments is None else max(self._moments.sizes)
 
     def _settings(self) -> dict[str, str | bool]:
-        """What the header says of the data, the secure sum if it is not run, and the record-level release;
-        which one, where runs share it."""
+        """What the header says of the data, the secure sum if it is not run, persons if they are the records,
+        and the record-level release; which one, where runs share it."""
         settings: dict[str, str | bool] = {"own_data": True} if self._own_data else {}
         if self._config.secure_sum.simulate:
             settings |= SUM_NOT_RUN
+        if self._config.data.person is not None:
+            settings |= OF_PERSONS
         if self._moments is not None:
             settings["record_release"] = self._config.privacy.record_release
             if (shared := self._moments.id(draw=True)) is not None:
@@ -339,6 +343,12 @@ class Spending:
                 f"{ledger.path} does not belong to this run: its secure sum is "
                 f"{'' if self._config.secure_sum.simulate else 'not '}run by what its header says, and "
                 f"secure_sum.simulate is {now}; put the run's own ledger back"
+            )
+        if says_of_persons(ledger.settings) != (self._config.data.person is not None):
+            raise RunFolderError(
+                f"{ledger.path} does not belong to this run: by its header a record is "
+                f"{'a person' if says_of_persons(ledger.settings) else 'an image'}, and data.person is "
+                f"{self._config.data.person or 'none'}; put the run's own ledger back"
             )
         entries = [entry for entry in ledger.entries if entry.kind != "end"]
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None

@@ -66,8 +66,8 @@ class SpentLedger:
         data = self.config.data
         attribute = data.attribute if data.source == "celeba" else ""
         return repr(
-            (data.source, attribute, data.partition, data.shards_per_client, data.dirichlet_alpha,
-             self.config.federation.clients, self.config.federation.seed)
+            (data.source, attribute, data.person, data.partition, data.shards_per_client,
+             data.dirichlet_alpha, self.config.federation.clients, self.config.federation.seed)
         )  # fmt: skip
 
     @property

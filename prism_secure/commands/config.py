@@ -59,8 +59,13 @@ def _print_plan(config: Config) -> None:
     classes = len(counts) if config.model.conditional else 0
     check_batch(config, classes)
     dimension = mask_dimension(config, channels=channels, classes=classes)
-    sizes, release = None, None
-    if config.record_level or config.measures:
+    sizes, persons, release = None, None, None
+    if config.data.person is not None:  # who has which label matters, and that is more than the counts say
+        from prism_secure.rounds.components import Components
+
+        dealt = Components(config).partition
+        sizes, persons = dealt.sizes, dealt.persons
+    elif config.record_level or config.measures:
         labels = [label for label, count in enumerate(counts) for _ in range(count)]
         sizes = partition(
             labels,
@@ -72,7 +77,8 @@ def _print_plan(config: Config) -> None:
         ).sizes
     if config.record_level and sizes is not None:
         release = RecordRelease(config, sizes, classes or 1, feature_dimension(config))
-    plan, guarantee = Plan(config, dimension, release, sizes=sizes), release and release.guarantee
+    plan = Plan(config, dimension, release, sizes=sizes, persons=persons)
+    guarantee = release and release.guarantee
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     if plan.rounds < config.federation.rounds:
         rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
@@ -80,7 +86,7 @@ def _print_plan(config: Config) -> None:
     carrying = f" that carry {config.measured.directions} numbers" if plan.measured else ""
     print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
     if plan.measured:
-        print("one image of a client, replaced by any other")
+        print(f"one {config.record} of a client, replaced by any other")
         print(
             f"  who sees the opened sums: ε(SUM)           {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
         )
@@ -103,7 +109,7 @@ def _print_plan(config: Config) -> None:
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
     honest = f"; ε(SUM) counts on {config.cohort:,} honest clients in each sum" if plan.measured else ""
     print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}{honest}")
-    for line in _growth(plan):
+    for line in _growth(plan, config.record):
         print(line)
     if config.secure_sum.simulate:
         print(SUM_NOT_RUN)
@@ -114,15 +120,19 @@ def _print_plan(config: Config) -> None:
         print(_wrapped(text, ""))
 
 
-def _growth(plan: Plan) -> list[str]:
-    """Of measured rounds: how far bits move in some of them, and what client and image have spent by then."""
+def _growth(plan: Plan, record: str = "image") -> list[str]:
+    """Of measured rounds: how far bits move in some of them, and what client and record have spent."""
     from prism_privacy import Accountant, Adjacency, Unit, View
     from prism_secure.wording import format_epsilon
 
     if not plan.measured:
         return []
     shown = {1, 2, plan.rounds // 2, plan.rounds} - {0}
-    lines = ["to date after round   C of it   R of an image   ε(SUM): client, left out   image, replaced"]
+    lines = [
+        "to date after round   C of it   "
+        f"R of {'an image' if record == 'image' else 'a person'}   ε(SUM): client, left out"
+        f"{f'{record}, replaced':>18}"
+    ]
     accountants = {unit: Accountant(delta=plan.delta) for unit in Unit}
     for number, release in enumerate(plan.measured[: plan.rounds], 1):
         for unit, accountant in accountants.items():

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
         trackers = [
             open_listeners.enter_context(tracker(kind, options.out, config)) for kind in options.track
         ]
-        display = open_listeners.enter_context(Display())
+        display = open_listeners.enter_context(Display(record=config.record))
         report = run(config, options.out, command=command, listener=Together([display, *trackers]))
     print(f"Report: {report.resolve()}")
     return 0

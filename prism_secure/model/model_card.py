@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from prism_secure.wording import (
     CLIENT_UNIT,
-    RECORD_UNIT,
     Verdict,
     format_bytes,
     format_delta,
     format_epsilon,
     image_verdict,
+    record_unit,
     verdict,
 )
 
@@ -118,6 +118,8 @@ class Privacy(_Part, frozen=True, kw_only=True):
     """Whether there was no secure sum, so that epsilon(SUM) is what it would be with one."""
     record: Epsilon | None = None
     """Epsilon for one image over all rounds; None where nothing is claimed."""
+    record_of: str = "image"
+    """What a record is: an "image", or a "person" with all images of one."""
     record_adjacency: str = ""
     """What is compared, in words."""
     stopped_early: bool = False
@@ -274,7 +276,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 honest = f"while {counted} clients were honest"
                 whom = f"the server, and whoever has only this model (SUM), {honest}"
             table.append(
-                f"| {RECORD_UNIT} | {whom} | is replaced by any other | "
+                f"| {record_unit(_shown(privacy.record_of))} | {whom} | is replaced by any other | "
                 f"{format_epsilon(float(privacy.record))} |"
             )
         head = "| what is protected | from whom | worlds compared: it … | ε |\n|---|---|---|---|\n"
@@ -296,9 +298,12 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 "that whoever knows the key can undo it."
             )
         elif privacy.record is None:
-            words.append(f"For {RECORD_UNIT} nothing is claimed beyond what is claimed for its client.")
+            one = record_unit(_shown(privacy.record_of))
+            words.append(f"For {one} nothing is claimed beyond what is claimed for its client.")
         else:
-            words.append(_sentence(image_verdict(float(privacy.record), privacy.delta)))
+            words.append(
+                _sentence(image_verdict(float(privacy.record), privacy.delta, _shown(privacy.record_of)))
+            )
             trust = {
                 0: "Each client drew its own noise and trained from its own noisy summary alone.",
                 1: "Each client put all of the noise into its share before anything left it.",
@@ -314,7 +319,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             if privacy.record_weaker:
                 left = (f"{_shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
                 trust += f" With fewer of them ε is: {', '.join(left)}."
-            words.append(f"{trust} For one image: {_shown(privacy.record_adjacency)}.")
+            words.append(f"{trust} For one {_shown(privacy.record_of)}: {_shown(privacy.record_adjacency)}.")
         if not privacy.known_coins:
             opened = privacy.record is not None and privacy.record_cohort > 0
             words.append(

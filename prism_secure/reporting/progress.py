@@ -10,13 +10,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from prism_secure.run_folder.records import RoundRecord
-from prism_secure.wording import CLIENT_UNIT, RECORD_UNIT, format_epsilon
+from prism_secure.wording import CLIENT_UNIT, format_epsilon, record_unit
 
-HEADER = "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
-UNITS = f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε(image): {RECORD_UNIT}, all rounds together"
-"""What each epsilon of the table protects."""
 AS_BEFORE = "the deployed mask is as before"
 """Of a round that changed no bit of it."""
+
+
+def header(record: str) -> str:
+    """The table's head, where a record is an "image" or a "person"."""
+    return f"  round      FID      KID     ε(SUM)  ε(UPLOAD){f'ε({record})':>10}  bits/param  seconds"
+
+
+def units(record: str) -> str:
+    """What each epsilon of the table protects."""
+    told = f"ε({record}): {record_unit(record)}"
+    return f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; {told}, all rounds together"
 
 
 class Listener(Protocol):
@@ -48,9 +56,15 @@ class Silent:
 
 
 class Display:
-    """A listener that draws with rich; without a terminal it prints the lines alone."""
+    """A listener that draws with rich; without a terminal it prints the lines alone.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: where to; None: standard output.
+        record: what a record is: an "image" or a "person".
+    """
+
+    def __init__(self, console: Console | None = None, record: str = "image") -> None:
+        self._record = record
         self._console = console or Console(highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -80,8 +94,8 @@ class Display:
         self._task = self._progress.add_task("training", total=(rounds - finished) * work)
         if finished:
             self.note(f"continuing after round {finished} of {rounds}")
-        self.note(UNITS)
-        self._console.print(f"[bold]{HEADER}[/bold]", soft_wrap=True)
+        self.note(units(self._record))
+        self._console.print(f"[bold]{header(self._record)}[/bold]", soft_wrap=True)
 
     def note(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, emoji=False)  # a file may be called [x].png

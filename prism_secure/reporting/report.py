@@ -266,9 +266,11 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
     images = [record.record for record in records if record.record is not None]
     spent = guarantee.spent if guarantee else None
     of_image = {view: spent[view].planned if spent else None for view in View}
-    curves.append(Curve("ε(one image)", "image", [image.epsilon for image in images], of_image[View.SUM]))
+    curves.append(
+        Curve(f"ε(one {config.record})", "image", [image.epsilon for image in images], of_image[View.SUM])
+    )
     uploads = [image.upload for image in images if image.upload is not None]
-    curves.append(Curve("image, UPLOAD", "image upload", uploads, of_image[View.UPLOAD]))
+    curves.append(Curve(f"{config.record}, UPLOAD", "image upload", uploads, of_image[View.UPLOAD]))
     return curves_plot(
         [(record.round, record.quality.fid) for record in records if record.quality is not None],
         curves,
@@ -279,7 +281,7 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
 
 def _budgets(config: Config) -> dict[str, float]:
     """What all rounds together may cost a client, and an image, where a setting says so."""
-    limits = {"one client": [config.budget.epsilon], "one image": [config.budget.image_epsilon]}
+    limits = {"one client": [config.budget.epsilon], f"one {config.record}": [config.budget.image_epsilon]}
     if config.measures:
         limits[f"one {config.measured.unit}"].append(config.measured.epsilon)
     least = {whose: min(value for value in (*values, math.inf) if value) for whose, values in limits.items()}
@@ -382,7 +384,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         unfinished=run.charged_unfinished,
         verdict=_verdict(run) if run.to_date else None,
         client_first=config.measures and config.measured.unit == "client",
-        image_verdict=wording.image_verdict(image, run.record_guarantee.delta)
+        image_verdict=wording.image_verdict(image, run.record_guarantee.delta, config.record)
         if run.record_guarantee and image is not None
         else None,
         image_epsilon=image,

@@ -164,7 +164,9 @@ class Components:
             view = image_view(self.config, self.plan.image_epsilon(View.UPLOAD))
             planned = format_epsilon(self.plan.image_epsilon(View.SUM))
             found.insert(
-                0, f"ε(image) grows by the round, below to date, SUM/UPLOAD; planned: {planned} {view}"
+                0,
+                f"ε({self.config.record}) grows by the round, below to date, SUM/UPLOAD; "
+                f"planned: {planned} {view}",
             )
             found += filter(None, [cut_off(self.plan.measured, self.config.measured)])
         delta = large_delta(self.config, max(self.partition.sizes))

@@ -174,6 +174,7 @@ def _check_settings(history: RunHistory, ledger: LedgerReport) -> None:
         "privacy.clip_space": (config.privacy.clip_space, last.release.get("space")),
         "the honest clients of a sum": (config.cohort, last.cohort),
         "secure_sum.simulate": (config.secure_sum.simulate, ledger.sum_not_run),
+        "who is a record (data.person)": (config.record, ledger.one_record),
     }
     if "client_clip" in last.release:  # its clips follow a rule; the plan's epsilons are what the card states
         for name in ("privacy.clip", "privacy.clip_space"):
@@ -215,6 +216,7 @@ def _privacy(history: RunHistory, ledger: LedgerReport, mask: str) -> Privacy:
             known_coins=history.test_coins,
             sum_not_run=ledger.sum_not_run,
             record=None if record is None else json_safe(record.epsilon),
+            record_of=ledger.one_record,
             record_adjacency="" if record is None else ADJACENCY_WORDS[record.adjacency],
             record_cohort=first.cohort if _opened(ledger) else 0,
             measured_cohort=0 if record is None or record.spent is None else record.cohort or 0,

@@ -29,7 +29,7 @@ from prism_privacy.ledger.entry import json_safe
 from prism_privacy.ledger.writer import verify_ledger
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_privacy.units import Adjacency, Unit, View
-from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon
+from prism_privacy.wording import CLIENT_UNIT, RECORD_UNIT, format_delta, format_epsilon, record_unit
 
 __all__ = ["Together", "check_end", "compose", "main"]
 
@@ -95,17 +95,24 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
             notes = tuple(f"no bound, {view}, {adjacency}: {why}" for why in total.why(at))
             found.append(Together(Unit.CLIENT, view, adjacency.value, total.epsilon(at), at, notes))
     adjacencies = dict.fromkeys(each.record.adjacency for each in charged if each.record is not None)
-    return found + [_image(charged, adjacency, delta) for adjacency in adjacencies]
+    unit = _record_unit(ledgers)
+    return found + [_image(charged, adjacency, delta, unit) for adjacency in adjacencies]
 
 
-def _image(charged: Sequence[Charged], adjacency: str, delta: float | None) -> Together:
+def _record_unit(ledgers: Sequence[LedgerReport]) -> str:
+    """Whom all of them speak of together: who is protected with all images is so with one of them."""
+    of_persons = bool(ledgers) and all(report.one_record == "person" for report in ledgers)
+    return record_unit("person" if of_persons else "image")
+
+
+def _image(charged: Sequence[Charged], adjacency: str, delta: float | None, unit: str) -> Together:
     total = ImageTotal(adjacency)
     notes = tuple(note for each in charged if (note := total.add(each)) is not None)
     if delta is None:
         delta = max(each.record.delta for each in charged if each.record is not None)
         delta += total.delta_of_others
     if not any(note.startswith("no bound") for note in notes):
-        notes += tuple(f"no bound, {RECORD_UNIT}: {why}" for why in total.why(delta))
+        notes += tuple(f"no bound, {unit}: {why}" for why in total.why(delta))
     return Together(Unit.RECORD, None, adjacency, total.epsilon(delta), delta, notes)
 
 
@@ -143,7 +150,8 @@ def _tell(reports: Sequence[LedgerReport], options: argparse.Namespace) -> int:
     asked = limits or len(reports) > 1 or options.json
     charged = options.delta is not None or any(report.entries for report in reports)
     totals = compose(reports, options.delta) if asked and (limits or charged) else []
-    held = _held(totals, options)
+    unit = _record_unit(reports)
+    held = _held(totals, options, unit)
     if options.json:
         told = {
             "ledgers": [_ledger(report) for report in reports],
@@ -160,20 +168,23 @@ def _tell(reports: Sequence[LedgerReport], options: argparse.Namespace) -> int:
             print("together, taken as of the same owners' data:")
         for total in totals:
             print(
-                f"  {_words(total)}: epsilon {format_epsilon(total.epsilon)} at "
+                f"  {_words(total, unit)}: epsilon {format_epsilon(total.epsilon)} at "
                 f"delta = {format_delta(total.delta)}"
             )
         for note in dict.fromkeys(note for total in totals for note in total.notes):
             print(f"    {note}")
         for total, limit, kept in held:
             print(
-                f"{'kept' if kept else 'PASSED'}: {_words(total)}: epsilon {format_epsilon(total.epsilon)} "
-                f"of {format_epsilon(limit)} at delta = {format_delta(total.delta)}"
+                f"{'kept' if kept else 'PASSED'}: {_words(total, unit)}: epsilon "
+                f"{format_epsilon(total.epsilon)} of {format_epsilon(limit)} at "
+                f"delta = {format_delta(total.delta)}"
             )
     return 0 if all(kept for _, _, kept in held) else 1
 
 
-def _held(totals: Sequence[Together], options: argparse.Namespace) -> list[tuple[Together, float, bool]]:
+def _held(
+    totals: Sequence[Together], options: argparse.Namespace, record: str
+) -> list[tuple[Together, float, bool]]:
     """Each total that a limit is for, that limit, and whether it is kept."""
     held = []
     wanted = set(options.adjacency)
@@ -195,15 +206,15 @@ def _held(totals: Sequence[Together], options: argparse.Namespace) -> list[tuple
         if not asked or {each.adjacency for each in found} != asked:
             raise LedgerError(
                 f"--{'client' if unit is Unit.CLIENT else 'image'}-epsilon: no ledger states an epsilon of "
-                f"{CLIENT_UNIT if unit is Unit.CLIENT else RECORD_UNIT}"
+                f"{CLIENT_UNIT if unit is Unit.CLIENT else record}"
                 + (f" under {', '.join(sorted(asked))}" if asked else "")
             )
         held += [(each, limit, each.epsilon <= limit) for each in found]
     return held
 
 
-def _words(total: Together) -> str:
-    what = CLIENT_UNIT if total.unit is Unit.CLIENT else RECORD_UNIT
+def _words(total: Together, record: str) -> str:
+    what = CLIENT_UNIT if total.unit is Unit.CLIENT else record
     return f"{what}, {f'{total.view}, ' if total.view else ''}{total.adjacency}"
 
 

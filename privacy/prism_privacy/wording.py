@@ -5,13 +5,29 @@ from __future__ import annotations
 import math
 from decimal import ROUND_CEILING, Decimal
 
-__all__ = ["CLIENT_UNIT", "RECORD_UNIT", "SUM_NOT_RUN_WORDS", "format_delta", "format_epsilon"]
+__all__ = [
+    "CLIENT_UNIT",
+    "RECORD_UNIT",
+    "SUM_NOT_RUN_WORDS",
+    "format_delta",
+    "format_epsilon",
+    "record_unit",
+]
 
 CLIENT_UNIT = "everything one client contributes"
 RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""
 SUM_NOT_RUN_WORDS = "the secure sum was not run: epsilon(SUM) is what it would be with one"
 """Of a ledger whose header says so, in words."""
+
+
+def record_unit(record: str = "image") -> str:
+    """What a record-level epsilon protects, in words, where a record is an "image" or a "person".
+
+    >>> record_unit("person"), record_unit() == RECORD_UNIT
+    ('one person of one client', True)
+    """
+    return RECORD_UNIT.replace("image", record)
 
 
 def format_epsilon(value: float) -> str:

@@ -69,3 +69,6 @@ def test_figures_read_the_same_in_a_ledger_s_words_and_in_a_report_s() -> None:
         assert ours.format_epsilon(value) == theirs.format_epsilon(value)
     assert ours.format_delta(1e-5) == theirs.format_delta(1e-5)
     assert (ours.CLIENT_UNIT, ours.RECORD_UNIT) == (theirs.CLIENT_UNIT, theirs.RECORD_UNIT)
+    assert [ours.record_unit(one) for one in ("image", "person")] == [
+        theirs.record_unit(one) for one in ("image", "person")
+    ]

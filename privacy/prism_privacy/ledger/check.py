@@ -25,6 +25,8 @@ from prism_privacy.wording import SUM_NOT_RUN_WORDS
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
 SUM_NOT_RUN: Final = {"secure_sum": "not run"}
 """Among a header's settings: what the lines call opened sums were added up in the clear, in one process."""
+OF_PERSONS: Final = {"record": "person"}
+"""Among a header's settings: a record is all images of one person with its client."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,16 @@ class LedgerReport:
     def sum_not_run(self) -> bool:
         """Whether there was no secure sum, so that epsilon(SUM) is what it would be with one."""
         return says_sum_not_run(self.settings)
+
+    @property
+    def one_record(self) -> str:
+        """What a record is: an "image", or a "person" with all images of one."""
+        return "person" if says_of_persons(self.settings) else "image"
+
+
+def says_of_persons(settings: Mapping[str, Any]) -> bool:
+    """Whether a header with these settings says that a record is a person."""
+    return all(settings.get(name) == value for name, value in OF_PERSONS.items())
 
 
 def says_sum_not_run(settings: Mapping[str, Any]) -> bool:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.composition import ClientTotal, charged_in
-from prism_privacy.ledger.entry import UNIT_WORDS, LedgerEntry, RecordGuarantee
+from prism_privacy.ledger.entry import PERSON_WORDS, UNIT_WORDS, LedgerEntry, RecordGuarantee
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_privacy.units import Adjacency, Unit, View
 from prism_privacy.wording import (
     CLIENT_UNIT,
-    RECORD_UNIT,
     SUM_NOT_RUN_WORDS,
     format_delta,
     format_epsilon,
+    record_unit,
 )
 
 __all__ = ["disclosure", "statement", "why_infinite"]
@@ -40,21 +40,21 @@ def statement(report: LedgerReport) -> list[str]:
     lines.append(f"signed by {report.public_key}, {owner}")
     if not report.entries:
         return lines
-    last, record = report.entries[-1], _record(report)
+    last, record, one_record = report.entries[-1], _record(report), record_unit(report.one_record)
     lines.append(f"{CLIENT_UNIT}: epsilon to date at delta = {format_delta(last.delta)}")
     for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
         lines.append(f"  {view.value}, {adjacency.value}: {format_epsilon(spent.to_date)}")
     lines.append("  none is claimed" if last.epsilon is None else f"  {_counting_on(last)}")
     if record is None:
-        return [*lines, f"{RECORD_UNIT}: no epsilon is claimed"]
+        return [*lines, f"{one_record}: no epsilon is claimed"]
     if record.spent is not None:
-        lines.append(f"{RECORD_UNIT}: epsilon to date at delta = {format_delta(record.delta)}")
+        lines.append(f"{one_record}: epsilon to date at delta = {format_delta(record.delta)}")
         for view, cost in sorted(record.spent.items()):
             planned = "" if cost.planned is None else f" (planned: {format_epsilon(cost.planned)})"
             lines.append(f"  {view.value}, {record.adjacency}: {format_epsilon(cost.to_date)}{planned}")
         lines.append(f"  sum counts on {record.cohort} honest clients")
         return [*lines, f"  ({ADJACENCY_WORDS[record.adjacency]})"]
-    lines.append(f"{RECORD_UNIT}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
+    lines.append(f"{one_record}: epsilon for all rounds together at delta = {format_delta(record.delta)}")
     lines.append(f"  {record.adjacency}: {format_epsilon(record.epsilon)}")
     if record.view is not None:
         on = "" if record.cohort is None else f", counting on {record.cohort} honest clients"
@@ -98,7 +98,7 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
     if not report.entries:
         yield "Nothing was released."
         return
-    last, record = report.entries[-1], _record(report)
+    last, record, persons = report.entries[-1], _record(report), report.one_record == "person"
     yield ""
     yield f"PROTECTED: {UNIT_WORDS[Unit.CLIENT]}"
     if last.epsilon is None:
@@ -114,7 +114,7 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
                 yield f"    planned before the first round: {format_epsilon(spent.planned)}"
         yield f"  {_counting_on(last)}"
     yield ""
-    yield f"PROTECTED: {UNIT_WORDS[Unit.RECORD]}"
+    yield f"PROTECTED: {PERSON_WORDS if persons else UNIT_WORDS[Unit.RECORD]}"
     if record is None:
         yield "  No epsilon is claimed."
     elif record.spent is not None:
@@ -158,10 +158,13 @@ def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarante
         yield "A single record by itself, beyond what protects its client."
     else:
         other = next(word for word in ADJACENCY_WORDS if word != record.adjacency)
-        yield f"{RECORD_UNIT.capitalize()} under {other}: {ADJACENCY_WORDS[other]}."
+        yield f"{record_unit(report.one_record).capitalize()} under {other}: {ADJACENCY_WORDS[other]}."
         if record.view is None:
             yield "The ledger does not say whom one record is protected from."
-        yield "A person whose data is in several records: epsilon is for one of them."
+        if report.one_record == "person":
+            yield "A person who is with several clients, or has several names: epsilon is for one of them."
+        else:
+            yield "A person whose data is in several records: epsilon is for one of them."
     if not report.end_checked:
         yield "What lines after the head above said, if there were any: the head file is missing."
     yield "Whether the program did what its ledger says: the signature shows who says so."

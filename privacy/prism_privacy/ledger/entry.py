@@ -24,6 +24,8 @@ UNIT_WORDS: dict[Unit, str] = {
     Unit.CLIENT: "everything that one client contributes, in all rounds it takes part in",
     Unit.RECORD: "one record (one image) of one client, in everything that is ever computed from it",
 }
+PERSON_WORDS = UNIT_WORDS[Unit.RECORD].replace("one image", "all images of one person")
+"""Of a record, where one is a person."""
 
 
 @dataclass(frozen=True)

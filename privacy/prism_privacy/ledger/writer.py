@@ -31,8 +31,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prism_privacy import _validate
 from prism_privacy.durable_files import replace_file
 from prism_privacy.errors import InvalidParameter, LedgerError
-from prism_privacy.ledger.check import LedgerReport, check_ledger, counted_lines, head_path, load_bytes
+from prism_privacy.ledger.check import (
+    LedgerReport,
+    check_ledger,
+    counted_lines,
+    head_path,
+    load_bytes,
+    says_of_persons,
+)
 from prism_privacy.ledger.entry import (
+    PERSON_WORDS,
     UNIT_WORDS,
     Coins,
     EpsilonTable,
@@ -47,6 +55,7 @@ from prism_privacy.ledger.key import LedgerKey, public_key_bytes
 from prism_privacy.ledger.line import ZERO_HASH, encode_head, encode_line, line_hash
 from prism_privacy.ledger.order import EntryOrder
 from prism_privacy.moments.release import ADJACENCY_WORDS
+from prism_privacy.units import Unit
 
 
 class Release(Protocol):
@@ -99,7 +108,8 @@ class Ledger:
             federation: the federation's id, not empty.
             clients: how many clients there are; warns where delta >= 1/clients.
             records: how many records a client has (the most), the same for record-level guarantees.
-            settings: anything else that holds for all lines, JSON-safe.
+            settings: anything else that holds for all lines, JSON-safe. With ``{"record": "person"}`` a
+                record is a person, with all images of one.
 
         Raises:
             LedgerError: the file exists, another process is writing it, or it is gone and its head file
@@ -110,6 +120,8 @@ class Ledger:
         if not isinstance(federation, str) or not federation:
             raise InvalidParameter(f"federation must be a non-empty string, got {federation!r}")
         words = {str(unit): said for unit, said in UNIT_WORDS.items()} | ADJACENCY_WORDS
+        if says_of_persons(settings or {}):
+            words[str(Unit.RECORD)] = PERSON_WORDS
         units: dict[str, Json] = {**words}
         body: dict[str, Json] = {
             "kind": "header",
