@@ -56,7 +56,8 @@ def load_celeba(
     reader, found, identities = Reader(), {}, list[str]()
     for part in (_TRAINING, _TEST):
         names = [name for name, into in parts.items() if into == part]
-        for known, lacking in ((labels, "attributes"), *([(whose, "identity")] if persons else [])):
+        needed = {"attributes": set(labels)} | ({"identity": set(whose)} if persons else {})
+        for lacking, known in needed.items():
             if unknown := [name for name in names if name not in known]:
                 raise DataError(
                     f"{root}: {len(unknown)} pictures have no {lacking}, the first is {unknown[0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +122,10 @@ Files = dict[str, list[Path]]
 
 def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
     """Every sixth image of a class, or all images of every sixth of its persons, go to the metrics."""
-    held: set[str | Path] = set()
-    most, seen = 0, set[str | Path]()
+    whose: Callable[[Path], str] = _person if persons else str
+    held, seen, most = set[str](), set[str](), 0
     for paths in found.values():
-        new = [one for one in dict.fromkeys(map(_person, paths) if persons else paths) if one not in seen]
+        new = [one for one in dict.fromkeys(map(whose, paths)) if one not in seen]
         held.update(new[HELD_OUT - 1 :: HELD_OUT])
         seen.update(new)
         most = max(most, len(new))
@@ -137,10 +137,7 @@ def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
         )
 
     def part(held_out: bool) -> Files:
-        return {
-            name: [p for p in paths if ((_person(p) if persons else p) in held) is held_out]
-            for name, paths in found.items()
-        }
+        return {name: [p for p in paths if (whose(p) in held) is held_out] for name, paths in found.items()}
 
     train, test = part(False), part(True)
     if lost := [name for name, paths in train.items() if not paths]:

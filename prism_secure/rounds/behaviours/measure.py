@@ -121,7 +121,8 @@ class Measure(Behaviour):
         if known is not None:
             return known[0]
         own = client.records()
-        return asked.answers(own.features, own.labels, persons=own.persons)[0]
+        found: NDArray[np.int64] = asked.answers(own.features, own.labels, persons=own.persons)[0]
+        return found
 
     def probabilities(
         self, index: int, answers: NDArray[np.int64], broadcast: Broadcast
