@@ -47,7 +47,8 @@ def _binding(context: Context) -> bytes:
 
 @secure_sum(app, bound=None, binding=_binding)  # what is asked for has a bound, and is held against it
 def train(message: Message, context: Context) -> Message:
-    """Train from the broadcast; the reply's one array is this client's randomized bits, uint8 (d,).
+    """Answer the broadcast; the reply's one array is this client's randomized bits, uint8 (d,), or (m,) of a
+    measured round.
 
     Before round 1 it may be this client's share of the noisy moments that is asked for, int64 (size,).
     """
@@ -78,10 +79,10 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "secure_sum.simulate is for `prism-secure run`; across machines nothing but the secure sum hides "
             "what a client sends, so it must be false"
         )
-    if config.federation.behaviour != "train":
+    if config.own_behaviour:
         raise ConfigError(
-            "federation.behaviour must be 'train' across machines, others are for `prism-secure run`; got "
-            f"{config.federation.behaviour!r}"
+            "federation.behaviour must be 'train' or 'measure' across machines, one of your own is for "
+            f"`prism-secure run`; got {config.federation.behaviour!r}"
         )
     if config.opens_moments and config.privacy.record_store is not None:
         raise ConfigError(

@@ -170,29 +170,23 @@ class Client:
         return next(earlier, 0)
 
     def bits(self, broadcast: Broadcast) -> NDArray[np.uint8]:
-        """This round's bits as kept in the outbox, uint8 (d,): what the client's secure sum adds up."""
-        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        """This round's bits as kept in the outbox, uint8 (d,), or as many as are sent: what its secure sum
+        adds up."""
+        packed, bits = self._kept_upload(broadcast), self._components.sent_bits
         return np.unpackbits(np.frombuffer(packed, np.uint8, count=-(-bits // 8)), count=bits)
 
     def scores(self, broadcast: Broadcast) -> NDArray[np.int64]:
         """This round's scores of the layers that send them, as the integers that the secure sum adds up."""
-        packed, bits = self._kept_upload(broadcast), self._bits(broadcast)
+        packed, bits = self._kept_upload(broadcast), self._components.sent_bits
         return np.frombuffer(packed, "<u4", offset=-(-bits // 8)).astype(np.int64)
 
     def forget_upload(self, federation: str, round_number: int) -> None:
         """Delete the bits of a round that is over, keeping the fact that it was answered."""
         self._outbox.settle(federation, round_number)
 
-    def _bits(self, broadcast: Broadcast) -> int:
-        """How many coordinates send bits: all, or those before the layers that send scores."""
-        if self._components.config.measures:
-            return self._components.plan.measured[0].coordinates
-        layers = self._components.score_layers
-        return len(broadcast.theta) if layers is None else layers.start
-
     def _upload(self, scores: torch.Tensor, broadcast: Broadcast) -> bytes:
         """Packed bits and, of the layers that send them, scores as 32-bit integers."""
-        layers, count = self._components.score_layers, self._bits(broadcast)
+        layers, count = self._components.score_layers, self._components.sent_bits
         bits = self._release(scores[:count], broadcast)
         packed = np.packbits(bits).tobytes()
         if layers is None:

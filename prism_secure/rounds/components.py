@@ -315,6 +315,15 @@ class Components:
         """Which layers send scores instead of bits; None: no one does."""
         return ScoreLayers.of(self.config.mask, self.trainer.supermask.layer_sizes)
 
+    @property
+    def sent_bits(self) -> int:
+        """How many bits a client sends in a round: one a weight of the mask, or of those before the layers
+        that send scores; in measured rounds m, whatever the mask's length is."""
+        if self.config.measures:
+            return self.plan.measured[0].coordinates
+        layers = self.score_layers
+        return self.trainer.dimension if layers is None else layers.start
+
     def check(self) -> None:
         """Build and try everything once, so that what cannot work is said before anything is charged.
 

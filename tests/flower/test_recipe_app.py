@@ -5,26 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
-from loop_grid import LoopGrid
+from flwr.app import Message
 from safetensors.numpy import load_file, save_file
 
-from prism_crypto import CountSpec, Policy, ThresholdError
+from prism_crypto import CountSpec, ThresholdError
 from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RoundError, RunFolderError
-from prism_secure.flower import SecureSum, client_app, server_app
+from prism_secure.flower import client_app
 from prism_secure.flower.recipe import client as recipe_client
 from prism_secure.flower.recipe.client import known_coins, own_data
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
@@ -34,76 +31,12 @@ from prism_secure.model.model_file import read_model_file, write_model
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
-from prism_secure.rounds.simulation import open_securely
-from prism_secure.run_folder.enrolment import enroll_simulated, read_membership
 from prism_secure.run_folder.export import export_run
-from prism_secure.run_folder.folder import RunFolder, read_records
+from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.history import read_history
 
 from ..secure import tiny_data
-
-KEY = bytes(range(32))
-FEDERATION = "four"
-TINY = [
-    *tiny_data.TINY,
-    "federation.clients=4",
-    "federation.local_steps=1",
-    "model.width=2",
-    "model.latent=4",
-    "training.batch_size=10",
-    "metrics.every=2",
-    "secure_sum.min_survivors=3",
-    "privacy.record_epsilon=inf",
-    "privacy.record_release=client",
-]
-
-
-def recipe_of(folder: Path, *overrides: str, images: int = 60) -> Config:
-    """A recipe whose few images lie in `folder`."""
-    if not folder.exists():
-        tiny_data.write_data(folder, train=images)
-    return load_config(None, [*TINY, f"data.folder={folder}", *overrides])
-
-
-class Place:
-    """Enrolled clients and a server, and the grid between them."""
-
-    def __init__(self, root: Path, *overrides: str, test_coins: bool = True) -> None:
-        self.root = root
-        root.mkdir(exist_ok=True)
-        self.config = recipe_of(root / "data", *overrides)
-        enroll_simulated(root, FEDERATION, 4, Policy(min_survivors=3, min_cohort=3))
-        for client in range(4):
-            (root / f"{client:02d}" / "recipe.toml").write_text(dump_config(self.config))
-        (root / "recipe.toml").write_text(dump_config(self.config))
-        self.out = root / "run"
-        self.settings = {
-            "folder": str(root / "server"), "out": str(self.out), "recipe": str(root / "recipe.toml"),
-            "timeout": 300, "train-timeout": 600, "patience": 20, "test-coins": test_coins,
-            "clients-folder": str(root),
-        }  # fmt: skip
-        self.grid = LoopGrid(client_app.app, dict.fromkeys(range(100, 104), root))
-        for partition, context in enumerate(self.grid.contexts.values()):
-            context.node_config = {"partition-id": partition, "num-partitions": 4}
-            if test_coins:
-                context.node_config["test-coins"] = KEY.hex()
-            context.run_config = self.settings
-
-    def train(self) -> None:
-        server_app.main(self.grid, Context(7, 1, {}, RecordDict(), self.settings))
-
-    def sums(self) -> SecureSum:
-        """A server that asks for what it likes."""
-        _, roster = read_membership(self.root / "server")
-        return SecureSum(
-            self.grid, roster, FEDERATION, run_config=self.settings, min_survivors=3, timeout=300, poll=0.01
-        )
-
-    def theta(self) -> np.ndarray:
-        with RunFolder(self.out, self.config) as run:
-            server = Server.of(Components(self.config), FEDERATION)
-            server.load(run.checkpoint_path)
-        return server.theta
+from .recipe_place import FEDERATION, KEY, Place, garbled, in_process, recipe_of
 
 
 @pytest.fixture(autouse=True)
@@ -116,38 +49,6 @@ def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-def garbled(reply: Message) -> Message:
-    """What is refused is as good as not sent, and nobody waits for it."""
-    reply.content["secure_sum"]["message"] = b"garbage"
-    return reply
-
-
-def in_process(config: Config, folder: Path, present: Callable[[int, int], bool]) -> np.ndarray:
-    """The same federation by the loop of `prism-secure run`, over the clients that are present in a round."""
-    recipe = Components(config)
-    clients = []
-    for index in range(4):
-        (folder / str(index)).mkdir(parents=True)
-        coins = known_coins(KEY, index)
-        clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
-    server = Server.of(recipe, FEDERATION)
-    for _ in range(config.federation.rounds):
-        broadcast = server.broadcast()
-        there = [client for client in clients if present(client.index, broadcast.round)]
-        for client in there:
-            client.answer(broadcast)
-        bits = [client.bits(broadcast) for client in there]
-        opened = open_securely(
-            msgspec.structs.replace(
-                config, federation=msgspec.structs.replace(config.federation, clients=len(there))
-            ),
-            broadcast,
-            [lambda vector=vector: vector for vector in bits],
-        )
-        server.absorb(opened.counts, len(opened.survivors), planned_rounds=config.federation.rounds)
-    return server.theta
 
 
 def test_same_seed_and_coins_give_the_same_theta_as_in_one_process(
@@ -636,7 +537,6 @@ def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:
         (["federation.clients=8", "federation.client_fraction=0.5"], "client_fraction"),
         (["mask.score_layers=0.2", "privacy.flip=0", "privacy.record_epsilon=inf"], "score_layers"),
         (["secure_sum.simulate=true"], "secure_sum.simulate is for `prism-secure run`"),
-        (["federation.behaviour=measure", "privacy.record_epsilon=inf"], "federation.behaviour"),
         (["federation.behaviour=my.own:Behaviour", "privacy.record_epsilon=inf"], "federation.behaviour"),
     ],
 )

@@ -107,7 +107,8 @@ class RecipeClient:
         """What this client adds to the sum that the server asks for; charged to its ledger beforehand.
 
         Returns:
-            Its bits of a round, uint8 (d,); or its share of the noisy moments, int64 (size,).
+            Its bits of a round, uint8 (d,), or (m,) of a measured one; or its share of the noisy moments,
+            int64 (size,).
         """
         client = Client(
             self.enrolment.identity.client_id,
@@ -126,11 +127,12 @@ class RecipeClient:
             self._charge(None)  # before noise is drawn, which a kill would leave uncharged
             client.prepare(self.federation)
             return client.moments.share()
-        broadcast = recipe_messages.read_broadcast(self.federation, content)
+        broadcast = recipe_messages.read_broadcast(self.federation, content, self.recipe.trainer.dimension)
         # The same bits in two sessions would be two sums, whose difference could be those of one client.
         recipe_messages.check_session(
-            content, round=broadcast.round + summed, dimension=self.recipe.trainer.dimension, bound=1
+            content, round=broadcast.round + summed, dimension=self.recipe.sent_bits, bound=1
         )
+        self.recipe.behaviour.check(broadcast)
         client.check(self.federation, broadcast.round - 1, broadcast.round)
         self._charge(broadcast)
         if release is not None and summed:
@@ -207,6 +209,11 @@ def own_data(config: Config, declared: object) -> OwnData | None:
             raise ConfigError(
                 "one release of all clients' noisy moments depends on how many images each has: "
                 "own-data='1200 950 1000' for three clients (or privacy.record_release = 'client')"
+            )
+        if config.measures and not config.measured.records:
+            raise ConfigError(
+                "measured rounds divide each client's answers by one public number of images: "
+                "own-data='1200 950 1000' for three clients, or measured.records = 1000"
             )
         return OwnData(config, None)
     sizes = tuple(int(word) for word in str(declared).split() if word.isdecimal())

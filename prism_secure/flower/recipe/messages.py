@@ -1,9 +1,10 @@
-"""What the server of a recipe sends its clients: the request for moments, and each round's theta."""
+"""What the server of a recipe sends its clients: the request for moments, and each round's broadcast."""
 
 from __future__ import annotations
 
 import json
-from typing import cast
+from typing import Any, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -17,6 +18,7 @@ from prism_secure.rounds.broadcast import Broadcast
 
 _PLAN = "moments asked for"
 _OPENED = "moments"
+_PUBLIC = "public"
 
 
 def write_request(release: RecordRelease) -> RecordDict:
@@ -60,8 +62,13 @@ def check_session(content: RecordDict, *, round: int, dimension: int, bound: int
 
 
 def write_broadcast(broadcast: Broadcast, opened: NoisySums | None = None) -> RecordDict:
-    """theta, float64 (d,), under the number of its round, and with it what a summed release has opened."""
+    """theta, float64 (d,), under the number of its round, and with it what a summed release has opened, and
+    what else the round's behaviour sends in the open."""
     content = RecordDict({f"round {broadcast.round}": ArrayRecord({"theta": Array(broadcast.theta)})})
+    if broadcast.public:
+        content[_PUBLIC] = ArrayRecord(
+            {name: Array(np.asarray(array)) for name, array in broadcast.public.items()}
+        )
     if opened is not None:
         parts = {name: getattr(opened, name) for name in ("first", "second", "counts")}
         content[_OPENED] = ArrayRecord(
@@ -70,20 +77,27 @@ def write_broadcast(broadcast: Broadcast, opened: NoisySums | None = None) -> Re
     return content
 
 
-def read_broadcast(federation: str, content: RecordDict) -> Broadcast:
+def read_broadcast(federation: str, content: RecordDict, dimension: int) -> Broadcast:
     """The inverse, completed with the federation that this client is enrolled in.
 
+    What it must hold beside theta, the round's behaviour says (`Behaviour.check`).
+
+    Args:
+        dimension: d, how long this client's own masks are.
+
     Raises:
-        AgreementError: it is no broadcast.
+        AgreementError: it is no broadcast, or one of another model.
     """
     try:
-        (name,) = (name for name in content if name not in (_OPENED, sum_messages.RECORD))
+        (name,) = (name for name in content if name not in (_OPENED, _PUBLIC, sum_messages.RECORD))
         word, number = name.split()
-        theta = _floats(content, name, "theta", None)
-        if word != "round" or theta.ndim != 1:
+        if word != "round" or set(cast(ArrayRecord, content[name])) != {"theta"}:
             raise ValueError(name)
-        return Broadcast(federation, int(number), theta)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        theta = _floats(content, name, "theta", (dimension,))
+        sent = cast(ArrayRecord, content[_PUBLIC]) if _PUBLIC in content else {}
+        public = {key: _numbers(array) for key, array in sent.items()}
+        return Broadcast(federation, int(number), theta, public)
+    except _UNREADABLE:
         raise AgreementError("the server's message is no broadcast of a round") from None
 
 
@@ -100,17 +114,26 @@ def read_moments(content: RecordDict, release: RecordRelease) -> NoisySums:
         second = _floats(content, _OPENED, "second", shape) if planned.second_weight else None
         counts = _floats(content, _OPENED, "counts", shape[:1])
         return NoisySums(planned, first, second, counts)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         raise AgreementError("the server's message does not bring the opened moments") from None
 
 
-def _floats(
-    content: RecordDict, record: str, name: str, shape: tuple[int, ...] | None
-) -> NDArray[np.float64]:
-    array = cast(ArrayRecord, content[record])[name].numpy()
-    if array.dtype != np.float64 or not np.isfinite(array).all() or (shape and array.shape != shape):
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, BadZipFile)
+"""What Python and NumPy raise at bytes that are not the arrays they should be."""
+
+
+def _floats(content: RecordDict, record: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    array = _numbers(cast(ArrayRecord, content[record])[name])
+    if array.dtype != np.float64 or not np.isfinite(array).all() or array.shape != shape:
         raise ValueError(name)
     return array
+
+
+def _numbers(array: Array) -> NDArray[Any]:
+    found = array.numpy()
+    if found.dtype.kind not in "iuf":
+        raise ValueError(found.dtype)
+    return found
 
 
 def _described(release: RecordRelease) -> str:

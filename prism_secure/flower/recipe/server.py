@@ -211,7 +211,7 @@ class Rounds:
 
         result = self._sum.open(
             write_broadcast(broadcast, self._moments),
-            CountSpec(len(broadcast.theta)),
+            CountSpec(self._recipe.sent_bits),
             round=broadcast.round + self._sessions_before,
             binding=binding(config),
             train_timeout=self._train_timeout,

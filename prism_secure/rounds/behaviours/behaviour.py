@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prism_secure.errors import AgreementError
 from prism_secure.learning.aggregation import Step
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 
@@ -126,6 +127,16 @@ class Behaviour(Protocol):
     def server(self) -> ServerSide:
         """The server's part, before round 1."""
         ...
+
+    def check(self, broadcast: Broadcast) -> None:
+        """Refuse what no server of this behaviour sends beside theta. Asked across machines, where the server
+        may be anybody's, before the round is charged and before data are read.
+
+        Raises:
+            AgreementError: it is not one of its broadcasts.
+        """
+        if broadcast.public:
+            raise AgreementError(f"expected theta alone, got {', '.join(sorted(broadcast.public))} beside it")
 
     def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
         """Where one process simulates many: compute at once what these will answer next, one by one.

@@ -87,6 +87,9 @@ class Measure(Behaviour):
     def server(self) -> MeasuringServer:
         return MeasuringServer(self)
 
+    def check(self, broadcast: Broadcast) -> None:
+        self.asked(broadcast)
+
     def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
         """A few matrix products for many clients: exact integers, so the same whoever is in it."""
         asked, self._answers = self.asked(broadcast), {}
@@ -150,9 +153,9 @@ class Measure(Behaviour):
         return self._last[1]
 
     def _checked(self, broadcast: Broadcast) -> MeasuredRound:
-        measured = self.components.plan.measured
-        if not 1 <= broadcast.round <= len(measured):
-            raise AgreementError(f"there are {len(measured)} measured rounds, asked for {broadcast.round}")
+        rounds = self.components.plan.rounds
+        if not 1 <= broadcast.round <= rounds:
+            raise AgreementError(f"there are {rounds} measured rounds, asked for {broadcast.round}")
         public: dict[str, NDArray[Any]] = dict(broadcast.public)
         wanted = self._wanted(public)
         found = {name: (array.dtype.type, array.shape) for name, array in public.items()}
