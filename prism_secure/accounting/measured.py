@@ -5,12 +5,14 @@ the clips of its own plan, and the ledger charges them. The longest answer of a 
 length here: no epsilon depends on how long it is in a round, so the server may say so (see
 `prism_secure.rounds.behaviours.measure`); c stands in units of A. An epsilon to reach is met by the view of
 the opened sums, of a client that is left out or of an image that is replaced by any other; the cohort is the
-honest clients that each opened sum surely has.
+honest clients that each opened sum surely has. Where rounds invite some of the clients only, it is met by the
+client whose rounds cost most.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import ROUND_FLOOR, Decimal
@@ -25,9 +27,12 @@ from prism_privacy import (
     View,
     calibrate_measured,
 )
+from prism_privacy.accounting.accountant import guarantee_of
+from prism_privacy.measured.calibrate import MeasuredCalibration
 from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
+from prism_secure.config.invitations import histories
 from prism_secure.errors import ConfigError
 
 MOST_CUT_OFF = 0.05
@@ -76,6 +81,7 @@ def releases(
         coordinates=coordinates(config.measured, dimension),
         records=records,
         people=people(persons) or records,
+        histories=histories(config),
     )
 
 
@@ -86,11 +92,12 @@ def image_view(config: Config, upload: float) -> ImageView:
         config: its `federation.behaviour` is "measure".
         upload: epsilon of one image against who sees its client's uploads.
     """
-    n, honest = config.federation.clients, config.cohort
+    n, honest = config.invited, config.cohort
+    whose = "clients" if config.everybody else "clients of a round"
     return ImageView(
         "who sees the opened sums",
         f"SUM, {honest:,} of {n:,} honest",
-        f"while {'all' if honest == n else f'{honest:,} of the'} {n:,} clients are honest",
+        f"while {'all' if honest == n else f'{honest:,} of the'} {n:,} {whose} are honest",
         (("its client's uploads seen in the clear", upload),),
     )
 
@@ -201,6 +208,7 @@ def _releases(
     coordinates: int,
     records: int,
     people: int,
+    histories: tuple[tuple[int, ...], ...],
 ) -> tuple[MeasuredRelease, ...]:
     shares = clip_shares(rounds, first=measured.first_round, growth=measured.growth)
     largest = measured.radius or 1.0
@@ -224,14 +232,7 @@ def _releases(
     if math.isinf(measured.epsilon):
         return tuple(plan)
     try:
-        found = calibrate_measured(
-            plan,
-            epsilon=measured.epsilon,
-            delta=delta,
-            unit=Unit.CLIENT if measured.unit == "client" else Unit.RECORD,
-            view=View.SUM,
-            adjacency=Adjacency.ZERO_OUT if measured.unit == "client" else "swap",
-        )
+        found = _calibrated([[plan[number - 1] for number in own] for own in histories], measured, delta)
     except PrivacyError as error:
         raise ConfigError(
             f"measured.epsilon = {measured.epsilon:g} is reached by no clips of {rounds} rounds: {error}"
@@ -241,7 +242,35 @@ def _releases(
             f"measured.epsilon = {measured.epsilon:g} is reached by no clips of {rounds} rounds: the nearest "
             f"that they come to is {found.epsilon:.3g}"
         )
-    return tuple(replace(each, clip=_rounded_down(each.clip)) for each in found.releases)
+    return tuple(replace(each, clip=_rounded_down(found.factor * each.clip)) for each in plan)
+
+
+def _calibrated(
+    clients: Sequence[Sequence[MeasuredRelease]], measured: Measured, delta: float
+) -> MeasuredCalibration:
+    """For the client who reaches the epsilon with the smallest clips: all others are within it then.
+
+    Args:
+        clients: the rounds that each client is in.
+    """
+    unit = Unit.CLIENT if measured.unit == "client" else Unit.RECORD
+    found: MeasuredCalibration | None = None
+    # The dearest is almost always the first of these, and to look whether others are within takes no time.
+    for own in sorted(clients, key=lambda own: sum(each.clip**2 for each in own), reverse=True):
+        if found is not None:
+            spent = Counter(each.scaled(found.factor).release(unit) for each in own)
+            if guarantee_of(spent, delta, View.SUM, Adjacency.ZERO_OUT).epsilon <= measured.epsilon:
+                continue
+        found = calibrate_measured(
+            own,
+            epsilon=measured.epsilon,
+            delta=delta,
+            unit=unit,
+            view=View.SUM,
+            adjacency=Adjacency.ZERO_OUT if unit is Unit.CLIENT else "swap",
+        )
+    assert found is not None
+    return found
 
 
 # Processors differ in a last digit, and a session takes only clients that name the very same clips.

@@ -1,16 +1,16 @@
 """What a recipe will spend, before anything has left a client: how many rounds, and what they cost at most.
 
 Rounds are alike, so the largest epsilon is that of the client that is in most of them; with everybody in
-every round it is each client's. Measured rounds differ, and everybody is in each. A budget shortens the plan
-before the first round: nothing that is measured on the way decides when to stop, and so the planned epsilon
-is a guarantee.
+every round it is each client's. Measured rounds differ, so each client's rounds are added up, and the largest
+epsilon counts (`prism_secure.accounting.largest`). A budget shortens the plan before the first round: nothing
+that is measured on the way decides when to stop, and so the planned epsilon is a guarantee.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
@@ -29,10 +29,11 @@ from prism_privacy import (
     calibrate,
 )
 from prism_secure.accounting.epsilons import CELLS, Cell
+from prism_secure.accounting.largest import LargestAccount
 from prism_secure.accounting.measured import releases
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config, config_of
-from prism_secure.config.invitations import most_participations
+from prism_secure.config.invitations import invited, most_participations
 from prism_secure.config.sections import Budget, Features, Federation, Mask, Training
 from prism_secure.errors import ConfigError
 from prism_secure.wording import format_delta, format_epsilon
@@ -105,9 +106,18 @@ class Plan:
         """What a client releases in a round, counted from 1, as the ledger writes it."""
         return self.measured[round_number - 1] if self.measured else self.mask
 
-    def masks(self, unit: Unit) -> list[MaskRelease]:
-        """What all planned measured rounds release of a client or of one image, as the accountant counts."""
-        return [release.release(unit) for release in self.measured[: self.rounds]]
+    def account(self, unit: Unit, rounds: int | None = None) -> LargestAccount:
+        """What measured rounds release of clients or of one image of each: of the first ones, or of all."""
+        found = LargestAccount(self.delta)
+        for number, release in enumerate(self.measured[: self.rounds if rounds is None else rounds], 1):
+            found.spend(release.release(unit), self.present(number))
+        return found
+
+    def present(self, round_number: int) -> Sequence[Hashable]:
+        """Whose accounts a round is on: those of the invited; one for all, where all are in every round."""
+        if self._alone or self._config.everybody:
+            return ("every client",)
+        return invited(self._config, round_number)
 
     @property
     def delta(self) -> float:
@@ -270,10 +280,7 @@ class Plan:
         return self._measured_cost(rounds, Unit.RECORD, view, Adjacency.ZERO_OUT)
 
     def _measured_cost(self, rounds: int, unit: Unit, view: View, adjacency: Adjacency) -> float:
-        accountant = Accountant(delta=self._config.privacy.delta)
-        for release in self.measured[:rounds]:
-            accountant.spend(release.release(unit))
-        return accountant.epsilon(view, adjacency)
+        return self.account(unit, rounds).epsilon(view, adjacency)
 
 
 @dataclass(frozen=True)

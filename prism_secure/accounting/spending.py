@@ -5,7 +5,8 @@ masks are charged; for **one image of one client** there is one release before t
 post-processing of it.
 
 Measured rounds have no such release: their bits cost a client and an image something each, both accounts
-grow, and every entry of the ledger states both from the one release of its round.
+grow, and every entry of the ledger states both from the one release of its round. Where a round invites some
+of the clients only, each client's account has its own rounds, and the largest is stated.
 
 A *summed* release changes the first account: it opens, so what it tells about a client is charged, and then
 the masks cost nothing more, because all clients train from the opened moments alone (and from the public
@@ -36,6 +37,7 @@ from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
 from prism_secure.accounting.epsilons import AFTER_MOMENTS, CELLS, Epsilons, RecordEpsilon
+from prism_secure.accounting.largest import LargestAccount
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
@@ -103,14 +105,12 @@ class Spending:
         self.planned_rounds = self._plan.rounds
         self._participations = Participation(config.privacy.delta, cap=self._plan.most)
         self._accountant = Accountant(delta=config.privacy.delta)
-        self._image = Accountant(delta=config.privacy.delta)
         self._accountant_rounds = 0
-        if self._plan.measured:
-            for unit, accountant in ((Unit.CLIENT, self._accountant), (Unit.RECORD, self._image)):
-                for mask in self._plan.masks(unit):
-                    accountant.plan(mask)
-        else:
-            self._accountant.plan(self._plan.mask, rounds=self._plan.most)
+        self._accountant.plan(self._plan.mask, rounds=self._plan.most)
+        self._measured = {
+            unit: LargestAccount(config.privacy.delta, self._plan.account(unit))
+            for unit in (Unit.CLIENT, Unit.RECORD)
+        }
         self._ledger = self._open_ledger(folder, finished_rounds)
         for entry in self._ledger.entries:
             if entry.kind in ("round", "aborted"):
@@ -186,14 +186,17 @@ class Spending:
                 metrics = {**(metrics or {}), "federation_round": asked}
             number = round_number if asked is None else asked
             most = self._spend(round_number, number)
+            release = self._plan.release(number)
             if not self._config.everybody:
                 metrics = {**(metrics or {}), "most_rounds": most}
-            release = self._plan.release(number)
-            table = spent_table(self._accountant, _of_a_client(release))
+                if self._plan.measured:  # rounds differ, so it matters who was in which
+                    metrics["invited"] = list(invited(self._config, number))
+            account = self._measured[Unit.CLIENT] if self._plan.measured else self._accountant
+            table = spent_table(account, _of_a_client(release))
             if self._plan.summed:
                 table = {cell: self._after_moments(masks, *cell) for cell, masks in table.items()}
             if isinstance(release, MeasuredRelease) and self._coins != "test":
-                self._guarantee = RecordGuarantee.measured(release, self._image)
+                self._guarantee = RecordGuarantee.measured(release, self._measured[Unit.RECORD])
             self._append(kind, round_number, release.as_dict(), table, metrics)
         entry = self._ledger.entries[self.moments_charged + round_number - 1]
         return Epsilons.of({cell: entry.spent(*cell).to_date for cell in CELLS})
@@ -231,11 +234,12 @@ class Spending:
         present = ("this client",) if self._alone else invited(self._config, round_number)
         self._participations.spend(_of_a_client(release), present)
         most = max(map(self._participations.rounds_of, present))
-        if most > before:
-            self._accountant.spend(_of_a_client(release))
-            if isinstance(release, MeasuredRelease):
-                self._image.spend(release.release(Unit.RECORD))
-            self._accountant_rounds = most
+        if isinstance(release, MeasuredRelease):
+            for unit, account in self._measured.items():
+                account.spend(release.release(unit), self._plan.present(asked))
+        elif most > before:
+            self._accountant.spend(release)
+        self._accountant_rounds = max(most, before)
         return self._accountant_rounds
 
     @property

@@ -11,6 +11,7 @@ import math
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from prism_privacy import LedgerEntry, LedgerError, LedgerReport, PrivacyError, 
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.ledger.line import parse
 from prism_secure.audit.findings import Unchecked
+from prism_secure.audit.oracle import Mask
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.sources import DataIdentity, read_identity
@@ -147,23 +149,37 @@ class Evidence:
     @cached_property
     def participations(self) -> list[int]:
         """The most charges that any client has after each of `charges`; invitations are public."""
-        config, most, counts = self.config, 0, Counter[int]()
+        most, counts = 0, Counter[int]()
         found = []
         for entry in self.charges:
-            planned = 1 <= entry.round <= config.federation.rounds
-            everybody = range(config.federation.clients)
-            counts.update(invited(config, entry.round) if planned else everybody)
+            counts.update(self.present(entry))
             most = max(counts.values())
             found.append(most)
         return found
 
+    def present(self, entry: LedgerEntry) -> Sequence[int]:
+        """Whom the round of a charge invited, by config.toml; all, where that does not know the round."""
+        config = self.config
+        planned = 1 <= entry.round <= config.federation.rounds
+        return invited(config, entry.round) if planned else range(config.federation.clients)
+
     def charges_of(self, client: int) -> int:
         """How many of `charges` are about a round that this client was invited to."""
-        config = self.config
-        return sum(
-            entry.round > config.federation.rounds or client in invited(config, entry.round)
-            for entry in self.charges
-        )
+        return sum(client in self.present(entry) for entry in self.charges)
+
+    def accounts(self, masks: Sequence[Mask]) -> Iterator[list[Counter[Mask]]]:
+        """What clients have been charged after each of `charges`, each such account once.
+
+        Args:
+            masks: what each of `charges` releases.
+        """
+        own: dict[int, Counter[Mask]] = {}
+        # Where all are in every round, one of them stands for all.
+        everybody = self.config.everybody
+        for entry, mask in zip(self.charges, masks, strict=True):
+            for client in (0,) if everybody else self.present(entry):
+                own.setdefault(client, Counter())[mask] += 1
+            yield [each.copy() for each in {frozenset(one.items()): one for one in own.values()}.values()]
 
     @cached_property
     def records(self) -> list[RoundRecord]:

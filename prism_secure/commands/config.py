@@ -122,7 +122,7 @@ def _print_plan(config: Config) -> None:
 
 def _growth(plan: Plan, record: str = "image") -> list[str]:
     """Of measured rounds: how far bits move in some of them, and what client and record have spent."""
-    from prism_privacy import Accountant, Adjacency, Unit, View
+    from prism_privacy import Adjacency, Unit, View
     from prism_secure.wording import format_epsilon
 
     if not plan.measured:
@@ -133,13 +133,10 @@ def _growth(plan: Plan, record: str = "image") -> list[str]:
         f"R of {'an image' if record == 'image' else 'a person'}   ε(SUM): client, left out"
         f"{f'{record}, replaced':>18}"
     ]
-    accountants = {unit: Accountant(delta=plan.delta) for unit in Unit}
     for number, release in enumerate(plan.measured[: plan.rounds], 1):
-        for unit, accountant in accountants.items():
-            accountant.spend(release.release(unit))
         if number in shown:
             client, image = (
-                format_epsilon(accountants[unit].epsilon(View.SUM, Adjacency.ZERO_OUT))
+                format_epsilon(plan.account(unit, number).epsilon(View.SUM, Adjacency.ZERO_OUT))
                 for unit in (Unit.CLIENT, Unit.RECORD)
             )
             lines.append(

@@ -32,6 +32,18 @@ def invited(config: Config, round_number: int) -> tuple[int, ...]:
     return plan[round_number - 1]
 
 
+def histories(config: Config) -> tuple[tuple[int, ...], ...]:
+    """The rounds that clients are in, each sequence of them once; rounds count from 1."""
+    rounds = range(1, config.federation.rounds + 1)
+    if config.everybody:
+        return (tuple(rounds),)
+    own: dict[int, list[int]] = {}
+    for number in rounds:
+        for client in invited(config, number):
+            own.setdefault(client, []).append(number)
+    return tuple(sorted({tuple(found) for found in own.values()}))
+
+
 def most_participations(config: Config, rounds: int) -> int:
     """The most of the first `rounds` rounds that any client is in."""
     return -(-rounds * config.invited // config.federation.clients)

@@ -141,12 +141,6 @@ class Config(Section, frozen=True):
                 f"training.variance_weight must be 0 {mine}: only means are asked for",
                 self.training.variance_weight,
             ),
-            (
-                not self.everybody,
-                f"federation.client_fraction must be 1 {mine}: rounds differ in what they cost, and all "
-                "clients pay alike",
-                self.federation.client_fraction,
-            ),
         )
         for wrong, message, got in refused:
             if wrong:

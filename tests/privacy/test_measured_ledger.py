@@ -17,6 +17,7 @@ from prism_privacy import (
     RecordGuarantee,
     Spent,
     Unit,
+    UnsoundComposition,
     View,
     verify_ledger,
 )
@@ -276,3 +277,66 @@ def test_spending_that_is_not_told_in_both_views_is_refused(wrong):
 
 def test_lines_of_other_releases_are_written_as_before():
     assert "spent" not in RecordGuarantee("swap", 2.0, DELTA, {"sigma": 1.0}).to_json()
+
+
+class Largest:
+    """Accountants of three clients, of which the largest figure is stated."""
+
+    delta = DELTA
+
+    def __init__(self, unit, clients=(0, 1, 2)):
+        self.unit, self.clients = unit, {client: Accountant(DELTA) for client in clients}
+
+    def spend(self, release, whose):
+        for client in set(whose) & set(self.clients):
+            self.clients[client].spend(release.release(self.unit))
+
+    def guarantee(self, view, adjacency):
+        found = (accountant.guarantee(view, adjacency) for accountant in self.clients.values())
+        return max(found, key=lambda guarantee: guarantee.epsilon)
+
+    def planned(self, view, adjacency):
+        raise UnsoundComposition("nothing was planned")
+
+
+def of_some(stated=(0, 1, 2), **metrics):
+    """Rounds of two of three clients each; `stated`: whose accounts the figures are from."""
+    invited = (0, 1), (1, 2), (0, 2)
+    client, record, entries = Largest(Unit.CLIENT), Largest(Unit.RECORD, stated), []
+    for number, (release, whose) in enumerate(zip(ROUNDS, invited, strict=True), 1):
+        client.spend(release, whose)
+        record.spend(release, whose)
+        entries.append(
+            {
+                "round": number,
+                "release": release,
+                "delta": DELTA,
+                "epsilon": spent_table(client, release.release(Unit.CLIENT)),
+                "record": RecordGuarantee.measured(release, record),
+                "metrics": {"invited": list(whose)} | metrics,
+            }
+        )
+    return entries
+
+
+def test_rounds_that_invite_some_are_charged_to_the_records_of_those(ledger):
+    entries = written(ledger, of_some())
+    alone = Accountant(DELTA)  # client 2, whose rounds are the two large ones
+    for release in ROUNDS[1:]:
+        alone.spend(release.release(Unit.RECORD))
+    for view in View:
+        to_date = entries[-1].record.spent[view].to_date
+        assert to_date == pytest.approx(alone.epsilon(view, Adjacency.ZERO_OUT))
+        assert to_date < honest()[-1]["record"].spent[view].to_date
+
+
+@pytest.mark.parametrize("stated", [(0,), (1,), (0, 1)])
+def test_the_figures_of_a_client_who_paid_less_are_refused(ledger, stated):
+    with pytest.raises(InvalidParameter, match=r"is stated as|falls"):
+        written(ledger, of_some(stated=stated))
+
+
+@pytest.mark.parametrize("told", ["all", [], [0, "1"], [True, False], {"0": 1}, None, 2])
+def test_a_round_that_does_not_say_whom_it_invited_is_everybodys(ledger, told):
+    with pytest.raises(InvalidParameter, match="is stated as"):
+        written(ledger, of_some(invited=told))

@@ -139,7 +139,6 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["privacy.flip=0", "mask.score_layers=0.5"], "privacy.flip must be above 0"),
         (["features.bounded=false"], "features.bounded must be true"),
         (["training.variance_weight=1"], "training.variance_weight must be 0"),
-        (["federation.client_fraction=0.5"], "federation.client_fraction must be 1"),
         (["measured.radius=1"], "epsilon is inf or radius is none; got 2 and 1"),
         (["measured.epsilon=inf"], "or radius is none; got inf and none"),
         (["measured.coordinates=100"], "measured.coordinates must be a power of two"),

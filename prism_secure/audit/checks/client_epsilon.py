@@ -25,7 +25,16 @@ class _Point:
 
     entry: LedgerEntry
     mask: Mask
-    spent: Counter[Mask]
+    accounts: list[Counter[Mask]]
+    """What clients have been charged by now."""
+
+    def spent(self, cell: Cell) -> Counter[Mask]:
+        """By the client for whom epsilon is largest; where rounds are alike, the one that was in most."""
+        if len({mask for account in self.accounts for mask in account}) == 1:
+            return max(self.accounts, key=Counter.total)
+        if len(self.accounts) == 1:
+            return self.accounts[0]
+        return max(self.accounts, key=lambda account: _oracle(account, self.entry.delta, cell))
 
 
 def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
@@ -63,9 +72,9 @@ def client_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
         Recomputed(
             view=cell[0].value,
             adjacency=cell[1].value,
-            rounds=last.spent.total(),
+            rounds=last.spent(cell).total(),
             ledger=table[cell].to_date,
-            oracle=_together(last.spent, last.entry.delta, cell, opened),
+            oracle=_together(last.spent(cell), last.entry.delta, cell, opened),
         )
         for cell in CELLS
     ]
@@ -112,15 +121,14 @@ def _same_record(notes: Notebook, record: RoundRecord, entry: LedgerEntry) -> bo
 
 
 def _points(evidence: Evidence) -> Iterator[_Point]:
-    spent: Counter[Mask] = Counter()
-    for entry, most in zip(evidence.charges, evidence.participations, strict=True):
+    masks = []
+    for entry in evidence.charges:
         try:
-            mask = oracle.of_a_client(entry.release)
+            masks.append(oracle.of_a_client(entry.release))
         except ValueError as error:
             raise Unchecked(f"round {entry.round}: {error}") from None
-        if most > spent.total():  # the client that was in most rounds is in this one
-            spent[mask] += 1
-        yield _Point(entry, mask, spent.copy())
+    for entry, mask, accounts in zip(evidence.charges, masks, evidence.accounts(masks), strict=True):
+        yield _Point(entry, mask, accounts)
 
 
 def _oracle(spent: Counter[Mask], delta: float, cell: Cell) -> float:
@@ -140,13 +148,14 @@ def _to_date(
     for point in points:
         if point.entry.epsilon is None:
             continue
-        key = (frozenset(point.spent.items()), point.entry.delta)
+        spent = point.spent(cell)
+        key = (frozenset(spent.items()), point.entry.delta)
         if key not in known:
-            known[key] = _together(point.spent, point.entry.delta, cell, opened)
+            known[key] = _together(spent, point.entry.delta, cell, opened)
         stated = point.entry.epsilon[cell].to_date
         worst = _worse(worst, (_ratio(stated, known[key]), point, stated, known[key]))
     if worst is not None:
-        _judge(notes, "to date", worst, worst[1].spent, cell, evidence)
+        _judge(notes, "to date", worst, worst[1].spent(cell), cell, evidence)
     return sum(point.entry.epsilon is not None for point in points)
 
 
@@ -208,7 +217,7 @@ def _planned(
     charged = evidence.participations[-1]
     whole = not config.limits
     if len({point.mask for point in points}) > 1:  # of what is still to come only config.toml speaks
-        plan, whole = points[-1].spent, whole and len(points) >= rounds
+        plan, whole = points[-1].spent(cell), whole and len(points) >= rounds
     else:
         plan = Counter({point.mask: max(most_participations(config, rounds), charged)})
     found = _together(plan, point.entry.delta, cell, opened)

@@ -1,9 +1,12 @@
-"""One record's epsilon over measured rounds, which grows by the round, and the settings of these rounds."""
+"""One record's epsilon over measured rounds, which grows by the round, and the settings of these rounds.
+
+Where rounds invite some of the clients only, it is that of the client for whom it is largest."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from prism_privacy import LedgerEntry, RecordGuarantee, Spent, View
@@ -34,15 +37,17 @@ def measured_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
         silent = [entry.round for entry in claiming if entry.record is None or entry.record.spent is None]
         notes.finding("Rounds do not say what they cost one record.", rounds=silent)
         return []
-    spent: dict[View, Counter[Mask]] = {view: Counter() for view in View}
+    masks = [_measured(entry).record(told[-1][1].adjacency) for entry in evidence.charges]
+    accounts: list[Counter[Mask]] = []
     worst: dict[tuple[View, str], tuple[float, LedgerEntry, float, float]] = {}
-    for entry, record in told:
-        mask = _measured(entry).record(record.adjacency)
+    for entry, mask, accounts in zip(evidence.charges, masks, evidence.accounts(masks), strict=True):
+        record = entry.record
+        if entry.coins == "test" or record is None:
+            continue
         for view in View:
-            spent[view][mask] += 1
             for name, stated, found in (
-                ("of one round", _cell(record, view).round, _epsilon(Counter({mask: 1}), record, view)),
-                ("to date", _cell(record, view).to_date, _epsilon(spent[view], record, view)),
+                ("of one round", _cell(record, view).round, _epsilon([Counter({mask: 1})], record, view)),
+                ("to date", _cell(record, view).to_date, _epsilon(accounts, record, view)),
             ):
                 ratio = stated / found if found > 1e-12 and math.isfinite(found) else float(stated >= found)
                 if (view, name) not in worst or ratio < worst[view, name][0]:
@@ -57,7 +62,7 @@ def measured_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
                 ledger=stated,
                 oracle=found,
             )
-    _check_plan(evidence, notes, told, spent)
+    _check_plan(evidence, notes, told, accounts)
     last = told[-1][1]
     if not any(found.severity == "finding" for found in notes.findings):
         notes.fact(
@@ -72,7 +77,7 @@ def measured_level(evidence: Evidence, notes: Notebook) -> list[Recomputed]:
             adjacency=last.adjacency,
             rounds=len(told),
             ledger=_cell(last, view).to_date,
-            oracle=_epsilon(spent[view], last, view),
+            oracle=_epsilon(accounts, last, view),
         )
         for view in View
     ]
@@ -82,7 +87,7 @@ def _check_plan(
     evidence: Evidence,
     notes: Notebook,
     told: list[tuple[LedgerEntry, RecordGuarantee]],
-    spent: dict[View, Counter[Mask]],
+    accounts: list[Counter[Mask]],
 ) -> None:
     """A plan covers every round that was charged, and keeps what config.toml asks for."""
     config = evidence.config
@@ -105,7 +110,7 @@ def _check_plan(
                 planned=sorted(value for value in planned if value is not None),
             )
             return
-        stated, found = _cell(first, view).planned, _epsilon(spent[view], last, view)
+        stated, found = _cell(first, view).planned, _epsilon(accounts, last, view)
         if stated is not None and stated < found * (1 - TOO_SMALL):
             notes.finding(
                 f"One record's planned epsilon({view.value}) is {format_epsilon(stated)}; the rounds that "
@@ -124,7 +129,7 @@ def _check_plan(
         )
     target = config.measured.epsilon
     if config.measures and config.measured.unit == "image":
-        found = _epsilon(spent[View.SUM], last, View.SUM)
+        found = _epsilon(accounts, last, View.SUM)
         if found > target * (1 + TOO_SMALL):
             notes.finding(
                 f"The rounds cost one record {format_epsilon(found)}; config.toml asks for "
@@ -177,8 +182,9 @@ def measured_settings(evidence: Evidence, notes: Notebook) -> None:
                 return
     if measured.unit == "client":
         target = measured.epsilon
-        client = Counter(_measured(entry).client() for entry in evidence.charges)
-        found = oracle.epsilon(client, config.privacy.delta, summed=True, replaced=False)
+        *_, accounts = evidence.accounts([_measured(entry).client() for entry in evidence.charges])
+        delta = config.privacy.delta
+        found = max(oracle.epsilon(each, delta, summed=True, replaced=False) for each in accounts)
         if found > target * (1 + TOO_SMALL):
             notes.finding(
                 f"The rounds cost a client {format_epsilon(found)}; config.toml asks for "
@@ -226,5 +232,8 @@ def _cell(record: RecordGuarantee, view: View) -> Spent:
     return record.spent[view]
 
 
-def _epsilon(rounds: Counter[Mask], record: RecordGuarantee, view: View) -> float:
-    return oracle.epsilon(rounds, record.delta, summed=view is View.SUM, replaced=False)
+def _epsilon(accounts: Iterable[Counter[Mask]], record: RecordGuarantee, view: View) -> float:
+    """The largest over clients' accounts."""
+    return max(
+        oracle.epsilon(each, record.delta, summed=view is View.SUM, replaced=False) for each in accounts
+    )

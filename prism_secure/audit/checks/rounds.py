@@ -70,6 +70,14 @@ def _counted(evidence: Evidence, notes: Notebook) -> None:
                 invitations=most,
             )
             return
+        told = entry.metrics.get("invited")
+        if told is not None and told != list(evidence.present(entry)):
+            notes.finding(
+                f"Round {entry.round}: the ledger charges other clients than config.toml invites.",
+                ledger=told,
+                invitations=list(evidence.present(entry)),
+            )
+            return
 
 
 def _sent(evidence: Evidence, notes: Notebook) -> None:

@@ -150,14 +150,38 @@ def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     """The entries about masks that charge the client that was in most rounds.
 
     That is all of them, unless a round invites only some of the clients: then each says how often anybody was
-    in one so far (`most_rounds`).
+    in one so far (`most_rounds`). Measured rounds differ, and their entries say who was invited: of these, as
+    many as anybody was in, such that no client's rounds, put in order of their clips, have a larger clip.
     """
+    entries = list(entries)
+    if any("invited" in entry.metrics and "client_clip" in entry.release for entry in entries):
+        return _covering_all(entries)
     found: list[LedgerEntry] = []
     for entry in entries:
         most = entry.metrics.get("most_rounds")
         if entry.kind in ("round", "aborted") and not (isinstance(most, int) and most <= len(found)):
             found.append(entry)
     return found
+
+
+def _covering_all(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """Measured rounds that cost at least what any client was charged: cost grows with the clip alone."""
+    everybodys: list[LedgerEntry] = []
+    own: dict[object, list[LedgerEntry]] = {}
+    for entry in entries:
+        if entry.kind in ("round", "aborted"):
+            invited = entry.metrics.get("invited")
+            for client in invited if isinstance(invited, list) else [None]:
+                (everybodys if client is None else own.setdefault(client, [])).append(entry)
+
+    def clip(entry: LedgerEntry) -> float:
+        return float(cast(float, entry.release["clip"]))
+
+    ranked = [sorted(everybodys + each, key=clip, reverse=True) for each in own.values()] or [everybodys]
+    return [
+        max((each[rank] for each in ranked if rank < len(each)), key=clip)
+        for rank in range(max(map(len, ranked)))
+    ]
 
 
 def release_key(record: RecordGuarantee | None, release_id: object, ledger: str) -> str:

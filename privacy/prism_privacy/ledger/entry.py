@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 from prism_privacy import _validate
-from prism_privacy.accounting.accountant import Accountant, guarantee_of
+from prism_privacy.accounting.accountant import Guarantee, guarantee_of
 from prism_privacy.errors import InvalidParameter, UnsoundComposition
 from prism_privacy.ledger.line import CHAIN_FIELDS
 from prism_privacy.masks.release import MaskRelease
@@ -70,7 +70,16 @@ class Spent:
 EpsilonTable = Mapping[tuple[View, Adjacency], Spent]
 
 
-def spent_cell(accountant: Accountant, release: MaskRelease, view: View, adjacency: Adjacency) -> Spent:
+class Account(Protocol):
+    """What says how much was spent: an :class:`Accountant` of one client, or one for the largest of many."""
+
+    @property
+    def delta(self) -> float: ...
+    def guarantee(self, view: View, adjacency: Adjacency) -> Guarantee: ...
+    def planned(self, view: View, adjacency: Adjacency) -> Guarantee: ...
+
+
+def spent_cell(accountant: Account, release: MaskRelease, view: View, adjacency: Adjacency) -> Spent:
     """What ``release``, already spent on ``accountant``, cost in one view under one adjacency.
 
     ``planned`` is None where nothing was planned, and where more was spent than planned, so that no planned
@@ -164,7 +173,7 @@ class RecordGuarantee:
 
     @classmethod
     def measured(
-        cls, release: MeasuredRelease, accountant: Accountant, adjacency: RecordAdjacency = "swap"
+        cls, release: MeasuredRelease, accountant: Account, adjacency: RecordAdjacency = "swap"
     ) -> Self:
         """What one record has spent after a measured round.
 

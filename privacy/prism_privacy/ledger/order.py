@@ -20,15 +20,17 @@ same one, and at most one entry is ``moments``.
 Measured rounds have one that grows instead. Each entry states what one record has spent, for the release that
 the entry itself states, and from the first that does on, each that claims an epsilon does. It is computed
 again: in both views it is at least what the releases of all rounds charged so far cost one record, and so is
-the round's alone. To date it cannot fall, and the adjacency, the delta and the plan stay as they were (a plan
-that was passed is none). A ledger has one kind of guarantee or the other: a moment release and measured
-rounds of the same records add up.
+the round's alone. Where entries say whom a round invited (``metrics``, "invited": client ids), a record is
+charged for the rounds of its client, and what is stated covers the client whose rounds cost most; a round
+that does not say so is everybody's. To date it cannot fall, and the adjacency, the delta and the plan stay as
+they were (a plan that was passed is none). A ledger has one kind of guarantee or the other: a moment release
+and measured rounds of the same records add up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from prism_privacy.accounting.accountant import guarantee_of
@@ -53,7 +55,9 @@ class EntryOrder:
         self._moments = False
         self._record: dict[str, Json] | None = None  # as written, so that what is read back compares
         self._growing: RecordGuarantee | None = None
-        self._measured: Counter[MeasuredRelease] = Counter()
+        self._everybodys: Counter[MeasuredRelease] = Counter()
+        self._own: dict[int, Counter[MeasuredRelease]] = {}  # on top, of clients that not all rounds invited
+        self._known: dict[tuple[object, ...], float] = {}
         self._to_date: dict[float, dict[tuple[View, Adjacency], float]] = {}
 
     def check(self, entry: LedgerEntry) -> None:
@@ -95,7 +99,9 @@ class EntryOrder:
             self._opened = entry.round
         self._moments = self._moments or entry.kind == "moments"
         if entry.kind in ("round", "aborted") and (release := _measured(entry.release)) is not None:
-            self._measured[release] += 1
+            whose = [self._own.setdefault(client, Counter()) for client in _invited(entry)]
+            for account in whose or [self._everybodys]:
+                account[release] += 1
         if entry.record is not None and entry.record.spent is not None:
             self._growing = entry.record
         else:
@@ -125,13 +131,14 @@ class EntryOrder:
                 f"{release.cohort}"
             )
         charges = entry.kind in ("round", "aborted")
-        alone = Counter({release: 1}) if charges else Counter()
+        alone = Counter({release: 1}) if charges else Counter[MeasuredRelease]()
+        accounts = self._accounts(_invited(entry), alone)
         for view in View:
             for name, stated, rounds in (
-                ("of the round", spent[view].round, alone),
-                ("to date", spent[view].to_date, self._measured + alone),
+                ("of the round", spent[view].round, [alone]),
+                ("to date", spent[view].to_date, accounts),
             ):
-                found = _record_epsilon(rounds, record, view)
+                found = max(self._record_epsilon(each, record, view) for each in rounds)
                 if stated < found * (1.0 - _RECOMPUTED):
                     raise InvalidParameter(
                         f"one record's epsilon {name} ({view}) is stated as {stated:g}; the releases charged "
@@ -157,6 +164,22 @@ class EntryOrder:
                     f"one record's epsilon to date ({view}) falls from {was.to_date:g} to {now.to_date:g}; "
                     "what was spent cannot come back"
                 )
+
+    def _accounts(
+        self, invited: Sequence[int], alone: Counter[MeasuredRelease]
+    ) -> list[Counter[MeasuredRelease]]:
+        """What clients have been charged with one more round: each such account once."""
+        of_all = self._everybodys if invited else self._everybodys + alone
+        others: Counter[MeasuredRelease] = Counter()  # of clients that no entry names
+        own = [others, *(self._own.get(client, others) + alone for client in invited)]
+        own += [account for client, account in self._own.items() if client not in invited]
+        return list({frozenset(each.items()): of_all + each for each in own}.values())
+
+    def _record_epsilon(self, rounds: Counter[MeasuredRelease], record: RecordGuarantee, view: View) -> float:
+        key = frozenset(rounds.items()), record.adjacency, record.delta, view
+        if key not in self._known:
+            self._known[key] = _record_epsilon(rounds, record, view)
+        return self._known[key]
 
     def _check_number(self, entry: LedgerEntry) -> None:
         if self._last is not None:
@@ -206,6 +229,13 @@ class EntryOrder:
 
 def _as_written(entry: LedgerEntry) -> dict[str, Json] | None:
     return None if entry.record is None else entry.record.to_json()
+
+
+def _invited(entry: LedgerEntry) -> Sequence[int]:
+    """Whose round it is, where the entry says that it is not everybody's; else nobody in particular."""
+    found = entry.metrics.get("invited")
+    clients = [client for client in found if type(client) is int] if isinstance(found, list) else []
+    return tuple(dict.fromkeys(clients)) if clients == found else ()
 
 
 def _measured(release: Mapping[str, Json]) -> MeasuredRelease | None:

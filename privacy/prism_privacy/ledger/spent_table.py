@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prism_privacy.accounting.accountant import Accountant
 from prism_privacy.accounting.budget import Budget
-from prism_privacy.ledger.entry import Spent, spent_cell
+from prism_privacy.ledger.entry import Account, Spent, spent_cell
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
 
@@ -14,7 +13,7 @@ __all__ = ["spent_table"]
 
 
 def spent_table(
-    accountant: Accountant, release: MaskRelease, budget: Budget | None = None
+    accountant: Account, release: MaskRelease, budget: Budget | None = None
 ) -> dict[tuple[View, Adjacency], Spent]:
     """What ``release``, already spent on ``accountant``, cost under both views and both adjacencies.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from prism_privacy import Accountant, Adjacency, MeasuredRelease, RecordGuarante
 from prism_privacy.ledger import Ledger
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
+from prism_secure.accounting.largest import LargestAccount
 from prism_secure.accounting.measured import releases
 from prism_secure.audit import oracle
 from prism_secure.audit.checks.client_epsilon import client_level
 from prism_secure.audit.checks.record_epsilon import record_level
+from prism_secure.audit.checks.rounds import rounds
 from prism_secure.audit.checks.settings import settings
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook
 from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config.invitations import invited
 from prism_secure.run_folder.environment import Facts, write_environment
 
 DELTA = 1e-5
@@ -45,23 +49,38 @@ class Books:
         return cls(tuple(plan), tuple(plan), tuple(plan))
 
 
-def write(folder: Path, books: Books, config: Config) -> Evidence:
-    """A run folder with such a ledger, written without the ledger's own check."""
+def write(
+    folder: Path,
+    books: Books,
+    config: Config,
+    charged: Callable[[int], Sequence[int]] | None = None,
+) -> Evidence:
+    """A run folder with such a ledger, written without the ledger's own check.
+
+    Args:
+        charged: whom the writer charges in a round; by default, those whom it invites.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "config.toml").write_text(dump_config(config))
     facts = Facts(parameters=1000, training_images=sum(SIZES), held_out_images=40)
     write_environment(folder, "prism-secure run", facts)
-    accountants = {Unit.CLIENT: Accountant(DELTA), Unit.RECORD: Accountant(DELTA)}
     counted = {Unit.CLIENT: books.client, Unit.RECORD: books.record}
-    for unit, accountant in accountants.items():
-        for release in filter(None, counted[unit]):
-            accountant.plan(release.release(unit))
+    whose = charged or partial(invited, config)
+    plans = {unit: LargestAccount(DELTA) for unit in counted}
+    accountants = {unit: LargestAccount(DELTA, plans[unit]) for unit in counted}
+    for unit, account in plans.items():
+        for number, release in enumerate(counted[unit], 1):
+            if release is not None:
+                account.spend(release.release(unit), whose(number))
+    times = Counter[int]()
     with Ledger.create(folder / "ledger.jsonl", LedgerKey(), federation="fed", clients=10) as ledger:
         ledger._order.check = lambda entry: None  # type: ignore[method-assign]
         for number, stated in enumerate(books.stated):
             for unit, accountant in accountants.items():
                 if (release := counted[unit][number]) is not None:
-                    accountant.spend(release.release(unit))
+                    accountant.spend(release.release(unit), whose(number + 1))
+            times.update(invited(config, number + 1))
+            told = {"most_rounds": max(times.values()), "invited": list(whose(number + 1))}
             own = books.client[number] or stated
             record = RecordGuarantee.measured(books.record[number] or stated, accountants[Unit.RECORD])
             ledger.append(
@@ -70,6 +89,7 @@ def write(folder: Path, books: Books, config: Config) -> Evidence:
                 delta=DELTA,
                 epsilon=spent_table(accountants[Unit.CLIENT], own.release(Unit.CLIENT)),
                 record=replace(record, release=stated.as_dict(), cohort=stated.cohort),
+                metrics={} if config.everybody else told,
             )
     return Evidence(folder)
 
@@ -100,6 +120,56 @@ def test_an_honest_ledger_is_clean_and_both_units_are_computed_again(
     for cell in (*client_level(evidence, Notebook()), *record):
         assert cell.rounds == 4
         assert cell.ledger == pytest.approx(cell.oracle, rel=0.01)
+
+
+SOME = [*SETTINGS, "federation.client_fraction=0.5", "measured.growth=1.5"]
+
+
+def test_rounds_that_invite_some_are_computed_for_the_largest_client(tmp_path: Path) -> None:
+    """Against a second oracle: every client's own rounds, one after the other."""
+    config = load_config(None, SOME)
+    plan = releases(config, 1000, SIZES)
+    evidence = write(tmp_path, Books.honest(plan), config)
+    for check in (client_level, record_level, settings, rounds):
+        assert findings(check, evidence) == []
+    cells = (*client_level(evidence, Notebook()), *record_level(evidence, Notebook()))
+    assert len(cells) == 6
+    for cell in cells:
+        unit = Unit.RECORD if cell.unit == "record" else Unit.CLIENT
+        adjacency = Adjacency.ZERO_OUT if unit is Unit.RECORD else Adjacency(cell.adjacency)
+        largest = 0.0
+        for client in range(10):
+            accountant = Accountant(DELTA)
+            for number, release in enumerate(plan, 1):
+                if client in invited(config, number):
+                    accountant.spend(release.release(unit))
+            largest = max(largest, accountant.epsilon(View(cell.view), adjacency))
+        assert cell.ledger == pytest.approx(largest, rel=1e-9)
+        assert cell.oracle == pytest.approx(largest, rel=0.01)
+
+
+def test_half_the_rounds_of_those_who_are_invited_are_found(tmp_path: Path) -> None:
+    config = load_config(None, SOME)
+    plan = releases(config, 1000, SIZES)
+    half = (plan[0], None, plan[2], None)
+    for_image = write(tmp_path / "image", Books(plan, plan, half), config)
+    assert any("one record's epsilon(sum) to date" in text for text in findings(record_level, for_image))
+    assert findings(client_level, for_image) == []
+    for_client = write(tmp_path / "client", Books(plan, half, plan), config)
+    assert any("epsilon(sum, zero_out) to date" in text for text in findings(client_level, for_client))
+    assert findings(record_level, for_client) == []
+
+
+def test_rounds_charged_to_others_than_are_invited_are_found(tmp_path: Path) -> None:
+    """As if each round had clients of its own: nobody would be in more than one."""
+    config = load_config(None, SOME)
+    plan = releases(config, 1000, SIZES)
+    evidence = write(tmp_path, Books.honest(plan), config, lambda number: [10 * number])
+    assert any(
+        "charges other clients than config.toml invites" in text for text in findings(rounds, evidence)
+    )
+    assert any("to date" in text for text in findings(client_level, evidence))
+    assert any("to date" in text for text in findings(record_level, evidence))
 
 
 def test_half_the_rounds_of_either_unit_are_found(tmp_path: Path, plan: tuple[MeasuredRelease, ...]) -> None:
