@@ -179,8 +179,8 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     >>> from dataclasses import replace
     >>> each = MeasuredRelease(flip=0.45, clip=9.0, client_clip=1.0, record_clip=1.0, records=10,
     ...                        coordinates=16_384, directions=64)
-    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-65:]
-    ('48%', 'measured.coordinates = 262144, or a smaller flip, gives them room')
+    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-96:]
+    ('48%', 'measured.coordinates = 262144, where the mask has as many, or a smaller flip, gives them room')
     >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
     ''
     """
@@ -190,9 +190,12 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     if measured.unit != "client" or share < MOST_CUT_OFF:
         return ""
     enough = widest.coordinates << math.ceil(2 * math.log2(2.5 * deviation / room))
+    advice = "a smaller privacy.flip or measured.epsilon gives"
+    if enough <= MOST_COORDINATES:
+        advice = f"measured.coordinates = {enough}, where the mask has as many, or a smaller flip, gives"
     return (
         f"{share:.0%} of the bits meet their limits, privacy.flip and 1 - privacy.flip, and answers lose "
-        f"that much of their signal: measured.coordinates = {enough}, or a smaller flip, gives them room"
+        f"that much of their signal: {advice} them room"
     )
 
 

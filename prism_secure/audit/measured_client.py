@@ -44,7 +44,7 @@ from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 
 Array = NDArray[np.float64]
 

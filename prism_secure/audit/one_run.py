@@ -46,7 +46,7 @@ from prism_secure.audit.findings import Unchecked
 from prism_secure.audit.played_rounds import Planted, PlayedRounds, Records, Seen, scratch
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.one_run import CONFIDENCE, Guessed, OneRun, write_one_run
 
 Array = NDArray[np.float64]

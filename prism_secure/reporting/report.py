@@ -157,7 +157,7 @@ def _release_words(release: Mapping[str, Any]) -> str:
     if "client_clip" in release:
         return (
             f"flip {release['flip']:g}, {release['directions']:,} numbers in {release['coordinates']:,} "
-            f"bits, C {release['clip']:g}, A {release['client_clip']:g}, c {release['record_clip']:g}, "
+            f"bits, C {release['clip']:g}, c/A {release['record_clip'] / release['client_clip']:g}, "
             f"N {release['records']:,}"
         )
     if "flip" not in release or "clip" not in release:

@@ -11,6 +11,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_secure.errors import AgreementError
+
 Arrays = Mapping[str, NDArray[np.generic]]
 NOTHING: Arrays = MappingProxyType({})
 
@@ -30,6 +32,16 @@ class Broadcast:
     theta: NDArray[np.float64]
     public: Arrays = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # The digest has the length of theta alone: two of other shapes would say the same bytes.
+        theta: object = self.theta
+        if not isinstance(theta, np.ndarray) or theta.dtype != np.float64 or theta.ndim != 1:
+            kind = f"{theta.dtype} {theta.shape}" if isinstance(theta, np.ndarray) else type(theta).__name__
+            raise AgreementError(f"theta must be float64 of the shape (d,), got {kind}")
+        others = [name for name, array in self.public.items() if not isinstance(array, np.ndarray)]
+        if others:
+            raise AgreementError(f"a broadcast holds arrays, got something else as {', '.join(others)}")
+
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of all of it as this process loaded it; it enters the secure sum's context and all coins.
@@ -43,7 +55,7 @@ class Broadcast:
             array = np.asarray(self.public[name])
             # Little-endian and in C order, so that every machine hashes the same bytes.
             words = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
-            part = f"\0public\0{name}\0{words.dtype.str}\0{array.shape}\0{words.nbytes}\0"
+            part = f"\0public\0{len(name)}\0{name}\0{words.dtype.str}\0{array.shape}\0{words.nbytes}\0"
             found.update(part.encode() + words.tobytes())
         return found.digest()
 

@@ -152,11 +152,12 @@ class Client:
 
     def _measured(self, answers: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
         """The bits of a measured round, uint8 (m,), for answers int64 (k,): clip and noise are exact."""
-        from prism_secure.rounds.behaviours.measure import Measure  # which imports the round's parties
+        from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient  # they import this room
 
         behaviour = self._components.behaviour
         assert isinstance(behaviour, Measure)
-        p = behaviour.probabilities(self.index, answers.numpy(), broadcast)
+        assert isinstance(self.side, MeasuringClient)
+        p = behaviour.probabilities(self.side, answers.numpy(), broadcast)
         return release_bits(p, self._stream(broadcast))
 
     def _follows(self, last: int, asked: int) -> bool:

@@ -39,6 +39,7 @@ from prism_secure.model.generator import Architecture
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
 from prism_secure.rounds.behaviours.behaviour import Behaviour
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.environment import Facts
 from prism_secure.wording import SUM_NOT_RUN, format_epsilon
 
@@ -399,14 +400,14 @@ class Components:
             channels=self.dataset.channels,
             seed=public_seed(self.config.federation.seed, "basis"),
         )
-        with torch.no_grad():
+        with one_thread(), torch.no_grad():  # a run that is cut short and goes on must ask along the same
             found = torch.cat([self.extractor(part) for part in torch.split(images, 250)]).double().numpy()
-        centred = found - found.mean(0)
-        dimension = centred.shape[1]
-        most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows)
-        sizes, axes = eigh(
-            centred.T @ centred / len(centred), subset_by_index=[dimension - most, dimension - 1]
-        )
+            centred = found - found.mean(0)
+            dimension = centred.shape[1]
+            most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows)
+            sizes, axes = eigh(
+                centred.T @ centred / len(centred), subset_by_index=[dimension - most, dimension - 1]
+            )
         known = sizes[::-1] > 1e-9 * sizes[-1]
         return np.ascontiguousarray(axes[:, ::-1].T[known]), sizes[::-1][known]
 
@@ -418,14 +419,14 @@ class Components:
         """Features (N, D) of one client's images and their labels (N,): what its release is made of.
 
         Args:
-            alike: compute in batches of one size, the last filled with blank images, so that an image's
-                features do not depend on how many others there are, not even in their last digit.
+            alike: compute in batches of one size, the last filled with blank images, on one thread: an
+                image's features depend neither on how many others there are nor on its place among them.
         """
         images, labels = self._images(client)
         count, size = len(images), min(50, self.plan.measured[0].records) if alike else 250
         if alike and count % size:
             images = torch.cat([images, torch.zeros(size - count % size, *images.shape[1:])])
-        with torch.no_grad():
+        with one_thread() if alike else contextlib.nullcontext(), torch.no_grad():
             parts = [self.extractor(part) for part in torch.split(images, size)]
         return torch.cat(parts)[:count].numpy(), labels.to(torch.int64).numpy()
 

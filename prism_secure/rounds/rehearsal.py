@@ -17,7 +17,7 @@ from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components, as_config_error
 from prism_secure.rounds.evaluation import FEW, Evaluation
 from prism_secure.rounds.server import Server
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 
 
 class MadeUp(Components):

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
-import torch
 from numpy.typing import NDArray
 
 from prism_secure.config import Config
@@ -28,6 +26,7 @@ from prism_secure.errors import RoundError
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.folder import client_folder
 from prism_secure.run_folder.records import Quality
 
@@ -149,23 +148,6 @@ def _start(config: Config, folder: Path) -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _until_exit.enter_context(one_thread(config.federation.device))
     _worker = _Worker(config, folder)
-
-
-@contextlib.contextmanager
-def one_thread(device: str = "cpu") -> Iterator[None]:
-    """Every kernel on one thread, and deterministic ones only: sums are added in one order everywhere.
-
-    A graphics card has no deterministic kernels for some of what training needs, so there any will do.
-    """
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(device == "cpu")
-    try:
-        with threadpoolctl.threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
 
 
 def _end_with(sentinel: int) -> None:

@@ -210,5 +210,7 @@ def test_bits_that_meet_their_limits_are_told_with_what_gives_them_room(
     enough = int(told.split("measured.coordinates = ")[1].split(",")[0])
     assert plans.cut_off([replace(each, coordinates=enough) for each in plan], config.measured) == ""
     assert plans.cut_off([replace(each, coordinates=enough // 4) for each in plan], config.measured)
+    widest = [replace(each, clip=each.clip * 1000) for each in plan]
+    assert "a smaller privacy.flip or measured.epsilon gives" in plans.cut_off(widest, config.measured)
     image = replace_struct(config.measured, unit="image")
     assert plans.cut_off(plan, image) == "", "how long answers are is not known before round 1"

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load
+import torch
+from safetensors.numpy import load, save
 
 from prism_privacy import CoinSecret, quantise_features
 from prism_secure.config import dump_config, load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.rounds import simulation
-from prism_secure.rounds.behaviours.measure import Measure
+from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -97,9 +98,15 @@ def test_many_clients_at_once_answer_what_each_answers_alone(components: Compone
         Client(index, tmp_path / str(index), components, coins=CoinSecret.for_test(bytes(32)))
         for index in range(3)
     ]
+
+    def side(index: int) -> MeasuringClient:
+        found = clients[index].side
+        assert isinstance(found, MeasuringClient)
+        return found
+
     alone = [client.side.answer(broadcast, None).scores.numpy() for client in clients]
     assert len({answer.tobytes() for answer in alone}) == 3
-    drawn = [behaviour.probabilities(index, answer, broadcast) for index, answer in enumerate(alone)]
+    drawn = [behaviour.probabilities(side(index), answer, broadcast) for index, answer in enumerate(alone)]
     behaviour.together(broadcast, [client.side for client in reversed(clients)])
     assert len(behaviour._answers) == 3
     # Not for another broadcast: its digest is another.
@@ -108,11 +115,49 @@ def test_many_clients_at_once_answer_what_each_answers_alone(components: Compone
     assert len(behaviour._answers) == 3
     for index, (answer, p) in enumerate(zip(alone, drawn, strict=True)):
         assert np.array_equal(clients[index].side.answer(broadcast, None).scores.numpy(), answer)
-        assert np.array_equal(behaviour.probabilities(index, answer, broadcast), p)
+        assert np.array_equal(behaviour.probabilities(side(index), answer, broadcast), p)
     assert behaviour._answers == {}
     # Nor for other answers than these.
     behaviour.together(broadcast, [clients[0].side])
-    assert not np.array_equal(behaviour.probabilities(0, alone[1], broadcast), drawn[0])
+    assert not np.array_equal(behaviour.probabilities(side(0), alone[1], broadcast), drawn[0])
+
+
+def test_one_clients_answers_are_not_anothers_of_the_same_number(
+    components: Components, tmp_path: Path
+) -> None:
+    """Two worlds in one process: client 0 of one, and client 0 of another, with other images."""
+    broadcast = Server.of(components, "f").broadcast()
+    one, other = (
+        Client(0, tmp_path / name, components, coins=CoinSecret.for_test(bytes(32))) for name in "ab"
+    )
+    assert isinstance(other.side, MeasuringClient)
+    other.side.records()
+    path = other.side._path
+    kept = load(path.read_bytes())
+    path.write_bytes(save({**kept, "features": kept["features"] // 2}))
+    right = other.side.answer(broadcast, None).scores
+    components.behaviour.together(broadcast, [one.side])
+    assert np.array_equal(other.side.answer(broadcast, None).scores, right)
+    assert not np.array_equal(one.side.answer(broadcast, None).scores, right)
+
+
+def test_a_broadcast_of_another_form_is_refused(components: Components) -> None:
+    """theta (d, 2) with fewer rows of the basis could have the bytes, and so the digest, of theta (d,)."""
+    honest = Server.of(components, "f").broadcast()
+    behaviour = components.behaviour
+    assert isinstance(behaviour, Measure)
+    for theta in (np.stack([honest.theta] * 2, 1), honest.theta.astype(np.float32), np.array(0.5)):
+        with pytest.raises(AgreementError, match=r"theta must be float64 of the shape \(d,\)"):
+            Broadcast("f", 1, theta, honest.public)
+    with pytest.raises(AgreementError, match=r"theta has \d+ numbers"):
+        behaviour.asked(Broadcast("f", 1, np.concatenate([honest.theta] * 2), honest.public))
+    with pytest.raises(AgreementError, match="a broadcast holds arrays, got something else as terms"):
+        Broadcast("f", 1, honest.theta, {**honest.public, "terms": [1.0]})  # type: ignore[dict-item]
+    # Names have their length in the digest, so that one name cannot say what two say.
+    part = "\0a\0<f8\0(1,)\08\0"
+    whole = {"a": np.ones(1), "b": np.ones(1)}
+    joined = {f"a{part}": np.ones(1)}
+    assert Broadcast("f", 1, honest.theta, whole).digest != Broadcast("f", 1, honest.theta, joined).digest
 
 
 def test_workers_change_nothing(finished: Path, data: Path, tmp_path: Path) -> None:
@@ -240,6 +285,23 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(
     for count in (1, 3, len(images) - 1):
         alone, _ = components.features(count, alike=True)
         assert np.array_equal(quantise_features(alone), quantise_features(whole)[:count])
+
+
+def test_an_images_features_do_not_depend_on_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the default network, whose sums on several threads depend on the place in a batch."""
+    found = Components(load_config(None, ["federation.clients=1000"], recipe="cross-device"))
+    images, labels = found._images(0)
+    order = torch.tensor([3, 1, 4, 0, 9, 2, 6, 5, 8, 7])
+    monkeypatch.setattr(
+        found, "_images", lambda client: (images[order], labels[order]) if client else (images, labels)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        straight, mixed = (quantise_features(found.features(client, alike=True)[0]) for client in (0, 1))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(straight[order.numpy()], mixed)
 
 
 @pytest.mark.parametrize("wrong", [["mask.mode=bernoulli"], ["federation.device=cuda"]])

@@ -31,7 +31,7 @@ from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import read_arrays
 from prism_secure.rounds.server import Server
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.environment import describe_environment, read_environment
 from prism_secure.run_folder.folder import client_folder
 

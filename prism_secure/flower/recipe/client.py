@@ -29,7 +29,7 @@ from prism_secure.flower.recipe import messages as recipe_messages
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.enrolment import Enrolment
 from prism_secure.run_folder.environment import Facts
 

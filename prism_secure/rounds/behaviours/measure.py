@@ -50,7 +50,7 @@ from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSi
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.release import ClientRelease, read_arrays
-from prism_secure.rounds.workers import one_thread
+from prism_secure.rounds.threads import one_thread
 from prism_secure.storage import make_private_folder, write_atomic
 
 Array = NDArray[np.float64]
@@ -79,7 +79,7 @@ class Measure(Behaviour):
             )
         self.components = components
         self._last: tuple[bytes, MeasuredRound] | None = None
-        self._answers: dict[tuple[bytes, int], tuple[NDArray[np.int64], NDArray[np.uint32]]] = {}
+        self._answers: dict[tuple[bytes, MeasuringClient], tuple[NDArray[np.int64], NDArray[np.uint32]]] = {}
 
     def client(self, index: int, folder: Path, release: ClientRelease) -> MeasuringClient:
         return MeasuringClient(self, index, folder)
@@ -105,7 +105,7 @@ class Measure(Behaviour):
             persons = np.concatenate(told) if told else None
             answers = asked.answers(features, labels, owners, len(rows), persons)
             found = zip(waiting, answers, asked.probabilities(answers), strict=True)
-            self._answers |= {(broadcast.digest, client.index): (row, p) for client, row, p in found}
+            self._answers |= {(broadcast.digest, client): (row, p) for client, row, p in found}
             waiting.clear()
             rows.clear()
 
@@ -120,7 +120,7 @@ class Measure(Behaviour):
     def answers_of(self, client: MeasuringClient, broadcast: Broadcast) -> NDArray[np.int64]:
         """What one client answers, int64 (k,)."""
         asked = self.asked(broadcast)  # all that is public is checked before data are read
-        known = self._answers.get((broadcast.digest, client.index))
+        known = self._answers.get((broadcast.digest, client))
         if known is not None:
             return known[0]
         own = client.records()
@@ -128,10 +128,10 @@ class Measure(Behaviour):
         return found
 
     def probabilities(
-        self, index: int, answers: NDArray[np.int64], broadcast: Broadcast
+        self, client: MeasuringClient, answers: NDArray[np.int64], broadcast: Broadcast
     ) -> NDArray[np.uint32]:
         """What a client's bits are drawn with for its answers (k,), uint32 (m,), units of 2^-24."""
-        known = self._answers.pop((broadcast.digest, index), None)
+        known = self._answers.pop((broadcast.digest, client), None)
         if known is not None and np.array_equal(known[0], answers):
             return known[1]
         found: NDArray[np.uint32] = self.asked(broadcast).probabilities(answers[None])[0]
@@ -156,6 +156,9 @@ class Measure(Behaviour):
         rounds = self.components.plan.rounds
         if not 1 <= broadcast.round <= rounds:
             raise AgreementError(f"there are {rounds} measured rounds, asked for {broadcast.round}")
+        dimension = self.components.trainer.dimension
+        if len(broadcast.theta) != dimension:
+            raise AgreementError(f"theta has {dimension} numbers, got {len(broadcast.theta)}")
         public: dict[str, NDArray[Any]] = dict(broadcast.public)
         wanted = self._wanted(public)
         found = {name: (array.dtype.type, array.shape) for name, array in public.items()}
@@ -297,8 +300,7 @@ class MeasuringServer:
     @cached_property
     def _prior(self) -> Prior:
         """The public guess of the moments; its spectrum is that of images within a class, too."""
-        with one_thread():
-            basis, variance = self._behaviour.components.public_basis
+        basis, variance = self._behaviour.components.public_basis
         # Dead leaves have no classes, so part of their variance is that between classes.
         return self._guess(basis, 0.5 * variance)
 

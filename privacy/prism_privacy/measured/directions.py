@@ -90,7 +90,7 @@ class Directions:
         weights = integers("weights", self.weights, (None, None, None))
         classes, features, directions = weights.shape
         reference = integers("reference", self.reference, (classes, features))
-        _validate.count("limit", self.limit)
+        _checked_limit(self.limit)
         if not weights.size or directions > MOST_DIRECTIONS:
             raise InvalidParameter(
                 f"weights must hold 1 to {MOST_DIRECTIONS} directions of at least one class and feature, "
@@ -180,7 +180,7 @@ class RowDirections:
         rows = integers("rows", self.rows, (None,))
         by_class = integers("by_class", self.by_class, (None, len(rows)))
         reference = integers("reference", self.reference, (len(by_class), basis.shape[1]))
-        _validate.count("limit", self.limit)
+        _checked_limit(self.limit)
         if not (basis.size and by_class.size) or len(rows) > MOST_DIRECTIONS:
             raise InvalidParameter(
                 f"rows must name 1 to {MOST_DIRECTIONS} directions of at least one class and feature, got "
@@ -246,6 +246,11 @@ class RowDirections:
         shape = np.array([*self.basis.shape, *self.by_class.shape, self.limit], dtype="<i8")
         arrays = (shape, self.basis, self.rows, self.by_class, self.reference)
         return [b"rows of a basis", *(array.astype("<i8").tobytes() for array in arrays)]
+
+
+def _checked_limit(limit: int) -> None:
+    if _validate.count("limit", limit) > 1 << 30:
+        raise InvalidParameter(f"limit must be at most 2^30 units of 2^-20, got {limit}")
 
 
 def _rounded(name: str, values: ArrayLike, bits: int) -> NDArray[np.int64]:

@@ -8,6 +8,8 @@ float product, it depends on the row's place in the batch, and the clip turns it
     features     by themselves, number by number, to units of 2^-20 (:func:`quantise_features`)
     products     of public integers with them, D max|phi - m| max|V| <= 2^53: every partial sum is an integer
                  that binary64 holds, so a matrix product is exact in any order, on any number of threads
+    rows         of a basis (:class:`RowDirections`): that product goes toward zero to 2^-30, times its
+                 class's integer it is at most 2^62 in int64, and it goes toward zero again
     norms        from sums of integers, which no order changes (:func:`squared_norms`)
     scaling      number by number and toward zero (:func:`clip_rows`)
 

@@ -27,6 +27,8 @@ each line for two worlds:
 
 1. The projection on ||a|| <= A is 1-Lipschitz. It is computed to 2^-48 A in each world and rounded toward
    zero to A 2^-40, and |trunc x - trunc x'| < |x - x'| + 1: at most (sqrt(k) 2^-40 + 2^-47) A more.
+   The gains that lead to the answer, and c where it is a multiple of A, are rounded a few times each: one
+   factor of 1 +- 2^-49 for both worlds, on a difference of at most 2 A: at most 2^-48 A more.
 2. sqrt(m) E a is exact, ||E(a - a')|| <= s ||a - a'||. Multiplying by the factor C / (A sqrt(m)) and
    rounding the product to binary64: 2^-49 s C for both worlds.
 3. The box is a product of intervals with integer ends around k_t, so going into it is exact and
@@ -36,7 +38,8 @@ each line for two worlds:
    E, s > 1, the ball binds, and has to be the projection, which is 1-Lipschitz, to that error.)
 5. Rounding each coordinate toward k_t: less than one unit more each, sqrt(m) units, 2^-24 sqrt(m).
 
-With k <= 2^10 the terms in C add up to less than (2^-35 + 2^-47 + 2^-49 + 2^-37) s C < 2^-34 s C. QED
+With k <= 2^10 the terms in C add up to less than (2^-35 + 2^-47 + 2^-48 + 2^-49 + 2^-37) s C < 2^-34 s C.
+QED
 
 Not needed, and not claimed: that V is orthonormal, that m is near the data, that N is the number of
 records (with more records than N, each still moves c/N; but N must be *public*: with the private number
@@ -71,7 +74,8 @@ class MeasuredRelease:
     Attributes:
         flip: f, the edge of the box.
         clip: C: ||p - p_t||_2 <= C.
-        client_clip: A: ||a||_2 <= A, in units of the responses.
+        client_clip: A: ||a||_2 <= A, in units of the responses; or 1, where A is the unit of both clips, as
+            in a plan whose rounds say how long A is.
         record_clip: c: ||r_i||_2 <= c for each record.
         records: N, by which the sum of responses is divided: a public number, the same for all clients or
             agreed for each, never the private count.

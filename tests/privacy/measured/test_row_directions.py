@@ -141,6 +141,8 @@ def test_everything_is_in_the_digest(part: str) -> None:
         ({"by_class": np.zeros((K, COUNT + 1), int)}, r"by_class must have the shape \(any, 7\)"),
         ({"reference": np.zeros((K, D + 1), int)}, "reference must have the shape"),
         ({"basis": np.zeros((R, D))}, "basis must hold integers"),
+        ({"limit": 1 << 70, "basis": np.zeros((R, D), int)}, "limit must be at most 2\\^30"),
+        ({"limit": 0}, "limit"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
