@@ -242,7 +242,9 @@ def test_who_starts_such_a_run_or_asks_what_it_guarantees_is_told(
     words = "the secure sum is not run (secure_sum.simulate): ε(SUM) is what it would be with one"
     settings = [*TINY, *ALONE, f"data.folder={data}", "federation.rounds=1"]
     for simulate in ("true", "false"):
-        given = [text for each in [*settings, f"secure_sum.simulate={simulate}"] for text in ("--set", each)]
+        given = ["--recipe", "one-shot"] + [
+            text for each in [*settings, f"secure_sum.simulate={simulate}"] for text in ("--set", each)
+        ]
         assert main(["run", "--out", str(tmp_path / simulate), *given]) == 0
         told = " ".join(capsys.readouterr().out.split())
         assert (words in told) is (simulate == "true")
