@@ -92,7 +92,7 @@ def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(tmp_path: Pa
     code += "assert 'torch' not in sys.modules; sys.exit(code)"
     words = [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(
-        [sys.executable, "-c", code, "config", "--epsilon", *words],
+        [sys.executable, "-c", code, "config", "--epsilon", "--recipe", "one-shot", *words],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
