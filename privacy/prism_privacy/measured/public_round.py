@@ -3,6 +3,7 @@
 The digest goes where the hash of the broadcast model goes: into the coins, so that another V, m, E, p_t, clip
 or N gives other coins (the same coins under two questions would show, bit by bit, which way p moved); and
 into the session of the secure sum, so that clients who were told different things open nothing together.
+(`prism-secure run` takes that of its whole broadcast, in which all of this is.)
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class MeasuredRound:
     Raises:
         InvalidParameter: a value out of range, or parts that do not fit each other.
 
+    >>> from prism_privacy.measured import Directions
     >>> release = MeasuredRelease(flip=0.25, clip=0.5, client_clip=1.0, record_clip=1.0, records=2,
     ...                           coordinates=16, directions=2)
     >>> asked = MeasuredRound(release, Directions.of(np.eye(3)[None, :, :2], np.zeros((1, 3))),
