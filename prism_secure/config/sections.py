@@ -78,9 +78,8 @@ class Data(Section, frozen=True):
         self._require(
             "person",
             self.person in (None, told),
-            f'"{told}" or none with source = "{self.source}"'
-            if told
-            else f'none with source = "{self.source}", which does not say whose an image is',
+            'none, or "folder" with source = "images", "file" with "idx" and "celeba": others do not say '
+            "whose an image is",
         )
         self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
         self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
