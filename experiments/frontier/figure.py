@@ -1,0 +1,134 @@
+"""The figure and the tables of the frontier, from `results.jsonl`.
+
+    python experiments/frontier/figure.py
+
+Writes `frontier.svg` and `frontier.png` beside it, and prints the tables of README.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import read, spread
+
+HERE = Path(__file__).parent
+COLOURS = {100: "#b2560d", 1000: "#1a5fb4", 6000: "#1b7f4b", 10: "#7b3fa0"}
+EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
+TITLES = {"client": "everything of a client, left out", "image": "one image, replaced by any other"}
+ROWS = {"fid": "FID (lower is better)", "recall": "recall (higher is better)"}
+
+Line = Mapping[str, Any]
+
+
+def points(lines: Iterable[Line]) -> dict[tuple[str, int, str, float], list[Line]]:
+    """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums."""
+    found = defaultdict(list)
+    for line in lines:
+        if "unit" in line and not line["real"]:
+            found[line["unit"], line["clients"], line["method"], line["epsilon"]].append(line)
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])))
+
+
+def words(clients: int, images: int) -> str:
+    return f"{clients:,} clients of {images:,}"
+
+
+def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) -> None:
+    """The figure: units side by side, FID above recall."""
+    mpl.rcParams["svg.hashsalt"] = "frontier"
+    units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
+    fig, axes = plt.subplots(
+        2, len(units), figsize=(4.9 * len(units), 6.2), sharex=True, sharey="row", squeeze=False
+    )
+    for column, unit in enumerate(units):
+        curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
+        for (of, clients, method, epsilon), lines in found.items():
+            if of == unit:
+                curves[clients, method][epsilon] = lines
+        for row, (metric, label) in enumerate(ROWS.items()):
+            axis = axes[row][column]
+            for (clients, method), curve in curves.items():
+                measured, where = method == "measured", sorted(curve)
+                values = [[line[metric] for line in curve[epsilon]] for epsilon in where]
+                means = [statistics.fmean(each) for each in values]
+                images = curve[where[0]][0]["images"]
+                axis.plot(
+                    where, means, "o-" if measured else "s--", color=COLOURS[clients], markersize=4.5,
+                    markerfacecolor=COLOURS[clients] if measured else "white",
+                    label=f"{words(clients, images)}, {'measured rounds' if measured else 'one shot'}",
+                )  # fmt: skip
+                low, high = [min(each) for each in values], [max(each) for each in values]
+                axis.vlines(where, low, high, color=COLOURS[clients], linewidth=1.2)
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(EPSILONS, [f"{epsilon:g}" for epsilon in EPSILONS])
+            axis.set_xlim(0.42, 9.5)
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelleft=True)
+            if column == 0:
+                axis.set_ylabel(label)
+        axes[0][column].set_title(TITLES[unit], fontsize=11)
+        axes[1][column].set_xlabel("ε(SUM) at δ = 1e-5")
+        axes[0][column].legend(frameon=False, fontsize=8)
+    fig.tight_layout()
+    fig.savefig(folder / "frontier.svg", metadata={"Date": None})
+    fig.savefig(folder / "frontier.png", dpi=130)
+
+
+def table(found: Mapping[tuple[str, int, str, float], list[Line]], unit: str) -> str:
+    """A row a point: means over seeds, and from where to where."""
+    other = "image" if unit == "client" else "client"
+    rows = [
+        f"| clients × images | ε(SUM) | method | seeds | ε(UPLOAD) | ε({other}, SUM) | rows; f, m | FID | "
+        "KID | precision | recall | coverage | as asked | gen2real |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (of, clients, method, epsilon), lines in found.items():
+        if of != unit:
+            continue
+        first = lines[0]
+        settings = f"{first['rows']}"
+        if "flip" in first:
+            settings += f"; {first['flip']:g}, {first['coordinates']:,}"
+        cells = [
+            f"{clients:,} × {first['images']:,}", f"{epsilon:g}", method, str(len(lines)),
+            _number(first[f"epsilon_{unit}_upload"]), _number(first[f"epsilon_{other}_sum"]), settings,
+        ]  # fmt: skip
+        forms = {
+            "fid": ".1f", "kid": ".2f", "precision": ".2f", "recall": ".2f", "coverage": ".2f",
+            "label_accuracy": ".1%", "gen2real": ".1%",
+        }  # fmt: skip
+        cells += [spread([line[name] for line in lines], form) for name, form in forms.items()]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _number(value: float | str) -> str:
+    return str(value) if isinstance(value, str) else f"{value:.3g}"
+
+
+def main() -> None:
+    lines = read(HERE / "results.jsonl")
+    found = points(lines)
+    draw(found, HERE)
+    for unit in TITLES:
+        print(table(found, unit), end="\n\n")
+    for line in lines:
+        if "unit" not in line or line["real"]:
+            print({name: line[name] for name in ("name", "fid", "recall", "gen2real") if name in line})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,459 @@
+"""Quality against epsilon: measured rounds beside one noisy sum of moments, at equal epsilon and unit.
+
+    python experiments/frontier/frontier.py client-1000-e2-measured-s0 --out FOLDER
+    python experiments/frontier/frontier.py image-10-e2-one-shot-s0 ceiling-12k-s0 --out FOLDER
+    python experiments/frontier/frontier.py client-6000-e1-measured-s0 --out FOLDER --full FOLDER
+
+A name says all: unit, clients, epsilon(SUM), method, seed; `-real` at its end runs the secure sum, too. Each
+gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
+(`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
+are open, and trains the server on them as measured rounds do: same start, same steps, same prior.
+6,000 clients have the published Fashion-MNIST, which lies in the folder of `--full` as torchvision keeps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from prism_privacy import Adjacency, View, verify_ledger
+from prism_privacy.moments.store import load_moments
+from prism_secure.accounting.measured import releases
+from prism_secure.accounting.record_release import opened_epsilon
+from prism_secure.config import Config, load_config
+from prism_secure.data import to_float
+from prism_secure.learning.measured.directions import AskedRows, principal_directions
+from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.row_posterior import RowPosterior
+from prism_secure.learning.measured.schedule import answer_clips
+from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.model_file import read_model
+from prism_secure.public_seed import public_seed
+from prism_secure.quality.classifier import FashionClassifier
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.evaluation import Evaluation
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.records import Quality
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from results import append, done
+
+Array = NDArray[np.float64]
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+CLASSES = 10
+ROWS = (120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900, 1000)
+"""How many rows of the basis measured rounds may ask along. One shot always has the last: noise is on every
+feature there, whatever is looked at, so more rows cost it nothing."""
+SPECTRUM = 2000
+NOISE = 0.5
+"""The rule for rows: the most whose noise in the end is at most so much of what stays unknown."""
+ROOM = 1 / 3
+"""How much of 1/2 - f the moves of bits may fill, as a root mean square."""
+FLIPS = (0.35, 0.25, 0.15)
+MOST_BITS = 1 << 18
+CLASSIFIER_IMAGES = 5000
+_NAME = re.compile(r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(-real)?")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the frontier, as its name says it."""
+
+    unit: str
+    clients: int
+    epsilon: float
+    method: str
+    seed: int
+    real: bool
+    full: str | None
+
+    @classmethod
+    def of(cls, name: str, full: str | None) -> Point:
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise SystemExit(f"a point is named {_NAME.pattern}, got {name!r}")
+        unit, clients, epsilon, method, seed, real = found.groups()
+        return cls(unit, int(clients), float(epsilon), method, int(seed), bool(real), full)
+
+    @property
+    def images(self) -> int:
+        """Of a client."""
+        return 60_000 // self.clients if self.clients > 1000 else 10_000 // self.clients
+
+    @property
+    def shared(self) -> list[str]:
+        """Settings of both methods."""
+        found = [
+            f"federation.clients={self.clients}", f"federation.seed={self.seed}", "federation.workers=1",
+            f"secure_sum.simulate={'false' if self.real else 'true'}", "metrics.every=1000",
+        ]  # fmt: skip
+        if self.unit == "client":
+            found += [f"privacy.colluders={self.clients // 20}", "secure_sum.mode=semi_honest"]
+        if self.clients > 1000:
+            if self.full is None:
+                raise SystemExit(
+                    "more than 1,000 clients have the published images: name their folder, --full"
+                )
+            found += ["data.source=fashion_mnist", f"data.folder={self.full}"]
+        return found
+
+    def measured(self, *changes: str) -> Config:
+        """The recipe for this unit, at this epsilon."""
+        recipe = "cross-device" if self.unit == "client" else "cross-silo"
+        return load_config(
+            None, [*self.shared, f"measured.epsilon={self.epsilon:g}", *changes], recipe=recipe
+        )
+
+    def one_shot(self, record_epsilon: float) -> Config:
+        """One summed release of moments; nobody trains but the script."""
+        return load_config(
+            None,
+            [
+                *self.shared,
+                "model.width=16",
+                f"privacy.record_epsilon={record_epsilon}",
+            ],
+            recipe="one-shot",
+        )
+
+
+# What the public model expects: no image is read for any of it.
+
+
+def keep(folder: Path) -> None:
+    """Compute once for all runs, and keep in `folder`, what follows from images and seed alone.
+
+    That is the features of all images, and the public basis, of which each run takes its first rows.
+    """
+    own_basis, own_features = Components.public_basis.func, Components.features
+
+    def basis_of(config: Config) -> tuple[Array, Array]:
+        path = folder / f"basis-s{config.federation.seed}.npz"
+        if not path.exists():
+            widest = msgspec.structs.replace(config.measured, rows=SPECTRUM)
+            basis, spectrum = own_basis(Components(msgspec.structs.replace(config, measured=widest)))
+            np.savez(path, basis=basis, spectrum=spectrum)
+        kept = np.load(path)
+        return kept["basis"], kept["spectrum"]
+
+    def public_basis(self: Components) -> tuple[Array, Array]:
+        basis, spectrum = basis_of(self.config)
+        rows = self.config.measured.rows
+        return basis[:rows].copy(), spectrum[:rows].copy()
+
+    def features(self: Components, client: int, *, alike: bool = False) -> tuple[Any, Any]:
+        if type(self) is not Components:  # a rehearsal's images are its own
+            return own_features(self, client, alike=alike)
+        path = folder / f"features-{self.config.data.source}-s{self.config.federation.seed}.npy"
+        if not path.exists():
+            with torch.no_grad():
+                parts = [self.extractor(to_float(part)) for part in self.dataset.train_images.split(250)]
+            np.save(path, torch.cat(parts).numpy())
+        mine = self.partition.indices[client]
+        labels = self.dataset.train_labels[torch.from_numpy(mine)].to(torch.int64).numpy()
+        return np.load(path, mmap_mode="r")[mine], labels
+
+    kept_basis = cached_property(public_basis)
+    kept_basis.__set_name__(Components, "public_basis")
+    Components.public_basis = kept_basis  # type: ignore[assignment]
+    Components.features = features  # type: ignore[method-assign]
+
+
+def public_spectrum() -> Array:
+    """Variance of dead leaves along their principal directions, seed 0, the longest first."""
+    config = load_config(None, [f"measured.rows={SPECTRUM}"], recipe="cross-device")
+    return Components(config).public_basis[1]
+
+
+def guess(spectrum: Array, prior: float, basis: Array | None = None) -> Prior:
+    """The product's prior over a basis, by default its own coordinates."""
+    basis = np.eye(len(spectrum)) if basis is None else basis
+    return Prior(np.zeros((CLASSES, basis.shape[1])), basis, 0.5 * spectrum, own=prior, shared=prior)
+
+
+def expected_rounds(config: Config, sizes: Sequence[int], spectrum: Array) -> tuple[float, float, float]:
+    """What measured rounds leave of a class's mean, by the public model, and how far they move bits.
+
+    A coordinate's variance p becomes v. Its answers weigh 1 - v/p, so v(1 - v/p) of v is their noise, and
+    v²/p what was drawn towards the guess; with what lies beyond the rows, that stays unknown.
+
+    Returns:
+        (noise and unknown, root mean squares over classes; largest root mean square move of a bit)
+    """
+    measured, rows = config.measured, config.measured.rows
+    prior, within = guess(spectrum[:rows], measured.prior), 0.5 * spectrum[:rows]
+    posterior, move = RowPosterior.start(prior), 0.0
+    for planned in releases(config, 1 << 20, sizes):
+        asked = principal_directions(prior, posterior.variances, planned.directions, within)
+        client, image = answer_clips(
+            prior, posterior.variances, _along(prior, asked), within,
+            records=planned.records, margin=measured.margin, concentration=measured.concentration,
+        )  # fmt: skip
+        length = client if measured.unit == "client" else image / planned.record_clip
+        move = max(move, planned.clip * client / length / math.sqrt(planned.coordinates))
+        noise = 0.25 / len(sizes) * (length / planned.clip) ** 2
+        posterior = posterior.answered(asked, np.zeros(len(asked.rows)), noise)
+    left, before = posterior.variances, prior.variances
+    beyond = 2 * measured.prior * 0.5 * float(spectrum[rows:].sum())
+    unknown = math.sqrt((left**2 / before).sum() / CLASSES + beyond)
+    return math.sqrt((left * (1 - left / before)).sum() / CLASSES), unknown, move
+
+
+def _along(prior: Prior, asked: AskedRows) -> Array:
+    """As `AskedRows.along`, all directions of one class axis in one: they meet no row twice, and the clips
+    are sums of squares over directions."""
+    axis = np.abs(prior.class_axes @ asked.by_class).argmax(0)
+    found = np.zeros((CLASSES, CLASSES, len(prior.spectrum)))
+    found[axis, :, asked.rows] = asked.by_class.T
+    return found
+
+
+def settings_of(point: Point, spectrum: Array) -> Config:
+    """Rows, f and m of measured rounds, by public numbers: see `NOISE` and `ROOM`."""
+    for flip in FLIPS:
+        bits = 4096
+        while bits <= MOST_BITS:
+            fixed = f"privacy.flip={flip}", f"measured.coordinates={bits}"
+            found = _most_rows(point, fixed, spectrum)
+            if found[1] <= ROOM * (0.5 - flip):
+                return point.measured(*fixed, f"measured.rows={found[0]}")
+            bits *= 2
+    raise SystemExit(f"no f of {FLIPS} and m up to {MOST_BITS} have room for {point}")
+
+
+def _most_rows(point: Point, fixed: tuple[str, ...], spectrum: Array) -> tuple[int, float]:
+    """What the rule for rows takes, and how far bits move then."""
+    sizes, low, high = [point.images] * point.clients, 0, len(ROWS) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        config = point.measured(*fixed, f"measured.rows={ROWS[middle]}")
+        noise, unknown, _ = expected_rounds(config, sizes, spectrum)
+        low, high = (middle, high) if noise <= NOISE * unknown else (low, middle - 1)
+    config = point.measured(*fixed, f"measured.rows={ROWS[low]}")
+    return ROWS[low], expected_rounds(config, sizes, spectrum)[2]
+
+
+# The two methods.
+
+
+def measured(config: Config, run_folder: Path, command: str) -> dict[str, Any]:
+    """Measured rounds, the whole product."""
+    run(config, run_folder, command=command)
+    record = read_records(run_folder)[-1]
+    assert record.quality is not None
+    assert record.record is not None
+    components = Components(config)
+    return {
+        **_quality(record.quality),
+        "gen2real": gen2real(read_model(run_folder / "model.safetensors"), components),
+        "epsilon_client_sum": record.epsilon.sum_zero_out,
+        "epsilon_client_upload": record.epsilon.upload_zero_out,
+        "epsilon_image_sum": record.record.epsilon,
+        "epsilon_image_upload": record.record.upload,
+        "rows": config.measured.rows,
+        "flip": config.privacy.flip,
+        "coordinates": config.measured.coordinates,
+    }
+
+
+def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
+    """The product's one noisy sum of moments, and the same training on what it says."""
+    config = point.one_shot(_record_epsilon(point))
+    components = Components(config)
+    release = components.record_release
+    assert release is not None
+    run(config, run_folder, command=command, stop=lambda _: "the server goes on by itself")
+    moments = load_moments(
+        release.opened_file(run_folder / "checkpoint"), release.plan.release, release.context(None)
+    )
+    assert moments is not None
+    opened = release.as_opened(moments)
+    # Classes are taken for equally large, as measured rounds take them.
+    images = point.clients * point.images / CLASSES
+    components = Components(point.measured(f"measured.rows={ROWS[-1]}"))
+    mask = trained(components, opened.first / images, opened.release.noise / images)
+    quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png")
+    generator = DeployedGenerator(
+        components.architecture, seed=components.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
+    )
+    image = release.guarantee.epsilon
+    return {
+        **_quality(quality),
+        "gen2real": gen2real(generator, components),
+        "epsilon_client_sum": release.client_epsilon(View.SUM, Adjacency.ZERO_OUT),
+        "epsilon_client_upload": release.client_epsilon(View.UPLOAD, Adjacency.ZERO_OUT),
+        "epsilon_image_sum": image,
+        "epsilon_image_upload": opened_epsilon(
+            release.plan.release,
+            1,
+            release.plan.cohort,
+            View.UPLOAD,
+            Adjacency.REPLACE_ONE,
+            config.privacy.delta,
+        ),
+        "rows": ROWS[-1],
+        "record_epsilon": config.privacy.record_epsilon,
+    }
+
+
+def _record_epsilon(point: Point) -> float:
+    """The `privacy.record_epsilon` that comes to the point's epsilon for its unit, a little below it."""
+    if point.unit == "image":
+        return point.epsilon
+    release = Components(point.one_shot(1.0)).record_release
+    assert release is not None
+    low, high = 1e-4, point.epsilon
+    while high / low > 1 + 1e-5:
+        middle = math.sqrt(low * high)
+        below = release.at(middle).client_epsilon(View.SUM, Adjacency.ZERO_OUT) <= point.epsilon
+        low, high = (middle, high) if below else (low, middle)
+    return float(f"{low * (1 - 1e-4):.4g}")
+
+
+def trained(components: Components, means: Array, noise: float) -> NDArray[np.bool_]:
+    """The mask of the server's training on noisy class means (K, D), in as many steps as measured rounds."""
+    config, trainer = components.config, components.trainer
+    basis, spectrum = components.public_basis
+    prior = guess(spectrum, config.measured.prior, basis)
+    gain = prior.variances / (prior.variances + noise**2)
+    target = prior.from_coordinates(gain * prior.coordinates(means))
+    steps = config.federation.rounds * config.measured.steps + config.measured.end_steps
+    training = ServerTraining(
+        trainer,
+        steps=steps,
+        start=config.training.learning_rate,
+        end=0.1 * config.training.learning_rate,
+        smoothing=config.measured.smoothing,
+    )
+    server = Server.of(components, "one-shot")
+    # 1 - what is left of a coordinate's variance, as a share of what it was, is the gain.
+    weights = (torch.from_numpy(part).float() for part in (prior.class_axes, basis, gain))
+    state = training.run(
+        ServerState.start(trainer, torch.from_numpy(server.theta)),
+        target,
+        Metric(*weights),
+        steps=steps,
+        seed=public_seed(config.federation.seed, "server latents", 1),
+    )
+    server.theta = state.theta(config.mask.temperature, config.privacy.theta_min)
+    return server.deployed()
+
+
+# What they are worth.
+
+
+def _quality(quality: Quality) -> dict[str, float]:
+    names = ("fid", "kid", "precision", "recall", "density", "coverage", "label_accuracy")
+    return {name: float(getattr(quality, name)) for name in names}
+
+
+def gen2real(generator: DeployedGenerator, components: Components) -> float:
+    """Accuracy on the held-out images of a classifier that saw generated ones only."""
+    seed = public_seed(components.config.federation.seed, "generated for a classifier")
+    images, labels = generator.generate(CLASSIFIER_IMAGES, seed=seed)
+    assert labels is not None
+    return classifier_accuracy(images, labels, components)
+
+
+def ceiling(seed: int, full: str | None) -> dict[str, Any]:
+    """The same on as many real images."""
+    source = ["data.source=fashion_mnist", f"data.folder={full}"] if full else []
+    components = Components(load_config(None, source, recipe="cross-device"))
+    data = components.dataset
+    chosen = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))
+    chosen = chosen[:CLASSIFIER_IMAGES]
+    images, labels = to_float(data.train_images[chosen]), data.train_labels[chosen].long()
+    return {"gen2real": classifier_accuracy(images, labels, components)}
+
+
+def classifier_accuracy(
+    images: torch.Tensor, labels: torch.Tensor, components: Components, *, epochs: int = 3, batch: int = 100
+) -> float:
+    """Train the metric's architecture from one fixed start on `images`, test on the held-out ones."""
+    torch.manual_seed(0)
+    model, draws = FashionClassifier(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=epochs * (len(images) // batch), pct_start=0.2
+    )
+    for _ in range(epochs):
+        for index in torch.randperm(len(images), generator=draws).split(batch):
+            loss = functional.cross_entropy(model(images[index]), labels[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    data = components.dataset
+    pairs = zip(data.test_images.split(500), data.test_labels.split(500), strict=True)
+    with torch.no_grad():
+        hits = sum(int((model(to_float(x)).argmax(1) == y).sum()) for x, y in pairs)
+    return hits / len(data.test_images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="of a point, or ceiling-12k-s0, ceiling-full-s0"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for run folders and the spectrum")
+    parser.add_argument("--full", help="folder of the published Fashion-MNIST")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    keep(options.out)
+    for name in options.names:
+        if done(RESULTS, name):
+            continue
+        full = " --full FOLDER" if "6000" in name or "full" in name else ""
+        command = f"python experiments/frontier/frontier.py {name} --out FOLDER{full}"
+        began = _cpu()
+        if name.startswith("ceiling-"):
+            seed = int(name.rpartition("-s")[2])
+            images = options.full if name.startswith("ceiling-full-s") else None
+            line: dict[str, Any] = {"seed": seed, **ceiling(seed, images)}
+        else:
+            point = Point.of(name, options.full)
+            if point.method == "measured":
+                config = settings_of(point, public_spectrum())
+                found = measured(config, options.out / name, command)
+            else:
+                found = one_shot(point, options.out / name, command)
+            shown = {key: value for key, value in vars(point).items() if key != "full"}
+            head = verify_ledger(options.out / name / "ledger.jsonl").head
+            line = {**shown, "images": point.images, **found, "ledger_head": head}
+        line |= {"command": command, "cpu_seconds": round(_cpu() - began)}
+        append(RESULTS, [{"name": name, **{k: _short(v) for k, v in line.items()}}])
+        print(name, {k: v for k, v in line.items() if isinstance(v, float)}, flush=True)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+if __name__ == "__main__":
+    main()
