@@ -15,6 +15,8 @@ import prism_secure
 from prism_secure.config import load_config
 from prism_secure.data.idx import read_idx, write_idx
 from prism_secure.learning.aggregation import aggregate
+from prism_secure.learning.measured.directions import principal_directions
+from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY, write_data
@@ -130,3 +132,49 @@ def test_a_script_measures_the_rounds_that_it_is_told_to(
     assert [each["round"] for each in line["history"]] == [2]
     assert line["history"][0]["fid"] > 0
     assert (tmp_path / "x.png").exists()
+
+
+def test_the_frontier_expects_the_clips_of_all_directions() -> None:
+    frontier = script("frontier/frontier.py")
+    prior = frontier["guess"](np.linspace(2.0, 0.1, 30), 0.7)
+    left = prior.variances * np.linspace(0.2, 1.0, 30)
+    asked = principal_directions(prior, left, 80, prior.spectrum)
+    clips = [
+        answer_clips(prior, left, along, prior.spectrum, records=10, concentration=shares)
+        for along in (asked.along(30), frontier["_along"](prior, asked))
+        for shares in (None, 0.5)
+    ]
+    assert clips[0] == pytest.approx(clips[2])
+    assert clips[1] == pytest.approx(clips[3])
+    assert clips[0] != pytest.approx(clips[1])
+
+
+def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
+    point = script("frontier/frontier.py")["Point"]
+    config = point.of("client-1000-e0.5-measured-s2", None).measured()
+    assert (config.federation.clients, config.measured.unit, config.measured.epsilon) == (1000, "client", 0.5)
+    assert (config.federation.seed, config.secure_sum.simulate, config.privacy.colluders) == (2, True, 50)
+    real = point.of("image-10-e4-one-shot-s0-real", None).one_shot(4.0)
+    assert not real.secure_sum.simulate
+    assert real.privacy.record_epsilon == 4.0
+    for name in ("client-1000-e2-both-s0", "client-1000-e2-measured"):
+        with pytest.raises(SystemExit, match="a point is named"):
+            point.of(name, None)
+    with pytest.raises(SystemExit, match="published images"):
+        point.of("client-6000-e1-measured-s0", None).measured()
+
+
+def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
+    figure = script("frontier/figure.py")
+    line = {
+        "unit": "client", "clients": 100, "epsilon": 2.0, "method": "measured", "real": False, "images": 100,
+        "rows": 150, "flip": 0.35, "coordinates": 4096, "epsilon_client_upload": "inf",
+        "epsilon_image_sum": 1.25, "fid": 90.0, "kid": 1.0, "precision": 0.5, "recall": 0.25,
+        "coverage": 0.5, "label_accuracy": 0.75, "gen2real": 0.7,
+    }  # fmt: skip
+    lines = [line, line | {"fid": 100.0}, line | {"fid": 1.0, "real": True}, {"name": "ceiling-12k-s0"}]
+    found = figure["table"](figure["points"](lines), "client").splitlines()[2:]
+    assert len(found) == 1
+    assert (
+        "| 100 × 100 | 2 | measured | 2 | inf | 1.25 | 150; 0.35, 4,096 | 95.0 (90.0 to 100.0) |" in found[0]
+    )
