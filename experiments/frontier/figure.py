@@ -32,10 +32,10 @@ Line = Mapping[str, Any]
 
 
 def points(lines: Iterable[Line]) -> dict[tuple[str, int, str, float], list[Line]]:
-    """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums."""
+    """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums, rows by the rule."""
     found = defaultdict(list)
     for line in lines:
-        if "unit" in line and not line["real"]:
+        if "unit" in line and not line["real"] and line["given_rows"] is None:
             found[line["unit"], line["clients"], line["method"], line["epsilon"]].append(line)
     return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])))
 
@@ -126,7 +126,7 @@ def main() -> None:
     for unit in TITLES:
         print(table(found, unit), end="\n\n")
     for line in lines:
-        if "unit" not in line or line["real"]:
+        if "unit" not in line or line["real"] or line["given_rows"]:
             print({name: line[name] for name in ("name", "fid", "recall", "gen2real") if name in line})
 
 

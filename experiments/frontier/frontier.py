@@ -4,8 +4,9 @@
     python experiments/frontier/frontier.py image-10-e2-one-shot-s0 ceiling-12k-s0 --out FOLDER
     python experiments/frontier/frontier.py client-6000-e1-measured-s0 --out FOLDER --full FOLDER
 
-A name says all: unit, clients, epsilon(SUM), method, seed; `-real` at its end runs the secure sum, too. Each
-gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
+A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a
+rule would choose, `-real` runs the secure sum, too. Each gives a line of `results.jsonl`, and one that is
+there is not made again. Both methods go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
 are open, and trains the server on them as measured rounds do: same start, same steps, same prior.
 6,000 clients have the published Fashion-MNIST, which lies in the folder of `--full` as torchvision keeps it.
@@ -18,7 +19,7 @@ import math
 import re
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,17 +61,16 @@ Array = NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results.jsonl"
 CLASSES = 10
 ROWS = (120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900, 1000)
-"""How many rows of the basis measured rounds may ask along. One shot always has the last: noise is on every
-feature there, whatever is looked at, so more rows cost it nothing."""
+"""How many rows the basis may have."""
 SPECTRUM = 2000
 NOISE = 0.5
-"""The rule for rows: the most whose noise in the end is at most so much of what stays unknown."""
+"""The rule for rows, of both methods: the most whose noise is at most so much of what stays unknown."""
 ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
-MOST_BITS = 1 << 18
+FEWEST_BITS, MOST_BITS = 1 << 12, 1 << 18
 CLASSIFIER_IMAGES = 5000
-_NAME = re.compile(r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(-real)?")
+_NAME = re.compile(r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(-real)?")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Point:
     epsilon: float
     method: str
     seed: int
+    given_rows: int | None
     real: bool
     full: str | None
 
@@ -90,8 +91,9 @@ class Point:
         found = _NAME.fullmatch(name)
         if found is None:
             raise SystemExit(f"a point is named {_NAME.pattern}, got {name!r}")
-        unit, clients, epsilon, method, seed, real = found.groups()
-        return cls(unit, int(clients), float(epsilon), method, int(seed), bool(real), full)
+        unit, clients, epsilon, method, seed, rows, real = found.groups()
+        given = int(rows) if rows else None
+        return cls(unit, int(clients), float(epsilon), method, int(seed), given, bool(real), full)
 
     @property
     def images(self) -> int:
@@ -211,10 +213,15 @@ def expected_rounds(config: Config, sizes: Sequence[int], spectrum: Array) -> tu
         move = max(move, planned.clip * client / length / math.sqrt(planned.coordinates))
         noise = 0.25 / len(sizes) * (length / planned.clip) ** 2
         posterior = posterior.answered(asked, np.zeros(len(asked.rows)), noise)
-    left, before = posterior.variances, prior.variances
-    beyond = 2 * measured.prior * 0.5 * float(spectrum[rows:].sum())
-    unknown = math.sqrt((left**2 / before).sum() / CLASSES + beyond)
-    return math.sqrt((left * (1 - left / before)).sum() / CLASSES), unknown, move
+    return (*noise_and_unknown(prior, posterior.variances, spectrum), move)
+
+
+def noise_and_unknown(prior: Prior, left: Array, spectrum: Array) -> tuple[float, float]:
+    """Root mean squares over classes: see `expected_rounds`."""
+    beyond = (prior.own + prior.shared) * 0.5 * float(spectrum[len(prior.spectrum) :].sum())
+    before = prior.variances
+    noise = math.sqrt((left * (1 - left / before)).sum() / CLASSES)
+    return noise, math.sqrt((left**2 / before).sum() / CLASSES + beyond)
 
 
 def _along(prior: Prior, asked: AskedRows) -> Array:
@@ -228,27 +235,31 @@ def _along(prior: Prior, asked: AskedRows) -> Array:
 
 def settings_of(point: Point, spectrum: Array) -> Config:
     """Rows, f and m of measured rounds, by public numbers: see `NOISE` and `ROOM`."""
+    sizes = [point.images] * point.clients
     for flip in FLIPS:
-        bits = 4096
-        while bits <= MOST_BITS:
-            fixed = f"privacy.flip={flip}", f"measured.coordinates={bits}"
-            found = _most_rows(point, fixed, spectrum)
-            if found[1] <= ROOM * (0.5 - flip):
-                return point.measured(*fixed, f"measured.rows={found[0]}")
-            bits *= 2
+        fixed = f"privacy.flip={flip}", f"measured.coordinates={MOST_BITS}"
+
+        def expected(rows: int, fixed: tuple[str, ...] = fixed) -> tuple[float, float, float]:
+            return expected_rounds(point.measured(*fixed, f"measured.rows={rows}"), sizes, spectrum)
+
+        rows = point.given_rows or most_rows(lambda rows: expected(rows)[:2])
+        filled = expected(rows)[2] / (ROOM * (0.5 - flip))
+        if filled <= 1:  # bits move by C/√m
+            bits = max(FEWEST_BITS, 2 ** math.ceil(math.log2(MOST_BITS * filled**2)))
+            return point.measured(
+                f"privacy.flip={flip}", f"measured.coordinates={bits}", f"measured.rows={rows}"
+            )
     raise SystemExit(f"no f of {FLIPS} and m up to {MOST_BITS} have room for {point}")
 
 
-def _most_rows(point: Point, fixed: tuple[str, ...], spectrum: Array) -> tuple[int, float]:
-    """What the rule for rows takes, and how far bits move then."""
-    sizes, low, high = [point.images] * point.clients, 0, len(ROWS) - 1
+def most_rows(expected: Callable[[int], tuple[float, float]]) -> int:
+    """The rule for rows, by what is expected of noise and of the unknown: see `NOISE`."""
+    low, high = 0, len(ROWS) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        config = point.measured(*fixed, f"measured.rows={ROWS[middle]}")
-        noise, unknown, _ = expected_rounds(config, sizes, spectrum)
+        noise, unknown = expected(ROWS[middle])
         low, high = (middle, high) if noise <= NOISE * unknown else (low, middle - 1)
-    config = point.measured(*fixed, f"measured.rows={ROWS[low]}")
-    return ROWS[low], expected_rounds(config, sizes, spectrum)[2]
+    return ROWS[low]
 
 
 # The two methods.
@@ -288,7 +299,8 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
     opened = release.as_opened(moments)
     # Classes are taken for equally large, as measured rounds take them.
     images = point.clients * point.images / CLASSES
-    components = Components(point.measured(f"measured.rows={ROWS[-1]}"))
+    rows = rows_of_one_shot(point, opened.release.noise / images)
+    components = Components(point.measured(f"measured.rows={rows}"))
     mask = trained(components, opened.first / images, opened.release.noise / images)
     quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png")
     generator = DeployedGenerator(
@@ -309,9 +321,21 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
             Adjacency.REPLACE_ONE,
             config.privacy.delta,
         ),
-        "rows": ROWS[-1],
+        "rows": rows,
         "record_epsilon": config.privacy.record_epsilon,
     }
+
+
+def rows_of_one_shot(point: Point, noise: float) -> int:
+    """By the same rule, for noise of this deviation on each coordinate of a class's mean."""
+    spectrum, own = public_spectrum(), point.measured().measured.prior
+
+    def expected(rows: int) -> tuple[float, float]:
+        prior = guess(spectrum[:rows], own)
+        left = prior.variances * noise**2 / (prior.variances + noise**2)
+        return noise_and_unknown(prior, left, spectrum)
+
+    return point.given_rows or most_rows(expected)
 
 
 def _record_epsilon(point: Point) -> float:

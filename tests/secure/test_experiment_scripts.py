@@ -168,7 +168,8 @@ def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
     figure = script("frontier/figure.py")
     line = {
         "unit": "client", "clients": 100, "epsilon": 2.0, "method": "measured", "real": False, "images": 100,
-        "rows": 150, "flip": 0.35, "coordinates": 4096, "epsilon_client_upload": "inf",
+        "given_rows": None, "rows": 150, "flip": 0.35, "coordinates": 4096,
+        "epsilon_client_upload": "inf",
         "epsilon_image_sum": 1.25, "fid": 90.0, "kid": 1.0, "precision": 0.5, "recall": 0.25,
         "coverage": 0.5, "label_accuracy": 0.75, "gen2real": 0.7,
     }  # fmt: skip
