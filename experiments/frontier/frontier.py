@@ -4,11 +4,11 @@
     python experiments/frontier/frontier.py image-10-e2-one-shot-s0 ceiling-12k-s0 --out FOLDER
     python experiments/frontier/frontier.py client-6000-e1-measured-s0 --out FOLDER --full FOLDER
 
-A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a
-rule would choose, `-real` runs the secure sum, too. Each gives a line of `results.jsonl`, and one that is
-there is not made again. Both methods go through the product
+A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
+choose (one shot has none; with them it trains towards a posterior), `-real` runs the secure sum, too. Each
+gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
-are open, and trains the server on them as measured rounds do: same start, same steps, same prior.
+are open, and trains the server on them as measured rounds do: same start, same steps.
 6,000 clients have the published Fashion-MNIST, which lies in the folder of `--full` as torchvision keeps it.
 """
 
@@ -64,7 +64,7 @@ ROWS = (120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900, 1000)
 """How many rows the basis may have."""
 SPECTRUM = 2000
 NOISE = 0.5
-"""The rule for rows, of both methods: the most whose noise is at most so much of what stays unknown."""
+"""The rule for rows: the most whose noise is at most so much of what stays unknown."""
 ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
@@ -299,9 +299,9 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
     opened = release.as_opened(moments)
     # Classes are taken for equally large, as measured rounds take them.
     images = point.clients * point.images / CLASSES
-    rows = rows_of_one_shot(point, opened.release.noise / images)
-    components = Components(point.measured(f"measured.rows={rows}"))
-    mask = trained(components, opened.first / images, opened.release.noise / images)
+    components = Components(point.measured(f"measured.rows={point.given_rows or ROWS[-1]}"))
+    posterior = point.given_rows is not None
+    mask = trained(components, opened.first / images, opened.release.noise / images, posterior=posterior)
     quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png")
     generator = DeployedGenerator(
         components.architecture, seed=components.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
@@ -321,21 +321,9 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
             Adjacency.REPLACE_ONE,
             config.privacy.delta,
         ),
-        "rows": rows,
+        "rows": point.given_rows,
         "record_epsilon": config.privacy.record_epsilon,
     }
-
-
-def rows_of_one_shot(point: Point, noise: float) -> int:
-    """By the same rule, for noise of this deviation on each coordinate of a class's mean."""
-    spectrum, own = public_spectrum(), point.measured().measured.prior
-
-    def expected(rows: int) -> tuple[float, float]:
-        prior = guess(spectrum[:rows], own)
-        left = prior.variances * noise**2 / (prior.variances + noise**2)
-        return noise_and_unknown(prior, left, spectrum)
-
-    return point.given_rows or most_rows(expected)
 
 
 def _record_epsilon(point: Point) -> float:
@@ -352,13 +340,24 @@ def _record_epsilon(point: Point) -> float:
     return float(f"{low * (1 - 1e-4):.4g}")
 
 
-def trained(components: Components, means: Array, noise: float) -> NDArray[np.bool_]:
-    """The mask of the server's training on noisy class means (K, D), in as many steps as measured rounds."""
+def trained(components: Components, means: Array, noise: float, *, posterior: bool) -> NDArray[np.bool_]:
+    """The mask of the server's training on noisy class means (K, D), in as many steps as measured rounds.
+
+    Towards the means as they are, and all features count alike.
+
+    Args:
+        noise: its deviation on each number.
+        posterior: draw them towards the prior and weigh them by what is known, along the basis's rows.
+    """
     config, trainer = components.config, components.trainer
-    basis, spectrum = components.public_basis
-    prior = guess(spectrum, config.measured.prior, basis)
-    gain = prior.variances / (prior.variances + noise**2)
-    target = prior.from_coordinates(gain * prior.coordinates(means))
+    metric: Callable[[torch.Tensor], torch.Tensor] = lambda difference: difference  # noqa: E731
+    if posterior:
+        basis, spectrum = components.public_basis
+        prior = guess(spectrum, config.measured.prior, basis)
+        gain = prior.variances / (prior.variances + noise**2)
+        means = prior.from_coordinates(gain * prior.coordinates(means))
+        # 1 - what is left of a coordinate's variance, as a share of what it was, is the gain.
+        metric = Metric(*(torch.from_numpy(part).float() for part in (prior.class_axes, basis, gain)))
     steps = config.federation.rounds * config.measured.steps + config.measured.end_steps
     training = ServerTraining(
         trainer,
@@ -368,12 +367,10 @@ def trained(components: Components, means: Array, noise: float) -> NDArray[np.bo
         smoothing=config.measured.smoothing,
     )
     server = Server.of(components, "one-shot")
-    # 1 - what is left of a coordinate's variance, as a share of what it was, is the gain.
-    weights = (torch.from_numpy(part).float() for part in (prior.class_axes, basis, gain))
     state = training.run(
         ServerState.start(trainer, torch.from_numpy(server.theta)),
-        target,
-        Metric(*weights),
+        means,
+        metric,  # type: ignore[arg-type]
         steps=steps,
         seed=public_seed(config.federation.seed, "server latents", 1),
     )
