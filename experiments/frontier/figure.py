@@ -28,16 +28,33 @@ EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TITLES = {"client": "everything of a client, left out", "image": "one image, replaced by any other"}
 ROWS = {"fid": "FID (lower is better)", "recall": "recall (higher is better)"}
 
+POSTERIOR = 1000
+STYLES = {
+    "measured": ("o-", "measured rounds"),
+    "one-shot": ("s--", "one shot"),
+    "one-shot, posterior": ("^:", "one shot, posterior"),
+}
+
 Line = Mapping[str, Any]
 
 
 def points(lines: Iterable[Line]) -> dict[tuple[str, int, str, float], list[Line]]:
-    """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums, rows by the rule."""
+    """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums.
+
+    One shot has two forms, as the means opened and drawn towards the public guess along `POSTERIOR` rows.
+    """
     found = defaultdict(list)
     for line in lines:
-        if "unit" in line and not line["real"] and line["given_rows"] is None:
-            found[line["unit"], line["clients"], line["method"], line["epsilon"]].append(line)
+        if _shown(line):
+            method = line["method"] + (", posterior" if line["given_rows"] else "")
+            found[line["unit"], line["clients"], method, line["epsilon"]].append(line)
     return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])))
+
+
+def _shown(line: Line) -> bool:
+    if "unit" not in line or line["real"]:
+        return False
+    return line["given_rows"] is None or (line["method"], line["given_rows"]) == ("one-shot", POSTERIOR)
 
 
 def words(clients: int, images: int) -> str:
@@ -59,14 +76,14 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
         for row, (metric, label) in enumerate(ROWS.items()):
             axis = axes[row][column]
             for (clients, method), curve in curves.items():
-                measured, where = method == "measured", sorted(curve)
+                (style, name), where = STYLES[method], sorted(curve)
                 values = [[line[metric] for line in curve[epsilon]] for epsilon in where]
                 means = [statistics.fmean(each) for each in values]
                 images = curve[where[0]][0]["images"]
                 axis.plot(
-                    where, means, "o-" if measured else "s--", color=COLOURS[clients], markersize=4.5,
-                    markerfacecolor=COLOURS[clients] if measured else "white",
-                    label=f"{words(clients, images)}, {'measured rounds' if measured else 'one shot'}",
+                    where, means, style, color=COLOURS[clients], markersize=4.5,
+                    markerfacecolor=COLOURS[clients] if method == "measured" else "white",
+                    label=f"{words(clients, images)}, {name}",
                 )  # fmt: skip
                 low, high = [min(each) for each in values], [max(each) for each in values]
                 axis.vlines(where, low, high, color=COLOURS[clients], linewidth=1.2)
@@ -99,8 +116,8 @@ def table(found: Mapping[tuple[str, int, str, float], list[Line]], unit: str) ->
         if of != unit:
             continue
         first = lines[0]
-        settings = f"{first['rows']}"
-        if "flip" in first:
+        settings = f"{first['rows'] or 'all features'}"
+        if method == "measured":
             settings += f"; {first['flip']:g}, {first['coordinates']:,}"
         cells = [
             f"{clients:,} × {first['images']:,}", f"{epsilon:g}", method, str(len(lines)),
@@ -126,7 +143,7 @@ def main() -> None:
     for unit in TITLES:
         print(table(found, unit), end="\n\n")
     for line in lines:
-        if "unit" not in line or line["real"] or line["given_rows"]:
+        if not _shown(line):
             print({name: line[name] for name in ("name", "fid", "recall", "gen2real") if name in line})
 
 
