@@ -179,7 +179,7 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     >>> from dataclasses import replace
     >>> each = MeasuredRelease(flip=0.45, clip=9.0, client_clip=1.0, record_clip=1.0, records=10,
     ...                        coordinates=16_384, directions=64)
-    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-96:]
+    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-93:]
     ('48%', 'measured.coordinates = 262144, where the mask has as many, or a smaller flip, gives them room')
     >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
     ''

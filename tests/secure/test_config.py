@@ -175,7 +175,7 @@ def test_folder_for_a_recipe_is_called_a_folder(tmp_path: Path) -> None:
         ("aggregation", "rule", "none_such"),
         ("federation", "behaviour", "none_such"),
         ("measured", "growth", "-1.0"),
-        ("measured", "record_clip", "[0.0, 0.0]"),
+        ("measured", "record_clip", "0.0"),
         ("measured", "coordinates", "3"),
         ("features", "vgg_layers", "[17]"),
         ("budget", "image_epsilon", "-1.0"),

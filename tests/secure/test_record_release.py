@@ -372,9 +372,15 @@ def test_run_that_lost_its_clients_in_round_one_draws_no_other_releases(
         patch.setattr(federation, "open_securely", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config, folder)
+    mark = folder / "checkpoint" / "uploading"
+    kept = mark.read_bytes()
     for name in ("clients", "checkpoint"):
         shutil.rmtree(folder / name)
-    with pytest.raises(RunFolderError, match=r"release\.moments is gone"):
+    with pytest.raises(RunFolderError, match=r"checkpoint/uploading is gone"):
+        run(config, folder)
+    mark.parent.mkdir(exist_ok=True)
+    mark.write_bytes(kept)
+    with pytest.raises(RunFolderError, match=r"client 0 cannot go on: .*state\.safetensors is gone"):
         run(config, folder)
     assert not releases_of(folder)
 

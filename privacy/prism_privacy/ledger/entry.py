@@ -183,6 +183,7 @@ class RecordGuarantee:
                 it, this one's last.
             adjacency: the one that they were made for.
 
+        >>> from prism_privacy import Accountant
         >>> accountant = Accountant(delta=1e-5)
         >>> release = MeasuredRelease(flip=0.25, clip=1.0, client_clip=0.1, record_clip=0.3, records=10,
         ...                           coordinates=1024, directions=64, cohort=1000)

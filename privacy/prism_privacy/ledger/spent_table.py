@@ -20,6 +20,7 @@ def spent_table(
     ``planned`` is None where no planned guarantee holds (:func:`prism_privacy.ledger.entry.spent_cell`),
     ``budget`` for a view and adjacency without a limit.
 
+    >>> from prism_privacy import Accountant
     >>> accountant = Accountant(delta=1e-5)
     >>> release = MaskRelease(flip=0.25, clip=1.0, cohort=1000)
     >>> accountant.plan(release, rounds=20)
