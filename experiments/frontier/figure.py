@@ -25,8 +25,15 @@ from results import read, spread
 HERE = Path(__file__).parent
 COLOURS = {100: "#b2560d", 1000: "#1a5fb4", 6000: "#1b7f4b", 10: "#7b3fa0"}
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
-TITLES = {"client": "everything of a client, left out", "image": "one image, replaced by any other"}
-ROWS = {"fid": "FID (lower is better)", "recall": "recall (higher is better)"}
+TITLES = {
+    "client": "client level: all of a client, left out",
+    "image": "image level: one image, replaced by any other",
+}
+ROWS = {
+    "fid": "FID (lower is better)",
+    "recall": "recall",
+    "gen2real": "accuracy on real images of\na classifier of generated ones",
+}
 
 POSTERIOR = 1000
 STYLES = {
@@ -62,12 +69,11 @@ def words(clients: int, images: int) -> str:
 
 
 def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) -> None:
-    """The figure: units side by side, FID above recall."""
+    """The figure: units side by side, FID above recall above gen2real."""
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
-    fig, axes = plt.subplots(
-        2, len(units), figsize=(4.9 * len(units), 6.2), sharex=True, sharey="row", squeeze=False
-    )
+    shape = len(ROWS), len(units)
+    fig, axes = plt.subplots(*shape, figsize=(4.9 * len(units), 8), sharex=True, sharey="row", squeeze=False)
     for column, unit in enumerate(units):
         curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
         for (of, clients, method, epsilon), lines in found.items():
@@ -90,15 +96,16 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
             axis.set_xscale("log", base=2)
             axis.set_xticks(EPSILONS, [f"{epsilon:g}" for epsilon in EPSILONS])
             axis.set_xlim(0.42, 9.5)
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelleft=True)
             if column == 0:
                 axis.set_ylabel(label)
         axes[0][column].set_title(TITLES[unit], fontsize=11)
-        axes[1][column].set_xlabel("ε(SUM) at δ = 1e-5")
+        axes[-1][column].set_xlabel("ε(SUM) at δ = 1e-5")
         axes[0][column].legend(frameon=False, fontsize=8)
+    for row in axes:
+        row[0].set_ylim(0, 1.05 * max(axis.dataLim.y1 for axis in row))
     fig.tight_layout()
     fig.savefig(folder / "frontier.svg", metadata={"Date": None})
     fig.savefig(folder / "frontier.png", dpi=130)
