@@ -327,7 +327,7 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
 
 
 def _record_epsilon(point: Point) -> float:
-    """The `privacy.record_epsilon` that comes to the point's epsilon for its unit, a little below it."""
+    """The `privacy.record_epsilon` that comes to the point's epsilon for its unit, to four digits."""
     if point.unit == "image":
         return point.epsilon
     release = Components(point.one_shot(1.0)).record_release
