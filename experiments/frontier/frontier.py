@@ -120,9 +120,8 @@ class Point:
     def measured(self, *changes: str) -> Config:
         """The recipe for this unit, at this epsilon."""
         recipe = "cross-device" if self.unit == "client" else "cross-silo"
-        return load_config(
-            None, [*self.shared, f"measured.epsilon={self.epsilon:g}", *changes], recipe=recipe
-        )
+        own = [f"measured.epsilon={self.epsilon:g}", "federation.rounds=8", "measured.end_steps=900"]
+        return load_config(None, [*self.shared, *own, *changes], recipe=recipe)
 
     def one_shot(self, record_epsilon: float) -> Config:
         """One summed release of moments; nobody trains but the script."""

@@ -140,7 +140,7 @@ def test_the_frontier_expects_the_clips_of_all_directions() -> None:
     left = prior.variances * np.linspace(0.2, 1.0, 30)
     asked = principal_directions(prior, left, 80, prior.spectrum)
     clips = [
-        answer_clips(prior, left, along, prior.spectrum, records=10, concentration=shares)
+        answer_clips(prior, left, along, prior.spectrum, records=10, margin=1.0, concentration=shares)
         for along in (asked.along(30), frontier["_along"](prior, asked))
         for shares in (None, 0.5)
     ]
