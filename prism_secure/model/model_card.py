@@ -224,8 +224,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             "**This card is what its writer says; nothing in this file proves it.** The end of the section "
             "on privacy says how to check it.\n\n"
             f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
-            f"frozen at random, they voted on which of its {self.weights:,} weights to keep "
-            f"({self.kept:,}, {share:.1%} of them), and {self._opened()}. The file holds "
+            f"frozen at random, the bits that they sent led to which of its {self.weights:,} weights "
+            f"are kept ({self.kept:,}, {share:.1%} of them), and {self._opened()}. The file holds "
             "the network's sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
             f"- Licence of this model: {_shown(self.licence)}\n"
             f"- Licence of the data: {_shown(self.data.licence)}\n\n"
@@ -237,9 +237,9 @@ class ModelCard(_Part, frozen=True, kw_only=True):
     def _opened(self) -> str:
         """What of the clients everybody saw, in words."""
         votes = (
-            "of their votes"
+            "of their bits"
             if self.score_layers == 0
-            else ("of their votes and, in the last layers, of their scores")
+            else ("of their bits and, in the last layers, of their scores")
         )
         moments = "of noisy moments of their images' features, once, and "
         sums = "sums " + (moments if self.privacy.record_cohort else "") + votes

@@ -129,13 +129,13 @@ def test_card_counts_on_the_honest_clients_of_the_sum_of_moments(tmp_path: Path)
 @pytest.mark.parametrize("coins", ["secret", "test"])
 def test_card_says_all_that_was_opened(tmp_path: Path, coins: str) -> None:
     votes = _card(_run(tmp_path / "votes", coins=coins), tmp_path / "m").markdown()
-    assert "only sums of their votes were opened" in votes
+    assert "only sums of their bits were opened" in votes
     summed = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
     opened = _card(_run(tmp_path / "summed", summed, coins=coins), tmp_path / "m").markdown()
-    assert "only sums of noisy moments of their images' features, once, and of their votes were" in opened
+    assert "only sums of noisy moments of their images' features, once, and of their bits were" in opened
     alpha = ["mask.score_layers=0.3", "privacy.flip=0"]
     scores = _card(_run(tmp_path / "alpha", alpha, coins=coins), tmp_path / "m").markdown()
-    assert "only sums of their votes and, in the last layers, of their scores were opened" in scores
+    assert "only sums of their bits and, in the last layers, of their scores were opened" in scores
 
 
 def test_card_of_a_run_without_noise_says_that_nothing_is_guaranteed(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_ledger_report_card_and_audit_say_that_it_was_not_run(
         text = card.markdown()
         assert ("**The secure sum was not run.** ε(SUM) is what it would be with one" in text) is said
         assert ("added up in the clear, without the secure sum" in text) is said
-        assert (", and only sums of their votes were opened" in text) is not said
+        assert (", and only sums of their bits were opened" in text) is not said
         audit = audit_run(out)
         assert audit.verdict == "clean"
         (answer,) = (each for each in audit.answers if each.name == "secure sum")
