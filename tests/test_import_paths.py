@@ -24,7 +24,7 @@ WITHOUT_TORCH = ("config", "accounting", "run_folder", "reporting", "sweep", "co
 
 @pytest.fixture(params=sorted(MOVED))
 def old(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A path of before that nobody in this process has imported yet."""
+    """An old import path that this process has not imported yet."""
     if find_spec(NEEDS.get(request.param, "prism_secure")) is None:
         pytest.skip(f"{NEEDS[request.param]} is not installed here")
     monkeypatch.delitem(sys.modules, request.param, raising=False)

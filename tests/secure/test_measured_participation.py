@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,16 +18,15 @@ from prism_secure.accounting.measured import calibrate_measured
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
 from prism_secure.audit.run_audit import audit_run, summary
-from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import ConfigError
-from prism_secure.rounds import simulation
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
 from .test_measured_rounds import MEASURED
 from .test_measured_spending import DIMENSION, SIZES, Place
-from .tiny_data import TINY, outcome, same_secrets, write_data
+from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
 SOME = [
     "federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25", "federation.rounds=7",
@@ -213,27 +208,7 @@ def test_workers_change_nothing(finished: Path, data: Path, tmp_path: Path) -> N
 def test_a_killed_run_goes_on_to_the_same_model(finished: Path, data: Path, tmp_path: Path) -> None:
     """kill -9, in the second round, when its uploads are on disk and the sum is not open."""
     out = same_secrets(finished, tmp_path / "run")
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(dump_config(tiny(data)), "utf-8")
-    script = f"""
-import os, signal
-from pathlib import Path
-from prism_secure.config import load_config
-from prism_secure.rounds import simulation
-honest = simulation.open_securely
-def killed(config, broadcast, bits, **how):
-    if broadcast.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(config, broadcast, bits, **how)
-simulation.open_securely = killed
-simulation.run(load_config(Path({str(recipe)!r})), Path({str(out)!r}))
-"""
-    root = Path(simulation.__file__).parents[2]
-    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
-    died = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert died.returncode == -signal.SIGKILL
+    killed_in_round(2, tiny(data), out)
     assert load((out / "checkpoint" / "server.safetensors").read_bytes())["round"] == 1
     run(tiny(data), out)
     assert outcome(out) == outcome(finished)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +15,9 @@ from prism_privacy.ledger.check import OF_PERSONS
 from prism_privacy.measured.integers import RESPONSE_BITS
 from prism_privacy.measured.records import clip_responses, record_responses, sum_persons
 from prism_secure.accounting import measured as plans
-from prism_secure.config import dump_config, load_config
+from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, RunFolderError
-from prism_secure.rounds import simulation
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient, Records
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -32,7 +27,7 @@ from prism_secure.rounds.simulation import run
 
 from .test_measured_plan import SIZES, SMALL
 from .test_measured_rounds import MEASURED
-from .tiny_data import TINY, outcome, same_secrets, write_data
+from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
 PERSONS = [f"person {number // 3 % 17}" for number in range(60)]
 """Three or six images each, which do not lie together."""
@@ -231,27 +226,7 @@ def test_features_that_lost_their_persons_are_not_answered_with(
 def test_a_killed_run_goes_on_to_the_same_model(finished: Path, data: Path, tmp_path: Path) -> None:
     """kill -9, in the second round, when its uploads are on disk and the sum is not open."""
     out = same_secrets(finished, tmp_path / "run")
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(dump_config(tiny(data, "federation.workers=2")), "utf-8")
-    script = f"""
-import os, signal
-from pathlib import Path
-from prism_secure.config import load_config
-from prism_secure.rounds import simulation
-honest = simulation.open_securely
-def killed(config, broadcast, bits, **how):
-    if broadcast.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(config, broadcast, bits, **how)
-simulation.open_securely = killed
-simulation.run(load_config(Path({str(recipe)!r})), Path({str(out)!r}))
-"""
-    root = Path(simulation.__file__).parents[2]
-    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
-    died = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert died.returncode == -signal.SIGKILL
+    killed_in_round(2, tiny(data, "federation.workers=2"), out)
     assert load((out / "checkpoint" / "server.safetensors").read_bytes())["round"] == 1
     run(tiny(data), out)
     assert outcome(out) == outcome(finished)

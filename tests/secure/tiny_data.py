@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from prism_secure.config import Config, dump_config
 from prism_secure.data import load
+from prism_secure.rounds import simulation
 
 TINY = [
     "federation.clients=3",
@@ -64,3 +70,28 @@ def same_secrets(finished: Path, out: Path) -> Path:
 def outcome(out: Path) -> tuple[bytes, bytes]:
     """What two runs that are the same have in common, to the byte."""
     return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
+
+
+def killed_in_round(number: int, config: Config, out: Path) -> None:
+    """kill -9 of a run in `out`, when its uploads of a round are on disk and the sum is not open."""
+    recipe = out.with_name(f"{out.name}.toml")
+    recipe.write_text(dump_config(config), "utf-8")
+    script = f"""
+import os, signal
+from pathlib import Path
+from prism_secure.config import load_config
+from prism_secure.rounds import simulation
+honest = simulation.open_securely
+def killed(config, broadcast, bits, **how):
+    if broadcast.round == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return honest(config, broadcast, bits, **how)
+simulation.open_securely = killed
+simulation.run(load_config(Path({str(recipe)!r})), Path({str(out)!r}))
+"""
+    root = Path(simulation.__file__).parents[2]
+    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
+    died = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
