@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_FLOOR, Decimal
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["clip_shares"]
+__all__ = ["clip_shares", "rounded_down"]
 
 Array = NDArray[np.float64]
 
@@ -31,3 +33,13 @@ def clip_shares(rounds: int, *, first: float = 0.3, growth: float = 1.0) -> Arra
         shares[0] *= first
     found: Array = shares / np.sqrt(np.sum(shares**2))
     return found
+
+
+def rounded_down(value: float, digits: int) -> float:
+    """To so many significant digits and never up, so that epsilon does not grow.
+
+    >>> rounded_down(0.72598, 4), rounded_down(49.9, 4), rounded_down(0.03199, 2), rounded_down(12.9, 2)
+    (0.7259, 49.9, 0.031, 12.0)
+    """
+    exact = Decimal(repr(value))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() + 1 - digits), rounding=ROUND_FLOOR))

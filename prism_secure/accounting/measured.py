@@ -15,7 +15,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
 
 from prism_privacy import (
@@ -29,7 +28,8 @@ from prism_privacy import (
 )
 from prism_privacy.accounting.accountant import guarantee_of
 from prism_privacy.measured.calibrate import MeasuredCalibration
-from prism_secure.accounting.clip_rules import clip_shares
+from prism_privacy.measured.embedding import MOST_COORDINATES
+from prism_secure.accounting.clip_rules import clip_shares, rounded_down
 from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.config.invitations import histories
@@ -37,8 +37,6 @@ from prism_secure.errors import ConfigError
 
 MOST_CUT_OFF = 0.05
 """What share of the bits may meet their limits without a word."""
-MOST_COORDINATES = 1 << 20
-"""The most bits that answers are spread over (`prism_privacy.HadamardEmbedding`)."""
 
 
 def releases(
@@ -245,7 +243,7 @@ def _releases(
             f"measured.epsilon = {measured.epsilon:g} is reached by no clips of {rounds} rounds: the nearest "
             f"that they come to is {found.epsilon:.3g}"
         )
-    return tuple(replace(each, clip=_rounded_down(found.factor * each.clip)) for each in plan)
+    return tuple(replace(each, clip=rounded_down(found.factor * each.clip, 4)) for each in plan)
 
 
 def _calibrated(
@@ -281,13 +279,3 @@ def _calibrated(
 
 def _six_digits(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def _rounded_down(value: float) -> float:
-    """To four digits and never up, so that epsilon does not grow.
-
-    >>> _rounded_down(0.72598), _rounded_down(49.9)
-    (0.7259, 49.9)
-    """
-    exact = Decimal(repr(value))
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), rounding=ROUND_FLOOR))

@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +27,7 @@ from prism_privacy import (
     View,
     calibrate,
 )
+from prism_secure.accounting.clip_rules import rounded_down
 from prism_secure.accounting.epsilons import CELLS, Cell
 from prism_secure.accounting.largest import LargestAccount
 from prism_secure.accounting.measured import releases
@@ -236,7 +236,7 @@ class Plan:
         except PrivacyError:
             return None
         if "flip" in known:
-            return None if found.clip is None else _rounded_down(found.clip)
+            return None if found.clip is None else rounded_down(found.clip, 2)
         return math.ceil(found.flip * 1e4) / 1e4
 
     def _quieter(self, limit: float) -> float | None:
@@ -252,7 +252,7 @@ class Plan:
             middle = math.sqrt(low * high)
             within = self._tried({"privacy.record_epsilon": middle}) <= limit
             low, high = (middle, high) if within else (low, middle)
-        low = _rounded_down(low)
+        low = rounded_down(low, 2)
         return None if self.summed.at(low).drowned else low
 
     def _tried(self, settings: Mapping[str, Any]) -> float:
@@ -539,13 +539,3 @@ def _as_set(settings: Mapping[str, Any]) -> str:
 
 def _rounds(number: int) -> str:
     return "the one round" if number == 1 else f"all {number} rounds"
-
-
-def _rounded_down(value: float) -> float:
-    """To two digits, and never up.
-
-    >>> _rounded_down(0.03199), _rounded_down(12.9)
-    (0.031, 12.0)
-    """
-    exact = Decimal(repr(value))
-    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=ROUND_FLOOR))
