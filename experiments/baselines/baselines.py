@@ -50,7 +50,7 @@ from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.networks import metric_features
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import open_moments
-from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.moments import ClientMoments
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import client_folder, read_records
 from prism_secure.run_folder.records import Quality
@@ -144,7 +144,7 @@ def known(recipe: Components, folder: Path) -> Known:
     """Each client's moments or, where the recipe says so, their securely opened noisy sum."""
     folder.mkdir(exist_ok=True)
     config = recipe.config
-    clients = [ClientRelease(client_folder(folder, i), i, recipe) for i in range(config.federation.clients)]
+    clients = [ClientMoments(client_folder(folder, i), i, recipe) for i in range(config.federation.clients)]
     for client in clients:
         client.prepare(answered=False)
     release = recipe.record_release

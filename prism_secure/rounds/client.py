@@ -10,7 +10,7 @@ Bits, coins and uploads never feed the state: a round's coins are used once and 
 
 What a client says in a round is its behaviour's: `prism_secure.rounds.behaviours`. Here is what is the same
 for all: coins, outbox, and the order of writes. What it knows of its images it has from before the first
-round: see `prism_secure.rounds.release`.
+round: see `prism_secure.rounds.moments`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prism_secure.model.supermask import scores_from_theta, theta_from_scores
 from prism_secure.rounds.behaviours.behaviour import Answer
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import ClientRelease, packed, read_arrays
+from prism_secure.rounds.moments import ClientMoments, packed, read_arrays
 from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
 
@@ -66,7 +66,7 @@ class Client:
         self._known_coins = coins
         self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
-        self.moments = ClientRelease(folder, index, components)
+        self.moments = ClientMoments(folder, index, components)
         self.side = components.behaviour.client(index, folder, self.moments)
 
     def prepare(self, federation: str) -> None:

@@ -12,7 +12,7 @@ from prism_crypto import SecureSumResult, SessionContext, secure_sum
 from prism_privacy import NoisySums, moments_once
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.errors import RunFolderError
-from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.moments import ClientMoments
 from prism_secure.run_folder.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
 
@@ -21,7 +21,7 @@ _TOOK = "moments.json"
 
 
 def moments_are_open(
-    release: RecordRelease, clients: Sequence[ClientRelease], folder: Path, *, charged: bool
+    release: RecordRelease, clients: Sequence[ClientMoments], folder: Path, *, charged: bool
 ) -> bool:
     """Whether this run, or one that shares its store, has opened the sum, so that no image need be read.
 
@@ -48,7 +48,7 @@ def moments_are_open(
 
 
 def open_moments(
-    release: RecordRelease, clients: Sequence[ClientRelease], folder: Path, federation: str
+    release: RecordRelease, clients: Sequence[ClientMoments], folder: Path, federation: str
 ) -> None:
     """Open the sum of all clients' shares, once, and give it to every client; safe to repeat.
 
@@ -108,7 +108,7 @@ def session_began(folder: Path) -> bool:
 
 
 def _sum(
-    release: RecordRelease, clients: Sequence[ClientRelease], federation: str, leaving: Callable[[], None]
+    release: RecordRelease, clients: Sequence[ClientMoments], federation: str, leaving: Callable[[], None]
 ) -> SecureSumResult:
     config, plan = release.config, release.plan
     context = release.context(None)

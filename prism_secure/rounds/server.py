@@ -18,7 +18,7 @@ from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import packed
+from prism_secure.rounds.moments import packed
 from prism_secure.storage import write_atomic
 
 Vector = NDArray[np.float64]

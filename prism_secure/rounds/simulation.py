@@ -222,7 +222,7 @@ def _round(
     spending.charge(broadcast.round)
     # b. Clients answer; their uploads are on disk when this ends.
     taking_part = invited(config, broadcast.round)
-    for _ in workers.train(broadcast, taking_part):
+    for _ in workers.answer(broadcast, taking_part):
         listener.worked()
     # c. Say on disk that uploads may leave, then open the sum of what is there.
     folder.mark_uploading(broadcast.round)
@@ -236,7 +236,7 @@ def _round(
         broadcast,
         sums,
         spending=spending,
-        measure=workers.measure,
+        measure=workers.evaluate,
         samples=folder.sample_path,
         clock=clock,
     )

@@ -62,10 +62,10 @@ class Workers:
         self._open.close()
 
     def prepare(self, federation: str) -> Iterator[int]:
-        """Let every client read from its images what training needs; yields and raises like `train`."""
+        """Let every client read from its images what training needs; yields and raises like `answer`."""
         return self._each(_prepare, federation, range(self._clients), at_once=1)
 
-    def train(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
+    def answer(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
         """Let these clients answer; yields each as it is done.
 
         Raises:
@@ -100,12 +100,12 @@ class Workers:
             for job in jobs:
                 job.cancel()
 
-    def measure(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
+    def evaluate(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
         """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
         if self._here is not None:
             return self._here.evaluate(mask, samples)
         with _worker_death_named():
-            return self._pool.submit(_measure, mask, samples).result()
+            return self._pool.submit(_evaluate, mask, samples).result()
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
         client.answer(broadcast)
 
 
-def _measure(mask: NDArray[np.bool_], samples: Path) -> Quality:
+def _evaluate(mask: NDArray[np.bool_], samples: Path) -> Quality:
     return _this_worker().evaluate(mask, samples)
 
 

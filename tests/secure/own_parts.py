@@ -12,7 +12,7 @@ from prism_secure.model.supermask import scores_from_theta
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened, ServerSide
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.moments import ClientMoments
 
 
 class Echo(Behaviour):
@@ -21,7 +21,7 @@ class Echo(Behaviour):
     def __init__(self, components: Components) -> None:
         self.components = components
 
-    def client(self, index: int, folder: Path, release: ClientRelease) -> EchoClient:
+    def client(self, index: int, folder: Path, moments: ClientMoments) -> EchoClient:
         return EchoClient(self.components, index)
 
     def server(self) -> EchoServer:
@@ -70,7 +70,7 @@ class EchoServer(ServerSide):
 class Loud(Echo):
     """Asks for far more than the clip lets through, and for numbers that are none."""
 
-    def client(self, index: int, folder: Path, release: ClientRelease) -> EchoClient:
+    def client(self, index: int, folder: Path, moments: ClientMoments) -> EchoClient:
         return LoudClient(self.components, index)
 
 

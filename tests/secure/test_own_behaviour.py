@@ -20,7 +20,7 @@ from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import packed, read_arrays
+from prism_secure.rounds.moments import packed, read_arrays
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 

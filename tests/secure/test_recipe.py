@@ -30,7 +30,7 @@ from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
-from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.moments import ClientMoments
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.sweep.results import read_sweep
@@ -162,8 +162,8 @@ ORDINARY = (ValueError, MemoryError, OSError)
         ("client", "FeatureMoments.of_release", ValueError),
         ("summed", "SummedMoments.share", AttributeError),
         ("summed", "SummedMoments.open", IndexError),
-        ("summed", "ClientRelease.receive", KeyError),
-        ("none", "ClientRelease.targets", OSError),
+        ("summed", "ClientMoments.receive", KeyError),
+        ("none", "ClientMoments.targets", OSError),
         ("none", "Client.bits", TypeError),
         ("client", "Server.absorb", MemoryError),
         ("summed", "Evaluation._measured", TypeError),
@@ -178,7 +178,7 @@ def test_whatever_fails_between_images_and_metrics_fails_before_anything_is_char
     error: type[Exception],
 ) -> None:
     owner, name = broken.split(".")
-    parts = [FeatureMoments, SummedMoments, ClientRelease, Client, Server, Evaluation]
+    parts = [FeatureMoments, SummedMoments, ClientMoments, Client, Server, Evaluation]
     part = next(each for each in parts if each.__name__ == owner)
 
     def failing(*_: object, **__: object) -> None:

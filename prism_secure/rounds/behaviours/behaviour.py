@@ -32,7 +32,7 @@ from prism_secure.learning.aggregation import Step
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 
 if TYPE_CHECKING:
-    from prism_secure.rounds.release import ClientRelease
+    from prism_secure.rounds.moments import ClientMoments
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ class ServerSide(Protocol):
 class Behaviour(Protocol):
     """Makes the two sides; one object a process, which holds nothing that a result depends on."""
 
-    def client(self, index: int, folder: Path, release: ClientRelease) -> ClientSide:
+    def client(self, index: int, folder: Path, moments: ClientMoments) -> ClientSide:
         """The part of client `index`.
 
         Args:
             index: its id, 0 to n - 1.
             folder: its private folder.
-            release: what it may know of its images: their moments, exact or released once with noise.
+            moments: what it may know of its images: their moments, exact or released once with noise.
         """
         ...
 

@@ -49,7 +49,7 @@ from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import ClientRelease, read_arrays
+from prism_secure.rounds.moments import ClientMoments, read_arrays
 from prism_secure.rounds.threads import one_thread
 from prism_secure.storage import make_private_folder, write_atomic
 
@@ -81,7 +81,7 @@ class Measure(Behaviour):
         self._last: tuple[bytes, MeasuredRound] | None = None
         self._answers: dict[tuple[bytes, MeasuringClient], tuple[NDArray[np.int64], NDArray[np.uint32]]] = {}
 
-    def client(self, index: int, folder: Path, release: ClientRelease) -> MeasuringClient:
+    def client(self, index: int, folder: Path, moments: ClientMoments) -> MeasuringClient:
         return MeasuringClient(self, index, folder)
 
     def server(self) -> MeasuringServer:

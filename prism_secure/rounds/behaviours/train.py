@@ -16,7 +16,7 @@ from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.release import ClientRelease
+from prism_secure.rounds.moments import ClientMoments
 
 
 class Train(Behaviour):
@@ -28,8 +28,8 @@ class Train(Behaviour):
     def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
         """Nothing: what one client computes is of no use to another."""
 
-    def client(self, index: int, folder: Path, release: ClientRelease) -> TrainingClient:
-        return TrainingClient(self._components, index, release)
+    def client(self, index: int, folder: Path, moments: ClientMoments) -> TrainingClient:
+        return TrainingClient(self._components, index, moments)
 
     def server(self) -> VotingServer:
         return VotingServer(self._components.config)
@@ -38,16 +38,16 @@ class Train(Behaviour):
 class TrainingClient:
     """Trains from the moments of its images; keeps its optimizer's moments and its loss's averages."""
 
-    def __init__(self, components: Components, index: int, release: ClientRelease) -> None:
+    def __init__(self, components: Components, index: int, moments: ClientMoments) -> None:
         self._components = components
         self._index = index
-        self._release = release
+        self._moments = moments
 
     def prepare(self, *, answered: bool) -> None:
-        self._release.prepare(answered=answered)
+        self._moments.prepare(answered=answered)
 
     def require(self) -> None:
-        self._release.require()
+        self._moments.require()
 
     def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
         config, trainer = self._components.config, self._components.trainer
@@ -55,7 +55,7 @@ class TrainingClient:
         result = trainer.train(
             torch.from_numpy(broadcast.theta),
             trainer.initial_state() if state is None else ClientState.from_arrays(dict(state)),
-            self._release.targets(),
+            self._moments.targets(),
             steps=config.federation.local_steps,
             seed=public_seed(config.federation.seed, "latents", group, broadcast.round),
             progress=progress(broadcast.round - 1, config.federation.rounds),

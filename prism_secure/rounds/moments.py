@@ -26,7 +26,7 @@ from prism_secure.rounds.components import Components
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 
 
-class ClientRelease:
+class ClientMoments:
     """What one client may know of its images, and keeps in its own folder.
 
     Args:
