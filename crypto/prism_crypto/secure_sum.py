@@ -54,7 +54,7 @@ class SessionContext:
 
 def secure_sum(
     inputs: Inputs,
-    bound: int = 1,
+    bound: int | Sequence[tuple[int, int]] = 1,
     threshold: int | None = None,
     drop: Mapping[int, Stage] | None = None,
     mode: Mode | str = Mode.ACTIVE,
@@ -81,7 +81,8 @@ def secure_sum(
         inputs: one vector for each client 0..n-1: shape (d,), integers, booleans or floats that are whole
             numbers, values 0..bound. Or callables that return them, or an iterable (then give ``clients``,
             unless it has a length).
-        bound: the largest value of one client in one coordinate.
+        bound: the largest value of one client in one coordinate; or length and bound of each part of the
+            vector, see `CountSpec.of_parts`.
         threshold: t; by default see `Session.plan`.
         drop: for clients that drop out, the first stage whose message does not arrive. A client that drops at
             upload or before is not in the sum; at confirm or unmask it is. (A semi-honest session has no
@@ -128,7 +129,7 @@ def secure_sum(
     signers = _signers(count, identities, rng) if mode is Mode.ACTIVE else None
     roster = None if signers is None else Roster({i: key.public_key for i, key in enumerate(signers)})
     session = Session.plan(
-        CountSpec(dimension=dimension, bound=bound, codec=codec),
+        _spec(dimension, bound, codec),
         range(count),
         federation=where.federation,
         number=where.number,
@@ -173,6 +174,15 @@ def secure_sum(
         for client_id in range(count)
     ]
     return _run(server, parties, turns, gone, _Clock(timings))
+
+
+def _spec(dimension: int, bound: int | Sequence[tuple[int, int]], codec: str) -> CountSpec:
+    if isinstance(bound, int) or not isinstance(bound, Sequence):
+        return CountSpec(dimension=dimension, bound=bound, codec=codec)
+    spec = CountSpec.of_parts(bound, codec)
+    if spec.dimension != dimension:
+        raise InputError(f"bound has parts of {spec.dimension} coordinates, the vectors {dimension}")
+    return spec
 
 
 def _run(

@@ -15,7 +15,7 @@ from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u3
 from prism_crypto.primitives.graph import GraphParameters, harary_degree
 from prism_crypto.spec import CountSpec, check_types, coerce_mode
 from prism_crypto.stage import Mode
-from prism_crypto.wire.packing import Packing
+from prism_crypto.wire.packing import Packing, PartedPacking
 
 __all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]
 
@@ -263,8 +263,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         self.spec.largest_total(n)
 
     @cached_property
-    def packing(self) -> Packing:
+    def packing(self) -> Packing | PartedPacking:
         """How uploads of this session are packed."""
+        if self.spec.parts is not msgspec.UNSET:
+            return PartedPacking(self.spec.parts, self.invited.count)
         return Packing(self.spec.dimension, self.spec.largest_total(self.invited.count))
 
     @property
@@ -297,6 +299,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             self.invited.digest,
             variable(self.model_hash),
             variable(self.binding),
+            *(() if spec.parts is msgspec.UNSET else (variable(msgspec.msgpack.encode(spec.parts)),)),
         )
 
     def offer(self) -> bytes:

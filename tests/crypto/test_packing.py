@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from prism_crypto.errors import InputError, SumError
-from prism_crypto.wire.packing import Packing
+from prism_crypto.wire.packing import Packing, PartedPacking
 
 TOTALS = st.one_of(
     st.integers(1, 300), st.integers(1, 2**63 - 1), st.sampled_from([2**32 - 1, 2**32, 2**31, 3, 255])
@@ -246,3 +246,54 @@ def test_a_negative_value_that_reads_as_an_allowed_unsigned_one_is_refused(
     values = np.array([1, 0, -100, 2], dtype=dtype)
     with pytest.raises(InputError, match=r"must be in .*, 1 of 4 are not"):
         packing.pack(values, bound=bound)
+
+
+@st.composite
+def parted_sessions(draw):
+    """Clients' vectors of parts with bounds of their own, and the packing for them."""
+    clients = draw(st.integers(1, 12))
+    part = st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 255, 10_000, 2**40]))
+    parts = tuple(draw(st.lists(part, min_size=1, max_size=5)))
+    bounds = [bound for length, bound in parts for _ in range(length)]
+    vectors = [np.array([draw(st.integers(0, bound)) for bound in bounds]) for _ in range(clients)]
+    return PartedPacking(parts, clients), vectors
+
+
+@given(parted_sessions())
+@settings(max_examples=50)
+def test_parts_are_packed_as_if_each_were_alone_and_open_to_the_exact_counts(session):
+    packing, vectors = session
+    total = np.zeros(packing.words + 1, dtype=np.uint64)
+    for vector in vectors:
+        words, expected, start = packing.pack(vector), [], 0
+        for length, bound in packing.parts:
+            expected += slow_pack(vector[start : start + length].tolist(), packing.clients * bound)[:-1]
+            start += length
+        assert words.tolist() == [*expected, 1]
+        total += words
+    assert packing.unpack(total, len(vectors)).tolist() == np.sum(vectors, axis=0).tolist()
+    with pytest.raises(SumError, match="counts"):
+        packing.unpack(total, len(vectors) + 1)
+
+
+def test_a_value_above_its_own_parts_bound_is_refused_though_another_part_may_have_it():
+    packing = PartedPacking(((3, 1), (1, 10_000)), clients=3)
+    assert packing.unpack(packing.pack(np.array([1, 0, 1, 10_000])), 1).tolist() == [1, 0, 1, 10_000]
+    for odd in ([2, 0, 0, 0], [0, 0, 0, 10_001], [0, -1, 0, 0]):
+        with pytest.raises(InputError):
+            packing.pack(np.array(odd))
+    with pytest.raises(InputError):
+        packing.pack(np.array([0, 0, 0, 5000]), bound=4999)
+    for shape in ((3,), (5,), (4, 1)):
+        with pytest.raises(InputError, match="shape"):
+            packing.pack(np.zeros(shape, int))
+
+
+def test_a_count_that_one_part_cannot_reach_is_refused_though_another_can():
+    packing = PartedPacking(((1, 1), (1, 10_000)), clients=3)
+    words = packing.pack(np.array([1, 7])) + packing.pack(np.array([1, 7]))
+    words[0] += np.uint64(1)  # three of two
+    with pytest.raises(SumError, match="count of 3, at most 2"):
+        packing.unpack(words, 2)
+    with pytest.raises(InputError, match="3 words"):
+        packing.unpack(words[:2], 2)

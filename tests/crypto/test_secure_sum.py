@@ -498,3 +498,27 @@ def test_a_simulated_sum_refuses_what_the_real_one_refuses(inputs, options, erro
 def test_nobody_can_drop_out_of_a_simulated_sum():
     with pytest.raises(InputError, match="leave out drop"):
         secure_sum(vectors(5), drop={1: Stage.UPLOAD}, simulate=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("simulate", [False, True])
+def test_counters_beside_bits_are_summed_exactly_and_widen_nothing_but_themselves(mode, simulate):
+    bits = vectors(9, 640)
+    examples = np.random.default_rng(1).integers(0, 10_000, (9, 2), endpoint=True)
+    inputs = [np.concatenate(pair) for pair in zip(bits, examples, strict=True)]
+    parts = [(640, 1), (2, 10_000)]
+    drop = {} if simulate else {3: Stage.UPLOAD, 5: Stage.UNMASK}
+    result = secure_sum(inputs, parts, mode=mode, drop=drop, simulate=simulate)
+    check(inputs, result, drop)
+    assert result.words == math.ceil(640 / 19) + 1 + 1  # 10^19 < 2^64, two counters in a word, the sentinel
+    assert secure_sum(inputs, 10_000, mode=mode).words == math.ceil(642 / 3) + 1
+    inputs[4][0] = 2
+    with pytest.raises(InputError) as caught:
+        secure_sum(inputs, parts, mode=mode, simulate=simulate)
+    assert caught.value.peer == 4
+
+
+@pytest.mark.parametrize("parts", [[(36, 1)], [(30, 1), (6, 2)], [], [(37, 1), 2], "ab"])
+def test_parts_that_are_not_those_of_the_vectors_are_refused(parts):
+    with pytest.raises(InputError):
+        secure_sum(vectors(4), parts)

@@ -233,3 +233,25 @@ def test_fields_of_another_type_are_refused(change):
 def test_an_unknown_mode_is_refused_by_name():
     with pytest.raises(InputError, match="trusting"):
         plan(mode="trusting")
+
+
+def test_parts_are_in_the_hash_and_in_the_offer_and_say_nothing_where_there_are_none():
+    def planned(spec):
+        return Session.plan(spec, range(10), federation="f", number=1, roster=ROSTER)
+
+    whole, *parted = (
+        planned(spec)
+        for spec in (
+            CountSpec(100, 9),
+            CountSpec.of_parts([(60, 1), (40, 9)]),
+            CountSpec.of_parts([(50, 1), (50, 9)]),
+            CountSpec.of_parts([(60, 2), (40, 9)]),
+            CountSpec.of_parts([(40, 9), (60, 1)]),
+        )
+    )
+    assert len({session.context0 for session in (whole, *parted)}) == 5
+    for session in parted:
+        assert Session.from_offer(session.offer()).spec == session.spec
+    assert b"parts" not in whole.offer()
+    with pytest.raises(MessageError):
+        Session.from_offer(parted[0].offer().replace(b"\x92\x3c\x01", b"\x92\x3d\x01"))

@@ -27,6 +27,15 @@ def test_stages_are_ordered_as_the_protocol_is():
         {"dimension": 1.0},
         {"dimension": True},
         {"dimension": 1, "codec": None},
+        {"dimension": 2, "parts": ()},
+        {"dimension": 2, "parts": [(2, 1)]},
+        {"dimension": 3, "parts": ((2, 1),)},
+        {"dimension": 2, "parts": ((1, 1), (1, 2))},
+        {"dimension": 2, "parts": ((1, 1), (1, 0)), "bound": 1},
+        {"dimension": 2, "parts": ((2, 1), (0, 1))},
+        {"dimension": 2, "parts": ((2, 1.0),)},
+        {"dimension": 2, "parts": (2,)},
+        {"dimension": 257, "parts": ((1, 1),) * 257},
     ],
 )
 def test_a_spec_out_of_range_is_refused(fields):
@@ -39,3 +48,16 @@ def test_a_total_that_overflows_int64_is_refused():
     assert spec.largest_total(1) == 2**62
     with pytest.raises(InputError, match="2\\^63"):
         spec.largest_total(2)
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [1], [(1, 1, 1)], [(1, "a")], [(True, 1)], [(0, 1)], [(1, 1), (1, 2)] * 129]
+)
+def test_parts_out_of_range_are_refused_in_our_words(parts):
+    with pytest.raises(InputError):
+        CountSpec.of_parts(parts)
+
+
+def test_parts_of_one_bound_are_no_parts():
+    assert CountSpec.of_parts([(3, 7), (4, 7)], codec="x") == CountSpec(7, 7, "x")
+    assert CountSpec.of_parts([(1, 1), (1, 2), (1, 1)]).parts == ((1, 1), (1, 2), (1, 1))

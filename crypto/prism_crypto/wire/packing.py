@@ -176,6 +176,78 @@ class Packing:
         return unsigned
 
 
+@dataclass(frozen=True)
+class PartedPacking:
+    """How vectors are packed whose parts have bounds of their own: each part by itself, under one sentinel.
+
+    Args:
+        parts: length and bound of each part, in order.
+        clients: how many are invited.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    >>> packing = PartedPacking(((1000, 1), (1, 10_000)), clients=3)  # a mask, and how many examples
+    >>> a, b = (packing.pack(np.append(np.ones(1000, int), examples)) for examples in (700, 9000))
+    >>> packing.unpack(a + b, survivors=2)[-2:].tolist()
+    [2, 9700]
+    >>> packing.words, Packing(1001, 3 * 10_000).words
+    (33, 251)
+    """
+
+    parts: tuple[tuple[int, int], ...]
+    clients: int
+
+    def __post_init__(self) -> None:
+        _ = self.words  # whatever is out of range
+
+    @cached_property
+    def _packings(self) -> tuple[Packing, ...]:
+        return tuple(Packing(length, self.clients * bound) for length, bound in self.parts)
+
+    @cached_property
+    def dimension(self) -> int:
+        """The number of coordinates of all parts."""
+        return sum(length for length, _ in self.parts)
+
+    @cached_property
+    def words(self) -> int:
+        """The number of words that hold coordinates; the sentinel comes on top."""
+        return sum(packing.words for packing in self._packings)
+
+    @property
+    def bits_per_coordinate(self) -> float:
+        """As `Packing.bits_per_coordinate`, the mean over all parts."""
+        return 64 * self.words / self.dimension
+
+    def pack(self, values: NDArray[Any], *, bound: int | None = None) -> NDArray[np.uint64]:
+        """Pack one client's values, as `Packing.pack`; ``bound`` limits the parts' own ones further."""
+        values = np.asarray(values)
+        if values.shape != (self.dimension,):
+            raise InputError(f"expected values of shape ({self.dimension},), not {values.shape}")
+        words, start = [], 0
+        for packing, (length, own) in zip(self._packings, self.parts, strict=True):
+            part = values[start : start + length]
+            words.append(packing.pack(part, bound=own if bound is None else min(own, bound))[:-1])
+            start += length
+        return np.concatenate([*words, np.ones(1, dtype=np.uint64)])
+
+    def unpack(
+        self, words: NDArray[np.uint64], survivors: int, *, bound: int | None = None
+    ) -> NDArray[np.int64]:
+        """Read the counts out of an opened sum, as `Packing.unpack`; each part against its own bound."""
+        if words.dtype != np.uint64 or words.shape != (self.words + 1,):
+            raise InputError(
+                f"expected {self.words + 1} words of uint64, got {words.dtype} of shape {words.shape}"
+            )
+        counts, start = [], 0
+        for packing, (_, own) in zip(self._packings, self.parts, strict=True):
+            part = np.append(words[start : start + packing.words], words[-1])
+            counts.append(packing.unpack(part, survivors, bound=own if bound is None else min(own, bound)))
+            start += packing.words
+        return np.concatenate(counts)
+
+
 def _joined(rows: list[NDArray[Any]], base: int, largest: int) -> NDArray[Any]:
     """Σ rows[i]·base^i, digit by digit, for values up to ``largest``; the last rows may be shorter, or empty.
 
