@@ -39,7 +39,7 @@ from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import Invited, Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.wire.codec import FixedPoint
+from prism_crypto.wire.codec import FixedPoint, WeightedMean
 
 __all__ = [
     "ContextMismatch",
@@ -73,5 +73,6 @@ __all__ = [
     "StateError",
     "SumError",
     "ThresholdError",
+    "WeightedMean",
     "secure_sum",
 ]

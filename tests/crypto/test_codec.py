@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError
-from prism_crypto.wire.codec import FixedPoint
+from prism_crypto.wire.codec import FixedPoint, WeightedMean
 
 CLIPS = st.floats(1e-6, 1e6)
 LEVELS = st.integers(1, 2**40)
@@ -91,3 +91,77 @@ def test_impossible_codecs_are_refused(clip, levels):
 def test_counts_that_no_survivors_can_give_are_refused(counts, survivors):
     with pytest.raises(InputError):
         FixedPoint(1.0, 100).decode_sum(np.array(counts), survivors)
+
+
+@given(
+    levels=st.integers(1, 2**20),
+    max_weight=st.integers(1, 10**6),
+    clients=st.lists(st.tuples(st.integers(0, 10**6), st.floats(-2, 2)), min_size=1, max_size=9),
+)
+def test_a_weighted_mean_is_within_half_a_step_whatever_the_weights(levels, max_weight, clients):
+    mean = WeightedMean(FixedPoint(1.0, levels), max_weight)
+    clients = [(min(weight, max_weight), value) for weight, value in clients]
+    spec = mean.spec(1)
+    encoded = [mean.encode([value], weight) for weight, value in clients]
+    assert spec.parts == ((1, levels * max_weight), (1, max_weight)) or levels == 1
+    assert all(0 <= vector[0] <= levels * max_weight and vector[1] <= max_weight for vector in encoded)
+    total = sum(weight for weight, _ in clients)
+    if not total:
+        with pytest.raises(InputError, match="add up to 0"):
+            mean.decode_sum(np.sum(encoded, axis=0))
+        return
+    decoded, weight = mean.decode_sum(np.sum(encoded, axis=0))
+    exact = sum(Fraction(weight) * Fraction(min(max(value, -1.0), 1.0)) for weight, value in clients) / total
+    assert weight == total
+    assert abs(Fraction(float(decoded[0])) - exact) <= Fraction(1, levels) + Fraction(1, 2**48)
+
+
+def test_real_weights_are_on_their_own_grid_and_their_sum_is_real():
+    mean = WeightedMean(FixedPoint(1.0, 2**16), FixedPoint(2.0, 2**12))
+    total = mean.encode([1.0, 0.0], 1.5) + mean.encode([-1.0, 0.5], 0.5) + mean.encode([1.0, 1.0], 0.0)
+    decoded, weight = mean.decode_sum(total)
+    assert weight == 2.0
+    assert np.allclose(decoded, [0.5, 0.125], atol=1e-4)
+    assert mean.encode([0.0], 2.0)[-1] == 2**11 == mean.spec(1).parts[1][1]
+
+
+def test_sums_near_the_largest_integer_do_not_overflow():
+    mean = WeightedMean(FixedPoint(1.0, 2**40), 2**20)
+    total = sum(mean.encode([1.0, -1.0, 0.25], 2**20) for _ in range(7))
+    assert int(total[0]) == 7 * 2**60
+    assert mean.decode_sum(total)[0].tolist() == [1.0, -1.0, 0.25]
+
+
+@pytest.mark.parametrize("weight", [-1, 11, 2.5, float("nan"), float("inf"), None, "two", 10**400])
+def test_a_weight_that_is_none_is_refused_and_not_quoted(weight):
+    with pytest.raises(InputError, match=r"whole number in 0\.\.10 \(max_weight\)$"):
+        WeightedMean(FixedPoint(1.0, 2), 10).encode([0.0], weight)
+    real = WeightedMean(FixedPoint(1.0, 2), FixedPoint(3.0, 8))
+    if weight != 2.5:
+        with pytest.raises(InputError, match=r"a number in 0\.\.3 \(max_weight\)$"):
+            real.encode([0.0], weight)
+
+
+@pytest.mark.parametrize(
+    ("codec", "max_weight"),
+    [
+        (FixedPoint(1.0, 2), 0),
+        (FixedPoint(1.0, 2), 2**53),
+        (FixedPoint(1.0, 2), True),
+        (FixedPoint(1.0, 2), 1.5),
+        (FixedPoint(1.0, 2), FixedPoint(1.0, 1)),
+        (FixedPoint(1.0, 2**40), 2**30),
+        (2, 2),
+    ],
+)
+def test_means_that_cannot_be_summed_are_refused(codec, max_weight):
+    with pytest.raises(InputError):
+        WeightedMean(codec, max_weight)
+
+
+def test_all_that_decoding_depends_on_is_in_the_name_of_the_codec():
+    numbers = (1.0, 1.0000000000000002, 1.2345678912345678e-300)
+    codecs = [FixedPoint(clip, levels) for clip in numbers for levels in (2, 2**30 - 1)]
+    means = [WeightedMean(codec, most) for codec in codecs for most in (2, 3, *codecs[1:4:2])]
+    names = {mean.spec(1).codec for mean in means}
+    assert len(names) == len(means)

@@ -8,6 +8,9 @@ scale is a public parameter of the session, the same for every client.
 
 from __future__ import annotations
 
+import hashlib
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.errors import InputError
+from prism_crypto.spec import MAX_TOTAL, CountSpec
 
 
 def unmasked(values: NDArray[Any]) -> NDArray[Any]:
@@ -86,6 +90,11 @@ class FixedPoint:
             raise InputError(f"levels must be a whole number in 1..2^53-1, got {self.levels}")
 
     @property
+    def name(self) -> str:
+        """Clip and levels in few letters, for `CountSpec.codec`."""
+        return f"{float(self.clip)!r}/{int(self.levels)}"
+
+    @property
     def step(self) -> float:
         """The distance between neighbouring grid points, 2·clip/levels."""
         return 2 * self.clip / self.levels
@@ -139,3 +148,114 @@ class FixedPoint:
             2 * array.astype(object) - most if most >= 2**62 else 2 * array.astype(np.int64) - most
         )
         return np.asarray(doubled_offset, dtype=np.float64) * (self.clip / self.levels)
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """Means whose weights nobody sees: a client adds its weighted values, and beside them its weight.
+
+    Two things open, the weighted sum and the sum of the weights; their quotient is the mean. A client's
+    vector is weight · `FixedPoint.encode(values)`, and the weight as one coordinate more, which is packed
+    apart (`CountSpec.of_parts`).
+
+    Args:
+        codec: how values become integers.
+        max_weight: the largest weight of one client. A whole number: weights are whole numbers up to it, such
+            as numbers of examples. A `FixedPoint`: weights are real numbers in 0..clip, on its grid.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    >>> mean = WeightedMean(FixedPoint(clip=1.0, levels=200), max_weight=1000)
+    >>> mean.spec(dimension=2)
+    CountSpec(dimension=3, bound=200000, codec='mean 1.0/200 1000', parts=((2, 200000), (1, 1000)))
+    >>> ours, theirs = mean.encode([0.5, -0.5], 300), mean.encode([1.0, 0.0], 100)
+    >>> mean.decode_sum(ours + theirs)
+    (array([ 0.625, -0.375]), 400)
+    """
+
+    codec: FixedPoint
+    max_weight: int | FixedPoint = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.codec, FixedPoint):
+            raise InputError(f"codec must be a FixedPoint(clip, levels), not {type(self.codec).__name__}")
+        if not isinstance(self.max_weight, FixedPoint) and (
+            not isinstance(self.max_weight, int | np.integer) or isinstance(self.max_weight, bool)
+        ):
+            raise InputError(
+                "max_weight must be a whole number, or a FixedPoint for weights that are real numbers, "
+                f"not {type(self.max_weight).__name__}"
+            )
+        if not 1 <= self._largest < 2**53:
+            raise InputError(
+                f"max_weight must be in 1..2^53-1, a FixedPoint of at least 2 levels, not {self.max_weight}"
+            )
+        if self._largest * int(self.codec.levels) > MAX_TOTAL:
+            raise InputError(
+                f"max_weight times levels must be below 2^63, not {self._largest} times {self.codec.levels}"
+            )
+
+    @property
+    def _largest(self) -> int:
+        """The largest weight as the integer that is added."""
+        if isinstance(self.max_weight, FixedPoint):
+            return int(self.max_weight.levels) // 2
+        return int(self.max_weight)
+
+    def spec(self, dimension: int) -> CountSpec:
+        """What is summed for values of ``dimension`` coordinates; codec and largest weight are bound by it.
+
+        Raises:
+            InputError: out of range.
+        """
+        largest, bound = self._largest, self._largest * int(self.codec.levels)
+        weights = self.max_weight.name if isinstance(self.max_weight, FixedPoint) else str(largest)
+        name = f"mean {self.codec.name} {weights}"
+        if len(name) > 64:  # of numbers with many digits
+            name = f"mean {hashlib.sha256(name.encode()).hexdigest()[:40]}"
+        return CountSpec.of_parts([(dimension, bound), (1, largest)], codec=name)
+
+    def encode(self, values: NDArray[np.floating[Any]] | list[float], weight: float) -> NDArray[np.int64]:
+        """One client's vector.
+
+        Args:
+            values: real numbers (d,), clipped as `FixedPoint.encode` does.
+            weight: this client's, in 0..max_weight.
+
+        Returns:
+            Integers (d + 1,), int64.
+
+        Raises:
+            InputError: a value or the weight is not finite, or the weight is out of range.
+        """
+        counted = self._weight(weight)
+        encoded = self.codec.encode(values).reshape(-1)
+        return np.append(encoded * np.int64(counted), np.int64(counted))
+
+    def _weight(self, weight: float) -> int:
+        if isinstance(self.max_weight, FixedPoint):
+            most, step, kind = float(self.max_weight.clip), self.max_weight.step, "number"
+        else:
+            most, step, kind = float(self._largest), 1.0, "whole number"
+        number = math.nan
+        with suppress(TypeError, ValueError, OverflowError):
+            number = float(weight)
+        if not 0 <= number <= most or (kind == "whole number" and number != round(number)):
+            raise InputError(f"a weight must be a {kind} in 0..{most:.17g} (max_weight)")  # quotes no value
+        return min(round(number / step), self._largest)
+
+    def decode_sum(self, counts: NDArray[np.integer[Any]]) -> tuple[NDArray[np.float64], float]:
+        """The weighted mean (d,), float64, and the sum of the weights, from opened sums (d + 1,).
+
+        The error is at most half a step of the codec, up to float64's own.
+
+        Raises:
+            InputError: the weights add up to 0, which is the mean of nothing, or the counts are no such sums.
+        """
+        array = np.asarray(counts)
+        total = int(array[-1])
+        if total < 1:
+            raise InputError("the weights add up to 0: there is no mean")
+        mean = self.codec.decode_sum(array[:-1], survivors=total) / total
+        return mean, total * self.max_weight.step if isinstance(self.max_weight, FixedPoint) else total
