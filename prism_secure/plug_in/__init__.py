@@ -1,11 +1,32 @@
 """The parts for other people's mask-based federated learning; see docs/plug-in.md.
 
-layers             secure sum and mask privacy for dictionaries of layers; imports no torch
+layers             trees of layers as flat vectors, and a mask's release; imports no torch
+sums               secure sums of trees in one process: counts, votes, weighted means
 masked_layers      layers with learned masks over frozen weights
 dp_scores          DP-SGD on the scores, through Opacus
 measured_gradient  gradients in few public directions, carried by the bits that are summed
 """
 
-from prism_secure.plug_in.layers import Layers, release_mask, secure_counts
+from prism_secure.plug_in.layers import Layers, like, release_mask
+from prism_secure.plug_in.sums import (
+    Bounds,
+    CountList,
+    Counts,
+    Mean,
+    secure_counts,
+    secure_mean,
+    secure_votes,
+)
 
-__all__ = ["Layers", "release_mask", "secure_counts"]
+__all__ = [
+    "Bounds",
+    "CountList",
+    "Counts",
+    "Layers",
+    "Mean",
+    "like",
+    "release_mask",
+    "secure_counts",
+    "secure_mean",
+    "secure_votes",
+]

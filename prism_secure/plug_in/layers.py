@@ -1,45 +1,38 @@
-"""For other people's mask-based federated learning: dictionaries of layers in, dictionaries of layers out.
+"""Trees of layers and flat vectors: other people's code passes on the one, the secure sum adds the other.
 
-Code bases like FedPM's pass masks around as one array a layer. The secure sum and the privacy mechanism work
-on one flat vector. What lies between is here, so that both fit in without moving anything:
-
-    counts = secure_counts(masks)                                   # a secure sum in one process
-    mask = release_mask(mine, theta, release, coins, federation=name, round=7)   # clipped, randomized bits
-    counts = secure_counts(masks, release)                          # their sum, with the flips taken out
-
-and `Layers` where a transport of your own carries the vectors. NumPy arrays and torch tensors alike (with
-gradients, in bfloat16, on a GPU), in dictionaries, dictionaries in them or lists; nothing imports torch.
-
->>> secure_counts([{"conv": np.array([[1, 0]]), "head": np.array([i])} for i in (0, 1, 1)])
-{'conv': array([[3, 0]]), 'head': array([2])}
+A tree is what models are kept in: dictionaries, lists and tuples, in one another to any depth, of NumPy
+arrays and torch tensors (with gradients, in bfloat16, on a GPU). `Layers` gives its layers names and an
+order; `like` turns arrays into what a tree had. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prism_crypto import InputError, secure_sum
-from prism_crypto.wire.codec import unmasked, whole_numbers
-from prism_privacy import CoinSecret, MaskRelease, clip_toward, debias, release_bits
+from prism_crypto import InputError
+from prism_crypto.wire.codec import unmasked
+from prism_privacy import CoinSecret, MaskRelease, clip_toward, release_bits
 
-__all__ = ["Layers", "release_mask", "secure_counts"]
+__all__ = ["Layers", "Tree", "like", "release_mask", "tree_of"]
 
-Tree: TypeAlias = Mapping[str, Any] | Sequence[ArrayLike]
-"""One array a layer, in a dictionary (which may hold dictionaries) or in a list."""
+Tree: TypeAlias = Mapping[Any, Any] | Sequence[Any]
+"""One array a layer, in a dictionary, list or tuple, which may hold others. A list of numbers is an array."""
 
 
 @dataclass(frozen=True)
 class Layers:
     """The names and shapes of layers, and their order in a flat vector: by name, whatever a dict's order is.
 
-    A layer `b` in a dictionary `a` has the name `a.b`, as in torch's ``state_dict``; one in a list its place.
+    A layer `b` in a dictionary `a` has the name `a.b`, as in torch's ``state_dict``; one in a list its place,
+    the second of a list `a` is `a.1`.
 
     >>> layers = Layers.of({"b": np.zeros((2, 2)), "a": np.zeros(3)})
     >>> layers.dimension
@@ -53,18 +46,22 @@ class Layers:
 
     @classmethod
     def of(cls, arrays: Tree) -> Self:
-        """The layers of this dictionary or list.
+        """The layers of this tree.
 
         Raises:
-            InputError: it is neither, two layers have one name, or one is no array.
+            InputError: it is none, two layers have one name, or one is no array.
         """
         leaves = _leaves(arrays)
-        return cls(tuple((name, _shape(name, leaves[name])) for name in sorted(leaves)))
+        return cls(tuple((name, _shape(name, leaves[name])) for name in sorted(leaves, key=_place)))
 
     @property
     def dimension(self) -> int:
         """d: the length of the flat vector."""
         return sum(math.prod(shape) for _, shape in self.shapes)
+
+    def size(self, name: Any) -> int:
+        """How many numbers the layer of this name has."""
+        return math.prod(dict(self.shapes)[name])
 
     @property
     def digest(self) -> bytes:
@@ -77,16 +74,16 @@ class Layers:
         Raises:
             InputError: a layer is missing, unknown, of another shape, no array, or has masked entries.
         """
-        return self._joined(arrays, lambda values: values)
+        return self.joined(arrays, lambda name, values: values)
 
-    def _joined(self, arrays: Tree, read: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-        """As `flatten`, each layer as `read` makes it."""
+    def joined(self, arrays: Tree, read: Callable[[Any, NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        """As `flatten`, each layer as ``read(name, values)`` makes it; what that refuses names the layer."""
         if (found := Layers.of(arrays)) != self:
             raise InputError(self._differing(found))
         leaves, parts = _leaves(arrays), []
         for name, _ in self.shapes:
             try:
-                parts.append(read(_array(leaves[name])).reshape(-1))
+                parts.append(read(name, _array(leaves[name])).reshape(-1))
             except InputError as error:
                 raise InputError(f"layer {name!r}: {error.message}") from None
         return np.concatenate(parts)
@@ -115,75 +112,6 @@ class Layers:
         ends = np.cumsum([math.prod(shape) for _, shape in self.shapes])[:-1]
         pieces = np.split(flat, ends)
         return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}
-
-
-def secure_counts(masks: Iterable[Tree], release: MaskRelease | None = None, **settings: Any) -> Any:
-    """Add up the clients' layers by the real protocol, every party in this process: it protects nobody.
-
-    Args:
-        masks: for each client one array a layer, in a dictionary or a list: integers, booleans or floats that
-            are whole numbers, 0 and 1 unless `bound` says more.
-        release: what `release_mask` made the masks with: the flips are then taken out of the sums, which
-            become estimates of what the masks would have added up to, now and then below 0 or above n.
-        settings: those of `prism_crypto.secure_sum`. `min_survivors` is what an accountant may assume to be
-            in every sum; by default the release's cohort, and all clients without one.
-
-    Returns:
-        The sum for each layer, in a dictionary or list like the first client's: int64 and exact, or float64
-        where a release is given.
-
-    Raises:
-        prism_crypto.InputError: the clients' layers are none or differ, a value is out of range, or there are
-            fewer clients than a secure sum or the release's cohort needs. It names client and layer, and is
-            a ValueError.
-        prism_crypto.SecureSumError: too few clients are left.
-    """
-    if isinstance(masks, Mapping) or not isinstance(masks, Iterable):
-        raise InputError(f"masks must be a list with one entry for each client, not {type(masks).__name__}")
-    masks = list(masks)
-    if not masks:
-        raise InputError("masks is empty: it has one entry for each client")
-    fewest = 2 if settings.get("mode") == "semi_honest" else 3
-    if len(masks) < fewest:
-        raise InputError(
-            f"masks must have entries of at least {fewest} clients for a secure sum, not {len(masks)}"
-        )
-    least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
-    if release is not None and len(masks) < release.cohort:
-        raise InputError(
-            f"masks has {len(masks)} entries, and release.cohort is {release.cohort}: epsilon was computed "
-            "for a sum over more clients; give the release the cohort that there is"
-        )
-    if release is not None and (least["min_survivors"] or 0) < release.cohort:
-        raise InputError(
-            f"min_survivors={least['min_survivors']} is below release.cohort, {release.cohort}, for which "
-            "epsilon was computed"
-        )
-    vectors: list[NDArray[Any]] = []
-    layers: Layers | None = None
-    bound = settings.get("bound", 1)
-
-    def read(values: NDArray[Any]) -> NDArray[Any]:
-        whole = whole_numbers(values)
-        # Of an odd bound, the secure sum says what is odd.
-        if isinstance(bound, int) and whole.size and not 0 <= whole.min() <= whole.max() <= bound:
-            raise InputError(f"values outside 0..{bound}")
-        return whole
-
-    for client, mask in enumerate(masks):
-        try:
-            layers = layers or Layers.of(mask)
-            if not layers.dimension:
-                raise InputError("expected one array a layer, and at least one number in them, got none")
-            vectors.append(layers._joined(mask, read))
-        except InputError as error:
-            raise InputError(f"masks[{client}]: {error.message}") from None
-    assert layers is not None
-    result = secure_sum(vectors, **least)
-    counts: NDArray[Any] = result.counts
-    if release is not None:
-        counts = len(result.survivors) * debias(counts, len(result.survivors), release.flip)
-    return _like(masks[0], layers.split(counts))
 
 
 def release_mask(
@@ -234,39 +162,98 @@ def release_mask(
     own = np.where(np.isfinite(own), own, public)
     p = clip_toward(own, public, flip=release.flip, clip=release.clip)
     seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes() + p.astype("<f8").tobytes()).digest()
-    return _like(broadcast, layers.split(release_bits(p, coins.stream(federation, round, seen, "mask"))))
+    bits = release_bits(p, coins.stream(federation, round, seen, "mask"))
+    return tree_of(layers.split(bits), broadcast)
+
+
+def like(values: Tree, tree: Tree) -> Any:
+    """`values` as `tree` has its layers: the same containers, a tensor on its device where that has a tensor.
+
+    Numbers with a point take the tensor's dtype, if that has one, too; whole numbers keep theirs.
+
+    Args:
+        values: arrays, for example what `secure_counts` gives; in any containers with these names.
+        tree: the template; it is read only.
+
+    Raises:
+        InputError: the two have other layers.
+
+    >>> like({"a": [np.zeros(2)]}, {"a": (np.ones(2),)})
+    {'a': (array([0., 0.]),)}
+    """
+    layers = Layers.of(tree)
+    layers.flatten(values)
+    return tree_of({name: _array(value) for name, value in _leaves(values).items()}, tree, _as_tensor)
+
+
+def _as_tensor(array: NDArray[Any], template: Any) -> Any:
+    """A tensor if the template is one."""
+    if not hasattr(template, "detach"):
+        return array
+    tensor = sys.modules["torch"].from_numpy(np.array(array))  # a copy: nobody's memory is shared
+    pointed = tensor.is_floating_point() and template.is_floating_point()
+    return tensor.to(device=template.device, dtype=template.dtype if pointed else tensor.dtype)
+
+
+def tree_of(
+    layers: Mapping[Any, Any],
+    tree: Tree,
+    make: Callable[[NDArray[Any], Any], Any] = lambda array, template: array,
+    outer: str = "",
+) -> Any:
+    """`layers`, whose names are those of ``Layers.of(tree)``, in containers like those of `tree`."""
+    made = {
+        key: tree_of(layers, value, make, f"{outer}{key}.")
+        if _holds_layers(value)
+        else make(layers[f"{outer}{key}" if outer else key], value)
+        for key, value in _entries(tree)
+    }
+    if isinstance(tree, Mapping):
+        return made
+    if not isinstance(tree, tuple):
+        return list(made.values())
+    named = hasattr(tree, "_fields")
+    return type(tree)(*made.values()) if named else tuple(made.values())
+
+
+def _entries(tree: Tree) -> list[tuple[Any, Any]]:
+    return list(tree.items() if isinstance(tree, Mapping) else enumerate(tree))
+
+
+def _holds_layers(value: Any) -> bool:
+    """Whether it is a container and no layer: a list of numbers is an array, an empty one holds no layer."""
+    if isinstance(value, Mapping):
+        return True
+    return isinstance(value, list | tuple) and not (value and all(map(_of_numbers, value)))
+
+
+def _of_numbers(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_of_numbers, value))
+    return isinstance(value, int | float | np.generic)
 
 
 def _leaves(tree: Tree) -> dict[Any, Any]:
-    """The arrays by name: dictionaries in dictionaries joined by dots, a list's by place."""
-    if isinstance(tree, list | tuple):
-        return dict(enumerate(tree))
-    if not isinstance(tree, Mapping):
+    """The arrays by name: containers in containers joined by dots, a list's by place."""
+    if not isinstance(tree, Mapping | list | tuple):
         raise InputError(
             f"expected a dictionary or a list with one array a layer, not {type(tree).__name__} "
             "(prism_crypto.secure_sum adds up flat vectors)"
         )
     found: dict[Any, Any] = {}
-    for key, value in tree.items():
+    for key, value in _entries(tree):
         named = {key: value}
-        if isinstance(value, Mapping):
+        if _holds_layers(value):
             named = {f"{key}.{name}": leaf for name, leaf in _leaves(value).items()}
-        if twice := sorted(found.keys() & named.keys()):
+        if twice := sorted(found.keys() & named.keys(), key=str):
             raise InputError(f"two layers have the name {twice[0]!r}: rename a key that has a dot")
         found |= named
     return found
 
 
-def _like(tree: Tree, layers: Mapping[Any, Any], outer: str = "") -> Any:
-    """`layers`, whose names are those of `_leaves(tree)`, in dictionaries or a list like `tree`."""
-    if not isinstance(tree, Mapping):
-        return [layers[place] for place in range(len(tree))]
-    return {
-        key: _like(value, layers, f"{outer}{key}.")
-        if isinstance(value, Mapping)
-        else layers[f"{outer}{key}" if outer else key]
-        for key, value in tree.items()
-    }
+def _place(name: Any) -> tuple[bool, Any]:
+    """By what layers are put in order: whole numbers (a list's places) by size, all other names as text."""
+    return (False, name) if isinstance(name, int) else (True, str(name))
 
 
 def _shape(name: object, value: Any) -> tuple[int, ...]:
@@ -289,13 +276,14 @@ def _array(value: Any) -> NDArray[Any]:
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
-            # NumPy has no bfloat16; float32 holds all of its numbers.
-            value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
+            # NumPy has neither bfloat16 nor floats of eight bits; float32 holds all of their numbers.
+            known = str(value.dtype) in ("torch.float16", "torch.float32", "torch.float64")
+            value = (value if known or not value.is_floating_point() else value.float()).numpy()
         array = np.asanyarray(value)
     except Exception as error:  # whatever a foreign array raises: its own words say what it lacks
         refused = f"{type(error).__name__}: {error}".splitlines()[0]
         if isinstance(value, list | tuple):
-            refused = "its entries differ in shape; layers in a dictionary have a name each"
+            refused = "its entries differ in shape"
     if array is None or array.dtype.kind not in "biuf":
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         found = refused if array is None else f"of {array.dtype}"

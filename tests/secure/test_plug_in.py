@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -9,9 +10,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prism_crypto import InputError, PolicyError, SecureSumError, Stage, ThresholdError
+from prism_crypto import FixedPoint, InputError, PolicyError, SecureSumError, Stage, ThresholdError
 from prism_privacy import CoinSecret, MaskRelease, debias
-from prism_secure.plug_in import Layers, release_mask, secure_counts
+from prism_secure.plug_in import (
+    Bounds,
+    Layers,
+    like,
+    release_mask,
+    secure_counts,
+    secure_mean,
+    secure_votes,
+)
 
 SHAPES = st.dictionaries(
     st.text(min_size=1, max_size=3),
@@ -152,7 +161,9 @@ def test_layers_of_tensors_are_those_of_arrays():
         (np.array([0, None]), "layer 'w': expected an array of numbers, not numpy.ndarray .of object"),
         (np.array(["0", "1"]), "layer 'w': expected an array of numbers.*U1"),
         (np.ones(2, complex), "layer 'w': expected an array of numbers.*complex128"),
-        ([[1], [1, 0]], "layer 'w': expected an array of numbers, not list"),
+        ([[1], [1, 0]], "layer 'w': expected an array of numbers, not list .its entries differ in shape"),
+        ([np.ones(2), None], "layer 'w.1': expected an array of numbers, not NoneType"),
+        ({"deep": ("0",)}, "layer 'w.deep.0': expected an array of numbers, not str"),
         (None, "layer 'w': expected an array of numbers, not NoneType"),
     ],
 )
@@ -194,10 +205,15 @@ def test_layers_without_a_number_are_named_with_their_client(nothing):
         secure_counts([nothing] * 3)
 
 
-def test_a_list_of_layers_in_a_dictionary_is_refused_in_our_words():
-    ragged = {"a": [torch.tensor([0, 1]), np.array([0, 1, 1])]}
-    with pytest.raises(InputError, match=r"masks\[0\]: layer 'a': .* entries differ in shape; layers in a"):
-        secure_counts([ragged] * 3)
+def test_a_list_of_numbers_is_an_array_and_a_list_of_arrays_a_container():
+    tree = {"a": [torch.tensor([0, 1]), [0, 1, 1], (np.array(1),)], "b": [[1, 0], [0, 1]], "c": 1, "d": []}
+    counts = secure_counts([tree] * 3)
+    assert [each.tolist() for each in counts["a"][:2]] == [[0, 3], [0, 3, 3]]
+    assert isinstance(counts["a"][2], tuple)
+    assert counts["a"][2][0] == counts["c"] == 3
+    assert counts["b"].tolist() == [[3, 0], [0, 3]]
+    assert counts["d"] == []
+    assert [name for name, _ in Layers.of(tree).shapes] == ["a.0", "a.1", "a.2.0", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -320,3 +336,204 @@ def test_probability_that_overflowed_is_the_broadcasts_and_no_error() -> None:
         for mine in ([np.nan, np.inf, -np.inf, 0.7], [0.2, 0.6, 0.9, 0.7])
     ]
     assert bits[0].tolist() == bits[1].tolist()
+
+
+Block = namedtuple("Block", "weight bias")
+
+
+def _tree(make):
+    return OrderedDict(
+        net=[Block(make([[1, 0], [1, 1]]), make([0, 1])), {"head": (make([1]), make(1))}],
+        steps=make([1, 1, 0]),
+    )
+
+
+DTYPES = [torch.uint8, torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_trees_of_tensors_come_back_in_their_containers_whatever_their_dtype(dtype):
+    def tensor(values):
+        made = torch.tensor(values, dtype=torch.float32).to(dtype)
+        return made.requires_grad_() if dtype in (torch.float32, torch.bfloat16) else made
+
+    counts = secure_counts([_tree(tensor)] * 3)
+    assert isinstance(counts["net"][0], Block)
+    assert counts["net"][0].weight.tolist() == [[3, 0], [3, 3]]
+    assert isinstance(counts["net"][1]["head"], tuple)
+    assert int(counts["net"][1]["head"][1]) == 3
+    assert list(counts) == ["net", "steps"]
+    back = like(counts, _tree(tensor))
+    assert isinstance(back["net"][0].bias, torch.Tensor)
+    assert back["net"][0].bias.dtype == torch.int64
+    assert back["net"][0].bias.tolist() == [0, 3]
+    assert not back["net"][0].bias.requires_grad
+
+
+def test_like_takes_the_dtype_of_real_tensors_and_leaves_arrays_arrays():
+    template = {"a": torch.zeros(2, dtype=torch.bfloat16, requires_grad=True), "b": np.zeros(1), "c": [3, 4]}
+    values = {"a": np.array([0.5, 1.5]), "b": np.array([2.0]), "c": np.array([1, 2])}
+    made = like(values, template)
+    assert made["a"].dtype == torch.bfloat16
+    assert made["a"].tolist() == [0.5, 1.5]
+    assert isinstance(made["b"], np.ndarray)
+    assert made["c"].tolist() == [1, 2]
+    values["a"][:] = 9
+    assert made["a"].tolist() == [0.5, 1.5]
+    with pytest.raises(InputError, match="layer 'b': expected shape"):
+        like({**values, "b": np.zeros(2)}, template)
+    assert like([np.array([1])], (torch.zeros(1),))[0].tolist() == [1]
+
+
+def test_survivors_come_with_the_counts_and_divide_them():
+    masks = _masks(6)
+    left = (0, 2, 3, 5)
+    settings = {"drop": {1: Stage.UPLOAD, 4: Stage.SHARE}, "min_survivors": 4, "threshold": 4}
+    counts = secure_counts(masks, **settings)
+    assert counts.survivors == left
+    assert np.array_equal(counts["v"], sum(masks[i]["v"] for i in left))
+    listed = secure_counts([[mask["v"]] for mask in masks], **settings)
+    assert listed.survivors == left
+    assert isinstance(listed, list)
+    assert secure_counts(masks).survivors == tuple(range(6))
+    assert secure_counts(masks, MaskRelease(0.25, 1.0, cohort=4), **settings).survivors == left
+
+
+BOUNDS = Bounds({"mask": 1, "metrics.correct": 10_000, "metrics": 7, "loss": FixedPoint(10.0, 2**20)})
+
+
+def _reply(client: int):
+    mask = {"w": np.random.default_rng(client).integers(0, 2, (40, 5)), "v": torch.ones(3)}
+    return {"mask": mask, "metrics": {"correct": 2500 * client, "batches": 7}, "loss": [0.25 * client, -20.0]}
+
+
+def test_counters_and_real_numbers_beside_a_mask_are_summed_in_one_session():
+    replies = [_reply(client) for client in range(5)]
+    sums = secure_counts(replies, bound=BOUNDS, drop={4: Stage.UPLOAD}, min_survivors=4)
+    assert np.array_equal(sums["mask"]["w"], sum(reply["mask"]["w"] for reply in replies[:4]))
+    assert sums["mask"]["v"].tolist() == [4, 4, 4]
+    assert (int(sums["metrics"]["correct"]), int(sums["metrics"]["batches"])) == (15_000, 28)
+    assert np.allclose(sums["loss"], [1.5, -40.0], atol=1e-4)
+    assert sums.survivors == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (
+            {"mask": {"w": np.full((40, 5), 2), "v": torch.ones(3)}},
+            r"masks\[1\]: layer 'mask.w': values outside 0..1",
+        ),
+        ({"metrics": {"correct": 10_001, "batches": 0}}, "layer 'metrics.correct': values outside 0..10000"),
+        ({"metrics": {"correct": 0, "batches": 8}}, "layer 'metrics.batches': values outside 0..7"),
+        ({"loss": [0.0, float("nan")]}, "layer 'loss': expected finite numbers"),
+    ],
+)
+def test_a_value_above_the_bound_of_its_own_layer_is_named(odd, message):
+    with pytest.raises(InputError, match=message):
+        secure_counts([_reply(0), _reply(1) | odd, _reply(2)], bound=BOUNDS)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ({}, "at least one"),
+        (1, "at least one"),
+        ({"w": "1"}, "bound of 'w' must be a whole number or FixedPoint, not str"),
+        ({"w": True, "v": 1}, "bound of 'w' must be"),
+        ({"w": 1}, "layer 'v' has no bound"),
+        ({"w": 1, "v": 1, "x": 1}, "no layer has the name 'x'"),
+        ({"w": 0, "v": 1}, "0"),
+    ],
+)
+def test_bounds_that_do_not_fit_the_layers_are_refused(bounds, message):
+    with pytest.raises(InputError, match=message):
+        secure_counts([{"w": np.zeros(2, int), "v": np.zeros(1, int)}] * 3, bound=Bounds(bounds))
+
+
+def test_all_bounds_are_in_the_spec_and_its_order_is_the_vectors():
+    layers = Layers.of(_reply(0))
+    spec = BOUNDS.spec(layers)
+    assert spec.parts == ((2, 2**20), (203, 1), (1, 7), (1, 10_000))
+    other = Bounds({"mask": 1, "metrics.correct": 10_000, "metrics": 7, "loss": FixedPoint(9.0, 2**20)})
+    assert other.spec(layers).codec != spec.codec
+
+
+def test_epsilon_of_a_release_is_claimed_for_bits_alone():
+    for bound in (2, BOUNDS, Bounds({"w": 1, "v": 1})):
+        with pytest.raises(InputError, match="epsilon covers nothing beside them"):
+            secure_counts(_masks(4), MaskRelease(0.25, 1.0, cohort=4), bound=bound)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32, torch.float32, torch.int8, torch.bfloat16])
+def test_votes_are_exact_and_ties_are_what_was_asked_for(kind):
+    signs = [[1, 1, -1, -1], [1, -1, -1, 1], [1, 1, -1, -1], [1, -1, -1, 1]]
+
+    def votes():
+        made = [
+            np.array(row, kind) if not isinstance(kind, torch.dtype) else torch.tensor(row, dtype=kind)
+            for row in signs
+        ]
+        return [{"a": {"b": each}} for each in made]
+
+    found = secure_votes(votes())
+    assert found["a"]["b"].tolist() == [1, 0, -1, 0]
+    assert found.survivors == (0, 1, 2, 3)
+    assert secure_votes(votes(), ties="plus")["a"]["b"].tolist() == [1, 1, -1, 1]
+    three = secure_votes(votes(), drop={0: Stage.UPLOAD}, min_survivors=3)
+    assert three["a"]["b"].tolist() == [1, -1, -1, 1]
+
+
+@pytest.mark.parametrize("odd", [0, 2, -2, 0.5, float("nan")])
+def test_what_is_no_vote_is_named_with_its_client_and_layer(odd):
+    good = [np.array([1.0, -1.0])]
+    with pytest.raises(InputError, match=r"^votes\[1\]: layer 0: "):
+        secure_votes([good, [np.array([1.0, odd])], good])
+    with pytest.raises(InputError, match='"zero" or "plus", got \'minus\''):
+        secure_votes([good] * 3, ties="minus")
+
+
+def test_a_weighted_mean_is_that_of_the_survivors_in_their_containers():
+    draws = np.random.default_rng(0)
+    models = [[draws.normal(size=(3, 2)), (torch.tensor(draws.normal(size=4)),)] for _ in range(5)]
+    weights = [700, 20, 3000, 1, 0]
+    mean = secure_mean(
+        models,
+        weights,
+        codec=FixedPoint(8.0, 2**24),
+        max_weight=10_000,
+        drop={2: Stage.UPLOAD},
+        min_survivors=4,
+    )
+    left = [0, 1, 3, 4]
+    expected = np.average([models[i][0] for i in left], axis=0, weights=[weights[i] for i in left])
+    assert np.allclose(mean.values[0], expected, atol=16 / 2**24)
+    assert isinstance(mean.values[1], tuple)
+    assert (mean.weight, mean.survivors) == (721, (0, 1, 3, 4))
+    weights = [0.7, 0.02, 1.0, 0.001, 0.0]
+    real = secure_mean(models, weights, codec=FixedPoint(8.0, 2**24), max_weight=FixedPoint(1.0, 2**16))
+    expected = np.average([model[0] for model in models], axis=0, weights=weights)
+    assert np.allclose(real.values[0], expected, atol=1e-3)
+    uniform = secure_mean(models, codec=FixedPoint(8.0, 2**24))
+    assert uniform.weight == 5
+    assert np.allclose(uniform.values[0], np.mean([m[0] for m in models], axis=0), atol=16 / 2**24)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, 2], "weights has 2 entries, values has 3"),
+        ([1, 11, 1], "client 1: a weight must be a whole number in 0..10"),
+        ([1, 1, 0.5], "client 2: a weight must be a whole number"),
+        ([0, 0, 0], "add up to 0"),
+    ],
+)
+def test_weights_that_are_none_are_named(weights, message):
+    with pytest.raises(InputError, match=message):
+        secure_mean([{"w": np.zeros(2)}] * 3, weights, codec=FixedPoint(1.0, 8), max_weight=10)
+
+
+def test_a_model_that_diverged_is_named_with_its_layer():
+    good, bad = {"w": np.zeros(2)}, {"w": np.array([0.0, np.inf])}
+    with pytest.raises(InputError, match=r"values\[2\]: layer 'w': expected finite"):
+        secure_mean([good, good, bad], codec=FixedPoint(1.0, 8))

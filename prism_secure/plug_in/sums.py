@@ -1,0 +1,348 @@
+"""Secure sums of layers, every party in this process: counts, votes, weighted means, counters beside a mask.
+
+    counts = secure_counts(masks)                                   # how many keep each weight
+    counts = secure_counts(masks, release)                          # of released masks, the flips taken out
+    counts = secure_counts(replies, bound=Bounds({"mask": 1, "correct": 10_000}))
+    majority = secure_votes(signs)
+    mean = secure_mean(models, examples, codec=FixedPoint(4.0, 2**20), max_weight=10_000)
+
+It is the real protocol, but all parties share one memory, so it protects nobody: for simulations. Between
+machines `Layers` makes vectors of layers, `Bounds` and `prism_crypto.WeightedMean` say what is summed.
+
+>>> secure_counts([{"conv": np.array([[1, 0]]), "head": np.array([i])} for i in (0, 1, 1)])
+{'conv': array([[3, 0]]), 'head': array([2])}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prism_crypto import CountSpec, FixedPoint, InputError, SecureSumResult, WeightedMean, secure_sum
+from prism_crypto.wire.codec import whole_numbers
+from prism_privacy import MaskRelease, debias
+from prism_secure.plug_in.layers import Layers, Tree, tree_of
+
+__all__ = ["Bounds", "CountList", "Counts", "Mean", "secure_counts", "secure_mean", "secure_votes"]
+
+Read: TypeAlias = Callable[[Any, NDArray[Any]], NDArray[Any]]
+Ties: TypeAlias = Literal["zero", "plus"]
+
+
+class Counts(dict[Any, Any]):
+    """Opened sums, one array a layer, in a dictionary like the first client's.
+
+    Attributes:
+        survivors: the clients that are in the sums, by their places in the list: their number is what a mean
+            divides by.
+
+    >>> masks = [{"head": np.array([1, 0])}] * 5
+    >>> counts = secure_counts(masks, drop={1: "upload"}, min_survivors=4)
+    >>> counts["head"] / len(counts.survivors)
+    array([1., 0.])
+    """
+
+    survivors: tuple[int, ...] = ()
+
+
+class CountList(list[Any]):
+    """The same for clients whose layers are in a list or a tuple."""
+
+    survivors: tuple[int, ...] = ()
+
+
+class Bounds:
+    """What each layer of one session may hold: bits, counters and real numbers, packed apart.
+
+    Args:
+        bounds: by the name of a layer, or of a container for all that it holds: the largest integer of one
+            client, or a `FixedPoint` for real numbers, whose sums come back as real numbers.
+
+    Raises:
+        InputError: there is none, or one is neither.
+
+    >>> bounds = Bounds({"mask": 1, "correct": 10_000, "loss": FixedPoint(10.0, 2**20)})
+    >>> replies = [{"mask": {"w": np.array([1, 0])}, "correct": 700 + i, "loss": 0.5 * i} for i in range(4)]
+    >>> sums = secure_counts(replies, bound=bounds)
+    >>> sums["mask"]["w"], int(sums["correct"]), round(float(sums["loss"]), 4)
+    (array([4, 0]), 2806, 3.0)
+    """
+
+    def __init__(self, bounds: Mapping[Any, int | FixedPoint]) -> None:
+        if not isinstance(bounds, Mapping) or not bounds:
+            raise InputError("bounds are {name of a layer: largest integer, or FixedPoint}, and at least one")
+        for name, bound in bounds.items():
+            if isinstance(bound, bool) or not isinstance(bound, int | np.integer | FixedPoint):
+                raise InputError(
+                    f"the bound of {name!r} must be a whole number or FixedPoint, not {type(bound).__name__}"
+                )
+        self._bounds = {str(name): bound for name, bound in bounds.items()}
+
+    def __repr__(self) -> str:
+        return f"Bounds({self._bounds!r})"
+
+    def of(self, name: Any) -> int | FixedPoint:
+        """The bound of the layer of this name: its own, or that of the container nearest to it.
+
+        Raises:
+            InputError: there is none.
+        """
+        parts = str(name).split(".")
+        for end in range(len(parts), 0, -1):
+            if (bound := self._bounds.get(".".join(parts[:end]))) is not None:
+                return bound if isinstance(bound, FixedPoint) else int(bound)
+        raise InputError(f"layer {name!r} has no bound; there are {', '.join(map(repr, self._bounds))}")
+
+    def spec(self, layers: Layers) -> CountSpec:
+        """What a session sums over these layers; the codec's name binds all bounds.
+
+        Raises:
+            InputError: a layer has no bound, or a bound no layer.
+        """
+        parts = []
+        for name, _ in layers.shapes:
+            bound = self.of(name)
+            parts.append((layers.size(name), int(bound.levels) if isinstance(bound, FixedPoint) else bound))
+        names = [f"{name}." for name, _ in layers.shapes]
+        if idle := [bound for bound in self._bounds if not any(n.startswith(f"{bound}.") for n in names)]:
+            raise InputError(f"no layer has the name {idle[0]!r}, which has a bound")
+        said = repr(sorted((name, _said(bound)) for name, bound in self._bounds.items()))
+        codec = f"bounds {hashlib.sha256(said.encode()).hexdigest()[:40]}"
+        return CountSpec.of_parts([part for part in parts if part[0]], codec)
+
+    def encode(self, name: Any, values: NDArray[Any]) -> NDArray[Any]:
+        """A layer as the integers that are added.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        bound = self.of(name)
+        return bound.encode(values) if isinstance(bound, FixedPoint) else _within(values, bound)
+
+    def decode(self, name: Any, counts: NDArray[np.int64], survivors: int) -> NDArray[Any]:
+        """A layer's opened sum: integers as they are, real numbers as float64."""
+        bound = self.of(name)
+        return bound.decode_sum(counts, survivors) if isinstance(bound, FixedPoint) else counts
+
+
+def secure_counts(
+    masks: Iterable[Tree], release: MaskRelease | None = None, *, bound: int | Bounds = 1, **settings: Any
+) -> Any:
+    """Add up the clients' layers by the real protocol, every party in this process: it protects nobody.
+
+    Args:
+        masks: for each client one array a layer, in a dictionary, a list or a tuple, which may hold others:
+            integers, booleans or floats that are whole numbers, 0 and 1 unless `bound` says more.
+        release: what `release_mask` made the masks with: the flips are then taken out of the sums, which
+            become estimates of what the masks would have added up to, now and then below 0 or above n.
+        bound: the largest value of one client, or `Bounds` with one for each layer.
+        settings: those of `prism_crypto.secure_sum`. `min_survivors` is what an accountant may assume to be
+            in every sum; by default the release's cohort, and all clients without one.
+
+    Returns:
+        The sum for each layer, in a dictionary or list like the first client's, with ``survivors``
+        (`Counts`, `CountList`): int64 and exact, or float64 where a release is given. `like` makes tensors.
+
+    Raises:
+        prism_crypto.InputError: the clients' layers are none or differ, a value is out of range, or there are
+            fewer clients than a secure sum or the release's cohort needs. It names client and layer, and is
+            a ValueError.
+        prism_crypto.SecureSumError: too few clients are left.
+    """
+    masks = _clients(masks, "masks", settings)
+    least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
+    if release is not None:
+        _check_release(release, len(masks), bound, least["min_survivors"])
+    reads = bound.encode if isinstance(bound, Bounds) else lambda name, values: _within(values, bound)
+    layers, vectors = _vectors(masks, "masks", reads)
+    if isinstance(bound, Bounds):
+        spec = bound.spec(layers)
+        parts = [(spec.dimension, spec.bound)] if not isinstance(spec.parts, tuple) else list(spec.parts)
+        result = secure_sum(vectors, parts, codec=spec.codec, **least)
+    else:
+        result = secure_sum(vectors, bound, **least)
+    survivors = len(result.survivors)
+    counts: NDArray[Any] = result.counts
+    if release is not None:
+        counts = survivors * debias(counts, survivors, release.flip)
+    found = layers.split(counts)
+    if isinstance(bound, Bounds):
+        found = {name: bound.decode(name, each, survivors) for name, each in found.items()}
+    return _counts(found, masks[0], result)
+
+
+def secure_votes(votes: Iterable[Tree], ties: Ties = "zero", **settings: Any) -> Any:
+    """The majority of votes of -1 and +1 (signSGD), of which nobody sees a single one.
+
+    Args:
+        votes: for each client one array a layer, as in `secure_counts`, of -1 and +1. (A sign that is 0 is no
+            vote: let a coin decide it.)
+        ties: as many on either side make 0 (Bernstein et al., ICML 2018) or +1.
+        settings: those of `prism_crypto.secure_sum`; by default all clients must survive.
+
+    Returns:
+        -1, 0 or +1, int64, in a dictionary or list like the first client's, with ``survivors``.
+
+    Raises:
+        prism_crypto.InputError, prism_crypto.SecureSumError: as `secure_counts`.
+
+    >>> secure_votes([np.array([[1, -1]])] for _ in range(3))
+    [array([[ 1, -1]])]
+    """
+    if ties not in get_args(Ties):
+        raise InputError(f'ties must be "zero" or "plus", got {ties!r}')
+    votes = _clients(votes, "votes", settings)
+    layers, vectors = _vectors(votes, "votes", _ballot)
+    result = secure_sum(vectors, 1, **{"min_survivors": len(votes)} | settings)
+    lead = 2 * result.counts - len(result.survivors)
+    majority = np.where(lead >= 0, 1, -1) if ties == "plus" else np.sign(lead)
+    return _counts(layers.split(majority.astype(np.int64)), votes[0], result)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """What `secure_mean` gives.
+
+    Attributes:
+        values: the mean, float64, one array a layer, in containers like the first client's; `like` makes
+            tensors of it.
+        weight: the sum of the survivors' weights.
+        survivors: ids of the clients that are in it, increasing.
+    """
+
+    values: Any
+    weight: float
+    survivors: tuple[int, ...]
+
+
+def secure_mean(
+    values: Iterable[Tree],
+    weights: Iterable[float] | None = None,
+    *,
+    codec: FixedPoint,
+    max_weight: int | FixedPoint = 1,
+    **settings: Any,
+) -> Mean:
+    """The weighted mean of real numbers: their weighted sum opens, and the sum of the weights, nothing else.
+
+    Args:
+        values: for each client one array a layer, as in `secure_counts`, of real numbers. They are clipped to
+            the codec's clip and rounded to its grid: the mean is off by half a step at most.
+        weights: one for each client, such as its number of examples. None: all are 1.
+        codec: the grid.
+        max_weight: the largest weight of one client; a `FixedPoint` where weights are real numbers. Like the
+            codec it is fixed without a look at the data. Wire bits grow as log2(n · levels · max_weight).
+        settings: those of `prism_crypto.secure_sum`; by default all clients must survive.
+
+    Raises:
+        prism_crypto.InputError: as `secure_counts`; a value is not finite, a weight is out of range, or they
+            add up to 0.
+        prism_crypto.SecureSumError: too few clients are left.
+
+    >>> models = [{"w": np.array([0.0, 1.0])}, {"w": np.array([1.0, 1.0])}, {"w": np.array([1.0, 0.0])}]
+    >>> mean = secure_mean(models, [2, 1, 1], codec=FixedPoint(1.0, 2**20), max_weight=10)
+    >>> mean.values, mean.weight, mean.survivors
+    ({'w': array([0.5 , 0.75])}, 4, (0, 1, 2))
+    """
+    values = _clients(values, "values", settings)
+    given = [1] * len(values) if weights is None else list(weights)
+    if len(given) != len(values):
+        raise InputError(f"weights has {len(given)} entries, values has {len(values)}: one for each client")
+    weighted = WeightedMean(codec, max_weight)
+    layers, vectors = _vectors(values, "values", _finite)
+    for client, weight in enumerate(given):
+        try:
+            vectors[client] = weighted.encode(vectors[client], weight)
+        except InputError as error:
+            raise InputError(f"client {client}: {error.message}") from None
+    spec = weighted.spec(layers.dimension)
+    parts = [(spec.dimension, spec.bound)] if not isinstance(spec.parts, tuple) else list(spec.parts)
+    result = secure_sum(vectors, parts, codec=spec.codec, **{"min_survivors": len(values)} | settings)
+    mean, weight = weighted.decode_sum(result.counts)
+    return Mean(tree_of(layers.split(mean), values[0]), weight, result.survivors)
+
+
+def _clients(trees: Iterable[Tree], what: str, settings: Mapping[str, Any]) -> list[Any]:
+    """The clients' trees, enough of them for a secure sum."""
+    if isinstance(trees, Mapping) or not isinstance(trees, Iterable):
+        raise InputError(f"{what} must be a list with one entry for each client, not {type(trees).__name__}")
+    trees = list(trees)
+    if not trees:
+        raise InputError(f"{what} is empty: it has one entry for each client")
+    fewest = 2 if settings.get("mode") == "semi_honest" else 3
+    if len(trees) < fewest:
+        raise InputError(
+            f"{what} must have entries of at least {fewest} clients for a secure sum, not {len(trees)}"
+        )
+    return trees
+
+
+def _check_release(release: MaskRelease, clients: int, bound: int | Bounds, least: int | None) -> None:
+    if bound != 1:
+        raise InputError(
+            "a release is about bits, and epsilon covers nothing beside them: with release, bound is 1"
+        )
+    if clients < release.cohort:
+        raise InputError(
+            f"masks has {clients} entries, and release.cohort is {release.cohort}: epsilon was computed "
+            "for a sum over more clients; give the release the cohort that there is"
+        )
+    if (least or 0) < release.cohort:
+        raise InputError(
+            f"min_survivors={least} is below release.cohort, {release.cohort}, for which epsilon was computed"
+        )
+
+
+def _vectors(trees: Sequence[Tree], what: str, read: Read) -> tuple[Layers, list[NDArray[Any]]]:
+    """The first client's layers, and each client's vector; errors name client and layer."""
+    layers: Layers | None = None
+    vectors = []
+    for client, tree in enumerate(trees):
+        try:
+            layers = layers or Layers.of(tree)
+            if not layers.dimension:
+                raise InputError("expected one array a layer, and at least one number in them, got none")
+            vectors.append(layers.joined(tree, read))
+        except InputError as error:
+            raise InputError(f"{what}[{client}]: {error.message}") from None
+    assert layers is not None
+    return layers, vectors
+
+
+def _within(values: NDArray[Any], bound: Any) -> NDArray[Any]:
+    whole = whole_numbers(values)
+    # Of an odd bound, the secure sum says what is odd.
+    if isinstance(bound, int) and whole.size and not 0 <= whole.min() <= whole.max() <= bound:
+        raise InputError(f"values outside 0..{bound}")
+    return whole
+
+
+def _finite(name: Any, values: NDArray[Any]) -> NDArray[Any]:
+    if not np.isfinite(values).all():
+        raise InputError("expected finite numbers")
+    return values
+
+
+def _ballot(name: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """-1 as 0, +1 as 1."""
+    whole = whole_numbers(values)
+    for_it, against = whole == 1, whole == -1
+    if not (for_it | against).all():
+        raise InputError("votes are -1 or +1; for a sign that is 0 let a coin decide")
+    return for_it
+
+
+def _counts(found: Mapping[Any, Any], tree: Tree, result: SecureSumResult) -> Any:
+    made = tree_of(found, tree)
+    counts = Counts(made) if isinstance(tree, Mapping) else CountList(made)
+    counts.survivors = result.survivors
+    return counts
+
+
+def _said(bound: int | FixedPoint) -> str:
+    return bound.name if isinstance(bound, FixedPoint) else str(int(bound))
