@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from prism_crypto import InputError
+from prism_crypto import FixedPoint, InputError
 from prism_secure.errors import DataError
 from prism_secure.flower import client_folder, secure_sum
 
@@ -48,6 +48,64 @@ def train_bound(message: Message, context: Context) -> Message:
     return train(message, context)
 
 
+REAL = {
+    "codec": FixedPoint(4.0, 2**20),
+    "weight": "num-examples",
+    "max_weight": 1000,
+    "metrics": {"loss": FixedPoint(10.0, 2**20), "correct": 100},
+}
+real_app = ClientApp()
+
+
+@secure_sum(real_app, **REAL)
+def train_reals(message: Message, context: Context) -> Message:
+    client, config = int(client_folder(context).name), message.content.get("config", {})
+    arrays = message.content["arrays"]
+    mine = {name: Array(reals_of(client, name, array.shape)) for name, array in arrays.items()}
+    metrics = {"num-examples": examples_of(client), "loss": 0.5 * client, "correct": 7 * client, "mine": 1.0}
+    for how, (name, value) in {
+        "heavy": ("num-examples", 1001),
+        "negative": ("num-examples", -1),
+        "fractional": ("num-examples", 2.5),
+        "countless": ("correct", 101),
+        "boundless": ("loss", float("nan")),
+    }.items():
+        if client == config.get(how, -1):
+            metrics[name] = value
+    if client == config.get("diverging", -1):
+        mine["bias"] = Array(np.full(5, np.inf))
+    return Message(
+        RecordDict({"arrays": ArrayRecord(mine), "metrics": MetricRecord(metrics)}), reply_to=message
+    )
+
+
+def _counted(message: Message, context: Context) -> Message:
+    reply = train(message, context)
+    reply.content["metrics"] = MetricRecord({"num-examples": 10})
+    return reply
+
+
+unweighed_app, uniform_app, sign_app = ClientApp(), ClientApp(), ClientApp()
+
+
+@secure_sum(unweighed_app)
+def train_unweighed(message: Message, context: Context) -> Message:
+    return _counted(message, context)
+
+
+@secure_sum(uniform_app, weight="uniform")
+def train_uniform(message: Message, context: Context) -> Message:
+    return _counted(message, context)
+
+
+@secure_sum(sign_app, codec=FixedPoint(1.0, 1))
+def train_signs(message: Message, context: Context) -> Message:
+    client = int(client_folder(context).name)
+    arrays = message.content["arrays"]
+    mine = {name: Array(signs_of(client, name, array.shape)) for name, array in arrays.items()}
+    return Message(RecordDict({"arrays": ArrayRecord(mine)}), reply_to=message)
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
@@ -56,3 +114,15 @@ def evaluate(message: Message, context: Context) -> Message:
 def bits_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     rng = np.random.default_rng([client, *name.encode()])
     return rng.integers(0, 2, shape, dtype=np.uint8)
+
+
+def signs_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return bits_of(client, name, shape).astype(np.float32) * 2 - 1
+
+
+def reals_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng([client, *name.encode()]).uniform(-3, 3, shape).astype(np.float32)
+
+
+def examples_of(client: int) -> int:
+    return (1000, 1, 250, 37)[client]

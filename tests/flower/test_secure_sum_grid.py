@@ -12,15 +12,27 @@ from types import SimpleNamespace
 import bits_app
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 from loop_grid import LoopGrid
 
-from prism_crypto import CountSpec, Policy, PolicyError, Stage, ThresholdError
+from prism_crypto import (
+    CountSpec,
+    FixedPoint,
+    Identity,
+    InputError,
+    Policy,
+    PolicyError,
+    Stage,
+    ThresholdError,
+)
+from prism_crypto.hello import say_hello
 from prism_secure.errors import ConfigError, DataError, RoundError, RunFolderError
-from prism_secure.flower import SecureSum, SecureSumGrid
+from prism_secure.flower import SecureSum, SecureSumGrid, secure_sum
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation import process, server
+from prism_secure.flower.secure_aggregation.terms import Terms
 from prism_secure.run_folder.enrolment import enroll_simulated
 
 CLIENTS = 4
@@ -45,7 +57,7 @@ class Federation:
             timeout=options.pop("timeout", 300),
             poll=0.01,
         )
-        return summed.open(content or model(), CountSpec(11), **options)
+        return summed.open(content or model(), options.pop("spec", CountSpec(11)), **options)
 
 
 def model(**config: float | str) -> RecordDict:
@@ -341,15 +353,243 @@ def test_round_that_is_lost_later_is_an_error_or_skipped_by_name(federation: Fed
         assert np.allclose(mean_of(result), expected((0, 1, 2, 3)) / 4), "that of the round that opened"
 
 
+def test_strategy_that_samples_opens_sums_of_its_samples(federation: Federation) -> None:
+    """Three of four, whoever they are; and no session counts the fourth as one that has dropped out."""
+    charged: list[tuple[int, ...]] = []
+    means = [mean_of(strategy_over(federation, fraction_train=0.75, charge=charged.append)) for _ in range(5)]
+    for mean, clients in zip(means, charged, strict=True):
+        assert len(clients) == 3
+        assert np.allclose(mean, expected(clients) / 3)
+    hellos = [node for node, kind in federation.grid.sent if kind == "train.hello"]
+    assert len(hellos) == 5 * 3  # each grid asks a node once
+    assert {kind for _, kind in federation.grid.sent} == {
+        "train.hello",
+        *(f"train.{stage}" for stage in Stage),
+    }
+
+
+def test_nodes_say_whose_they_are_once_for_all_rounds_of_a_grid(federation: Federation) -> None:
+    summed = SecureSum(federation.grid, federation.roster, "tests", timeout=300, poll=0.01)
+    for nodes, clients in (
+        ([100, 101, 103], (0, 1, 3)),
+        ([103, 101, 100], (0, 1, 3)),
+        ([101, 102, 103], (1, 2, 3)),
+    ):
+        result = summed.open(
+            model(), CountSpec(11), round=next(federation.rounds), nodes=nodes, invite="asked"
+        )
+        assert result.survivors == clients
+        assert result.counts.tolist() == expected(clients).tolist()
+    hellos = [node for node, kind in federation.grid.sent if kind == "train.hello"]
+    assert sorted(hellos) == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.6])
 @pytest.mark.parametrize("lost", ["raise", "skip"])
-@pytest.mark.parametrize("fraction", [0.5, 0.75, 0.99])
-def test_strategy_that_samples_is_refused_before_anything_is_sent(
+def test_sample_that_no_sum_can_open_is_a_lost_round_before_anything_is_sent(
     federation: Federation, fraction: float, lost: str
 ) -> None:
-    """Also where the sample alone could open a sum, as three of four can here."""
-    with pytest.raises(ConfigError, match=r"to [23] of 4 connected nodes.*fraction_train=1.0"):
+    with pytest.raises(RoundError, match="2 nodes are asked, this session needs 3"):
         strategy_over(federation, fraction_train=fraction, lost=lost)
     assert not federation.grid.sent
+
+
+def test_sample_below_what_the_clients_policies_demand_opens_nothing(tmp_path: Path) -> None:
+    roster = enroll_simulated(tmp_path, "tests", 4, Policy(min_survivors=4))
+    grid = LoopGrid(bits_app.app, {100 + i: tmp_path / f"{i:02d}" for i in range(4)})
+    summed = SecureSum(grid, roster, "tests", timeout=300, poll=0.01)
+    with pytest.raises(ThresholdError, match="0 of 3 clients advertised"):
+        summed.open(model(), CountSpec(11), round=1, nodes=[100, 101, 102], invite="asked")
+
+
+@pytest.mark.parametrize("how", ["another's signature", "another's name", "garbage", "silent", "lost"])
+def test_node_that_does_not_prove_whose_it_is_is_not_invited(federation: Federation, how: str) -> None:
+    replies: dict[int, Message] = {}
+
+    def tamper(node: int, kind: str, reply: Message) -> Message | None:
+        if kind != "train.hello" or node != 101:
+            return reply
+        record = reply.content[sum_messages.RECORD]
+        if how == "silent":
+            return None
+        if how == "lost":
+            return unavailable(reply)
+        if how == "garbage":
+            record["message"] = b"\0" * 64
+        if how == "another's name":
+            record["client"] = 2
+        if how == "another's signature":  # client 2's, for another node
+            other = federation.grid.contexts[102].node_config["folder"]
+            signature = say_hello(
+                Identity.load(Path(other) / "identity.json"), "tests", bytes(32), "flower node 101"
+            )
+            record["client"], record["message"] = 2, signature
+        replies[node] = reply
+        return reply
+
+    federation.grid.tamper = tamper
+    summed = SecureSum(federation.grid, federation.roster, "tests", timeout=2, poll=0.01)
+    result = summed.open(
+        model(), CountSpec(11), round=next(federation.rounds), nodes=[100, 101, 102, 103], invite="asked"
+    )
+    assert result.survivors == (0, 2, 3)
+    assert (101, "train.advertise") not in federation.grid.sent
+
+
+def test_client_that_has_moved_to_another_node_is_found_there(federation: Federation) -> None:
+    summed = SecureSum(federation.grid, federation.roster, "tests", timeout=300, poll=0.01)
+
+    def opened(nodes: list[int]):
+        return summed.open(
+            model(), CountSpec(11), round=next(federation.rounds), nodes=nodes, invite="asked"
+        ).survivors
+
+    assert opened([100, 101, 102]) == (0, 1, 2)
+    contexts = dict(federation.grid.contexts)
+    moved = Context(7, 200, contexts[100].node_config, RecordDict(), {})
+    federation.grid.contexts = {**contexts, 200: moved}
+    try:
+        assert opened([200, 101, 102]) == (0, 1, 2)
+        assert opened([100, 101, 102, 103]) == (0, 1, 2, 3)  # back again: it is asked again
+    finally:
+        federation.grid.contexts = contexts
+
+
+class OverBudget(Exception):
+    pass
+
+
+def test_what_a_charge_raises_ends_the_run_before_an_upload_is_asked_for(federation: Federation) -> None:
+    def refuse(clients: tuple[int, ...]) -> None:
+        assert clients == (0, 1, 2, 3)
+        raise OverBudget
+
+    with pytest.raises(OverBudget):
+        strategy_over(federation, charge=refuse, lost="skip")
+    assert {kind for _, kind in federation.grid.sent} == {"train.advertise", "train.share"}
+
+
+def reals(clients: tuple[int, ...]) -> np.ndarray:
+    """The weighted mean of what `bits_app.real_app`'s clients reply."""
+    each = [
+        np.concatenate([bits_app.reals_of(client, name, shape).reshape(-1) for name, shape in SHAPES.items()])
+        for client in clients
+    ]
+    return np.average(each, axis=0, weights=[bits_app.examples_of(client) for client in clients])
+
+
+def test_weighted_mean_of_floats_opens_with_its_metrics_and_nothing_of_any_client(
+    federation: Federation,
+) -> None:
+    federation.grid.app = bits_app.real_app
+    result = strategy_over(federation, **bits_app.REAL)
+    assert np.allclose(mean_of(result), reals((0, 1, 2, 3)), atol=1e-5)
+    (metrics,) = result.train_metrics_clientapp.values()
+    weights = [bits_app.examples_of(client) for client in range(4)]
+    losses = np.average([0.5 * client for client in range(4)], weights=weights)
+    assert np.isclose(metrics["loss"], losses, atol=1e-4)
+    assert metrics["correct"] == 0 + 7 + 14 + 21
+    assert set(metrics) == {"loss", "correct"}  # Flower drops the weight
+    for reply in federation.grid.replies:
+        assert set(reply.content) == {sum_messages.RECORD}
+
+
+def test_weighted_mean_over_a_sample_is_that_of_the_sample(federation: Federation) -> None:
+    federation.grid.app = bits_app.real_app
+    charged: list[tuple[int, ...]] = []
+    result = strategy_over(federation, fraction_train=0.75, charge=charged.append, **bits_app.REAL)
+    assert np.allclose(mean_of(result), reals(charged[0]), atol=1e-5)
+
+
+OTHER_TERMS = [
+    {"codec": FixedPoint(4.0, 2**19)},
+    {"codec": FixedPoint(2.0, 2**20)},
+    {"max_weight": 999},
+    {"metrics": {}},
+    {"metrics": {"loss": FixedPoint(9.0, 2**20), "correct": 100}},
+    {"metrics": {"loss": FixedPoint(10.0, 2**20), "correct": 101}},
+    {"weight": "correct", "metrics": {"loss": FixedPoint(10.0, 2**20), "num-examples": 100}},
+]
+
+
+@pytest.mark.parametrize("other", OTHER_TERMS)
+def test_server_of_other_terms_is_told_so_and_gets_no_advert(federation: Federation, other: dict) -> None:
+    federation.grid.app = bits_app.real_app
+    with pytest.raises(RoundError, match="0 of 4 clients advertised"):
+        strategy_over(federation, **bits_app.REAL | other)
+    reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
+    assert len(reasons) == CLIENTS
+    assert all("codec, weight, max_weight and metrics are the same" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("terms", [{"codec": FixedPoint(1.0, 1)}, {"metrics": {"my-examples": 100}}])
+def test_clients_that_add_bits_take_no_other_terms_from_a_server(federation: Federation, terms: dict) -> None:
+    with pytest.raises(RoundError, match="0 of 4 clients advertised"):
+        strategy_over(federation, **terms)
+
+
+def test_reply_with_num_examples_and_no_word_about_weights_is_refused(federation: Federation) -> None:
+    """FedAvg would have weighed by it; a uniform mean in its place is another algorithm."""
+    federation.grid.app = bits_app.unweighed_app
+    with pytest.raises(RoundError):
+        strategy_over(federation)
+    reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
+    assert len(reasons) == CLIENTS
+    assert all("weight='num-examples'" in reason and 'weight="uniform"' in reason for reason in reasons)
+    federation.grid.app = bits_app.uniform_app
+    assert np.allclose(mean_of(strategy_over(federation)), expected((0, 1, 2, 3)) / 4)
+
+
+@pytest.mark.parametrize("how", ["diverging", "heavy", "negative", "fractional", "countless", "boundless"])
+def test_value_out_of_range_drops_its_client_and_says_nothing_of_it(federation: Federation, how: str) -> None:
+    federation.grid.app = bits_app.real_app
+    content = model(**{how: 3})
+    terms = Terms(**bits_app.REAL)
+    result = federation.open(content, spec=terms.spec(11))
+    assert result.survivors == (0, 1, 2)
+    reasons = [reply.error.reason for reply in federation.grid.replies if reply.has_error()]
+    assert len(reasons) == 1
+    assert "the client's own code raised InputError: its log says more" in reasons[0]
+
+
+def test_weights_that_add_up_to_0_are_no_mean() -> None:
+    terms = Terms(**bits_app.REAL)
+    with pytest.raises(InputError, match="add up to 0"):
+        terms.mean(np.zeros(14, np.int64), 3)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"bound": 7, "codec": FixedPoint(1.0, 2)}, "leave out bound"),
+        ({"weight": "num-examples"}, "needs codec="),
+        ({"weight": "num-examples", "codec": FixedPoint(1.0, 2)}, "max_weight="),
+        ({"max_weight": 10}, "max_weight= is for weight="),
+        ({"max_weight": 10, "weight": "uniform", "codec": FixedPoint(1.0, 2)}, "max_weight= is for weight="),
+        ({"metrics": {"loss": 0.5}}, r"metrics\['loss'\]"),
+        ({"metrics": {"loss": True}}, r"metrics\['loss'\]"),
+        ({"metrics": {"correct": 0}}, r"metrics\['correct'\]"),
+        ({"bound": None, "metrics": {"correct": 9}}, "bound=None"),
+        (bits_app.REAL | {"metrics": {"num-examples": 9}}, "its sum opens anyway"),
+    ],
+)
+def test_terms_that_contradict_each_other_are_refused_on_both_sides(
+    federation: Federation, terms: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SecureSumGrid(federation.grid, federation.roster, "tests", **terms)
+    with pytest.raises(ConfigError, match=message):
+        secure_sum(ClientApp(), **terms)
+
+
+def test_real_numbers_without_weight_are_a_uniform_mean(federation: Federation) -> None:
+    federation.grid.app = bits_app.sign_app
+    result = strategy_over(federation, codec=FixedPoint(1.0, 1))
+    signs = [
+        np.concatenate([bits_app.signs_of(c, name, shape).reshape(-1) for name, shape in SHAPES.items()])
+        for c in range(4)
+    ]
+    assert mean_of(result).tolist() == np.mean(signs, axis=0).tolist()
 
 
 def test_fewer_nodes_than_a_sum_needs_are_refused_before_anything_is_sent(

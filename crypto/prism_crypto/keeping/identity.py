@@ -1,8 +1,8 @@
 """Who is who: Ed25519 identities and the roster that pins them.
 
-An identity key signs the adverts and confirmations of this protocol and nothing else. The roster maps client
-ids to public keys; it reaches each client out of band (with the software, from an administrator, on paper)
-and never from the server of the sum, who could otherwise invent a cohort of its own.
+An identity key signs the messages of this protocol and hellos (`prism_crypto.hello`), and nothing else. The
+roster maps client ids to public keys; it reaches each client out of band (with the software, from an
+administrator, on paper) and never from the server of the sum, who could otherwise invent a cohort of its own.
 
 A client's id is its place in the roster: a number that stays its own, whoever else joins or leaves.
 """
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,7 +25,19 @@ from prism_crypto.primitives.randomness import Rng, checked_rng, draw
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.stage import Stage
 
-__all__ = ["MAX_CLIENT_ID", "NO_ROSTER", "SIGNATURE_BYTES", "Identity", "Roster", "check_client_id", "pinned"]
+__all__ = [
+    "HELLO",
+    "MAX_CLIENT_ID",
+    "NO_ROSTER",
+    "SIGNATURE_BYTES",
+    "Identity",
+    "Roster",
+    "check_client_id",
+    "pinned",
+]
+
+HELLO: Final = "hello"
+"""The one usage of a signature that is no stage of a session."""
 
 SIGNATURE_BYTES = 64
 MAX_CLIENT_ID = 2**32 - 2
@@ -75,9 +88,9 @@ class Identity(Confidential):
         """Draw a new key pair."""
         return cls(client_id, draw(checked_rng(rng), 32))
 
-    def sign(self, stage: Stage, body: bytes) -> bytes:
+    def sign(self, stage: Stage | Literal["hello"], body: bytes) -> bytes:
         """Sign ``body`` for one stage of the protocol: 64 bytes, the same ones for the same body."""
-        return self._key.sign(label(stage.value) + body)
+        return self._key.sign(label(str(stage)) + body)
 
     def save(self, path: str | Path) -> None:
         """Write the key pair to a new file that its owner alone may read (mode 0600).
@@ -173,7 +186,9 @@ class Roster:
             raise IdentityError("not in the roster", peer=client_id)
         return self._keys[client_id]
 
-    def verify(self, client_id: int, stage: Stage, body: bytes, signature: bytes) -> None:
+    def verify(
+        self, client_id: int, stage: Stage | Literal["hello"], body: bytes, signature: bytes
+    ) -> None:
         """Check a signature made by `Identity.sign`.
 
         Raises:
@@ -185,12 +200,12 @@ class Roster:
             verifier = Ed25519PublicKey.from_public_bytes(self.public_key(client_id))
             self._verifiers[client_id] = verifier
         try:
-            verifier.verify(signature, label(stage.value) + body)
+            verifier.verify(signature, label(str(stage)) + body)
         except InvalidSignature:
             pass
         else:
             return
-        raise SignatureError(f"the {stage.value} signature does not verify", peer=client_id)
+        raise SignatureError(f"the {stage} signature does not verify", peer=client_id)
 
     def save(self, path: str | Path) -> None:
         """Write the roster to a new file (mode 0644).

@@ -1,8 +1,8 @@
 """The client's side of the secure sum, for any app: `@secure_sum(app)` in place of `@app.train()`.
 
-The function below it trains and replies as it always did, with one `ArrayRecord` of integers 0..bound in the
-keys and shapes of the record that it was sent. But its reply does not leave: the five stages of the secure
-sum go over `app`, and the server gets the sum over all clients.
+The function below it trains and replies as it always did, with one `ArrayRecord` in the keys and shapes of
+the record that it was sent: integers 0..bound, or real numbers for a codec. But its reply does not leave: the
+five stages of the secure sum go over `app`, and the server gets the sum over all clients.
 """
 
 from __future__ import annotations
@@ -19,29 +19,39 @@ from flwr.clientapp import ClientApp
 from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ContextProto
 
-from prism_crypto import Stage
+from prism_crypto import FixedPoint, Identity, Stage
+from prism_crypto.hello import say_hello
 from prism_secure.errors import ConfigError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.link import ask
+from prism_secure.flower.secure_aggregation.terms import Metrics, Terms, Weight
 from prism_secure.flower.secure_aggregation.wire import Begin, Step, apart
+from prism_secure.run_folder.enrolment import read_membership
 
 Train: TypeAlias = Callable[[Message, Context], Message]
 Binding: TypeAlias = Callable[[Context], bytes]
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a client insists on in each session: the largest integer (None: any), and what it binds."""
+class Insisted:
+    """What a client insists on in each session: what is summed, and what is bound."""
 
-    bound: int | None
+    terms: Terms
     binding: Binding
 
 
-_terms: dict[str, Terms] = {}
+_insisted: dict[str, Insisted] = {}
 
 
 def secure_sum(
-    app: ClientApp, *, bound: int | None = 1, binding: Binding | None = None
+    app: ClientApp,
+    *,
+    bound: int | None = 1,
+    codec: FixedPoint | None = None,
+    weight: Weight = None,
+    max_weight: int | FixedPoint | None = None,
+    metrics: Metrics | None = None,
+    binding: Binding | None = None,
 ) -> Callable[[Train], Train]:
     """Let `app` take part in secure sums of what the decorated function replies.
 
@@ -50,8 +60,8 @@ def secure_sum(
     run's configuration names the folder that holds ``00``, ``01``, … of all clients.
 
     The function runs in a process of its own (see `process` in this room), so it must be a
-    function of a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply are
-    dropped: nothing but the sum leaves.
+    function of a module. What it leaves in ``context.state`` is kept, as usual; metrics in its reply that the
+    arguments do not name are dropped: nothing but the sum leaves.
 
     What it is sent holds one record more: ``message.content["secure_sum"]["round"]`` is the round of the
     session. A client uploads once a round, in rounds that only rise (0: the server does not number them). A
@@ -68,6 +78,15 @@ def secure_sum(
         bound: the largest integer; sessions of another are refused: a server that may choose it learns where
             a client's largest value lies. None: the function itself holds
             ``message.content["secure_sum"]["bound"]`` against what it is asked for.
+        codec: the arrays are real numbers, and this is the grid on which they are added; `SecureSumGrid` is
+            given the same one.
+        weight: the metric of the reply by which the mean is weighted, most often ``"num-examples"``; its sum
+            opens, nobody's own does. ``"uniform"``: all clients count alike, whatever metrics they reply.
+            None: the same, but a reply with ``num-examples`` is refused: a strategy would have weighed by it.
+        max_weight: the largest weight of one client, fixed without a look at the data.
+        metrics: what else of the reply's metrics is summed in the same session: by name the largest whole
+            number of one client (the server gets their sum), or a `FixedPoint` (it gets their mean, weighted
+            as the arrays' is).
         binding: from the context, what else all clients must agree on, as this client knows it by itself:
             enters the session's hash beside the run configuration. By default nothing.
 
@@ -78,9 +97,20 @@ def secure_sum(
     ...     ...
     """
 
+    terms = Terms(bound, codec, weight, max_weight, dict(metrics or {}))
+
+    @app.train(sum_messages.HELLO)
+    def hello(message: Message, context: Context) -> Message:
+        folder, _ = _whose(context)
+        federation, _ = read_membership(Path(folder))
+        identity = Identity.load(Path(folder) / "identity.json")
+        challenge, channel = sum_messages.unpacked(message.content), sum_messages.channel(context.node_id)
+        signature = say_hello(identity, federation, challenge, channel)
+        return Message(sum_messages.packed(signature, identity.client_id), reply_to=message)
+
     def register(train: Train) -> Train:
         reference = f"{train.__module__}:{train.__qualname__}"
-        _terms[reference] = Terms(bound, binding or _nothing)
+        _insisted[reference] = Insisted(terms, binding or _nothing)
         source = train.__code__.co_filename
 
         @app.train(Stage.ADVERTISE.value)
@@ -118,9 +148,9 @@ def secure_sum(
     return register
 
 
-def terms_of(reference: str) -> Terms:
+def insisted_on(reference: str) -> Insisted:
     """What the function of this reference was registered with."""
-    return _terms[reference]
+    return _insisted[reference]
 
 
 def client_folder(context: Context) -> Path:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from logging import ERROR
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from prism_crypto import CountSpec, InputError, PolicyError, Roster, SecureSumError
+from prism_crypto import (
+    FixedPoint,
+    InputError,
+    PolicyError,
+    Roster,
+    SecureSumError,
+    SecureSumResult,
+    Stage,
+)
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.server import SecureSum
+from prism_secure.flower.secure_aggregation.terms import Metrics, Terms, Weight
 
 Lost: TypeAlias = Literal["raise", "skip"]
 
@@ -24,22 +33,32 @@ class SecureSumGrid(Grid):
 
     A strategy sends its messages as ever and gets one reply in place of many: the mean over the
     clients in the sum, in the keys, shapes and floating-point types of the arrays that it sent (float64 for
-    integers), and ``num-examples``, their number. `FedAvg` and its relatives take it for the
-    reply of a single client.
+    integers), and ``num-examples``, the sum of their weights, or their number. `FedAvg` and its relatives
+    take it for the reply of a single client.
 
-    A round is over all clients of the roster; a strategy that samples (``fraction_train``) is refused.
+    A round is over the nodes that the strategy sends to. If these are fewer than the roster has clients (it
+    samples by ``fraction_train``, or a node is away), they are asked who they are, once each, and they alone
+    are invited to the session.
 
     Args:
         grid: the grid to wrap.
         roster, federation, options: see `SecureSum`; ``run_config=context.run_config`` is among them.
-        bound: the largest integer that a client replies.
+        bound, codec, weight, max_weight, metrics: those of the clients, see `prism_secure.flower.secure_sum`.
         binding: what clients bind beside the run configuration, see `prism_secure.flower.secure_sum`.
         lost: what a round is whose sum does not open. ``"raise"``: an error. ``"skip"``: a line in the log
             and no reply, so that the strategy keeps its arrays; but an error as long as no round has opened,
             because a strategy that gets no reply at all ends well, with an empty model.
         rounds_before: how many rounds this federation has had before this run: clients never take part
             twice in a round, so a run that begins again at 1 would find nobody.
+        charge: told the ids of those who are about to be asked for their uploads: what a round costs each of
+            them is charged here, see `prism_secure.plug_in.track`. What it raises ends the run before
+            anything has left.
+
+    Attributes:
+        result: the last round that opened (`prism_crypto.SecureSumResult`), None before.
     """
+
+    result: SecureSumResult | None = None
 
     def __init__(
         self,
@@ -48,21 +67,26 @@ class SecureSumGrid(Grid):
         federation: str,
         *,
         bound: int = 1,
+        codec: FixedPoint | None = None,
+        weight: Weight = None,
+        max_weight: int | FixedPoint | None = None,
+        metrics: Metrics | None = None,
         binding: bytes = b"",
         lost: Lost = "raise",
         rounds_before: int = 0,
+        charge: Callable[[tuple[int, ...]], object] | None = None,
         **options: Any,
     ) -> None:
         if lost not in get_args(Lost):
             raise ConfigError(f'lost must be "raise" or "skip", got {lost!r}')
         self._grid = grid
         self._roster = roster
-        self._connected: frozenset[int] = frozenset()
+        self._terms = Terms(bound, codec, weight, max_weight, dict(metrics or {}))
+        self._charge = charge
         self._binding = binding
         self._lost = lost
         self._opened = False
         self._sum = SecureSum(grid, roster, federation, **options)
-        self._bound = bound
         self._round = rounds_before
 
     def send_and_receive(
@@ -71,8 +95,7 @@ class SecureSumGrid(Grid):
         """Sum the replies to messages of type ``train``; pass others on.
 
         Raises:
-            ConfigError: the ``train`` messages are not all alike, hold no single `ArrayRecord`, or go to a
-                sample of the nodes.
+            ConfigError: the ``train`` messages are not all alike, or hold no single `ArrayRecord`.
             RoundError: the round is lost, see `lost`.
             PolicyError, InputError: the settings are not sound together, see `prism_crypto.Session.plan`.
         """
@@ -88,40 +111,47 @@ class SecureSumGrid(Grid):
         if len(found) != 1:
             raise ConfigError(f"expected one ArrayRecord, whose shapes the replies have, not {len(found)}")
         nodes = [message.metadata.dst_node_id for message in sent]
-        if len(nodes) < len(self._roster) and not self._connected <= set(nodes):
-            raise ConfigError(
-                f"the strategy sends train to {len(nodes)} of {len(self._connected)} connected nodes, and a "
-                f"secure sum is over all {len(self._roster)} clients of the roster: set fraction_train=1.0"
-            )
         self._round += 1
         try:
             result = self._sum.open(
                 content,
-                CountSpec(sum(int(np.prod(array.shape)) for array in found[0].values()), self._bound),
+                self._terms.spec(sum(int(np.prod(array.shape)) for array in found[0].values())),
                 round=self._round,
                 binding=self._binding,
                 train_timeout=3600.0 if timeout is None else timeout,
                 nodes=nodes,
+                invite="asked" if len(nodes) < len(self._roster) else "roster",
+                closed=self._closed,
             )
         except (InputError, PolicyError):  # of the server's own settings: no round, and none will be
             raise
         except SecureSumError as error:
-            if self._lost == "skip" and self._opened:
-                log(ERROR, "secure sum: round %d is lost: %s", self._round, error)
-                return []
-            more = "no round has opened yet" if self._lost == "skip" else 'lost="skip" goes on without it'
-            raise RoundError(f"round {self._round} is lost: {error} ({more})") from error
-        self._opened = True
-        survivors = len(result.survivors)
+            return self._lose(error)
+        try:
+            values, metrics = self._terms.mean(result.counts, len(result.survivors))
+        except InputError as error:  # no weight in the sum
+            return self._lose(error)
+        self._opened, self.result = True, result
         mean = RecordDict(
             {
                 next(name for name, record in content.items() if record is found[0]): _shaped(
-                    found[0], result.counts / survivors
+                    found[0], values
                 ),
-                "metrics": MetricRecord({"num-examples": survivors}),
+                "metrics": metrics,
             }
         )
         return [Message(mean, reply_to=sent[0])]
+
+    def _lose(self, error: SecureSumError) -> list[Message]:
+        if self._lost == "skip" and self._opened:
+            log(ERROR, "secure sum: round %d is lost: %s", self._round, error)
+            return []
+        more = "no round has opened yet" if self._lost == "skip" else 'lost="skip" goes on without it'
+        raise RoundError(f"round {self._round} is lost: {error} ({more})") from error
+
+    def _closed(self, stage: Stage, clients: tuple[int, ...]) -> None:
+        if stage is Stage.SHARE and self._charge is not None:  # the next message asks for uploads
+            self._charge(clients)
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)
@@ -134,9 +164,7 @@ class SecureSumGrid(Grid):
         return self._grid.create_message(*arguments, **options)
 
     def get_node_ids(self) -> Iterable[int]:
-        nodes = list(self._grid.get_node_ids())
-        self._connected = frozenset(nodes)  # what a strategy samples from, if it samples
-        return nodes
+        return self._grid.get_node_ids()
 
     def get_nodes(self) -> Iterable[Any]:
         return self._grid.get_nodes()

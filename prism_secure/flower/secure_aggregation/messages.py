@@ -16,15 +16,23 @@ from prism_secure.errors import AgreementError, ConfigError
 RECORD = "secure_sum"
 """Name of the record; an application that has one of this name can't be summed."""
 
+HELLO = "hello"
+"""What routes the question who a node is; beside the stages."""
+
 RunConfig: TypeAlias = Mapping[str, bool | int | float | str]
 
 _KINDS = (ArrayRecord, MetricRecord, ConfigRecord)
 _DAY = 86400.0
 
 
-def message_type(stage: Stage) -> str:
-    """The type that routes a stage: ``train.advertise`` to ``train.unmask``."""
-    return f"train.{stage.value}"
+def message_type(stage: Stage | str) -> str:
+    """The type that routes a stage: ``train.advertise`` to ``train.unmask``; and ``train.hello``."""
+    return f"train.{stage}"
+
+
+def channel(node: int) -> str:
+    """What both ends call the way to a node, in a hello."""
+    return f"flower node {node}"
 
 
 def packed(message: bytes, client: int | None = None) -> RecordDict:

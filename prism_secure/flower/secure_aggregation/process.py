@@ -29,8 +29,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ContextProto
 from numpy.typing import NDArray
@@ -47,7 +46,8 @@ from prism_crypto import (
 )
 from prism_secure.errors import AgreementError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
-from prism_secure.flower.secure_aggregation.client import Terms, Train, terms_of
+from prism_secure.flower.secure_aggregation.client import Insisted, Train, insisted_on
+from prism_secure.flower.secure_aggregation.terms import Terms
 from prism_secure.flower.secure_aggregation.wire import (
     Begin,
     Reply,
@@ -78,8 +78,8 @@ class _Client:
         message = together(request.message, arrays)
         context = context_from_proto(ContextProto.FromString(request.context))
         with _applications():
-            train, terms = _trainer(request)
-            binding = terms.binding(context)
+            train, insisted = _trainer(request)
+            binding = insisted.binding(context)
             enrolment = Enrolment.load(self.folder)
         self.leave()
         sum_messages.check_run_config(message.content, context.run_config)
@@ -93,13 +93,7 @@ class _Client:
                 f"this client is enrolled in {enrolment.federation!r}, not in {session.federation!r}",
                 stage=Stage.ADVERTISE,
             )
-        if terms.bound is not None and session.spec.bound != terms.bound:
-            # A vector above the bound is refused: a bound of the server's choice would ask where its largest
-            # value lies.
-            raise PolicyError(
-                f"this client adds integers up to {terms.bound}, not up to {session.spec.bound}",
-                stage=Stage.ADVERTISE,
-            )
+        insisted.terms.check(session.spec)
         part = SecureSumClient(
             enrolment.identity.client_id,
             session,
@@ -112,7 +106,9 @@ class _Client:
         advert = part.advertise()
         sum_messages.as_agreed(message, session)
         self.part = part
-        self.trained = trainer.submit(_vector, train, message, context, session.spec.dimension)
+        self.trained = trainer.submit(
+            _vector, train, message, context, session.spec.dimension, insisted.terms
+        )
         return Reply(part.client_id, advert)
 
     def step(self, request: Step) -> Reply:
@@ -218,43 +214,31 @@ def _applications() -> Iterator[None]:
         raise _ApplicationFailed from error
 
 
-def _trainer(request: Begin) -> tuple[Train, Terms]:
+def _trainer(request: Begin) -> tuple[Train, Insisted]:
     """The function that trains and the terms it was registered with, imported as the application's own."""
     sys.path[:0] = [entry for entry in request.path if entry not in sys.path]
     module, _, name = request.train.partition(":")
     train: Any = importlib.import_module(module)
     for part in name.split("."):
         train = getattr(train, part)
-    return train, terms_of(request.train)
+    return train, insisted_on(request.train)
 
 
-def _vector(train: Train, message: Message, context: Context, dimension: int) -> tuple[Vector, bytes]:
-    """Train; the integers of the one `ArrayRecord` in the reply, in its order, and the context afterwards."""
+def _vector(
+    train: Train, message: Message, context: Context, dimension: int, terms: Terms
+) -> tuple[Vector, bytes]:
+    """Train; the integers that the reply adds, and the context afterwards."""
     with _applications():
         reply = train(message, context)
     found = [record for record in reply.content.values() if isinstance(record, ArrayRecord)]
     if len(found) != 1:
         raise InputError(f"the reply must hold one ArrayRecord to be summed, not {len(found)}")
-    arrays = [flat_integers(name, array) for name, array in found[0].items()]
-    vector = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    metrics = [record for record in reply.content.values() if isinstance(record, MetricRecord)]
+    with _applications():  # what is wrong with a value is not for the server to read
+        vector = terms.vector(found[0], metrics[0] if metrics else MetricRecord())
     if len(vector) != dimension:
         raise InputError(f"the session sums {dimension} integers, the reply holds {len(vector)}")
     return vector, context_to_proto(context).SerializeToString()
-
-
-def flat_integers(name: str, array: Array) -> Vector:
-    """The values of one array, one-dimensional.
-
-    Raises:
-        InputError: they are not integers; floats never are, as an error must not depend on their values.
-    """
-    values = array.numpy().reshape(-1)
-    if values.dtype.kind not in "iub":
-        raise InputError(
-            f"only integers can be summed, and {name!r} is {values.dtype}: reply bits as .astype(np.uint8), "
-            "real numbers as prism_crypto.FixedPoint encodes them"
-        )
-    return values
 
 
 def _alive(process: int) -> bool:

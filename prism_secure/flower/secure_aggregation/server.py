@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
+from typing import Literal
 
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
@@ -21,6 +22,7 @@ from prism_crypto import (
     Stage,
     ThresholdError,
 )
+from prism_crypto.hello import check_hello, new_challenge
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 
 _LONGEST_POLL = 3.0
@@ -32,8 +34,8 @@ class SecureSum:
 
     Args:
         grid: where the nodes are.
-        roster: the clients' public keys. All of them are invited to each session: who has no node, or is
-            silent for too long, has dropped out of that session and may be back in the next one.
+        roster: the clients' public keys. Who is invited to a session and has no node, or is silent for too
+            long, has dropped out of that session and may be back in the next one.
         federation: its name, as the clients were enrolled.
         run_config: ``context.run_config`` of the server's app; a client that was given another one takes part
             in no sum. None: the app has no run configuration.
@@ -55,7 +57,7 @@ class SecureSum:
         min_survivors: int | None = None,
         colluders: int | None = None,
         timeout: float = 120.0,
-        poll: float = 0.2,
+        poll: float = 0.02,
     ) -> None:
         self._grid = grid
         self._roster = roster
@@ -68,6 +70,7 @@ class SecureSum:
         self._timeout = timeout
         self._poll = poll
         self._number = 0
+        self._clients: dict[int, int] = {}  # node id → client id, of those who have said hello
 
     def open(
         self,
@@ -78,6 +81,7 @@ class SecureSum:
         binding: bytes = b"",
         train_timeout: float = 3600.0,
         nodes: Iterable[int] | None = None,
+        invite: Literal["roster", "asked"] = "roster",
         closed: Watcher | None = None,
     ) -> SecureSumResult:
         """Send `content` to the clients, let them train, and open the sum of what they answer.
@@ -89,6 +93,10 @@ class SecureSum:
             binding: what clients bind beside the run configuration, see `prism_secure.flower.secure_sum`.
             train_timeout: seconds that the clients may train.
             nodes: which nodes to ask; by default all.
+            invite: ``"roster"``: all clients of the roster are invited, whoever is asked; those who are away
+                have dropped out. ``"asked"``: those behind `nodes` are, a sample of any size that
+                `min_survivors` and the clients' policies allow. Nodes that have not said yet whose they are
+                do so first, by a signature.
             closed: told of each stage that has ended and of the clients that are still in, before the next
                 one begins. What it raises ends the session.
 
@@ -97,11 +105,19 @@ class SecureSum:
             ConfigError: a value in the run configuration is none of Flower's types.
             SecureSumError: see `prism_crypto.errors`.
         """
+        asked = list(self._grid.get_node_ids() if nodes is None else nodes)
+        clients: dict[int, int] = {}
+        if invite == "asked":
+            least = max(3 if self._mode == Mode.ACTIVE else 2, self._min_survivors or 0)
+            _check_number(len(asked), "nodes are asked", least)
+            clients = self._introduced(asked, round)
+            _check_number(len(clients), "nodes have said whose they are", least)
+            asked = list(clients)
         # Numbers must rise over all runs of this server, also if its disk is lost: the clock does.
         self._number = max(self._number + 1, time.time_ns())
         session = Session.plan(
             spec,
-            self._roster.ids,
+            sorted(clients.values()) if clients else self._roster.ids,
             federation=self._federation,
             number=self._number,
             round=round,
@@ -114,17 +130,11 @@ class SecureSum:
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
-        asked = list(self._grid.get_node_ids() if nodes is None else nodes)
-        if len(asked) < session.quorum:
-            raise ThresholdError(
-                f"{len(asked)} nodes are asked, this session needs {session.quorum} clients "
-                f"(threshold {session.threshold}, min_survivors {session.min_survivors})",
-                stage=Stage.ADVERTISE,
-            )
+        _check_number(len(asked), "nodes are asked", session.quorum)
         server = SecureSumServer(session, roster=self._roster)
         offer = sum_messages.offered(content, session.offer(), self._run_config)
         outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
-        places: dict[int, int] = {}  # client id → node id, as found at advertise
+        places = {client: node for node, client in clients.items()}  # else as found at advertise
         while (stage := server.stage) is not None:
             wait = train_timeout if stage is Stage.UPLOAD else self._timeout
             for node, reply in self._exchange(stage, outbound, round, wait):
@@ -135,6 +145,29 @@ class SecureSum:
             outbound = {places[client]: sum_messages.packed(message) for client, message in inbox.items()}
         log(INFO, "secure sum: round %d is open, %d clients in it", round, len(server.result.survivors))
         return server.result
+
+    def _introduced(self, nodes: list[int], round: int) -> dict[int, int]:
+        """Node id → client id, of those of `nodes` that have said by a signature whose they are.
+
+        A client that has come back on another node has two: the one that spoke last is its own.
+        """
+        challenges = {node: new_challenge() for node in nodes if node not in self._clients}
+        contents = {node: sum_messages.packed(challenge) for node, challenge in challenges.items()}
+        for node, reply in self._exchange(sum_messages.HELLO, contents, round, self._timeout):
+            try:
+                if reply.has_error():
+                    log(WARNING, "secure sum, hello: node %d: %s", node, reply.error.reason)
+                    continue
+                client, signature = sum_messages.sender(reply.content), sum_messages.unpacked(reply.content)
+                channel = sum_messages.channel(node)
+                check_hello(self._roster, client, signature, self._federation, challenges[node], channel)
+            except SecureSumError as error:
+                log(WARNING, "secure sum, hello: the message of node %d is refused: %s", node, error)
+                continue
+            for before in [other for other, owner in self._clients.items() if owner == client]:
+                del self._clients[before]
+            self._clients[node] = client
+        return {node: self._clients[node] for node in nodes if node in self._clients}
 
     def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
         """Hand one reply to the state machine; one that is refused is that of a silent client."""
@@ -147,6 +180,7 @@ class SecureSum:
             client = sum_messages.sender(reply.content)
             if places.get(client, node) != node:
                 log(WARNING, "secure sum, %s: node %d says that it is client %d", stage.value, node, client)
+                self._clients.pop(node, None)  # it may have been enrolled anew, and is asked again
                 return
             server.receive(client, sum_messages.unpacked(reply.content))
             places[client] = node
@@ -154,7 +188,7 @@ class SecureSum:
             log(WARNING, "secure sum, %s: the message of node %d is refused: %s", stage.value, node, error)
 
     def _exchange(
-        self, stage: Stage, contents: Mapping[int, RecordDict], round: int, wait: float
+        self, stage: Stage | str, contents: Mapping[int, RecordDict], round: int, wait: float
     ) -> Iterator[tuple[int, Message]]:
         """Send each node its content; its reply as it comes, once; ends when all are there or time is up."""
         began = time.monotonic()
@@ -175,3 +209,9 @@ class SecureSum:
                 return
             if not replies:
                 time.sleep(min(max(self._poll, min(waited / 10, _LONGEST_POLL)), wait - waited))
+
+
+def _check_number(number: int, what: str, least: int) -> None:
+    """Ask nobody where no sum could open."""
+    if number < least:
+        raise ThresholdError(f"{number} {what}, this session needs {least} clients", stage=Stage.ADVERTISE)
