@@ -1,4 +1,4 @@
-"""Who masks with whom: the complete graph, and sparse Harary graphs for large cohorts.
+"""Who masks with whom: the complete graph, and sparse Harary graphs for a server that follows the protocol.
 
 In the complete graph every pair of clients shares a mask, and a client's work grows as n. Bell, Bonawitz,
 Gascón, Lepoint and Raykova (CCS 2020, section 3) keep the security of a semi-honest session with about
@@ -14,7 +14,7 @@ from math import comb
 from typing import NamedTuple, TypeAlias
 
 from prism_crypto.errors import InputError
-from prism_crypto.primitives.randomness import Rng, draw
+from prism_crypto.primitives.randomness import Rng, uniform_below
 
 MAX_DEGREE = 512
 """No sparse graph has more neighbours; the search for a degree ends here, whatever it is asked."""
@@ -83,11 +83,7 @@ def uniform_permutation(n: int, rng: Rng) -> tuple[int, ...]:
     _check_clients(n)
     order = list(range(n))
     for last in range(n - 1, 0, -1):
-        choices = last + 1
-        limit = 2**64 // choices * choices
-        while (value := int.from_bytes(draw(rng, 8))) >= limit:
-            pass
-        chosen = value % choices
+        chosen = uniform_below(last + 1, rng)
         order[last], order[chosen] = order[chosen], order[last]
     return tuple(order)
 
@@ -147,7 +143,7 @@ def harary_degree(
             continue
         total = comb(n - 1, degree)
         threshold = _least_threshold(n, corrupt, degree, security)
-        too_few = sum(_ways(n - 1, n - gone - 1, degree)[:threshold])
+        too_few = sum(hypergeometric_ways(n - 1, n - gone - 1, degree)[:threshold])
         if threshold <= degree and n * too_few << correctness < total:
             return GraphParameters(degree, threshold)
     raise InputError(
@@ -159,7 +155,7 @@ def harary_degree(
 def _least_threshold(n: int, corrupt: int, degree: int, security: int) -> int:
     """The least t ≥ 1 with n · P[t or more of ``degree`` neighbours are corrupt] < 2^-security."""
     total, above = comb(n - 1, degree), 0
-    ways = _ways(n - 1, corrupt, degree)
+    ways = hypergeometric_ways(n - 1, corrupt, degree)
     for threshold in range(degree, 0, -1):
         above += ways[threshold]
         if n * above << security >= total:
@@ -167,7 +163,7 @@ def _least_threshold(n: int, corrupt: int, degree: int, security: int) -> int:
     return 1
 
 
-def _ways(population: int, marked: int, draws: int) -> list[int]:
+def hypergeometric_ways(population: int, marked: int, draws: int) -> list[int]:
     """For each number of hits 0..draws, how many subsets of ``draws`` hold exactly that many marked ones.
 
     Each is found from the one before: C(m, h)·C(p-m, k-h) at h+1 over the same at h is a ratio of small

@@ -15,7 +15,7 @@ import numpy as np
 
 from prism_crypto.errors import RandomnessError
 
-__all__ = ["Rng", "checked_rng", "draw"]
+__all__ = ["Rng", "checked_rng", "draw", "uniform_below"]
 
 Rng: TypeAlias = Callable[[int], bytes]
 """``rng(count)`` returns exactly ``count`` fresh bytes; ``os.urandom`` is one."""
@@ -58,3 +58,15 @@ def draw(rng: Rng, count: int) -> bytes:
     if not isinstance(value, bytes) or len(value) != count:
         raise RandomnessError(f"rng was asked for {count} bytes and returned something else")
     return value
+
+
+def uniform_below(count: int, rng: Rng) -> int:
+    """A uniform integer in 0..count-1, 1 ≤ count ≤ 2^64, by rejection sampling.
+
+    Raises:
+        RandomnessError: if ``rng`` returns anything but the bytes asked for.
+    """
+    limit = 2**64 // count * count
+    while (value := int.from_bytes(draw(rng, 8))) >= limit:
+        pass
+    return value % count

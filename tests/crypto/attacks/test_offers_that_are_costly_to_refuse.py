@@ -78,8 +78,10 @@ def test_an_active_client_refuses_it_without_a_search(no_search):
 def test_the_search_ends_at_the_largest_degree(monkeypatch, size):
     """A client without demands of its own searches; how far is counted, not timed."""
     tried = []
-    real = graph._ways
-    monkeypatch.setattr(graph, "_ways", lambda *counts: (tried.append(counts[-1]), real(*counts))[1])
+    real = graph.hypergeometric_ways
+    monkeypatch.setattr(
+        graph, "hypergeometric_ways", lambda *counts: (tried.append(counts[-1]), real(*counts))[1]
+    )
     sessions._sparse.cache_clear()
     with refused(PolicyError, Stage.ADVERTISE, 0):
         Policy(min_survivors=2, mode="semi_honest").check(costly(*size), 0, None)
@@ -89,8 +91,10 @@ def test_the_search_ends_at_the_largest_degree(monkeypatch, size):
 
 def test_the_largest_degree_bounds_the_search_where_every_degree_must_be_tried(monkeypatch):
     tried = []
-    real = graph._ways
-    monkeypatch.setattr(graph, "_ways", lambda *counts: (tried.append(counts[-1]), real(*counts))[1])
+    real = graph.hypergeometric_ways
+    monkeypatch.setattr(
+        graph, "hypergeometric_ways", lambda *counts: (tried.append(counts[-1]), real(*counts))[1]
+    )
     with pytest.raises(InputError, match=r"no degree up to 512 .* use the complete graph"):
         harary_degree(10**6, 0.35, 0.35)
     assert max(tried) == MAX_DEGREE
