@@ -429,10 +429,19 @@ class Metrics(Section, frozen=True):
     """Generated images that are compared with the held-out ones."""
     features: Literal["classifier", "inception_v3"] = "classifier"
     """The network that compares them; figures of different ones do not compare."""
+    utility: int | Literal["end", "off"] = "end"
+    """When a small classifier is trained on generated images alone and tested on the held-out ones (gen2real,
+    seconds): after the last round, never, or after each so many rounds and the last. It needs labels."""
     held_out: Literal["public", "private"] | None = None
     """What you declare the held-out images to be; no epsilon covers what metrics say about private ones.
     None: private where images come from files of your own (`idx`, `images`), else public."""
+    client_images: Literal["public", "private"] | None = None
+    """What you declare the clients' images to be: metrics never look at private ones. Where they and the
+    held-out ones are public, utility has a ceiling, trained on real images, and copies are looked for. None:
+    private where images come from files of your own, else public."""
 
     def __post_init__(self) -> None:
         self._require("every", self.every >= 1, "at least 1")
         self._require("samples", self.samples >= 200, "at least 200")
+        rounds = self.utility
+        self._require("utility", isinstance(rounds, str) or rounds >= 1, "'end', 'off', or at least 1")

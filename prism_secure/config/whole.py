@@ -214,8 +214,18 @@ class Config(Section, frozen=True):
     @property
     def private_metrics(self) -> bool:
         """Whether the metrics say something about held-out images that are private: no epsilon covers it."""
-        own_files = self.data.source in ("idx", "images")
-        return self.metrics.held_out == "private" or (self.metrics.held_out is None and own_files)
+        return self.metrics.held_out == "private" or (self.metrics.held_out is None and self.own_files)
+
+    @property
+    def public_images(self) -> bool:
+        """Whether metrics may look at the clients' images, too: they and the held-out ones are public."""
+        declared = self.metrics.client_images or ("private" if self.own_files else "public")
+        return declared == "public" and not self.private_metrics
+
+    @property
+    def own_files(self) -> bool:
+        """Whether images come from files of the user's own."""
+        return self.data.source in ("idx", "images")
 
     @property
     def invited(self) -> int:

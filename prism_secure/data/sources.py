@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from prism_secure.config import Data
+from prism_secure.config import Config, Data
 from prism_secure.config.sections import Source
 from prism_secure.errors import RunFolderError
 
@@ -55,6 +55,20 @@ def data_set(data: Data) -> str:
     ('fashion_mnist', '')
     """
     return ABOUT[data.source].data_set
+
+
+def foreign_features(config: Config) -> str:
+    """A word where the metrics' features were trained on other images than the run's; "" where not.
+
+    >>> foreign_features(Config(data=Data(source="mnist", folder="/a"))).partition(":")[0]
+    "the metrics' features come from a classifier of clothes (Fashion-MNIST)"
+    """
+    if config.metrics.features != "classifier" or data_set(config.data) == "fashion_mnist":
+        return ""
+    return (
+        "the metrics' features come from a classifier of clothes (Fashion-MNIST): in other images FID, "
+        "recall and their companions may miss what matters; gen2real does not use these features"
+    )
 
 
 def data_set_named(name: str) -> str:

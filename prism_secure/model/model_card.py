@@ -166,6 +166,13 @@ class Measured(_Part, frozen=True, kw_only=True):
     density: Number
     coverage: Number
     label_accuracy: Number | None = None
+    sliced_wasserstein: Number | None = None
+    gen2real: Number | None = None
+    """Accuracy on the held-out images of a classifier trained on generated ones alone."""
+    gen2real_ceiling: Number | None = None
+    """The same, trained on as many real images."""
+    warning: str = ""
+    """What keeps the figures from meaning what they seem to, in words."""
 
 
 class Making(_Part, frozen=True, kw_only=True):
@@ -363,18 +370,25 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             )
         if found is None:
             return "## Quality\n\nNot measured."
-        names = {
-            "FID ↓": found.fid, "KID ↓": found.kid, "precision ↑": found.precision, "recall ↑": found.recall,
-            "density ↑": found.density, "coverage ↑": found.coverage,
+        named: dict[str, Number | None] = {
+            "recall ↑": found.recall, "coverage ↑": found.coverage, "gen2real ↑": found.gen2real,
+            "the same with real images": found.gen2real_ceiling, "FID ↓": found.fid, "KID ↓": found.kid,
+            "sliced Wasserstein ↓": found.sliced_wasserstein, "precision ↑": found.precision,
+            "density ↑": found.density, "classified as asked ↑": found.label_accuracy,
         }  # fmt: skip
-        if found.label_accuracy is not None:
-            names["classified as asked ↑"] = found.label_accuracy
+        names = {name: value for name, value in named.items() if value is not None}
+        notes = [f"**{_shown(found.warning)}.**"] if found.warning else []
+        if found.gen2real is not None:
+            notes.append(
+                "gen2real: accuracy on the held-out images of a classifier that saw generated ones only."
+            )
         return (
             f"## Quality\n\nAfter round {found.round}, {found.samples:,} generated images against the "
             f"held-out ones; features: {_shown(found.features)}. The held-out images are said to be "
             "public: no ε is about them. The signed ledger has neither these figures nor that word.\n\n"
             f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
             f"| {' | '.join(f'{float(value):.3f}' for value in names.values())} |"
+            + "".join(f"\n\n{note}" for note in notes)
         )
 
     def _making(self) -> str:

@@ -41,16 +41,20 @@ def _block(channels_in: int, channels_out: int, *, pool: bool) -> list[nn.Module
 
 
 class FashionClassifier(nn.Module):
-    """Four convolutions and two linear layers over grey images of 32×32 pixels.
+    """Four convolutions and two linear layers over images of 32×32 pixels.
 
-    Input: float32 `(N, 1, 32, 32)` in [-1, 1], the layout of `prism_secure.data.to_float`.
+    Input: float32 `(N, channels, 32, 32)` in [-1, 1], the layout of `prism_secure.data.to_float`.
     The features are the activations before the last layer: after ReLU, so non-negative, and not normalised.
+
+    Args:
+        channels: of the images; the shipped weights are for grey ones.
+        classes: how many labels there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1, classes: int = len(CLASSES)) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
-            *_block(1, 32, pool=True),
+            *_block(channels, 32, pool=True),
             *_block(32, 64, pool=True),
             *_block(64, 128, pool=True),
             *_block(128, 128, pool=False),
@@ -58,7 +62,7 @@ class FashionClassifier(nn.Module):
             nn.Linear(128 * 4 * 4, FEATURE_DIM),
             nn.ReLU(),
         )
-        self.head = nn.Linear(FEATURE_DIM, len(CLASSES))
+        self.head = nn.Linear(FEATURE_DIM, classes)
 
     def features(self, images: Tensor) -> Tensor:
         """Features of `images`: float32 `(N, 128)`, each ≥ 0."""
@@ -66,7 +70,7 @@ class FashionClassifier(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of the ten classes: float32 `(N, 10)`."""
+        """Logits of the classes: float32 `(N, classes)`."""
         out: Tensor = self.head(self.features(images))
         return out
 

@@ -40,7 +40,8 @@ class MetricFeatures(nn.Module):
         raise NotImplementedError
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images (N, C, H, W) at side×side."""
     if images.shape[-2:] == (side, side):
         return images
     return functional.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
@@ -65,7 +66,7 @@ class ClassifierFeatures(MetricFeatures):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         grey = (images * self.luma).sum(1, keepdim=True) if images.shape[1] == 3 else images
-        features = self.network.features(_resized(grey, 32))
+        features = self.network.features(resized(grey, 32))
         return features, self.network.head(features)
 
 
@@ -115,7 +116,7 @@ class InceptionFeatures(MetricFeatures):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        features = self.network(_resized(colour, 299))
+        features = self.network(resized(colour, 299))
         return features, self.head(features)
 
 

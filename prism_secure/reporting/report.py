@@ -28,7 +28,7 @@ from prism_secure.accounting.measured import coordinates
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config
 from prism_secure.config.reading import NONE, PATHS, command_to_show
-from prism_secure.data.sources import ABOUT
+from prism_secure.data.sources import ABOUT, foreign_features
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
 from prism_secure.reporting.plots import Curve, curves_plot
@@ -375,6 +375,8 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         as_before=[record.round for record in records if record.changed == 0],
         records=pages.thin(records, _ROWS),
         judged=pages.thin(judged, _ROWS),
+        useful=next((r for r in reversed(judged) if r.quality and r.quality.gen2real is not None), None),
+        foreign_features=foreign_features(config),
         rounds_done=len(records),
         last=last,
         final=judged[-1] if judged else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality, RoundRecord
 
-Measure = Callable[[NDArray[np.bool_], Path], Quality]
-"""The metrics of a deployed mask, bool (d,), whose sample grid goes to a path."""
+
+class Measure(Protocol):
+    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> Quality:
+        """The metrics of a deployed mask, bool (d,), whose sample grid goes to `samples`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def close_round(
     step = server.absorb(bits.counts, survivors, planned_rounds=planned, score_mean=score_mean)
     quality = None
     if server.is_measured(planned):
-        quality = measure(server.deployed(), samples(server.round))
+        utility = server.measures_utility(planned)
+        quality = measure(server.deployed(), samples(server.round), utility=utility)
     sent = sum(size > 0 for size in bits.downlink_bytes.values())
     coordinates = sum(len(each.counts) for each in sums)
     return RoundRecord(

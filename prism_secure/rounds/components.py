@@ -29,6 +29,7 @@ from prism_secure.data.features import (
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
+from prism_secure.data.sources import foreign_features
 from prism_secure.dimensions import check_batch
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
 from prism_secure.learning.aggregation import rule_of
@@ -174,6 +175,7 @@ class Components:
         if self.config.secure_sum.simulate:
             found.append(SUM_NOT_RUN)
         told = [self.facts.drowned, delta, self._few_held_out, self._flat, self.uncovered]
+        told.append(foreign_features(self.config))
         return [*found, *filter(None, told)]
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.samples import encode_png, sample_grid
+from prism_secure.quality.utility import IMAGES, accuracy, ceiling, fewest_images, train_classifier
 from prism_secure.rounds.components import Components
 from prism_secure.run_folder.records import Quality
 from prism_secure.storage import write_atomic
@@ -34,8 +36,13 @@ class Evaluation:
         return self._evaluator_of(self._components.dataset.test_images)
 
     def _evaluator_of(self, test_images: torch.Tensor) -> Evaluator:
-        components = self._components
-        return Evaluator(test_images, features=components.metric_network, classes=components.dataset.classes)
+        components, dataset = self._components, self._components.dataset
+        return Evaluator(
+            test_images,
+            features=components.metric_network,
+            classes=dataset.classes,
+            train_images=dataset.train_images if components.config.public_images else None,
+        )
 
     def rehearse(self, mask: NDArray[np.bool_]) -> None:
         """Measure few images against few, and keep nothing: what fails here would fail in a round.
@@ -46,13 +53,16 @@ class Evaluation:
         count = max(FEW, self._components.architecture.classes)
         self._measured(mask, count, self._evaluator_of(self._components.dataset.test_images[:FEW]))
         architecture = self._components.architecture
+        if self._components.config.metrics.utility != "off":
+            self._utility(mask, fewest_images(architecture.classes))
         shape = architecture.channels, architecture.image_size, architecture.image_size
         torch.empty(self._components.config.metrics.samples, *shape)  # fails where no memory could hold them
 
-    def __call__(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
+    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False) -> Quality:
         """Generate from `mask`, bool (d,), measure, and write a grid of the images to `samples`.
 
-        The latents come from the public seed and are the same in every round.
+        The latents come from the public seed and are the same in every round. `utility` takes seconds more:
+        see `prism_secure.quality.utility`.
 
         Raises:
             DataError: the metric's network does not take such images.
@@ -61,18 +71,41 @@ class Evaluation:
         """
         measured, grid = self._measured(mask, self._components.config.metrics.samples, self._evaluator)
         write_atomic(samples, grid)
+        if utility:
+            measured = msgspec.structs.replace(measured, **self._utility(mask, IMAGES))
         return measured
+
+    def _utility(self, mask: NDArray[np.bool_], count: int) -> dict[str, float]:
+        """What a classifier learns from at least `count` generated images; nothing where there are no labels.
+
+        The ceiling looks at the clients' images, and only where these are declared public.
+        """
+        components, dataset = self._components, self._components.dataset
+        classes, found = components.architecture.classes, dict[str, float]()
+        if classes < 2:
+            return found
+        count = max(count, fewest_images(classes))
+        seed = public_seed(components.config.federation.seed, "utility")
+        images, labels = self._generator(mask).generate(count, seed=seed)
+        assert labels is not None
+        network = train_classifier(images, labels, classes=classes)
+        found["gen2real"] = accuracy(network, dataset.test_images, dataset.test_labels)
+        if components.config.public_images and len(dataset.train_images) >= fewest_images(classes):
+            found["gen2real_ceiling"] = ceiling(dataset, count)
+        return found
+
+    def _generator(self, mask: NDArray[np.bool_]) -> DeployedGenerator:
+        return DeployedGenerator(
+            self._components.architecture,
+            seed=self._components.model_seed,
+            mask=torch.from_numpy(mask.astype(np.float32)),
+        )
 
     def _measured(self, mask: NDArray[np.bool_], count: int, evaluator: Evaluator) -> tuple[Quality, bytes]:
         """Metrics of `count` images, and the PNG of their grid."""
         components = self._components
         seed = public_seed(components.config.federation.seed, "evaluation")
-        generator = DeployedGenerator(
-            components.architecture,
-            seed=components.model_seed,
-            mask=torch.from_numpy(mask.astype(np.float32)),
-        )
-        images, labels = generator.generate(count, seed=seed)
+        images, labels = self._generator(mask).generate(count, seed=seed)
         measured = evaluator(images, labels)
         shown = COLUMNS * (components.architecture.classes or COLUMNS)
         grid = sample_grid(

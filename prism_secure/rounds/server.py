@@ -94,7 +94,13 @@ class Server:
 
     def is_measured(self, planned_rounds: int) -> bool:
         """Whether the last finished round is one whose deployed mask is evaluated."""
-        return self.round % self._config.metrics.every == 0 or self.round == planned_rounds
+        due = self.round % self._config.metrics.every == 0 or self.round == planned_rounds
+        return due or self.measures_utility(planned_rounds)
+
+    def measures_utility(self, planned_rounds: int) -> bool:
+        """Whether utility, too, is measured after the last finished round."""
+        utility, last = self._config.metrics.utility, self.round == planned_rounds
+        return utility != "off" and (last or (utility != "end" and self.round % utility == 0))
 
     def save(self, path: Path) -> None:
         """Replace the checkpoint; readers find the old one or the new one."""

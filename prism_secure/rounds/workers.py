@@ -100,12 +100,12 @@ class Workers:
             for job in jobs:
                 job.cancel()
 
-    def evaluate(self, mask: NDArray[np.bool_], samples: Path) -> Quality:
+    def evaluate(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False) -> Quality:
         """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
         if self._here is not None:
-            return self._here.evaluate(mask, samples)
+            return self._here.evaluate(mask, samples, utility=utility)
         with _worker_death_named():
-            return self._pool.submit(_evaluate, mask, samples).result()
+            return self._pool.submit(_evaluate, mask, samples, utility).result()
 
 
 @contextlib.contextmanager
@@ -174,8 +174,8 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
         client.answer(broadcast)
 
 
-def _evaluate(mask: NDArray[np.bool_], samples: Path) -> Quality:
-    return _this_worker().evaluate(mask, samples)
+def _evaluate(mask: NDArray[np.bool_], samples: Path, utility: bool) -> Quality:
+    return _this_worker().evaluate(mask, samples, utility=utility)
 
 
 def _this_worker() -> _Worker:

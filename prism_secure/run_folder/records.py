@@ -21,6 +21,15 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Share of class-conditional samples that the metric's classifier puts in their class."""
     inception_score: float | None = None
     """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
+    sliced_wasserstein: float | None = None
+    """Mean distance of the features' one-dimensional projections; None in records of before."""
+    copies: float | None = None
+    """Share of generated images that are nearer to an image of the clients than to any of as many held-out
+    ones; None unless both are declared public."""
+    gen2real: float | None = None
+    """Accuracy on held-out images of a classifier trained on generated ones; see `quality.utility`."""
+    gen2real_ceiling: float | None = None
+    """The same, trained on as many of the clients' images; None unless these are declared public."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ OVERRIDES = [
     'features.extractors=["fourier"]',
     "training.batch_size=10",
     "metrics.samples=200",
+    "metrics.utility=off",
     "metrics.every=4",
     "secure_sum.min_survivors=3",
     "privacy.record_epsilon=inf",

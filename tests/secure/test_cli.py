@@ -37,6 +37,7 @@ extractors = ["fourier"]
 batch_size = 20
 [metrics]
 samples = 200
+utility = "off"
 """
 
 

@@ -42,6 +42,7 @@ TINY = [
     'features.extractors=["fourier"]',
     "training.batch_size=20",
     "metrics.samples=200",
+    "metrics.utility=off",
     "privacy.flip=0.1",
     "privacy.record_epsilon=inf",  # test_record_release.py has runs with a record-level claim
 ]

@@ -28,6 +28,7 @@ TINY = [
     "training.variance_weight=0",
     "training.batch_size=20",
     "metrics.samples=200",
+    "metrics.utility=off",
     "data.source=idx",
 ]
 """Settings of a run of about a second over `write_data`; the folder is still to be named."""

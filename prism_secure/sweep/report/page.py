@@ -63,11 +63,13 @@ __all__ = ["write_page", "write_sweep_page"]
 
 METRICS = {
     "fid": "FID (lower is better)",
-    "kid": "KID (lower is better)",
-    "precision": "precision (higher is better)",
     "recall": "recall (higher is better)",
-    "density": "density (higher is better)",
     "coverage": "coverage (higher is better)",
+    "gen2real": "gen2real: trained on generated images, tested on real ones (higher is better)",
+    "kid": "KID (lower is better)",
+    "sliced_wasserstein": "sliced Wasserstein distance (lower is better)",
+    "precision": "precision (higher is better)",
+    "density": "density (higher is better)",
     "label_accuracy": "label accuracy (higher is better)",
 }
 VIEWS = {
@@ -75,7 +77,7 @@ VIEWS = {
     "epsilon.upload_zero_out": "ε(UPLOAD): whoever sees one client’s bits",
 }
 """The panels of the front; the page switches both to the stricter adjacency. One image's is `views_of`'s."""
-_OVER_ROUNDS = ("fid", "kid", "coverage", "label_accuracy")
+_OVER_ROUNDS = ("fid", "recall", "coverage", "kid", "label_accuracy")
 _LINE_POINTS = 25
 _PANELS = 9
 

@@ -32,7 +32,10 @@ __all__ = [
     "write_tables",
 ]
 
-QUALITY = ("fid", "kid", "precision", "recall", "density", "coverage", "label_accuracy")
+QUALITY = (
+    "recall", "coverage", "gen2real", "gen2real_ceiling", "fid", "kid", "sliced_wasserstein", "precision",
+    "density", "label_accuracy",
+)  # fmt: skip
 EPSILONS = tuple(name for name in DIRECTIONS if name.startswith("epsilon."))
 COSTS = ("bits_per_parameter", "uplink_bytes", "seconds")
 

@@ -14,6 +14,7 @@ TINY = [
     'features.extractors=["fourier"]',
     "training.batch_size=20",
     "metrics.samples=200",
+    "metrics.utility=off",
 ]
 
 
