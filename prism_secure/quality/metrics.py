@@ -221,8 +221,9 @@ def _inception_score(logits: Tensor) -> float:
     return float(mean)
 
 
-def _some(rows: Tensor, most: int = MANIFOLD_LIMIT) -> Tensor:
-    """At most so many of `rows`, in an order that does not follow the classes."""
+def _some(rows: Tensor, most: int | None = None) -> Tensor:
+    """At most `most` of `rows`, else `MANIFOLD_LIMIT`, in an order that does not follow the classes."""
+    most = MANIFOLD_LIMIT if most is None else most
     if len(rows) > most:
         seed = torch.Generator().manual_seed(_SEED)
         rows = rows[torch.randperm(len(rows), generator=seed)[:most]]

@@ -363,6 +363,15 @@ def test_inception_features_are_the_input_of_its_last_layer(inception: Inception
 @pytest.mark.slow
 def test_all_metrics_work_on_inception_features(inception: InceptionFeatures, dataset: Dataset):
     measured = evaluate(dataset.test_images[:16], dataset.train_images[:16], features=inception)
-    names = {"fid", "kid", "precision", "recall", "density", "coverage", "inception_score"}
+    names = {
+        "fid",
+        "kid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "sliced_wasserstein",
+        "inception_score",
+    }
     assert set(measured) == names
     assert all(math.isfinite(value) for value in measured.values())

@@ -1,0 +1,255 @@
+"""gen2real: what is trained on what, who may see real images, and when it is measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prism_secure.config import Config, load_config
+from prism_secure.config.sections import Metrics
+from prism_secure.data import Dataset, load
+from prism_secure.data.sources import foreign_features
+from prism_secure.errors import ConfigError, DataError
+from prism_secure.quality import utility
+from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.utility import accuracy, ceiling, train_classifier
+from prism_secure.rounds import evaluation
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.evaluation import Evaluation
+from prism_secure.rounds.server import Server
+from prism_secure.run_folder.records import Quality
+
+from .tiny_data import TINY, write_data
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load(image_size=16)
+
+
+@pytest.fixture(scope="module")
+def few(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """1,100 real images, standing in for generated ones."""
+    return dataset.train_images[:1100], dataset.train_labels[:1100]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "prism-secure"
+
+
+def score_of(images: Tensor, labels: Tensor, dataset: Dataset) -> float:
+    return accuracy(train_classifier(images, labels, classes=10), dataset.test_images, dataset.test_labels)
+
+
+# --- the classifier
+
+
+def test_a_classifier_learns_what_its_images_tell_and_nothing_else(dataset: Dataset, few):
+    images, labels = few
+    good = score_of(images, labels, dataset)
+    assert good > 0.55
+    assert good == score_of(images, labels, dataset)  # to the digit
+    wrong = score_of(images, (labels + 1) % 10, dataset)
+    assert wrong < 0.1
+    one_each = torch.stack([images[labels == kind][0] for kind in range(10)])
+    collapsed = score_of(one_each.repeat(110, 1, 1, 1), torch.arange(10).repeat(110), dataset)
+    assert collapsed < good - 0.1  # where label accuracy would be 1
+    colour = train_classifier(images[:550].repeat(1, 3, 1, 1), labels[:550], classes=10)
+    assert accuracy(colour, dataset.test_images.repeat(1, 3, 1, 1), dataset.test_labels) > 0.3
+
+
+def test_the_epoch_is_chosen_by_images_kept_apart_from_training(few, monkeypatch: pytest.MonkeyPatch):
+    images, labels = few
+    seen, networks, figures = [], [], iter([0.5, 0.9, 0.7])
+
+    def heard(network, given: Tensor, _: Tensor) -> float:
+        seen.append(given)
+        networks.append({name: value.clone() for name, value in network.state_dict().items()})
+        return next(figures)
+
+    monkeypatch.setattr(utility, "accuracy", heard)
+    chosen = train_classifier(images, labels, classes=10).state_dict()
+    assert all(torch.equal(chosen[name], networks[1][name]) for name in chosen)  # 0.9, the second
+    assert all(len(given) == 100 for given in seen)
+    rows = {bytes(row.numpy().tobytes()) for row in images}
+    assert all(bytes(row.numpy().tobytes()) in rows for row in seen[0])
+
+
+def test_what_gives_no_classifier_is_refused(few):
+    images, labels = few
+    with pytest.raises(DataError, match="two classes or more"):
+        train_classifier(images, labels, classes=1)
+    with pytest.raises(DataError, match="a label for each"):
+        train_classifier(images, labels[:-1], classes=10)
+    with pytest.raises(DataError, match="at least 110 images, got 109"):
+        train_classifier(images[:109], labels[:109], classes=10)
+
+
+def test_the_random_state_of_the_process_is_left_alone(few):
+    images, labels = few
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_classifier(images[:110], labels[:110], classes=10)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_ceiling_is_computed_once_for_a_data_set(dataset: Dataset, own_cache: Path):
+    first = ceiling(dataset, 220)
+    (kept,) = own_cache.iterdir()
+    assert msgspec.json.decode(kept.read_bytes()) == first
+    kept.write_text("0.125")
+    assert ceiling(dataset, 220) == 0.125  # read, not computed
+    kept.write_text("damaged")
+    assert ceiling(dataset, 220) == first
+    assert ceiling(dataset, 330) != 0.125
+    assert len(list(own_cache.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(dataset: Dataset, own_cache: Path):
+    own_cache.parent.mkdir()
+    own_cache.write_text("a file is in the way")
+    assert 0 < ceiling(dataset, 220) <= 1
+
+
+# --- in a run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data", train=140, test=60)
+
+
+def recipe(folder: Path, *changes: str) -> Components:
+    return Components(load_config(None, [*TINY, f"data.folder={folder}", *changes]))
+
+
+def measured(components: Components, out: Path, *, when: bool = True) -> Quality:
+    mask = Server.of(components, "f").deployed()
+    return Evaluation(components)(mask, out, utility=when)
+
+
+def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    public = ["metrics.held_out=public", "metrics.client_images=public"]
+    of_public = measured(recipe(folder, *public), tmp_path / "x.png")
+    assert of_public.gen2real is not None
+    assert of_public.gen2real_ceiling is not None
+    assert of_public.copies is not None
+    for changes in ([], public[:1], public[1:], [public[0], "metrics.client_images=private"]):
+        components = recipe(folder, *changes)
+        kept = components.dataset
+        hidden, none = torch.empty(0, 1, 8, 8, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        # Whatever looked at a client's image would now fail.
+        components.dataset = Dataset(
+            hidden, none, kept.test_images, kept.test_labels, kept.name, kept.classes
+        )
+        found = measured(components, tmp_path / "x.png")
+        assert found.gen2real is not None
+        assert found.gen2real == of_public.gen2real
+        assert (found.gen2real_ceiling, found.copies) == (None, None)
+
+
+def test_images_are_public_only_where_all_are(tmp_path: Path):
+    def public(*changes: str) -> bool:
+        return load_config(None, list(changes)).public_images
+
+    own = "data.source=idx", f"data.folder={tmp_path}"
+    assert public()
+    assert not public("metrics.client_images=private")
+    assert not public("metrics.held_out=private")
+    assert not public(*own)
+    assert not public(*own, "metrics.client_images=public")  # the held-out ones are private
+    assert public(*own, "metrics.client_images=public", "metrics.held_out=public")
+
+
+def test_utility_needs_labels_and_its_time(folder: Path, tmp_path: Path):
+    without = measured(recipe(folder, "model.conditional=false"), tmp_path / "x.png")
+    assert without.gen2real is None
+    assert measured(recipe(folder), tmp_path / "x.png", when=False).gen2real is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "every", "utility_in", "measured_in"),
+    [
+        ("end", 2, [5], [2, 4, 5]),
+        ("off", 2, [], [2, 4, 5]),
+        ("3", 2, [3, 5], [2, 3, 4, 5]),
+        ("1", 5, [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]),
+    ],
+)
+def test_utility_is_measured_when_it_is_asked_for(folder, setting, every, utility_in, measured_in):
+    config = recipe(folder, f"metrics.utility={setting}", f"metrics.every={every}").config
+    server = Server.__new__(Server)
+    server._config = config
+    found: tuple[list[int], list[int]] = [], []
+    for server.round in range(1, 6):
+        if server.measures_utility(5):
+            found[0].append(server.round)
+        if server.is_measured(5):
+            found[1].append(server.round)
+    assert found == (utility_in, measured_in)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "ende", "1.5", "true"])
+def test_a_senseless_setting_is_refused_by_name(wrong: str):
+    with pytest.raises(ConfigError, match=r"utility must be .*'end'"):
+        load_config(None, [f"metrics.utility={wrong}"])
+
+
+def test_utility_is_on_by_default():
+    assert Metrics().utility == "end"
+    assert Config().metrics.utility == "end"
+
+
+# --- its company
+
+
+def test_sliced_wasserstein_is_the_mean_of_one_dimensional_distances():
+    random = np.random.default_rng(0)
+    real, fake = random.normal(size=(90, 1, 2, 4)) / 4, random.normal(size=(60, 1, 2, 4)) / 3
+    evaluator = Evaluator.__new__(Evaluator)
+    for count in (90, 60):  # as many, and fewer
+        evaluator._real = torch.from_numpy(real[:count]).flatten(1)
+        draws = torch.randn(8, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+        draws /= np.linalg.norm(draws, axis=0)
+        at = (np.arange(60) + 0.5) / 60
+        x, y = (
+            np.quantile(each.reshape(len(each), 8) @ draws, at, axis=0, method="hazen")
+            for each in (real[:count], fake)
+        )
+        expected = math.sqrt(np.mean((x - y) ** 2))
+        assert evaluator._sliced(torch.from_numpy(fake).flatten(1)) == pytest.approx(expected, rel=1e-9)
+    assert evaluator._sliced(evaluator._real) == 0
+
+
+def test_copies_are_seen_and_fresh_images_are_not(dataset: Dataset):
+    evaluator = Evaluator(dataset.test_images[:300], train_images=dataset.train_images[:300])
+    assert evaluator(dataset.train_images[:300])["copies"] == 1
+    assert evaluator(dataset.test_images[:300])["copies"] == 0
+    assert 0.4 < evaluator(dataset.train_images[5000:5400])["copies"] < 0.6
+    # Many clients' images have no better chance than few: as many are taken of each.
+    many = Evaluator(dataset.test_images[:300], train_images=dataset.train_images[:5000])
+    assert 0.4 < many(dataset.train_images[5000:5400])["copies"] < 0.6
+    assert "copies" not in Evaluator(dataset.test_images[:300])(dataset.train_images[:300])
+
+
+def test_features_of_other_data_are_said_to_be_so(tmp_path: Path):
+    def said(*changes: str) -> str:
+        return foreign_features(load_config(None, list(changes)))
+
+    assert said() == ""
+    assert "classifier of clothes" in said("data.source=mnist", f"data.folder={tmp_path}")
+    assert "classifier of clothes" in said("data.source=images", f"data.folder={tmp_path}")
+    assert said("data.source=mnist", f"data.folder={tmp_path}", "metrics.features=inception_v3") == ""
+    assert said("data.source=fashion_mnist", f"data.folder={tmp_path}") == ""
