@@ -186,9 +186,7 @@ class Roster:
             raise IdentityError("not in the roster", peer=client_id)
         return self._keys[client_id]
 
-    def verify(
-        self, client_id: int, stage: Stage | Literal["hello"], body: bytes, signature: bytes
-    ) -> None:
+    def verify(self, client_id: int, stage: Stage | Literal["hello"], body: bytes, signature: bytes) -> None:
         """Check a signature made by `Identity.sign`.
 
         Raises:
