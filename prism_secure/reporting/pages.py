@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,14 @@ def render(package: str, template: str, filters: Mapping[str, Callable[..., str]
     Args:
         filters: beside epsilon, delta, floor, bytes and seconds, which every page has, or in their place.
     """
+    environment = _environment(package)
+    environment.filters |= filters  # a package has one set of them
+    return environment.get_template(template).render(values)
+
+
+@functools.cache
+def _environment(package: str) -> jinja2.Environment:
+    """Kept, because to compile a template takes longer than to fill it."""
     own, shared = (jinja2.PackageLoader(name, ".") for name in (package, "prism_secure.reporting"))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([own, shared]),
@@ -35,9 +44,8 @@ def render(package: str, template: str, filters: Mapping[str, Callable[..., str]
         "floor": format_floor,
         "bytes": format_bytes,
         "seconds": format_seconds,
-        **filters,
     }
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def thin(items: Sequence[T], most: int) -> list[T]:
