@@ -51,8 +51,10 @@ class Workers:
             self._open.enter_context(one_thread(config.federation.device))
             self._here = _Worker(config, folder)
         else:
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(count, spawn, initializer=_start, initargs=(config, folder))
+            # One process imports what all need, and forks: seconds for each worker but the first.
+            forks = multiprocessing.get_context("forkserver")
+            forks.set_forkserver_preload([__name__, "prism_secure.rounds.evaluation"])
+            self._pool = ProcessPoolExecutor(count, forks, initializer=_start, initargs=(config, folder))
             self._open.callback(self._pool.shutdown, wait=True, cancel_futures=True)
 
     def __enter__(self) -> Workers:
