@@ -7,11 +7,7 @@ import json
 import multiprocessing
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +28,8 @@ from prism_secure.rounds.simulation import Bits, open_securely, run
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
+from .tiny_data import killed_while_uploading, same_secrets, write_data
+
 TINY = [
     "federation.clients=4",
     "federation.workers=1",
@@ -39,6 +37,8 @@ TINY = [
     "federation.local_steps=2",
     "model.width=4",
     "model.latent=8",
+    "model.image_size=8",
+    "data.source=idx",
     'features.extractors=["fourier"]',
     "training.batch_size=20",
     "metrics.samples=200",
@@ -48,18 +48,14 @@ TINY = [
 ]
 
 
-def _tiny(*overrides: str) -> Config:
-    return load_config(None, [*TINY, *overrides])
+Tiny = Callable[..., Config]
+"""The tiny recipe, with more settings."""
 
 
-def _same_secrets(source: Path, target: Path) -> Path:
-    """A new run folder whose clients hold the same coins, in the same federation, as in `source`."""
-    for key in source.glob("clients/*/coins.key"):
-        copy = target / key.relative_to(source)
-        copy.parent.mkdir(parents=True)
-        shutil.copy2(key, copy)
-    shutil.copy2(source / "federation.id", target)
-    return target
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    data = write_data(tmp_path_factory.mktemp("data") / "images", train=120, test=60)
+    return lambda *overrides: load_config(None, [*TINY, f"data.folder={data}", *overrides])
 
 
 def _outcome(folder: Path) -> tuple[bytes, bytes, list[tuple[int, float]]]:
@@ -70,10 +66,10 @@ def _outcome(folder: Path) -> tuple[bytes, bytes, list[tuple[int, float]]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """An uninterrupted run of the tiny recipe."""
     folder = tmp_path_factory.mktemp("run")
-    run(_tiny(), folder)
+    run(tiny(), folder)
     return folder
 
 
@@ -99,9 +95,11 @@ def test_run_folder_holds_everything_that_it_promises(finished: Path) -> None:
     assert all(record.epsilon.sum_zero_out <= record.epsilon.upload_zero_out for record in records)
 
 
-def test_round_that_moves_nothing_is_told_from_one_that_does(finished: Path, tmp_path: Path) -> None:
+def test_round_that_moves_nothing_is_told_from_one_that_does(
+    finished: Path, tmp_path: Path, tiny: Tiny
+) -> None:
     assert all(record.changed for record in read_records(finished)[:1])
-    run(_tiny("aggregation.lambda_start=0", "aggregation.lambda_end=0"), tmp_path / "still")
+    run(tiny("aggregation.lambda_start=0", "aggregation.lambda_end=0"), tmp_path / "still")
     records = read_records(tmp_path / "still")
     assert [record.changed for record in records] == [0, 0, 0]
     assert "Rounds that changed nothing: 1, 2, 3." in (tmp_path / "still" / "report.html").read_text("utf-8")
@@ -119,13 +117,13 @@ def test_secrets_are_private_and_stay_out_of_what_is_shown(finished: Path) -> No
 def test_deployed_model_is_a_mask_and_generates_without_the_federation(finished: Path) -> None:
     generator = read_model(finished / "model.safetensors")
     images, labels = generator.generate(20, seed=1)
-    assert images.shape == (20, 1, 32, 32)
+    assert images.shape == (20, 1, 8, 8)
     assert labels is not None
     assert float(images.std()) > 0
 
 
 def test_plain_sum_of_the_same_bits_gives_the_same_model(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Tiny
 ) -> None:
     """The secure sum changes who sees what, and nothing else."""
 
@@ -140,55 +138,45 @@ def test_plain_sum_of_the_same_bits_gives_the_same_model(
             words=0,
         )
 
-    folder = _same_secrets(finished, tmp_path)
+    folder = same_secrets(finished, tmp_path)
     monkeypatch.setattr(federation, "open_securely", plain)
-    run(_tiny(), folder)
+    run(tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_number_of_workers_does_not_change_the_model(finished: Path, tmp_path: Path) -> None:
-    folder = _same_secrets(finished, tmp_path)
-    run(_tiny("federation.workers=2"), folder)
+def test_number_of_workers_does_not_change_the_model(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
+    folder = same_secrets(finished, tmp_path)
+    run(tiny("federation.workers=2"), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_other_coins_give_another_model(finished: Path, tmp_path: Path) -> None:
+def test_other_coins_give_another_model(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
     """Without this the equalities above would say nothing about coins."""
-    run(_tiny(), tmp_path / "run")
+    run(tiny(), tmp_path / "run")
     assert _outcome(tmp_path / "run")[0] != _outcome(finished)[0]
 
 
-@pytest.mark.parametrize("after_lines", [0, 1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_killed_run_continues_to_the_same_model_and_charges_no_round_twice(
-    finished: Path, tmp_path: Path, after_lines: int
+    finished: Path, tmp_path: Path, number: int, tiny: Tiny
 ) -> None:
-    folder = _same_secrets(finished, tmp_path)
-    command = [sys.executable, "-m", "prism_secure.cli", "run", "--out", str(folder)]
-    command += ["--recipe", "one-shot"]
-    for override in TINY:
-        command += ["--set", override]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    # Somewhere inside the next round: its charge is written, its uploads are being made.
+    """kill -9, when a round's charge is written and its uploads are being made."""
+    folder = same_secrets(finished, tmp_path)
+    killed_while_uploading(number, tiny(), folder)
     ledger = folder / "ledger.jsonl"
-    while process.poll() is None and time.monotonic() < deadline:
-        if ledger.exists() and ledger.read_bytes().count(b"\n") >= after_lines + 2:
-            break
-        time.sleep(0.01)
-    assert process.poll() is None, process.communicate()[1].decode()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    assert len(ledger.read_bytes().splitlines()) == 1 + number, "the header, and this round too"
+    assert len(list(folder.glob("clients/*/outbox/*"))) == (1 if number == 1 else 4)
     assert not (folder / "DONE").exists()
 
-    run(_tiny(), folder)
+    run(tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
     lines = ledger.read_bytes().splitlines()
     assert len(lines) == len((finished / "ledger.jsonl").read_bytes().splitlines())
     assert [record.round for record in read_records(folder)] == [1, 2, 3]
 
 
-def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path) -> None:
-    folder = _same_secrets(finished, tmp_path)
+def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path, tiny: Tiny) -> None:
+    folder = same_secrets(finished, tmp_path)
 
     class Impatient:
         def started(self, rounds: int, finished: int, work: int) -> None: ...
@@ -199,17 +187,17 @@ def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(_tiny(), folder, listener=Impatient())
+        run(tiny(), folder, listener=Impatient())
     assert [record.round for record in read_records(folder)] == [1]
     assert not (folder / "DONE").exists()
-    run(_tiny(), folder)
+    run(tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
 def test_failed_round_leaves_its_reason_and_can_be_resumed(
-    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tiny: Tiny
 ) -> None:
-    folder = _same_secrets(finished, tmp_path)
+    folder = same_secrets(finished, tmp_path)
 
     def broken(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         if broadcast.round == 2:
@@ -219,29 +207,29 @@ def test_failed_round_leaves_its_reason_and_can_be_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(federation, "open_securely", broken)
         with pytest.raises(RoundError):
-            run(_tiny(), folder)
+            run(tiny(), folder)
     assert (folder / "FAILED").read_text("utf-8") == "the sum did not open\n"
-    run(_tiny(), folder)
+    run(tiny(), folder)
     assert not (folder / "FAILED").exists()
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_path: Path) -> None:
+def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
     second = read_records(finished)[1].epsilon.sum_zero_out
-    run(_tiny(f"budget.epsilon={second * 1.001}"), tmp_path / "run")
+    run(tiny(f"budget.epsilon={second * 1.001}"), tmp_path / "run")
     records = read_records(tmp_path / "run")
     assert [record.round for record in records] == [1, 2]
     assert records[-1].epsilon.sum_zero_out == second
     assert "2 of 3 rounds" in (tmp_path / "run" / "DONE").read_text("utf-8")
 
 
-def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
+def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match=r"one costs ε\(SUM\)") as refused:
-        run(_tiny("budget.epsilon=0.5"), tmp_path / "run")
+        run(tiny("budget.epsilon=0.5"), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "a refusal before round 1 leaves no folder"
     advised = re.search(r"(privacy\.clip=\S+) keeps all 3 rounds", str(refused.value))
     assert advised is not None
-    run(_tiny("budget.epsilon=0.5", advised[1]), tmp_path / "run")
+    run(tiny("budget.epsilon=0.5", advised[1]), tmp_path / "run")
     last = read_records(tmp_path / "run")[-1]
     assert last.round == 3
     assert last.epsilon.sum_zero_out <= 0.5
@@ -263,8 +251,8 @@ def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
         ["secure_sum.min_survivors=3"],
     ],
 )
-def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str]) -> None:
-    run(_tiny("federation.rounds=1", *overrides), tmp_path / "run")
+def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str], tiny: Tiny) -> None:
+    run(tiny("federation.rounds=1", *overrides), tmp_path / "run")
     (record,) = read_records(tmp_path / "run")
     assert record.quality is not None
     assert np.isfinite(record.quality.fid)
@@ -272,7 +260,9 @@ def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["gone", "rolled back", "of another run"])
-def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_path: Path, loss: str) -> None:
+def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(
+    finished: Path, tmp_path: Path, loss: str, tiny: Tiny
+) -> None:
     """Otherwise rounds would be charged anew, to a ledger that says that there were fewer."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -282,21 +272,23 @@ def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_p
         ledger.unlink()
     elif loss == "rolled back":
         other = tmp_path / "short"
-        run(_tiny("federation.rounds=1"), _keyed(finished, other))
+        run(tiny("federation.rounds=1"), _keyed(finished, other))
         shutil.copy2(other / "ledger.jsonl", ledger)
         shutil.copy2(other / "ledger.jsonl.head", head)
     else:
         other = tmp_path / "other"
-        run(_tiny("privacy.flip=0.2"), _keyed(finished, other))
+        run(tiny("privacy.flip=0.2"), _keyed(finished, other))
         shutil.copy2(other / "ledger.jsonl", ledger)
         shutil.copy2(other / "ledger.jsonl.head", head)
     before = {path: path.read_bytes() for path in (ledger, head) if path.exists()}
     with pytest.raises(RunFolderError, match=r"ledger\.jsonl"):
-        run(_tiny(), folder)
+        run(tiny(), folder)
     assert {path: path.read_bytes() for path in (ledger, head) if path.exists()} == before
 
 
-def test_last_line_signs_the_deployed_model_and_is_written_once(finished: Path, tmp_path: Path) -> None:
+def test_last_line_signs_the_deployed_model_and_is_written_once(
+    finished: Path, tmp_path: Path, tiny: Tiny
+) -> None:
     """Also where a kill came between it and DONE."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -316,7 +308,7 @@ def test_last_line_signs_the_deployed_model_and_is_written_once(finished: Path, 
     }
     (folder / "DONE").unlink()
     before = (folder / "ledger.jsonl").read_bytes()
-    run(_tiny(), folder)
+    run(tiny(), folder)
     assert (folder / "DONE").read_text() == (finished / "DONE").read_text()
     assert (folder / "ledger.jsonl").read_bytes() == before
 
@@ -330,9 +322,9 @@ def _keyed(source: Path, target: Path) -> Path:
 
 
 def test_worker_that_is_killed_is_named_and_the_run_continues(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _same_secrets(finished, tmp_path)
+    folder = same_secrets(finished, tmp_path)
 
     def dying(config: Config, broadcast: Broadcast, bits: Sequence[Bits]) -> SecureSumResult:
         for child in multiprocessing.active_children():
@@ -342,14 +334,14 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
     with monkeypatch.context() as patch:
         patch.setattr(federation, "open_securely", dying)
         with pytest.raises(RoundError, match="worker process died"):
-            run(_tiny("federation.workers=2"), folder)
-    run(_tiny(), folder)
+            run(tiny("federation.workers=2"), folder)
+    run(tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
+def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path, tiny: Tiny) -> None:
     """An error, or NaN in the bits' law, would tell the server something about the client's data."""
-    client = Client(0, finished / "clients" / "00", Components(_tiny("privacy.flip=0")))
+    client = Client(0, finished / "clients" / "00", Components(tiny("privacy.flip=0")))
     broadcast = Broadcast("somewhere", 1, np.full(1000, 0.01))
     scores = torch.full((1000,), float("nan"))
     bits = client._release(scores, broadcast)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,7 @@ from prism_secure.run_folder.export import export_run
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
-from .tiny_data import TINY, outcome, same_secrets, write_data
+from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
 NOT_RUN = "secure sum was not run: epsilon(SUM) is what it would be with one"
 MEASURED = [
@@ -159,26 +155,8 @@ def test_a_simulated_run_has_the_model_the_epsilons_and_the_sizes_of_a_real_one(
 def test_a_killed_run_goes_on_to_the_same_model(real: Path, data: Path, tmp_path: Path) -> None:
     """kill -9, in the second round, when its uploads are on disk and nothing is added up."""
     out = same_secrets(real, tmp_path / "run")
-    (tmp_path / "recipe.toml").write_text(dump_config(config := _tiny(data, *ALONE, SIMULATE)), "utf-8")
-    script = f"""
-import os, signal
-from pathlib import Path
-from prism_secure.config import load_config
-from prism_secure.rounds import simulation
-honest = simulation.open_securely
-def killed(config, broadcast, bits, **how):
-    if broadcast.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(config, broadcast, bits, **how)
-simulation.open_securely = killed
-simulation.run(load_config(Path({str(tmp_path / "recipe.toml")!r})), Path({str(out)!r}))
-"""
-    root = Path(simulation.__file__).parents[2]
-    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
-    died = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert died.returncode == -signal.SIGKILL
+    config = _tiny(data, *ALONE, SIMULATE)
+    killed_in_round(2, config, out)
     assert len(read_records(out)) == 1
     run(config, out)
     assert outcome(out) == outcome(real)

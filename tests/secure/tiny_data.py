@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from prism_secure.config import Config, dump_config
+from prism_crypto import SecureSumResult
+from prism_secure.config import Config
 from prism_secure.data import load
 from prism_secure.rounds import simulation
+from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.client import Client
+from prism_secure.rounds.simulation import Bits
 
 TINY = [
     "federation.clients=3",
@@ -73,26 +78,41 @@ def outcome(out: Path) -> tuple[bytes, bytes]:
     return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
 
 
+def killed(run: Callable[[], object]) -> None:
+    """`run` in a child of this process, which has torch loaded; it kills itself with SIGKILL."""
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+
+
 def killed_in_round(number: int, config: Config, out: Path) -> None:
     """kill -9 of a run in `out`, when its uploads of a round are on disk and the sum is not open."""
-    recipe = out.with_name(f"{out.name}.toml")
-    recipe.write_text(dump_config(config), "utf-8")
-    script = f"""
-import os, signal
-from pathlib import Path
-from prism_secure.config import load_config
-from prism_secure.rounds import simulation
-honest = simulation.open_securely
-def killed(config, broadcast, bits, **how):
-    if broadcast.round == {number}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(config, broadcast, bits, **how)
-simulation.open_securely = killed
-simulation.run(load_config(Path({str(recipe)!r})), Path({str(out)!r}))
-"""
-    root = Path(simulation.__file__).parents[2]
-    paths = os.pathsep.join(map(str, (root, root / "crypto", root / "privacy")))
-    died = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert died.returncode == -signal.SIGKILL
+    honest = simulation.open_securely
+
+    def kill(config: Config, broadcast: Broadcast, bits: Sequence[Bits], **how: Any) -> SecureSumResult:
+        if broadcast.round == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest(config, broadcast, bits, **how)
+
+    def run() -> None:
+        simulation.open_securely = kill  # in the child only
+        simulation.run(config, out)
+
+    killed(run)
+
+
+def killed_while_uploading(number: int, config: Config, out: Path) -> None:
+    """kill -9 of a run in `out`, when a round is charged and one client of it has answered."""
+    answer = Client.answer
+
+    def kill(client: Client, broadcast: Broadcast) -> None:
+        answer(client, broadcast)
+        if broadcast.round == number and client.folder.is_relative_to(out):  # no rehearsal
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run() -> None:
+        Client.answer = kill  # type: ignore[method-assign]  # in the child only
+        simulation.run(config, out)
+
+    killed(run)
