@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,52 @@ LIBRARIES = ["_C.so", "_C_stable.so", "_another_name.abi3.so"]
 """Of torchvision to 0.28, of 0.29, and of one to come."""
 
 
-def run(code: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    root = str(PACKAGE.parent)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), root] if path else [root])}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment
-    )
+FORKS = """
+import json, os, sys, tempfile, traceback, torch
+for line in sys.stdin:
+    code, path = json.loads(line)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            sys.path.insert(0, path)
+            try:
+                exec(code, {"__name__": "__main__"})
+                ended = 0
+            except BaseException:
+                traceback.print_exc()
+                ended = 1
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(ended)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0), err.seek(0)
+        print(json.dumps([ended, out.read(), err.read()]), flush=True)
+"""
+Run = Callable[[str, Path], "subprocess.CompletedProcess[str]"]
+"""Code, and the folder of the torchvision that it is to find; warnings are errors."""
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Each in a process with torch and without torchvision: children of one that imports torch once."""
+    command = [sys.executable, "-W", "error", "-c", FORKS]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as forks:
+        assert forks.stdin is not None
+        assert forks.stdout is not None
+        to, back = forks.stdin, forks.stdout
+
+        def one(code: str, path: Path) -> subprocess.CompletedProcess[str]:
+            print(json.dumps([code, str(path)]), file=to, flush=True)
+            ended, out, err = json.loads(back.readline())
+            return subprocess.CompletedProcess(command, ended, out, err)
+
+        yield one
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 
 
 def fake_torchvision(folder: Path, library: str = "_C.so", content: bytes | None = None) -> Path:
@@ -48,15 +90,17 @@ def fake_torchvision(folder: Path, library: str = "_C.so", content: bytes | None
 
 
 def test_torchvision_and_torchmetrics_import_in_a_fresh_process_without_warnings():
-    found = run(
+    code = (
         "from prism_secure._torchvision import DECLARED, torchvision\n"
         "import torchmetrics.image.fid, torchvision.datasets, torchvision.models, torchvision.extension\n"
         "assert DECLARED == (() if torchvision.extension._has_ops() else ('nms', 'qnms')), DECLARED\n"
     )
+    command = [sys.executable, "-W", "error", "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert found.returncode == 0, found.stderr
 
 
-def test_without_its_library_torchvision_fails_alone_and_imports_through_the_shim(tmp_path: Path):
+def test_without_its_library_torchvision_fails_alone_and_imports_through_the_shim(tmp_path: Path, run: Run):
     found = run(
         "import sys, torch\n"
         "try:\n"
@@ -77,7 +121,7 @@ def test_without_its_library_torchvision_fails_alone_and_imports_through_the_shi
     assert found.stdout == "fails alone\nhas no implementation\n", found.stderr
 
 
-def test_operators_that_somebody_else_declared_are_left_alone(tmp_path: Path):
+def test_operators_that_somebody_else_declared_are_left_alone(tmp_path: Path, run: Run):
     found = run(
         "import torch\n"
         "own = torch.library.Library('torchvision', 'FRAGMENT')\n"
@@ -91,7 +135,7 @@ def test_operators_that_somebody_else_declared_are_left_alone(tmp_path: Path):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_nothing_is_declared_beside_a_library_that_loads_whatever_its_file_is_called(
-    tmp_path: Path, library: str
+    tmp_path: Path, library: str, run: Run
 ):
     found = run(
         "from prism_secure._torchvision import DECLARED, torchvision\n"
@@ -104,7 +148,7 @@ def test_nothing_is_declared_beside_a_library_that_loads_whatever_its_file_is_ca
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path, library: str):
+def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path, library: str, run: Run):
     found = run(
         "from prism_secure._torchvision import DECLARED\nassert DECLARED == ('nms', 'qnms'), DECLARED\n",
         fake_torchvision(tmp_path, library, b"built for another torch"),
@@ -112,7 +156,7 @@ def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path,
     assert found.returncode == 0, found.stderr
 
 
-def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path):
+def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path, run: Run):
     path = fake_torchvision(tmp_path, content=b"loads") / "torchvision" / "__init__.py"
     path.write_text(path.read_text() + "raise RuntimeError('compiled with different CUDA major versions')\n")
     found = run("import prism_secure._torchvision", tmp_path)
@@ -121,7 +165,7 @@ def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path):
     assert "already" not in found.stderr
 
 
-def test_nothing_is_declared_once_torchvision_is_imported(tmp_path: Path):
+def test_nothing_is_declared_once_torchvision_is_imported(tmp_path: Path, run: Run):
     found = run(
         "import torchvision\nfrom prism_secure import _torchvision\n"
         "assert _torchvision.torchvision is torchvision\nassert _torchvision.DECLARED == ()\n",
