@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -21,6 +26,10 @@ from prism_secure.errors import ConfigError
 from prism_secure.reporting.progress import describe_round
 from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.wording import format_epsilon
+
+from .tiny_data import small_images
+
+Started = TypeVar("Started")
 
 TINY = """
 [federation]
@@ -48,9 +57,30 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def quick(recipe: Path) -> Path:
+    """The same over few and small images, for tests to which processes matter and not figures."""
+    images = f"image_size = 8\n[data]\nsource = 'idx'\nfolder = '{small_images()}'"
+    recipe.write_text(TINY.replace("latent = 8", f"latent = 8\n{images}"))
+    return recipe
+
+
 def _start(recipe: Path, out: Path, **how: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "prism_secure.cli", "run", "--config", str(recipe), "--out", str(out)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def _forked(recipe: Path, out: Path, before: Callable[[], None] = lambda: None) -> Process:
+    """The same in a child of this process, which has torch loaded; what it says is in a file `complaint`."""
+
+    def command() -> None:
+        with out.with_name("complaint").open("w") as sys.stderr:
+            before()
+            sys.exit(main(["run", "--config", str(recipe), "--out", str(out)]))
+
+    process = multiprocessing.get_context("fork").Process(target=command)
+    process.start()
+    return process
 
 
 def _hear_ctrl_c() -> None:
@@ -147,44 +177,53 @@ def test_truncated_data_file_is_named(
     assert "idx" in capsys.readouterr().err
 
 
-def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(recipe: Path, tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_the_run_continues_when_there_is_room(quick: Path, tmp_path: Path) -> None:
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-    # Coverage of the child would find the disk full, too, and say so.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    process = _start(recipe, tmp_path / "run", preexec_fn=small_files, env=plain)
-    _, complaint = process.communicate(timeout=200)
-    assert process.returncode == 5, complaint
+    process = _forked(quick, tmp_path / "run", small_files)
+    process.join(200)
+    complaint = (tmp_path / "complaint").read_text()
+    assert process.exitcode == 5, complaint
     assert complaint.startswith("prism-secure: ")
     assert complaint.count("\n") == 1
-    assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
+    assert main(["run", "--config", str(quick), "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "DONE").exists()
 
 
-@pytest.mark.parametrize(
-    ("sent", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_ctrl_c_and_sigterm_are_one_line_and_an_exit_code(
-    recipe: Path, tmp_path: Path, sent: signal.Signals, code: int, word: str
-) -> None:
-    recipe.write_text(TINY.replace("rounds = 2", "rounds = 500"))
-    # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
-    process = _start(recipe, tmp_path / "run", preexec_fn=_hear_ctrl_c)
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def _in_a_round(recipe: Path, out: Path, start: Callable[[Path, Path], Started]) -> Started:
+    """A long run, when its first round is over."""
+    recipe.write_text(recipe.read_text().replace("rounds = 2", "rounds = 500"))
+    process = start(recipe, out)
     deadline = time.monotonic() + 200
-    while process.poll() is None and not metrics.exists() and time.monotonic() < deadline:
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
+    return process
+
+
+def test_ctrl_c_is_one_line_and_an_exit_code(quick: Path, tmp_path: Path) -> None:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, which children inherit.
+    process = _in_a_round(quick, tmp_path / "run", partial(_start, preexec_fn=_hear_ctrl_c))
     # A Ctrl-C that falls into a library's ctypes callback is lost, as for every Python program: press again.
     for _ in range(5):
-        process.send_signal(sent)
+        process.send_signal(signal.SIGINT)
         try:
             _, complaint = process.communicate(timeout=20)
             break
         except subprocess.TimeoutExpired:
             continue
-    assert process.returncode == code, complaint
-    assert complaint == f"prism-secure: {word}; the same command continues where it stopped\n"
+    assert process.returncode == 130, complaint
+    assert complaint == "prism-secure: interrupted; the same command continues where it stopped\n"
+    assert not (tmp_path / "run" / "FAILED").exists()
+
+
+def test_sigterm_is_one_line_and_an_exit_code(quick: Path, tmp_path: Path) -> None:
+    process = _in_a_round(quick, tmp_path / "run", _forked)
+    process.terminate()
+    process.join(100)
+    complaint = (tmp_path / "complaint").read_text()
+    assert process.exitcode == 143, complaint
+    assert complaint == "prism-secure: terminated; the same command continues where it stopped\n"
     assert not (tmp_path / "run" / "FAILED").exists()
 
 

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from prism_secure.rounds.simulation import Bits, open_securely, run
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
-from .tiny_data import killed_while_uploading, same_secrets, write_data
+from .tiny_data import killed_while_uploading, same_secrets, small_images
 
 TINY = [
     "federation.clients=4",
@@ -48,14 +48,8 @@ TINY = [
 ]
 
 
-Tiny = Callable[..., Config]
-"""The tiny recipe, with more settings."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    data = write_data(tmp_path_factory.mktemp("data") / "images", train=120, test=60)
-    return lambda *overrides: load_config(None, [*TINY, f"data.folder={data}", *overrides])
+def tiny(*overrides: str) -> Config:
+    return load_config(None, [*TINY, f"data.folder={small_images()}", *overrides])
 
 
 def _outcome(folder: Path) -> tuple[bytes, bytes, list[tuple[int, float]]]:
@@ -66,7 +60,7 @@ def _outcome(folder: Path) -> tuple[bytes, bytes, list[tuple[int, float]]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of the tiny recipe."""
     folder = tmp_path_factory.mktemp("run")
     run(tiny(), folder)
@@ -95,9 +89,7 @@ def test_run_folder_holds_everything_that_it_promises(finished: Path) -> None:
     assert all(record.epsilon.sum_zero_out <= record.epsilon.upload_zero_out for record in records)
 
 
-def test_round_that_moves_nothing_is_told_from_one_that_does(
-    finished: Path, tmp_path: Path, tiny: Tiny
-) -> None:
+def test_round_that_moves_nothing_is_told_from_one_that_does(finished: Path, tmp_path: Path) -> None:
     assert all(record.changed for record in read_records(finished)[:1])
     run(tiny("aggregation.lambda_start=0", "aggregation.lambda_end=0"), tmp_path / "still")
     records = read_records(tmp_path / "still")
@@ -123,7 +115,7 @@ def test_deployed_model_is_a_mask_and_generates_without_the_federation(finished:
 
 
 def test_plain_sum_of_the_same_bits_gives_the_same_model(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Tiny
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The secure sum changes who sees what, and nothing else."""
 
@@ -144,13 +136,13 @@ def test_plain_sum_of_the_same_bits_gives_the_same_model(
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_number_of_workers_does_not_change_the_model(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
+def test_number_of_workers_does_not_change_the_model(finished: Path, tmp_path: Path) -> None:
     folder = same_secrets(finished, tmp_path)
     run(tiny("federation.workers=2"), folder)
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_other_coins_give_another_model(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
+def test_other_coins_give_another_model(finished: Path, tmp_path: Path) -> None:
     """Without this the equalities above would say nothing about coins."""
     run(tiny(), tmp_path / "run")
     assert _outcome(tmp_path / "run")[0] != _outcome(finished)[0]
@@ -158,7 +150,7 @@ def test_other_coins_give_another_model(finished: Path, tmp_path: Path, tiny: Ti
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_killed_run_continues_to_the_same_model_and_charges_no_round_twice(
-    finished: Path, tmp_path: Path, number: int, tiny: Tiny
+    finished: Path, tmp_path: Path, number: int
 ) -> None:
     """kill -9, when a round's charge is written and its uploads are being made."""
     folder = same_secrets(finished, tmp_path)
@@ -175,7 +167,7 @@ def test_killed_run_continues_to_the_same_model_and_charges_no_round_twice(
     assert [record.round for record in read_records(folder)] == [1, 2, 3]
 
 
-def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path, tiny: Tiny) -> None:
+def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path) -> None:
     folder = same_secrets(finished, tmp_path)
 
     class Impatient:
@@ -195,7 +187,7 @@ def test_interruption_keeps_what_was_finished(tmp_path: Path, finished: Path, ti
 
 
 def test_failed_round_leaves_its_reason_and_can_be_resumed(
-    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, tiny: Tiny
+    tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = same_secrets(finished, tmp_path)
 
@@ -214,7 +206,7 @@ def test_failed_round_leaves_its_reason_and_can_be_resumed(
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_path: Path, tiny: Tiny) -> None:
+def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_path: Path) -> None:
     second = read_records(finished)[1].epsilon.sum_zero_out
     run(tiny(f"budget.epsilon={second * 1.001}"), tmp_path / "run")
     records = read_records(tmp_path / "run")
@@ -223,7 +215,7 @@ def test_budget_shortens_the_plan_before_the_first_round(finished: Path, tmp_pat
     assert "2 of 3 rounds" in (tmp_path / "run" / "DONE").read_text("utf-8")
 
 
-def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path, tiny: Tiny) -> None:
+def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"one costs ε\(SUM\)") as refused:
         run(tiny("budget.epsilon=0.5"), tmp_path / "run")
     assert not (tmp_path / "run").exists(), "a refusal before round 1 leaves no folder"
@@ -251,7 +243,7 @@ def test_budget_below_one_round_says_what_a_round_costs(tmp_path: Path, tiny: Ti
         ["secure_sum.min_survivors=3"],
     ],
 )
-def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str], tiny: Tiny) -> None:
+def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str]) -> None:
     run(tiny("federation.rounds=1", *overrides), tmp_path / "run")
     (record,) = read_records(tmp_path / "run")
     assert record.quality is not None
@@ -260,9 +252,7 @@ def test_every_way_to_train_runs(tmp_path: Path, overrides: list[str], tiny: Tin
 
 
 @pytest.mark.parametrize("loss", ["gone", "rolled back", "of another run"])
-def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(
-    finished: Path, tmp_path: Path, loss: str, tiny: Tiny
-) -> None:
+def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(finished: Path, tmp_path: Path, loss: str) -> None:
     """Otherwise rounds would be charged anew, to a ledger that says that there were fewer."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -286,9 +276,7 @@ def test_resume_refuses_a_ledger_that_is_not_of_its_rounds(
     assert {path: path.read_bytes() for path in (ledger, head) if path.exists()} == before
 
 
-def test_last_line_signs_the_deployed_model_and_is_written_once(
-    finished: Path, tmp_path: Path, tiny: Tiny
-) -> None:
+def test_last_line_signs_the_deployed_model_and_is_written_once(finished: Path, tmp_path: Path) -> None:
     """Also where a kill came between it and DONE."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -322,7 +310,7 @@ def _keyed(source: Path, target: Path) -> Path:
 
 
 def test_worker_that_is_killed_is_named_and_the_run_continues(
-    finished: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = same_secrets(finished, tmp_path)
 
@@ -339,7 +327,7 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
     assert _outcome(folder) == _outcome(finished)
 
 
-def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path, tiny: Tiny) -> None:
+def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
     """An error, or NaN in the bits' law, would tell the server something about the client's data."""
     client = Client(0, finished / "clients" / "00", Components(tiny("privacy.flip=0")))
     broadcast = Broadcast("somewhere", 1, np.full(1000, 0.01))

@@ -260,6 +260,7 @@ def test_an_error_after_the_charge_keeps_the_ledger(
     assert (tmp_path / "run" / "FAILED").read_text() == "the sum did not open\n"
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_point_of_a_sweep_that_cannot_be_run_spends_nothing(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", test=6)
     recipe = tmp_path / "recipe.toml"

@@ -66,6 +66,7 @@ def kept_in(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_sweep_over_bad_pictures_keeps_their_number_and_kinds_and_no_name(
     tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,14 @@ def write_data(folder: Path, *, swap: int | None = None, train: int = 60, test: 
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(_idx(pictures))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(_idx(names))
     return folder
+
+
+@functools.cache
+def small_images() -> Path:
+    """A folder of `write_data` for tests that only read it, once a process."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    return write_data(Path(folder) / "images", train=120, test=60)
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -32,12 +32,13 @@ def _arguments(recipe: Path, out: Path) -> list[str]:
     return ["sweep", str(recipe), "--out", str(out), *settings]
 
 
+@pytest.mark.usefixtures("forked")  # the second half; the first is a program of its own
 def test_sweep_that_is_killed_continues_with_the_same_command_and_repeats_no_round(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "sweep"
     process = subprocess.Popen(
-        [sys.executable, "-m", "prism_secure.cli", *_arguments(recipe, out), "--workers", "2"],
+        [sys.executable, "-m", "prism_secure.cli", *_arguments(recipe, out), "--workers", "1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

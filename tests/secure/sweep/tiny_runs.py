@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prism_secure.config import Config, load_config
 
+from ..tiny_data import small_images
+
 TINY = [
     "federation.clients=3",
     "federation.workers=1",
@@ -15,6 +17,9 @@ TINY = [
     "training.batch_size=20",
     "metrics.samples=200",
     "metrics.utility=off",
+    "model.image_size=8",
+    "data.source=idx",
+    f"data.folder={small_images()}",
 ]
 
 
