@@ -29,7 +29,6 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from prism_privacy import Adjacency, View, verify_ledger
 from prism_privacy.moments.store import load_moments
@@ -42,10 +41,8 @@ from prism_secure.learning.measured.posterior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
-from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.model.model_file import read_model
 from prism_secure.public_seed import public_seed
-from prism_secure.quality.classifier import FashionClassifier
+from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
@@ -69,7 +66,6 @@ ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
 FEWEST_BITS, MOST_BITS = 1 << 12, 1 << 18
-CLASSIFIER_IMAGES = 5000
 _NAME = re.compile(r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(-real)?")
 
 
@@ -270,10 +266,8 @@ def measured(config: Config, run_folder: Path, command: str) -> dict[str, Any]:
     record = read_records(run_folder)[-1]
     assert record.quality is not None
     assert record.record is not None
-    components = Components(config)
     return {
         **_quality(record.quality),
-        "gen2real": gen2real(read_model(run_folder / "model.safetensors"), components),
         "epsilon_client_sum": record.epsilon.sum_zero_out,
         "epsilon_client_upload": record.epsilon.upload_zero_out,
         "epsilon_image_sum": record.record.epsilon,
@@ -301,14 +295,10 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
     components = Components(point.measured(f"measured.rows={point.given_rows or ROWS[-1]}"))
     posterior = point.given_rows is not None
     mask = trained(components, opened.first / images, opened.release.noise / images, posterior=posterior)
-    quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png")
-    generator = DeployedGenerator(
-        components.architecture, seed=components.model_seed, mask=torch.from_numpy(mask.astype(np.float32))
-    )
+    quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png", utility=True)
     image = release.guarantee.epsilon
     return {
         **_quality(quality),
-        "gen2real": gen2real(generator, components),
         "epsilon_client_sum": release.client_epsilon(View.SUM, Adjacency.ZERO_OUT),
         "epsilon_client_upload": release.client_epsilon(View.UPLOAD, Adjacency.ZERO_OUT),
         "epsilon_image_sum": image,
@@ -381,52 +371,20 @@ def trained(components: Components, means: Array, noise: float, *, posterior: bo
 
 
 def _quality(quality: Quality) -> dict[str, float]:
-    names = ("fid", "kid", "precision", "recall", "density", "coverage", "label_accuracy")
+    names = (
+        "recall", "coverage", "gen2real", "fid", "kid", "sliced_wasserstein", "precision", "density",
+        "label_accuracy",
+    )  # fmt: skip
     return {name: float(getattr(quality, name)) for name in names}
 
 
-def gen2real(generator: DeployedGenerator, components: Components) -> float:
-    """Accuracy on the held-out images of a classifier that saw generated ones only."""
-    seed = public_seed(components.config.federation.seed, "generated for a classifier")
-    images, labels = generator.generate(CLASSIFIER_IMAGES, seed=seed)
-    assert labels is not None
-    return classifier_accuracy(images, labels, components)
-
-
-def ceiling(seed: int, full: str | None) -> dict[str, Any]:
-    """The same on as many real images."""
+def full_ceiling(seed: int, full: str | None) -> dict[str, Any]:
+    """gen2real with as many real training images, drawn by `seed`."""
     source = ["data.source=fashion_mnist", f"data.folder={full}"] if full else []
-    components = Components(load_config(None, source, recipe="cross-device"))
-    data = components.dataset
-    chosen = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))
-    chosen = chosen[:CLASSIFIER_IMAGES]
-    images, labels = to_float(data.train_images[chosen]), data.train_labels[chosen].long()
-    return {"gen2real": classifier_accuracy(images, labels, components)}
-
-
-def classifier_accuracy(
-    images: torch.Tensor, labels: torch.Tensor, components: Components, *, epochs: int = 3, batch: int = 100
-) -> float:
-    """Train the metric's architecture from one fixed start on `images`, test on the held-out ones."""
-    torch.manual_seed(0)
-    model, draws = FashionClassifier(), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 2e-3, total_steps=epochs * (len(images) // batch), pct_start=0.2
-    )
-    for _ in range(epochs):
-        for index in torch.randperm(len(images), generator=draws).split(batch):
-            loss = functional.cross_entropy(model(images[index]), labels[index])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    model.eval()
-    data = components.dataset
-    pairs = zip(data.test_images.split(500), data.test_labels.split(500), strict=True)
-    with torch.no_grad():
-        hits = sum(int((model(to_float(x)).argmax(1) == y).sum()) for x, y in pairs)
-    return hits / len(data.test_images)
+    data = Components(load_config(None, source, recipe="cross-device")).dataset
+    chosen = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))[:IMAGES]
+    network = train_classifier(data.train_images[chosen], data.train_labels[chosen], classes=CLASSES)
+    return {"gen2real": accuracy(network, data.test_images, data.test_labels)}
 
 
 def main() -> None:
@@ -449,7 +407,7 @@ def main() -> None:
         if name.startswith("ceiling-"):
             seed = int(name.rpartition("-s")[2])
             images = options.full if name.startswith("ceiling-full-s") else None
-            line: dict[str, Any] = {"seed": seed, **ceiling(seed, images)}
+            line: dict[str, Any] = {"seed": seed, **full_ceiling(seed, images)}
         else:
             point = Point.of(name, options.full)
             if point.method == "measured":

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from prism_secure.model.model_file import ModelFile
 
 HELP = """\
-Make images from a model file. It needs neither the data nor the federation that made it, and no other file.
+Make images from a model file: a grid to look at, or a data set with its card. It needs neither the data nor
+the federation that made it, and no other file.
 The same file, seed and count give the same images.
 """
 
 EXAMPLES = """\
 examples:
   prism-secure generate --model fashion.safetensors --count 100 --out grid.png
+  prism-secure generate --model fashion.safetensors --count 60000 --out fashion.parquet
+  prism-secure generate --model fashion.safetensors --count 60000 --out fashion.npz
   prism-secure generate --model fashion.safetensors --count 20 --label Sneaker --out sneakers/
   prism-secure generate --model fashion.safetensors --count 20 --label 7 --label 9 --seed 3 --out shoes.png
   prism-secure generate --model fashion.safetensors --card                    what it says about itself
@@ -54,7 +57,11 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="draws the latents; default 0")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR|FILE.png", help="a new folder, a PNG an image; or one grid"
+        "--out",
+        type=Path,
+        metavar="DIR|FILE",
+        help="a data set with its card: a new folder (a PNG an image, a folder a class), FILE.npz or "
+        "FILE.parquet; or one grid, FILE.png",
     )
     parser.add_argument("--card", action="store_true", help="print the model's card and make no images")
     parser.set_defaults(command=_generate)
@@ -62,7 +69,7 @@ def add_to(commands: Commands) -> None:
 
 def _generate(options: argparse.Namespace, command: str) -> int:
     if options.out is None and not options.card:
-        raise ConfigError("say where the images go: --out FOLDER, or --out grid.png")
+        raise ConfigError("say where the images go: --out FOLDER, set.npz, set.parquet, or grid.png")
     if options.count < 1:
         raise ConfigError(f"--count must be at least 1, got {options.count}")
     if not 0 <= options.seed < 2**63:
@@ -81,8 +88,13 @@ def _generate(options: argparse.Namespace, command: str) -> int:
     labels = _labels(model, options.label, options.count)
     if options.out.suffix.lower() == ".png":
         _write_grid(model, labels, options)
-    else:
-        _write_folder(model, labels, options)
+        return 0
+    from prism_secure.model.generated_set import require_packages, write_set
+
+    require_packages(options.out)
+    asked = None if labels is None else labels.numpy()
+    card = write_set(model, asked, options.out, count=options.count, seed=options.seed)
+    print(f"Data set: {options.out}, {options.count:,} images\nCard: {card}")
     return 0
 
 
@@ -95,10 +107,15 @@ def _check_out(out: Path, count: int) -> None:
                 f"a grid takes at most {_MOST_IN_A_GRID:,} images, got {count:,}: name a folder"
             )
         require_new_file(out, "--out")
+    elif kind in (".npz", ".parquet"):
+        require_new_file(out, "--out")
     elif kind and not out.exists():
-        raise ConfigError(f"--out must be a folder or a .png, got {out}: a new folder's name has no suffix")
+        raise ConfigError(
+            f"--out must be a folder, a .npz, a .parquet or a .png, got {out}: a new folder's name has no "
+            "suffix"
+        )
     elif out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} exists and is not a folder: name a new folder, or a .png for a grid")
+        raise ConfigError(f"{out} exists and is not a folder: name a new folder, or a file of a known suffix")
     elif out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} holds files already: name a new or an empty folder")
 
@@ -143,21 +160,3 @@ def _write_grid(model: ModelFile, labels: Tensor | None, options: argparse.Names
     make_folder(options.out.parent)
     write_atomic(options.out, encode_png(grid))
     print(f"Grid: {options.out}, {options.count} images")
-
-
-def _write_folder(model: ModelFile, labels: Tensor | None, options: argparse.Namespace) -> None:
-    from PIL import Image
-
-    from prism_secure.storage import as_storage_error, make_folder
-
-    make_folder(options.out)
-    number, digits = 0, len(str(options.count - 1))
-    for images, asked in model.generator().batches(options.count, labels=labels, seed=options.seed):
-        levels = images.double().add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        for position, pixels in enumerate(levels):
-            label = "" if asked is None else f"-label-{int(asked[position])}"
-            path = options.out / f"{number:0{digits}d}{label}.png"
-            with as_storage_error(path):
-                Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
-            number += 1
-    print(f"Images: {options.out}, {options.count} files")

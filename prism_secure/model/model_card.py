@@ -8,6 +8,8 @@ refused, and its words are shown without what could drive a terminal or a page.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unicodedata import category
@@ -38,9 +40,11 @@ __all__ = [
     "ModelCard",
     "Number",
     "Privacy",
+    "front_matter",
     "mask_digest",
     "model_words",
     "plain",
+    "shown",
 ]
 
 NOT_STATED = "not stated"
@@ -75,13 +79,55 @@ def plain(text: str) -> str:
     return "".join(" " if category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") else each for each in text)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Text inside a line of Markdown, where it reads as it is and does nothing.
 
-    >>> print(_shown("<b>[x](y)"))
+    >>> print(shown("<b>[x](y)"))
     \\<b\\>\\[x\\](y)
     """
     return plain(text).translate(_MARKDOWN)
+
+
+_LICENCES = frozenset(
+    {
+        "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0",
+        "gpl-3.0", "mit",
+    }
+)  # fmt: skip
+"""Names that model hubs know; any other licence is "other", with its name beside it."""
+
+
+def front_matter(values: Mapping[str, str | Sequence[str]]) -> str:
+    """YAML between two lines of dashes: what model and data hubs read at the top of a card.
+
+    Values are strings, or lists of them, in quotes that nothing in them ends.
+
+    >>> print(front_matter({"license": "MIT", "tags": ["a: b"]}), end="")
+    ---
+    license: "mit"
+    tags: ["a: b"]
+    ---
+    """
+    told = dict(values)
+    licence = plain(str(told["license"]))
+    known = licence.lower() in _LICENCES
+    told["license"] = licence.lower() if known else "unknown" if licence == NOT_STATED else "other"
+    if told["license"] == "other":
+        told["license_name"] = licence
+    lines = [f"{name}: {_yaml(value)}" for name, value in told.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _yaml(value: str | Sequence[str]) -> str:
+    """Text, or a list of it, in quotes; what Markdown would act on is escaped, should it be taken for that.
+
+    >>> print(_yaml(["a: b", "<b>"]))
+    ["a: b", "\\u003cb\\u003e"]
+    """
+    if not isinstance(value, str):
+        return f"[{', '.join(map(_yaml, value))}]"
+    escaped = str.maketrans({each: f"\\u{ord(each):04x}" for each in "`*[]<>|&~"})
+    return json.dumps(plain(value), ensure_ascii=False).translate(escaped)
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -194,7 +240,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
     ...     privacy=Privacy(delta=1e-5, sum_zero_out=0.5, sum_replace_one=1.0, upload_zero_out=9.0,
     ...                     upload_replace_one="inf", cohort=10, ledger_head="ab", ledger_key="cd"),
     ...     measured=None, making=Making(rounds=3, settings="", version="1"), weights=100, kept=50)
-    >>> print(card.markdown().splitlines()[0])
+    >>> print(card.markdown().splitlines()[7])
     # A generator of tiles
     """
 
@@ -220,22 +266,34 @@ class ModelCard(_Part, frozen=True, kw_only=True):
 
     def markdown(self) -> str:
         """The card for people."""
-        parts = [self._opening(), self._data(), self._privacy(), self._quality(), self._making()]
-        return "\n\n".join(parts) + "\n"
+        parts = [
+            self._opening(),
+            self._data(),
+            self.privacy_section(),
+            self.quality_section(),
+            self._making(),
+        ]
+        matter: dict[str, str | Sequence[str]] = {
+            "license": self.licence,
+            "library_name": "prism-secure",
+            "pipeline_tag": "unconditional-image-generation",
+            "tags": ["image-generation", "differential-privacy", "federated-learning"],
+        }
+        return front_matter(matter) + "\n" + "\n\n".join(parts) + "\n"
 
     def _opening(self) -> str:
         kind = "class-conditional generator" if self.data.classes else "generator"
         share = self.kept / max(1, self.weights)
         return (
-            f"# A {kind} of {_shown(self.data.name)}\n\n"
+            f"# A {kind} of {shown(self.data.name)}\n\n"
             "**This card is what its writer says; nothing in this file proves it.** The end of the section "
             "on privacy says how to check it.\n\n"
             f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
             f"frozen at random, the bits that they sent led to which of its {self.weights:,} weights "
             f"are kept ({self.kept:,}, {share:.1%} of them), and {self._opened()}. The file holds "
             "the network's sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
-            f"- Licence of this model: {_shown(self.licence)}\n"
-            f"- Licence of the data: {_shown(self.data.licence)}\n\n"
+            f"- Licence of this model: {shown(self.licence)}\n"
+            f"- Licence of the data: {shown(self.data.licence)}\n\n"
             "```\n"
             "prism-secure generate --model FILE --count 100 --out grid.png\n"
             "```"
@@ -256,19 +314,18 @@ class ModelCard(_Part, frozen=True, kw_only=True):
 
     def _data(self) -> str:
         data = self.data
-        lines = [
-            f"- images: {_shown(data.name)}, shared by {data.clients} clients ({_shown(data.partition)})"
-        ]
+        lines = [f"- images: {shown(data.name)}, shared by {data.clients} clients ({shown(data.partition)})"]
         if data.training_images is not None:
             lines.append(f"- {data.training_images:,} training images, all clients' together")
         if data.held_out_images is not None:
             lines.append(f"- {data.held_out_images:,} held-out images, for the metrics alone")
         if data.classes:
-            named = ", ".join(f"{label} {_shown(name)}" for label, name in enumerate(data.classes))
+            named = ", ".join(f"{label} {shown(name)}" for label, name in enumerate(data.classes))
             lines.append(f"- labels: {named}")
         return "## Data\n\n" + "\n".join(lines)
 
-    def _privacy(self) -> str:
+    def privacy_section(self) -> str:
+        """Every epsilon, whom it trusts, and how to check it."""
         privacy = self.privacy
         rows = [
             (CLIENT_UNIT, "the server, and whoever has only this model (SUM)", "is left out", "sum_zero_out"),
@@ -283,7 +340,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 honest = f"while {counted} clients were honest"
                 whom = f"the server, and whoever has only this model (SUM), {honest}"
             table.append(
-                f"| {record_unit(_shown(privacy.record_of))} | {whom} | is replaced by any other | "
+                f"| {record_unit(shown(privacy.record_of))} | {whom} | is replaced by any other | "
                 f"{format_epsilon(float(privacy.record))} |"
             )
         head = "| what is protected | from whom | worlds compared: it … | ε |\n|---|---|---|---|\n"
@@ -305,11 +362,11 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 "that whoever knows the key can undo it."
             )
         elif privacy.record is None:
-            one = record_unit(_shown(privacy.record_of))
+            one = record_unit(shown(privacy.record_of))
             words.append(f"For {one} nothing is claimed beyond what is claimed for its client.")
         else:
             words.append(
-                _sentence(image_verdict(float(privacy.record), privacy.delta, _shown(privacy.record_of)))
+                _sentence(image_verdict(float(privacy.record), privacy.delta, shown(privacy.record_of)))
             )
             trust = {
                 0: "Each client drew its own noise and trained from its own noisy summary alone.",
@@ -324,15 +381,15 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                     f"while {privacy.measured_cohort} of the clients in each sum were honest."
                 )
             if privacy.record_weaker:
-                left = (f"{_shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
+                left = (f"{shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
                 trust += f" With fewer of them ε is: {', '.join(left)}."
-            words.append(f"{trust} For one {_shown(privacy.record_of)}: {_shown(privacy.record_adjacency)}.")
+            words.append(f"{trust} For one {shown(privacy.record_of)}: {shown(privacy.record_adjacency)}.")
         if not privacy.known_coins:
             opened = privacy.record is not None and privacy.record_cohort > 0
             words.append(
                 _sentence(verdict(float(privacy.sum_zero_out), privacy.delta, moments_opened=opened))
             )
-            words.extend(f"{_shown(text)}." for text in privacy.unbounded)
+            words.extend(f"{shown(text)}." for text in privacy.unbounded)
             honest = privacy.record_cohort or privacy.cohort
             where = "the opened sum of noisy moments" if privacy.record_cohort else "every opened sum"
             if privacy.sum_not_run:
@@ -361,7 +418,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
         )
         return "\n\n".join(words)
 
-    def _quality(self) -> str:
+    def quality_section(self) -> str:
+        """The figures on held-out images, where they may be told."""
         found = self.measured
         if found is None and self.private_quality:
             return (
@@ -377,14 +435,14 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             "density ↑": found.density, "classified as asked ↑": found.label_accuracy,
         }  # fmt: skip
         names = {name: value for name, value in named.items() if value is not None}
-        notes = [f"**{_shown(found.warning)}.**"] if found.warning else []
+        notes = [f"**{shown(found.warning)}.**"] if found.warning else []
         if found.gen2real is not None:
             notes.append(
                 "gen2real: accuracy on the held-out images of a classifier that saw generated ones only."
             )
         return (
             f"## Quality\n\nAfter round {found.round}, {found.samples:,} generated images against the "
-            f"held-out ones; features: {_shown(found.features)}. The held-out images are said to be "
+            f"held-out ones; features: {shown(found.features)}. The held-out images are said to be "
             "public: no ε is about them. The signed ledger has neither these figures nor that word.\n\n"
             f"| {' | '.join(names)} |\n|{'---|' * len(names)}\n"
             f"| {' | '.join(f'{float(value):.3f}' for value in names.values())} |"
@@ -393,15 +451,15 @@ class ModelCard(_Part, frozen=True, kw_only=True):
 
     def _making(self) -> str:
         making = self.making
-        commit = f", commit {_shown(making.commit)}" if making.commit else ""
-        packages = ", ".join(f"{_shown(name)} {_shown(version)}" for name, version in making.packages.items())
+        commit = f", commit {shown(making.commit)}" if making.commit else ""
+        packages = ", ".join(f"{shown(name)} {shown(version)}" for name, version in making.packages.items())
         settings = ", with the default settings."
         if changed := making.settings.strip():
             # Indented: nothing in a line ends such a block, as it would end a fenced one.
             block = "\n".join(f"    {plain(line)}" for line in changed.split("\n"))
             settings = f". Settings that differ from the defaults, without paths:\n\n{block}"
         return (
-            f"## How it was made\n\n`prism-secure run`, version {_shown(making.version)}{commit}, "
+            f"## How it was made\n\n`prism-secure run`, version {shown(making.version)}{commit}, "
             f"{making.rounds} rounds{settings}" + (f"\n\nPackages: {packages}." if packages else "")
         )
 

@@ -83,11 +83,11 @@ def train_classifier(images: Tensor, labels: Tensor, *, classes: int) -> nn.Modu
     for _ in range(EPOCHS):
         network.train()
         shuffled = training[torch.randperm(len(training), generator=draws)]
-        for index in shuffled.split(BATCH):
+        for index in torch.split(shuffled, BATCH):
             if len(index) > 1:  # one image alone has no spread to normalise by
                 loss = functional.cross_entropy(network(_input(images[index])), labels[index].long())
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             schedule.step()
         found = accuracy(network, images[selecting], labels[selecting])
@@ -101,7 +101,7 @@ def train_classifier(images: Tensor, labels: Tensor, *, classes: int) -> nn.Modu
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of `images`, in the form of `train_classifier`, that are put in their class."""
     network.eval()
-    pairs = zip(images.split(500), labels.split(500), strict=True)
+    pairs = zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
     hits = sum(int((network(_input(part)).argmax(1) == asked).sum()) for part, asked in pairs)
     return hits / len(images)
 

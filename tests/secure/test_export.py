@@ -354,12 +354,15 @@ def test_grid_shows_all_images_class_by_class(exported: Path, tmp_path: Path) ->
 def test_folder_holds_an_image_of_the_asked_class_each(exported: Path, tmp_path: Path) -> None:
     command = ["generate", "--model", str(exported), "--label", "3", "--label", "ankle Boot", "--count", "12"]
     assert main([*command, "--out", str(tmp_path / "all")]) == 0
-    files = sorted(path.name for path in (tmp_path / "all").iterdir())
-    assert files == [f"{number:02d}-label-{3 if number % 2 == 0 else 9}.png" for number in range(12)]
-    images = [_pixels(tmp_path / "all" / name) for name in files]
+    files = _pngs(tmp_path / "all")
+    places = ("3-Dress", "9-Ankle-boot")
+    assert [path.relative_to(tmp_path / "all") for path in files] == [
+        Path(places[number % 2]) / f"{number:02d}.png" for number in range(12)
+    ]
+    images = [_pixels(path) for path in files]
     assert {image.shape for image in images} == {(8, 8)}
     assert main([*command, "--seed", "1", "--out", str(tmp_path / "other")]) == 0
-    other = _pixels(tmp_path / "other" / files[0])
+    other = _pixels(tmp_path / "other" / "3-Dress" / "00.png")
     assert not np.array_equal(images[0], other)
 
 
@@ -368,8 +371,13 @@ def test_grid_and_folder_show_the_same_pixels(exported: Path, tmp_path: Path) ->
     assert main([*command, str(tmp_path / "grid.png")]) == 0
     assert main([*command, str(tmp_path / "all")]) == 0
     tiles = np.concatenate(read_grid(tmp_path / "grid.png").rows)
-    singles = [_pixels(path) for path in sorted((tmp_path / "all").iterdir())]
+    singles = [_pixels(path) for path in _pngs(tmp_path / "all")]
     assert np.array_equal(tiles, np.stack(singles))
+
+
+def _pngs(folder: Path) -> list[Path]:
+    """In the order in which they were made."""
+    return sorted(folder.rglob("*.png"), key=lambda path: path.name)
 
 
 def test_unconditional_colour_models_generate_too(tmp_path: Path) -> None:
@@ -386,7 +394,11 @@ def test_unconditional_colour_models_generate_too(tmp_path: Path) -> None:
     [
         (["--out", "OUT"], 7, "does not exist"),
         (["--out", "OUT", "--model", "FULL"], 7, "is a folder"),
-        (["--out", "x.jpg", "--model", "MODEL"], 2, "must be a folder or a .png, got x.jpg"),
+        (
+            ["--out", "x.jpg", "--model", "MODEL"],
+            2,
+            "must be a folder, a .npz, a .parquet or a .png, got x.jpg",
+        ),
         (["--out", "grid.txt", "--model", "MODEL"], 2, "got grid.txt: a new folder's name has no suffix"),
         (["--out", "x.png", "--model", "MODEL", "--count", "10001"], 2, "at most 10,000 images"),
         (["--out", "MODEL", "--model", "MODEL"], 2, "exists and is not a folder"),
