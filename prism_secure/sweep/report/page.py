@@ -65,7 +65,7 @@ METRICS = {
     "fid": "FID (lower is better)",
     "recall": "recall (higher is better)",
     "coverage": "coverage (higher is better)",
-    "gen2real": "gen2real: trained on generated images, tested on real ones (higher is better)",
+    "gen2real": "gen2real (higher is better)",
     "kid": "KID (lower is better)",
     "sliced_wasserstein": "sliced Wasserstein distance (lower is better)",
     "precision": "precision (higher is better)",
