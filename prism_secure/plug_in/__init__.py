@@ -1,6 +1,7 @@
 """The parts for other people's mask-based federated learning; see docs/plug-in.md.
 
 layers             trees of layers as flat vectors, and a mask's release; imports no torch
+tracking           what was spent: budget, accountant and ledger in one call a round
 sums               secure sums of trees in one process: counts, votes, weighted means
 masked_layers      layers with learned masks over frozen weights
 dp_scores          DP-SGD on the scores, through Opacus
@@ -17,6 +18,7 @@ from prism_secure.plug_in.sums import (
     secure_mean,
     secure_votes,
 )
+from prism_secure.plug_in.tracking import Tracker, track
 
 __all__ = [
     "Bounds",
@@ -24,9 +26,11 @@ __all__ = [
     "Counts",
     "Layers",
     "Mean",
+    "Tracker",
     "like",
     "release_mask",
     "secure_counts",
     "secure_mean",
     "secure_votes",
+    "track",
 ]
