@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
 PACKAGES = [
     "prism_crypto",
+    "prism_crypto.drive",
+    "prism_crypto.hello",
     "prism_privacy",
     "prism_privacy.audit",
     "prism_secure",

@@ -115,3 +115,25 @@ def test_three_processes_sum_their_images_over_a_socket():
     assert "server: 3 clients, exact: True" in done.stdout
     assert len(set(re.findall(r"average pixel over 3 clients ([0-9.]+)", done.stdout))) == 1
     assert done.stdout.count("average pixel") == 3
+
+
+def test_sums_over_https_open_though_one_is_late_one_dies_and_one_lies():
+    """Also of what the page says: the parts to copy know no client of the example by its number."""
+    done = subprocess.run(
+        [sys.executable, "run.py"],
+        cwd=EXAMPLES / "http",
+        env=os.environ | {"PYTHONWARNINGS": "error", "DEADLINE": "4"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("exact: True") == 3
+    assert "round 1: sum of clients (0, 1, 3, 4), exact: True; silent: {'upload': (2,)}" in done.stdout
+    assert re.search(r"round 2: sum of clients .*silent: {.*'upload': \(4,\)}", done.stdout)
+    assert re.search(r"round 3: refused, client 3: .*the advertise signature does not verify", done.stdout)
+    assert not re.search(r"round 3: sum of clients \([^)]*[34]", done.stdout)
+    page = (EXAMPLES / "http" / "parties.py").read_text()
+    assert len(page.splitlines()) <= 100
+    assert not re.search(r"LATE|DEAD|LIAR", page)

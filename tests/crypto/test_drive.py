@@ -1,0 +1,412 @@
+"""Request and response: exact sums whatever is lost, late, killed or lied about, and no clock inside."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prism_crypto import (
+    CountSpec,
+    Identity,
+    IdentityError,
+    InputError,
+    MessageError,
+    OutOfOrder,
+    Policy,
+    PolicyError,
+    Roster,
+    SecureSumError,
+    Session,
+    SignatureError,
+    Stage,
+    StateError,
+    ThresholdError,
+)
+from prism_crypto.drive import Admission, Client, Server, enrol
+from prism_crypto.hello import say_hello
+
+N, SPEC = 5, CountSpec(30, bound=9)
+
+
+def vector(client: int) -> np.ndarray:
+    return np.random.default_rng(client).integers(0, 10, SPEC.dimension)
+
+
+class Federation:
+    """Five enrolled clients, and sessions whose numbers rise."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        identities = [Identity.generate(client) for client in range(N)]
+        self.roster = Roster({each.client_id: each.public_key for each in identities})
+        for each in identities:
+            enrol(root / str(each.client_id), each, self.roster, Policy(min_survivors=3), "tests")
+        self.numbers = itertools.count(1)
+        self.clients = [Client(root / str(client)) for client in range(N)]
+
+    def server(self, round: int, spec: CountSpec = SPEC, federation: str = "tests", **options) -> Server:
+        session = Session.plan(
+            spec, range(N), federation=federation, number=next(self.numbers), round=round,
+            roster=self.roster, threshold=3, min_survivors=3,
+        )  # fmt: skip
+        return Server(session, options.pop("deadlines", 10.0), roster=self.roster, **options)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    return Federation(tmp_path)
+
+
+class Network:
+    """Carries requests and responses one second apart, and keeps what each client's error was."""
+
+    def __init__(self, federation: Federation, server: Server, round: int, clients=range(N)) -> None:
+        self.server, self.federation, self.now = server, federation, 0.0
+        self.requests = {i: federation.clients[i].join(SPEC, vector(i), round=round) for i in clients}
+        self.sent: list[tuple[int, bytes]] = []
+        self.errors: dict[int, SecureSumError] = {}
+
+    def carry(self, client: int, request: bytes) -> bytes | None:
+        """The response; a test's own network loses or changes some."""
+        return self.server.handle(client, request, self.now)
+
+    def run(self, turns: int = 200) -> Server:
+        for _ in range(turns):
+            self.now += 1.0
+            self.server.tick(self.now)
+            for client, request in list(self.requests.items()):
+                self.sent.append((client, request))
+                response = self.carry(client, request)
+                if response is None:
+                    continue
+                try:
+                    following = self.federation.clients[client].handle(response)
+                except SecureSumError as error:
+                    self.errors[client], following = error, None
+                self.requests[client] = following
+                if following is None:
+                    del self.requests[client]
+            if not self.requests and self.server.stage is None:
+                return self.server
+        raise AssertionError(f"no end: {self.server.stage}, {self.requests.keys()}")
+
+
+def check(server: Server, survivors: tuple[int, ...]) -> None:
+    assert server.result.survivors == survivors
+    assert server.result.counts.tolist() == np.sum([vector(i) for i in survivors], axis=0).tolist()
+
+
+def test_the_sum_is_exact_and_every_client_hears_it(federation: Federation):
+    for round in (1, 2):
+        network = Network(federation, federation.server(round, deadlines=100.0), round)
+        check(network.run(), tuple(range(N)))
+        assert not network.errors
+        assert network.now < 100.0, "nobody waits for a deadline where all answer"
+        for client in federation.clients:
+            counts, parties = client.result
+            assert (counts.tolist(), parties) == (network.server.result.counts.tolist(), N)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lost_requests_and_responses_are_made_up_for_by_the_same_bytes(federation: Federation, seed: int):
+    draws = np.random.default_rng(seed)
+    server = federation.server(1, deadlines=1000.0)
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if draws.random() < 0.4:  # on the way there
+            return None
+        response = server.handle(client, request, network.now)
+        if draws.random() < 0.3:  # one that is brought twice
+            response = server.handle(client, request, network.now)
+        return None if draws.random() < 0.4 else response
+
+    network.carry = carry
+    check(network.run(), tuple(range(N)))
+    messages = {(client, request) for client, request in network.sent if request[0] == 2}
+    assert len(messages) == 5 * N, "one message a client and stage, however often it was sent"
+
+
+def test_what_a_server_did_not_get_it_asks_for_again(federation: Federation):
+    """A client that polls, though its message never came, sends the very same one."""
+    server = federation.server(1)
+    client, seen = federation.clients[0], []
+    offer = server.handle(0, client.join(SPEC, vector(0), round=1), 0.0)
+    advert = client.handle(offer)
+    poll = bytes([3]) + advert[1:10]
+    again = server.handle(0, poll, 1.0)
+    assert client.handle(again) == advert
+    seen.append(server.handle(0, advert, 2.0))
+    assert client.handle(seen[-1]) == poll
+    assert client.waiting
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_client_that_is_late_is_out_and_hears_it_and_is_back_in_the_next_session(
+    federation: Federation, stage: Stage
+):
+    server = federation.server(1, deadlines={**dict.fromkeys(Stage, 20.0), stage: 5.0})
+    network = Network(federation, server, 1)
+    late = bytes([2, stage.number])
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if client == 2 and request[:2] == late and server.stage is stage:
+            return None
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    in_it = stage in (Stage.CONFIRM, Stage.UNMASK)
+    check(network.run(), (0, 1, 2, 3, 4) if in_it else (0, 1, 3, 4))
+    assert server.silent[stage] == (2,)
+    if stage is Stage.UNMASK:  # the sum is open, and its own vector is in it
+        assert federation.clients[2].result[1] == N
+    else:
+        assert f"{stage.value} is over" in str(network.errors[2])
+    check(Network(federation, federation.server(2), 2).run(), tuple(range(N)))
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_client_that_was_killed_is_left_behind_and_a_new_process_joins_the_next_session(
+    federation: Federation, stage: Stage
+):
+    server = federation.server(1, deadlines=4.0)
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if client == 4 and request[:2] == bytes([2, stage.number]):
+            del network.requests[4]
+            return None
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    network.run()
+    assert 4 in server.silent[stage]
+    check(server, (0, 1, 2, 3, 4) if stage in (Stage.CONFIRM, Stage.UNMASK) else (0, 1, 2, 3))
+    federation.clients[4] = Client(federation.root / "4")
+    check(Network(federation, federation.server(2), 2).run(), tuple(range(N)))
+
+
+def test_a_process_that_begins_again_does_not_advertise_twice_in_one_session(federation: Federation):
+    server = federation.server(1)
+    join = federation.clients[0].join(SPEC, vector(0), round=1)
+    offer = server.handle(0, join, 0.0)
+    federation.clients[0].handle(offer)
+    again = Client(federation.root / "0")
+    again.join(SPEC, vector(0), round=1)
+    with pytest.raises(StateError):
+        again.handle(offer)
+
+
+def test_a_vector_is_in_no_second_session_of_its_round(federation: Federation):
+    Network(federation, federation.server(1), 1).run()
+    network = Network(federation, federation.server(1, deadlines=3.0), 1)
+    with pytest.raises(ThresholdError):
+        _ = network.run().result
+    assert all(isinstance(error, StateError) for error in network.errors.values())
+    assert len(network.errors) == N
+
+
+@pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM, Stage.UNMASK])
+def test_bytes_that_are_no_message_are_refused_by_name_and_cost_nobody_else_the_sum(
+    federation: Federation, stage: Stage
+):
+    server = federation.server(1, deadlines=4.0)
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if client == 1 and request[:2] == bytes([2, stage.number]):
+            request = request[:10] + b"\x93 not what this stage expects"
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    network.run()
+    check(server, (0, 1, 2, 3, 4) if stage in (Stage.CONFIRM, Stage.UNMASK) else (0, 2, 3, 4))
+    assert isinstance(server.refused[1], SecureSumError)
+    assert (server.refused[1].peer, server.refused[1].stage) == (1, stage)
+    assert "its message was refused" in str(network.errors[1])
+    assert set(server.refused) == {1}
+
+
+def test_a_message_in_anothers_name_is_refused_and_does_not_shut_the_other_out(federation: Federation):
+    """Of a transport that believes what it is told: the signature does not verify."""
+    server = federation.server(1)
+    offer = server.handle(1, federation.clients[1].join(SPEC, vector(1), round=1), 0.0)
+    advert = federation.clients[1].handle(offer)
+    assert b"refused" in server.handle(0, advert, 0.0)
+    assert isinstance(server.refused[0], SignatureError)
+    network = Network(federation, server, 1, clients=(0, 2, 3, 4))
+    network.requests[1] = advert
+    check(network.run(), tuple(range(N)))
+    assert not server.refused
+
+
+def test_too_few_clients_are_an_error_for_all(federation: Federation):
+    server = federation.server(1, deadlines=3.0)
+    network = Network(federation, server, 1, clients=(0, 1))
+    network.run()
+    assert isinstance(server.error, ThresholdError)
+    with pytest.raises(ThresholdError):
+        _ = server.result
+    assert all("2 of 5 clients advertised" in str(error) for error in network.errors.values())
+    assert server.due is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"round": 2},
+        {"round": 0},
+        {"spec": CountSpec(30, bound=8)},
+        {"spec": CountSpec(31, bound=9)},
+        {"spec": CountSpec.of_parts([(20, 9), (10, 1)])},
+        {"federation": "others"},
+    ],
+)
+def test_a_client_adds_to_no_other_sum_than_it_wants(federation: Federation, other: dict):
+    server = federation.server(**{"round": 1} | other)
+    client = federation.clients[0]
+    with pytest.raises(PolicyError, match="this client wants"):
+        client.handle(server.handle(0, client.join(SPEC, vector(0), round=1), 0.0))
+    with pytest.raises(OutOfOrder, match="join comes first"):
+        client.handle(b"")
+
+
+def test_clients_of_other_models_are_in_no_sum_together(federation: Federation):
+    session = Session.plan(
+        SPEC, range(N), federation="tests", number=next(federation.numbers), round=1,
+        roster=federation.roster, threshold=3, min_survivors=3, model_hash=b"a", binding=b"x",
+    )  # fmt: skip
+    server = Server(session, 3.0, roster=federation.roster)
+    network = Network(federation, server, 1)
+    for client, seen in enumerate([(b"a", b"x"), (b"b", b"x"), (b"a", b"x"), (b"a", b""), (b"a", b"x")]):
+        network.requests[client] = federation.clients[client].join(
+            SPEC, vector(client), round=1, model_hash=seen[0], binding=seen[1]
+        )
+    check(network.run(), (0, 2, 4))
+
+
+def test_a_vector_is_made_when_it_is_time_to_upload_and_a_bad_one_is_the_clients_own_error(
+    federation: Federation,
+):
+    server, made = federation.server(1, deadlines=3.0), []
+    network = Network(federation, server, 1)
+
+    def make():
+        made.append(server.stage)
+        return vector(0)
+
+    network.requests[0] = federation.clients[0].join(SPEC, make, round=1)
+    network.requests[1] = federation.clients[1].join(SPEC, vector(1) + 9, round=1)
+    check(network.run(), (0, 2, 3, 4))
+    assert made == [Stage.UPLOAD]
+    assert isinstance(network.errors[1], InputError)
+
+
+def test_time_is_what_the_caller_says(federation: Federation):
+    server = federation.server(1, deadlines={stage: 10.0 * stage.number for stage in Stage})
+    assert server.due is None
+    join = federation.clients[0].join(SPEC, vector(0), round=1)
+    server.handle(0, join, 1000.0)
+    assert server.due == 1010.0
+    server.tick(1009.9)
+    assert server.stage is Stage.ADVERTISE
+    server.tick(1010.0)
+    assert isinstance(server.error, ThresholdError)
+    assert server.silent[Stage.ADVERTISE] == tuple(range(N))
+
+
+@pytest.mark.parametrize("deadlines", [0, -1.0, {Stage.SHARE: 1.0}, dict.fromkeys(Stage, 0.0), "1", None])
+def test_deadlines_that_are_none_are_refused(federation: Federation, deadlines):
+    with pytest.raises(InputError, match="seconds above 0 for each stage"):
+        federation.server(1, deadlines=deadlines)
+
+
+def test_a_client_that_joins_too_late_waits_for_the_next_session(federation: Federation):
+    server = federation.server(1, deadlines=3.0)
+    Network(federation, server, 1, clients=(0, 1, 2)).run()
+    late = federation.clients[3]
+    request = late.join(SPEC, vector(3), round=2)
+    assert late.handle(server.handle(3, request, 50.0)) == request
+    assert late.waiting
+
+
+@given(data=st.binary(max_size=40), kind=st.integers(0, 255), stage=st.integers(0, 9))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_fuzzed_frames_are_errors_of_the_family(federation: Federation, data: bytes, kind: int, stage: int):
+    server = federation.server(1)
+    for frame in (data, bytes([kind, stage]) + server.session.number.to_bytes(8) + data):
+        with contextlib.suppress(SecureSumError):
+            server.handle(0, frame, 0.0)
+        client = federation.clients[0]
+        client.join(SPEC, vector(0), round=1)
+        with contextlib.suppress(SecureSumError):
+            client.handle(frame)
+
+
+@pytest.mark.parametrize("data", [b"", bytes(9), bytes([2, 6]) + bytes(8), bytes([9, 1]) + bytes(8)])
+def test_what_no_client_has_written_is_a_message_error(federation: Federation, data: bytes):
+    with pytest.raises(MessageError):
+        federation.server(1).handle(0, data, 0.0)
+
+
+def test_a_folder_is_written_once_and_read_whole(federation: Federation, tmp_path: Path):
+    identity = Identity.generate(0)
+    roster = Roster({0: identity.public_key})
+    with pytest.raises(IdentityError, match="can't be made"):
+        enrol(tmp_path / "0", identity, roster, Policy(min_survivors=3), "tests")
+    with pytest.raises(IdentityError, match="does not pin"):
+        enrol(tmp_path / "new", identity, federation.roster, Policy(min_survivors=3), "tests")
+    for name, error in (
+        ("identity.json", IdentityError),
+        ("roster.json", IdentityError),
+        ("policy.json", IdentityError),
+        ("federation.txt", IdentityError),
+        ("sessions", StateError),
+    ):
+        kept = (tmp_path / "1" / name).rename(tmp_path / "kept")
+        with pytest.raises(error):
+            Client(tmp_path / "1")
+        kept.rename(tmp_path / "1" / name)
+    assert Client(tmp_path / "1").client_id == 1
+
+
+def test_parties_are_not_pickled_and_do_not_show_their_keys(federation: Federation):
+    for each in (federation.clients[0], federation.server(1)):
+        assert repr(each) == f"<{type(each).__name__}>"
+        with pytest.raises(TypeError):
+            pickle.dumps(each)
+
+
+def test_a_token_is_for_the_client_that_signed_the_last_challenge_on_this_channel(federation: Federation):
+    door = Admission(federation.roster, "tests", "https://here")
+    keys = [client.identity for client in federation.clients]
+    challenge = door.challenge(1)
+    token = door.token(1, say_hello(keys[1], "tests", challenge, "https://here"))
+    assert door.owner(token) == 1
+    with pytest.raises(IdentityError):  # used up
+        door.token(1, say_hello(keys[1], "tests", challenge, "https://here"))
+    for client, key, federation_name, channel in (
+        (1, keys[0], "tests", "https://here"),
+        (0, keys[1], "tests", "https://here"),
+        (1, keys[1], "other", "https://here"),
+        (1, keys[1], "tests", "https://there"),
+    ):
+        challenge = door.challenge(client)
+        with pytest.raises(SignatureError):
+            door.token(client, say_hello(key, federation_name, challenge, channel))
+    for odd in ("", "x", token[:-1], token.upper() + "é"):
+        with pytest.raises(IdentityError):
+            door.owner(odd)
+    with pytest.raises(IdentityError):
+        door.challenge(99)
+    second = door.token(1, say_hello(keys[1], "tests", door.challenge(1), "https://here"))
+    assert door.owner(second) == 1
+    with pytest.raises(IdentityError):
+        door.owner(token)
