@@ -51,7 +51,7 @@ try-installed:
 	rm -rf $(TRIED)
 
 EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd fedpm/fedpm_measured \
-	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run
+	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run http/run
 
 examples: $(VENV)/.installed-dev  ## every script of examples/ on real images: minutes
 	@for script in $(EXAMPLES); do echo "== examples/$$script.py"; \
