@@ -1,8 +1,14 @@
-"""Which modules beside the tests are not to be imported when doctests are looked for; and how pools begin."""
+"""What is not to be imported when doctests are looked for, and what is done but once."""
 
+import hashlib
 import multiprocessing
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
+
+from prism_secure.rounds import components
 
 # They change torch for the whole process, or are scripts.
 collect_ignore = ["second_device.py", "track_privately.py", "train_on_card.py"]
@@ -13,3 +19,20 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers fork from this process, which has torch loaded, where they would import it anew."""
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: fork)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def axes_of_public_images_found_once() -> Iterator[None]:
+    """Each of a hundred measured runs decomposes the same matrix, a quarter of its time."""
+    eigh, found = components.eigh, dict[bytes, Any]()
+
+    def once(matrix: np.ndarray, **which: Any) -> Any:
+        key = hashlib.sha256(matrix.tobytes() + repr((matrix.shape, which)).encode()).digest()
+        if key not in found:
+            found[key] = eigh(matrix, **which)
+        sizes, axes = found[key]
+        return sizes.copy(), axes.copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "eigh", once)
+        yield

@@ -164,7 +164,8 @@ def test_an_image_that_moves_further_than_it_may_is_refuted(
     bug: Plant | None, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One canary image in each of fifty clients, of 64 that each could have."""
-    config = settings(data, "measured.unit=image", "measured.epsilon=0.5", "measured.records=64")
+    small = ["measured.unit=image", "measured.epsilon=0.5", "measured.records=64"]
+    config = settings(data, *small, "federation.rounds=1", "metrics.every=1")
     claim = claim_of(config)
     if bug is not None:
         bug(monkeypatch)
