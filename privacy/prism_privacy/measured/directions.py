@@ -74,7 +74,7 @@ class Directions:
         limit: features lie within [-limit, limit], units of 2^-20.
 
     Raises:
-        InvalidParameter: not integers, shapes that do not fit, more than 1,024 directions, or
+        InvalidParameter: not integers, shapes that do not fit, more than 4,096 directions, or
             D (limit + max|m|) max|V| > 2^53, so that products would not be exact.
 
     >>> asked = Directions.of(np.eye(3)[None, :, :2], np.zeros((1, 3)))
@@ -160,7 +160,7 @@ class RowDirections:
         limit: features lie within [-limit, limit], units of 2^-20.
 
     Raises:
-        InvalidParameter: not integers, shapes that do not fit, more than 1,024 directions, a row that is not
+        InvalidParameter: not integers, shapes that do not fit, more than 4,096 directions, a row that is not
             there, D (limit + max|m|) max|U| > 2^53, or that times max|by_class| > 2^72, so that products
             would not be exact.
 

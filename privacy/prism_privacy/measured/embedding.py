@@ -41,7 +41,7 @@ class HadamardEmbedding:
         seed: 32 public bytes, fresh each round.
         dimension: d, the number of mask bits.
         size: m, how many of them carry the answer: a power of two, at most d and 2^20.
-        directions: k, at most m and 1,024.
+        directions: k, at most m and 4,096.
 
     Raises:
         InvalidParameter: a value out of range, or a size that is no power of two.
@@ -104,7 +104,7 @@ class HadamardEmbedding:
     def embed(self, answers: NDArray[np.int64]) -> NDArray[np.int64]:
         """sqrt(m) E a for integer answers, int64 (n, k) to int64 (n, m), exactly.
 
-        Sums of |a_j| must stay below 2^53, as they do for answers (k <= 2^10 numbers of at most 2^40).
+        Sums of |a_j| must stay below 2^53, as they do for answers (k <= 2^12 numbers of at most 2^40).
         """
         wide = answers.astype(np.float64)
         moved = np.empty((len(answers), self.size), dtype=np.int64)

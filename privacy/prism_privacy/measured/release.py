@@ -38,7 +38,7 @@ each line for two worlds:
    E, s > 1, the ball binds, and has to be the projection, which is 1-Lipschitz, to that error.)
 5. Rounding each coordinate toward k_t: less than one unit more each, sqrt(m) units, 2^-24 sqrt(m).
 
-With k <= 2^10 the terms in C add up to less than (2^-35 + 2^-47 + 2^-48 + 2^-49 + 2^-37) s C < 2^-34 s C.
+With k <= 2^12 the terms in C add up to less than (2^-34 + 2^-47 + 2^-48 + 2^-49 + 2^-37) s C < 2^-33 s C.
 QED
 
 Not needed, and not claimed: that V is orthonormal, that m is near the data, that N is the number of

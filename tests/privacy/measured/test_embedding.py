@@ -75,6 +75,6 @@ def test_sizes_beyond_what_the_proof_covers_are_refused() -> None:
     with pytest.raises(InvalidParameter, match="size"):
         HadamardEmbedding(bytes(32), 1 << 22, 1 << 21, 8)
     with pytest.raises(InvalidParameter, match="directions"):
-        HadamardEmbedding(bytes(32), 1 << 14, 1 << 12, 1025)
+        HadamardEmbedding(bytes(32), 1 << 14, 1 << 13, (1 << 12) + 1)
     with pytest.raises(InvalidParameter, match="seed"):
         HadamardEmbedding("x" * 32, 16, 16, 8)  # type: ignore[arg-type]

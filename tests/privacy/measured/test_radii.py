@@ -224,12 +224,13 @@ def test_a_random_search_finds_no_swap_beyond_the_radius(
     assert max((moved**2).sum(axis=1)) <= exact(clip)
 
 
+@pytest.mark.parametrize(("features", "directions", "size"), [(1440, 128, 8192), (64, 4096, 4096)])
 @pytest.mark.parametrize("seed", range(4))
 def test_at_the_size_of_a_real_round_no_aimed_swap_goes_beyond_the_radius(
-    make_round: Callable[..., MeasuredRound], seed: int
+    make_round: Callable[..., MeasuredRound], seed: int, features: int, directions: int, size: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    classes, features, directions, size, own = 10, 1440, 128, 8192, 10
+    classes, own = 10, 10
 
     def images(count: int) -> NDArray[np.float64]:
         rows = np.abs(rng.normal(size=(count, features)))
@@ -240,7 +241,8 @@ def test_at_the_size_of_a_real_round_no_aimed_swap_goes_beyond_the_radius(
     # directions aimed at the difference of two images, and the rest of them random
     basis = rng.normal(size=(features, directions))
     basis[:, 0] = rows[own] - rows[own + 1]
-    weights = np.stack([np.linalg.qr(basis)[0]] * classes)
+    spread = np.linalg.qr(basis)[0] if directions <= features else basis / np.linalg.norm(basis, 2)
+    weights = np.stack([spread] * classes)
     release = {"flip": 0.45, "clip": 1.3, "client_clip": 0.1, "record_clip": 0.2, "records": own}
     asked = make_round(
         np.rint(weights * UNIT).astype(np.int64),

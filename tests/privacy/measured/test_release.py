@@ -127,7 +127,7 @@ def test_a_release_survives_the_json_of_a_ledger() -> None:
         {"coordinates": 0},
         {"coordinates": (1 << 20) + 1},
         {"directions": 0},
-        {"directions": 1025},
+        {"directions": 4097},
         {"coordinates": 64},
         {"cohort": 0},
         {"sum_failure": 2.0},

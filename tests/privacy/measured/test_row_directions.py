@@ -136,8 +136,8 @@ def test_everything_is_in_the_digest(part: str) -> None:
     [
         ({"rows": np.array([R] * COUNT)}, r"rows must lie in \[0, 5\)"),
         ({"rows": np.array([-1] * COUNT)}, r"rows must lie in \[0, 5\)"),
-        ({"rows": np.zeros(0, int), "by_class": np.zeros((K, 0), int)}, "1 to 1024 directions"),
-        ({"rows": np.zeros(1025, int), "by_class": np.zeros((K, 1025), int)}, "1 to 1024 directions"),
+        ({"rows": np.zeros(0, int), "by_class": np.zeros((K, 0), int)}, "1 to 4096 directions"),
+        ({"rows": np.zeros(4097, int), "by_class": np.zeros((K, 4097), int)}, "1 to 4096 directions"),
         ({"by_class": np.zeros((K, COUNT + 1), int)}, r"by_class must have the shape \(any, 7\)"),
         ({"reference": np.zeros((K, D + 1), int)}, "reference must have the shape"),
         ({"basis": np.zeros((R, D))}, "basis must hold integers"),
