@@ -5,7 +5,8 @@
     python experiments/frontier/frontier.py client-6000-e1-measured-s0 --out FOLDER --full FOLDER
 
 A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
-choose (one shot has none; with them it trains towards a posterior), `-real` runs the secure sum, too. Each
+choose (one shot has none; with them it trains towards a posterior), `-t500` the steps of one shot's training,
+`-real` runs the secure sum, too. Each
 gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
 are open, and trains the server on them as measured rounds do: same start, same steps.
@@ -32,12 +33,12 @@ from numpy.typing import NDArray
 
 from prism_privacy import Adjacency, View, verify_ledger
 from prism_privacy.moments.store import load_moments
-from prism_secure.accounting.measured import releases
+from prism_secure.accounting.measured import concentration, releases
 from prism_secure.accounting.record_release import opened_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
-from prism_secure.learning.measured.directions import AskedRows, principal_directions
-from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.directions import principal_directions
+from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
@@ -66,7 +67,9 @@ ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
 FEWEST_BITS, MOST_BITS = 1 << 12, 1 << 18
-_NAME = re.compile(r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(-real)?")
+_NAME = re.compile(
+    r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(?:-t(\d+))?(-real)?"
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Point:
     method: str
     seed: int
     given_rows: int | None
+    given_steps: int | None
     real: bool
     full: str | None
 
@@ -87,9 +91,11 @@ class Point:
         found = _NAME.fullmatch(name)
         if found is None:
             raise SystemExit(f"a point is named {_NAME.pattern}, got {name!r}")
-        unit, clients, epsilon, method, seed, rows, real = found.groups()
-        given = int(rows) if rows else None
-        return cls(unit, int(clients), float(epsilon), method, int(seed), given, bool(real), full)
+        unit, clients, epsilon, method, seed, rows, steps, real = found.groups()
+        if steps and method == "measured":
+            raise SystemExit(f"measured rounds have their recipe's steps, got {name!r}")
+        given = [int(each) if each else None for each in (rows, steps)]
+        return cls(unit, int(clients), float(epsilon), method, int(seed), *given, bool(real), full)
 
     @property
     def images(self) -> int:
@@ -199,10 +205,11 @@ def expected_rounds(config: Config, sizes: Sequence[int], spectrum: Array) -> tu
     prior, within = guess(spectrum[:rows], measured.prior), 0.5 * spectrum[:rows]
     posterior, move = RowPosterior.start(prior), 0.0
     for planned in releases(config, 1 << 20, sizes):
-        asked = principal_directions(prior, posterior.variances, planned.directions, within)
+        count = min(planned.directions, prior.variances.size)
+        asked = principal_directions(prior, posterior.variances, count, within)
         client, image = answer_clips(
-            prior, posterior.variances, _along(prior, asked), within,
-            records=planned.records, margin=measured.margin, concentration=measured.concentration,
+            prior, posterior.variances, asked, within, records=planned.records, margin=measured.margin,
+            concentration=concentration(config, planned.records, CLASSES),
         )  # fmt: skip
         length = client if measured.unit == "client" else image / planned.record_clip
         move = max(move, planned.clip * client / length / math.sqrt(planned.coordinates))
@@ -217,15 +224,6 @@ def noise_and_unknown(prior: Prior, left: Array, spectrum: Array) -> tuple[float
     before = prior.variances
     noise = math.sqrt((left * (1 - left / before)).sum() / CLASSES)
     return noise, math.sqrt((left**2 / before).sum() / CLASSES + beyond)
-
-
-def _along(prior: Prior, asked: AskedRows) -> Array:
-    """As `AskedRows.along`, all directions of one class axis in one: they meet no row twice, and the clips
-    are sums of squares over directions."""
-    axis = np.abs(prior.class_axes @ asked.by_class).argmax(0)
-    found = np.zeros((CLASSES, CLASSES, len(prior.spectrum)))
-    found[axis, :, asked.rows] = asked.by_class.T
-    return found
 
 
 def settings_of(point: Point, spectrum: Array) -> Config:
@@ -294,7 +292,8 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
     images = point.clients * point.images / CLASSES
     components = Components(point.measured(f"measured.rows={point.given_rows or ROWS[-1]}"))
     posterior = point.given_rows is not None
-    mask = trained(components, opened.first / images, opened.release.noise / images, posterior=posterior)
+    noise = opened.release.noise / images
+    mask = trained(components, opened.first / images, noise, posterior=posterior, steps=point.given_steps)
     quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png", utility=True)
     image = release.guarantee.epsilon
     return {
@@ -329,8 +328,10 @@ def _record_epsilon(point: Point) -> float:
     return float(f"{low * (1 - 1e-4):.4g}")
 
 
-def trained(components: Components, means: Array, noise: float, *, posterior: bool) -> NDArray[np.bool_]:
-    """The mask of the server's training on noisy class means (K, D), in as many steps as measured rounds.
+def trained(
+    components: Components, means: Array, noise: float, *, posterior: bool, steps: int | None
+) -> NDArray[np.bool_]:
+    """The mask of the server's training on noisy class means (K, D), by default in measured rounds' steps.
 
     Towards the means as they are, and all features count alike.
 
@@ -347,7 +348,7 @@ def trained(components: Components, means: Array, noise: float, *, posterior: bo
         means = prior.from_coordinates(gain * prior.coordinates(means))
         # 1 - what is left of a coordinate's variance, as a share of what it was, is the gain.
         metric = Metric(*(torch.from_numpy(part).float() for part in (prior.class_axes, basis, gain)))
-    steps = config.federation.rounds * config.measured.steps + config.measured.end_steps
+    steps = steps or config.federation.rounds * config.measured.steps + config.measured.end_steps
     training = ServerTraining(
         trainer,
         steps=steps,

@@ -14,7 +14,6 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ from prism_privacy import Accountant, Adjacency, MaskRelease, View, calibrate
 from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
-from prism_secure.learning.measured.directions import jacobian_directions, principal_directions
-from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
+from prism_secure.learning.measured.directions import principal_directions
+from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
@@ -63,7 +62,6 @@ def arguments() -> argparse.Namespace:
     add("--coordinates", type=int, default=16_384, help="bits a client sends; 262,144 with --unit record")
     add("--margin", type=float, default=1.15, help="of the answers' clip over what is expected")
     add("--concentration", type=float, help="expected sum of squares of a client's class shares; default 1/K")
-    add("--kind", choices=("principal", "jacobian", "aimed"), default="principal")
     add("--rows", type=int, default=300, help="of the public basis")
     add(
         "--grow",
@@ -85,9 +83,6 @@ def arguments() -> argparse.Namespace:
         help="prior variance of a class, in units of public images' spectrum",
     )
     add("--shared", type=float, default=0.7)
-    add("--tail", type=float, default=0.0, help="prior variance of each direction outside the basis")
-    add("--clip-start", type=float, default=0.12, help="with Jacobian directions: clip of the first round")
-    add("--clip-end", type=float, default=0.045, help="with Jacobian directions: what it falls to")
     add("--metric", choices=("flat", "known", "sure"), default="known")
     add("--width", type=int, default=16)
     add("--batch", type=int, default=40)
@@ -187,19 +182,13 @@ def main() -> None:
     # Dead leaves have no classes, so part of their variance is that between classes.
     within = 0.5 * spectrum
     prior = Prior(np.zeros((classes, dimension)), basis, 0.5 * spectrum, own=o.own, shared=o.shared)
-    posterior: RowPosterior | Posterior
-    if o.kind == "principal":
-        posterior = RowPosterior.start(prior)
-    else:
-        prior = replace(prior, tail=o.tail)
-        answers = Answers.none(classes, dimension)
-        posterior = Posterior(prior, answers)
+    posterior = RowPosterior.start(prior)
     state = ServerState.start(trainer, initial_theta(trainer.dimension, seed=public_seed(o.seed, "theta")))
     training = ServerTraining(
         trainer, steps=o.rounds * o.steps + o.end, start=o.rate, end=0.1 * o.rate, smoothing=o.smoothing
     )
     evaluation = Evaluation(recipe)
-    rng, coins = np.random.default_rng(o.seed), np.random.default_rng(1000 + o.seed)
+    coins = np.random.default_rng(1000 + o.seed)
     began, log = time.process_time(), []
 
     def evaluate(when: str) -> dict[str, float]:
@@ -210,62 +199,48 @@ def main() -> None:
         return measured
 
     for t in range(1, o.rounds + 1):
-        if o.grow and t >= o.grow_from and isinstance(posterior, RowPosterior):
+        if o.grow and t >= o.grow_from:
             made = generated(trainer, state, public_seed(o.seed, "basis", t), rows=1000)
             rest = made - (made @ prior.basis.T) @ prior.basis
             # Not centred: what all these images have in common beyond the basis is its first row.
             rows, second = principal(rest, o.grow)
             by_class = made.reshape(-1, classes, dimension).mean(0)
             along = np.maximum(second - ((by_class @ rows.T) ** 2).mean(0), 0.1 * second)
-            posterior = posterior.grown(rows, o.grow_prior / o.own * second, by_class)
+            posterior = grown(posterior, rows, o.grow_prior / o.own * second, by_class)
             prior = posterior.prior
             within = np.concatenate([within, 1.3 * along])
         # Public: what is asked, around which reference, under which clips.
         reference = posterior.mean
         rest = phi - torch.from_numpy(reference).float()[label]
-        numbers = torch.zeros(len(phi), o.directions)
-        if isinstance(posterior, RowPosterior):
-            asked = principal_directions(prior, posterior.variances, o.directions, within)
-            along = asked.along(len(within))
-            seen = rest @ torch.from_numpy(prior.basis).float().T
-            for c in range(classes):
-                of = label == c
-                numbers[of] = seen[of][:, asked.rows] * torch.from_numpy(asked.by_class[c]).float()
-        else:
-            shape = (o.directions, classes, dimension)
-            pull = posterior.sample(o.directions, rng) if o.kind == "aimed" else rng.standard_normal(shape)
-            V = jacobian_directions(trainer, (state.smoothed > 0).float(), pull, batch_size=o.batch, seed=t)
-            V = np.round(V * 2**20) / 2**20
-            forms = np.ascontiguousarray(V.transpose(2, 0, 1))
-            along = forms @ prior.basis.T
-            for c in range(classes):
-                of = label == c
-                numbers[of] = rest[of] @ torch.from_numpy(V[c]).float()
+        directions = min(o.directions, prior.variances.size)
+        numbers = torch.zeros(len(phi), directions)
+        asked = principal_directions(prior, posterior.variances, directions, within)
+        seen = rest @ torch.from_numpy(prior.basis).float().T
+        for c in range(classes):
+            of = label == c
+            numbers[of] = seen[of][:, asked.rows] * torch.from_numpy(asked.by_class[c]).float()
         limit = answer_clips(
             prior,
             posterior.variances,
-            along,
+            asked,
             within,
             records=records,
             margin=o.margin,
             concentration=o.concentration,
         )
         limit_ = limit[0] if o.unit == "client" else limit[1]
-        if o.kind != "principal":
-            # What lies outside the basis is not in the model: the rule of the probe, a clip that falls.
-            limit_ = o.clip_end + (o.clip_start - o.clip_end) * 0.7 ** (t - 1)
-        # Clients: clipped.
-        if o.unit == "record":
-            norm = numbers.norm(dim=1)
-            numbers *= (limit_ / norm).clamp(max=1)[:, None]
-        a = torch.zeros(n, o.directions).index_add_(0, owner, numbers / records)
+        # Clients: clipped, and each image's part before, at sqrt(N) A where a client is protected.
+        norm = numbers.norm(dim=1)
+        most = limit_ * (math.sqrt(records) if o.unit == "client" else 1)
+        numbers *= (most / norm).clamp(max=1)[:, None]
+        a = torch.zeros(n, directions).index_add_(0, owner, numbers / records)
         if o.unit == "client":
             norm = a.norm(dim=1)
             a *= (limit_ / norm).clamp(max=1)[:, None]
         reach = clips[t - 1] if o.unit == "client" else clips[t - 1] * records / 2
         # Bits of the mask, and what opens of their sum.
         draw = np.random.default_rng(public_seed(o.seed, "embedding", t))
-        columns = draw.permutation(coordinates)[: o.directions]
+        columns = draw.permutation(coordinates)[:directions]
         signs = draw.integers(0, 2, coordinates, dtype=np.int8).astype(np.float32) * 2 - 1
         votes, half, boxed = np.zeros(coordinates, np.float32), 0.5 - o.flip, 0.0
         for start in range(0, n, 100):
@@ -278,12 +253,7 @@ def main() -> None:
         opened = hadamard(signs * (votes / n - 0.5)[None])[0, columns].astype(np.float64) * limit_ / reach
         noise = math.sqrt(0.25 / n) * limit_ / reach
         # Server: one measurement more.
-        if isinstance(posterior, RowPosterior):
-            posterior = posterior.answered(asked, opened + posterior.expected(asked), noise**2)
-        else:
-            values = opened + forms.reshape(o.directions, -1) @ reference.ravel() / classes
-            answers = answers.with_round(forms / classes, values, np.full(o.directions, noise**2))
-            posterior = Posterior(prior, answers, before=posterior)
+        posterior = posterior.answered(asked, opened + posterior.expected(asked), noise**2)
         error = (posterior.mean - truth) @ prior.basis.T
         beyond = truth - (truth @ prior.basis.T) @ prior.basis
         log.append(
@@ -339,6 +309,27 @@ def hadamard(rows: np.ndarray) -> np.ndarray:
         found = np.stack([left + right, left - right], axis=2)
         step *= 2
     return found.reshape(rows.shape) / np.float32(width**0.5)
+
+
+def grown(posterior: RowPosterior, rows: np.ndarray, spectrum: np.ndarray, mean: np.ndarray) -> RowPosterior:
+    """The same with more `rows` (s, D) of the basis, and what is guessed along them: `mean` (K, D).
+
+    Rows need not be orthogonal; along the basis so far nothing changes.
+    """
+    prior, old = posterior.prior, len(posterior.prior.basis)
+    new = np.linalg.qr((rows - (rows @ prior.basis.T) @ prior.basis).T).Q.T
+    # Again, for rounding: what lies along the basis by 1e-16 of a long row would show in a short rest.
+    new -= (new @ prior.basis.T) @ prior.basis
+    wider = Prior(
+        prior.mean + ((mean - prior.mean) @ new.T) @ new,
+        np.concatenate([prior.basis, new]),
+        np.concatenate([prior.spectrum, spectrum]),
+        prior.own,
+        prior.shared,
+    )
+    coordinates, variances = wider.coordinates(wider.mean), wider.variances.copy()
+    coordinates[:, :old], variances[:, :old] = posterior.coordinates, posterior.variances
+    return RowPosterior(wider, coordinates, variances)
 
 
 def generated(trainer: Any, state: ServerState, seed: int, *, rows: int) -> np.ndarray:

@@ -255,7 +255,8 @@ class Measured(Section, frozen=True):
     growth: float = 1.0
     """C of each later round over that of the round before it."""
     directions: int = 128
-    """k, how many numbers a client answers in a round."""
+    """k, how many numbers a client answers in a round. With `rows` times classes of them all is asked in each
+    round; what is beyond that asks nothing."""
     coordinates: int = 8192
     """m, how many bits carry them: a power of two, at least k. 0: the most that the mask has room for; more
     bits cost no accuracy, and let bits move further before they meet their limits f and 1 - f."""
@@ -268,7 +269,7 @@ class Measured(Section, frozen=True):
     the bits' move; longer ones are cut."""
     concentration: float | None = None
     """Sum of squares of a client's class shares that is expected, for A; public, and the same for all. none:
-    1 / classes, as where all hold all classes alike; 0.5 where each holds two."""
+    by `data.partition`; clients that hold their own data and few classes each need it: 0.5 for two."""
     records: int = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""
@@ -296,7 +297,7 @@ class Measured(Section, frozen=True):
         self._require("margin", 0.01 <= self.margin <= 100, "from 0.01 to 100")
         shares = self.concentration
         self._require("concentration", shares is None or 0 < shares <= 1, "in (0, 1]")
-        self._require("directions", 1 <= self.directions <= 1024, "from 1 to 1024")
+        self._require("directions", 1 <= self.directions <= 4096, "from 1 to 4096")
         m = self.coordinates
         power = m & (m - 1) == 0 and 0 <= m <= 1 << 20
         self._require("coordinates", power, "a power of two up to 1048576, or 0")

@@ -15,8 +15,6 @@ import prism_secure
 from prism_secure.config import load_config
 from prism_secure.data.idx import read_idx, write_idx
 from prism_secure.learning.aggregation import aggregate
-from prism_secure.learning.measured.directions import principal_directions
-from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY, write_data
@@ -134,21 +132,6 @@ def test_a_script_measures_the_rounds_that_it_is_told_to(
     assert (tmp_path / "x.png").exists()
 
 
-def test_the_frontier_expects_the_clips_of_all_directions() -> None:
-    frontier = script("frontier/frontier.py")
-    prior = frontier["guess"](np.linspace(2.0, 0.1, 30), 0.7)
-    left = prior.variances * np.linspace(0.2, 1.0, 30)
-    asked = principal_directions(prior, left, 80, prior.spectrum)
-    clips = [
-        answer_clips(prior, left, along, prior.spectrum, records=10, margin=1.0, concentration=shares)
-        for along in (asked.along(30), frontier["_along"](prior, asked))
-        for shares in (None, 0.5)
-    ]
-    assert clips[0] == pytest.approx(clips[2])
-    assert clips[1] == pytest.approx(clips[3])
-    assert clips[0] != pytest.approx(clips[1])
-
-
 def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
     point = script("frontier/frontier.py")["Point"]
     config = point.of("client-1000-e0.5-measured-s2", None).measured()
@@ -160,6 +143,9 @@ def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
     for name in ("client-1000-e2-both-s0", "client-1000-e2-measured"):
         with pytest.raises(SystemExit, match="a point is named"):
             point.of(name, None)
+    assert point.of("client-100-e1-one-shot-s0-t150", None).given_steps == 150
+    with pytest.raises(SystemExit, match="their recipe's steps"):
+        point.of("client-100-e1-measured-s0-t150", None)
     with pytest.raises(SystemExit, match="published images"):
         point.of("client-6000-e1-measured-s0", None).measured()
 

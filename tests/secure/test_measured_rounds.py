@@ -13,6 +13,7 @@ from prism_privacy import CoinSecret, quantise_features
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import AgreementError, ConfigError
+from prism_secure.learning.measured.prior import Prior
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -57,32 +58,53 @@ def components(data: Path) -> Components:
     return Components(tiny(data))
 
 
-def test_a_round_opens_m_bits_and_its_answers_are_kept(finished: Path, components: Components) -> None:
+def test_a_round_is_answered_by_all_clients_and_kept(finished: Path) -> None:
     records = read_records(finished)
     assert [record.survivors for record in records] == [3, 3]
     kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
-    assert kept["measured.values"].shape == (2, 16)
-    assert np.all(kept["measured.noise"] > 0)
     assert kept["round"] == 2
 
 
 def test_the_posterior_comes_near_the_moments_of_the_clients_images(data: Path, tmp_path: Path) -> None:
-    """The answers are of the clients' own images: what is open along what was asked shrinks to the noise."""
-    config = tiny(data, "measured.margin=5", "measured.record_clip=8")  # clips nobody
+    """The answers are of the clients' own images: what is open along what was asked shrinks to the noise.
+
+    A coordinate's variance p becomes v, so it was answered with the noise pv/(p - v), and it moved by 1 - v/p
+    of what was answered: the guess is 0.
+    """
+    config = tiny(data, "federation.rounds=1", "measured.margin=5", "measured.record_clip=8")  # clips nobody
     components, out = Components(config), tmp_path / "run"
     run(config, out)
     kept = load((out / "checkpoint" / "server.safetensors").read_bytes())
     features = [components.features(index) for index in range(3)]
     images = np.concatenate([part for part, _ in features])
     labels = np.concatenate([part for _, part in features])
-    basis = kept["basis"]
-    rows, by_class = kept["measured.rows"][0], kept["measured.by_class"][0]
-    # Of round 1, whose reference is 0: (1/N) sum_i V[y_i]' phi_i over all clients' images.
-    weights = by_class[labels] * (images.astype(np.float64) @ basis[rows].T)
-    exact, told = weights.mean(0), kept["measured.values"][0]
-    deviation = np.sqrt(float(kept["measured.noise"][0]))
-    assert np.abs(told - exact).max() < 5 * deviation
-    assert deviation < 0.5 * np.abs(exact).max()
+    basis, classes = kept["basis"], components.architecture.classes or 1
+    guess = config.measured.prior
+    prior = Prior(np.zeros((classes, basis.shape[1])), basis, kept["spectrum"], own=guess, shared=guess)
+    asked = kept["variances"] < prior.variances
+    assert np.count_nonzero(asked) == 16
+    p, v = prior.variances[asked], kept["variances"][asked]
+    told, deviation = kept["coordinates"][asked] / (1 - v / p), np.sqrt(p * v / (p - v))
+    along = prior.class_axes[:, labels, None] * (images.astype(np.float64) @ basis.T)
+    exact = classes * along.mean(1)[asked]
+    assert np.abs((told - exact) / deviation).max() < 5
+    assert deviation.min() < 0.5 * np.abs(exact).max()
+
+
+def test_with_more_directions_than_coordinates_each_is_asked_once(data: Path, tmp_path: Path) -> None:
+    """The rest have no length: clients answer 0 to them, and the posterior has what the others say."""
+    config = tiny(data, "federation.rounds=1", "measured.rows=1")
+    broadcast = Server.of(Components(config), "f").broadcast()
+    lengths = np.abs(broadcast.public["by_class"]).sum(0)
+    count = Components(config).architecture.classes or 1
+    assert count < len(lengths) == 16
+    assert np.all(lengths[:count] > 0)
+    assert np.all(lengths[count:] == 0)
+    run(config, tmp_path / "run")
+    kept = load((tmp_path / "run" / "checkpoint" / "server.safetensors").read_bytes())
+    assert np.all(np.isfinite(kept["coordinates"]))
+    assert np.all(kept["variances"] > 0)
+    assert kept["coordinates"].size == count
 
 
 def test_many_clients_at_once_answer_what_each_answers_alone(components: Components, tmp_path: Path) -> None:

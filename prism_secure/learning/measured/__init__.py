@@ -1,7 +1,8 @@
 """Measured rounds, the server's side: what it asks, what it concludes, how it trains towards that.
 
     directions       what to ask
-    row_posterior    what answers along a basis say of the moments; `posterior`: answers of any kind
+    prior            what is guessed of the moments before anything is asked
+    row_posterior    what answers say of them
     schedule         public rules for clips, budget, learning rate and steps
     server_training  steps towards the posterior's mean
 

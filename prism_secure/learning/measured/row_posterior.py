@@ -1,9 +1,9 @@
-"""The posterior where all that was asked are coordinates of the prior's basis: one number of each coordinate.
+"""What all answers so far say of the clients' moments, and how much they leave open.
 
-`AskedRows` ask for one coordinate each, x = q_aᵀ m u_i, and the prior says nothing of one coordinate by
-another. So each has a Gaussian of its own, and an answer moves only that. It is what `Posterior` says, up to
-the rounding of directions to what clients compute with, at K·r numbers instead of thousands of rows,
-and a resumed run goes on bit for bit.
+Before the first answer the moments are the Gaussian guess of `Prior`, and after each they are Gaussian still
+(Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 2.2). `AskedRows` ask for
+one coordinate each, x = q_aᵀ m u_i, and the prior says nothing of one coordinate by another. So each has a
+Gaussian of its own, and an answer moves only that: two numbers a coordinate, whatever was asked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_secure.learning.measured.directions import AskedRows
-from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.prior import Prior
 
 Array = NDArray[np.float64]
 
@@ -74,14 +74,6 @@ class RowPosterior:
         axis, weight = self._axes(asked)
         found: Array = self.coordinates[axis, asked.rows] * weight / self.prior.classes
         return found
-
-    def grown(self, rows: Array, spectrum: Array, mean: Array) -> RowPosterior:
-        """The same under `Prior.grown`: what is known stays known."""
-        prior = self.prior.grown(rows, spectrum, mean)
-        old = len(self.prior.basis)
-        coordinates, variances = prior.coordinates(prior.mean), prior.variances.copy()
-        coordinates[:, :old], variances[:, :old] = self.coordinates, self.variances
-        return RowPosterior(prior, coordinates, variances)
 
     def _axes(self, asked: AskedRows) -> tuple[NDArray[np.int64], Array]:
         """Which class axis each direction lies along, and its length."""

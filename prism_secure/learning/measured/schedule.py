@@ -10,7 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.directions import AskedRows
+from prism_secure.learning.measured.prior import Prior
 
 Array = NDArray[np.float64]
 
@@ -18,7 +19,7 @@ Array = NDArray[np.float64]
 def answer_clips(
     prior: Prior,
     variances: Array,
-    along: Array,
+    asked: AskedRows,
     within: Array,
     *,
     records: int,
@@ -29,7 +30,7 @@ def answer_clips(
 
     Root mean squares by the public model, times `margin`. An image lies around its class's mean with variance
     W = `within` (r,) along the basis's rows, and that mean around the posterior's with what is left of its
-    variance, `variances` (K, r). For directions V, in the basis `along` (k, K, r):
+    variance, `variances` (K, r). For directions V in the basis, (k, K, r), which `asked` says:
 
         client   Σ_j  γ·mean_c V_cjᵀ P_cc V_cj + (1 − γ)·mean_{c≠d} V_cjᵀ P_cd V_dj
                       + (1/records)·mean_c V_cjᵀ W V_cj
@@ -47,10 +48,13 @@ def answer_clips(
         (A, c)
     """
     count = prior.classes
-    squares = np.square(along).sum(0)
+    squares = np.zeros((len(within), count))
+    np.add.at(squares, asked.rows, np.square(asked.by_class).T)
+    squares = squares.T
     spread = float((squares * within).sum()) / count
     one_class = float((squares * (np.square(prior.class_axes).T @ variances)).sum()) / count
-    all_alike = float((np.square(prior.class_axes @ along) * variances).sum()) / count**2
+    along = np.square(prior.class_axes @ asked.by_class)
+    all_alike = float((along * variances[:, asked.rows]).sum()) / count**2
     gamma = 1 / count if concentration is None else concentration
     # all_alike = one_class/K + (1 − 1/K)·two_classes
     two_classes = (count * all_alike - one_class) / max(1, count - 1)

@@ -37,11 +37,11 @@ from prism_privacy import (
     measured_mean,
     quantise_features,
 )
-from prism_secure.accounting.measured import people
+from prism_secure.accounting.measured import concentration, people
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
-from prism_secure.learning.measured.posterior import Prior
+from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
@@ -295,7 +295,6 @@ class MeasuringServer:
     def __init__(self, behaviour: Measure) -> None:
         self._behaviour = behaviour
         self._state: ServerState | None = None
-        self._kept: dict[str, list[NDArray[np.generic]]] = {name: [] for name in _MEASURED}
 
     @cached_property
     def _prior(self) -> Prior:
@@ -317,12 +316,10 @@ class MeasuringServer:
         return RowPosterior.start(self._prior)
 
     def _directions(self) -> AskedRows:
-        count = self._behaviour.planned(1).directions
+        """What is asked: k directions, or as many as there are coordinates."""
         prior = self._prior
-        try:
-            asked = principal_directions(prior, self._posterior.variances, count, prior.spectrum)
-        except ValueError as error:
-            raise ConfigError(f"measured.directions = {count} cannot be asked for: {error}") from None
+        count = min(self._behaviour.planned(1).directions, prior.variances.size)
+        asked = principal_directions(prior, self._posterior.variances, count, prior.spectrum)
         return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
 
     def _length(self, asked: AskedRows, planned: MeasuredRelease) -> float:
@@ -334,14 +331,15 @@ class MeasuringServer:
         """
         components, prior = self._behaviour.components, self._prior
         measured, persons = components.config.measured, components.config.data.person is not None
+        records = people(components.partition.persons) or planned.records
         client, image = answer_clips(
             prior,
             self._posterior.variances,
-            asked.along(len(prior.basis)),
+            asked,
             prior.spectrum,
-            records=people(components.partition.persons) or planned.records,
+            records=records,
             margin=measured.margin,
-            concentration=measured.concentration,
+            concentration=concentration(components.config, records, prior.classes),
         )
         found = client if measured.unit == "client" else image / (1.0 if persons else planned.record_clip)
         return float(np.clip(float(f"{found:.6g}"), *LENGTHS))
@@ -357,11 +355,12 @@ class MeasuringServer:
             f"prism-secure/v1/measured embedding\0{public_seed(seed, 'embedding', round_number)}".encode()
         )
         basis, unit = _sixteen_bits(self._prior.basis)
+        spare = planned.directions - len(asked.rows)  # of no length: nothing is asked with them
         return {
             "basis": basis,
             "unit": np.array([unit]),
-            "rows": asked.rows.astype(np.uint16),
-            "by_class": asked.by_class.astype(np.float32),
+            "rows": np.pad(asked.rows, (0, spare)).astype(np.uint16),
+            "by_class": np.pad(asked.by_class, ((0, 0), (0, spare))).astype(np.float32),
             "reference": self._posterior.mean.astype(np.float32),
             "embedding": np.frombuffer(embedding.digest(), np.uint8),
             "terms": terms(in_features(planned, self._length(asked, planned))),
@@ -376,11 +375,8 @@ class MeasuringServer:
         config = behaviour.components.config
         asked, directions = behaviour.asked(broadcast), self._directions()
         found = measured_mean(asked, opened.counts, opened.survivors)
-        values = found.value + posterior.expected(directions)
+        values = found.value[: len(directions.rows)] + posterior.expected(directions)
         self._posterior = posterior.answered(directions, values, found.variance)
-        kept = (directions.rows, directions.by_class, values, found.variance)
-        for name, array in zip(_MEASURED, kept, strict=True):
-            self._kept[name].append(np.asarray(array))
         self._state = self._trained(broadcast)
         theta = self._state.theta(config.mask.temperature, config.privacy.theta_min)
         return Step(theta, 1.0, theta - broadcast.theta)
@@ -414,7 +410,6 @@ class MeasuringServer:
         prior = self._prior
         return {
             **trained,
-            **{f"measured.{name}": np.stack(parts) for name, parts in self._kept.items()},
             "basis": prior.basis,  # elsewhere it might come out other in its last digits
             "spectrum": prior.spectrum,
             "coordinates": self._posterior.coordinates,
@@ -427,7 +422,6 @@ class MeasuringServer:
         prefix = "training."
         trained = {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
         self._state = ServerState.from_arrays(dict(trained))
-        self._kept = {name: list(saved[f"measured.{name}"]) for name in _MEASURED}
         basis, spectrum, coordinates, variances = (
             np.asarray(saved[name], np.float64) for name in ("basis", "spectrum", "coordinates", "variances")
         )
@@ -435,10 +429,6 @@ class MeasuringServer:
         if not coordinates.shape == variances.shape == prior.variances.shape:
             raise ValueError(f"moments {coordinates.shape} do not fit a basis of {len(spectrum)} rows")
         self._posterior = RowPosterior(prior, coordinates, variances)
-
-
-_MEASURED = ("rows", "by_class", "values", "noise")
-"""What is kept of every round: what was asked, what the opened sum said, and the variance of its noise."""
 
 
 def _sixteen_bits(basis: Array) -> tuple[NDArray[np.int16], float]:

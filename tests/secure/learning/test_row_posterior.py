@@ -1,11 +1,13 @@
-"""One number a coordinate says what the posterior of all answers says."""
+"""One number a coordinate says what dense matrices say, which are slow and obvious."""
 
 import numpy as np
 import pytest
 
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
-from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
+from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
+
+from .dense_directions import dense
 
 K, D = 3, 9
 
@@ -15,24 +17,59 @@ def _prior(rng) -> Prior:
     return Prior(rng.standard_normal((K, D)), basis, rng.uniform(0.1, 1.0, 4), own=0.6, shared=0.3)
 
 
-@pytest.mark.parametrize("grows", [False, True])
-def test_rounds_of_answers_give_the_posterior_of_all_of_them(grows):
+def _covariance(prior: Prior) -> np.ndarray:
+    """P₀ (K·D, K·D) as the prior's text has it."""
+    features = prior.basis.T @ np.diag(prior.spectrum) @ prior.basis
+    return np.kron(prior.own * np.eye(K) + prior.shared * np.ones((K, K)), features)
+
+
+def test_rounds_of_answers_give_the_posterior_of_all_of_them():
+    """Mean and covariance of all answers at once, in information form: another formula than the module's."""
     rng = np.random.default_rng(1)
     prior, truth = _prior(rng), rng.standard_normal((K, D))
-    ours, answers = RowPosterior.start(prior), Answers.none(K, D)
-    for t in range(4):
-        if grows and t == 2:
-            ours = ours.grown(rng.standard_normal((2, D)), np.array([0.4, 0.2]), rng.standard_normal((K, D)))
-        cost = rng.uniform(0.1, 1.0, len(ours.prior.basis))
-        asked = principal_directions(ours.prior, ours.variances, 7, cost)
-        forms = asked.weights(ours.prior.basis).transpose(2, 0, 1) / K
-        values = forms.reshape(7, -1) @ truth.ravel() + 0.1 * rng.standard_normal(7)
-        assert ours.expected(asked) == pytest.approx(forms.reshape(7, -1) @ ours.mean.ravel(), abs=1e-9)
-        ours = ours.answered(asked, values, 0.01)
-        answers = answers.with_round(forms, values, np.full(7, 0.01))
-    dense = Posterior(ours.prior, answers)
-    assert ours.mean == pytest.approx(dense.mean, abs=1e-5)  # forms are kept in float32 there
-    assert ours.variances == pytest.approx(dense.variances, abs=1e-5)
+    ours, forms, told, noises = RowPosterior.start(prior), [], [], []
+    for noise in (0.01, 0.1, 0.02, 0.05):
+        asked = principal_directions(prior, ours.variances, 7, rng.uniform(0.1, 1.0, 4))
+        B = dense(asked, prior.basis).transpose(2, 0, 1).reshape(7, -1) / K
+        values = B @ truth.ravel() + noise**0.5 * rng.standard_normal(7)
+        assert ours.expected(asked) == pytest.approx(B @ ours.mean.ravel(), abs=1e-9)
+        ours = ours.answered(asked, values, noise)
+        forms, told, noises = [*forms, B], [*told, values], [*noises, np.full(7, noise)]
+    B, values, precision = np.concatenate(forms), np.concatenate(told), 1 / np.concatenate(noises)
+    P0 = _covariance(prior)
+    P = np.linalg.solve(np.eye(K * D) + P0 @ (B.T * precision) @ B, P0)
+    mean = prior.mean.ravel() + P @ B.T @ (precision * (values - B @ prior.mean.ravel()))
+    assert ours.mean.ravel() == pytest.approx(mean, abs=1e-9)
+    axes = np.kron(prior.class_axes, prior.basis)
+    assert ours.variances.ravel() == pytest.approx(np.diag(axes @ P @ axes.T), abs=1e-9)
+
+
+def test_precise_answers_pin_the_moments_down():
+    """Thirty answers to the same questions, noise 1e-12 of the prior."""
+    rng = np.random.default_rng(7)
+    prior, truth = Prior(np.zeros((K, D)), np.eye(D)[:3], np.ones(3)), np.zeros((K, D))
+    truth[:, :3] = rng.standard_normal((K, 3))
+    asked = principal_directions(prior, prior.variances, 9, np.ones(3))
+    values = dense(asked, prior.basis).transpose(2, 0, 1).reshape(9, -1) @ truth.ravel() / K
+    ours = RowPosterior.start(prior)
+    for _ in range(30):
+        ours = ours.answered(asked, values, 1e-12)
+    assert ours.mean == pytest.approx(truth, abs=1e-6)
+    assert ours.variances.max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("mean", "spectrum", "own", "message"),
+    [
+        (np.zeros((K, D - 1)), np.ones(4), 0.5, "a prior's mean is"),
+        (np.zeros((K, D)), np.ones(3), 0.5, "a prior's mean is"),
+        (np.zeros((K, D)), np.ones(4), -0.5, "can't be negative"),
+        (np.zeros((K, D)), -np.ones(4), 0.5, "can't be negative"),
+    ],
+)
+def test_a_prior_that_does_not_fit_is_refused(mean, spectrum, own, message):
+    with pytest.raises(ValueError, match=message):
+        Prior(mean, np.eye(D)[:4], spectrum, own=own)
 
 
 @pytest.mark.parametrize(

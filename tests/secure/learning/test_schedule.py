@@ -7,8 +7,17 @@ import pytest
 
 from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.learning.measured.directions import principal_directions
-from prism_secure.learning.measured.posterior import Answers, Posterior, Prior
+from prism_secure.learning.measured.prior import Prior
+from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips, rate, steps_after
+
+from .dense_directions import dense
+
+
+def _drawn(posterior: RowPosterior, seed: int) -> np.ndarray:
+    """How far the moments may lie from the posterior's mean, (K, D)."""
+    white = np.random.default_rng(seed).standard_normal(posterior.variances.shape)
+    return posterior.prior.from_coordinates(np.sqrt(posterior.variances) * white)
 
 
 @pytest.mark.parametrize(("first", "growth"), [(1.0, 1.0), (0.5, 1.0), (0.3, 1.2), (1.0, 0.8)])
@@ -39,24 +48,23 @@ def test_clips_are_the_root_mean_square_of_answers_under_the_model(told):
     basis = np.linalg.qr(rng.standard_normal((dimension, 6)))[0].T
     prior = Prior(np.zeros((classes, dimension)), basis, np.linspace(1.0, 0.1, 6), own=0.5, shared=0.2)
     within = np.linspace(2.0, 0.2, 6)
-    answers = Answers.none(classes, dimension)
+    posterior = RowPosterior.start(prior)
     if told:
-        asked = principal_directions(prior, prior.variances, 8, within).weights(basis).transpose(2, 0, 1)
-        answers = answers.with_round(asked / classes, np.zeros(8), np.full(8, 1e-4))
-    posterior = Posterior(prior, answers)
+        asked = principal_directions(prior, prior.variances, 8, within)
+        posterior = posterior.answered(asked, np.zeros(8), 1e-4)
     asked = principal_directions(prior, posterior.variances, 10, within)
-    V, along = asked.weights(basis), asked.along(6)
+    V = dense(asked, basis)
     client, image = [], []
     for draw in range(400):
-        off = posterior.sample(1, np.random.default_rng(draw))[0]
+        off = _drawn(posterior, draw)
         labels = np.arange(records) % classes
         seen = off[labels] + (rng.standard_normal((records, 6)) * np.sqrt(within)) @ basis
         r = np.einsum("idk,id->ik", V[labels], seen)
         client.append(np.sum(r.mean(0) ** 2))
         image.append(np.mean(np.sum(r**2, axis=1)))
-    found = answer_clips(prior, posterior.variances, along, within, records=records, margin=1.0)
+    found = answer_clips(prior, posterior.variances, asked, within, records=records, margin=1.0)
     assert found == pytest.approx((np.mean(client) ** 0.5, np.mean(image) ** 0.5), rel=0.05)
-    wider = answer_clips(prior, posterior.variances, along, within, records=records, margin=1.2)
+    wider = answer_clips(prior, posterior.variances, asked, within, records=records, margin=1.2)
     assert wider == pytest.approx((1.2 * found[0], 1.2 * found[1]))
 
 
@@ -69,15 +77,15 @@ def test_clients_of_few_classes_are_given_longer_answers(held):
     )
     within = np.array([2.0, 1.0, 0.4])
     asked = principal_directions(prior, prior.variances, 9, within)
-    V, along = asked.weights(prior.basis), asked.along(3)
-    posterior, found = Posterior(prior, Answers.none(classes, dimension)), []
+    V = dense(asked, prior.basis)
+    posterior, found = RowPosterior.start(prior), []
     for draw in range(600):
-        off = posterior.sample(1, np.random.default_rng(draw))[0]
+        off = _drawn(posterior, draw)
         labels = np.resize(rng.permutation(classes)[:held], records)
         seen = off[labels] + (rng.standard_normal((records, 3)) * np.sqrt(within)) @ prior.basis
         found.append(np.sum(np.einsum("idk,id->ik", V[labels], seen).mean(0) ** 2))
     clip, _ = answer_clips(
-        prior, prior.variances, along, within, records=records, margin=1.0, concentration=1 / held
+        prior, prior.variances, asked, within, records=records, margin=1.0, concentration=1 / held
     )
     assert clip == pytest.approx(np.mean(found) ** 0.5, rel=0.06)
 
