@@ -45,6 +45,8 @@ _LIMB: Final = 26
 _LARGEST: Final = 1 << (2 * _LIMB)
 _BLOCK: Final = 1 << 20
 """Features that are widened to binary64 at a time."""
+_CELLS: Final = 1 << 16
+"""Numbers that are clipped at a time: what is made of them stays in a processor's cache."""
 _COLUMNS: Final = 1 << 10
 """Products of at most 2^52 that an int64 can hold the sum of."""
 _HALF: Final = 32
@@ -133,11 +135,15 @@ def clip_rows(rows: NDArray[np.int64], gain: float, bits: int) -> NDArray[np.int
         gain: > 0.
         bits: at most 52.
     """
-    inside = np.clip(rows, -_LARGEST, _LARGEST)
-    norms = np.sqrt(squared_norms(inside))
-    with np.errstate(divide="ignore"):
-        factor = np.minimum(gain, 2.0**bits / norms)
-    return np.asarray(np.trunc(inside * factor[:, None]), dtype=np.float64).astype(np.int64)
+    clipped = np.empty(rows.shape, dtype=np.int64)
+    step = max(1, _CELLS // rows.shape[1])
+    for start in range(0, len(rows), step):
+        inside = np.clip(rows[start : start + step], -_LARGEST, _LARGEST)
+        norms = np.sqrt(squared_norms(inside))
+        with np.errstate(divide="ignore"):
+            factor = np.minimum(gain, 2.0**bits / norms)
+        clipped[start : start + step] = inside * factor[:, None]  # toward zero
+    return clipped
 
 
 def sums_by(rows: NDArray[np.int64], groups: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -23,7 +23,8 @@ from prism_privacy.measured.integers import (
     sums_by,
 )
 
-_BLOCK: Final = 1 << 12
+_CELLS: Final = 1 << 19
+"""Numbers of one block of records: 4 MiB, however many there are."""
 _RETREAT: Final = 1.0 - 2.0**-40
 _BALL: Final = 1 << (2 * RESPONSE_BITS)
 
@@ -48,8 +49,9 @@ def record_responses(directions: Asked, features: NDArray[np.int32], labels: Arr
     responses = np.zeros((len(features), directions.directions), dtype=np.int64)
     for label in range(directions.classes):
         rows = np.flatnonzero(classes == label)
-        for start in range(0, rows.size, _BLOCK):
-            block = rows[start : start + _BLOCK]
+        step = max(1, _CELLS // max(directions.features, directions.directions))
+        for start in range(0, rows.size, step):
+            block = rows[start : start + step]
             inside = np.clip(features[block].astype(np.int64), -directions.limit, directions.limit)
             responses[block] = directions.responses(inside, label)
     return responses
