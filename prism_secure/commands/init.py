@@ -11,7 +11,7 @@ import msgspec
 import tomli_w
 
 from prism_secure.commands.first_checks import require_new_file
-from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.commands.parsing import Commands, add_command, recipe_name
 from prism_secure.config import Config, describe, load_config, meanings
 from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.config.recipes import text as about
@@ -68,7 +68,13 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "file", type=Path, nargs="?", default=Path("recipe.toml"), metavar="FILE", help="default: recipe.toml"
     )
-    parser.add_argument("--recipe", choices=NAMES, default=DEFAULT, help=f"which one; default: {DEFAULT}")
+    parser.add_argument(
+        "--recipe",
+        type=recipe_name,
+        default=DEFAULT,
+        metavar="NAME",
+        help=f"which one of {', '.join(NAMES)}; default: {DEFAULT}",
+    )
     parser.set_defaults(command=_init)
 
 

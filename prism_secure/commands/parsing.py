@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
-from prism_secure.config import Config, load_config
+from prism_secure.config import Config, load_config, stands_on
 from prism_secure.config.recipes import DEFAULT, NAMES
+from prism_secure.errors import did_you_mean
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -33,8 +34,9 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """`--recipe NAME`, `--config FILE` and `--set SECTION.KEY=VALUE`; `chosen_config` reads them."""
     parser.add_argument(
         "--recipe",
-        choices=NAMES,
-        help=f"settings that go together; without --config {DEFAULT}",
+        type=recipe_name,
+        metavar="NAME",
+        help=f"settings that go together: {', '.join(NAMES)}; without --config {DEFAULT}",
     )
     parser.add_argument(
         "--config",
@@ -58,5 +60,25 @@ def chosen_config(options: argparse.Namespace) -> Config:
     Raises:
         ConfigError: see `load_config`.
     """
-    recipe = options.recipe or (DEFAULT if options.config is None else None)
-    return load_config(options.config, options.overrides, recipe=recipe)
+    return load_config(options.config, options.overrides, recipe=_recipe(options))
+
+
+def standing(options: argparse.Namespace) -> str:
+    """What the configuration of `chosen_config` stands on, in a line; "" where a file sets everything."""
+    return stands_on(options.config, _recipe(options))
+
+
+def _recipe(options: argparse.Namespace) -> str | None:
+    return options.recipe or (DEFAULT if options.config is None else None)
+
+
+def recipe_name(text: str) -> str:
+    """The type of an option that names a recipe.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none of that name; the nearest one is offered.
+    """
+    if text not in NAMES:
+        hint = did_you_mean(text, NAMES, otherwise=f"there are {', '.join(NAMES)}")
+        raise argparse.ArgumentTypeError(f"no recipe is called {text!r}; {hint}")
+    return text

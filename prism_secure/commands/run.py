@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from prism_secure.commands.first_checks import require_run_out
-from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
+from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config, standing
 
 HELP = """\
 Train a generator by federated learning of masks, in one process group on this machine.
@@ -62,6 +62,8 @@ def _run(options: argparse.Namespace, command: str) -> int:
             open_listeners.enter_context(tracker(kind, options.out, config)) for kind in options.track
         ]
         display = open_listeners.enter_context(Display(record=config.record))
+        if told := standing(options):
+            display.note(told)
         report = run(config, options.out, command=command, listener=Together([display, *trackers]))
     print(f"Report: {report.resolve()}")
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
+from prism_secure.config import stands_on
 from prism_secure.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
         study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
         open_things.callback(study.close)
         display = open_things.enter_context(Display(total, workers))
+        if told := stands_on(options.recipe):
+            display.note(told)
         display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
         if options.dashboard:
             display.note(f"Dashboard: {serve_dashboard(url)}")

@@ -21,8 +21,10 @@ from prism_secure.config.reading import (
     determining,
     dump_config,
     load_config,
+    nearest_recipe,
     read_toml,
     settings_to_show,
+    stands_on,
 )
 from prism_secure.config.sections import Aggregation, Data, Mask, Measured, Privacy
 from prism_secure.config.whole import SPARSE_ABOVE, Config
@@ -43,6 +45,8 @@ __all__ = [
     "dump_config",
     "load_config",
     "meanings",
+    "nearest_recipe",
     "read_toml",
     "settings_to_show",
+    "stands_on",
 ]

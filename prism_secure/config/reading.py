@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 import tomli_w
 
-from prism_secure.config.recipes import on_recipe
+from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, did_you_mean
 
@@ -46,6 +46,42 @@ def load_config(
     for override in overrides or []:
         apply_override(raw, override)
     return config_of(raw, str(path or "--set"))
+
+
+def stands_on(path: Path | None, recipe: str | None = None) -> str:
+    """What a file leaves out is taken from, in a line; "" where it leaves nothing out.
+
+    Args:
+        path: a TOML file that can be read; None: `recipe` alone.
+        recipe: as in `load_config`.
+    """
+    raw = read_toml(path) if path is not None else {}
+    name = recipe or raw.get("recipe")
+    if name is not None:
+        return f"stands on recipe {name}"
+    every = _without_none(msgspec.to_builtins(Config()))
+    if all(set(values) <= set(raw.get(section, {})) for section, values in every.items()):
+        return ""
+    return (
+        f"{path} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened before "
+        f'round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
+    )
+
+
+def nearest_recipe(config: Config) -> str:
+    """The recipe of the same behaviour from which the fewest settings differ.
+
+    >>> nearest_recipe(load_config(None, ["measured.epsilon=1"], recipe="cross-silo")), nearest_recipe(Config())
+    ('cross-silo', 'one-shot')
+    """
+
+    def apart(name: str) -> tuple[bool, int]:
+        other = load_config(recipe=name)
+        mine, its = determining(config), determining(other)
+        differ = sum(value != its[section][key] for section in mine for key, value in mine[section].items())
+        return other.federation.behaviour != config.federation.behaviour, differ
+
+    return min(NAMES, key=apart)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

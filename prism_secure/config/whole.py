@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -22,12 +24,10 @@ from prism_secure.config.sections import (
     SecureSum,
     Training,
 )
+from prism_secure.config.unread import NEVER_READ, START_FROM
 
 SPARSE_ABOVE = 200
 """Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
-
-_OF_CLIENTS_STEPS = frozenset({"optimizer", "averaging", "tracking_rate", "latent_groups", "fill_clip"})
-"""Settings of [training] that only clients that train go by."""
 
 
 class Config(Section, frozen=True):
@@ -66,6 +66,7 @@ class Config(Section, frozen=True):
                 "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
                 "the run before; take another mode, or budget.epsilon = none"
             )
+        self._refuse_unread()
         if self.measures:
             self._check_measured()
         elif self.data.person is not None:
@@ -145,14 +146,26 @@ class Config(Section, frozen=True):
         for wrong, message, got in refused:
             if wrong:
                 raise ValueError(f"{message}; got {got}")
-        for section, default in (("aggregation", Aggregation()), ("training", Training())):
-            for name, value in msgspec.structs.asdict(default).items():
-                found = getattr(getattr(self, section), name)
-                if found != value and (section == "aggregation" or name in _OF_CLIENTS_STEPS):
-                    raise ValueError(
-                        f"{section}.{name} has no effect {mine}: the server trains on its own; leave it at "
-                        f"{value!r}, got {found!r}"
-                    )
+
+    def _refuse_unread(self) -> None:
+        """A setting that this behaviour never reads would promise what nobody does."""
+        behaviour = self.federation.behaviour
+        set_in_vain = {
+            f"{section}.{key} = {found!r}": (why, default)
+            for (section, key), why in NEVER_READ.get(behaviour, {}).items()
+            if (found := getattr(getattr(self, section), key)) != (default := _default(section, key))
+        }
+        if not set_in_vain:
+            return
+        (first, (why, default)), *others = set_in_vain.items()
+        all_of_them = ", ".join([first, *(name for name, _ in others[:3])])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        has, it, left = ("have", "them", "s") if others else ("has", "it", f" {default!r}")
+        other = START_FROM["train" if behaviour == "measure" else "measure"]
+        raise ValueError(
+            f'{all_of_them}{more} {has} no effect with federation.behaviour = "{behaviour}": {why}; leave '
+            f"{it} at the default{left}, or start from a recipe that reads {it}: {other}"
+        )
 
     def _check_sum(self) -> None:
         n, survivors = self.invited, self.min_survivors
@@ -160,9 +173,7 @@ class Config(Section, frozen=True):
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
         if self.threshold > survivors:
-            raise ValueError(
-                f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
-            )
+            raise ValueError(self._too_few_for_the_threshold(clients))
         if 2 * self.threshold <= n:
             raise ValueError(f"secure_sum.threshold must be above n/2 = {n / 2:g}, got {self.threshold}")
         if self.secure_sum.mode == "semi_honest":
@@ -174,6 +185,23 @@ class Config(Section, frozen=True):
             )
         if not ok:
             raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
+
+    def _too_few_for_the_threshold(self, clients: str) -> str:
+        """What was set that asks for more shares than survivors have: nobody need have set the threshold."""
+        n, survivors, colluders = self.invited, self.min_survivors, self.privacy.colluders
+        if self.secure_sum.threshold is not None:
+            return f"secure_sum.threshold must be at most min_survivors = {survivors}, got {self.threshold}"
+        least = self._least_threshold(n, 0)
+        if least > survivors:
+            return (
+                f"secure_sum.min_survivors must be at least {least}, the threshold by rule where {clients} = "
+                f"{n}, got {survivors}"
+            )
+        most = max(c for c in range(colluders) if self._least_threshold(n, c) <= survivors)
+        return (
+            f"privacy.colluders must be at most {most} where {clients} = {n} and min_survivors = "
+            f"{survivors}, got {colluders} (a recipe sets it for its own number of clients)"
+        )
 
     def _check_sparse(self) -> None:
         if self.secure_sum.threshold is not None:
@@ -260,7 +288,9 @@ class Config(Section, frozen=True):
         return self._default_threshold(self.invited)
 
     def _default_threshold(self, n: int) -> int:
-        colluders = self.privacy.colluders
+        return self._least_threshold(n, self.privacy.colluders)
+
+    def _least_threshold(self, n: int, colluders: int) -> int:
         if self.secure_sum.mode == "active":
             return max(2 * n // 3, (n + colluders) // 2) + 1
         return max(n // 2, colluders) + 1
@@ -316,3 +346,12 @@ class Config(Section, frozen=True):
     def record_cohort(self) -> int:
         """Honest clients whose shares of the noise make up all of a summed release's."""
         return self.privacy.record_cohort or self.moments_cohort
+
+
+@functools.cache  # a sweep reads thousands of configurations
+def _default(section: str, key: str) -> Any:
+    """The default of a setting, of its section alone."""
+    return getattr(_SECTIONS[section](), key)
+
+
+_SECTIONS: dict[str, type[Section]] = get_type_hints(Config)

@@ -26,8 +26,10 @@ from prism_secure import wording
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.measured import coordinates
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
-from prism_secure.config import Config
+from prism_secure.config import Config, load_config, nearest_recipe
 from prism_secure.config.reading import NONE, PATHS, command_to_show
+from prism_secure.config.recipes import ABOUT as ABOUT_RECIPES
+from prism_secure.config.unread import NEVER_READ
 from prism_secure.data.sources import ABOUT, foreign_features
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
@@ -92,21 +94,14 @@ def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
     return _image_rows(rows)
 
 
-def _settings(config: Config) -> list[dict[str, Any]]:
-    """Every setting by section: its value, whether it differs from the default, and what that is."""
-    invited = "clients" if config.everybody else "that a round invites"
-    threshold = "that of the sparse graph" if config.sparse else f"{config.threshold} (by rule)"
-    resolved = {
-        ("secure_sum", "threshold"): threshold,
-        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all {invited})",
-        ("privacy", "clip"): "unclipped",
-        ("privacy", "record_store"): "the run folder",
-        ("budget", "epsilon"): "no limit",
-    }
+def _settings(config: Config, recipe: str) -> list[dict[str, Any]]:
+    """Every setting by section: its value, and that of the recipe where it differs; without those never read."""
+    unread, base = NEVER_READ.get(config.federation.behaviour, {}), load_config(recipe=recipe)
 
-    def shown(section: str, key: str, value: Any) -> str:
+    def shown(config: Config, section: str, key: str) -> str:
+        value = getattr(getattr(config, section), key)
         if value is None:
-            return resolved.get((section, key), NONE)
+            return _resolved(config).get((section, key), NONE)
         if (section, key) in PATHS:
             return "…"
         if isinstance(value, float):
@@ -117,7 +112,9 @@ def _settings(config: Config) -> list[dict[str, Any]]:
 
     groups = []
     for section, values in msgspec.structs.asdict(config).items():
-        defaults = msgspec.structs.asdict(type(values)())
+        its = msgspec.structs.asdict(getattr(base, section))
+        if all((section, key) in unread for key in its):
+            continue
         groups.append(
             {
                 "section": section,
@@ -125,14 +122,30 @@ def _settings(config: Config) -> list[dict[str, Any]]:
                 "rows": [
                     {
                         "key": key,
-                        "value": shown(section, key, value),
-                        "default": None if value == defaults[key] else shown(section, key, defaults[key]),
+                        "value": shown(config, section, key),
+                        "recipe": None if value == its[key] else shown(base, section, key),
                     }
                     for key, value in msgspec.structs.asdict(values).items()
+                    if (section, key) not in unread
                 ],
             }
         )
     return groups
+
+
+def _resolved(config: Config) -> dict[tuple[str, str], str]:
+    """What a setting without a value comes to, by section and key."""
+    invited = "clients" if config.everybody else "that a round invites"
+    return {
+        ("secure_sum", "threshold"): "that of the sparse graph"
+        if config.sparse
+        else f"{config.threshold} (by rule)",
+        ("secure_sum", "min_survivors"): f"{config.min_survivors} (all {invited})",
+        ("privacy", "clip"): "unclipped",
+        ("privacy", "record_store"): "the run folder",
+        ("budget", "epsilon"): "no limit",
+        ("budget", "image_epsilon"): "no limit",
+    }
 
 
 def _verdict(run: RunHistory) -> wording.Verdict:
@@ -426,7 +439,9 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         opened=run.opened,
         in_sweep=in_sweep,
         disagreement=run.disagreement,
-        settings=_settings(config),
+        recipe=(recipe := nearest_recipe(config)),
+        recipe_words=ABOUT_RECIPES[recipe],
+        settings=_settings(config, recipe),
         environment=run.environment,
         command=command_to_show(run.environment.get("command", ""), config),
         facts=run.facts,
