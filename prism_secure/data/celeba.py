@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.image_folder import Reader
-from prism_secure.data.raw import Raw, numbered
+from prism_secure.data.raw import Raw, numbered, refuse_persons_in_both
 from prism_secure.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["load_celeba"]
@@ -53,6 +53,12 @@ def load_celeba(
     pictures = root / "img_align_celeba"
     if not pictures.is_dir():
         raise DataError(f"{pictures} does not exist: it holds the pictures of CelebA")
+    if persons:
+        training, held_out = (
+            {whose[name] for name, into in parts.items() if into == part and name in whose}
+            for part in (_TRAINING, _TEST)
+        )
+        refuse_persons_in_both(root, training, held_out)
     reader, found, identities = Reader(), {}, list[str]()
     for part in (_TRAINING, _TEST):
         names = [name for name, into in parts.items() if into == part]

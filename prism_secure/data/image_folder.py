@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prism_secure.data.deep import is_deep, read_deep
 from prism_secure.data.fit import fit, with_channels
-from prism_secure.data.raw import Raw, as_images, numbered
+from prism_secure.data.raw import Raw, as_images, numbered, refuse_persons_in_both
 from prism_secure.errors import DataError
 
 __all__ = ["Reader", "load_image_folder", "read_image"]
@@ -101,6 +101,11 @@ def load_image_folder(
             raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {unknown}")
         if len(train) == len(test) == 1:
             test = dict(zip(train, test.values(), strict=True))
+        if persons:
+            training, held_out = (
+                {_person(p) for paths in part.values() for p in paths} for part in (train, test)
+            )
+            refuse_persons_in_both(folder, training, held_out)
     else:
         train, test = _held_out(folder, _by_class(folder, persons), persons)
     classes = tuple(train)

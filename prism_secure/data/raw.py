@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from prism_secure.errors import DataError
 
-__all__ = ["Raw", "as_images", "as_labels", "numbered"]
+__all__ = ["Raw", "as_images", "as_labels", "numbered", "refuse_persons_in_both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,21 @@ def numbered(names: Sequence[str]) -> Tensor:
     """
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return torch.tensor([numbers[name] for name in names], dtype=torch.int64)
+
+
+def refuse_persons_in_both(where: Path, training: Set[str], held_out: Set[str]) -> None:
+    """Refuse persons who are trained with and held out: metrics would say of them what no epsilon covers.
+
+    Raises:
+        DataError: there are such persons; the first ones are named, on the console alone.
+    """
+    if both := sorted(training & held_out):
+        more = f" and {len(both) - 3} more" if len(both) > 3 else ""
+        raise DataError(
+            f"{where}: persons must be trained with or held out, not both, and the same name is the same "
+            f"person: {', '.join(both[:3])}{more} are in both; move all pictures of each to one side, or "
+            "rename those who are somebody else"
+        )
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -63,11 +63,37 @@ def test_nobody_is_held_out_and_trained_with_in_any_class(tmp_path: Path) -> Non
 def test_given_train_and_test_folders_hold_persons_as_well(tmp_path: Path) -> None:
     for part, count in (("train", 3), ("test", 2)):
         for person in range(count):
-            picture(tmp_path / part / "a" / str(person) / "0.png", person)
+            picture(tmp_path / part / "a" / f"{part}-{person}" / "0.png", person)
     dataset = load("images", folder=tmp_path, image_size=8, person="folder")
     assert dataset.persons is not None
     assert dataset.persons.tolist() == [0, 1, 2]
     assert len(dataset.test_images) == 2
+
+
+def test_a_person_on_both_sides_of_given_folders_is_refused_by_name(tmp_path: Path) -> None:
+    for place in ("train/a/ann", "train/b/bob", "train/b/eve", "test/a/eve", "test/b/zoe", "test/a/bob"):
+        picture(tmp_path / place / "0.png", 9)
+
+    def told() -> str:
+        return error_of(lambda: load("images", folder=tmp_path, image_size=8, person="folder"))
+
+    assert "bob, eve are in both" in told()
+    (tmp_path / "test" / "a" / "bob").rename(tmp_path / "test" / "a" / "rob")
+    assert "same person: eve are in both" in told(), "in another class, too"
+    (tmp_path / "test" / "a" / "eve").rename(tmp_path / "test" / "a" / "eva")
+    load("images", folder=tmp_path, image_size=8, person="folder")
+
+
+def test_a_person_on_both_sides_of_celeba_is_refused(tmp_path: Path) -> None:
+    write_celeba(tmp_path)
+    path = tmp_path / "celeba" / "identity_CelebA.txt"
+    lines = [f"{number:06d}.jpg {number}" for number in range(1, 10)]
+    path.write_text("\n".join([*lines[:2], "000003.jpg 4", *lines[3:]]) + "\n")
+    told = error_of(lambda: load("celeba", folder=tmp_path, image_size=16, person="file"))
+    assert "same name is the same person: 4 are in both" in told
+    load("celeba", folder=tmp_path, image_size=16)  # nobody asks for persons
+    path.write_text("\n".join([lines[0], "000002.jpg 3", *lines[2:]]) + "\n")
+    load("celeba", folder=tmp_path, image_size=16, person="file")  # the second is for validation, and unread
 
 
 def test_persons_stay_with_their_images_where_bad_ones_are_left_out(tmp_path: Path) -> None:
@@ -150,7 +176,7 @@ def test_celeba_says_whose_its_pictures_are(tmp_path: Path) -> None:
         return load("celeba", folder=tmp_path, image_size=16, person="file")
 
     assert "identity_CelebA.txt cannot be read" in error_of(loaded)
-    lines = [f"{number:06d}.jpg {70 + number // 4}" for number in range(1, 10)]
+    lines = [f"{number:06d}.jpg {70 + (90 if number % 3 == 0 else number // 4)}" for number in range(1, 10)]
     path.write_text("\n".join(lines[:-2]) + "\n")
     assert "pictures have no identity, the first is 000008.jpg" in error_of(loaded)
     path.write_text("\n".join([*lines[:-1], "000009.jpg -1"]) + "\n")
