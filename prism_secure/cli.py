@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ended, code = (
             ("terminated", TERMINATED) if isinstance(error, _Terminated) else ("interrupted", INTERRUPTED)
         )
-        print(f"prism-secure: {ended}; the same command continues where it stopped", file=sys.stderr)
+        then = "continues where it stopped" if options.continues else "starts again from the beginning"
+        print(f"prism-secure: {ended}; the same command {then}", file=sys.stderr)
         return code
 
 
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="prism-secure",
         description="Federated learning of binary masks, with a secure sum and a privacy accountant.",
     )
-    parser.set_defaults(takes_rest=False)
+    parser.set_defaults(takes_rest=False, continues=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in COMMANDS:
         module.add_to(commands)

@@ -123,7 +123,7 @@ def one_run(
     *,
     images: int = IMAGES,
     seed: int = 0,
-    told: Callable[[int], None] = lambda number: None,
+    told: Callable[[int, int], None] = lambda number, rounds: None,
 ) -> OneRun:
     """Audit measured rounds of a configuration with canaries of both units.
 
@@ -132,12 +132,12 @@ def one_run(
         claim: what that run says, and after how many rounds.
         images: about how many canary images.
         seed: of canaries, coins and guesses.
-        told: called with the number of each round that is done.
+        told: called with how many rounds are done, 0 at first, and how many there are.
 
     Raises:
         ConfigError, DataError: the configuration cannot be run, or its rounds are not measured.
     """
-
+    told(0, claim.rounds)
     components = Planted(config, lambda index: canaries.given(index))
     with one_thread(config.federation.device), scratch() as folder:
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
@@ -148,7 +148,7 @@ def one_run(
         evidence = _Evidence(canaries)
         for number in range(1, claim.rounds + 1):
             evidence.add(rounds.next())
-            told(number)
+            told(number, claim.rounds)
     units, truth, scores = evidence.guesses()
     delta, found = config.privacy.delta, []
     units_of_canaries: tuple[tuple[Literal["client", "record"], str, float], ...] = (
@@ -252,7 +252,7 @@ def audit_one_run(
     *,
     images: int = IMAGES,
     seed: int = 0,
-    told: Callable[[int], None] = lambda number: None,
+    told: Callable[[int, int], None] = lambda number, rounds: None,
 ) -> OneRun:
     """Audit the settings of a run folder, and keep what was found in it, for the run's report.
 
@@ -260,7 +260,7 @@ def audit_one_run(
         folder: a run folder with a ledger, finished or not, whose data are where they were.
         images: about how many canary images.
         seed: of canaries, coins and guesses.
-        told: called with the number of each round that is done.
+        told: called with how many rounds are done, 0 at first, and how many there are.
 
     Raises:
         ConfigError, DataError: there is nothing to compare with, or the configuration cannot be run here.

@@ -53,13 +53,13 @@ def _one_run(options: argparse.Namespace, command: str) -> int:
     from prism_secure.audit.one_run import audit_one_run
     from prism_secure.wording import format_delta, format_epsilon, format_floor
 
-    def told(number: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\rround {number}", end="", file=sys.stderr)
+    terminal = sys.stderr.isatty()
+
+    def told(number: int, rounds: int) -> None:
+        start, end = ("\r", "" if number < rounds else "\n") if terminal else ("", "\n")
+        print(f"{start}{number} of {rounds} rounds played", end=end, file=sys.stderr, flush=True)
 
     found = audit_one_run(options.run, images=options.images, seed=options.seed, told=told)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     for each in found.found:
         print(
             f"{'REFUTED' if each.refuted else 'ok':>9}  {each.unit}, {each.adjacency}: epsilon >= "

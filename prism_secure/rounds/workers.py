@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_secure.children import deaf_to_ctrl_c
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
 from prism_secure.rounds.broadcast import Broadcast
@@ -92,7 +92,7 @@ class Workers:
             return
         jobs: dict[Future[None], Sequence[int]] = {}
         try:
-            with _worker_death_named():
+            with _worker_death_named(), deaf_to_ctrl_c():
                 jobs |= {self._pool.submit(_do, work, part, argument): part for part in parts}
             for job in as_completed(jobs):
                 with _worker_death_named():
@@ -107,7 +107,9 @@ class Workers:
         if self._here is not None:
             return self._here.evaluate(mask, samples, utility=utility)
         with _worker_death_named():
-            return self._pool.submit(_evaluate, mask, samples, utility).result()
+            with deaf_to_ctrl_c():
+                job = self._pool.submit(_evaluate, mask, samples, utility)
+            return job.result()
 
 
 @contextlib.contextmanager
@@ -142,9 +144,8 @@ _until_exit = contextlib.ExitStack()
 
 
 def _start(config: Config, folder: Path) -> None:
-    """In a fresh worker process: one thread, no Ctrl-C of its own, and an end when the parent ends."""
+    """In a fresh worker process: one thread, and an end when the parent ends."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

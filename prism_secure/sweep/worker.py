@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from prism_secure.children import deaf_to_ctrl_c
 from prism_secure.config import Config
 from prism_secure.errors import PrismError, public_text
 from prism_secure.run_folder.records import RoundRecord
@@ -149,7 +149,10 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name="sweep-worker")
-        with _environment_of_children(self._environment):  # from the start: the allocator asks only then
+        with (
+            deaf_to_ctrl_c(),
+            _environment_of_children(self._environment),
+        ):  # from the start: the allocator asks only then
             self.process.start()
         theirs.close()
 
@@ -208,7 +211,6 @@ def devices() -> list[str]:
 
 def serve(connection: Connection) -> None:
     """The worker's side: jobs in, events out, until the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

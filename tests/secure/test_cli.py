@@ -14,6 +14,7 @@ from functools import partial
 from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError
 from prism_secure.reporting.progress import describe_round
+from prism_secure.rounds import simulation
 from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.wording import format_epsilon
 
@@ -92,10 +94,13 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out is as in one-shot")
     assert lines[0] == "checking the recipe: its data, its weights, its epsilons, and a round in small"
-    assert lines[1].startswith("ε(image) = 2.00 against who sees the opened sums, while all 3 clients are")
+    against = "ε(image) = 2.00 against an observer of the opened sums, while all 3 clients are"
+    assert lines[1].startswith(against)
     assert lines[2].startswith("ε(SUM) and ε(UPLOAD) are inf: ")
-    assert lines[3] == "reading 10,000 images of 3 clients, once; then round 1"
+    assert lines[3] == "measuring features of 10,000 images of 3 clients, once; then round 1"
+    assert lines.pop(4) == "opening the one noisy sum of their moments"
     assert "everything one client contributes" in lines[4]
     assert "one image of one client" in lines[4]
     assert "FID" in lines[5]
@@ -227,6 +232,58 @@ def test_sigterm_is_one_line_and_an_exit_code(quick: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run" / "FAILED").exists()
 
 
+@pytest.mark.parametrize(("every", "said"), [(0.0, ["1 of 3", "2 of 3"]), (1000.0, [])])
+def test_work_before_round_1_gives_signs_of_life(every: float, said: list[str]) -> None:
+    listener = Mock()
+    simulation._tell(iter([7, 2, 5]), 3, listener, every=every)
+    told = [call.args[0] for call in listener.note.call_args_list]
+    assert told == [f"features measured of {count} clients" for count in said]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_ctrl_c_while_workers_start_is_one_line(command: str, recipe: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the workers as well, which are busy with imports then."""
+    recipe.write_text(
+        TINY.replace("workers = 1", "workers = 2") + "\n[sweep]\nseeds = [0, 1]\n[sweep.grid]\n"
+        "privacy.record_epsilon = [2.0]\n" * (command == "sweep")
+    )
+    how = ["--config", str(recipe)] if command == "run" else [str(recipe), "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prism_secure.cli", command, *how, "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=_hear_ctrl_c,
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not any(
+        b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()
+    ):
+        time.sleep(0.002)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaint = process.communicate(timeout=200)
+    assert complaint == "prism-secure: interrupted; the same command continues where it stopped\n"
+    # Python ends itself by the signal where it fell into an `exec`, as of a data class in an import.
+    assert process.returncode in (130, -signal.SIGINT), "a shell says 130 of both"
+
+
+@pytest.mark.parametrize(
+    ("command", "within"),
+    [
+        ("doctor", "prism_secure.commands.doctor.findings"),
+        ("audit measured", "prism_secure.audit.measured_client.audit_measured_client"),
+        ("bench secure-sum", "prism_crypto.bench.secure_sum.main"),
+    ],
+)
+def test_only_what_continues_is_said_to_continue(
+    command: str, within: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(within, Mock(side_effect=KeyboardInterrupt))
+    assert main(command.split()) == 130
+    told = "prism-secure: interrupted; the same command starts again from the beginning\n"
+    assert capsys.readouterr().err == told
+
+
 def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--recipe", "one-shot", "--set", "privacy.clip=2"]) == 0
     (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
@@ -265,9 +322,10 @@ def test_config_epsilon_says_what_a_run_would_guarantee(
     command = ["config", "--config", str(recipe), "--epsilon"]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out is as in one-shot")
     assert lines[0].startswith("2 rounds; 3 clients, ")
     assert lines[1].split()[-3:] == ["ε", "=", "2.00"]
-    assert lines[2] == "  against who sees the opened sums, while all 3 clients are honest"
+    assert lines[2] == "  against an observer of the opened sums, while all 3 clients are honest"
     assert [line.split()[-1] for line in lines[3:5]] == ["2.52", "3.73"], "a colluder; a share seen"
     assert lines[5].endswith("left out    replaced")
     assert [line.split()[-2:] for line in lines[6:8]] == [["inf", "inf"]] * 2
@@ -353,7 +411,8 @@ def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
 def test_config_epsilon_of_many_clients_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--epsilon", "--recipe", "one-shot", "--set", "federation.clients=5000"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "; 5,000 clients, 307,600 mask bits" in lines[0]
+    assert lines[0] == "stands on recipe one-shot"
+    assert "; 5,000 clients, 307,600 mask bits" in lines[1]
     cases = [line for line in lines if line.startswith("  with ")]
     assert cases[1].startswith("  with 1,500 colluders  ")
     assert "2,500 colluders and an honest-but-curious server  " in cases[2]

@@ -45,6 +45,7 @@ def settings(data: Path, *overrides: str) -> Config:
             "federation.clients=100",
             "federation.rounds=3",
             "federation.behaviour=measure",
+            "federation.local_steps=32",  # the default: nobody reads it
             "privacy.record_epsilon=inf",
             "privacy.flip=0.25",
             "metrics.every=3",
@@ -216,8 +217,9 @@ def test_the_command_writes_what_it_found_and_the_report_shows_it(
     with monkeypatch.context() as patch:
         patch.setattr(Components, "_images", lambda self, client: pytest.fail("an image was read"))
         assert main(["audit", "one-run", str(finished)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("ok  ") == 2
+    told = capsys.readouterr()
+    assert told.out.count("ok  ") == 2
+    assert told.err == "".join(f"{done} of 3 rounds played\n" for done in range(4))
     after = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before
     assert [path.name for path in after if path not in before] == ["one-run.json"]
@@ -264,18 +266,15 @@ def test_a_claim_that_is_refuted_ends_with_1(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "reason"),
-    [
-        (["federation.behaviour=train", "measured.epsilon=2"], "its rounds are not measured"),
-        ([], "there is no ledger.jsonl"),
-    ],
+    ("measured", "reason"), [(False, "its rounds are not measured"), (True, "there is no ledger.jsonl")]
 )
 def test_what_claims_nothing_that_canaries_could_refute_is_one_line(
-    data: Path, tmp_path: Path, overrides: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, measured: bool, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from prism_secure.config import dump_config
 
-    (tmp_path / "config.toml").write_text(dump_config(settings(data, *overrides)))
+    trains = load_config(None, [*tiny_data.TINY, f"data.folder={data}"])
+    (tmp_path / "config.toml").write_text(dump_config(settings(data) if measured else trains))
     assert main(["audit", "one-run", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert reason in told
