@@ -8,10 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prism_secure.config import Config, determining
+from prism_secure.config import Config
 from prism_secure.errors import ConfigError, PrismError, RunFolderError
 
-__all__ = ["require_file", "require_new_file", "require_run", "require_run_out", "require_writable"]
+__all__ = [
+    "file_of",
+    "require_file",
+    "require_new_file",
+    "require_run",
+    "require_run_out",
+    "require_writable",
+]
 
 _OF_A_RUN = ("config.toml", "federation.id", "ledger.jsonl")
 
@@ -47,13 +54,9 @@ def require_run_out(path: Path, config: Config) -> None:
         raise RunFolderError(f"{path} must be a folder, but it is a file; name another one with --out")
     require_writable(path, RunFolderError)
     if (path / "config.toml").exists():
-        from prism_secure.run_folder.folder import _differences, read_config
+        from prism_secure.run_folder.folder import read_config, refuse_another
 
-        if determining(kept := read_config(path)) != determining(config):
-            raise RunFolderError(
-                f"{path} was started with another configuration ({_differences(kept, config)}); "
-                "repeat its settings to continue, or choose another folder with --out"
-            )
+        refuse_another(path, read_config(path), config)
     elif path.is_dir() and any(path.iterdir()) and not _begun(path):
         raise RunFolderError(
             f"{path} holds files that are not a run; name an empty or a new folder with --out"
@@ -74,6 +77,22 @@ def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "it does not exist"
         raise error(f"{path} is not {what}: {found}")
+
+
+def file_of(path: Path, name: str, what: str, *, error: type[PrismError] = ConfigError) -> Path:
+    """The file `path`, or the one called `name` in the run folder `path`.
+
+    Raises:
+        `error`: neither is there; `what` says of which kind it should be.
+    """
+    inside = path / name
+    if path.is_dir() and not inside.is_file() and any((path / mark).exists() for mark in _OF_A_RUN):
+        raise error(
+            f"{path} is a run folder without {name}: its run has not come so far, or it was taken out"
+        )
+    found = inside if inside.is_file() else path
+    require_file(found, what, error=error)
+    return found
 
 
 def require_new_file(path: Path | None, option: str) -> None:

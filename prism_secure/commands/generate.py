@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prism_secure.commands.first_checks import require_file, require_new_file
+from prism_secure.commands.first_checks import file_of, require_new_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError, ModelError
 
@@ -29,6 +29,7 @@ examples:
   prism-secure generate --model fashion.safetensors --count 60000 --out fashion.npz
   prism-secure generate --model fashion.safetensors --count 20 --label Sneaker --out sneakers/
   prism-secure generate --model fashion.safetensors --count 20 --label 7 --label 9 --seed 3 --out shoes.png
+  prism-secure generate --model runs/first --count 100 --out grid.png         the model of a finished run
   prism-secure generate --model fashion.safetensors --card                    what it says about itself
 
 exit codes: 0 done, 2 impossible request, 5 disk, 7 the file is damaged or no model
@@ -45,8 +46,8 @@ def add_to(commands: Commands) -> None:
         "--model",
         type=Path,
         required=True,
-        metavar="FILE",
-        help="from `export`, or a run's model.safetensors",
+        metavar="FILE|RUN_DIR",
+        help="from `export`, or a finished run's folder",
     )
     parser.add_argument("--count", type=int, default=100, help="how many images; default 100")
     parser.add_argument(
@@ -76,7 +77,9 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     if options.out is not None and not options.card:
         _check_out(options.out, options.count)
-    require_file(options.model, "a model file", error=ModelError)
+    options.model = file_of(
+        options.model, "model.safetensors", "a model file, nor a run folder", error=ModelError
+    )
     from prism_secure.model.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prism_secure.commands.first_checks import require_file
+from prism_secure.commands.first_checks import file_of
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
 
@@ -24,22 +24,20 @@ def add_to(commands: Commands) -> None:
         "Check that no line of a ledger was changed, removed or reordered, and that its writer signed each. "
         "Exit code 0: intact; 1: damaged, or impossible to tell.",
     )
-    verify.add_argument("file", type=Path, metavar="FILE", help="a ledger.jsonl")
+    verify.add_argument("file", type=Path, metavar="FILE|RUN_DIR", help="a ledger.jsonl, or its run folder")
     verify.add_argument("--key", metavar="HEX", help="the writer's Ed25519 public key, if you know it")
     verify.add_argument("--head", metavar="HEX", help="a head that you wrote down: it must be on the chain")
     verify.set_defaults(command=_verify)
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:
-    if (inside := options.file / "ledger.jsonl").is_file():
-        raise ConfigError(f"{options.file} is a folder: name the ledger in it, {inside}")
-    require_file(options.file, "a ledger (ledger.jsonl in a run folder)")
+    file = file_of(options.file, "ledger.jsonl", "a ledger (ledger.jsonl in a run folder), nor a run folder")
     from prism_privacy import LedgerError, PrivacyError, verify_ledger
     from prism_privacy.ledger.disclosure import statement
     from prism_privacy.verify import check_end
 
     try:
-        report = verify_ledger(options.file, options.key, head=options.head)
+        report = verify_ledger(file, options.key, head=options.head)
         check_end(report, options.head)
     except LedgerError as error:
         print(f"prism-secure: {error}", file=sys.stderr)

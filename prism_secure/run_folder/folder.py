@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import secrets
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,8 @@ from safetensors import SafetensorError, safe_open
 
 from prism_privacy.errors import PrivacyError
 from prism_privacy.ledger import verify_ledger
-from prism_secure.config import Config, determining, dump_config, load_config
+from prism_secure.config import Config, determining, dump_config, load_config, nearest_recipe
+from prism_secure.config.reading import NONE
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder.enrolment import checked_name
 from prism_secure.run_folder.records import RoundRecord, decode, encode
@@ -44,6 +46,8 @@ from prism_secure.storage import (
 
 SWEEP_RECIPE = "sweep.toml"
 """What the folder of a sweep has, two levels above its runs', and a run's has not."""
+_MOST_NAMED = 6
+"""Of settings that differ; of two recipes it can be dozens."""
 _FOLDERS = ("checkpoint", "clients", "samples")
 _BEGUN = (
     "environment.json",
@@ -120,11 +124,8 @@ class RunFolder:
                     f"{self.config_path} is gone, and nothing else says what this run is; put it back"
                 )
             write_atomic(self.config_path, dump_config(config).encode())
-        elif determining(kept := read_config(path)) != determining(config):
-            raise RunFolderError(
-                f"{path} was started with another configuration ({_differences(kept, config)}); "
-                "repeat its settings to continue, or choose another folder with --out"
-            )
+        else:
+            refuse_another(path, read_config(path), config)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -353,9 +354,30 @@ def _lacking(path: Path) -> str:
     return f"it has no config.toml; `prism-secure list {path}` finds the runs and sweeps below it"
 
 
-def _differences(kept: Config, given: Config) -> str:
-    old, new = dump_config(kept).splitlines(), dump_config(given).splitlines()
-    return "; ".join(
-        [f"there: {line}" for line in old if line not in new]
-        + [f"now: {line}" for line in new if line not in old]
+def refuse_another(path: Path, kept: Config, given: Config) -> None:
+    """Refuse unless a run folder may be continued with the configuration that is given.
+
+    Raises:
+        RunFolderError: it was started with another one; says how they differ, and what continues it.
+    """
+    old, new = determining(kept), determining(given)
+    apart = [
+        f"{section}.{key} = {_shown(old[section][key])}, now {_shown(new[section][key])}"
+        for section in old
+        for key in old[section]
+        if old[section][key] != new[section][key]
+    ]
+    if not apart:
+        return
+    more = f", and {len(apart) - _MOST_NAMED} more" if len(apart) > _MOST_NAMED else ""
+    was, now = nearest_recipe(kept), nearest_recipe(given)
+    recipes = f" Its settings are nearest to recipe {was}, and those given to {now}." if was != now else ""
+    again = shlex.join(["prism-secure", "run", "--config", str(path / "config.toml"), "--out", str(path)])
+    raise RunFolderError(
+        f"{path} was started with another configuration: {'; '.join(apart[:_MOST_NAMED])}{more}.{recipes} "
+        f"To continue it: {again}; for a run of its own choose another folder with --out"
     )
+
+
+def _shown(value: object) -> str:
+    return NONE if value is None else str(value)

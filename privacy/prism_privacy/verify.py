@@ -124,10 +124,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = _one_each(options.key, options.ledger, "--key", shared=True)
         heads = _one_each(options.head, options.ledger, "--head", shared=False)
         for path, key, head in zip(options.ledger, keys, heads, strict=True):
-            if not path.is_file():
-                raise InvalidParameter(f"{path} is not a ledger: no such file")
+            inside = path / "ledger.jsonl"
+            if not (inside.is_file() or path.is_file()):
+                raise InvalidParameter(
+                    f"{path} is not a ledger: no such file, nor a run folder with one in it"
+                )
             try:
-                reports.append(verify_ledger(path, key, head=head))
+                reports.append(verify_ledger(inside if inside.is_file() else path, key, head=head))
             except LedgerError as error:
                 damaged.append(str(error))
         for message in damaged:
@@ -271,7 +274,9 @@ def _parser() -> argparse.ArgumentParser:
         "to be in all of them. Exit code 0: intact and within the limits, 1: damaged or a limit is passed, "
         "2: it cannot be told.",
     )
-    parser.add_argument("ledger", nargs="+", type=Path, metavar="LEDGER", help="a ledger.jsonl")
+    parser.add_argument(
+        "ledger", nargs="+", type=Path, metavar="LEDGER", help="a ledger.jsonl, or its run folder"
+    )
     parser.add_argument(
         "--key",
         action="append",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from . import fake_run
 
 RUN = "import sys; from prism_secure.cli import main; code = main(sys.argv[1:]); " + "".join(
     f"assert {module!r} not in sys.modules, {module!r}; "
@@ -26,6 +29,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "sweep" / "sweep.toml").write_text("")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "ledger.jsonl").write_text("")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "federation.id").write_text("")
     (tmp_path / "flip.toml").write_text("[sweep]\nseeds = [0]\n[sweep.grid]\nprivacy.flip = [0]\n")
     (tmp_path / "limits.toml").write_text(
         '[[limit]]\nunit = "client"\nview = "sum"\nadjacency = "zero_out"\nepsilon = 8.0\ndelta = 1e-5\n'
@@ -58,10 +63,19 @@ def folder(tmp_path: Path) -> Path:
         (["compare", "docs", "empty"], 4, "docs is not a run folder"),
         (["export", "docs", "--out", "m.safetensors"], 4, "docs is not a run folder"),
         (["generate", "--model", "nowhere", "--out", "g.png"], 7, "nowhere is not a model file"),
-        (["generate", "--model", "docs", "--out", "g.png"], 7, "docs is not a model file: it is a folder"),
+        (
+            ["generate", "--model", "docs", "--out", "g.png"],
+            7,
+            "docs is not a model file, nor a run folder: it is a",
+        ),
+        (
+            ["generate", "--model", "kept", "--out", "g.png"],
+            7,
+            "kept is a run folder without model.safetensors",
+        ),
         (["config", "--config", "docs"], 2, "docs: it is a folder; name a TOML file"),
-        (["ledger", "verify", "kept"], 2, "kept is a folder: name the ledger in it, kept/ledger.jsonl"),
-        (["ledger", "verify", "docs"], 2, "docs is not a ledger (ledger.jsonl in a run folder)"),
+        (["ledger", "verify", "begun"], 2, "begun is a run folder without ledger.jsonl"),
+        (["ledger", "verify", "docs"], 2, "docs is not a ledger (ledger.jsonl in a run folder), nor a"),
         (["init", "README.md/x.toml"], 2, "README.md is a file; name another folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -102,4 +116,61 @@ def test_a_run_of_another_configuration_is_refused_before_torch(folder: Path):
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 4, done.stderr
-    assert "there: rounds = 3; now: rounds = 10" in done.stderr
+    assert "another configuration: federation.rounds = 3, now 10. To continue it: " in done.stderr
+    assert "nearest to recipe" not in done.stderr, "both stand on one"
+
+
+def test_a_run_of_another_recipe_is_refused_with_what_continues_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A file of other settings, and then the bare command: dozens of settings differ."""
+    from prism_secure.cli import main
+    from prism_secure.config import dump_config, load_config
+    from prism_secure.run_folder.folder import RunFolder, read_config
+
+    out = tmp_path / "my run"
+    out.mkdir()
+    (out / "federation.id").write_text("0" * 32)
+    started = load_config(None, ["measured.epsilon=1"], recipe="cross-silo")
+    (out / "config.toml").write_text(dump_config(started))
+    assert main(["run", "--out", str(out)]) == 4
+    told = capsys.readouterr().err
+    assert "federation.clients = 10, now 1000; federation.rounds = 8, now 12; " in told
+    assert "nearest to recipe cross-silo, and those given to cross-device" in told
+    again = f"prism-secure run --config '{out}/config.toml' --out '{out}'"
+    assert f"To continue it: {again}" in told
+    assert told.count(", now ") == 6
+    assert re.search(r", and \d+ more\. Its settings", told)
+    with RunFolder(out, load_config(out / "config.toml")):
+        assert read_config(out) == started
+
+
+@pytest.mark.parametrize("command", ["ledger verify", "python -m prism_privacy.verify"])
+def test_a_ledger_is_found_in_its_run_folder(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from prism_privacy import verify
+    from prism_secure.cli import main
+
+    run = fake_run.make_run(tmp_path / "run", ["privacy.clip=1"], rounds=2)
+    check = main if command == "ledger verify" else verify.main
+    before = ["ledger", "verify"] if command == "ledger verify" else []
+    told = []
+    for path in (run, run / "ledger.jsonl"):
+        assert check([*before, str(path)]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] != ""
+
+
+def test_a_model_is_found_in_its_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from prism_secure.cli import main
+
+    run = fake_run.make_run(tmp_path / "run", rounds=1)
+    (run / "model.safetensors").write_bytes(b"no model")
+    command = ["generate", "--out", str(tmp_path / "grid.png"), "--model"]
+    told = []
+    for path in (run, run / "model.safetensors"):
+        assert main([*command, str(path)]) == 7
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[1]
+    assert "model.safetensors is not a model file, or a damaged one" in told[0]

@@ -65,7 +65,7 @@ def test_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> No
 
 def test_other_configuration_is_refused_and_the_difference_named(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", load_config()).close()
-    with pytest.raises(RunFolderError, match=r"there: flip = 0\.1; now: flip = 0\.2"):
+    with pytest.raises(RunFolderError, match=r"privacy\.flip = 0\.1, now 0\.2"):
         RunFolder(tmp_path / "run", load_config(None, ["privacy.flip=0.2"]))
 
 

@@ -27,6 +27,7 @@ from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 NOT_RUN = "secure sum was not run: epsilon(SUM) is what it would be with one"
 MEASURED = [
     "federation.behaviour=measure",
+    "federation.local_steps=32",  # the default: nobody reads it
     "privacy.record_epsilon=inf",
     "privacy.flip=0.25",
     "measured.epsilon=inf",
@@ -169,7 +170,7 @@ def test_a_run_goes_on_as_it_began(
 ) -> None:
     out = Path(shutil.copytree({"real": real, "simulated": simulated}[began], tmp_path / "run"))
     other = [*ALONE, SIMULATE] if began == "real" else ALONE
-    with pytest.raises(RunFolderError, match=r"another configuration \(there: simulate = "):
+    with pytest.raises(RunFolderError, match=r"another configuration: secure_sum\.simulate = "):
         run(_tiny(data, *other), out)
 
 
