@@ -34,6 +34,7 @@ from prism_secure.accounting.record_release import ImageView
 from prism_secure.config import Config, Measured
 from prism_secure.config.invitations import histories
 from prism_secure.errors import ConfigError
+from prism_secure.wording import SEEN
 
 MOST_CUT_OFF = 0.05
 """What share of the bits may meet their limits without a word."""
@@ -88,15 +89,15 @@ def image_view(config: Config, upload: float) -> ImageView:
 
     Args:
         config: its `federation.behaviour` is "measure".
-        upload: epsilon of one image against who sees its client's uploads.
+        upload: epsilon of one image against an observer of its client's uploads.
     """
     n, honest = config.invited, config.cohort
     whose = "clients" if config.everybody else "clients of a round"
     return ImageView(
-        "who sees the opened sums",
+        "an observer of the opened sums",
         f"SUM, {honest:,} of {n:,} honest",
         f"while {'all' if honest == n else f'{honest:,} of the'} {n:,} {whose} are honest",
-        (("its client's uploads seen in the clear", upload),),
+        ((f"its client's uploads {SEEN}", upload),),
     )
 
 
@@ -200,28 +201,31 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     An answer as long as A moves m bits by C / sqrt(m) in quadratic mean, each by about a normal number x, and
     a bit has room for t = 1/2 - f. By Stein's lemma E[x clip(x)] / E[x^2] = P(|x| < t). Where a client is
     protected, answers are about that long. Where an image is, how far they stay below A is not known before
-    round 1, and nothing is said.
+    round 1, and only a C is named that no move in the box comes to, t sqrt(m) from 1/2.
 
     >>> from dataclasses import replace
     >>> each = MeasuredRelease(flip=0.45, clip=9.0, client_clip=1.0, record_clip=1.0, records=10,
     ...                        coordinates=16_384, directions=64)
-    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured())[-93:]
-    ('48%', 'measured.coordinates = 262144, where the mask has as many, or a smaller flip, gives them room')
+    >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured(unit="image"))
+    ('48%', 'the box [f, 1 - f] alone bounds the move: C = 9 is more than the 6.4 that it leaves bits')
     >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
     ''
     """
     widest = max(plan, key=lambda each: each.clip / (math.sqrt(each.coordinates) * (0.5 - each.flip)))
     deviation, room = widest.clip / math.sqrt(widest.coordinates), 0.5 - widest.flip
     share = math.erfc(room / deviation / math.sqrt(2))
+    most = room * math.sqrt(widest.coordinates)
+    more = f"C = {widest.clip:,.6g} is more than the {most:.3g} that it leaves bits"
+    box = f"the box [f, 1 - f] alone bounds the move: {more}" if widest.clip > most else ""
     if measured.unit != "client" or share < MOST_CUT_OFF:
-        return ""
+        return box
     enough = widest.coordinates << math.ceil(2 * math.log2(2.5 * deviation / room))
     advice = "a smaller privacy.flip or measured.epsilon gives"
     if enough <= MOST_COORDINATES:
         advice = f"measured.coordinates = {enough}, where the mask has as many, or a smaller flip, gives"
     return (
         f"{share:.0%} of the bits meet their limits, privacy.flip and 1 - privacy.flip, and answers lose "
-        f"that much of their signal: {advice} them room"
+        f"that much of their signal: {advice} them room" + (f"; {box}" if box else "")
     )
 
 

@@ -22,6 +22,7 @@ from .tiny_data import TINY, write_data
 MEASURE = ["federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25"]
 SMALL = [*MEASURE, "federation.rounds=4", "measured.directions=16", "measured.coordinates=256"]
 SIZES = (10,) * 10
+BOX = "the box [f, 1 - f] alone bounds the move"
 
 
 def spent(releases: tuple[MeasuredRelease, ...], unit: Unit, view: View = View.SUM) -> float:
@@ -149,10 +150,13 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["measured.rows=0"], "measured.rows must be from 1"),
         (["measured.prior=inf"], "measured.prior must be a positive number"),
         (["measured.smoothing=1.0"], "measured.smoothing must be in [0, 1)"),
-        (["aggregation.rule=kalman"], "aggregation.rule has no effect with"),
-        (["aggregation.lambda_end=0.5"], "leave it at 0.2, got 0.5"),
-        (["training.latent_groups=2"], "training.latent_groups has no effect with"),
-        (["training.averaging=faithful"], "the server trains on its own; leave it at 'ema'"),
+        (["aggregation.rule=kalman"], "aggregation.rule = 'kalman' has no effect with"),
+        (["aggregation.lambda_end=0.5"], "leave it at the default 0.2"),
+        (["training.latent_groups=2"], "training.latent_groups = 2 has no effect with"),
+        (
+            ["training.averaging=faithful"],
+            "the server trains on its own (measured.steps, measured.end_steps)",
+        ),
         (
             ["federation.behaviour=measured"],
             "must be 'train' | 'measure' | 'package.module:name' of your own",
@@ -185,7 +189,9 @@ def test_clients_that_would_answer_under_other_clips_share_no_session(other: str
 def test_a_client_on_a_machine_of_its_own_never_takes_its_own_count(tmp_path: Path) -> None:
     """Where nobody has told how many images each has, N is not what lies here."""
     own_data = pytest.importorskip("prism_secure.flower.recipe.client", exc_type=ImportError).OwnData
-    config = load_config(None, [*TINY, *SMALL, f"data.folder={write_data(tmp_path / 'data')}"])
+    config = load_config(
+        None, [*TINY, *SMALL, "federation.local_steps=32", f"data.folder={write_data(tmp_path / 'data')}"]
+    )
     alone, told = own_data(config, None), own_data(config, (20, 30, 25))
     assert alone.partition.sizes == (60, 60, 60), "all that lies here"
     with pytest.raises(ConfigError, match=r"measured\.records must be given"):
@@ -213,4 +219,11 @@ def test_bits_that_meet_their_limits_are_told_with_what_gives_them_room(
     widest = [replace(each, clip=each.clip * 1000) for each in plan]
     assert "a smaller privacy.flip or measured.epsilon gives" in plans.cut_off(widest, config.measured)
     image = replace_struct(config.measured, unit="image")
-    assert plans.cut_off(plan, image) == "", "how long answers are is not known before round 1"
+    told = plans.cut_off(plan, image)  # how long answers are is not known before round 1
+    most = (0.5 - flip) * coordinates**0.5
+    assert told == (
+        "" if radius <= most else f"{BOX}: C = {radius:g} is more than the {most:.3g} that it leaves bits"
+    )
+    for settings in (config.measured, image):
+        endless = [replace(each, clip=999_900.0) for each in plan]
+        assert f"{BOX}: C = 999,900 is more than" in plans.cut_off(endless, settings)
