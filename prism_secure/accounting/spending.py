@@ -114,7 +114,7 @@ class Spending:
         self._ledger = self._open_ledger(folder, finished_rounds)
         for entry in self._ledger.entries:
             if entry.kind in ("round", "aborted"):
-                self._spend(entry.round, _asked(entry))
+                self._spend(entry.round, _federation_round(entry))
 
     def __enter__(self) -> Spending:
         return self
@@ -168,7 +168,7 @@ class Spending:
         *,
         kind: Literal["round", "aborted"] = "round",
         metrics: Mapping[str, Any] | None = None,
-        asked: int | None = None,
+        federation_round: int | None = None,
     ) -> Epsilons:
         """Write the round's cost to the ledger, unless an attempt before a kill did; epsilon to date.
 
@@ -176,15 +176,16 @@ class Spending:
             round_number: the next one, or one that is charged already.
             kind: "aborted" for a round whose uploads may have left and whose sum did not open.
             metrics: what else the ledger should say of the round, JSON-safe.
-            asked: the federation's number of the round, where the ledger is a client's own and has another.
+            federation_round: the federation's number of the round, where the ledger is a client's own and has
+                another.
 
         Raises:
             RunFolderError: a measured round that is not in the plan.
         """
         if round_number > self.charged_rounds:
-            if asked is not None:
-                metrics = {**(metrics or {}), "federation_round": asked}
-            number = round_number if asked is None else asked
+            if federation_round is not None:
+                metrics = {**(metrics or {}), "federation_round": federation_round}
+            number = round_number if federation_round is None else federation_round
             most = self._spend(round_number, number)
             release = self._plan.release(number)
             if not self._config.everybody:
@@ -225,18 +226,20 @@ class Spending:
         release = last.release if self._plan.measured else self._plan.mask.as_dict()
         self._append("end", self.charged_rounds, release, table, told)
 
-    def _spend(self, round_number: int, asked: int) -> int:
+    def _spend(self, round_number: int, federation_round: int) -> int:
         """Charge a round to those who are in it; the most rounds that any client has been in now."""
         before = self._accountant_rounds
-        if self._plan.measured and not 1 <= asked <= self._plan.rounds:
-            raise RunFolderError(f"round {asked} is none of the {self._plan.rounds} that were planned")
-        release = self._plan.release(asked)
+        if self._plan.measured and not 1 <= federation_round <= self._plan.rounds:
+            raise RunFolderError(
+                f"round {federation_round} is none of the {self._plan.rounds} that were planned"
+            )
+        release = self._plan.release(federation_round)
         present = ("this client",) if self._alone else invited(self._config, round_number)
         self._participations.spend(_of_a_client(release), present)
         most = max(map(self._participations.rounds_of, present))
         if isinstance(release, MeasuredRelease):
             for unit, account in self._measured.items():
-                account.spend(release.release(unit), self._plan.present(asked))
+                account.spend(release.release(unit), self._plan.present(federation_round))
         elif most > before:
             self._accountant.spend(release)
         self._accountant_rounds = max(most, before)
@@ -371,7 +374,7 @@ class Spending:
             )
 
     def _is_planned(self, entry: LedgerEntry) -> bool:
-        number = _asked(entry)
+        number = _federation_round(entry)
         if self._plan.measured and not 1 <= number <= self._plan.rounds:
             return False
         return entry.release == self._plan.release(number).as_dict()
@@ -393,10 +396,10 @@ class Spending:
         )
 
 
-def _asked(entry: LedgerEntry) -> int:
+def _federation_round(entry: LedgerEntry) -> int:
     """The federation's number of a round, which a client's own ledger keeps beside its own."""
-    asked = entry.metrics.get("federation_round", entry.round)
-    return asked if isinstance(asked, int) else entry.round
+    told = entry.metrics.get("federation_round", entry.round)
+    return told if isinstance(told, int) else entry.round
 
 
 def _of_a_client(release: MaskRelease | MeasuredRelease) -> MaskRelease:

@@ -78,8 +78,8 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
     accounts = []
     groups = by_data(ledgers, lambda ledger: ledger.whose, lambda ledger: ledger.name)
     for limit in limits:
-        asked = [group for group in groups if limit.data is None or group.is_called(limit.data)]
-        spenders = [spender for group in asked for spender in _spenders(group, limit.client)]
+        meant = [group for group in groups if limit.data is None or group.is_called(limit.data)]
+        spenders = [spender for group in meant for spender in _spenders(group, limit.client)]
         if not spenders:
             known = sorted({group.label for group in groups})
             who = f" client {limit.client} of" if limit.client is not None else ""
@@ -167,7 +167,7 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
         claims = "claims" if len(silent) == 1 else "claim"
         notes.append(f"no bound: {', '.join(silent)} {claims} no epsilon (test coins)")
     whole = sum(len(ledger.charged.masks) for ledger in ledgers)
-    asked = set(np.linspace(1, max(whole, 1), min(max(whole, 1), _POINTS)).round().astype(int).tolist())
+    drawn = set(np.linspace(1, max(whole, 1), min(max(whole, 1), _POINTS)).round().astype(int).tolist())
     points, charges = [Point(0, 0.0)], 0
     for ledger in ledgers:
         charged = ledger.charged
@@ -176,7 +176,7 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
             charges += 1
             if charged.opened is None:
                 total.spend(release)
-            if charges in asked:
+            if charges in drawn:
                 points.append(Point(charges, total.epsilon(limit.delta)))
         if not charged.masks:
             points.append(Point(charges, total.epsilon(limit.delta)))

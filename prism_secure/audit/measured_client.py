@@ -39,6 +39,7 @@ from prism_secure.audit.played_rounds import (
 )
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
+from prism_secure.rounds.behaviours.behaviour import MeasuredAnswer
 from prism_secure.rounds.behaviours.measure import Measure, in_features, terms
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -191,9 +192,10 @@ class Subject:
         """What a client makes of its images in round 1: answer (k,), as a share of A; probabilities (m,)."""
         behaviour, broadcast = self.components.behaviour, self.broadcast()
         assert isinstance(behaviour, Measure)
-        said = self.client(has, folder).side.answer(broadcast, None).scores.numpy()
-        drawn = behaviour.asked(broadcast).probabilities(said[None])[0]
-        return said * 2.0**-ANSWER_BITS, drawn / SCALE
+        said = self.client(has, folder).side.answer(broadcast, None)
+        assert isinstance(said, MeasuredAnswer)
+        drawn = behaviour.asked(broadcast).probabilities(said.answers[None])[0]
+        return said.answers.astype(np.float64) * 2.0**-ANSWER_BITS, drawn / SCALE
 
     @cached_property
     def bits(self) -> Mapping[str, NDArray[np.int64]]:

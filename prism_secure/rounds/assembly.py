@@ -18,7 +18,7 @@ from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality, RoundRecord
 
 
-class Measure(Protocol):
+class Evaluate(Protocol):
     def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> Quality:
         """The metrics of a deployed mask, bool (d,), whose sample grid goes to `samples`."""
 
@@ -47,11 +47,11 @@ def close_round(
     sums: Sequence[SecureSumResult],
     *,
     spending: Spending,
-    measure: Measure,
+    evaluate: Evaluate,
     samples: Callable[[int], Path],
     clock: Clock,
 ) -> RoundRecord:
-    """Move theta by what opened, measure if it is time, and say what it cost.
+    """Move theta by what opened, evaluate if it is time, and say what it cost.
 
     Args:
         server: about to absorb the round of `broadcast`.
@@ -65,9 +65,9 @@ def close_round(
     planned, before = spending.planned_rounds, server.deployed()
     step = server.absorb(bits.counts, survivors, planned_rounds=planned, score_mean=score_mean)
     quality = None
-    if server.is_measured(planned):
-        utility = server.measures_utility(planned)
-        quality = measure(server.deployed(), samples(server.round), utility=utility)
+    if server.is_evaluated(planned):
+        utility = server.evaluates_utility(planned)
+        quality = evaluate(server.deployed(), samples(server.round), utility=utility)
     sent = sum(size > 0 for size in bits.downlink_bytes.values())
     coordinates = sum(len(each.counts) for each in sums)
     return RoundRecord(

@@ -27,7 +27,7 @@ from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.clip_filling import fill_clip
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
-from prism_secure.rounds.behaviours.behaviour import Answer
+from prism_secure.rounds.behaviours.behaviour import Answer, MeasuredAnswer
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import ClientMoments, packed, read_arrays
@@ -144,20 +144,21 @@ class Client:
         # 2. The state: without it the same answer is made again.
         self._save_state(broadcast.round, answer.state)
 
-    def _payload(self, answer: Answer, broadcast: Broadcast) -> bytes:
-        scores = torch.as_tensor(answer.scores).detach()
+    def _payload(self, answer: Answer | MeasuredAnswer, broadcast: Broadcast) -> bytes:
         if self._components.config.measures:
-            return broadcast.digest + np.packbits(self._measured(scores, broadcast)).tobytes()
-        return broadcast.digest + self._upload(scores, broadcast)
+            assert isinstance(answer, MeasuredAnswer)
+            return broadcast.digest + np.packbits(self._measured(answer.answers, broadcast)).tobytes()
+        assert isinstance(answer, Answer)
+        return broadcast.digest + self._upload(torch.as_tensor(answer.scores).detach(), broadcast)
 
-    def _measured(self, answers: torch.Tensor, broadcast: Broadcast) -> NDArray[np.uint8]:
+    def _measured(self, answers: NDArray[np.int64], broadcast: Broadcast) -> NDArray[np.uint8]:
         """The bits of a measured round, uint8 (m,), for answers int64 (k,): clip and noise are exact."""
         from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient  # they import this room
 
         behaviour = self._components.behaviour
         assert isinstance(behaviour, Measure)
         assert isinstance(self.side, MeasuringClient)
-        p = behaviour.probabilities(self.side, answers.numpy(), broadcast)
+        p = behaviour.probabilities(self.side, answers, broadcast)
         return release_bits(p, self._stream(broadcast))
 
     def _follows(self, last: int, asked: int) -> bool:

@@ -24,11 +24,11 @@ class MadeUp(Components):
     """A recipe of public images of the same form, one step, and no store that it shares with runs.
 
     Args:
-        recipe: the one that is rehearsed; what it has built is used again.
+        components: those that is rehearsed; what it has built is used again.
     """
 
-    def __init__(self, recipe: Components) -> None:
-        config, dataset, release = recipe.config, recipe.dataset, recipe.record_release
+    def __init__(self, components: Components) -> None:
+        config, dataset, release = components.config, components.dataset, components.record_release
         super().__init__(
             msgspec.structs.replace(
                 config,
@@ -49,11 +49,11 @@ class MadeUp(Components):
             test_images=images[1, :held_out],
             test_labels=labels[:held_out],
         )
-        self.partition, self.architecture = recipe.partition, recipe.architecture
-        self.extractor, self.trainer = recipe.extractor, recipe.trainer
-        self.metric_network = recipe.metric_network
-        if recipe.config.measures:
-            self.public_basis = recipe.public_basis
+        self.partition, self.architecture = components.partition, components.architecture
+        self.extractor, self.trainer = components.extractor, components.trainer
+        self.metric_network = components.metric_network
+        if components.config.measures:
+            self.public_basis = components.public_basis
         self.record_release = None if release is None else replace(release, config=self.config)
 
     def features(self, client: int, *, alike: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -70,13 +70,13 @@ class MadeUp(Components):
         return to_float(self.dataset.train_images), self.dataset.train_labels
 
 
-def rehearse(recipe: Components) -> None:
+def rehearse(components: Components) -> None:
     """One client's release, step and upload, the server's step and metrics: nothing private, nothing kept.
 
     Raises:
         ConfigError, DataError, FeatureError: what a run would trip over after it was charged.
     """
-    made_up, federation = MadeUp(recipe), "rehearsal"
+    made_up, federation = MadeUp(components), "rehearsal"
     config, release, layers = made_up.config, made_up.record_release, made_up.score_layers
     server = Server.of(made_up, federation)
     broadcast = server.broadcast()

@@ -43,7 +43,7 @@ class Server:
         start = initial_theta(dimension, seed=seed, spread=mask.spread, law=mask.initial).numpy()
         self.theta: Vector = np.clip(start, low, 1 - low)
         self._side = side
-        self._asked: Broadcast | None = None
+        self._sent: Broadcast | None = None
 
     @classmethod
     def of(cls, components: Components, federation: str) -> Server:
@@ -53,11 +53,11 @@ class Server:
 
     def broadcast(self) -> Broadcast:
         """What the clients of the next round start from."""
-        number, asked = self.round + 1, self._asked
-        if asked is None or asked.round != number or asked.theta is not self.theta:
-            asked = Broadcast(self._federation, number, self.theta, self._side.public(number, self.theta))
-            self._asked = asked
-        return asked
+        number, sent = self.round + 1, self._sent
+        if sent is None or sent.round != number or sent.theta is not self.theta:
+            sent = Broadcast(self._federation, number, self.theta, self._side.public(number, self.theta))
+            self._sent = sent
+        return sent
 
     def absorb(
         self,
@@ -92,12 +92,12 @@ class Server:
         """How many bits of the deployed mask differ from those of an earlier one."""
         return int(np.count_nonzero(self.deployed() != before))
 
-    def is_measured(self, planned_rounds: int) -> bool:
+    def is_evaluated(self, planned_rounds: int) -> bool:
         """Whether the last finished round is one whose deployed mask is evaluated."""
         due = self.round % self._config.metrics.every == 0 or self.round == planned_rounds
-        return due or self.measures_utility(planned_rounds)
+        return due or self.evaluates_utility(planned_rounds)
 
-    def measures_utility(self, planned_rounds: int) -> bool:
+    def evaluates_utility(self, planned_rounds: int) -> bool:
         """Whether utility, too, is measured after the last finished round."""
         utility, last = self._config.metrics.utility, self.round == planned_rounds
         return utility != "off" and (last or (utility != "end" and self.round % utility == 0))

@@ -19,9 +19,9 @@ from prism_secure.model.model_card import (
     NOT_STATED,
     DataCard,
     Making,
-    Measured,
     ModelCard,
     Privacy,
+    QualityCard,
     mask_digest,
     model_words,
     plain,
@@ -235,14 +235,14 @@ def _guaranteed(cell: Spent) -> float:
     return max(cell.to_date, cell.planned or 0.0)
 
 
-def _measured(history: RunHistory) -> Measured | None:
+def _measured(history: RunHistory) -> QualityCard | None:
     last = next((record for record in reversed(history.records) if record.quality is not None), None)
     if last is None or last.quality is None:
         return None
     found, metrics = last.quality, history.config.metrics
     # The classifier knows articles of clothing: of other images its verdict means nothing.
     known = found.label_accuracy if data_set(history.config.data) == "fashion_mnist" else None
-    return Measured(
+    return QualityCard(
         round=last.round,
         features=EXTRACTORS[metrics.features],
         samples=metrics.samples,

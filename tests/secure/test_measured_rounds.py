@@ -26,6 +26,7 @@ from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
 MEASURED = [
     "federation.behaviour=measure",
+    "federation.local_steps=32",  # the default: nobody reads it
     "privacy.record_epsilon=inf",
     "privacy.flip=0.25",
     "measured.epsilon=inf",
@@ -121,17 +122,17 @@ def test_many_clients_at_once_answer_what_each_answers_alone(components: Compone
         assert isinstance(found, MeasuringClient)
         return found
 
-    alone = [client.side.answer(broadcast, None).scores.numpy() for client in clients]
+    alone = [client.side.answer(broadcast, None).answers for client in clients]
     assert len({answer.tobytes() for answer in alone}) == 3
     drawn = [behaviour.probabilities(side(index), answer, broadcast) for index, answer in enumerate(alone)]
     behaviour.together(broadcast, [client.side for client in reversed(clients)])
     assert len(behaviour._answers) == 3
     # Not for another broadcast: its digest is another.
     other = Broadcast("g", 1, broadcast.theta, broadcast.public)
-    assert np.array_equal(clients[0].side.answer(other, None).scores.numpy(), alone[0])
+    assert np.array_equal(clients[0].side.answer(other, None).answers, alone[0])
     assert len(behaviour._answers) == 3
     for index, (answer, p) in enumerate(zip(alone, drawn, strict=True)):
-        assert np.array_equal(clients[index].side.answer(broadcast, None).scores.numpy(), answer)
+        assert np.array_equal(clients[index].side.answer(broadcast, None).answers, answer)
         assert np.array_equal(behaviour.probabilities(side(index), answer, broadcast), p)
     assert behaviour._answers == {}
     # Nor for other answers than these.
@@ -152,10 +153,10 @@ def test_one_clients_answers_are_not_anothers_of_the_same_number(
     path = other.side._path
     kept = load(path.read_bytes())
     path.write_bytes(save({**kept, "features": kept["features"] // 2}))
-    right = other.side.answer(broadcast, None).scores
+    right = other.side.answer(broadcast, None).answers
     components.behaviour.together(broadcast, [one.side])
-    assert np.array_equal(other.side.answer(broadcast, None).scores, right)
-    assert not np.array_equal(one.side.answer(broadcast, None).scores, right)
+    assert np.array_equal(other.side.answer(broadcast, None).answers, right)
+    assert not np.array_equal(one.side.answer(broadcast, None).answers, right)
 
 
 def test_a_broadcast_of_another_form_is_refused(components: Components) -> None:

@@ -29,6 +29,7 @@ from prism_secure.errors import ConfigError, RunFolderError
 SETTINGS = [
     "federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25", "federation.rounds=4",
     "measured.directions=16", "measured.coordinates=256", "measured.epsilon=inf", "measured.radius=1",
+    "privacy.record_release=summed",
 ]  # fmt: skip
 SIZES = (10,) * 10
 DIMENSION = 1000
@@ -134,7 +135,7 @@ def test_a_client_that_misses_rounds_pays_for_those_that_it_is_in(tmp_path: Path
     plan = Plan(config_of(), DIMENSION, sizes=SIZES)
     for number, asked in ((1, 2), (2, 4)):
         with spending(config_of(), tmp_path, None) as spent:
-            spent.charge(number, asked=asked)
+            spent.charge(number, federation_round=asked)
     entries = verify_ledger(tmp_path / "ledger.jsonl").entries
     assert [entry.release for entry in entries] == [plan.measured[at].as_dict() for at in (1, 3)]
     done = [plan.measured[at] for at in (1, 3)]
@@ -145,13 +146,13 @@ def test_a_client_that_misses_rounds_pays_for_those_that_it_is_in(tmp_path: Path
         spending(config_of(), tmp_path, None) as spent,
         pytest.raises(RunFolderError, match="round 5 is none"),
     ):
-        spent.charge(3, asked=5)
+        spent.charge(3, federation_round=5)
 
 
 def test_a_client_that_is_asked_twice_in_one_round_has_no_plan_that_holds(tmp_path: Path) -> None:
     with spending(config_of("measured.growth=1.5"), tmp_path, None) as spent:
-        spent.charge(1, asked=3)
-        spent.charge(2, asked=3)
+        spent.charge(1, federation_round=3)
+        spent.charge(2, federation_round=3)
     entry = verify_ledger(tmp_path / "ledger.jsonl").entries[-1]
     assert entry.record is not None
     assert entry.record.spent is not None

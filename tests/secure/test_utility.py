@@ -194,7 +194,7 @@ def test_utility_is_measured_when_it_is_asked_for(folder, setting, every, utilit
     server._config = config
     found: tuple[list[int], list[int]] = [], []
     for server.round in range(1, 6):
-        if server.measures_utility(5):
+        if server.evaluates_utility(5):
             found[0].append(server.round)
         if server.is_measured(5):
             found[1].append(server.round)

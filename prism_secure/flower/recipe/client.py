@@ -161,7 +161,7 @@ class RecipeClient:
         ) as spending:
             spending.charge_moments()
             if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
-                spending.charge(spending.charged_rounds + 1, asked=broadcast.round)
+                spending.charge(spending.charged_rounds + 1, federation_round=broadcast.round)
 
 
 _clients: dict[Path, RecipeClient] = {}

@@ -223,7 +223,7 @@ class Rounds:
             broadcast,
             [result],
             spending=spending,
-            measure=self._measure,
+            evaluate=self._measure,
             samples=self._run.sample_path,
             clock=Clock(time.monotonic, began, uploaded, opened=time.monotonic()),
         )

@@ -48,6 +48,19 @@ class Answer:
     state: Arrays = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class MeasuredAnswer:
+    """What a client of measured rounds says, before the exact clip and its coins: numbers, not scores.
+
+    Attributes:
+        answers: int64 (k,), its clipped answers to the round's questions.
+        state: as of an `Answer`; measured rounds keep nothing.
+    """
+
+    answers: NDArray[np.int64]
+    state: Arrays = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Opened:
     """What a round's secure sum tells the server.
@@ -78,7 +91,7 @@ class ClientSide(Protocol):
     def require(self) -> None:
         """Refuse to go on, by `RunFolderError`, where what the client has prepared is gone."""
 
-    def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
+    def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer | MeasuredAnswer:
         """This round's answer.
 
         Args:

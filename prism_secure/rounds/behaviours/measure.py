@@ -46,7 +46,7 @@ from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
+from prism_secure.rounds.behaviours.behaviour import Behaviour, ClientSide, MeasuredAnswer, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import ClientMoments, read_arrays
@@ -263,8 +263,8 @@ class MeasuringClient:
         if self._path.exists():
             read_arrays(self._path)  # what is gone can be made again: it follows from the images
 
-    def answer(self, broadcast: Broadcast, state: Arrays | None) -> Answer:
-        return Answer(torch.from_numpy(self._behaviour.answers_of(self, broadcast).copy()))
+    def answer(self, broadcast: Broadcast, state: Arrays | None) -> MeasuredAnswer:
+        return MeasuredAnswer(self._behaviour.answers_of(self, broadcast).copy())
 
     def records(self) -> Records:
         components = self._behaviour.components

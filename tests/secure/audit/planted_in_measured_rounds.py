@@ -229,7 +229,7 @@ def _spoken(patch: pytest.MonkeyPatch, say: Callable[[str], None]) -> None:
 
     def loud(self: Any, *args: Any) -> Any:
         answer = real(self, *args)
-        say(f"client {self.index}: |a| = {np.linalg.norm(answer.scores.numpy()):.3e}")
+        say(f"client {self.index}: |a| = {np.linalg.norm(answer.answers):.3e}")
         return answer
 
     patch.setattr(measure.MeasuringClient, "answer", loud)
