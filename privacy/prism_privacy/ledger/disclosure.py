@@ -18,13 +18,20 @@ from prism_privacy.wording import (
     record_unit,
 )
 
-__all__ = ["disclosure", "statement", "why_infinite"]
+__all__ = [
+    "ADJACENCY_OF_CLIENTS",
+    "VIEW_WORDS",
+    "disclosure",
+    "not_covered",
+    "statement",
+    "why_infinite",
+]
 
-_VIEW_WORDS = {
-    View.SUM: "who sees only the opened sums",
-    View.UPLOAD: "who sees what one client sent, as if there were no secure sum",
+VIEW_WORDS = {
+    View.SUM: "an observer of the opened sums alone",
+    View.UPLOAD: "an observer of what one client sent, as if there were no secure sum",
 }
-_ADJACENCY_WORDS = {
+ADJACENCY_OF_CLIENTS = {
     Adjacency.ZERO_OUT: "in place of its answer the client sends coins of the public point",
     Adjacency.REPLACE_ONE: "the client has any other data",
 }
@@ -107,8 +114,8 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
         yield f"  delta = {format_delta(last.delta)}"
         for (view, adjacency), spent in sorted(last.epsilon.items()):
             yield (
-                f"  epsilon to date = {format_epsilon(spent.to_date)}   {view.value}: {_VIEW_WORDS[view]}; "
-                f"{adjacency.value}: {_ADJACENCY_WORDS[adjacency]}"
+                f"  epsilon to date = {format_epsilon(spent.to_date)}   {view.value}: {VIEW_WORDS[view]}; "
+                f"{adjacency.value}: {ADJACENCY_OF_CLIENTS[adjacency]}"
             )
             if spent.planned is not None and spent.planned != spent.to_date:
                 yield f"    planned before the first round: {format_epsilon(spent.planned)}"
@@ -121,7 +128,7 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
         yield f"  delta = {format_delta(record.delta)}"
         for view, cost in sorted(record.spent.items()):
             yield (
-                f"  epsilon to date = {format_epsilon(cost.to_date)}   {view.value}: {_VIEW_WORDS[view]}; "
+                f"  epsilon to date = {format_epsilon(cost.to_date)}   {view.value}: {VIEW_WORDS[view]}; "
                 f"{record.adjacency}: {ADJACENCY_WORDS[record.adjacency]}"
             )
             if cost.planned is not None and cost.planned != cost.to_date:
@@ -135,13 +142,15 @@ def _disclosed(report: LedgerReport) -> Iterator[str]:
         )
         if record.view is not None:
             on = "" if record.cohort is None else f", counting on {record.cohort} honest clients' noise"
-            yield f"  {record.view.value}: {_VIEW_WORDS[record.view]}{on}"
+            yield f"  {record.view.value}: {VIEW_WORDS[record.view]}{on}"
     yield ""
     yield "NOT COVERED"
-    yield from (f"  - {words}" for words in _not_covered(report, last, record))
+    yield from (f"  - {words}" for words in not_covered(report))
 
 
-def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarantee | None) -> Iterator[str]:
+def not_covered(report: LedgerReport) -> Iterator[str]:
+    """What no epsilon of a ledger with entries speaks of, each in a sentence."""
+    last, record = report.entries[-1], _record(report)
     yield "Whatever else is made of the same data: other runs have ledgers of their own."
     yield "Who takes part, and how many clients there are: both are public."
     if report.sum_not_run:
@@ -151,7 +160,7 @@ def _not_covered(report: LedgerReport, last: LedgerEntry, record: RecordGuarante
     for (view, adjacency), spent in sorted((last.epsilon or {}).items()):
         if math.isinf(spent.to_date):
             cell, why = f"({view.value}, {adjacency.value})", "; ".join(_causes(report, view, adjacency))
-            yield f"A client against {_VIEW_WORDS[view]} {cell}: epsilon is infinite, because {why}."
+            yield f"A client against {VIEW_WORDS[view]} {cell}: epsilon is infinite, because {why}."
     if last.epsilon is not None:
         yield f"A client in a sum with fewer honest clients than the {last.cohort} counted on."
     if record is None:

@@ -1,0 +1,94 @@
+"""The page for auditors says what the ledger says, all that NIST SP 800-226 asks, and reads no other file."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from prism_privacy import verify_ledger
+from prism_privacy.ledger.attacker import certified
+from prism_secure.cli import main
+from prism_secure.wording import format_epsilon
+
+from . import test_measured_persons_told as persons
+from .fake_run import make_run
+from .test_measured_told import run_folder, text_of
+
+QUESTIONS = (
+    "Unit and neighbouring data sets", "δ: how often may it fail?", "Composition: what is added up?",
+    "Trust model: on whom does it count?", "What is not covered", "How to check it",
+)  # fmt: skip
+
+
+def disclosed(folder: Path) -> str:
+    assert main(["report", "--disclosure", str(folder)]) == 0
+    return text_of(folder / "disclosure.html")
+
+
+def test_it_answers_every_question_from_the_ledger_alone(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", 4, done=True)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("ledger.jsonl", "ledger.jsonl.head"):
+        (alone / name).write_bytes((run / name).read_bytes())
+    text = disclosed(alone)
+    assert text == disclosed(run)
+    assert [words for words in QUESTIONS if words not in text] == []
+    found = certified(verify_ledger(run / "ledger.jsonl"))
+    assert [(each.unit.value, each.view) for each in found].count(("record", "upload")) == 1
+    assert len(found) == 6
+    for each in found:
+        rates = " ".join(f"{math.ceil(rate * 1000 - 1e-9) / 10:g}%" for rate in each.rates[1:])
+        assert re.search(rf"{format_epsilon(each.epsilon)} 1e-5 \S+ {re.escape(rates)}", text), each
+    for words in (
+        "8 honest clients in every opened sum, with 1 on the server’s side",
+        "All 4 rounds",
+        "flip = 0.25",
+    ):
+        assert words in text, words
+
+
+def test_a_run_that_goes_on_states_its_plan_and_what_is_spent(tmp_path: Path) -> None:
+    text = disclosed(run_folder(tmp_path, 2))
+    assert "the run may go on" in text
+    assert "the plan that was fixed before round 1" in text
+    assert text.count(" to date ") == 6
+
+
+def test_it_speaks_of_persons_where_a_record_is_one(tmp_path: Path) -> None:
+    text = disclosed(persons.run_folder(tmp_path, person=True))
+    assert "one person of one client" in text
+    assert "one person of one client, with all images of theirs" in text
+    assert "image of one client" not in text
+
+
+@pytest.mark.parametrize("coins", ["test", "secret"])
+def test_where_nothing_is_claimed_nothing_is_shown(coins: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["privacy.flip=0"], rounds=1, coins=coins)
+    text = disclosed(run)
+    if coins == "test":
+        assert "None is claimed." in text
+        assert "the coins were known" in text
+    else:
+        assert text.count("inf 1e-5 100% 100% 100%") == 4
+        assert "flip = 0 leaves masks without noise" in text
+    assert "Nothing is claimed for a single record" in text
+
+
+def test_a_damaged_ledger_and_a_sweep_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path / "run", 2)
+    content = (run / "ledger.jsonl").read_text()
+    (run / "ledger.jsonl").write_text(content.replace('"cohort":8', '"cohort":9'))
+    assert main(["report", "--disclosure", str(run)]) == 4
+    assert "its ledger discloses nothing" in capsys.readouterr().err
+    assert not (run / "disclosure.html").exists()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.toml").write_text("")
+    assert main(["report", "--disclosure", str(tmp_path / "sweep")]) == 4
+    assert "it is a sweep, whose runs are" in capsys.readouterr().err
+    plausible = make_run(tmp_path / "plausible", ["privacy.clip=1"], rounds=2)
+    assert main(["report", "--disclosure", str(plausible)]) == 4
+    assert "its own releases cost" in capsys.readouterr().err
