@@ -18,6 +18,8 @@ __all__ = [
     "CLIENT_UNIT",
     "EXTRACTORS",
     "RECORD_UNIT",
+    "SCALE",
+    "SEEN",
     "SUM_NOT_RUN",
     "Verdict",
     "format_bytes",
@@ -42,6 +44,14 @@ RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""
 SUM_NOT_RUN = "the secure sum is not run (secure_sum.simulate): ε(SUM) is what it would be with one"
 """For whoever starts such a run, or reads what it would guarantee."""
+SEEN = "seen in the clear"
+"""How a condition on epsilon of an image ends that is the UPLOAD view of it."""
+STRONG, LIMITED = 1, 10
+"""An epsilon up to here is a strong, or a limited, guarantee: one scale for every page."""
+SCALE = (
+    f"A guarantee is called strong here up to {STRONG}, limited up to {LIMITED}, above it no meaningful one "
+    "by itself; inf is none."
+)
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
 
@@ -158,7 +168,7 @@ def true_alarms(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS
 
 
 def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Verdict:
-    """What a client-level epsilon promises against whoever sees the sums.
+    """What a client-level epsilon promises against an observer of the sums.
 
     moments_opened   whether a record-level release over all clients was opened, which carries noise for
                      single images and not for whole clients
@@ -166,7 +176,7 @@ def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Ve
     >>> verdict(1e5, 1e-5).title
     'ε(SUM) = 100,000 is no meaningful guarantee by itself.'
     >>> verdict(0.5, 1e-5).text  # doctest: +ELLIPSIS
-    'By this bound, ... to be wrong about 1% of those who did not, finds at most 1.7% of those who did.'
+    'By this bound, an attacker with a 1% false-positive rate detects at most 1.7% of the clients that ...'
     """
     if math.isinf(epsilon) and moments_opened:
         return Verdict(
@@ -183,9 +193,8 @@ def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Ve
             "certainty what a client contributed.",
         )
     test = (
-        "By this bound, whoever guesses whether a client put anything of its own into the sums, and accepts "
-        f"to be wrong about {FALSE_ALARMS:.0%} of those who did not, finds at most "
-        "{share} of those who did."
+        f"By this bound, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most {{share}} "
+        "of the clients that put anything of their own into the sums."
     )
     return _verdict(f"ε(SUM) = {format_epsilon(epsilon)}", epsilon, delta, test)
 
@@ -196,7 +205,7 @@ def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdic
     >>> image_verdict(2.0, 1e-5).title
     'ε(one image) = 2.00 is a limited guarantee.'
     >>> image_verdict(2.0, 1e-5).text  # doctest: +ELLIPSIS
-    'By this bound, ... wrong about 1% of those that were not, finds at most 7.4% of those that were.'
+    'By this bound, an attacker with a 1% false-positive rate detects at most 7.4% of the images ...'
     >>> image_verdict(2.0, 1e-5, "person").title
     'ε(one person) = 2.00 is a limited guarantee.'
     """
@@ -207,11 +216,9 @@ def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdic
             f"{figure}: there is no guarantee.",
             "The release carries too little noise for any bound.",
         )
-    one, its, that = ("an image", "its", "that") if record == "image" else (f"a {record}", "their", "who")
     test = (
-        f"By this bound, whoever guesses whether {one} was among those of a client or another was in {its} "
-        f"place, and accepts to be wrong about {FALSE_ALARMS:.0%} of those {that} were not, finds at most "
-        f"{{share}} of those {that} were."
+        f"By this bound, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most {{share}} "
+        f"of the {record}s that were a client's, and not replaced by another."
     )
     return _verdict(figure, epsilon, delta, test)
 
@@ -224,8 +231,8 @@ def _verdict(figure: str, epsilon: float, delta: float, test: str) -> Verdict:
             " That rules nothing out: the figure is shown because it is what can be proved, not because it "
             "protects."
         )
-    if epsilon > 10:
+    if epsilon > LIMITED:
         return Verdict("weak", f"{figure} is no meaningful guarantee by itself.", text)
-    if epsilon > 1:
+    if epsilon > STRONG:
         return Verdict("limited", f"{figure} is a limited guarantee.", text)
     return Verdict("strong", f"{figure} is a strong guarantee.", text)

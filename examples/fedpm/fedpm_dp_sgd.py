@@ -1,4 +1,4 @@
-"""FedPM with a secure sum and DP-SGD on the scores: epsilon for one image, whoever sees the masks."""
+"""FedPM with a secure sum and DP-SGD on the scores: epsilon for one image, from an observer of masks."""
 
 import numpy as np
 import torch

@@ -61,7 +61,7 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     not grow. With measured rounds it does: then it is to date."""
 
     epsilon: float
-    """Of measured rounds: against who sees the sums."""
+    """Of measured rounds: against an observer of the sums."""
     delta: float
     adjacency: str
     """"swap": the image is replaced by any other, its label included."""
@@ -72,7 +72,7 @@ class RecordEpsilon(msgspec.Struct, frozen=True, kw_only=True):
     cohort: int | None = None
     """Under "sum": how many honest clients' noise it counts on."""
     upload: float | None = None
-    """Of measured rounds: to date, against who sees the uploads of the image's client in the clear."""
+    """Of measured rounds: to date, against an observer of the uploads of the image's client in the clear."""
 
 
 def own_cost(cost: Spent) -> float:

@@ -9,7 +9,7 @@ and epsilon for one image does not grow with them.
     summed   each client draws a share of the noise, and only the sum over all clients opens, through the
              secure sum. Less noise, but the opened moments leave the clients, and so cost epsilon at client
              level, too. With `privacy.record_cohort = 1` each share holds all of the noise: there is more of
-             it, and a single image is protected even from whoever sees its client's share in the clear
+             it, and a single image is protected even from an observer of its client's share
 
 Worlds are compared under *swap*: one image of one client is replaced by any other, its label included. How
 many images a client has, and how many classes there are, is public.
@@ -42,7 +42,7 @@ from prism_privacy import (
 from prism_privacy.durable_files import locked_directory
 from prism_secure.config import Config
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
-from prism_secure.wording import format_epsilon
+from prism_secure.wording import SEEN, format_epsilon
 
 __all__ = ["RecordRelease"]
 
@@ -323,7 +323,7 @@ class ImageView:
     """Against whom epsilon of one image holds, and what is left of it where fewer are honest.
 
     Attributes:
-        who: sees what it holds against.
+        who: whom it holds against.
         short: the same in a word or two.
         condition: on whose honesty it counts; "" where on nobody's.
         weaker: epsilon by who else sides with the server; empty where nobody's honesty counts.
@@ -377,10 +377,10 @@ def image_view(config: Config, release: MomentRelease, shares: int | None) -> Im
         at = View.SUM, Adjacency.REPLACE_ONE
         weaker.append((who, opened_epsilon(left, 1, 1, *at, config.privacy.delta)))
     seen = opened_epsilon(release, 1, shares, View.UPLOAD, Adjacency.REPLACE_ONE, config.privacy.delta)
-    weaker.append(("its client's share seen in the clear", seen))
+    weaker.append((f"its client's share {SEEN}", seen))
     honest = "all" if shares == n else f"{shares:,} of the"
     return ImageView(
-        "who sees the opened sums",
+        "an observer of the opened sums",
         f"SUM, {shares:,} of {n:,} honest",
         f"while {honest} {n:,} clients are honest",
         tuple(weaker),

@@ -50,7 +50,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(
                 "a limit for a client needs its view, 'sum' or 'upload'"
                 if whole
-                else "a limit for a record has no view: it is for whoever sees what was opened"
+                else "a limit for a record has no view: it is for an observer of what was opened"
             )
         if not 0 < self.epsilon < math.inf:
             raise ValueError(f"epsilon must be a positive number, got {self.epsilon}")

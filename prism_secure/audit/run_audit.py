@@ -66,6 +66,8 @@ class RunAudit(msgspec.Struct, frozen=True, kw_only=True):
     delta: float | None
     infinite: list[str] = []
     """Why epsilons are infinite, and what would make them finite."""
+    record: str = "image"
+    """What a record is, as the ledger has it: an "image", or a "person" with all images."""
 
     @property
     def exit_code(self) -> int:
@@ -133,6 +135,7 @@ def audit_run(
         lower_bounds=bounds,
         delta=delta,
         infinite=_why_infinite(evidence, epsilons),
+        record=evidence.ledger.one_record if isinstance(evidence.ledger, LedgerReport) else "image",
     )
 
 

@@ -55,7 +55,7 @@ def _print(subject: Subject) -> None:
     from rich.text import Text
 
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import images_together, why_infinite_in
+    from prism_secure.sweep.results import images_together, record_of, why_infinite_in
     from prism_secure.wording import format_delta, format_epsilon
 
     console = Console(highlight=False)
@@ -64,10 +64,11 @@ def _print(subject: Subject) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold")
     table.add_column("settings", overflow="fold")
+    record = record_of(subject.runs)
     quality = "FID (outside ε)" if subject.private_metrics else "FID"
-    for name in ("seed", "rounds", quality, "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
+    for name in ("seed", "rounds", quality, "ε(SUM)", "ε(UPLOAD)", f"ε({record})"):
         table.add_column(name, justify="right")
-    table.add_column("of an image against")
+    table.add_column(f"of one {record} against")
     for point in subject.points:
         for run in point.runs:
             epsilons = (
@@ -94,6 +95,6 @@ def _print(subject: Subject) -> None:
             f"{total.runs} run{'' if total.runs == 1 else 's'} on {group.words} together: "
             f"ε(SUM) = {format_epsilon(total.epsilon.sum_zero_out)}, "
             f"ε(UPLOAD) = {format_epsilon(total.epsilon.upload_zero_out)} at δ = {client}; "
-            f"for one image ε = {format_epsilon(total.record_epsilon)} at δ = {image}"
+            f"for one {record_of(group.runs)} ε = {format_epsilon(total.record_epsilon)} at δ = {image}"
             + (f", {against}." if (against := images_together(group.runs)) else ".")
         )

@@ -90,10 +90,10 @@ def _print_plan(config: Config) -> None:
     if plan.measured:
         print(f"one {config.record} of a client, replaced by any other")
         print(
-            f"  who sees the opened sums: ε(SUM)           {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
+            f"  observer of the opened sums: ε(SUM)        {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
         )
         seen = format_epsilon(plan.image_epsilon(View.UPLOAD))
-        print(f"  who sees its client's uploads: ε(UPLOAD)   {seen:>10}")
+        print(f"  observer of its client's uploads: ε(UPLOAD){seen:>10}")
     else:
         image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
         print(f"one image of a client, replaced by any other   ε = {image}")
@@ -104,8 +104,8 @@ def _print_plan(config: Config) -> None:
             print(f"  with {who:<{max(width, 50)}}   {format_epsilon(epsilon)}")
     print("everything that one client contributes         left out    replaced")
     for view, words in (
-        (View.SUM, "who sees the opened sums: ε(SUM)"),
-        (View.UPLOAD, "who sees its uploads: ε(UPLOAD)"),
+        (View.SUM, "observer of the opened sums: ε(SUM)"),
+        (View.UPLOAD, "observer of its uploads: ε(UPLOAD)"),
     ):
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())

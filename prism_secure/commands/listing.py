@@ -36,7 +36,7 @@ def _list(options: argparse.Namespace, command: str) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from prism_secure.sweep.results import why_infinite_in
+    from prism_secure.sweep.results import record_of, why_infinite_in
 
     if not options.folder.is_dir():
         raise ConfigError(f"{options.folder}: no such folder")
@@ -46,11 +46,12 @@ def _list(options: argparse.Namespace, command: str) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("folder", overflow="fold")
     table.add_column("state")
-    for name in ("rounds", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
+    shown: list[Run] = []
+    rows = list(_rows(options.folder, shown))
+    for name in ("rounds", "FID", "ε(SUM)", "ε(UPLOAD)", f"ε({record_of(shown)})"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
-    shown: list[Run] = []
-    for row in _rows(options.folder, shown):
+    for row in rows:
         table.add_row(*map(Text, row))
     if table.row_count:
         console.print(table)

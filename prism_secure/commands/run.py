@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
         help="also log to a tracker, if its package is installed; may be repeated",
     )
     add_config_options(parser)
-    parser.set_defaults(command=_run)
+    parser.set_defaults(command=_run, continues=True)
 
 
 def _run(options: argparse.Namespace, command: str) -> int:

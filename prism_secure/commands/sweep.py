@@ -67,7 +67,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--dashboard", action="store_true", help="serve Optuna's page of the study on this machine meanwhile"
     )
-    parser.set_defaults(command=_sweep)
+    parser.set_defaults(command=_sweep, continues=True)
 
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
@@ -104,7 +104,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
         url = options.storage or folder.study_url
         study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
         open_things.callback(study.close)
-        display = open_things.enter_context(Display(total, workers))
+        display = open_things.enter_context(Display(total, workers, record=recipe.record))
         if told := stands_on(options.recipe):
             display.note(told)
         display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
@@ -140,8 +140,8 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
 def _summary(results: SweepResults, failed: int) -> str:
     """How it ended, and what all of it together tells about those whose data it used."""
     from prism_secure.sweep.composition import compose, owners
-    from prism_secure.sweep.results import images_together, why_infinite_in
-    from prism_secure.wording import format_delta, format_epsilon
+    from prism_secure.sweep.results import images_together, record_of, why_infinite_in
+    from prism_secure.wording import format_delta, format_epsilon, record_unit
 
     counts = results.counts()
     finished = counts["done"] + counts["stopped"]
@@ -159,7 +159,7 @@ def _summary(results: SweepResults, failed: int) -> str:
         )
         if total.record_releases:
             lines.append(
-                f"For one image of one client: ε = {format_epsilon(total.record_epsilon)} at "
+                f"For {record_unit(record_of(group.runs))}: ε = {format_epsilon(total.record_epsilon)} at "
                 f"δ = {format_delta(total.record_delta)}, from {total.record_releases} releases, "
                 f"{images_together(group.runs)}."
             )

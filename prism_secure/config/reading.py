@@ -15,6 +15,7 @@ import msgspec
 import tomli_w
 
 from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe
+from prism_secure.config.unread import set_in_vain
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, did_you_mean
 
@@ -63,16 +64,18 @@ def stands_on(path: Path | None, recipe: str | None = None) -> str:
     if all(set(values) <= set(raw.get(section, {})) for section, values in every.items()):
         return ""
     return (
-        f"{path} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened before "
-        f'round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
+        f"{path} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened "
+        f'before round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
     )
 
 
 def nearest_recipe(config: Config) -> str:
     """The recipe of the same behaviour from which the fewest settings differ.
 
-    >>> nearest_recipe(load_config(None, ["measured.epsilon=1"], recipe="cross-silo")), nearest_recipe(Config())
-    ('cross-silo', 'one-shot')
+    >>> nearest_recipe(load_config(None, ["measured.epsilon=1"], recipe="cross-silo"))
+    'cross-silo'
+    >>> nearest_recipe(Config())
+    'one-shot'
     """
 
     def apart(name: str) -> tuple[bool, int]:
@@ -111,9 +114,12 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
     _refuse_unknown(Config, raw, where, "")
     raw = {section: _with_none(_hints(Config)[section], values) for section, values in raw.items()}
     try:
-        return msgspec.convert(raw, Config)
+        config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_reworded(str(error), raw)) from None
+    if told := set_in_vain(config):
+        raise ConfigError(told)
+    return config
 
 
 def determining(config: Config) -> dict[str, dict[str, Any]]:

@@ -146,7 +146,7 @@ class Model(Section, frozen=True):
 
 
 class Mask(Section, frozen=True):
-    """How scores become masks in training and in the deployed model (uploads are always Bernoulli)."""
+    """How scores become the deployed mask, and the one that is trained (uploads are always drawn)."""
 
     mode: MaskMode = "hard"
     """Keep weights with a positive score (hard); each with probability theta (bernoulli); from bernoulli to
@@ -202,7 +202,7 @@ class Features(Section, frozen=True):
 
 
 class Training(Section, frozen=True):
-    """A client's local steps."""
+    """Steps of local training: of each client, or of the server in measured rounds."""
 
     batch_size: int = 40
     """Generated images a step; a multiple of the classes."""
@@ -246,8 +246,8 @@ class Measured(Section, frozen=True):
     """Whom `epsilon` is for: all that a client has (zeroed out), or one image (replaced by any other), which
     is one person, with all images, where `data.person` is set. The other unit's epsilon is told beside it."""
     epsilon: float = 2.0
-    """Of all rounds together for that unit, against who sees the sums: bits move as far as it allows. inf:
-    they move as far as `radius` says."""
+    """Of all rounds together for that unit, against an observer of the sums: bits move as far as it
+    allows. inf: they move as far as `radius` says."""
     radius: float | None = None
     """With `epsilon = inf`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
     first_round: float = 0.3
@@ -342,8 +342,8 @@ class Aggregation(Section, frozen=True):
 
 
 class Privacy(Section, frozen=True):
-    """Randomized response and clipping of each client's mask, the noise on what it learns from its images,
-    and the delta that both epsilons are stated at."""
+    """The noise on what leaves a client, the limit of its influence, and the delta that both epsilons are
+    stated at."""
 
     flip: float = 0.1
     """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf. In measured
@@ -412,8 +412,8 @@ class Budget(Section, frozen=True):
     epsilon: float | None = None
     """Plan no more rounds than keep epsilon(SUM, ZERO_OUT) within this."""
     image_epsilon: float | None = None
-    """With measured rounds: no more than keep epsilon of one image, or person, replaced, against who sees the
-    sums, within this."""
+    """With measured rounds: no more than keep epsilon of one image, or person, replaced, against an
+    observer of the sums, within this."""
 
     def __post_init__(self) -> None:
         for name in ("epsilon", "image_epsilon"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any, get_type_hints
 
 import msgspec
 
@@ -24,7 +22,6 @@ from prism_secure.config.sections import (
     SecureSum,
     Training,
 )
-from prism_secure.config.unread import NEVER_READ, START_FROM
 
 SPARSE_ABOVE = 200
 """Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
@@ -66,7 +63,6 @@ class Config(Section, frozen=True):
                 "mask.mode = 'annealed' is hard in the last of federation.rounds, and budget.epsilon may end "
                 "the run before; take another mode, or budget.epsilon = none"
             )
-        self._refuse_unread()
         if self.measures:
             self._check_measured()
         elif self.data.person is not None:
@@ -146,26 +142,6 @@ class Config(Section, frozen=True):
         for wrong, message, got in refused:
             if wrong:
                 raise ValueError(f"{message}; got {got}")
-
-    def _refuse_unread(self) -> None:
-        """A setting that this behaviour never reads would promise what nobody does."""
-        behaviour = self.federation.behaviour
-        set_in_vain = {
-            f"{section}.{key} = {found!r}": (why, default)
-            for (section, key), why in NEVER_READ.get(behaviour, {}).items()
-            if (found := getattr(getattr(self, section), key)) != (default := _default(section, key))
-        }
-        if not set_in_vain:
-            return
-        (first, (why, default)), *others = set_in_vain.items()
-        all_of_them = ", ".join([first, *(name for name, _ in others[:3])])
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        has, it, left = ("have", "them", "s") if others else ("has", "it", f" {default!r}")
-        other = START_FROM["train" if behaviour == "measure" else "measure"]
-        raise ValueError(
-            f'{all_of_them}{more} {has} no effect with federation.behaviour = "{behaviour}": {why}; leave '
-            f"{it} at the default{left}, or start from a recipe that reads {it}: {other}"
-        )
 
     def _check_sum(self) -> None:
         n, survivors = self.invited, self.min_survivors
@@ -346,12 +322,3 @@ class Config(Section, frozen=True):
     def record_cohort(self) -> int:
         """Honest clients whose shares of the noise make up all of a summed release's."""
         return self.privacy.record_cohort or self.moments_cohort
-
-
-@functools.cache  # a sweep reads thousands of configurations
-def _default(section: str, key: str) -> Any:
-    """The default of a setting, of its section alone."""
-    return getattr(_SECTIONS[section](), key)
-
-
-_SECTIONS: dict[str, type[Section]] = get_type_hints(Config)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from prism_secure.wording import (
     CLIENT_UNIT,
+    SEEN,
     Verdict,
     format_bytes,
     format_delta,
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DataCard",
     "Making",
-    "Measured",
     "ModelCard",
     "Number",
     "Privacy",
+    "QualityCard",
     "front_matter",
     "mask_digest",
     "model_words",
@@ -198,7 +199,7 @@ class Privacy(_Part, frozen=True, kw_only=True):
                 raise ValueError(f"{more} = {high:g} cannot be below {less} = {low:g}")
 
 
-class Measured(_Part, frozen=True, kw_only=True):
+class QualityCard(_Part, frozen=True, kw_only=True):
     """Quality of the images, on public held-out ones."""
 
     round: Count
@@ -246,7 +247,7 @@ class ModelCard(_Part, frozen=True, kw_only=True):
 
     data: DataCard
     privacy: Privacy
-    measured: Measured | None
+    measured: QualityCard | None
     """None where no round was evaluated, or on private images alone."""
     private_quality: bool = False
     """Whether quality was measured on private held-out images, and so left out."""
@@ -330,7 +331,12 @@ class ModelCard(_Part, frozen=True, kw_only=True):
         rows = [
             (CLIENT_UNIT, "the server, and whoever has only this model (SUM)", "is left out", "sum_zero_out"),
             (CLIENT_UNIT, "the same (SUM)", "is replaced by any other", "sum_replace_one"),
-            (CLIENT_UNIT, "whoever sees its uploads in the clear (UPLOAD)", "is left out", "upload_zero_out"),
+            (
+                CLIENT_UNIT,
+                "an observer of its uploads in the clear (UPLOAD)",
+                "is left out",
+                "upload_zero_out",
+            ),
             (CLIENT_UNIT, "the same (UPLOAD)", "is replaced by any other", "upload_replace_one"),
         ]
         table = [f"| {what} | {whom} | {how} | {_claimed(privacy, key)} |" for what, whom, how, key in rows]
@@ -343,6 +349,12 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 f"| {record_unit(shown(privacy.record_of))} | {whom} | is replaced by any other | "
                 f"{format_epsilon(float(privacy.record))} |"
             )
+            table += [
+                f"| the same | an observer of {shown(who.removesuffix(SEEN).strip())} in the clear (UPLOAD) "
+                f"| is replaced by any other | {format_epsilon(float(left))} |"
+                for who, left in privacy.record_weaker
+                if who.endswith(SEEN)
+            ]
         head = "| what is protected | from whom | worlds compared: it … | ε |\n|---|---|---|---|\n"
         rounds = f"{self.making.rounds} round{'' if self.making.rounds == 1 else 's'}"
         if privacy.stopped_early:
@@ -380,9 +392,13 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                     "It comes from the noise of the same bits as the client's, in every round: it holds "
                     f"while {privacy.measured_cohort} of the clients in each sum were honest."
                 )
-            if privacy.record_weaker:
-                left = (f"{shown(who)} {format_epsilon(float(left))}" for who, left in privacy.record_weaker)
-                trust += f" With fewer of them ε is: {', '.join(left)}."
+            fewer = [
+                f"{shown(who)} {format_epsilon(float(left))}"
+                for who, left in privacy.record_weaker
+                if not who.endswith(SEEN)
+            ]
+            if fewer:
+                trust += f" With fewer of them ε is: {', '.join(fewer)}."
             words.append(f"{trust} For one {shown(privacy.record_of)}: {shown(privacy.record_adjacency)}.")
         if not privacy.known_coins:
             opened = privacy.record is not None and privacy.record_cohort > 0

@@ -200,7 +200,7 @@ def _unpacked(path: Path, name: str, stored: NDArray[np.uint8], size: int) -> ND
         except zlib.error as error:
             raise ModelError(f"{path} is damaged: its mask cannot be decoded: {error}") from None
         if not decoder.eof or decoder.unused_data:
-            raise ModelError(f"{path} is damaged: its coded mask has not the end it should have")
+            raise ModelError(f"{path} is damaged: its coded mask does not end where it should")
     if len(found) != size:
         raise ModelError(f"{path} is damaged: its mask has {len(found)} bytes, expected {size}")
     return found

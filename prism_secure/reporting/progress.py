@@ -79,6 +79,7 @@ class Display:
         )
         self._task: TaskID | None = None
         self._rounds = 0
+        self._head_due = False
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -94,8 +95,7 @@ class Display:
         self._task = self._progress.add_task("training", total=(rounds - finished) * work)
         if finished:
             self.note(f"continuing after round {finished} of {rounds}")
-        self.note(units(self._record))
-        self._console.print(f"[bold]{header(self._record)}[/bold]", soft_wrap=True)
+        self._head_due = True  # the work before round 1 has notes of its own
 
     def note(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False, emoji=False)  # a file may be called [x].png
@@ -105,6 +105,10 @@ class Display:
             self._progress.advance(self._task)
 
     def round_finished(self, record: RoundRecord) -> None:
+        if self._head_due:
+            self.note(units(self._record))
+            self._console.print(f"[bold]{header(self._record)}[/bold]", soft_wrap=True)
+            self._head_due = False
         self.note(describe_round(record, self._rounds))
 
 

@@ -95,7 +95,7 @@ def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
 
 
 def _settings(config: Config, recipe: str) -> list[dict[str, Any]]:
-    """Every setting by section: its value, and that of the recipe where it differs; without those never read."""
+    """Each setting that is read, by section: its value, and that of the recipe where it differs."""
     unread, base = NEVER_READ.get(config.federation.behaviour, {}), load_config(recipe=recipe)
 
     def shown(config: Config, section: str, key: str) -> str:
@@ -228,7 +228,12 @@ def _wire(run: RunHistory) -> dict[str, Any] | None:
             upload,
             how,
         ),
-        (f"Least for any secure sum of {n:,} masks: log₂({n:,}+1)", math.log2(n + 1), None, "computed"),
+        (
+            f"Least for any secure sum of {n:,} clients’ bits: log₂({n:,}+1)",
+            math.log2(n + 1),
+            None,
+            "computed",
+        ),
         (f"{in_the_clear} in the clear (nothing hidden)", 1.0, None, "computed"),
         ("The same in 64-bit words, as secure sums of int64 vectors send it", 64.0, None, "computed"),
         ("Float32 weights of the same network, as FedAvg sends them", None, d and 4 * d, "computed"),
@@ -439,6 +444,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         opened=run.opened,
         in_sweep=in_sweep,
         disagreement=run.disagreement,
+        scale=wording.SCALE,
         recipe=(recipe := nearest_recipe(config)),
         recipe_words=ABOUT_RECIPES[recipe],
         settings=_settings(config, recipe),

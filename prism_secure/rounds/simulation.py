@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +46,8 @@ from prism_secure.run_folder.records import RoundRecord
 
 Bits = Callable[[], NDArray[np.integer]]
 
+SIGN_OF_LIFE = 10.0
+"""Seconds after which a listener is told that work before round 1 goes on."""
 Stop = Callable[[Sequence[RoundRecord]], str | None]
 """Asked before every round with the finished ones: a reason to end the run here, or None. Whoever decides by
 public metrics keeps the planned epsilon; no epsilon covers decisions by private ones."""
@@ -167,19 +169,19 @@ def _train(
         for note in components.notes:  # before any image is read: they say what that is worth
             listener.note(note)
         if reading:
-            images = f"{components.facts.training_images:,} images of {len(clients)} clients"
-            listener.note(f"reading {images}, once; then round 1")
+            images = f"{components.facts.training_images:,} images of {len(clients):,} clients"
+            listener.note(f"measuring features of {images}, once; then round 1")
         listener.started(rounds, server.round, config.invited + 1)
         if server.round == 0:
             summed = release is not None and release.summed
             if not summed:
                 spending.charge_moments()
             if reading:
-                for _ in workers.prepare(folder.federation):
-                    pass
+                _tell(workers.prepare(folder.federation), len(clients), listener)
             if release is not None and summed:
                 # Shares stay with their clients till here, so a charge without them says that they are lost.
                 spending.charge_moments()
+                listener.note("opening the one noisy sum of their moments")
                 open_moments(release, moments, folder.path, folder.federation)
         ended = spending.ended or ""
         while spending.ended is None and server.round < rounds:
@@ -202,6 +204,15 @@ def _train(
     budget = f", as far as {config.limits} goes" if config.limits else ""
     # 10. DONE.
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
+
+
+def _tell(done: Iterable[int], clients: int, listener: Listener, *, every: float = SIGN_OF_LIFE) -> None:
+    """Wait for all clients, and say every so many seconds how many are ready."""
+    said = time.perf_counter()
+    for count, _ in enumerate(done, 1):
+        if count < clients and time.perf_counter() - said >= every:
+            said = time.perf_counter()
+            listener.note(f"features measured of {count:,} of {clients:,} clients")
 
 
 def _round(
@@ -236,7 +247,7 @@ def _round(
         broadcast,
         sums,
         spending=spending,
-        measure=workers.evaluate,
+        evaluate=workers.evaluate,
         samples=folder.sample_path,
         clock=clock,
     )

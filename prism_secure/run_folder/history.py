@@ -320,7 +320,7 @@ def _samples(folder: Path) -> list[tuple[int, Path]]:
     for path in (folder / "samples").glob("round-*.png"):
         number = path.stem.removeprefix("round-")
         if not number.isdecimal():
-            raise RunFolderError(f"{path} is no grid of samples: its name must end in the round's number")
+            raise RunFolderError(f"{path} is not a grid of samples: its name must end in the round's number")
         grids.append((int(number), path))
     return sorted(grids)
 

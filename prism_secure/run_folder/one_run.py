@@ -26,7 +26,7 @@ class Guessed(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: float
     """At least so large, but for 1 - confidence: of this unit by itself."""
     claimed: float
-    """What the run's ledger said, against who sees the opened sums."""
+    """What the run's ledger said, against an observer of the opened sums."""
 
     @property
     def refuted(self) -> bool:

@@ -48,9 +48,13 @@ class Display:
         total: how many runs the sweep has.
         workers: how many go on at once, for the time that is left.
         console: where to draw.
+        record: what a record is in the runs, an "image" or a "person".
     """
 
-    def __init__(self, total: int, workers: int, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, workers: int, console: Console | None = None, *, record: str = "image"
+    ) -> None:
+        self._record = record
         self._console = console or Console(highlight=False)
         self._total, self._workers = total, workers
         self._rows: dict[str, _Row] = {}
@@ -178,7 +182,7 @@ class Display:
     def _table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("point", overflow="fold")
-        for name in ("round", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)"):
+        for name in ("round", "FID", "ε(SUM)", "ε(UPLOAD)", f"ε({self._record})"):
             table.add_column(name, justify="right")
         table.add_column("")
         for point, run in self._recent:
@@ -218,5 +222,8 @@ def _result(run: Run) -> str:
         # Its guarantee: also of a run that ended early.
         last = msgspec.structs.replace(last, epsilon=run.planned)
     rounds, fid, *epsilons = _cells(run, len(run.records), last)
-    words = [f"ε({name}) {value}" for name, value in zip(("SUM", "UPLOAD", "image"), epsilons, strict=True)]
+    words = [
+        f"ε({name}) {value}"
+        for name, value in zip(("SUM", "UPLOAD", run.config.record), epsilons, strict=True)
+    ]
     return "  ".join([f"round {rounds}", f"FID {fid}", *(word for word in words if "–" not in word)])

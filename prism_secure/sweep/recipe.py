@@ -125,6 +125,13 @@ class SweepRecipe:
         return ("epsilon.record" if record else "epsilon.sum_zero_out", "fid")
 
     @property
+    def record(self) -> str:
+        """What a record is in the runs: "image", "person", or both where that varies."""
+        axis = self.axes.get("data.person")
+        values = axis.values if axis and isinstance(axis.values, tuple) else (self.base.data.person,)
+        return " or ".join(sorted({"image" if value is None else "person" for value in values}))
+
+    @property
     def adaptive(self) -> bool:
         """Whether which points there are depends on what earlier ones gave."""
         return self.sweep.method in ADAPTIVE

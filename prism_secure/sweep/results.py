@@ -346,6 +346,11 @@ def why_infinite_in(runs: Iterable[Run], *, of_images: bool) -> list[str]:
     return [f"{text} ({count} run{'' if count == 1 else 's'})" for text, count in found.items()]
 
 
+def record_of(runs: Iterable[Run]) -> str:
+    """What a record is in these runs, for the head of a table: "image", "person", or both."""
+    return " or ".join(sorted({run.config.record for run in runs})) or "image"
+
+
 def image_views(runs: Iterable[Run]) -> dict[str, str]:
     """Whom single images are protected from, of all runs that claim it: in short, and in words; each once."""
     found = [view for run in runs if (view := run.image_view) is not None]

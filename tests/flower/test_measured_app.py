@@ -34,6 +34,8 @@ from .recipe_place import FEDERATION, KEY, Place, garbled, in_process, recipe_of
 
 MEASURED = [
     "federation.behaviour=measure",
+    "federation.local_steps=32",  # the default: nobody reads it
+    "privacy.record_release=summed",
     "privacy.flip=0.25",
     "measured.epsilon=inf",
     "measured.radius=20",

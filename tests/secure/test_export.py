@@ -103,7 +103,8 @@ def test_card_says_whom_an_image_is_protected_from_and_why_an_epsilon_is_inf(tmp
         in text
     )
     assert "With fewer of them ε is: 1 colluder 2.13, 3 colluders 2.45, 5 colluders and an" in text
-    assert "share seen in the clear 7.54" in text
+    row = "| the same | an observer of its client's share in the clear (UPLOAD) | is replaced by any other |"
+    assert f"{row} 7.54 |" in text
     alone = [*summed[:2], "privacy.record_cohort=1"]
     text = _card(_run(tmp_path / "alone", alone), tmp_path / "m").markdown()
     assert "| anybody (UPLOAD) | is replaced by any other | 2.00" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -93,7 +94,7 @@ def test_the_report_speaks_of_a_person(of_persons: Path, of_images: Path) -> Non
         assert words.format("image") in other, words
         assert words.format("image") not in text, words
         assert words.format("person") not in other, words
-    assert "whether a person was among those of a client or another was in their place" in text
+    assert "of the persons that were a client's, and not replaced by another" in text
     assert "one image" not in text.lower()
     assert "one person" not in other.lower()
 
@@ -139,12 +140,37 @@ def test_ledgers_of_persons_and_images_together_speak_of_an_image(
     assert "kept: one person" not in told
 
 
+def test_tables_of_many_runs_and_an_audit_speak_of_a_person(
+    of_persons: Path, of_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(of_persons, tmp_path / "runs" / "other")
+    for command in (["compare", str(of_persons), str(other)], ["list", str(other.parent)]):
+        assert main(command) == 0
+        told = capsys.readouterr().out
+        assert "ε(person)" in told
+        assert "image" not in told.replace(str(of_images), "")
+    assert main(["compare", str(of_persons), str(of_images), "--out", str(tmp_path / "page")]) == 0
+    assert "ε(image or person)" in capsys.readouterr().out
+    assert "ε(one image or person)" in text_of(tmp_path / "page" / "report.html")
+    assert main(["compare", str(of_persons), str(other), "--out", str(tmp_path / "two")]) == 0
+    page = text_of(tmp_path / "two" / "report.html")
+    assert "ε(one person)" in page
+    assert "one image" not in page
+    main(["audit", "run", str(other), "--html", str(tmp_path / "audit.html")])
+    page = text_of(tmp_path / "audit.html")
+    assert "one person of one client is another one" in page
+    assert "one image" not in page
+
+
 def test_the_console_speaks_of_a_person() -> None:
     assert header("image") == "  round      FID      KID     ε(SUM)  ε(UPLOAD)  ε(image)  bits/param  seconds"
     assert len(header("person")) == len(header("image"))
     out = io.StringIO()
     with Display(Console(file=out, width=200), "person") as display:
         display.started(2, 0, 1)
+        display.note("measuring")
+        display.round_finished(record_of(load_config(), 1))
+    assert out.getvalue().startswith("measuring\n"), "the head stands over its rows"
     assert "ε(person): one person of one client, all rounds together" in out.getvalue()
     assert header("person") in out.getvalue()
     assert "image" not in out.getvalue()

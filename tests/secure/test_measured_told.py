@@ -77,7 +77,7 @@ def test_metrics_and_console_say_what_an_image_has_spent_in_both_views(tmp_path:
         )
     assert history.image_view is not None
     assert history.image_view.words == (
-        "against who sees the opened sums, while 8 of the 10 clients are honest"
+        "against an observer of the opened sums, while 8 of the 10 clients are honest"
     )
 
 
@@ -90,8 +90,8 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
     to_date = format_epsilon(record.spent[View.SUM].to_date)
     upload = format_epsilon(record.spent[View.UPLOAD].to_date)
     assert (
-        f"to date it is {to_date} against who sees the sums, and {upload} against who sees the uploads"
-        in text
+        f"to date it is {to_date} against an observer of the sums, and "
+        f"{upload} against an observer of the uploads" in text
     )
     assert f"{format_epsilon(plan.image_epsilon(View.SUM))} is what was planned for all of them" in text
     assert "while 8 of the 10 clients are honest" in text
@@ -145,19 +145,20 @@ def test_what_is_protected_stands_first(tmp_path: Path, unit: str, first: str) -
         ("Everything one client contributes", "ε(SUM) ="), ("One image of one client", "ε(one image) ="),
     )}  # fmt: skip
     assert min(notices, key=notices.__getitem__).startswith(first)
-    assert "whoever guesses whether a client put anything of its own into the sums" in text
+    assert "of the clients that put anything of their own into the sums" in text
 
 
 def test_a_thousand_clients_are_written_as_such(tmp_path: Path) -> None:
     settings = [
         "federation.clients=2000", "federation.behaviour=measure", "privacy.record_epsilon=inf",
         "privacy.colluders=1000", "secure_sum.mode=semi_honest", "measured.directions=1024",
+        "privacy.record_release=summed",
     ]  # fmt: skip
     folder = make_run(tmp_path, settings, rounds=0, ledger=False, done=False)
     config = read_history(folder).config
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(encode(record_of(config, 1)) + b"\n")
-    text = text_of(write_report(folder)).partition("Settings Bold")[0]
+    text = text_of(write_report(folder)).partition("Settings Recipe")[0]
     text = text[text.index("report of one run") :]
     for words in (
         "of 2,000 clients",
@@ -230,14 +231,18 @@ def test_model_card_states_the_plan_for_an_image_and_on_whom_it_counts(tmp_path:
     assert "while 8 clients were honest" in text
     assert "holds while 8 of the clients in each sum were honest" in text
     upload = format_epsilon(plan.image_epsilon(View.UPLOAD))
-    assert f"its client's uploads seen in the clear {upload}" in text
+    row = (
+        "| the same | an observer of its client's uploads in the clear (UPLOAD) | is replaced by any other |"
+    )
+    assert f"{row} {upload} |" in text
+    assert "With fewer of them" not in text
     assert "noisy moments" not in text
     assert "noisy summary" not in text
 
 
 @pytest.mark.parametrize(
     "other",
-    ["measured.directions=8", "privacy.flip=0.3", "federation.behaviour=train", "privacy.colluders=0"],
+    ["measured.directions=8", "privacy.flip=0.3", "federation.behaviour=mine:answer", "privacy.colluders=0"],
 )
 def test_model_card_of_another_configuration_is_refused(tmp_path: Path, other: str) -> None:
     folder = run_folder(tmp_path, 4)

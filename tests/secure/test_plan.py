@@ -250,7 +250,7 @@ def test_less_moments_are_not_advised_where_their_noise_would_drown_the_images()
 def test_image_has_a_view_and_costs_more_with_every_colluder() -> None:
     """By the formula: k of h honest clients who tell their noise leave 1 - k/h of its variance."""
     release = release_of()
-    assert release.view.words == "against who sees the opened sums, while all 10 clients are honest"
+    assert release.view.words == "against an observer of the opened sums, while all 10 clients are honest"
     told = dict(release.view.weaker)
     alone = MomentRelease(**release.guarantee.release)
     for who, left in (("1 colluder", 9), ("3 colluders", 7), ("its client's share seen in the clear", 1)):

@@ -9,7 +9,7 @@ import pytest
 
 from prism_secure.cli import main
 from prism_secure.commands.init import recipe as written
-from prism_secure.config import Config, load_config
+from prism_secure.config import Config, dump_config, load_config, nearest_recipe, stands_on
 from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe, read, text
 from prism_secure.errors import ConfigError
 from prism_secure.sweep.recipe import read_recipe
@@ -62,7 +62,7 @@ def test_default_is_what_is_taken_without_a_file_and_nothing_of_it_is_infinite(
     plain = told(capsys, "config", "--epsilon")
     assert plain == told(capsys, "config", "--epsilon", "--recipe", DEFAULT)
     assert "inf" not in plain
-    assert re.search(r"who sees the opened sums: ε\(SUM\) +2\.00 +4\.36\n", plain), "of a client"
+    assert re.search(r"observer of the opened sums: ε\(SUM\) +2\.00 +4\.36\n", plain), "of a client"
     assert told(capsys, "config") == told(capsys, "config", "--recipe", "cross-device")
 
 
@@ -150,6 +150,49 @@ def test_a_recipe_that_is_no_word_is_refused(value: str, tmp_path: Path) -> None
     path.write_text(f"recipe = {value}\n")
     with pytest.raises(ConfigError, match="no recipe is called"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("written_so", "options", "says"),
+    [
+        (
+            "[federation]\nrounds = 3\n",
+            [],
+            "names no recipe: what it leaves out is as in one-shot (one noisy sum",
+        ),
+        ("[metrics]\nevery = 2\n", [], 'for measured rounds write recipe = "cross-device" at its top'),
+        ('recipe = "cross-silo"\n', [], "stands on recipe cross-silo"),
+        ("[federation]\nrounds = 3\n", ["--recipe", "prism"], "stands on recipe prism"),
+        ("", [], "names no recipe"),
+    ],
+)
+def test_what_a_file_stands_on_is_said(
+    written_so: str, options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(written_so)
+    for command in (["config"], ["config", "--epsilon"], ["config", "--explain"]):
+        out = " ".join(told(capsys, *command, "--config", str(path), *options).replace("\n# ", " ").split())
+        assert says in out
+        assert out.index(says) < 250, "at the top"
+
+
+def test_a_file_that_sets_everything_stands_on_nothing_and_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(load_config(recipe="cross-silo")))
+    assert stands_on(path) == ""
+    assert told(capsys, "config", "--config", str(path)) == path.read_text()
+    path.write_text(path.read_text().replace("rounds = 8\n", ""))
+    assert "names no recipe" in stands_on(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_is_compared_with_the_recipe_that_it_is_nearest_to(name: str) -> None:
+    assert nearest_recipe(load_config(recipe=name)) == name
+    changed = load_config(None, ["federation.rounds=3", "privacy.flip=0.3", "model.width=8"], recipe=name)
+    assert nearest_recipe(changed) == name
 
 
 def test_a_sweep_stands_on_the_recipe_that_it_names(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_release_is_the_ledgers_first_entry_and_in_every_line(finished: Path
     for entry in (first, *rounds, end):
         assert entry.record is not None
         assert 1.99 < entry.record.epsilon == release.epsilon(1e-5) <= 2.0
-    # It stays with the client, so it costs nothing of the epsilon against whoever sees uploads or sums.
+    # It stays with the client, so it costs nothing of the epsilon against an observer of uploads or sums.
     assert all(spent.to_date == 0.0 < spent.planned for spent in first.epsilon.values())
     for record in read_records(finished):
         assert record.record is not None

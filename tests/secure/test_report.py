@@ -148,12 +148,12 @@ def test_ten_named_rows_and_their_past_are_shown(default: Page) -> None:
     assert "Round 1 Round 3" in default.text
 
 
-def test_defaults_are_muted_and_changes_stand_out_with_their_default(tmp_path: Path) -> None:
+def test_settings_of_the_recipe_are_muted_and_changes_stand_out_with_its_value(tmp_path: Path) -> None:
     source = page_of(fake_run.make_run(tmp_path, ["privacy.clip=2.5", "federation.rounds=2"])).source
     changed = re.findall(r'<tr class="changed"><th scope="row">(\w+)</th><td class="n">(.*?)</td>', source)
     assert {key: text for key, text in changed if not key.startswith("record_")} == {
-        "rounds": f"2<small>default: {load_config().federation.rounds}</small>",
-        "clip": "2.5<small>default: unclipped</small>",
+        "rounds": f"2<small>one-shot: {load_config().federation.rounds}</small>",
+        "clip": "2.5<small>one-shot: unclipped</small>",
     }
 
 
@@ -162,7 +162,7 @@ def test_without_noise_epsilon_is_infinite_and_said_to_promise_nothing(tmp_path:
     assert "ε(SUM) = inf: there is no guarantee." in page.text
     assert "flipped with probability" not in page.text
     assert "∞" in page.text
-    assert "no bound" in page.text
+    assert "ε = ∞ is none" in page.text
 
 
 def test_a_small_epsilon_is_called_what_it_is(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_small_epsilon_is_called_what_it_is(tmp_path: Path) -> None:
     assert re.search(r"ε\(SUM\) = 0\.\d+ is a strong guarantee", page.text)
     assert "Dashed: it is replaced by any other." in page.text
     assert "ε(SUM) replaced" in page.text
-    assert "finds at most 1.4% of those who did" in page.text
+    assert "detects at most 1.4% of the clients" in page.text
 
 
 def test_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:
@@ -572,7 +572,7 @@ SUMMED = ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.
 
 def test_image_is_said_to_be_protected_from_whom_everywhere_on_the_page(tmp_path: Path) -> None:
     text = page_of(fake_run.make_run(tmp_path / "summed", SUMMED, rounds=2)).text
-    words = "against who sees the opened sums, while all 10 clients are honest"
+    words = "against an observer of the opened sums, while all 10 clients are honest"
     assert f"is 2.00 , all rounds together, {words}" in text, "lead"
     assert f"It holds {words}." in text, "verdict"
     assert f"ε(one image) protects a single image, {words}" in text, "caption of the figure"

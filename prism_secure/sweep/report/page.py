@@ -56,8 +56,10 @@ from prism_secure.sweep.results import (
     image_views,
     images_together,
     read_sweep,
+    record_of,
     why_infinite_in,
 )
+from prism_secure.wording import SCALE
 
 __all__ = ["write_page", "write_sweep_page"]
 
@@ -73,8 +75,8 @@ METRICS = {
     "label_accuracy": "label accuracy (higher is better)",
 }
 VIEWS = {
-    "epsilon.sum_zero_out": "ε(SUM): whoever sees only opened sums",
-    "epsilon.upload_zero_out": "ε(UPLOAD): whoever sees one client’s bits",
+    "epsilon.sum_zero_out": "ε(SUM): an observer of the opened sums",
+    "epsilon.upload_zero_out": "ε(UPLOAD): an observer of one client’s bits",
 }
 """The panels of the front; the page switches both to the stricter adjacency. One image's is `views_of`'s."""
 _OVER_ROUNDS = ("fid", "recall", "coverage", "kid", "label_accuracy")
@@ -164,7 +166,9 @@ def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
 def views_of(subject: Subject) -> dict[str, str]:
     """The epsilons that say anything here, and whom each is against: one image's where some run claims it."""
     seen = image_views(subject.runs)
-    return VIEWS | ({"epsilon.record": f"ε(one image): {' or '.join(seen)}"} if seen else {})
+    return VIEWS | (
+        {"epsilon.record": f"ε(one {record_of(subject.runs)}): {' or '.join(seen)}"} if seen else {}
+    )
 
 
 def _heat(subject: Subject, down: str, across: str) -> str:
@@ -343,11 +347,13 @@ def _render(
         "prism_secure.sweep.report",
         "page.html.jinja",
         {"epsilon": epsilon_words, "in_words": in_words},
+        scale=SCALE,
         subject=subject,
         points=subject.points,
         fronts=fronts,
         front_ids={name: {point.id for point in points} for name, points in fronts.items()},
         views=views,
+        record=record_of(subject.runs),
         image_views=image_views(subject.runs),
         images_together=images_together(subject.runs),
         figures=figures,

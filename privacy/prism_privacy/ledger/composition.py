@@ -257,7 +257,8 @@ class ClientTotal:
 
 
 class ImageTotal:
-    """Epsilon for one image, over the ledgers that were added: against who sees sums, where they were summed.
+    """Epsilon for one image, over the ledgers that were added: where they were summed, against an observer
+    of the sums.
 
     It grows with measured rounds, and with no others.
 
@@ -297,8 +298,8 @@ class ImageTotal:
             if adjacency != self._adjacency:
                 return f"no bound: {charged.name} speaks of {adjacency}, not {self._adjacency}"
             return (
-                f"{charged.name}: {len(charged.images)} measured rounds, counted against who sees the opened "
-                "sums; who sees uploads learns more"
+                f"{charged.name}: {len(charged.images)} measured rounds, counted against an observer of the "
+                "opened sums; an observer of uploads learns more"
             )
         release = _moments(record)
         if release is not None:

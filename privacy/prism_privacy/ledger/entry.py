@@ -114,12 +114,12 @@ class RecordGuarantee:
             one that grows.
         delta: its delta.
         release: the parameters of the release, JSON-safe.
-        view: whom it holds against. ``SUM``: who sees the opened sum over all clients. ``UPLOAD``: who sees
-            all that leaves the record's client. None in lines that do not say (written before this field).
+        view: whom it holds against. ``SUM``: an observer of the opened sum over all clients. ``UPLOAD``: one
+            of all that leaves the record's client. None in lines that do not say (written before this field).
         cohort: under ``SUM``, how many honest clients' noise it counts on; None where it counts on nobody's.
         spent: of measured rounds, whose bits cost a record something each time: by view, what this round
-            costs, all rounds to date, and the plan. ``epsilon`` is then the planned one against who sees
-            sums (to date, where nothing was planned). None for a release made once.
+            costs, all rounds to date, and the plan. ``epsilon`` is then the planned one against an
+            observer of the sums (to date, where nothing was planned). None for a release made once.
     """
 
     adjacency: str
@@ -167,8 +167,8 @@ class RecordGuarantee:
                 )
         if self.epsilon != _guaranteed(spent[View.SUM]):
             raise InvalidParameter(
-                f"a record's epsilon is what was planned against who sees sums, or to date without a plan: "
-                f"{_guaranteed(spent[View.SUM])}, got {self.epsilon}"
+                "a record's epsilon is what was planned against an observer of the sums, or to date without "
+                f"a plan: {_guaranteed(spent[View.SUM])}, got {self.epsilon}"
             )
 
     @classmethod

@@ -33,6 +33,7 @@ SIZES = (10,) * 10
 SETTINGS = [
     "federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25", "federation.rounds=4",
     "measured.directions=16", "measured.coordinates=256", "measured.epsilon=inf", "measured.radius=1",
+    "privacy.record_release=summed",
 ]  # fmt: skip
 
 

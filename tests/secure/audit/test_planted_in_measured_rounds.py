@@ -60,6 +60,7 @@ SETTINGS = [
     "federation.clients=4",
     "federation.rounds=4",
     "federation.behaviour=measure",
+    "federation.local_steps=32",  # the default: nobody reads it
     "privacy.record_epsilon=inf",
     "privacy.flip=0.25",
     "privacy.colluders=1",
