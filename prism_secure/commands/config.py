@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import textwrap
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -12,6 +13,7 @@ from prism_secure.commands.parsing import Commands, add_command, add_config_opti
 from prism_secure.config import Config, describe, dump_config, meanings
 from prism_secure.config.explain import bounds
 from prism_secure.config.reading import NONE
+from prism_secure.config.schema import schema
 
 if TYPE_CHECKING:
     from prism_secure.accounting.plan import Plan
@@ -23,18 +25,25 @@ def add_to(commands: Commands) -> None:
         "config",
         "print the resolved configuration",
         "Print the configuration that `run` would use, as TOML: a recipe to start from. With --explain, what "
-        "each setting means and takes; with --epsilon, what a run of it would guarantee.",
+        "each setting means and takes; with --epsilon, what a run of it would guarantee; with --schema, JSON "
+        "Schema, from which editors complete and check a TOML file.",
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--explain", action="store_true", help="say what each setting means and takes")
     instead.add_argument(
         "--epsilon", action="store_true", help="the planned epsilons; nothing is trained or charged"
     )
+    instead.add_argument(
+        "--schema", action="store_true", help="JSON Schema of all settings, for editors that check TOML"
+    )
     add_config_options(parser)
     parser.set_defaults(command=_config)
 
 
 def _config(options: argparse.Namespace, command: str) -> int:
+    if options.schema:
+        print(json.dumps(schema(), indent=2, ensure_ascii=False))
+        return 0
     config = chosen_config(options)
     if told := standing(options):
         print(told if options.epsilon else _wrapped(told, "# "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import textwrap
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,14 +16,20 @@ from prism_secure.commands.parsing import Commands, add_command, recipe_name
 from prism_secure.config import Config, describe, load_config, meanings
 from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.config.recipes import text as about
+from prism_secure.config.schema import FILE, TITLE, schema
 from prism_secure.errors import ConfigError
 from prism_secure.storage import make_folder, write_atomic
 
 HELP = """\
 Write a recipe: every setting with its value, what it means and what it takes, and a table [sweep],
-commented out. What you delete keeps the value that the named recipe gives it.
+commented out. What you delete keeps the value that the named recipe gives it. Beside it a JSON Schema, by
+which editors complete and check it (also: `prism-secure config --schema`).
 """
 
+SCHEMA = """\
+#:schema ./{file}
+"""
+"""Where editors find what a setting means and takes (the directive is Taplo's and Even Better TOML's)."""
 START = """\
 # A recipe for `prism-secure run --config FILE --out DIR`, and, with the table [sweep] at the end, for
 # `prism-secure sweep FILE --out DIR`. What you delete keeps the value it has in the recipe named here:
@@ -82,9 +89,14 @@ def _init(options: argparse.Namespace, command: str) -> int:
     if options.file.exists():
         raise ConfigError(f"{options.file} exists already and is not overwritten; name another file")
     require_new_file(options.file, "FILE")
+    beside = options.file.parent / FILE
+    if beside.exists() and TITLE not in beside.read_text("utf-8", errors="replace"):
+        raise ConfigError(f"{beside} exists already and is somebody else's; name a file in another folder")
     make_folder(options.file.parent)
     write_atomic(options.file, recipe(options.recipe).encode())
-    print(f"Wrote {options.file}. Then: prism-secure run --config {options.file} --out runs/first")
+    write_atomic(beside, f"{json.dumps(schema(), indent=2, ensure_ascii=False)}\n".encode())
+    print(f"Wrote {options.file}, and {FILE} beside it, by which editors complete and check it.")
+    print(f"Then: prism-secure run --config {options.file} --out runs/first")
     return 0
 
 
@@ -92,7 +104,7 @@ def recipe(name: str = DEFAULT) -> str:
     """The file's text."""
     config, told = load_config(recipe=name), about(name).strip().splitlines()
     head = [line for line in told[: told.index("")] if line.startswith("#")]
-    parts = ["\n".join(head) + "\n", START.format(name=name)]
+    parts = [SCHEMA.format(file=FILE) + "\n".join(head) + "\n", START.format(name=name)]
     for section, kind in get_type_hints(Config).items():
         lines = [f"[{section}]", *_comment(kind.__doc__ or "")]
         values = msgspec.to_builtins(getattr(config, section))

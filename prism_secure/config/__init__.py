@@ -8,6 +8,8 @@ resolved `config.toml`, which reproduces the run.
     recipes     by name: cross-device (the default), cross-silo, one-shot, prism
     reading     from TOML and overrides, and back
     explain     each setting in words
+    unread      those that a run of one kind never reads
+    schema      all of them as JSON Schema
 """
 
 from __future__ import annotations

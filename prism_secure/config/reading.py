@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import msgspec
 import tomli_w
 
+from prism_secure.config.explain import bounds
 from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe
 from prism_secure.config.unread import set_in_vain
 from prism_secure.config.whole import Config
@@ -25,6 +26,8 @@ PATHS = frozenset({("data", "folder"), ("privacy", "record_store")})
 """Those that are paths of one machine, which may name people: pages show … in their place."""
 NONE = "none"
 """The word for a setting that has no value, where it need not have one: in TOML, --set and sweeps."""
+_OUT_OF_RANGE = re.compile(r"Expected `\w+` [<>]")
+"""How msgspec says that a number is of its type, and too small or too large."""
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
@@ -172,7 +175,8 @@ def _reworded(error: str, raw: dict[str, Any]) -> str:
     section, _, key = place.partition(".")
     if key and text.startswith(("Invalid enum", "Expected")):
         key = key.partition("[")[0]
-        expected = describe(get_type_hints(get_type_hints(Config)[section])[key])
+        of_its_type = _OUT_OF_RANGE.match(text) and bounds().get((section, key))
+        expected = of_its_type or describe(get_type_hints(get_type_hints(Config)[section])[key])
         return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
     return f"{place}.{text}" if place else text
 

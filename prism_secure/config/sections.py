@@ -5,13 +5,26 @@ The text below a field is its meaning, which `prism-secure config --explain` pri
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from prism_secure.config.plugged import is_reference
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
+Epsilon = Annotated[float, Meta(gt=0, extra={"inf": True})]
+Count = Annotated[int, Meta(ge=1)]
+CountOrZero = Annotated[int, Meta(ge=0)]
+"""What numbers may be; an editor learns it from `prism-secure config --schema`. Those without an upper limit
+are finite, unless `inf` says otherwise."""
 
 Source = Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"]
 PERSON_IN: dict[str, str] = {"images": "folder", "idx": "file", "celeba": "file"}
@@ -29,6 +42,11 @@ Behaviour = Literal["train", "measure"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        for name, meta in _ranges(type(self)):
+            value = getattr(self, name)
+            self._require(name, value is None or _within(value, meta), in_words(meta))
+
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
             raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
@@ -38,6 +56,41 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         words, value = get_args(offered), getattr(self, name)
         expected = f"{' | '.join(map(repr, words))} | 'package.module:name' of your own"
         self._require(name, value in words or is_reference(value), expected)
+
+
+@functools.cache
+def _ranges(kind: type[Section]) -> tuple[tuple[str, Meta], ...]:
+    """The range of each field that has one, by its annotation."""
+    found = []
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        for part in (hint, *get_args(hint)):
+            found += [(name, meta) for meta in getattr(part, "__metadata__", ()) if isinstance(meta, Meta)]
+    return tuple(found)
+
+
+def _within(value: float, meta: Meta) -> bool:
+    low = (meta.ge is None or value >= meta.ge) and (meta.gt is None or value > meta.gt)
+    high = (meta.le is None or value <= meta.le) and (meta.lt is None or value < meta.lt)
+    endless = meta.le is None and meta.lt is None and not (meta.extra or {}).get("inf")
+    return low and high and not (endless and value == math.inf)
+
+
+def in_words(meta: Meta) -> str:
+    """A range, as messages and help have it.
+
+    >>> [in_words(Meta(**how)) for how in ({"ge": 1}, {"ge": 1, "le": 4096}, {"ge": 0, "lt": 0.5}, {"gt": 0})]
+    ['at least 1', 'from 1 to 4096', 'in [0, 0.5)', 'a positive number']
+    """
+    extra = meta.extra or {}
+    if "must" in extra:
+        return str(extra["must"])
+    low, high = (meta.ge if meta.gt is None else meta.gt), (meta.le if meta.lt is None else meta.lt)
+    if high is None:
+        words = "a positive number" if meta.gt == 0 else f"at least {low:g}"
+        return f"{words} or inf" if extra.get("inf") else words
+    if meta.gt is None and meta.lt is None and high > 1:
+        return f"from {low} to {high}"
+    return f"in {'[' if meta.gt is None else '('}{low:g}, {high:g}{']' if meta.lt is None else ')'}"
 
 
 class Data(Section, frozen=True):
@@ -64,12 +117,13 @@ class Data(Section, frozen=True):
     one client, or held out. none: each image is for itself. Only with `federation.behaviour = "measure"`."""
     partition: PartitionScheme = "iid"
     """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
-    shards_per_client: int = 4
+    shards_per_client: Count = 4
     """With `shards`: how many runs of images sorted by label each client gets."""
-    dirichlet_alpha: float = 0.5
+    dirichlet_alpha: Positive = 0.5
     """With `dirichlet`: the concentration; small values give each client few classes."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         bundled = self.source == "fashion_mnist_12k"
         self._require(
             "folder", bundled or self.folder is not None, "the folder with the files, unless they are bundled"
@@ -82,40 +136,35 @@ class Data(Section, frozen=True):
             "whose an image is",
         )
         self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
-        self._require("shards_per_client", self.shards_per_client >= 1, "at least 1")
-        self._require("dirichlet_alpha", 0 < self.dirichlet_alpha < math.inf, "a positive number")
 
 
 class Federation(Section, frozen=True):
     """Who takes part, for how long. `seed` is public: weights, latents and partition come from it."""
 
-    clients: int = 10
+    clients: Annotated[
+        int, Meta(ge=3, le=10_000, extra={"must": "from 3 (the secure sum's least) to 10,000"})
+    ] = 10
     """How many there are, 3 or more."""
-    client_fraction: float = 1.0
+    client_fraction: ShareAboveZero = 1.0
     """Share of them that a round invites: those with the fewest rounds so far, in a public random order."""
-    rounds: int = 10
+    rounds: Count = 10
     """How many sums are opened; each is charged."""
     behaviour: str = "train"
     """What clients do in a round: "train" their masks, "measure" and answer in few public directions (see
     [measured]), or "package.module:name", which names a behaviour of your own."""
-    local_steps: int = 32
+    local_steps: Count = 32
     """Steps of a client in a round: the same for all, whatever they hold."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1, extra={"must": "from 0 to 2^63 - 1"})] = 0
     """Public; the clients' coins never come from it."""
-    workers: int = 2
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
     device: str = "cpu"
     """Where clients train: cpu, cuda, or cuda:1 and so on. Features of real images, metrics and the deployed
     network are computed on the CPU all the same. On a graphics card results repeat up to rounding only."""
 
     def __post_init__(self) -> None:
-        self._require("clients", 3 <= self.clients <= 10_000, "from 3 (the secure sum's least) to 10,000")
-        self._require("client_fraction", 0 < self.client_fraction <= 1, "in (0, 1]")
-        self._require("rounds", self.rounds >= 1, "at least 1")
-        self._require("local_steps", self.local_steps >= 1, "at least 1")
+        super().__post_init__()
         self._require_named("behaviour", Behaviour)
-        self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1")
-        self._require("workers", 1 <= self.workers <= 256, "from 1 to 256")
         known = re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None
         self._require("device", known, "cpu, cuda, or cuda:0, cuda:1 and so on")
 
@@ -123,13 +172,13 @@ class Federation(Section, frozen=True):
 class Model(Section, frozen=True):
     """PRISM's ResNet generator, frozen at random."""
 
-    width: int = 16
+    width: Annotated[int, Meta(ge=1, le=1024)] = 16
     """Channels of the last block (ngf)."""
-    max_channels: int = 0
+    max_channels: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Most channels of a block: each halving of the side doubles them up to this; 0 for no limit."""
-    latent: int = 64
+    latent: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Length of the noise vector that becomes an image."""
-    image_size: int = 32
+    image_size: Annotated[int, Meta(ge=8, le=256, extra={"must": "a power of two from 8 to 256"})] = 32
     """Side of the images, a power of two; data of another size are resized."""
     conditional: bool = True
     """Whether the label is an input of the generator."""
@@ -138,11 +187,9 @@ class Model(Section, frozen=True):
     or signs times e/sqrt(fan_in)."""
 
     def __post_init__(self) -> None:
-        self._require("width", 1 <= self.width <= 1024, "from 1 to 1024")
-        self._require("max_channels", 0 <= self.max_channels <= 1 << 20, "from 0 to 1048576")
-        self._require("latent", 1 <= self.latent <= 4096, "from 1 to 4096")
+        super().__post_init__()
         power = self.image_size & (self.image_size - 1) == 0
-        self._require("image_size", power and 8 <= self.image_size <= 256, "a power of two from 8 to 256")
+        self._require("image_size", power, "a power of two from 8 to 256")
 
 
 class Mask(Section, frozen=True):
@@ -151,29 +198,21 @@ class Mask(Section, frozen=True):
     mode: MaskMode = "hard"
     """Keep weights with a positive score (hard); each with probability theta (bernoulli); from bernoulli to
     hard over the rounds (annealed); or the `density` highest (topk)."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """tau in theta = sigmoid(score / tau)."""
-    density: float = 0.5
+    density: ShareAboveZero = 0.5
     """With `topk`: the share of the weights that is kept."""
     initial: InitialLaw = "normal"
     """How the first log-odds of theta are drawn: normal with deviation `spread`, or uniform within it."""
-    spread: float = 1.0
+    spread: Positive = 1.0
     """Size of the first log-odds."""
-    score_layers: float = 0.0
+    score_layers: ShareBelowOne = 0.0
     """Share of the layers, the last ones, that send their log-odds instead of bits (PRISM-alpha). They leave
     without noise, so `privacy.flip` must be 0."""
-    score_limit: float = 8.0
+    score_limit: Positive = 8.0
     """With `score_layers`: the size that log-odds are clipped to."""
-    score_bits: int = 16
+    score_bits: Annotated[int, Meta(ge=2, le=32)] = 16
     """With `score_layers`: bits of the fixed-point numbers that log-odds are sent as."""
-
-    def __post_init__(self) -> None:
-        self._require("spread", 0 < self.spread < math.inf, "a positive number")
-        self._require("score_layers", 0 <= self.score_layers < 1, "in [0, 1)")
-        self._require("score_limit", 0 < self.score_limit < math.inf, "a positive number")
-        self._require("score_bits", 2 <= self.score_bits <= 32, "from 2 to 32")
-        self._require("density", 0 < self.density <= 1, "in (0, 1]")
-        self._require("temperature", 0 < self.temperature < math.inf, "a positive number")
 
 
 class Features(Section, frozen=True):
@@ -191,6 +230,7 @@ class Features(Section, frozen=True):
     """With `vgg19_bn`: which of its 16 ReLU maps, counted from 1 at the image; an empty list: all."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(
             "extractors",
             0 < len(self.extractors) == len(set(self.extractors)),
@@ -204,35 +244,31 @@ class Features(Section, frozen=True):
 class Training(Section, frozen=True):
     """Steps of local training: of each client, or of the server in measured rounds."""
 
-    batch_size: int = 40
+    batch_size: Annotated[int, Meta(ge=2)] = 40
     """Generated images a step; a multiple of the classes."""
     optimizer: Optimizer = "adam"
     """How a gradient becomes a step: by Adam, with moments that a client keeps, or as its signed square root,
     with none; "root" is for cohorts of very many clients that take a step or two a round."""
-    learning_rate: float = 0.03
+    learning_rate: Positive = 0.03
     """Size of a step on the scores."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam's decay rates, of the scores and of the tracked differences of `averaging = "faithful"`."""
     averaging: Averaging = "ema"
     """How a batch's noise is averaged away: moving averages of the generated moments, or the paper's: the
     differences of moments are tracked by Adam, and the generator descends on their inner product."""
-    tracking_rate: float = 1e-5
+    tracking_rate: Positive = 1e-5
     """With `faithful`: size of Adam's step on the tracked differences."""
-    latent_groups: int = 0
+    latent_groups: CountOrZero = 0
     """Deal the clients to so many groups whose members draw the same latents in a round: a simulation makes
     the images of a group once. 0: each client draws its own."""
     fill_clip: bool = False
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
-    variance_weight: float = 0.0
+    variance_weight: NotNegative = 0.0
     """Weight of matching the features' standard deviations, beside their means; 0: means only."""
 
     def __post_init__(self) -> None:
-        self._require("variance_weight", 0 <= self.variance_weight < math.inf, "at least 0")
-        self._require("batch_size", self.batch_size >= 2, "at least 2")
+        super().__post_init__()
         self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
-        self._require("tracking_rate", 0 < self.tracking_rate < math.inf, "a positive number")
-        self._require("latent_groups", self.latent_groups >= 0, "at least 0")
-        self._require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
 
 
 class Measured(Section, frozen=True):
@@ -245,71 +281,59 @@ class Measured(Section, frozen=True):
     unit: Literal["client", "image"] = "client"
     """Whom `epsilon` is for: all that a client has (zeroed out), or one image (replaced by any other), which
     is one person, with all images, where `data.person` is set. The other unit's epsilon is told beside it."""
-    epsilon: float = 2.0
+    epsilon: Epsilon = 2.0
     """Of all rounds together for that unit, against an observer of the sums: bits move as far as it
     allows. inf: they move as far as `radius` says."""
-    radius: float | None = None
+    radius: Positive | None = None
     """With `epsilon = inf`: C, how far a client's bits may move in the largest round (L2, probabilities)."""
-    first_round: float = 0.3
+    first_round: Positive = 0.3
     """C of round 1, as a share of what the others' rule gives: it only has to find where the moments are."""
-    growth: float = 1.0
+    growth: Positive = 1.0
     """C of each later round over that of the round before it."""
-    directions: int = 128
+    directions: Annotated[int, Meta(ge=1, le=4096)] = 128
     """k, how many numbers a client answers in a round. With `rows` times classes of them all is asked in each
     round; what is beyond that asks nothing."""
-    coordinates: int = 8192
+    coordinates: Annotated[
+        int, Meta(ge=0, le=1 << 20, extra={"must": "a power of two up to 1048576, or 0"})
+    ] = 8192
     """m, how many bits carry them: a power of two, at least k. 0: the most that the mask has room for; more
     bits cost no accuracy, and let bits move further before they meet their limits f and 1 - f."""
-    record_clip: float | None = None
+    record_clip: Annotated[float, Meta(ge=2**-20, le=2**20, extra={"must": "from 2^-20 to 2^20"})] | None = (
+        None
+    )
     """c / A, the longest answer of one image in units of the longest of a client. none: sqrt(N) with unit =
     "client", which hardly shortens answers of unlike images, and 1 with unit = "image". With `data.person`
     the longest of one person: N / sqrt(P) and N / P, where a client has P persons on average."""
-    margin: float = 1.15
+    margin: Annotated[float, Meta(ge=0.01, le=100)] = 1.15
     """A, in each round, over the length that the public model expects of answers. Shorter ones get more of
     the bits' move; longer ones are cut."""
-    concentration: float | None = None
+    concentration: ShareAboveZero | None = None
     """Sum of squares of a client's class shares that is expected, for A; public, and the same for all. none:
     by `data.partition`; clients that hold their own data and few classes each need it: 0.5 for two."""
-    records: int = 0
+    records: Annotated[int, Meta(ge=0, le=1 << 40, extra={"must": "at least 0"})] = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""
-    rows: int = 600
+    rows: Annotated[int, Meta(ge=1, le=2000)] = 600
     """How many principal directions of public images' features the server may ask along. What lies outside
     them is never learned; more of them spread the same budget thinner."""
-    prior: float = 0.7
+    prior: Annotated[float, Meta(gt=0, le=100, extra={"must": "a positive number up to 100"})] = 0.7
     """Prior variance of each class's mean, and of what all classes share, in units of half the public images'
     variance along each of the rows."""
-    steps: int = 60
+    steps: Count = 60
     """Steps of the server after each round: they cost no privacy. Their size and batch are those of
     [training]."""
-    end_steps: int = 500
+    end_steps: CountOrZero = 500
     """Further steps after the last round."""
-    smoothing: float = 0.98
+    smoothing: ShareBelowOne = 0.98
     """Share of the past in the running average of the server's scores, which is what is deployed."""
 
     def __post_init__(self) -> None:
-        self._require("epsilon", self.epsilon > 0, "a positive number or inf")
-        self._require("radius", self.radius is None or 0 < self.radius < math.inf, "a positive number")
-        for name in ("first_round", "growth"):
-            self._require(name, 0 < getattr(self, name) < math.inf, "a positive number")
-        ratio = self.record_clip
-        self._require("record_clip", ratio is None or 2**-20 <= ratio <= 2**20, "from 2^-20 to 2^20")
-        self._require("margin", 0.01 <= self.margin <= 100, "from 0.01 to 100")
-        shares = self.concentration
-        self._require("concentration", shares is None or 0 < shares <= 1, "in (0, 1]")
-        self._require("directions", 1 <= self.directions <= 4096, "from 1 to 4096")
+        super().__post_init__()
         m = self.coordinates
-        power = m & (m - 1) == 0 and 0 <= m <= 1 << 20
-        self._require("coordinates", power, "a power of two up to 1048576, or 0")
+        self._require("coordinates", m & (m - 1) == 0, "a power of two up to 1048576, or 0")
         self._require(
             "coordinates", not m or m >= self.directions, f"at least directions = {self.directions}"
         )
-        self._require("records", 0 <= self.records <= 1 << 40, "at least 0")
-        self._require("rows", 1 <= self.rows <= 2000, "from 1 to 2000")
-        self._require("prior", 0 < self.prior <= 100, "a positive number up to 100")
-        self._require("steps", self.steps >= 1, "at least 1")
-        self._require("end_steps", self.end_steps >= 0, "at least 0")
-        self._require("smoothing", 0 <= self.smoothing < 1, "in [0, 1)")
 
 
 class Aggregation(Section, frozen=True):
@@ -320,41 +344,39 @@ class Aggregation(Section, frozen=True):
     coupled, cosine, kalman, kalman_global, or a function of your own as "package.module:name"."""
     space: Literal["theta", "logit"] = "theta"
     """Blend probabilities or log-odds."""
-    lambda_start: float = 1.0
+    lambda_start: Share = 1.0
     """lambda of `fixed`; of `schedule` and the `kalman` rules, their factor at first."""
-    lambda_end: float = 0.2
+    lambda_end: Share = 0.2
     """The same in the last round; `fixed` ignores it."""
-    hold: float = 0.6
+    hold: Share = 0.6
     """Share of the rounds before it starts to fall."""
-    floor: float = 0.05
+    floor: Share = 0.05
     """Least gain of the `kalman` rules, before lambda."""
-    momentum: float = 0.0
+    momentum: ShareBelowOne = 0.0
     """Share of the last round's move that is made again."""
-    shrink: float = 0.0
+    shrink: Share = 0.0
     """How far the debiased mean is drawn towards a half, from 0 to 1: less noise, and a bias. Twice
     `privacy.flip` undoes the debiasing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require_named("rule", AggregationRule)
-        for name in ("lambda_start", "lambda_end", "hold", "floor", "shrink"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
-        self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
 
 
 class Privacy(Section, frozen=True):
     """The noise on what leaves a client, the limit of its influence, and the delta that both epsilons are
     stated at."""
 
-    flip: float = 0.1
+    flip: Annotated[float, Meta(ge=0, lt=0.5)] = 0.1
     """Probability f that a bit is replaced by its opposite; 0 means no noise and epsilon = inf. In measured
     rounds bit probabilities start at 1/2 and stay in [f, 1 - f]."""
-    clip: float | None = None
+    clip: Positive | None = None
     """L2 radius C of a client's influence on its bit probabilities; none: unclipped."""
     clip_space: Literal["probability", "score"] = "probability"
     """Whether `clip` bounds the move of bit probabilities or of scores (in units of tau)."""
-    delta: float = 1e-5
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
     """Of every epsilon; well below 1/clients and 1/images of a client."""
-    record_epsilon: float = 2.0
+    record_epsilon: Epsilon = 2.0
     """Epsilon for one image of one client, over all rounds together: each client's feature moments are
     released once, with the noise that this needs, and are all it trains from. inf: no such claim, exact
     moments."""
@@ -362,29 +384,23 @@ class Privacy(Section, frozen=True):
     """With `record_epsilon`: "client": each client draws noise of its own and keeps the release at home;
     "summed": one release over all clients opens in a secure sum, with less noise, and everybody trains from
     it."""
-    record_cohort: int = 0
+    record_cohort: CountOrZero = 0
     """With "summed": so many honest clients' noise is enough. 1: each adds all of it, so that nobody need be
     trusted with single images. 0: as many as the secure sum guarantees, min_survivors - colluders."""
     record_store: str | None = None
     """With `record_epsilon`: a private folder where releases are kept and found again, so that several runs
     over the same images make one release and not one each. None: in the run folder."""
-    colluders: int = 0
+    colluders: CountOrZero = 0
     """Clients that epsilon(SUM) assumes to side with the server."""
-    theta_min: float = 0.01
+    theta_min: Annotated[float, Meta(gt=0, lt=0.5)] = 0.01
     """theta is kept in [theta_min, 1 - theta_min]."""
 
     def __post_init__(self) -> None:
-        self._require("flip", 0 <= self.flip < 0.5, "in [0, 0.5)")
-        self._require("clip", self.clip is None or 0 < self.clip < math.inf, "a positive number")
+        super().__post_init__()
         unclipped = self.clip is None
         self._require(
             "clip_space", not (unclipped and self.clip_space == "score"), "'probability' without a clip"
         )
-        self._require("delta", 0 < self.delta < 1, "in (0, 1)")
-        self._require("record_epsilon", self.record_epsilon > 0, "a positive number or inf")
-        self._require("record_cohort", self.record_cohort >= 0, "at least 0")
-        self._require("colluders", self.colluders >= 0, "at least 0")
-        self._require("theta_min", 0 < self.theta_min < 0.5, "in (0, 0.5)")
 
 
 class SecureSum(Section, frozen=True):
@@ -392,45 +408,36 @@ class SecureSum(Section, frozen=True):
 
     mode: Literal["active", "semi_honest"] = "active"
     """Against a server that deviates at will, or against one that follows the protocol."""
-    threshold: int | None = None
+    threshold: Annotated[int, Meta(ge=2)] | None = None
     """Shares needed to open; none: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
     `colluders` ask for it."""
-    min_survivors: int | None = None
+    min_survivors: Annotated[int, Meta(ge=2)] | None = None
     """The least number of clients whose sum may be opened; none: all clients."""
     simulate: bool = False
     """Whether votes are added up in the clear instead: the same counts and model, and the sizes that messages
     would have had, without keys. For sweeps; ledger, report and card say that the secure sum was not run."""
 
-    def __post_init__(self) -> None:
-        self._require("threshold", self.threshold is None or self.threshold >= 2, "at least 2")
-        self._require("min_survivors", self.min_survivors is None or self.min_survivors >= 2, "at least 2")
-
 
 class Budget(Section, frozen=True):
     """A limit that is checked before it would be passed."""
 
-    epsilon: float | None = None
+    epsilon: Epsilon | None = None
     """Plan no more rounds than keep epsilon(SUM, ZERO_OUT) within this."""
-    image_epsilon: float | None = None
+    image_epsilon: Epsilon | None = None
     """With measured rounds: no more than keep epsilon of one image, or person, replaced, against an
     observer of the sums, within this."""
-
-    def __post_init__(self) -> None:
-        for name in ("epsilon", "image_epsilon"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "a positive number")
 
 
 class Metrics(Section, frozen=True):
     """What is measured on held-out images, from the one mask that would be deployed."""
 
-    every: int = 1
+    every: Count = 1
     """Evaluate after each so many rounds, and after the last."""
-    samples: int = 2000
+    samples: Annotated[int, Meta(ge=200)] = 2000
     """Generated images that are compared with the held-out ones."""
     features: Literal["classifier", "inception_v3"] = "classifier"
     """The network that compares them; figures of different ones do not compare."""
-    utility: int | Literal["end", "off"] = "end"
+    utility: Count | Literal["end", "off"] = "end"
     """When a small classifier is trained on generated images alone and tested on the held-out ones (gen2real,
     seconds): after the last round, never, or after each so many rounds and the last. It needs labels."""
     held_out: Literal["public", "private"] | None = None
@@ -440,9 +447,3 @@ class Metrics(Section, frozen=True):
     """What you declare the clients' images to be: metrics never look at private ones. Where they and the
     held-out ones are public, utility has a ceiling, trained on real images, and copies are looked for. None:
     private where images come from files of your own, else public."""
-
-    def __post_init__(self) -> None:
-        self._require("every", self.every >= 1, "at least 1")
-        self._require("samples", self.samples >= 200, "at least 200")
-        rounds = self.utility
-        self._require("utility", isinstance(rounds, str) or rounds >= 1, "'end', 'off', or at least 1")
