@@ -49,8 +49,8 @@ SEEN = "seen in the clear"
 STRONG, LIMITED = 1, 10
 """An epsilon up to here is a strong, or a limited, guarantee: one scale for every page."""
 SCALE = (
-    f"A guarantee is called strong here up to {STRONG}, limited up to {LIMITED}, above it no meaningful one "
-    "by itself; inf is none."
+    f"Up to ε = {STRONG} a guarantee is called strong here, up to {LIMITED} limited; above, it is no "
+    "meaningful one by itself, and inf is none."
 )
 FALSE_ALARMS = 0.01
 """The rate at which the tests that `verdict` speaks of accuse wrongly."""
@@ -218,7 +218,7 @@ def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdic
         )
     test = (
         f"By this bound, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most {{share}} "
-        f"of the {record}s that were a client's, and not replaced by another."
+        f"of the {record}s that a client really had."
     )
     return _verdict(figure, epsilon, delta, test)
 

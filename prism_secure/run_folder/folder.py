@@ -13,7 +13,7 @@ clients/NN/     what client NN would keep on its own machine: coin secret, momen
                 run folder on
 clients/data.json  where the images lay, and an HMAC of them: other ones are refused. Private, too
 samples/        a grid of images from the deployed mask after each evaluated round
-model.safetensors, report.html
+model.safetensors, report.html, disclosure.html (where it was asked for)
 DONE | FAILED   how it ended; neither while it runs or after an interruption
 """
 

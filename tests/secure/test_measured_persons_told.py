@@ -94,7 +94,7 @@ def test_the_report_speaks_of_a_person(of_persons: Path, of_images: Path) -> Non
         assert words.format("image") in other, words
         assert words.format("image") not in text, words
         assert words.format("person") not in other, words
-    assert "of the persons that were a client's, and not replaced by another" in text
+    assert "of the persons that a client really had" in text
     assert "one image" not in text.lower()
     assert "one person" not in other.lower()
 
