@@ -46,13 +46,15 @@ from prism_secure.data import to_float
 from prism_secure.errors import DataError
 from prism_secure.quality.networks import ClassifierFeatures, MetricFeatures
 
-__all__ = ["Evaluator", "evaluate"]
+__all__ = ["Evaluator", "evaluate", "nearest"]
 
 NEIGHBOURS = 5
 KID_SUBSETS, KID_SUBSET_SIZE = 20, 1000
 MANIFOLD_LIMIT = 4000
 SLICES = 200
 _BATCH = 250
+_COMPARED = 5000
+"""Images that others are compared with at once."""
 _SEED = 0
 
 
@@ -250,6 +252,20 @@ def _checked(images: Tensor, which: str) -> Tensor:
     if low < -1.01 or high > 1.01:
         raise DataError(f"{which} images must lie in [-1, 1], found {low:.3g} to {high:.3g}")
     return images
+
+
+def nearest(images: Tensor, among: Tensor) -> Tensor:
+    """Index into `among` of the one nearest in pixels (L2) to each of `images`, (N,); forms as above."""
+    own = to_float(images) if images.dtype == torch.uint8 else images
+    best = torch.full((len(own),), float("inf"))
+    found = torch.zeros(len(own), dtype=torch.int64)
+    for start in range(0, len(among), _COMPARED):
+        part = among[start : start + _COMPARED]
+        others = to_float(part) if part.dtype == torch.uint8 else part
+        distance, index = torch.cdist(own.flatten(1), others.flatten(1)).min(1)
+        nearer = distance < best
+        best[nearer], found[nearer] = distance[nearer], index[nearer] + start
+    return found
 
 
 def evaluate(

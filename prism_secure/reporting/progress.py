@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
-from prism_secure.run_folder.records import RoundRecord
+from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.wording import CLIENT_UNIT, format_epsilon, record_unit
 
 AS_BEFORE = "the deployed mask is as before"
@@ -110,6 +110,23 @@ class Display:
             self._console.print(f"[bold]{header(self._record)}[/bold]", soft_wrap=True)
             self._head_due = False
         self.note(describe_round(record, self._rounds))
+        if record.quality is not None and record.quality.gen2real is not None:
+            self.note(describe_utility(record.quality))
+
+
+def describe_utility(quality: Quality) -> str:
+    """One line on what the images are good for.
+
+    >>> found = Quality(fid=9, kid=1, precision=1, recall=0.41, density=1, coverage=0.5, gen2real=0.736)
+    >>> describe_utility(found)
+    'gen2real 73.6%: accuracy on real images of a classifier trained on generated ones; recall 0.41'
+    """
+    real = quality.gen2real_ceiling
+    ceiling = "" if real is None else f" ({real:.1%} with as many real ones)"
+    return (
+        f"gen2real {quality.gen2real:.1%}: accuracy on real images of a classifier trained on generated ones"
+        f"{ceiling}; recall {quality.recall:.2f}"
+    )
 
 
 def describe_round(record: RoundRecord, rounds: int) -> str:

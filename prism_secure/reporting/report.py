@@ -94,6 +94,10 @@ def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
     return _image_rows(rows)
 
 
+def _newest(grids: Sequence[tuple[int, Path]]) -> Grid | None:
+    return read_grid(grids[-1][1]) if grids else None
+
+
 def _settings(config: Config, recipe: str) -> list[dict[str, Any]]:
     """Each setting that is read, by section: its value, and that of the recipe where it differs."""
     unread, base = NEVER_READ.get(config.federation.behaviour, {}), load_config(recipe=recipe)
@@ -424,6 +428,9 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         if samples
         else [],
         emergence=_emergence(samples) if len(samples) > 1 else [],
+        neighbours=_image_rows(list(zip(near.names, near.rows, strict=True)))
+        if (near := _newest(run.neighbours)) and config.public_images
+        else [],
         sent_bits=_sent_bits(run),
         wire=_wire(run),
         run_in_the_clear=run.sum_not_run,

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prism_secure.data import to_float
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.public_seed import public_seed
-from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.metrics import Evaluator, nearest
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.quality.utility import IMAGES, accuracy, ceiling, fewest_images, train_classifier
 from prism_secure.rounds.components import Components
@@ -69,11 +70,27 @@ class Evaluation:
             FeatureError: its weights are missing.
             StorageError: the disk refused the grid.
         """
-        measured, grid = self._measured(mask, self._components.config.metrics.samples, self._evaluator)
+        count = self._components.config.metrics.samples
+        measured, grid, first = self._measured(mask, count, self._evaluator)
         write_atomic(samples, grid)
         if utility:
+            if self._components.config.public_images:
+                beside = samples.with_name(f"neighbours-{samples.name.removeprefix('round-')}")
+                write_atomic(beside, self._neighbours(first))
             measured = msgspec.structs.replace(measured, **self._utility(mask, IMAGES))
         return measured
+
+    def _neighbours(self, images: torch.Tensor) -> bytes:
+        """The PNG of a few generated images, over those of the clients' images that are nearest to them."""
+        train_images = self._components.dataset.train_images
+        real = to_float(train_images[nearest(images, train_images)])
+        grid = sample_grid(
+            torch.cat([images, real]).numpy(),
+            np.repeat([0, 1], len(images)),
+            names=("generated", "nearest real"),
+            columns=COLUMNS,
+        )
+        return encode_png(grid)
 
     def _utility(self, mask: NDArray[np.bool_], count: int) -> dict[str, float]:
         """What a classifier learns from at least `count` generated images; nothing where there are no labels.
@@ -101,8 +118,10 @@ class Evaluation:
             mask=torch.from_numpy(mask.astype(np.float32)),
         )
 
-    def _measured(self, mask: NDArray[np.bool_], count: int, evaluator: Evaluator) -> tuple[Quality, bytes]:
-        """Metrics of `count` images, and the PNG of their grid."""
+    def _measured(
+        self, mask: NDArray[np.bool_], count: int, evaluator: Evaluator
+    ) -> tuple[Quality, bytes, torch.Tensor]:
+        """Metrics of `count` images, the PNG of their grid, and the first of them, of a class each."""
         components = self._components
         seed = public_seed(components.config.federation.seed, "evaluation")
         images, labels = self._generator(mask).generate(count, seed=seed)
@@ -115,4 +134,5 @@ class Evaluation:
             columns=COLUMNS,
             scale=2,
         )
-        return Quality(**measured), encode_png(grid)
+        first = images[: min(COLUMNS, components.architecture.classes or COLUMNS)]
+        return Quality(**measured), encode_png(grid), first

@@ -78,6 +78,8 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     samples: list[tuple[int, Path]]
     """Grids of images by round, in order, for `prism_secure.quality.samples.read_grid`."""
+    neighbours: list[tuple[int, Path]]
+    """Of generated images over the clients' images nearest to them, where these are public."""
     ledger: LedgerReport | None
     """The ledger, checked from its first line on; None if there is none."""
     environment: dict[str, Any]
@@ -189,7 +191,8 @@ def read_history(folder: Path) -> RunHistory:
         config=config,
         records=records,
         status=_status(folder, config.federation.rounds, len(records)),
-        samples=_samples(folder),
+        samples=_grids(folder, "round"),
+        neighbours=_grids(folder, "neighbours"),
         ledger=ledger,
         environment=environment,
         facts=facts,
@@ -315,10 +318,10 @@ def _moments(folder: Path) -> MomentSession | None:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
-def _samples(folder: Path) -> list[tuple[int, Path]]:
+def _grids(folder: Path, kind: str) -> list[tuple[int, Path]]:
     grids = []
-    for path in (folder / "samples").glob("round-*.png"):
-        number = path.stem.removeprefix("round-")
+    for path in (folder / "samples").glob(f"{kind}-*.png"):
+        number = path.stem.removeprefix(f"{kind}-")
         if not number.isdecimal():
             raise RunFolderError(f"{path} is not a grid of samples: its name must end in the round's number")
         grids.append((int(number), path))

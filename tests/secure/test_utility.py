@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import msgspec
@@ -16,15 +17,21 @@ from prism_secure.config.sections import Metrics
 from prism_secure.data import Dataset, load
 from prism_secure.data.sources import foreign_features
 from prism_secure.errors import ConfigError, DataError
-from prism_secure.quality import utility
-from prism_secure.quality.metrics import Evaluator
+from prism_secure.model.model_card import DataCard, Making, Measured, ModelCard, Privacy
+from prism_secure.quality import metrics, utility
+from prism_secure.quality.metrics import Evaluator, nearest
+from prism_secure.quality.samples import read_grid
 from prism_secure.quality.utility import accuracy, ceiling, train_classifier
+from prism_secure.reporting.report import write_report
 from prism_secure.rounds import evaluation
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality
+from prism_secure.sweep.objectives import direction
+from prism_secure.sweep.report.tables import QUALITY
 
+from .fake_run import make_run, sample_file
 from .tiny_data import TINY, write_data
 
 
@@ -146,6 +153,12 @@ def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
     assert of_public.gen2real is not None
     assert of_public.gen2real_ceiling is not None
     assert of_public.copies is not None
+    beside = tmp_path / "neighbours-x.png"
+    generated, real = read_grid(beside).rows
+    assert len(generated) == len(real) == 10
+    of_clients = {row.tobytes() for row in recipe(folder).dataset.train_images.numpy()}
+    assert all(row.tobytes() in of_clients for row in real)
+    beside.unlink()
     for changes in ([], public[:1], public[1:], [public[0], "metrics.client_images=private"]):
         components = recipe(folder, *changes)
         kept = components.dataset
@@ -158,6 +171,7 @@ def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
         assert found.gen2real is not None
         assert found.gen2real == of_public.gen2real
         assert (found.gen2real_ceiling, found.copies) == (None, None)
+        assert not beside.exists()
 
 
 def test_images_are_public_only_where_all_are(tmp_path: Path):
@@ -244,6 +258,15 @@ def test_copies_are_seen_and_fresh_images_are_not(dataset: Dataset):
     assert "copies" not in Evaluator(dataset.test_images[:300])(dataset.train_images[:300])
 
 
+def test_the_nearest_image_is_the_nearest_of_all(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    own, others = dataset.test_images[:7], dataset.train_images[:90]
+    x, y = (part.flatten(1).double().numpy() for part in (own, others))
+    expected = ((x[:, None] - y) ** 2).sum(2).argmin(1)
+    monkeypatch.setattr(metrics, "_COMPARED", 40)  # in parts, of which the last is smaller
+    assert nearest(own, others).tolist() == expected.tolist()
+    assert nearest(others[:3], others).tolist() == [0, 1, 2]
+
+
 def test_features_of_other_data_are_said_to_be_so(tmp_path: Path):
     def said(*changes: str) -> str:
         return foreign_features(load_config(None, list(changes)))
@@ -253,3 +276,67 @@ def test_features_of_other_data_are_said_to_be_so(tmp_path: Path):
     assert "classifier of clothes" in said("data.source=images", f"data.folder={tmp_path}")
     assert said("data.source=mnist", f"data.folder={tmp_path}", "metrics.features=inception_v3") == ""
     assert said("data.source=fashion_mnist", f"data.folder={tmp_path}") == ""
+
+
+# --- told
+
+
+def page_of(folder: Path, *settings: str, neighbours: bool = True) -> str:
+    make_run(folder, list(settings), rounds=3)
+    log = folder / "metrics.jsonl"
+    lines = [msgspec.json.decode(line) for line in log.read_bytes().splitlines()]
+    found = {"sliced_wasserstein": 1.234, "copies": 0.517, "gen2real": 0.7317, "gen2real_ceiling": 0.8764}
+    lines[-1]["quality"] |= found
+    log.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    if neighbours:
+        (folder / "samples" / "neighbours-0003.png").write_bytes(sample_file(3))
+    return write_report(folder).read_text("utf-8")
+
+
+def test_the_report_leads_with_what_images_are_good_for_and_with_recall(tmp_path: Path):
+    page = page_of(tmp_path / "run")
+    for said in ("<dt>gen2real</dt>", "73.2%", "87.6% with as many real ones", "1.234", "51.7%", "52%"):
+        assert said in page
+    assert "pixel by pixel" in page
+    head = re.search(r'id="quality-table".*?</thead>', page, re.DOTALL)
+    assert head is not None
+    columns = re.findall(r"<th [^>]*>(.*?)</th>", head[0])
+    assert columns[:4] == ["Round", "recall ↑", "coverage ↑", "gen2real ↑"]
+    assert "classifier of clothes" not in page
+    cells = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if "73.2%" in row]
+    assert len(cells) == 1  # rounds of before have none
+
+
+@pytest.mark.parametrize("whose", ["metrics.held_out=private", "metrics.client_images=private"])
+def test_no_real_image_is_shown_where_some_are_private(tmp_path: Path, whose: str):
+    page = page_of(tmp_path / "run", whose)
+    assert "pixel by pixel" not in page
+    assert "opies" not in page
+
+
+def test_report_and_card_say_that_features_are_of_other_data(tmp_path: Path):
+    settings = ["data.source=mnist", f"data.folder={tmp_path}"]
+    assert "classifier of clothes" in page_of(tmp_path / "run", *settings)
+    found = Measured(
+        round=3, features="x", samples=200, fid=50.0, kid=1.0, precision=0.9, recall=0.4, density=0.8,
+        coverage=0.5, gen2real=0.7317, gen2real_ceiling=0.8764, warning="made for clothes",
+    )  # fmt: skip
+    card = ModelCard(
+        data=DataCard(name="tiles", clients=10, partition="iid"),
+        privacy=Privacy(
+            delta=1e-5, sum_zero_out=0.5, sum_replace_one=1.0, upload_zero_out=9.0, upload_replace_one="inf",
+            cohort=10, ledger_head="ab", ledger_key="cd",
+        ),
+        measured=found, making=Making(rounds=3, settings="", version="1"), weights=100, kept=50,
+    )  # fmt: skip
+    text = card.markdown()
+    assert "| recall ↑ | coverage ↑ | gen2real ↑ | the same with real images | FID ↓ |" in text
+    assert "| 0.400 | 0.500 | 0.732 | 0.876 | 50.000 |" in text
+    assert "**made for clothes.**" in text
+    assert "| nan" not in text
+
+
+def test_a_sweep_compares_by_gen2real_and_higher_is_better():
+    assert direction("gen2real") == "maximize"
+    assert direction("sliced_wasserstein") == "minimize"
+    assert set(QUALITY) <= set(Quality.__struct_fields__)
