@@ -1,6 +1,7 @@
 """Many simulated Flower clients in one secure sum, beside plain FedAvg of as many bytes.
 
     python experiments/flower/bench_simulation.py --clients 200 --dimension 1000000
+    python experiments/flower/bench_simulation.py --clients 5 --rounds 6        # the mean of five warm rounds
 
 Both sides run in Flower's simulation runtime (Ray), one after the other, each under a SuperLink of its own.
 Memory is the largest sum over the processes that the side has started of what they hold (PSS), sampled every
@@ -32,6 +33,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--dimension", type=int, default=1_000_000)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="of more than one the first, a warm-up, is left out"
+    )
     options = parser.parse_args()
     found = {}
     for app in ("ours", "plain"):
@@ -72,7 +76,7 @@ clientapp = "{app}_client:app"
 [tool.flwr.app.config]
 clients = {options.clients}
 dimension = {options.dimension}
-rounds = 1
+rounds = {options.rounds}
 mode = "active"
 model = true
 folder = "{members}/server"

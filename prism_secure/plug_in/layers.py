@@ -21,7 +21,7 @@ from prism_crypto import InputError
 from prism_crypto.wire.codec import unmasked
 from prism_privacy import CoinSecret, MaskRelease, clip_toward, release_bits
 
-__all__ = ["Layers", "Tree", "like", "release_mask", "tree_of"]
+__all__ = ["Layers", "Tree", "leaves_of", "like", "release_mask", "tree_of"]
 
 Tree: TypeAlias = Mapping[Any, Any] | Sequence[Any]
 """One array a layer, in a dictionary, list or tuple, which may hold others. A list of numbers is an array."""
@@ -51,7 +51,7 @@ class Layers:
         Raises:
             InputError: it is none, two layers have one name, or one is no array.
         """
-        leaves = _leaves(arrays)
+        leaves = leaves_of(arrays)
         return cls(tuple((name, _shape(name, leaves[name])) for name in sorted(leaves, key=_place)))
 
     @property
@@ -80,7 +80,7 @@ class Layers:
         """As `flatten`, each layer as ``read(name, values)`` makes it; what that refuses names the layer."""
         if (found := Layers.of(arrays)) != self:
             raise InputError(self._differing(found))
-        leaves, parts = _leaves(arrays), []
+        leaves, parts = leaves_of(arrays), []
         for name, _ in self.shapes:
             try:
                 parts.append(read(name, _array(leaves[name])).reshape(-1))
@@ -183,7 +183,7 @@ def like(values: Tree, tree: Tree) -> Any:
     """
     layers = Layers.of(tree)
     layers.flatten(values)
-    return tree_of({name: _array(value) for name, value in _leaves(values).items()}, tree, _as_tensor)
+    return tree_of({name: _array(value) for name, value in leaves_of(values).items()}, tree, _as_tensor)
 
 
 def _as_tensor(array: NDArray[Any], template: Any) -> Any:
@@ -233,7 +233,7 @@ def _of_numbers(value: Any) -> bool:
     return isinstance(value, int | float | np.generic)
 
 
-def _leaves(tree: Tree) -> dict[Any, Any]:
+def leaves_of(tree: Tree) -> dict[Any, Any]:
     """The arrays by name: containers in containers joined by dots, a list's by place."""
     if not isinstance(tree, Mapping | list | tuple):
         raise InputError(
@@ -244,7 +244,7 @@ def _leaves(tree: Tree) -> dict[Any, Any]:
     for key, value in _entries(tree):
         named = {key: value}
         if _holds_layers(value):
-            named = {f"{key}.{name}": leaf for name, leaf in _leaves(value).items()}
+            named = {f"{key}.{name}": leaf for name, leaf in leaves_of(value).items()}
         if twice := sorted(found.keys() & named.keys(), key=str):
             raise InputError(f"two layers have the name {twice[0]!r}: rename a key that has a dot")
         found |= named

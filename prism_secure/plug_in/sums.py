@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from prism_crypto import CountSpec, FixedPoint, InputError, SecureSumResult, WeightedMean, secure_sum
 from prism_crypto.wire.codec import whole_numbers
 from prism_privacy import MaskRelease, debias
-from prism_secure.plug_in.layers import Layers, Tree, tree_of
+from prism_secure.plug_in.layers import Layers, Tree, leaves_of, tree_of
 
 __all__ = ["Bounds", "CountList", "Counts", "Mean", "secure_counts", "secure_mean", "secure_votes"]
 
@@ -40,6 +41,7 @@ class Counts(dict[Any, Any]):
     Attributes:
         survivors: the clients that are in the sums, by their places in the list: their number is what a mean
             divides by.
+        senders: by layer, those of them that have sent it: all of them, but with ``partial``.
 
     >>> masks = [{"head": np.array([1, 0])}] * 5
     >>> counts = secure_counts(masks, drop={1: "upload"}, min_survivors=4)
@@ -48,20 +50,23 @@ class Counts(dict[Any, Any]):
     """
 
     survivors: tuple[int, ...] = ()
+    senders: Mapping[Any, tuple[int, ...]] = MappingProxyType({})
 
 
 class CountList(list[Any]):
     """The same for clients whose layers are in a list or a tuple."""
 
     survivors: tuple[int, ...] = ()
+    senders: Mapping[Any, tuple[int, ...]] = MappingProxyType({})
 
 
 class Bounds:
     """What each layer of one session may hold: bits, counters and real numbers, packed apart.
 
     Args:
-        bounds: by the name of a layer, or of a container for all that it holds: the largest integer of one
-            client, or a `FixedPoint` for real numbers, whose sums come back as real numbers.
+        bounds: by the name of a layer, or of a container for all that it holds, or ``""`` for all others: the
+            largest integer of one client, or a `FixedPoint` for real numbers, whose sums come back as real
+            numbers.
 
     Raises:
         InputError: there is none, or one is neither.
@@ -93,7 +98,7 @@ class Bounds:
             InputError: there is none.
         """
         parts = str(name).split(".")
-        for end in range(len(parts), 0, -1):
+        for end in range(len(parts), -1, -1):
             if (bound := self._bounds.get(".".join(parts[:end]))) is not None:
                 return bound if isinstance(bound, FixedPoint) else int(bound)
         raise InputError(f"layer {name!r} has no bound; there are {', '.join(map(repr, self._bounds))}")
@@ -109,7 +114,9 @@ class Bounds:
             bound = self.of(name)
             parts.append((layers.size(name), int(bound.levels) if isinstance(bound, FixedPoint) else bound))
         names = [f"{name}." for name, _ in layers.shapes]
-        if idle := [bound for bound in self._bounds if not any(n.startswith(f"{bound}.") for n in names)]:
+        if idle := [
+            bound for bound in self._bounds if bound and not any(n.startswith(f"{bound}.") for n in names)
+        ]:
             raise InputError(f"no layer has the name {idle[0]!r}, which has a bound")
         said = repr(sorted((name, _said(bound)) for name, bound in self._bounds.items()))
         codec = f"bounds {hashlib.sha256(said.encode()).hexdigest()[:40]}"
@@ -131,7 +138,12 @@ class Bounds:
 
 
 def secure_counts(
-    masks: Iterable[Tree], release: MaskRelease | None = None, *, bound: int | Bounds = 1, **settings: Any
+    masks: Iterable[Tree],
+    release: MaskRelease | None = None,
+    *,
+    bound: int | FixedPoint | Bounds = 1,
+    partial: bool = False,
+    **settings: Any,
 ) -> Any:
     """Add up the clients' layers by the real protocol, every party in this process: it protects nobody.
 
@@ -140,13 +152,18 @@ def secure_counts(
             integers, booleans or floats that are whole numbers, 0 and 1 unless `bound` says more.
         release: what `release_mask` made the masks with: the flips are then taken out of the sums, which
             become estimates of what the masks would have added up to, now and then below 0 or above n.
-        bound: the largest value of one client, or `Bounds` with one for each layer.
+        bound: the largest value of one client; a `FixedPoint` for real numbers; `Bounds` with one for each
+            layer.
+        partial: each client has sent some layers of a dictionary. Those that it has not are zeros in the sum;
+            who has sent a layer is in ``senders``, and is no secret, so it must not depend on data. With a
+            release each layer needs the release's cohort of senders.
         settings: those of `prism_crypto.secure_sum`. `min_survivors` is what an accountant may assume to be
             in every sum; by default the release's cohort, and all clients without one.
 
     Returns:
-        The sum for each layer, in a dictionary or list like the first client's, with ``survivors``
-        (`Counts`, `CountList`): int64 and exact, or float64 where a release is given. `like` makes tensors.
+        The sum for each layer, in a dictionary or list like the first client's (with ``partial`` a dictionary
+        by the layers' names), with ``survivors`` (`Counts`, `CountList`): int64 and exact, or float64 where a
+        release or a `FixedPoint` is given. `like` makes tensors.
 
     Raises:
         prism_crypto.InputError: the clients' layers are none or differ, a value is out of range, or there are
@@ -158,22 +175,27 @@ def secure_counts(
     least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
     if release is not None:
         _check_release(release, len(masks), bound, least["min_survivors"])
+    masks, sent = _filled(masks) if partial else (masks, {})
+    if isinstance(bound, FixedPoint):
+        bound = Bounds({"": bound})
     reads = bound.encode if isinstance(bound, Bounds) else lambda name, values: _within(values, bound)
     layers, vectors = _vectors(masks, "masks", reads)
     if isinstance(bound, Bounds):
-        spec = bound.spec(layers)
-        parts = [(spec.dimension, spec.bound)] if not isinstance(spec.parts, tuple) else list(spec.parts)
-        result = secure_sum(vectors, parts, codec=spec.codec, **least)
+        result = _opened(vectors, bound.spec(layers), least)
     else:
         result = secure_sum(vectors, bound, **least)
-    survivors = len(result.survivors)
-    counts: NDArray[Any] = result.counts
-    if release is not None:
-        counts = survivors * debias(counts, survivors, release.flip)
-    found = layers.split(counts)
-    if isinstance(bound, Bounds):
-        found = {name: bound.decode(name, each, survivors) for name, each in found.items()}
-    return _counts(found, masks[0], result)
+    left = set(result.survivors)
+    senders = dict.fromkeys([name for name, _ in layers.shapes], result.survivors)
+    senders |= {name: tuple(client for client in clients if client in left) for name, clients in sent.items()}
+    found: dict[Any, NDArray[Any]] = layers.split(result.counts)
+    for name, counts in found.items():
+        if isinstance(bound, Bounds):
+            found[name] = bound.decode(name, counts, len(result.survivors))
+        elif release is not None:
+            found[name] = _unflipped(name, counts, len(senders[name]), release)
+    made = _counts(found, masks[0], result)
+    made.senders = senders
+    return made
 
 
 def secure_votes(votes: Iterable[Tree], ties: Ties = "zero", **settings: Any) -> Any:
@@ -260,9 +282,8 @@ def secure_mean(
             vectors[client] = weighted.encode(vectors[client], weight)
         except InputError as error:
             raise InputError(f"client {client}: {error.message}") from None
-    spec = weighted.spec(layers.dimension)
-    parts = [(spec.dimension, spec.bound)] if not isinstance(spec.parts, tuple) else list(spec.parts)
-    result = secure_sum(vectors, parts, codec=spec.codec, **{"min_survivors": len(values)} | settings)
+    least = {"min_survivors": len(values)} | settings
+    result = _opened(vectors, weighted.spec(layers.dimension), least)
     mean, weight = weighted.decode_sum(result.counts)
     return Mean(tree_of(layers.split(mean), values[0]), weight, result.survivors)
 
@@ -282,7 +303,9 @@ def _clients(trees: Iterable[Tree], what: str, settings: Mapping[str, Any]) -> l
     return trees
 
 
-def _check_release(release: MaskRelease, clients: int, bound: int | Bounds, least: int | None) -> None:
+def _check_release(
+    release: MaskRelease, clients: int, bound: int | FixedPoint | Bounds, least: int | None
+) -> None:
     if bound != 1:
         raise InputError(
             "a release is about bits, and epsilon covers nothing beside them: with release, bound is 1"
@@ -312,6 +335,36 @@ def _vectors(trees: Sequence[Tree], what: str, read: Read) -> tuple[Layers, list
             raise InputError(f"{what}[{client}]: {error.message}") from None
     assert layers is not None
     return layers, vectors
+
+
+def _filled(masks: Sequence[Tree]) -> tuple[list[Any], dict[Any, tuple[int, ...]]]:
+    """Dictionaries that have all layers, zeros where a client has sent none, and who has sent each."""
+    found = []
+    for client, mask in enumerate(masks):
+        try:
+            if not isinstance(mask, Mapping):
+                raise InputError(f"expected a dictionary of layers, not {type(mask).__name__}")
+            found.append((leaves_of(mask), dict(Layers.of(mask).shapes)))
+        except InputError as error:
+            raise InputError(f"masks[{client}]: {error.message}") from None
+    shapes = {name: shape for _, each in reversed(found) for name, shape in each.items()}
+    zeros = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
+    senders = {name: tuple(i for i, (leaves, _) in enumerate(found) if name in leaves) for name in shapes}
+    return [zeros | leaves for leaves, _ in found], senders
+
+
+def _opened(vectors: list[NDArray[Any]], spec: CountSpec, settings: Mapping[str, Any]) -> SecureSumResult:
+    parts = list(spec.parts) if isinstance(spec.parts, tuple) else [(spec.dimension, spec.bound)]
+    return secure_sum(vectors, parts, codec=spec.codec, **settings)
+
+
+def _unflipped(name: Any, counts: NDArray[Any], senders: int, release: MaskRelease) -> NDArray[Any]:
+    if senders < release.cohort:
+        raise InputError(
+            f"layer {name!r} is of {senders} survivors, and release.cohort is {release.cohort}: epsilon was "
+            "computed for a sum over more clients"
+        )
+    return senders * debias(counts, senders, release.flip)
 
 
 def _within(values: NDArray[Any], bound: Any) -> NDArray[Any]:

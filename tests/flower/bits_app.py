@@ -98,7 +98,7 @@ def train_uniform(message: Message, context: Context) -> Message:
     return _counted(message, context)
 
 
-@secure_sum(sign_app, codec=FixedPoint(1.0, 1))
+@secure_sum(sign_app, codec="signs")
 def train_signs(message: Message, context: Context) -> Message:
     client = int(client_folder(context).name)
     arrays = message.content["arrays"]
@@ -117,7 +117,8 @@ def bits_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def signs_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    return bits_of(client, name, shape).astype(np.float32) * 2 - 1
+    draws = np.random.default_rng([client, *name.encode()])
+    return draws.integers(-1, 1, shape, endpoint=True).astype(np.float32)
 
 
 def reals_of(client: int, name: str, shape: tuple[int, ...]) -> np.ndarray:

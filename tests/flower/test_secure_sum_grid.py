@@ -562,6 +562,8 @@ def test_weights_that_add_up_to_0_are_no_mean() -> None:
     ("terms", "message"),
     [
         ({"bound": 7, "codec": FixedPoint(1.0, 2)}, "leave out bound"),
+        ({"codec": "sign"}, 'a FixedPoint.clip, levels. or "signs"'),
+        ({"codec": 1.0}, 'a FixedPoint.clip, levels. or "signs"'),
         ({"weight": "num-examples"}, "needs codec="),
         ({"weight": "num-examples", "codec": FixedPoint(1.0, 2)}, "max_weight="),
         ({"max_weight": 10}, "max_weight= is for weight="),
@@ -584,7 +586,7 @@ def test_terms_that_contradict_each_other_are_refused_on_both_sides(
 
 def test_real_numbers_without_weight_are_a_uniform_mean(federation: Federation) -> None:
     federation.grid.app = bits_app.sign_app
-    result = strategy_over(federation, codec=FixedPoint(1.0, 1))
+    result = strategy_over(federation, codec="signs")
     signs = [
         np.concatenate([bits_app.signs_of(c, name, shape).reshape(-1) for name, shape in SHAPES.items()])
         for c in range(4)
@@ -615,6 +617,26 @@ def test_unsound_settings_of_a_server_are_no_lost_round(federation: Federation) 
         strategy_over(federation, threshold=2)
     with pytest.raises(ConfigError, match='"raise" or "skip", got \'ignore\''):
         strategy_over(federation, lost="ignore")
+
+
+@pytest.mark.parametrize("named", ["folder", "clients-folder"])
+def test_grid_of_an_enrolled_server_binds_its_run_config(federation: Federation, named: str) -> None:
+    root = Path(federation.grid.contexts[100].node_config["folder"]).parent
+    config = {named: str(root / "server" if named == "folder" else root), "rate": 1}
+    for context in _contexts(federation):
+        context.run_config = config
+    before = next(federation.rounds) - 1
+    grid = SecureSumGrid.enrolled(
+        federation.grid, Context(7, 1, {}, RecordDict(), config), rounds_before=before, poll=0.01
+    )
+    strategy = FedAvg(min_train_nodes=4, fraction_evaluate=0.0, min_available_nodes=4)
+    assert np.allclose(
+        mean_of(strategy.start(grid, model()["arrays"], num_rounds=1)), expected((0, 1, 2, 3)) / 4
+    )
+    with pytest.raises(ConfigError, match="must name the server's folder"):
+        SecureSumGrid.enrolled(federation.grid, Context(7, 1, {}, RecordDict(), {"rate": 1}))
+    with pytest.raises(RunFolderError, match="is not enrolled"):
+        SecureSumGrid.enrolled(federation.grid, Context(7, 1, {}, RecordDict(), {"folder": "/nowhere"}))
 
 
 def told_apart(federation: Federation, change) -> None:

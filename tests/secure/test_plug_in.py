@@ -537,3 +537,58 @@ def test_a_model_that_diverged_is_named_with_its_layer():
     good, bad = {"w": np.zeros(2)}, {"w": np.array([0.0, np.inf])}
     with pytest.raises(InputError, match=r"values\[2\]: layer 'w': expected finite"):
         secure_mean([good, good, bad], codec=FixedPoint(1.0, 8))
+
+
+def _some(client: int):
+    """All layers but one, which goes round."""
+    whole = {"a": np.full(3, client % 2), "b": {"c": torch.ones(2)}, "d": np.array(1)}
+    del whole[["a", "b", "d"][client % 3]]
+    return whole
+
+
+def test_layers_that_some_clients_have_not_sent_are_counted_by_those_who_have():
+    counts = secure_counts([_some(client) for client in range(6)], partial=True)
+    assert counts.senders == {"a": (1, 2, 4, 5), "b.c": (0, 2, 3, 5), "d": (0, 1, 3, 4)}
+    assert (counts["a"].tolist(), counts["b.c"].tolist(), int(counts["d"])) == ([2, 2, 2], [4, 4], 4)
+    settings = {"drop": {1: Stage.UPLOAD, 5: Stage.UNMASK}, "min_survivors": 4, "threshold": 4}
+    fewer = secure_counts([_some(client) for client in range(6)], partial=True, **settings)
+    assert fewer.senders["a"] == (2, 4, 5)
+    assert fewer["a"].tolist() == [1, 1, 1]
+    assert secure_counts([_some(0)] * 3).senders == {"b.c": (0, 1, 2), "d": (0, 1, 2)}
+
+
+def test_flips_are_taken_out_of_the_senders_of_a_layer_alone_and_each_layer_has_the_cohort():
+    masks = [_some(client) for client in range(6)]
+    found = secure_counts(masks, MaskRelease(0.25, 1.0, cohort=4), partial=True)
+    assert np.allclose(found["a"], 4 * debias(np.full(3, 2), 4, 0.25))
+    with pytest.raises(InputError, match=r"layer 'a' is of 4 survivors, and release.cohort is 5"):
+        secure_counts(masks, MaskRelease(0.25, 1.0, cohort=5), partial=True)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ([np.ones(1)], r"masks\[1\]: expected a dictionary of layers, not list"),
+        ({"a": np.zeros(4)}, r"masks\[1\]: layer 'a': expected shape \(3,\), got \(4,\)"),
+        ({"a": None}, r"masks\[1\]: layer 'a': expected an array of numbers"),
+    ],
+)
+def test_partial_layers_that_are_none_are_named(odd, message):
+    with pytest.raises(InputError, match=message):
+        secure_counts([{"a": np.zeros(3)}, odd, {"b": np.zeros(1)}], partial=True)
+
+
+def test_real_numbers_on_one_grid_are_summed_in_all_layers():
+    masks = [[np.array([0.25, -3.0]), torch.tensor(0.5)] for _ in range(4)]
+    sums = secure_counts(masks, bound=FixedPoint(1.0, 200))
+    assert np.allclose(sums[0], [1.0, -4.0])
+    assert np.isclose(sums[1], 2.0)
+    assert sums.survivors == (0, 1, 2, 3)
+
+
+def test_a_bound_without_a_name_is_that_of_all_other_layers():
+    masks = [{"w": np.ones(3, int), "v": {"deep": np.zeros(2, int)}, "correct": 90}] * 3
+    sums = secure_counts(masks, bound=Bounds({"": 1, "correct": 100}))
+    assert (sums["w"].tolist(), int(sums["correct"])) == ([3, 3, 3], 270)
+    with pytest.raises(InputError, match=r"layer 'correct': values outside 0\.\.1"):
+        secure_counts(masks, bound=Bounds({"": 1, "w": 7}))

@@ -24,7 +24,7 @@ from prism_crypto.hello import say_hello
 from prism_secure.errors import ConfigError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.link import ask
-from prism_secure.flower.secure_aggregation.terms import Metrics, Terms, Weight
+from prism_secure.flower.secure_aggregation.terms import Codec, Metrics, Terms, Weight
 from prism_secure.flower.secure_aggregation.wire import Begin, Step, apart
 from prism_secure.run_folder.enrolment import read_membership
 
@@ -47,7 +47,7 @@ def secure_sum(
     app: ClientApp,
     *,
     bound: int | None = 1,
-    codec: FixedPoint | None = None,
+    codec: Codec = None,
     weight: Weight = None,
     max_weight: int | FixedPoint | None = None,
     metrics: Metrics | None = None,
@@ -79,7 +79,7 @@ def secure_sum(
             a client's largest value lies. None: the function itself holds
             ``message.content["secure_sum"]["bound"]`` against what it is asked for.
         codec: the arrays are real numbers, and this is the grid on which they are added; `SecureSumGrid` is
-            given the same one.
+            given the same one. ``"signs"``: they are -1, 0 and +1 (signSGD), added exactly.
         weight: the metric of the reply by which the mean is weighted, most often ``"num-examples"``; its sum
             opens, nobody's own does. ``"uniform"``: all clients count alike, whatever metrics they reply.
             None: the same, but a reply with ``num-examples`` is refused: a strategy would have weighed by it.
@@ -97,7 +97,7 @@ def secure_sum(
     ...     ...
     """
 
-    terms = Terms(bound, codec, weight, max_weight, dict(metrics or {}))
+    terms = Terms.of(bound, codec, weight, max_weight, metrics)
 
     @app.train(sum_messages.HELLO)
     def hello(message: Message, context: Context) -> Message:

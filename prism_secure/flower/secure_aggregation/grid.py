@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from logging import ERROR
-from typing import Any, Literal, TypeAlias, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -23,7 +24,8 @@ from prism_crypto import (
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.server import SecureSum
-from prism_secure.flower.secure_aggregation.terms import Metrics, Terms, Weight
+from prism_secure.flower.secure_aggregation.terms import Codec, Metrics, Terms, Weight
+from prism_secure.run_folder.enrolment import read_membership
 
 Lost: TypeAlias = Literal["raise", "skip"]
 
@@ -67,7 +69,7 @@ class SecureSumGrid(Grid):
         federation: str,
         *,
         bound: int = 1,
-        codec: FixedPoint | None = None,
+        codec: Codec = None,
         weight: Weight = None,
         max_weight: int | FixedPoint | None = None,
         metrics: Metrics | None = None,
@@ -81,13 +83,35 @@ class SecureSumGrid(Grid):
             raise ConfigError(f'lost must be "raise" or "skip", got {lost!r}')
         self._grid = grid
         self._roster = roster
-        self._terms = Terms(bound, codec, weight, max_weight, dict(metrics or {}))
+        self._terms = Terms.of(bound, codec, weight, max_weight, metrics)
         self._charge = charge
         self._binding = binding
         self._lost = lost
         self._opened = False
         self._sum = SecureSum(grid, roster, federation, **options)
         self._round = rounds_before
+
+    @classmethod
+    def enrolled(cls, grid: Grid, context: Context, **options: Any) -> Self:
+        """The same for an app whose run configuration says where the server is enrolled.
+
+        Args:
+            grid: the grid to wrap.
+            context: of the server's app. ``folder`` in its run configuration names the server's folder, or
+                ``clients-folder`` the one in which it is called ``server``, as in a simulation; the run
+                configuration is bound into each session.
+            options: see the class.
+
+        Raises:
+            ConfigError: the run configuration names neither.
+            RunFolderError: the folder is not enrolled.
+        """
+        config = context.run_config
+        if "folder" not in config and "clients-folder" not in config:
+            raise ConfigError("the run's configuration must name the server's folder, or clients-folder")
+        folder = Path(str(config.get("folder", Path(str(config.get("clients-folder"))) / "server")))
+        federation, roster = read_membership(folder.expanduser())
+        return cls(grid, roster, federation, run_config=config, **options)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, MetricRecord
@@ -24,6 +24,10 @@ EXAMPLES = "num-examples"
 
 _CODEC = "flower "
 
+SIGNS = FixedPoint(1.0, 2)
+"""-1, 0 and +1, exactly; and bits."""
+
+Codec: TypeAlias = FixedPoint | Literal["signs"] | None
 Weight: TypeAlias = str | Literal["uniform"] | None
 Metrics: TypeAlias = Mapping[str, int | FixedPoint]
 
@@ -42,13 +46,28 @@ class Terms:
     max_weight: int | FixedPoint | None = None
     metrics: Metrics = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        bound: int | None,
+        codec: Codec,
+        weight: Weight,
+        max_weight: int | FixedPoint | None,
+        metrics: Metrics | None,
+    ) -> Self:
+        """As the public functions are given them."""
+        if codec is not None and not isinstance(codec, FixedPoint) and codec != "signs":
+            raise ConfigError(f'codec= is a FixedPoint(clip, levels) or "signs", not {codec!r}')
+        grid = SIGNS if codec == "signs" else codec
+        return cls(bound, grid, weight, max_weight, dict(metrics or {}))  # type: ignore[arg-type]
+
     def __post_init__(self) -> None:
         weighed = self.weight not in (None, "uniform")
         if self.codec is not None and self.bound != 1:
             raise ConfigError("codec= says how large a number may be: leave out bound")
         if weighed and (self.codec is None or self.max_weight is None):
             raise ConfigError(
-                f"weight={self.weight!r} needs codec=FixedPoint(clip, levels), of bits FixedPoint(1.0, 2), "
+                f'weight={self.weight!r} needs codec=FixedPoint(clip, levels), of bits and signs "signs", '
                 "and max_weight=, the largest weight of one client"
             )
         if not weighed and self.max_weight is not None:
