@@ -45,7 +45,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         for name, meta in _ranges(type(self)):
             value = getattr(self, name)
-            self._require(name, value is None or _within(value, meta), in_words(meta))
+            word = value is None or isinstance(value, str)  # of a few, which msgspec holds it to
+            self._require(name, word or _within(value, meta), in_words(meta))
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
@@ -437,7 +438,9 @@ class Metrics(Section, frozen=True):
     """Generated images that are compared with the held-out ones."""
     features: Literal["classifier", "inception_v3"] = "classifier"
     """The network that compares them; figures of different ones do not compare."""
-    utility: Count | Literal["end", "off"] = "end"
+    utility: (
+        Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or at least 1"})] | Literal["end", "off"]
+    ) = "end"
     """When a small classifier is trained on generated images alone and tested on the held-out ones (gen2real,
     seconds): after the last round, never, or after each so many rounds and the last. It needs labels."""
     held_out: Literal["public", "private"] | None = None
