@@ -243,7 +243,7 @@ class RecordRelease:
         folder = config.data.folder and str(Path(config.data.folder).expanduser().resolve())
         data = msgspec.to_builtins(msgspec.structs.replace(config.data, folder=folder, download=False))
         if config.data.source != "celeba":
-            del data["attribute"]  # it says nothing there, and releases of before do not name it
+            del data["attribute"]  # it says nothing there, and older releases do not name it
         federation = {"clients": config.federation.clients, "seed": config.federation.seed}
         return {"data": data, "federation": federation}
 

@@ -128,7 +128,7 @@ class Whose:
         label: for readers; holds no path.
         name: of a published data set, or what a data owner calls the data; "" where neither is known.
         declared: `data.folder` as a configuration has it.
-        folder: the same, absolute; "" where only a run of before knew what it was relative to.
+        folder: the same, absolute; "" where only an earlier run knew what it was relative to.
         key: see `DataIdentity`.
         source: of the configuration.
     """

@@ -68,7 +68,7 @@ class Architecture:
         return tuple(min(c, self.max_channels) if self.max_channels else c for c in sizes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a header; the usual weights go without saying, as in files of before."""
+        """Plain values, for a header; the usual weights are left out, as in older files."""
         values = asdict(self)
         if self.weights == "signed_constant":
             del values["weights"]

@@ -92,6 +92,46 @@ def test_cohort_is_what_policies_guarantee_less_colluders() -> None:
     assert (relaxed.threshold, relaxed.cohort) == (6, 10)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        (["federation.clients=40"], "privacy.colluders must be at most 39 where federation.clients = 40"),
+        (
+            ["federation.client_fraction=0.04"],
+            "colluders must be at most 39 where the clients a round invites = 40",
+        ),
+        (["federation.clients=300", "privacy.colluders=300"], "privacy.colluders must be at most 299"),
+        (["federation.clients=40", "secure_sum.mode=active"], "privacy.colluders must be at most 39"),
+        (
+            ["federation.clients=40", "secure_sum.threshold=45"],
+            "secure_sum.threshold must be at most min_survivors",
+        ),
+        (
+            ["federation.clients=100", "secure_sum.min_survivors=50"],
+            "secure_sum.min_survivors must be at least 51, the threshold by rule",
+        ),
+    ],
+)
+def test_fewer_clients_than_a_recipe_has_name_what_was_set_not_what_follows(
+    overrides: list[str], cause: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, overrides, recipe="cross-device")
+    assert cause in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("survivors", [10, 8])
+def test_the_most_colluders_that_are_named_can_be_had(mode: str, survivors: int) -> None:
+    base = [f"secure_sum.mode={mode}", f"secure_sum.min_survivors={survivors}"]
+    with pytest.raises(ConfigError) as error:
+        load_config(None, [*base, "privacy.colluders=10"])
+    most = int(re.findall(r"privacy.colluders must be at most (\d+)", str(error.value))[0])
+    assert load_config(None, [*base, f"privacy.colluders={most}"]).threshold <= survivors
+    with pytest.raises(ConfigError):
+        load_config(None, [*base, f"privacy.colluders={most + 1}"])
+
+
 def test_a_later_override_wins_and_keeps_the_files_other_keys(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("[privacy]\nflip = 0.25\nclip = 2.0\n")

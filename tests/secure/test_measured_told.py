@@ -116,6 +116,20 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
         assert untrue not in text.lower(), untrue
 
 
+def test_nothing_of_a_measured_report_speaks_of_masks_clips_or_votes(tmp_path: Path) -> None:
+    """The deployed mask is one; what clients send is not."""
+    text = text_of(write_report(run_folder(tmp_path, 4, done=True)))
+    told = text[text.index("What the numbers mean ε and δ") : text.index("Ledger 4 entries")]
+    assert len(told) > 2000
+    assert "What a client sends a round for its answers" in told
+    found = re.findall(r"\b(?:masks|mean mask|clip\w*|votes|flipped|unclipped)\b", told)
+    assert found == []
+    rows = text[text.index("Settings Recipe") :]
+    for never in ("local_steps", "lambda_start", "record_cohort", "clip_space", "unclipped", "[aggregation]"):
+        assert never not in rows
+    assert "Recipe cross-silo (ten clients of a thousand images, measured rounds) is the nearest" in rows
+
+
 def test_report_counts_the_bits_that_carry_answers_and_what_a_client_receives(tmp_path: Path) -> None:
     """Of a mask of 242,000 weights 256 coordinates are summed."""
     text = text_of(write_report(run_folder(tmp_path, 2)))

@@ -487,6 +487,17 @@ def test_a_larger_epsilon_never_sounds_safer(one: float, other: float, delta: fl
     assert levels == sorted(levels)
 
 
+def test_there_is_one_scale_of_epsilon(default: Page) -> None:
+    for level, limit in (("strong", wording.STRONG), ("limited", wording.LIMITED)):
+        assert wording.verdict(limit, 1e-5).level == wording.image_verdict(limit, 1e-5).level == level
+        assert wording.verdict(limit + 0.01, 1e-5).level != level
+    assert f"Up to ε = {wording.STRONG} a guarantee is called strong" in wording.SCALE
+    assert f"up to {wording.LIMITED} limited" in wording.SCALE
+    assert wording.SCALE in default.text
+    others = re.sub(re.escape(wording.SCALE), "", default.text)
+    assert not re.search(r"near 1|very little|strong promise", others)
+
+
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.0, 0.0), (0.5, 1e-5), (2.0, 1e-3), (6.7, 1e-5)])
 def test_true_alarms_are_those_of_the_worst_mechanism(epsilon: float, delta: float) -> None:
     """The (eps, delta) mechanism that dominates all others, with its four outcomes, tested optimally."""
