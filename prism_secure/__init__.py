@@ -1,4 +1,4 @@
-"""Federated learning of binary masks with a secure sum and a privacy accountant.
+"""Federated generative models with secure aggregation and certified differential privacy.
 
 What is public is listed in ``docs/api.md``. The names here are imported when they are asked for, so that
 ``import prism_secure`` does not wait for torch.

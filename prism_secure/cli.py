@@ -108,7 +108,7 @@ def _told_to_end() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prism-secure",
-        description="Federated learning of binary masks, with a secure sum and a privacy accountant.",
+        description="Federated generative models with secure aggregation and differential privacy.",
     )
     parser.set_defaults(takes_rest=False, continues=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

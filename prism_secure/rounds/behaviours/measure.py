@@ -94,26 +94,26 @@ class Measure(Behaviour):
         """A few matrix products for many clients: exact integers, so the same whoever is in it."""
         asked, self._answers = self.asked(broadcast), {}
         waiting: list[MeasuringClient] = []
-        rows: list[Records] = []
+        held: list[Records] = []
 
         def flush() -> None:
-            if not rows:
+            if not held:
                 return
-            features, labels = (np.concatenate(parts) for parts in list(zip(*rows, strict=True))[:2])
-            told = [each.persons for each in rows if each.persons is not None]
-            owners = np.repeat(np.arange(len(rows)), [len(each.labels) for each in rows])
+            features, labels = (np.concatenate(parts) for parts in list(zip(*held, strict=True))[:2])
+            told = [each.persons for each in held if each.persons is not None]
+            owners = np.repeat(np.arange(len(held)), [len(each.labels) for each in held])
             persons = np.concatenate(told) if told else None
-            answers = asked.answers(features, labels, owners, len(rows), persons)
+            answers = asked.answers(features, labels, owners, len(held), persons)
             found = zip(waiting, answers, asked.probabilities(answers), strict=True)
-            self._answers |= {(broadcast.digest, client): (row, p) for client, row, p in found}
+            self._answers |= {(broadcast.digest, client): (answer, p) for client, answer, p in found}
             waiting.clear()
-            rows.clear()
+            held.clear()
 
         for client in clients:
             assert isinstance(client, MeasuringClient)
             waiting.append(client)
-            rows.append(client.records())
-            if sum(len(each.labels) for each in rows) >= IMAGES_AT_ONCE:
+            held.append(client.records())
+            if sum(len(each.labels) for each in held) >= IMAGES_AT_ONCE:
                 flush()
         flush()
 
