@@ -98,7 +98,7 @@ def train_uniform(message: Message, context: Context) -> Message:
     return _counted(message, context)
 
 
-@secure_sum(sign_app, codec="signs")
+@secure_sum(sign_app, codec="signs", weight="uniform")
 def train_signs(message: Message, context: Context) -> Message:
     client = int(client_folder(context).name)
     arrays = message.content["arrays"]

@@ -117,7 +117,8 @@ class Terms:
             parts.append((1, heaviest * int(bound.levels) if isinstance(bound, FixedPoint) else bound))
         if mean is not None:
             parts.append((1, heaviest))
-        said = (self.bound, _said(self.codec), self.weight, _said(self.max_weight))
+        weight = None if mean is None else self.weight  # "uniform" is a word of the client's own
+        said = (self.bound, _said(self.codec), weight, _said(self.max_weight))
         named = [(name, _said(bound)) for name, bound in sorted(self.metrics.items())]
         return CountSpec.of_parts(
             parts, f"{_CODEC}{hashlib.sha256(repr((said, named)).encode()).hexdigest()[:40]}"
