@@ -202,7 +202,7 @@ def scrambled(message: bytes, draw: random.Random) -> bytes:
     data = bytearray(message)
     for _ in range(draw.randrange(1, 5)):
         place = draw.randrange(len(data) + 1)
-        match draw.randrange(7):
+        match draw.randrange(8):
             case 0 if data:
                 data[place % len(data)] ^= 1 << draw.randrange(8)
             case 1 if data:
@@ -215,6 +215,8 @@ def scrambled(message: bytes, draw: random.Random) -> bytes:
                 del data[place : place + draw.randrange(1, 9)]
             case 5:
                 data[place : place + 4] = draw.choice((b"\xff" * 4, bytes(4), b"\x00\x00\x01\x00"))
+            case 6:
+                data[:] = draw.randbytes(draw.randrange(1, 200))
             case _:
                 data[place:place] = data[: draw.randrange(1, 40)]
     return bytes(data)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from fuzz_decoders import scrambled
 from rehearsal import SERVER, Rehearsal, stages
 
 from prism_crypto.errors import MessageError, SecureSumError
@@ -41,36 +42,9 @@ HOSTILE = [
 ]
 
 
-def altered(message: bytes, draw: random.Random) -> bytes:
-    """One of the ways in which bytes go wrong."""
-    data = bytearray(message)
-    match draw.randrange(8):
-        case 0:
-            for _ in range(draw.randrange(1, 4)):
-                data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        case 1:
-            del data[draw.randrange(len(data)) :]
-        case 2:
-            data += draw.randbytes(draw.randrange(1, 40))
-        case 3:
-            start = draw.randrange(len(data))
-            del data[start : start + draw.randrange(1, 40)]
-        case 4:
-            start = draw.randrange(len(data))
-            data[start : start + 4] = b"\xff\xff\xff\xff"
-        case 5:
-            start = draw.randrange(len(data))
-            data[start:start] = data[start : start + draw.randrange(1, 40)]
-        case 6:
-            data[draw.randrange(min(24, len(data)))] = draw.randrange(256)
-        case _:
-            return draw.randbytes(draw.randrange(1, 200))
-    return bytes(data)
-
-
 def variants(message: bytes, seed: int, count: int) -> list[bytes]:
     draw = random.Random(seed)
-    return [*HOSTILE, *(altered(message, draw) for _ in range(count))]
+    return [*HOSTILE, *(scrambled(message, draw) for _ in range(count))]
 
 
 @contextlib.contextmanager
@@ -140,8 +114,9 @@ def test_a_client_survives_whatever_the_server_sends(mode, stage):
                 break
             getattr(client, earlier.value)(*arguments)
         error = failure(bytes_, partial(getattr(client, stage.value), *arguments))
-        if error is None:
-            assert bytes_ == recorded[stage, SERVER, 1], f"variant {i} was accepted"
+        if error is None:  # without signatures a peer's key may be any key
+            unsigned = (mode, stage) == ("semi_honest", Stage.SHARE)
+            assert unsigned or bytes_ == recorded[stage, SERVER, 1], f"variant {i} was accepted"
         else:
             assert error.stage is stage
             assert client.stage is None
