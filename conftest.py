@@ -1,10 +1,12 @@
 """What holds for all tests; those of Flower, an extra, are collected where Flower is installed."""
 
 import functools
+import json
 import lzma
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 # Before torch and numpy are loaded. A second thread costs them twenty times the processor time of one where
 # tests run side by side, and a training of the package has one all the same.
@@ -14,6 +16,25 @@ import pytest
 
 # prism_privacy loads it with the first call that needs it, which would count against Hypothesis' deadline.
 import scipy.special  # noqa: F401
+
+REACHED = os.environ.get("REACHED")
+"""A folder, if what tests reach is to be kept for `tests/coverage_floors.py`.
+
+Probes in the code that go once they are hit: coverage.py traces all that runs, libraries too, which took a
+third of the suite's time.
+"""
+if REACHED:
+    from slipcover import FileMatcher, ImportManager, Slipcover
+
+    packages = ["crypto/prism_crypto", "privacy/prism_privacy", "prism_secure"]
+    probes = Slipcover(branch=True, source=packages, exclude_also=["raise NotImplementedError", r"\.\.\.$"])
+    ImportManager(probes, FileMatcher(packages)).__enter__()
+
+    kept = Path(REACHED).resolve()
+
+    def pytest_sessionfinish() -> None:
+        (kept / f"{os.getpid()}.json").write_text(json.dumps(probes.get_coverage()))
+
 
 collect_ignore_glob = [] if find_spec("flwr") else ["prism_secure/flower/*", "tests/flower/*"]
 
