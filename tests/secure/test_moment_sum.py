@@ -18,28 +18,6 @@ from prism_secure.rounds.workers import Workers
 
 from .tiny_data import TINY, write_data
 
-
-def test_no_other_shares_are_drawn_once_a_sum_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, folder = write_data(tmp_path / "data"), tmp_path / "run"
-    settings = ["privacy.record_epsilon=2", "privacy.record_release=summed", f"data.folder={data}"]
-    config = load_config(None, [*TINY, *settings])
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(federation, "open_securely", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(config, folder)
-    assert (folder / "checkpoint" / "release.moments").exists()
-    shutil.rmtree(folder / "clients")
-    shutil.rmtree(folder / "checkpoint")
-    with pytest.raises(RunFolderError, match=r"put checkpoint/release\.moments back"):
-        run(config, folder)
-    assert not list(folder.glob("clients/*/share*")), "none was drawn"
-    assert [entry.kind for entry in verify_ledger(folder / "ledger.jsonl").entries] == ["moments", "round"]
-
-
 SUMMED = ["privacy.record_epsilon=2", "privacy.record_release=summed", "federation.rounds=1"]
 MARK, TOOK, OPENED = "moments.began", "moments.json", "checkpoint/release.moments"
 
@@ -82,10 +60,12 @@ def test_whatever_still_says_that_moments_were_opened_or_charged_stops_a_second_
     folder = Path(shutil.copytree(kept, tmp_path / "run"))
     for name in gone:
         shutil.rmtree(folder / name) if name == "clients" else (folder / name).unlink()
+    charged = [path.read_bytes() for path in folder.glob("ledger.jsonl")]
     with pytest.raises(RunFolderError, match=r"put checkpoint/release\.moments back"):
         run(config, folder)
     assert not (folder / OPENED).exists()
     assert not list(folder.glob("clients/*/share*")), "none was drawn"
+    assert [path.read_bytes() for path in folder.glob("ledger.jsonl")] == charged
 
 
 @pytest.mark.parametrize("clients", [0, 1, 3])
