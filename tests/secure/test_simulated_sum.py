@@ -39,7 +39,7 @@ MEASURED = [
 ]
 ALONE = ["privacy.record_epsilon=inf", "privacy.flip=0.1"]
 SEMI_HONEST = ["secure_sum.mode=semi_honest"]
-SPARSE = [*SEMI_HONEST, "federation.clients=40", "privacy.colluders=1"]
+SPARSE = [*SEMI_HONEST, "federation.clients=24", "privacy.colluders=1"]
 RECIPES = {
     "train, active": ALONE,
     "train, semi-honest, one may drop": [
