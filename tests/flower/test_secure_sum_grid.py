@@ -28,11 +28,20 @@ from prism_crypto import (
     ThresholdError,
 )
 from prism_crypto.hello import say_hello
+from prism_privacy import (
+    Adjacency,
+    Budget,
+    BudgetExceeded,
+    MaskRelease,
+    Participation,
+    View,
+)
 from prism_secure.errors import ConfigError, DataError, RoundError, RunFolderError
 from prism_secure.flower import SecureSum, SecureSumGrid, secure_sum
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation import process, server
 from prism_secure.flower.secure_aggregation.terms import Terms
+from prism_secure.plug_in import track
 from prism_secure.run_folder.enrolment import enroll_simulated
 
 CLIENTS = 4
@@ -467,6 +476,26 @@ def test_what_a_charge_raises_ends_the_run_before_an_upload_is_asked_for(federat
     with pytest.raises(OverBudget):
         strategy_over(federation, charge=refuse, lost="skip")
     assert {kind for _, kind in federation.grid.sent} == {"train.advertise", "train.share"}
+
+
+def test_samples_are_charged_to_those_who_were_asked_until_a_budget_ends_the_run(
+    federation: Federation,
+) -> None:
+    release, book = MaskRelease(flip=0.25, clip=1.0, cohort=3), Participation(1e-5)
+    promise = Budget(20.0, 1e-5, view=View.SUM, adjacency=Adjacency.ZERO_OUT)
+    costs, said = track(book, promise), []
+    with pytest.raises(BudgetExceeded):
+        strategy_over(
+            federation,
+            50,
+            fraction_train=0.75,
+            charge=lambda clients: said.append(costs.spent(release, clients)),
+        )
+    most = promise.rounds_left(release)
+    assert 0 < max(map(book.rounds_of, range(4))) == most <= len(said) <= 4 * most
+    assert sum(map(book.rounds_of, range(4))) == 3 * len(said)
+    uploads = [node for node, kind in federation.grid.sent if kind == "train.upload"]
+    assert len(uploads) == 3 * len(said), "nobody was asked to upload in the round that was refused"
 
 
 def reals(clients: tuple[int, ...]) -> np.ndarray:
