@@ -83,10 +83,11 @@ def secure_sum(
         weight: the metric of the reply by which the mean is weighted, most often ``"num-examples"``; its sum
             opens, nobody's own does. ``"uniform"``: all clients count alike, whatever metrics they reply.
             None: the same, but a reply with ``num-examples`` is refused: a strategy would have weighed by it.
-        max_weight: the largest weight of one client, fixed without a look at the data.
+        max_weight: the largest weight of one client, fixed without a look at the data: a client above it
+            drops out, which everybody sees.
         metrics: what else of the reply's metrics is summed in the same session: by name the largest whole
             number of one client (the server gets their sum), or a `FixedPoint` (it gets their mean, weighted
-            as the arrays' is).
+            as the arrays' is). No ε of a release covers them.
         binding: from the context, what else all clients must agree on, as this client knows it by itself:
             enters the session's hash beside the run configuration. By default nothing.
 
