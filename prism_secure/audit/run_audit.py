@@ -135,8 +135,15 @@ def audit_run(
         lower_bounds=bounds,
         delta=delta,
         infinite=_why_infinite(evidence, epsilons),
-        record=evidence.ledger.one_record if isinstance(evidence.ledger, LedgerReport) else "image",
+        record=_record(evidence),
     )
+
+
+def _record(evidence: Evidence) -> str:
+    with contextlib.suppress(Unchecked):
+        if isinstance(evidence.ledger, LedgerReport):
+            return evidence.ledger.one_record
+    return "image"
 
 
 def _why_infinite(evidence: Evidence, epsilons: list[Recomputed]) -> list[str]:

@@ -342,7 +342,8 @@ def test_config_epsilon_says_what_a_run_would_guarantee(
     limit = accountant.epsilon(View.SUM, Adjacency.ZERO_OUT)
     assert main([*command, "--set", f"budget.epsilon={limit * 1.001}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith(f"4 rounds of 9, as far as budget.epsilon = {limit * 1.001} goes; ")
+    assert lines.pop(0).startswith(str(recipe))
+    assert lines[0].startswith(f"4 rounds of 9, as far as budget.epsilon = {limit * 1.001} goes; ")
     assert lines[1].split()[-1] == "inf"
     for line, view in zip(lines[3:5], (View.SUM, View.UPLOAD), strict=True):
         cells = [format_epsilon(accountant.epsilon(view, each)) for each in Adjacency]
