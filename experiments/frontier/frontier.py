@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from prism_privacy import Adjacency, View, verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.measured import concentration, releases
-from prism_secure.accounting.record_release import opened_epsilon
+from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
 from prism_secure.learning.measured.directions import principal_directions
@@ -278,22 +278,10 @@ def measured(config: Config, run_folder: Path, command: str) -> dict[str, Any]:
 
 def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
     """The product's one noisy sum of moments, and the same training on what it says."""
-    config = point.one_shot(_record_epsilon(point))
-    components = Components(config)
-    release = components.record_release
-    assert release is not None
-    run(config, run_folder, command=command, stop=lambda _: "the server goes on by itself")
-    moments = load_moments(
-        release.opened_file(run_folder / "checkpoint"), release.plan.release, release.context(None)
-    )
-    assert moments is not None
-    opened = release.as_opened(moments)
-    # Classes are taken for equally large, as measured rounds take them.
-    images = point.clients * point.images / CLASSES
+    config, release, means, noise = opened_means(point, run_folder, command)
     components = Components(point.measured(f"measured.rows={point.given_rows or ROWS[-1]}"))
     posterior = point.given_rows is not None
-    noise = opened.release.noise / images
-    mask = trained(components, opened.first / images, noise, posterior=posterior, steps=point.given_steps)
+    mask = trained(components, means, noise, posterior=posterior, steps=point.given_steps)
     quality = Evaluation(components)(mask, run_folder / "samples" / "one-shot.png", utility=True)
     image = release.guarantee.epsilon
     return {
@@ -312,6 +300,23 @@ def one_shot(point: Point, run_folder: Path, command: str) -> dict[str, Any]:
         "rows": point.given_rows,
         "record_epsilon": config.privacy.record_epsilon,
     }
+
+
+def opened_means(point: Point, run_folder: Path, command: str) -> tuple[Config, RecordRelease, Array, float]:
+    """One shot's recipe and release, the class means (K, D) that it opened, and the deviation of their noise.
+
+    Classes are taken for equally large, as measured rounds take them. A folder keeps its moments.
+    """
+    config = point.one_shot(_record_epsilon(point))
+    release = Components(config).record_release
+    assert release is not None
+    run(config, run_folder, command=command, stop=lambda _: "the server goes on by itself")
+    moments = load_moments(
+        release.opened_file(run_folder / "checkpoint"), release.plan.release, release.context(None)
+    )
+    assert moments is not None
+    opened, images = release.as_opened(moments), point.clients * point.images / CLASSES
+    return config, release, opened.first / images, opened.release.noise / images
 
 
 def _record_epsilon(point: Point) -> float:

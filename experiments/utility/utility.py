@@ -1,0 +1,232 @@
+"""Better images from one and the same release: what a classifier learns from them, idea by idea.
+
+    python experiments/utility/utility.py plain-s0 contrast-s0 --out FOLDER --development FOLDER
+    python experiments/utility/utility.py plain-s0 --out FOLDER --test
+
+A name is an idea (`IDEAS`) and a seed. All start from the same mask: the server's training on one noisy sum
+of moments, ten clients, epsilon(image) = 2 (`image-10-e2-one-shot` of ../frontier). What an idea adds follows
+from that release and public numbers, so it costs no epsilon. Each gives a line of `results.jsonl`.
+
+Ideas are compared on development images, the last 500 of each class of the published training file, which are
+no client's and not held out; `--development` names the folder of the published files, in which they lie as
+downloaded. `--test` opens the held-out images instead, for ideas that are settled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from prism_secure.data import read_idx
+from prism_secure.data.fit import fit
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.public_seed import public_seed
+from prism_secure.quality.metrics import Evaluator
+from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
+from prism_secure.rounds.components import Components
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "frontier"))
+from frontier import CLASSES, Point, keep, opened_means, trained
+from results import append, done
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+DEVELOPMENT = 500
+"""Images of each class."""
+RIDGE = 1e-3
+"""Added to the variance within classes, in squared units of bounded features."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an idea works with.
+
+    Attributes:
+        components: of the run.
+        generator: of the mask.
+        means: (K, D), the released class means.
+        images, labels: `IMAGES` of them, as `metrics.utility` draws them.
+        draws: for whatever an idea draws.
+    """
+
+    components: Components
+    generator: DeployedGenerator
+    means: NDArray[np.float64]
+    images: Tensor
+    labels: Tensor
+    draws: torch.Generator
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> NDArray[np.float64]:
+        """(N, D)."""
+        extractor = self.components.extractor
+        return torch.cat([extractor(part) for part in images.split(250)]).double().numpy()
+
+    def told_apart(self, images: Tensor) -> Tensor:
+        """Each image's class by the release: Fisher's linear discriminant in the matched features.
+
+        The class means are the released ones; the variance within classes is that of generated images.
+        """
+        own, labels = self.features(self.images), self.labels.numpy()
+        centred = own - np.stack([own[labels == k].mean(0) for k in range(CLASSES)])[labels]
+        within = centred.T @ centred / len(own)
+        weights = np.linalg.solve(within + RIDGE * np.eye(len(within)), self.means.T)
+        scores = self.features(images) @ weights - 0.5 * np.einsum("kd,dk->k", self.means, weights)
+        return torch.from_numpy(scores.argmax(1))
+
+
+Found = tuple[Tensor, Tensor]
+
+
+def plain(made: Made) -> Found:
+    """The images as they are: what `metrics.utility` measures."""
+    return made.images, made.labels
+
+
+def contrast(made: Made) -> Found:
+    """Each image's brightness to a random power, times a random gain."""
+    return _contrast(made.images, made.draws), made.labels
+
+
+def gamma(made: Made) -> Found:
+    """Each image's brightness to a random power."""
+    return _contrast(made.images, made.draws, gain=1.0), made.labels
+
+
+def flip(made: Made) -> Found:
+    """Every other image mirrored."""
+    mirrored = torch.rand(len(made.images), 1, 1, 1, generator=made.draws) < 0.5
+    return torch.where(mirrored, made.images.flip(-1), made.images), made.labels
+
+
+def noise(made: Made) -> Found:
+    """Gaussian noise on pixels, deviation 0.1 of a range of 2."""
+    drawn = 0.1 * torch.randn(made.images.shape, generator=made.draws)
+    return (made.images + drawn).clamp(-1, 1), made.labels
+
+
+def affine(made: Made) -> Found:
+    """Small rotations, stretches, shears and shifts."""
+    count = len(made.images)
+    angle, stretch_x, stretch_y, shear = 0.1 * torch.randn(4, count, generator=made.draws)
+    right, down = 0.06 * torch.randn(2, count, generator=made.draws)
+    rows = (
+        torch.stack([stretch_x.exp() * angle.cos(), shear - angle.sin(), right], 1),
+        torch.stack([angle.sin(), stretch_y.exp() * angle.cos(), down], 1),
+    )
+    grid = functional.affine_grid(torch.stack(rows, 1), list(made.images.shape), align_corners=False)
+    return functional.grid_sample(made.images + 1, grid, align_corners=False) - 1, made.labels
+
+
+def relabel(made: Made) -> Found:
+    """Labels by the release in place of those that were asked for."""
+    return made.images, made.told_apart(made.images)
+
+
+def mixed(made: Made) -> Found:
+    """Six of ten images are asked for as something between two classes; labels by the release."""
+    count, architecture = len(made.images), made.generator.architecture
+    latents = torch.randn(count, architecture.latent, generator=made.draws)
+    other = torch.randint(0, CLASSES, (count,), generator=made.draws)
+    share = 0.5 + 0.5 * torch.rand(count, 1, generator=made.draws)
+    share[torch.rand(count, 1, generator=made.draws) < 0.4] = 1.0
+    asked = functional.one_hot(made.labels, CLASSES) * share
+    asked = asked + functional.one_hot(other, CLASSES) * (1 - share)
+    code = torch.cat([latents, asked * architecture.latent**0.5], 1)
+    network = made.generator.network
+    with torch.no_grad():
+        found = []
+        for part in code.split(250):
+            hidden = network.stem(part).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+            hidden = network.blocks(hidden)
+            found.append(torch.tanh(network.head(functional.relu(network.norm(hidden)))))
+    images = torch.cat(found)
+    return images, made.told_apart(images)
+
+
+def mixed_contrast(made: Made) -> Found:
+    """`mixed`, then `contrast`."""
+    images, labels = mixed(made)
+    return _contrast(images, made.draws), labels
+
+
+def _contrast(images: Tensor, draws: torch.Generator, gain: float = 0.6) -> Tensor:
+    count = len(images)
+    power = (0.5 * torch.randn(count, 1, 1, 1, generator=draws)).exp()
+    times = gain + (1 - gain) * torch.rand(count, 1, 1, 1, generator=draws)
+    return times * ((images + 1) / 2).clamp(min=1e-6) ** power * 2 - 1
+
+
+IDEAS: dict[str, Callable[[Made], Found]] = {
+    each.__name__.replace("_", "-"): each
+    for each in (plain, contrast, gamma, flip, noise, affine, relabel, mixed, mixed_contrast)
+}
+
+
+def made_of(seed: int, out: Path, command: str) -> Made:
+    """The release and the mask of a seed, made once, and its images."""
+    point = Point.of(f"image-10-e2-one-shot-s{seed}", None)
+    _, _, means, deviation = opened_means(point, out / f"release-s{seed}", command)
+    components, kept = Components(point.measured()), out / f"mask-s{seed}.npy"
+    if not kept.exists():
+        np.save(kept, trained(components, means, deviation, posterior=False))
+    mask = torch.from_numpy(np.load(kept).astype(np.float32))
+    generator = DeployedGenerator(components.architecture, seed=components.model_seed, mask=mask)
+    images, labels = generator.generate(IMAGES, seed=public_seed(seed, "utility"))
+    assert labels is not None
+    return Made(components, generator, means, images, labels, torch.Generator().manual_seed(seed))
+
+
+def development(folder: Path) -> tuple[Tensor, Tensor]:
+    """Images uint8 (5000, 1, 32, 32) and labels that no client of the bundled set has, nor its metrics."""
+    images = read_idx(folder / "train-images-idx3-ubyte.gz")
+    labels = read_idx(folder / "train-labels-idx1-ubyte.gz")
+    last = np.concatenate([np.flatnonzero(labels == k)[-DEVELOPMENT:] for k in range(CLASSES)])
+    return fit(torch.from_numpy(images[last])[:, None], 32), torch.from_numpy(labels[last].astype(np.int64))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"IDEA-sSEED, of {', '.join(IDEAS)}")
+    parser.add_argument("--out", type=Path, required=True, help="folder for releases and masks")
+    on = parser.add_mutually_exclusive_group(required=True)
+    on.add_argument("--development", type=Path, help="folder of the published files")
+    on.add_argument("--test", action="store_true", help="on the held-out images")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    keep(options.out)
+    for name in options.names:
+        idea, _, seed = name.rpartition("-s")
+        if idea not in IDEAS or not seed.isdecimal():
+            raise SystemExit(f"a name is IDEA-sSEED, of {', '.join(IDEAS)}; got {name!r}")
+        line = f"{name} on {'held-out' if options.test else 'development'} images"
+        if done(RESULTS, line):
+            continue
+        where = "--test" if options.test else "--development FOLDER"
+        command = f"python experiments/utility/utility.py {name} --out FOLDER {where}"
+        made = made_of(int(seed), options.out, command)
+        images, labels = IDEAS[idea](made)
+        data = made.components.dataset
+        real = (data.test_images, data.test_labels) if options.test else development(options.development)
+        network = train_classifier(images, labels, classes=CLASSES)
+        found = {"gen2real": accuracy(network, *real)}
+        if options.test:
+            count = made.components.config.metrics.samples
+            found |= Evaluator(data.test_images, classes=data.classes)(images[:count], labels[:count])
+        row = {"name": line, "idea": idea, "seed": int(seed), "held_out": options.test, "command": command}
+        append(RESULTS, [row | {key: float(f"{value:.5g}") for key, value in found.items()}])
+        print(line, {key: round(value, 4) for key, value in found.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
