@@ -48,12 +48,15 @@ Line = Mapping[str, Any]
 def points(lines: Iterable[Line]) -> dict[tuple[str, int, str, float], list[Line]]:
     """Lines of one unit, number of clients, method and epsilon: seeds of simulated sums.
 
-    One shot has two forms, as the means opened and drawn towards the public guess along `POSTERIOR` rows.
+    One shot has two forms, as the means opened and drawn towards the public guess along `POSTERIOR` rows;
+    with a number of steps of its own it is another method.
     """
     found = defaultdict(list)
     for line in lines:
         if _shown(line):
             method = line["method"] + (", posterior" if line["given_rows"] else "")
+            if steps := line.get("given_steps"):
+                method += f", {steps:,} steps"
             found[line["unit"], line["clients"], method, line["epsilon"]].append(line)
     return dict(sorted(found.items(), key=lambda item: (item[0][0], item[0][1], item[0][3], item[0][2])))
 
@@ -69,7 +72,7 @@ def words(clients: int, images: int) -> str:
 
 
 def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) -> None:
-    """The figure: units side by side, FID above recall above gen2real."""
+    """The figure of `STYLES`: units side by side, FID above recall above gen2real."""
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
     shape = len(ROWS), len(units)
@@ -77,7 +80,7 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
     for column, unit in enumerate(units):
         curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
         for (of, clients, method, epsilon), lines in found.items():
-            if of == unit:
+            if of == unit and method in STYLES:
                 curves[clients, method][epsilon] = lines
         for row, (metric, label) in enumerate(ROWS.items()):
             axis = axes[row][column]

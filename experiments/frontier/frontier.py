@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import Adjacency, View, verify_ledger
 from prism_privacy.moments.store import load_moments
-from prism_secure.accounting.measured import concentration, releases
+from prism_secure.accounting.measured import releases
 from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
@@ -209,7 +209,7 @@ def expected_rounds(config: Config, sizes: Sequence[int], spectrum: Array) -> tu
         asked = principal_directions(prior, posterior.variances, count, within)
         client, image = answer_clips(
             prior, posterior.variances, asked, within, records=planned.records, margin=measured.margin,
-            concentration=concentration(config, planned.records, CLASSES),
+            concentration=measured.concentration,
         )  # fmt: skip
         length = client if measured.unit == "client" else image / planned.record_clip
         move = max(move, planned.clip * client / length / math.sqrt(planned.coordinates))

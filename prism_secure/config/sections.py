@@ -310,7 +310,7 @@ class Measured(Section, frozen=True):
     the bits' move; longer ones are cut."""
     concentration: ShareAboveZero | None = None
     """Sum of squares of a client's class shares that is expected, for A; public, and the same for all. none:
-    by `data.partition`; clients that hold their own data and few classes each need it: 0.5 for two."""
+    1 / classes, as where all hold all classes alike; 0.55 where each holds two of ten."""
     records: Annotated[int, Meta(ge=0, le=1 << 40, extra={"must": "at least 0"})] = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""

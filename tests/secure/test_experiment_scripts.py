@@ -160,8 +160,10 @@ def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
         "coverage": 0.5, "label_accuracy": 0.75, "gen2real": 0.7,
     }  # fmt: skip
     lines = [line, line | {"fid": 100.0}, line | {"fid": 1.0, "real": True}, {"name": "ceiling-12k-s0"}]
+    lines += [line | {"fid": 2.0, "method": "one-shot", "given_steps": 1300, "rows": None}]
     found = figure["table"](figure["points"](lines), "client").splitlines()[2:]
-    assert len(found) == 1
+    assert len(found) == 2
+    assert "| 2 | one-shot, 1,300 steps | 1 |" in found[1]
     assert (
         "| 100 × 100 | 2 | measured | 2 | inf | 1.25 | 150; 0.35, 4,096 | 95.0 (90.0 to 100.0) |" in found[0]
     )
