@@ -387,7 +387,7 @@ def _ballot(name: Any, values: NDArray[Any]) -> NDArray[Any]:
     for_it, against = whole == 1, whole == -1
     if not (for_it | against).all():
         raise InputError("votes are -1 or +1; for a sign that is 0 let a coin decide")
-    return for_it
+    return np.asarray(for_it)
 
 
 def _counts(found: Mapping[Any, Any], tree: Tree, result: SecureSumResult) -> Any:

@@ -138,8 +138,8 @@ class Tracker:
                 f"{len(asked)} are asked to upload"
             )
         self._charge(release, asked)
-        one = isinstance(self._accountant, Accountant)
-        account = self._accountant if one else _Largest(self._accountant)
+        spender = self._accountant
+        account = spender if isinstance(spender, Accountant) else _Largest(spender)
         table = spent_table(account, release, self._new_budget)
         self._round += 1
         if self._ledger is not None:

@@ -59,7 +59,7 @@ class Terms:
         if codec is not None and not isinstance(codec, FixedPoint) and codec != "signs":
             raise ConfigError(f'codec= is a FixedPoint(clip, levels) or "signs", not {codec!r}')
         grid = SIGNS if codec == "signs" else codec
-        return cls(bound, grid, weight, max_weight, dict(metrics or {}))  # type: ignore[arg-type]
+        return cls(bound, grid, weight, max_weight, dict(metrics or {}))
 
     def __post_init__(self) -> None:
         weighed = self.weight not in (None, "uniform")
@@ -214,7 +214,7 @@ class Terms:
             found[name] = count
             if isinstance(bound, FixedPoint):
                 found[name] = float(bound.decode_sum(np.array([count]), total)[0]) / total
-        return values, MetricRecord(found)
+        return values, MetricRecord({**found})
 
 
 def flat_integers(name: str, array: Array) -> NDArray[Any]:
