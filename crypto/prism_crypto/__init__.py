@@ -12,9 +12,11 @@ that only listens; see ``docs/secure-sum.md``.
 [3, 1, 2, 4]
 """
 
+from prism_crypto.blame import Blame
 from prism_crypto.client import SecureSumClient
 from prism_crypto.errors import (
     ContextMismatch,
+    EvidenceError,
     IdentityError,
     InputError,
     MessageError,
@@ -39,11 +41,14 @@ from prism_crypto.server import SecureSumResult, SecureSumServer
 from prism_crypto.session import Invited, Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.evidence import verify_evidence
 from prism_crypto.wire.codec import FixedPoint, WeightedMean
 
 __all__ = [
+    "Blame",
     "ContextMismatch",
     "CountSpec",
+    "EvidenceError",
     "FixedPoint",
     "Identity",
     "IdentityError",
@@ -75,4 +80,5 @@ __all__ = [
     "ThresholdError",
     "WeightedMean",
     "secure_sum",
+    "verify_evidence",
 ]

@@ -16,6 +16,7 @@
     ├── ShareError                 a Shamir share, or what the shares reconstruct, is not what it should be
     ├── ThresholdError             too few clients remain: a clean abort, nothing opens
     ├── SumError                   the opened words are no sum of the survivors' inputs
+    ├── EvidenceError              what is said to prove a client's misbehaviour does not
     ├── IdentityError              an identity or roster file, or a key in it, can't be used
     └── StateError                 the session counter is missing, damaged or would go back in number or round
 
@@ -29,6 +30,7 @@ from prism_crypto.stage import Stage
 
 __all__ = [
     "ContextMismatch",
+    "EvidenceError",
     "IdentityError",
     "InputError",
     "MessageError",
@@ -127,6 +129,10 @@ class ThresholdError(SecureSumError):
 
 class SumError(SecureSumError):
     """The opened words can't be a sum of the survivors' inputs (sentinel, digit range or padding)."""
+
+
+class EvidenceError(SecureSumError):
+    """What is said to prove that a client broke the protocol proves nothing."""
 
 
 class IdentityError(SecureSumError):

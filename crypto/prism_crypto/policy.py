@@ -10,16 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from prism_crypto.errors import IdentityError, InputError, PolicyError
+from prism_crypto.errors import EvidenceError, IdentityError, InputError, PolicyError
 from prism_crypto.keeping.guarded_file import PUBLIC, read_json, write_new
-from prism_crypto.keeping.identity import Roster
+from prism_crypto.keeping.identity import Roster, pinned
 from prism_crypto.session import Session
 from prism_crypto.spec import check_types, coerce_mode
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.evidence import verify_evidence
 
 __all__ = ["Policy"]
 
-_FORMAT = "prism-crypto/v1/policy"
+_FORMAT = "prism-crypto/v2/policy"
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,12 +33,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         colluders: how many clients it assumes to collude with the server.
         threshold: least threshold t; 0 leaves it to the mode's own rule, which always holds.
         mode: the weakest mode it takes part in. ``ACTIVE`` (default) refuses semi-honest sessions.
+        numbered_rounds: refuse sessions of round 0, in which nothing keeps one input out of two sums.
 
     Raises:
         InputError: the numbers contradict one another.
 
     >>> Policy(min_survivors=8, colluders=2, min_cohort=6)
-    Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=0, mode=<Mode.ACTIVE: 'active'>)
+    Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=0, mode=<Mode.ACTIVE: 'active'>, \
+numbered_rounds=False)
     """
 
     min_survivors: int
@@ -45,10 +48,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     colluders: int = 0
     threshold: int = 0
     mode: Mode = Mode.ACTIVE
+    numbered_rounds: bool = False
 
     def __post_init__(self) -> None:
         coerce_mode(self)
         check_types(self, min_survivors=int, min_cohort=int, colluders=int, threshold=int)
+        check_types(self, numbered_rounds=bool)
         if self.min_survivors < 2:
             raise InputError(f"min_survivors must be at least 2, not {self.min_survivors}")
         if self.colluders < 0 or self.threshold < 0:
@@ -72,6 +77,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if not problem:
             try:
                 session.check()
+                problem = self._unproved(session, roster)
             except (PolicyError, InputError) as error:
                 problem = error.message
         if problem:
@@ -84,6 +90,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             demanded, offered = getattr(self, name), getattr(session, name)
             if offered < demanded:
                 return f"this client demands {name} of at least {demanded}, the session has {offered}"
+        if self.numbered_rounds and not session.round:
+            return "this client takes part in numbered rounds only, the session has round 0"
         if session.mode is Mode.ACTIVE and roster is None:
             return "this client has no pinned roster for an active session"
         if roster is not None and session.roster_hash != roster.hash:
@@ -97,6 +105,20 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 and (unknown := next((i for i in ids if i not in roster), None)) is not None
             ):
                 return f"client {unknown} is invited but not in the pinned roster"
+        return ""
+
+    @staticmethod
+    def _unproved(session: Session, roster: Roster | None) -> str:
+        """Whether somebody is excluded without proof; each piece of evidence takes some milliseconds."""
+        for evidence in session.excluded:
+            try:
+                blame = verify_evidence(evidence, pinned(roster))
+            except EvidenceError as error:
+                return f"a client is excluded, and {error.message}"
+            if blame.federation != session.federation or blame.client_id in (session.invited.ids or ()):
+                return (
+                    f"client {blame.client_id} is excluded for what it did in another federation, or invited"
+                )
         return ""
 
     def save(self, path: str | Path) -> None:

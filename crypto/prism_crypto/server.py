@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_crypto.blame import Blame
 from prism_crypto.boundary import scrubbed
 from prism_crypto.errors import IdentityError, OutOfOrder, PolicyError
 from prism_crypto.keeping.identity import Roster
@@ -38,7 +39,7 @@ class SecureSumResult:
         uplink_bytes: for each invited client, the bytes of its messages that the server accepted.
         downlink_bytes: for each invited client, the bytes of the messages made for it.
         bits_per_coordinate: size of one upload message, framing included, over d.
-        words: 64-bit words in an upload, the sentinel included.
+        words: 64-bit words in an upload, sentinel and checksum included.
     """
 
     counts: NDArray[np.int64]
@@ -77,7 +78,7 @@ class SecureSumServer(Confidential):
             for client_id in session.invited.ids:
                 roster.public_key(client_id)
         self.session = session
-        hall = Hall(session, roster, Topology(session, checked_rng(rng)))
+        hall = self._hall = Hall(session, roster, Topology(session, checked_rng(rng)), rng)
         self._state: Gathering | Opened | None = Advertising(hall)
         self._uplink = dict.fromkeys(session.invited.ids, 0)
         self._downlink = dict.fromkeys(session.invited.ids, 0)
@@ -91,6 +92,16 @@ class SecureSumServer(Confidential):
     def stage(self) -> Stage | None:
         """The stage that is being collected; None at the end or after an abort."""
         return self._state.stage if isinstance(self._state, Gathering) else None
+
+    @property
+    def blamed(self) -> dict[int, Blame]:
+        """Who has broken the protocol so far, with evidence; also after the session is lost.
+
+        Everybody comes to the same with `prism_crypto.verify_evidence`. The next session goes on without
+        them: `Session.plan(..., excluded=server.blamed.values())`. Who is only silent, or sends what its
+        signature does not cover, is not among them: the network may have done that.
+        """
+        return dict(self._hall.blamed)
 
     @property
     def waiting(self) -> tuple[int, ...]:
@@ -165,7 +176,7 @@ class SecureSumServer(Confidential):
             uplink_bytes=dict(self._uplink),
             downlink_bytes=dict(self._downlink),
             bits_per_coordinate=8 * self._upload_bytes / self.session.spec.dimension,
-            words=self.session.packing.words + 1,
+            words=self.session.packing.length,
         )
 
     def opened(self) -> bytes:

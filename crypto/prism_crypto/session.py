@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 import msgspec
 
+from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
 from prism_crypto.keeping.session_counter import MAX_SESSION
@@ -17,16 +19,24 @@ from prism_crypto.spec import CountSpec, check_types, coerce_mode
 from prism_crypto.stage import Mode
 from prism_crypto.wire.packing import Packing, PartedPacking
 
-__all__ = ["COMPLETE_LIMIT", "GraphKind", "Invited", "Session"]
+__all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite"]
 
 COMPLETE_LIMIT = 200
 """Up to this many clients semi-honest sessions have the complete graph by default; active ones always."""
 
 GraphKind = Literal["complete", "harary"]
 
-_OFFER_VERSION = 1
+Suite = Literal["x25519"]
+"""How clients agree on keys."""
+
+_OFFER_VERSION = 2
 _MAX_TEXT = 256
 _MAX_BINDING = 4096
+_MAX_EXCLUDED = 16
+"""So many pieces of evidence an offer may hold: a client checks each, in some milliseconds."""
+
+_MAX_EVIDENCE = 4 * 2**20
+"""Bytes of one, with room for a complete graph of ten thousand clients."""
 
 
 class Invited(msgspec.Struct, frozen=True):
@@ -62,6 +72,15 @@ def _invited_digest(ids: tuple[int, ...]) -> bytes:
     return digest("invited", u32(len(ids)), encode_ids(ids))
 
 
+def _exclusions(evidence: Iterable[bytes]) -> bytes:
+    hashes = [hashlib.sha256(each).digest() for each in evidence]
+    return digest("excluded", u32(len(hashes)), *hashes)
+
+
+NOBODY_EXCLUDED = _exclusions(())
+"""Stands for the hash of the evidence where there is none."""
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything that is agreed before the first message. Its hash is ctx0.
 
@@ -81,7 +100,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         min_cohort: honest clients in every opened sum, at least.
         colluders: clients that may collude with the server (and with one another) without harm.
         graph, degree: who masks with whom; the degree is n - 1 in the complete graph.
+        suite: how clients agree on keys; there is one way so far.
         roster_hash: `Roster.hash`, or `NO_ROSTER`.
+        excluded: the evidence against clients that are left out, which every client of the session checks.
+        exclusions: hash of that evidence.
         model_hash: hash of what was broadcast, *as this party itself loaded it*; at most 256 bytes.
         binding: whatever else the application wants all clients to agree on; at most 4096 bytes.
     """
@@ -98,18 +120,24 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     colluders: int
     graph: GraphKind
     degree: int
+    suite: Suite = "x25519"
     roster_hash: bytes = NO_ROSTER
+    excluded: tuple[bytes, ...] = ()
+    exclusions: bytes = NOBODY_EXCLUDED
     model_hash: bytes = b""
     binding: bytes = b""
 
     def __post_init__(self) -> None:
         coerce_mode(self)
-        check_types(self, spec=CountSpec, invited=Invited, federation=str, graph=str)
-        check_types(self, **dict.fromkeys(("roster_hash", "model_hash", "binding"), bytes))
+        check_types(self, spec=CountSpec, invited=Invited, federation=str, graph=str, suite=str)
+        check_types(self, excluded=tuple)
+        check_types(self, **dict.fromkeys(("roster_hash", "exclusions", "model_hash", "binding"), bytes))
         numbers = ("number", "round", "threshold", "min_survivors", "min_cohort", "colluders", "degree")
         check_types(self, **dict.fromkeys(numbers, int))
         if self.graph not in get_args(GraphKind):
             raise InputError(f"graph must be one of {', '.join(get_args(GraphKind))}, not {self.graph!r}")
+        if self.suite not in get_args(Suite):
+            raise InputError(f"suite must be one of {', '.join(get_args(Suite))}, not {self.suite!r}")
 
     @classmethod
     def plan(
@@ -128,6 +156,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         graph: GraphKind | Literal["auto"] = "auto",
         dropout: float = 0.1,
         roster: Roster | None = None,
+        excluded: Iterable[Blame] = (),
         model_hash: bytes = b"",
         binding: bytes = b"",
     ) -> Session:
@@ -146,12 +175,17 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             graph: by default complete, and sparse for more than 200 clients in semi-honest mode.
             dropout: sparse graph only: the share of clients that may be lost before the session is.
             roster: the pinned keys; needed in active mode.
+            excluded: who broke the protocol in earlier sessions of this federation, as
+                `SecureSumServer.blamed` has them. They are taken out of ``invited``, and the evidence goes
+                with the offer.
 
         Raises:
             PolicyError: the parameters asked for are not sound together.
             InputError: one of them is out of its range.
         """
-        everyone = Invited.of(invited)
+        out = {blame.client_id: blame.evidence for blame in excluded}
+        everyone = Invited.of(client_id for client_id in invited if client_id not in out)
+        evidence = tuple(out[client_id] for client_id in sorted(out))
         n = everyone.count
         if mode not in list(Mode):
             raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
@@ -189,6 +223,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             graph=graph,
             degree=degree,
             roster_hash=NO_ROSTER if roster is None else roster.hash,
+            excluded=evidence,
+            exclusions=_exclusions(evidence),
             model_hash=model_hash,
             binding=binding,
         )
@@ -253,6 +289,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InputError(f"federation and model_hash take at most {_MAX_TEXT} bytes")
         if len(self.binding) > _MAX_BINDING:
             raise InputError(f"binding takes at most {_MAX_BINDING} bytes")
+        if self.exclusions != _exclusions(self.excluded):
+            raise InputError("the evidence against excluded clients does not match its hash")
+        if len(self.excluded) > _MAX_EXCLUDED or any(len(each) > _MAX_EVIDENCE for each in self.excluded):
+            raise InputError(
+                f"a session excludes at most {_MAX_EXCLUDED} clients, "
+                f"with {_MAX_EVIDENCE} bytes of evidence each"
+            )
+        if self.excluded and self.mode is not Mode.ACTIVE:
+            raise InputError("clients are excluded from active sessions only: elsewhere nothing is signed")
         if len(self.roster_hash) != DIGEST_BYTES:
             raise InputError(f"roster_hash must be {DIGEST_BYTES} bytes")
         ids = self.invited.ids
@@ -294,13 +339,19 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             u32(self.colluders),
             variable(self.graph.encode()),
             u32(self.degree),
+            variable(self.suite.encode()),
             self.roster_hash,
             u32(self.invited.count),
             self.invited.digest,
+            self.exclusions,
             variable(self.model_hash),
             variable(self.binding),
             *(() if spec.parts is msgspec.UNSET else (variable(msgspec.msgpack.encode(spec.parts)),)),
         )
+
+    def summary(self) -> Session:
+        """The same session, with the hash of the evidence alone."""
+        return msgspec.structs.replace(self, excluded=())
 
     def offer(self) -> bytes:
         """The bytes that invite a client, for a transport to carry.
@@ -324,7 +375,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             MessageError: not an offer of this version, or one for more than ``max_clients`` clients.
         """
-        if len(data) > 4096 + 5 * max_clients:
+        if len(data) > 4096 + 5 * max_clients + _MAX_EXCLUDED * _MAX_EVIDENCE:
             raise MessageError(f"an offer of {len(data)} bytes is too long for {max_clients} clients")
         session = None
         try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES
 from prism_crypto.primitives.context import DIGEST_BYTES, tag
-from prism_crypto.primitives.shamir import SHARE_BYTES
+from prism_crypto.primitives.keys import KEY_BYTES
 from prism_crypto.server import SecureSumResult
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
@@ -53,7 +53,7 @@ def simulated_sum(session: Session, vectors: Iterator[NDArray[Any]]) -> SecureSu
         InputError: a vector is not of the session's shape, or a value is out of range; ``peer`` is its owner.
     """
     ids = session.invited.ids or ()
-    total = np.zeros(session.packing.words + 1, dtype=np.uint64)
+    total = np.zeros(session.packing.length, dtype=np.uint64)
     for client_id in ids:
         vector = next(vectors)
         try:
@@ -68,7 +68,7 @@ def simulated_sum(session: Session, vectors: Iterator[NDArray[Any]]) -> SecureSu
         uplink_bytes=dict.fromkeys(ids, sum(sent.values())),
         downlink_bytes=dict.fromkeys(ids, sum(received.values())),
         bits_per_coordinate=8 * sent[Stage.UPLOAD] / session.spec.dimension,
-        words=session.packing.words + 1,
+        words=session.packing.length,
     )
 
 
@@ -81,14 +81,17 @@ def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
     n, others, active = session.invited.count, session.degree, session.mode is Mode.ACTIVE
     sparse, name = session.graph == "harary", tag(session.context0)  # ctx1's tag is as long as that of ctx0
     advert, everybody = advert_bytes(session), others + 1
-    words = memoryview(bytes(8 * (session.packing.words + 1)))
-    ids, sealed = bytes(everybody * ID_BYTES), bytes(others * (ID_BYTES + SEALED_BYTES))
+    words = memoryview(bytes(8 * (session.packing.length)))
+    ids, sealed = bytes(everybody * ID_BYTES), bytes(everybody * (ID_BYTES + SEALED_BYTES))
+    signature = bytes(SIGNATURE_BYTES if active else 0)
     digest, adverts = (DIGEST_BYTES, others) if sparse else (0, everybody)
     sent: dict[Stage, Message] = {
         Stage.ADVERTISE: AdvertMessage(VERSION, name, bytes(advert)),
-        Stage.SHARE: ShareMessage(VERSION, name, sealed),
-        Stage.UPLOAD: UploadMessage(VERSION, name, words),
-        Stage.UNMASK: UnmaskMessage(VERSION, name, bytes(everybody * (ID_BYTES + SHARE_BYTES)), b""),
+        Stage.SHARE: ShareMessage(VERSION, name, sealed, signature),
+        Stage.UPLOAD: UploadMessage(VERSION, name, words, b"", signature),
+        Stage.UNMASK: UnmaskMessage(
+            VERSION, name, bytes(everybody * (ID_BYTES + KEY_BYTES)), b"", b"", signature
+        ),
     }
     received: dict[Stage, Message] = {
         Stage.ADVERTISE: AdvertsMessage(VERSION, name, bytes(digest), bytes(adverts * (ID_BYTES + advert))),
@@ -96,9 +99,9 @@ def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
         Stage.UPLOAD: SurvivorsMessage(VERSION, name, n, ids),
     }
     if active:
-        sent[Stage.CONFIRM] = ConfirmMessage(VERSION, name, bytes(SIGNATURE_BYTES))
+        sent[Stage.CONFIRM] = ConfirmMessage(VERSION, name, signature)
         signatures = bytes(session.threshold * (ID_BYTES + SIGNATURE_BYTES))
-        received[Stage.CONFIRM] = ConfirmationsMessage(VERSION, name, signatures)
+        received[Stage.CONFIRM] = ConfirmationsMessage(VERSION, name, signatures, b"")
     return _sizes(sent), _sizes(received)
 
 

@@ -14,7 +14,7 @@ from rehearsal import identity_key
 from prism_crypto.errors import SecureSumError
 from prism_crypto.stage import Stage
 
-ADVERT_BYTES, SEALED_BYTES, SHARE_BYTES, SIGNATURE_BYTES = 176, 82, 33, 64
+ADVERT_BYTES, SEALED_BYTES, KEY_BYTES, SIGNATURE_BYTES = 176, 98, 32, 64
 """Widths of the records, without their ids; adverts are signed ones."""
 
 
@@ -108,6 +108,28 @@ def twice(cut: dict[int, bytes]) -> bytes:
     """The first record twice."""
     first = min(cut)
     return wire.u32(first) + cut[first] + wire.write_records(cut)
+
+
+def signed(
+    context1: bytes, client: int, change: Callable[[bytes], bytes], received: bytes = b""
+) -> Callable[[bytes], bytes]:
+    """A malicious client's message of a stage after the first: changed, and under its own signature again.
+
+    For the last stage ``received`` are the records that the client was sent before its upload.
+    """
+
+    def sign(data: bytes) -> bytes:
+        kind, tag, fields = take_apart(change(data))
+        content = {
+            wire.SHARE: ("share", wire.hashes(fields[0])),
+            wire.UPLOAD: ("upload", wire.hashes(fields[0]) + fields[1] if len(fields) > 1 else b""),
+            wire.UNMASK: ("unmask", wire.hashes(received, *fields[:-1])),
+        }
+        usage, body = content[kind]
+        body = wire.label(usage) + context1 + wire.u32(client) + body
+        return wire.wrap(kind, tag, *fields[:-1], ed25519_sign(identity_key(client), body))
+
+    return sign
 
 
 def resigned(context0: bytes, client: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

@@ -11,11 +11,22 @@ import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from reference_primitives import (
+    BASE,
+    FIELD,
+    ORDER,
+    P25519,
+    Point,
+    Refused,
     demand,
     ed25519_sign,
     ed25519_verify,
+    edwards_add,
+    edwards_decode,
+    edwards_encode,
+    edwards_multiply,
     gcm_open,
     gcm_seal,
     hkdf_sha256,
@@ -39,7 +50,7 @@ ADVERTS, SHARES, SURVIVORS, CONFIRMATIONS, OPENED = 17, 18, 19, 20, 21
 
 
 def label(usage: str) -> bytes:
-    return b"prism-crypto/v1/" + usage.encode() + b"\0"
+    return b"prism-crypto/v2/" + usage.encode() + b"\0"
 
 
 def sha256(usage: str, *fields: bytes) -> bytes:
@@ -81,9 +92,9 @@ def write_records(records: dict[int, bytes]) -> bytes:
 
 
 def wrap(kind: int, tag: bytes, *fields: int | bytes) -> bytes:
-    """A message: the msgpack array [kind, 1, tag, fields...], everything in its shortest form."""
+    """A message: the msgpack array [kind, 2, tag, fields...], everything in its shortest form."""
     out = bytes([0x90 | 3 + len(fields)])
-    for value in (kind, 1, tag, *fields):
+    for value in (kind, 2, tag, *fields):
         if isinstance(value, bytes):
             size = len(value)
             head = (b"\xc4", ">B") if size < 2**8 else (b"\xc5", ">H") if size < 2**16 else (b"\xc6", ">I")
@@ -121,7 +132,7 @@ def unwrap(data: bytes, kind: int, tag: bytes, *types: type) -> list:
             demand(len(rest) >= length, "nothing missing")
             values.append(rest[:length])
         rest = rest[size:]
-    demand(values[:3] == [kind, 1, tag], "this kind of message, this version, this context")
+    demand(values[:3] == [kind, 2, tag], "this kind of message, this version, this context")
     demand(wrap(kind, tag, *values[3:]) == data, "the one encoding")
     return values[3:]
 
@@ -154,7 +165,9 @@ class Session:
     graph: str
     degree: int
     invited: list[int]
+    suite: str = "x25519"
     roster: dict[int, bytes] = field(default_factory=dict)
+    exclusions: bytes = sha256("excluded", u32(0))
     model_hash: bytes = b""
     binding: bytes = b""
 
@@ -164,7 +177,7 @@ class Session:
 
     @property
     def words(self) -> int:
-        return word_count(self.dimension, self.largest_total) + 1
+        return word_count(self.dimension, self.largest_total) + 2
 
     @property
     def active(self) -> bool:
@@ -194,9 +207,11 @@ class Session:
             u32(self.colluders),
             text(self.graph.encode()),
             u32(self.degree),
+            text(self.suite.encode()),
             self.roster_hash(),
             u32(len(self.invited)),
             sha256("invited", u32(len(self.invited)), id_list(self.invited)),
+            self.exclusions,
             text(self.model_hash),
             text(self.binding),
         )
@@ -228,8 +243,90 @@ def confirmation(context1_: bytes, sharers: list[int], survivors: list[int]) -> 
     )
 
 
-def seal_key(shared: bytes, context: bytes, sender: int, receiver: int, keys: tuple[bytes, bytes]) -> bytes:
-    return hkdf_sha256(shared, label("seal") + context + u32(sender) + u32(receiver) + keys[0] + keys[1])
+def seal_keys(
+    shared: bytes, context: bytes, sender: int, receiver: int, keys: tuple[bytes, bytes]
+) -> list[bytes]:
+    """One for the share of the seed, one for the share of the mask key."""
+    ends = context + u32(sender) + u32(receiver) + keys[0] + keys[1]
+    return [hkdf_sha256(shared, label(usage) + ends) for usage in ("seal-seed", "seal-key")]
+
+
+def seal_pair(both: list[bytes], context: bytes, sender: int, receiver: int, pair: bytes) -> bytes:
+    associated = sealed_for(context, sender, receiver)
+    return gcm_seal(both[0], pair[:33], associated) + gcm_seal(both[1], pair[33:], associated)
+
+
+def open_share(key: bytes, context: bytes, sender: int, receiver: int, sealed: bytes) -> bytes:
+    share = gcm_open(key, sealed, sealed_for(context, sender, receiver))
+    demand(len(share) == 33 and int.from_bytes(share, "big") < FIELD, "a canonical share")
+    return share
+
+
+def polynomial(secret: bytes, context: bytes, usage: str) -> Rng:
+    """The randomness of one sharing polynomial."""
+    content, place = hashlib.shake_256(label(usage) + context + secret), 0
+
+    def read(count: int) -> bytes:
+        nonlocal place
+        place += count
+        return content.digest(place)[-count:] if count else b""
+
+    return read
+
+
+def hashes(*contents: bytes) -> bytes:
+    return b"".join(hashlib.sha256(content).digest() for content in contents)
+
+
+# --- what two keys agree on, proved ---------------------------------------------------------------------
+
+
+def edwards_point(public: bytes) -> Point:
+    """The point of even x with this u-coordinate (RFC 7748, section 4.1)."""
+    u = int.from_bytes(public, "little")
+    y = (u - 1) * pow(u + 1, -1, P25519) % P25519
+    return edwards_decode(y.to_bytes(32, "little"))
+
+
+def agreement_challenge(context: bytes, *points: bytes) -> int:
+    hashed = hashlib.sha512(label("agreement") + context + b"".join(points)).digest()
+    return int.from_bytes(hashed, "little") % ORDER
+
+
+def prove_agreement(private: bytes, ours: bytes, theirs: bytes, context: bytes) -> bytes:
+    scalar = (int.from_bytes(private, "little") & ~7 & (2**255 - 1) | 2**254) // 8
+    base, other = edwards_multiply(8, BASE), edwards_multiply(8, edwards_point(theirs))
+    if edwards_encode(edwards_multiply(scalar, base)) != edwards_encode(edwards_point(ours)):
+        scalar = -scalar
+    scalar %= ORDER
+    shared = edwards_encode(edwards_multiply(scalar, other))
+    drawn = hashlib.sha512(label("agreement-nonce") + private + theirs + context).digest()
+    nonce = int.from_bytes(drawn, "little") % ORDER
+    commitments = [edwards_encode(edwards_multiply(nonce, point)) for point in (base, other)]
+    challenge = agreement_challenge(context, ours, theirs, shared, *commitments)
+    answer = (nonce + challenge * scalar) % ORDER
+    return shared + challenge.to_bytes(32, "little") + answer.to_bytes(32, "little")
+
+
+def proved_agreement(proof: bytes, ours: bytes, theirs: bytes, context: bytes) -> bytes:
+    challenge, answer = (int.from_bytes(proof[i : i + 32], "little") for i in (32, 64))
+    demand(max(challenge, answer) < ORDER, "reduced scalars")
+    own, shared = edwards_point(ours), edwards_decode(proof[:32])
+    neutral = edwards_encode((0, 1, 1, 0))
+    for point in (own, shared):
+        demand(edwards_encode(edwards_multiply(ORDER, point)) == neutral, "a point of prime order")
+        demand(edwards_encode(point) != neutral, "a point of prime order")
+    pairs = ((edwards_multiply(8, BASE), own), (edwards_multiply(8, edwards_point(theirs)), shared))
+    commitments = [
+        edwards_encode(
+            edwards_add(edwards_multiply(answer, base), edwards_multiply(ORDER - challenge, image))
+        )
+        for base, image in pairs
+    ]
+    expected = agreement_challenge(context, ours, theirs, proof[:32], *commitments)
+    demand(challenge == expected, "a proof that holds")
+    y = int.from_bytes(proof[:32], "little") % 2**255
+    return ((1 + y) * pow(1 - y, -1, P25519) % P25519).to_bytes(32, "little")
 
 
 def sealed_for(context: bytes, sender: int, receiver: int) -> bytes:
@@ -273,8 +370,7 @@ def read_advert(data: bytes, client: int, session: Session) -> Advert:
 class Client:
     """One honest client.
 
-    Its randomness, in this order: sealing key, mask key, self-mask seed (32 bytes each), then coefficients
-    that share the seed and those that share the mask key.
+    Its randomness, 32 bytes each: sealing key, mask key, self-mask seed, what the polynomials are made of.
     """
 
     def __init__(self, client: int, session: Session, identity: bytes, values: list[int], rng: Rng) -> None:
@@ -285,7 +381,7 @@ class Client:
         return ed25519_sign(self.identity, label(stage) + body) if self.session.active else b""
 
     def advertise(self) -> bytes:
-        self.sealing, self.masking, self.seed = self.rng(32), self.rng(32), self.rng(32)
+        self.sealing, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
         keys = x25519_public(self.sealing) + x25519_public(self.masking)
         said = keys + commitment(self.context0, self.me, self.seed)
         self.advert = self.context0[:16] + said + self.sign("advertise", self.context0 + u32(self.me) + said)
@@ -294,9 +390,13 @@ class Client:
     def make_pairs(self, holders: list[int]) -> dict[int, bytes]:
         """For each holder its share of the seed, then its share of the mask key."""
         points = [holder + 1 for holder in holders]
-        seeds = shamir_split(self.seed, self.session.threshold, points, self.rng)
-        privates = shamir_split(self.masking, self.session.threshold, points, self.rng)
-        return {point - 1: seeds[point] + privates[point] for point in points}
+        shares = [
+            shamir_split(
+                secret, self.session.threshold, points, polynomial(self.dealing, self.context, usage)
+            )
+            for secret, usage in ((self.seed, "seed"), (self.masking, "key"))
+        ]
+        return {point - 1: shares[0][point] + shares[1][point] for point in points}
 
     def share(self, data: bytes) -> bytes:
         session = self.session
@@ -319,19 +419,27 @@ class Client:
         demand(len(set(keys)) == len(keys), "no key twice")
 
         self.context = context1(self.context0, digest)
-        pairs = self.make_pairs(sorted([self.me, *records]))
-        self.pairs = {self.me: pairs.pop(self.me)}
-        sealed = {}
-        for peer, pair in pairs.items():
-            key = seal_key(
-                x25519(self.sealing, self.adverts[peer].sealing),
-                self.context,
-                self.me,
-                peer,
-                (own[0], self.adverts[peer].sealing),
-            )
-            sealed[peer] = gcm_seal(key, pair, sealed_for(self.context, self.me, peer))
-        return wrap(SHARE, self.context[:16], write_records(sealed))
+        holders = {self.me: own[0]} | {peer: advert.sealing for peer, advert in self.adverts.items()}
+        sealed = {
+            peer: seal_pair(self.keys_to(self.me, peer), self.context, self.me, peer, pair)
+            for peer, pair in self.make_pairs(sorted(holders)).items()
+        }
+        dealt = write_records(self.deal(sealed))
+        signature = self.sign("share", self.context + u32(self.me) + hashes(dealt))
+        return wrap(SHARE, self.context[:16], dealt, signature)
+
+    def keys_to(self, sender: int, receiver: int) -> list[bytes]:
+        """The keys of what goes from one to the other; one of the two is this client, or both are."""
+        known = {peer: advert.sealing for peer, advert in self.adverts.items()} | {
+            self.me: self.advert[16:48]
+        }
+        other = receiver if sender == self.me else sender
+        shared = x25519(self.sealing, known[other])
+        return seal_keys(shared, self.context, sender, receiver, (known[sender], known[receiver]))
+
+    def deal(self, sealed: dict[int, bytes]) -> dict[int, bytes]:
+        """What it sends of them; for cheats to change."""
+        return sealed
 
     def packed(self) -> list[int]:
         """The vector before it is masked."""
@@ -354,31 +462,32 @@ class Client:
         session = self.session
         count, listed, blob = unwrap(data, SHARES, self.context[:16], int, bytes, bytes)
         self.sharers = read_ids(listed)
-        sealed = read_records(blob, 33 + 33 + 16)
+        self.received, sealed = blob, read_records(blob, 2 * (33 + 16))
         demand(self.me in self.sharers, "this client shared")
-        demand(
-            list(sealed) == [peer for peer in self.sharers if peer != self.me], "shares of all that shared"
-        )
-        demand(set(sealed) <= set(self.adverts), "sharers that advertised")
+        demand(list(sealed) == self.sharers, "shares of all that shared")
+        demand(set(sealed) <= {*self.adverts, self.me}, "sharers that advertised")
         demand(session.graph == "harary" or count == len(self.sharers), "as many as listed")
         demand(count >= session.quorum and len(self.sharers) >= session.threshold, "enough clients")
+        self.keys: dict[int, list[bytes]] = {}
+        self.unopened: dict[int, bytes] = {}
         for peer, box in sealed.items():
-            key = seal_key(
-                x25519(self.sealing, self.adverts[peer].sealing),
-                self.context,
-                peer,
-                self.me,
-                (self.adverts[peer].sealing, self.advert[16:48]),
-            )
-            self.pairs[peer] = gcm_open(key, box, sealed_for(self.context, peer, self.me))
-            for share in (self.pairs[peer][:33], self.pairs[peer][33:]):
-                demand(int.from_bytes(share, "big") < 2**256 + 297, "canonical shares")
+            both = self.keys_to(peer, self.me)
+            try:
+                for key, half in zip(both, (box[:49], box[49:]), strict=True):
+                    open_share(key, self.context, peer, self.me, half)
+                self.keys[peer] = both
+            except Refused:
+                demand(session.active and peer != self.me, "a share that opens")
+                self.unopened[peer] = box
+        demand(len(self.unopened) <= len(session.invited) - session.threshold, "enough shares that open")
 
         words = self.packed()
-        for sign, seed in self.masks(list(sealed)):
+        for sign, seed in self.masks([peer for peer in sealed if peer != self.me]):
             stream = keystream_words(seed, len(words))
             words = [(word + sign * mask) % 2**64 for word, mask in zip(words, stream, strict=True)]
-        return wrap(UPLOAD, self.context[:16], words_to_bytes(words))
+        content, lacking = words_to_bytes(words), id_list(sorted(self.unopened))
+        signature = self.sign("upload", self.context + u32(self.me) + hashes(content) + lacking)
+        return wrap(UPLOAD, self.context[:16], content, lacking, signature)
 
     def _read_survivors(self, data: bytes) -> None:
         session = self.session
@@ -397,17 +506,36 @@ class Client:
 
     def unmask(self, data: bytes) -> bytes:
         if self.session.active:
-            (blob,) = unwrap(data, CONFIRMATIONS, self.context[:16], bytes)
+            blob, appeals = unwrap(data, CONFIRMATIONS, self.context[:16], bytes, bytes)
             signatures = read_records(blob, 64)
             demand(set(signatures) <= set(self.survivors), "signatures of survivors")
             for peer, signature in signatures.items():
                 ed25519_verify(self.session.roster[peer], self.confirmed, signature)
             demand(len({*signatures, self.me}) >= self.session.threshold, "enough signatures")
+            self._read_appeals(appeals)
         else:
             self._read_survivors(data)
-        seeds = {peer: self.pairs[peer][:33] for peer in self.sharers if peer in self.survivors}
-        keys = {peer: self.pairs[peer][33:] for peer in self.sharers if peer not in self.survivors}
-        return wrap(UNMASK, self.context[:16], write_records(seeds), write_records(keys))
+        fields = [
+            write_records({peer: both[0] for peer, both in self.keys.items() if peer in self.survivors}),
+            write_records({peer: both[1] for peer, both in self.keys.items() if peer not in self.survivors}),
+            write_records({peer: self.complain(peer) for peer in self.unopened}),
+        ]
+        body = self.context + u32(self.me) + hashes(self.received, *fields)
+        return wrap(UNMASK, self.context[:16], *fields, self.sign("unmask", body))
+
+    def complain(self, peer: int) -> bytes:
+        return prove_agreement(self.sealing, self.advert[16:48], self.adverts[peer].sealing, self.context)
+
+    def _read_appeals(self, blob: bytes) -> None:
+        for peer in sorted(self.unopened):
+            demand(blob[:4] == u32(peer), "what was signed by each whose shares did not open")
+            end = 72 + int.from_bytes(blob[68:72], "big")
+            dealt = blob[72:end]
+            body = label("share") + self.context + u32(peer) + hashes(dealt)
+            ed25519_verify(self.session.roster[peer], body, blob[4:68])
+            demand(read_records(dealt, 98).get(self.me) == self.unopened[peer], "what came was signed")
+            blob = blob[end:]
+        demand(blob == b"", "nothing else")
 
 
 # --- the server -----------------------------------------------------------------------------------------
@@ -422,6 +550,7 @@ class Server:
         self.stage = ADVERT
         self.expected = list(session.invited)
         self.got: dict[int, list] = {}
+        self.blamed: set[int] = set()
         n = len(session.invited)
         self.near = {i: [j for j in session.invited if j != i] for i in session.invited}
         if ring is not None:
@@ -443,13 +572,20 @@ class Server:
             read_advert(advert, peer, session)
             self.got[peer] = [advert]
         elif self.stage == SHARE:
-            (blob,) = unwrap(data, SHARE, tag, bytes)
-            sealed = read_records(blob, 82)
-            demand(list(sealed) == self._neighbours(peer, list(self.adverts)), "a pair for each neighbour")
-            self.got[peer] = [sealed]
+            blob, signature = unwrap(data, SHARE, tag, bytes, bytes)
+            self._verify(peer, "share", hashes(blob), signature)
+            sealed = read_records(blob, 98)
+            holders = sorted([peer, *self._neighbours(peer, list(self.adverts))])
+            demand(list(sealed) == holders, "a pair for the sender and each neighbour")
+            self.got[peer] = [sealed, signature, blob]
         elif self.stage == UPLOAD:
-            (blob,) = unwrap(data, UPLOAD, tag, bytes)
-            self.got[peer] = [bytes_to_words(blob, session.words)]
+            blob, lacking, signature = unwrap(data, UPLOAD, tag, bytes, bytes, bytes)
+            self._verify(peer, "upload", hashes(blob) + lacking, signature)
+            unopened = read_ids(lacking)
+            spare = len(session.invited) - session.threshold if session.active else 0
+            demand(len(unopened) <= spare, "not too many that do not open")
+            demand(set(unopened) <= set(self.sharers) - {peer}, "clients that shared")
+            self.got[peer] = [bytes_to_words(blob, session.words), unopened]
         elif self.stage == CONFIRM:
             (signature,) = unwrap(data, CONFIRM, tag, bytes)
             ed25519_verify(
@@ -457,13 +593,55 @@ class Server:
             )
             self.got[peer] = [signature]
         else:
-            seeds, keys = (read_records(blob, 33) for blob in unwrap(data, UNMASK, tag, bytes, bytes))
+            *fields, signature = unwrap(data, UNMASK, tag, bytes, bytes, bytes, bytes)
+            self._verify(peer, "unmask", hashes(self.received[peer], *fields), signature)
+            records = [read_records(blob, width) for blob, width in zip(fields, (32, 32, 96), strict=True)]
             near = sorted([peer, *self._neighbours(peer, self.sharers)])
-            demand(list(seeds) == [i for i in near if i in self.survivors], "a share of each survivor's seed")
-            demand(list(keys) == [i for i in near if i not in self.survivors], "a share of each dropped key")
-            for share in (*seeds.values(), *keys.values()):
-                demand(int.from_bytes(share, "big") < 2**256 + 297, "canonical shares")
-            self.got[peer] = [seeds, keys]
+            able = [i for i in near if i not in self.unopened[peer]]
+            demand(list(records[0]) == [i for i in able if i in self.survivors], "keys to survivors' seeds")
+            demand(list(records[1]) == [i for i in able if i not in self.survivors], "keys to dropped keys")
+            demand(list(records[2]) == self.unopened[peer], "a proof for each complaint")
+            self.got[peer] = [*map(self._opened_shares(peer), enumerate(records[:2]))]
+            for dealer, proof in records[2].items():
+                self._judge(peer, dealer, proof)
+
+    def _verify(self, peer: int, stage: str, body: bytes, signature: bytes) -> None:
+        if self.session.active:
+            ed25519_verify(
+                self.session.roster[peer], label(stage) + self.context + u32(peer) + body, signature
+            )
+        else:
+            demand(signature == b"", "no signature")
+
+    def _opened_shares(self, peer: int) -> Callable[[tuple[int, dict[int, bytes]]], dict[int, bytes]]:
+        def opened(given: tuple[int, dict[int, bytes]]) -> dict[int, bytes]:
+            shares = {}
+            for owner, key in given[1].items():
+                half = self.dealt[owner][0][peer][49 * given[0] :][:49]
+                try:
+                    shares[owner] = open_share(key, self.context, owner, peer, half)
+                except Refused:
+                    self.blamed.add(peer)
+            return shares
+
+        return opened
+
+    def _judge(self, peer: int, dealer: int, proof: bytes) -> None:
+        """Either what was dealt does not open, and the dealer is to blame, or whoever says so."""
+        keys = [read_advert(self.adverts[i], i, self.session).sealing for i in (dealer, peer)]
+        try:
+            shared = proved_agreement(proof, keys[1], keys[0], self.context)
+        except Refused:
+            self.blamed.add(peer)
+            return
+        both = seal_keys(shared, self.context, dealer, peer, (keys[0], keys[1]))
+        sealed = self.dealt[dealer][0][peer]
+        try:
+            for key, half in zip(both, (sealed[:49], sealed[49:]), strict=True):
+                open_share(key, self.context, dealer, peer, half)
+            self.blamed.add(peer)
+        except Refused:
+            self.blamed.add(dealer)
 
     def close(self) -> dict[int, bytes]:
         present, session, tag = sorted(self.got), self.session, self.context[:16]
@@ -487,19 +665,13 @@ class Server:
                 for i in present
             }
         if self.stage == SHARE:
-            self.stage, self.sharers = UPLOAD, present
-            return {
-                i: wrap(
-                    SHARES,
-                    tag,
-                    len(present),
-                    id_list(sorted([i, *self._neighbours(i, present)])),
-                    write_records({j: got[j][0][i] for j in self._neighbours(i, present)}),
-                )
-                for i in present
-            }
+            self.stage, self.sharers, self.dealt = UPLOAD, present, got
+            near = {i: sorted([i, *self._neighbours(i, present)]) for i in present}
+            self.received = {i: write_records({j: got[j][0][i] for j in near[i]}) for i in present}
+            return {i: wrap(SHARES, tag, len(present), id_list(near[i]), self.received[i]) for i in present}
         if self.stage == UPLOAD:
             self.stage, self.survivors = CONFIRM if session.active else UNMASK, present
+            self.unopened = {i: got[i][1] for i in present}
             self.total = [sum(column) % 2**64 for column in zip(*(got[i][0] for i in present), strict=True)]
             return {
                 i: wrap(SURVIVORS, tag, len(present), id_list(sorted([i, *self._neighbours(i, present)])))
@@ -507,16 +679,33 @@ class Server:
             }
         if self.stage == CONFIRM:
             self.stage = UNMASK
-            message = wrap(
-                CONFIRMATIONS, tag, write_records({i: got[i][0] for i in present[: session.threshold]})
-            )
-            return dict.fromkeys(present, message)
+            signatures = write_records({i: got[i][0] for i in present[: session.threshold]})
+            return {
+                i: wrap(
+                    CONFIRMATIONS,
+                    tag,
+                    signatures,
+                    b"".join(u32(j) + self.dealt[j][1] + text(self.dealt[j][2]) for j in self.unopened[i]),
+                )
+                for i in present
+            }
         self._open(got)
         return {}
 
-    def _combine(self, got: dict[int, list], owner: int, which: int) -> bytes:
+    def _combine(self, got: dict[int, list], owner: int, which: int, right: Callable[[bytes], bool]) -> bytes:
+        """The secret that is right for some t of the shares; all of them must be on its polynomial."""
         shares = {holder + 1: got[holder][which][owner] for holder in got if owner in got[holder][which]}
-        return shamir_combine(shares, self.session.threshold)
+        threshold, found = self.session.threshold, []
+        demand(len(shares) >= threshold, "enough shares")
+        for chosen in combinations(sorted(shares), threshold):
+            try:
+                secret = shamir_combine({x: shares[x] for x in chosen}, threshold)
+                demand(right(secret), "the secret that was advertised")
+                found.append(secret)
+            except Refused:
+                self.blamed.add(owner)
+        demand(len(found) > 0, "the secret that was advertised")
+        return found[0]
 
     def _add(self, sign: int, seed: bytes) -> None:
         stream = keystream_words(seed, len(self.total))
@@ -528,15 +717,14 @@ class Server:
         for owner in self.sharers:
             alive = self._neighbours(owner, self.survivors)
             if owner in self.survivors:
-                seed = self._combine(got, owner, 0)
-                demand(
-                    commitment(self.context0, owner, seed) == adverts[owner].commitment, "the committed seed"
+                committed = adverts[owner].commitment
+                seed = self._combine(
+                    got, owner, 0, lambda b, i=owner, c=committed: commitment(self.context0, i, b) == c
                 )
                 self._add(-1, seed)
             elif alive:
-                private = self._combine(got, owner, 1)
-                ours = x25519_public(private)
-                demand(ours == adverts[owner].masking, "the advertised key")
+                ours = adverts[owner].masking
+                private = self._combine(got, owner, 1, lambda key, public=ours: x25519_public(key) == public)
                 for peer in alive:
                     theirs = adverts[peer].masking
                     shared = x25519(private, theirs)

@@ -263,11 +263,11 @@ def pack(values: list[int], largest_total: int, bound: int) -> list[int]:
     for j, value in enumerate(values):
         demand(0 <= value <= bound, "a value is out of range")
         words[j % width] += value * (largest_total + 1) ** (j // width)
-    return [*words, 1]
+    return [*words, 1, sum(values) % 2**64]
 
 
 def unpack(words: list[int], dimension: int, largest_total: int, bound: int, survivors: int) -> list[int]:
-    demand(words[-1] == survivors, "the sentinel does not count the survivors")
+    demand(words[-2] == survivors, "the sentinel does not count the survivors")
     width, base = word_count(dimension, largest_total), largest_total + 1
     counts = []
     for digit in range(digits_per_word(largest_total)):
@@ -277,4 +277,5 @@ def unpack(words: list[int], dimension: int, largest_total: int, bound: int, sur
     )
     demand(not any(counts[dimension:]), "padding is not zero")
     demand(all(count <= bound * survivors for count in counts), "a count is too large")
+    demand(words[-1] == sum(counts) % 2**64, "the checksum is not the sum of the counts")
     return counts[:dimension]

@@ -15,6 +15,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
 
+import reference  # noqa: E402
+from forgery import take_apart  # noqa: E402
 from rehearsal import Rehearsal, Stream, identity_key  # noqa: E402
 from tampered import Tampered, tampered  # noqa: E402
 
@@ -31,7 +33,7 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "spec": CountSpec(100, 5, "five-levels"),
         "drop": {17: Stage.SHARE, 5: Stage.UPLOAD},
         "federation": "a federation with ünicode",
-        "number": 2**40,
+        "number": 2**36,
         "round": 300,
         "colluders": 1,
         "min_cohort": 4,
@@ -142,7 +144,7 @@ def provoke(name: str, case: Tampered) -> dict[str, Any]:
         failure = error
     if failure is None or changed is None:
         raise AssertionError(f"{case.name}: nothing was refused")
-    stage = Stage.UNMASK if case.refused_at == "close unmask" else case.stage
+    stage = case.stage if case.refused_at == "receive" else Stage.UNMASK
     if (type(failure).__name__, failure.stage, failure.peer) != (case.error, stage, case.peer):
         raise AssertionError(f"{case.name}: ended in {failure!r} at {failure.stage}, peer {failure.peer}")
     return {
@@ -162,11 +164,23 @@ def vectors() -> dict[str, dict[str, Any]]:
     """All files: name and content."""
     files = {f"session_{name}": record(name)[2] for name in SESSIONS}
     base = "active_drop_at_upload"
-    rehearsal, _, _ = record(base)
+    rehearsal, messages, _ = record(base)
+
+    def sent(stage: Stage, receiver: int, field: int) -> bytes:
+        """A field of what the server sent to a client."""
+        message = next(
+            m for m in messages if (m["stage"], m["from"], m["to"]) == (stage.value, None, receiver)
+        )
+        return take_apart(bytes.fromhex(message["bytes"]))[2][field]
+
+    context0 = rehearsal.session.context0
+    adverts = reference.all_adverts(reference.read_records(sent(Stage.SHARE, 0, 1), 176))
+    context1 = reference.context1(context0, adverts)
+    cases = tampered(context0, context1, received=sent(Stage.UPLOAD, 0, 2))
     files["tampered"] = {
         "comment": "each entry replaces one message of the session and must be refused",
         "session": f"session_{base}",
-        "tampered": [provoke(base, case) for case in tampered(rehearsal.session.context0)],
+        "tampered": [provoke(base, case) for case in cases],
     }
     return files
 

@@ -11,8 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "crypto"))
 
 import reference as wire
-from forgery import alter_record, drop_record, flip, records, refield, resigned, twice
-from reference_primitives import FIELD
+from forgery import alter_record, drop_record, flip, records, refield, resigned, signed, twice
 
 from prism_crypto.stage import Stage
 
@@ -28,15 +27,23 @@ class Tampered:
     change: Callable[[bytes], bytes]
     error: str
     peer: int | None
-    refused_at: str = "receive"  # "receive", or "close": the end of that stage
+    refused_at: str = "receive"  # or "unmask", "close unmask": in that stage, or at its end
 
 
 LOW_ORDER = (0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504)
 
 
-def tampered(context0: bytes) -> Iterator[Tampered]:
-    """Changes to the session ``active_drop_at_upload``: clients 0..3, 2 is silent from upload on, t = 3."""
-    prime = FIELD.to_bytes(33, "big")
+def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tampered]:
+    """Changes to the session ``active_drop_at_upload``: clients 0..3, 2 is silent from upload on, t = 3.
+
+    Args:
+        context0, context1: of that session.
+        received: the records of shares that client 0 was sent.
+    """
+
+    def mine(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        return signed(context1, 0, change, received)
+
     S, case = Stage, Tampered
     yield case("too_short", S.ADVERTISE, 1, None, lambda data: data[:-1], "MessageError", 1)
     yield case("empty", S.ADVERTISE, 1, None, lambda data: b"", "MessageError", 1)
@@ -45,7 +52,7 @@ def tampered(context0: bytes) -> Iterator[Tampered]:
         "other_kind", S.ADVERTISE, 1, None, lambda data: data[:1] + b"\x02" + data[2:], "MessageError", 1
     )
     yield case(
-        "other_version", S.ADVERTISE, 1, None, lambda data: data[:2] + b"\x02" + data[3:], "MessageError", 1
+        "other_version", S.ADVERTISE, 1, None, lambda data: data[:2] + b"\x01" + data[3:], "MessageError", 1
     )
     yield case(
         "kind_not_in_its_shortest_form",
@@ -140,35 +147,54 @@ def tampered(context0: bytes) -> Iterator[Tampered]:
         "adverts_with_a_hash", S.SHARE, None, 1, refield(lambda f: [bytes(32), f[1]]), "MessageError", None
     )
 
-    yield case("shares_one_missing", S.SHARE, 0, None, records(0, 82, drop_record(3)), "ProtocolError", 0)
+    for name, change, error in (
+        ("shares_one_missing", records(0, 98, drop_record(3)), "ProtocolError"),
+        ("shares_for_a_stranger", records(0, 98, lambda cut: cut.update({9: cut.pop(3)})), "ProtocolError"),
+        ("shares_own_missing", records(0, 98, drop_record(0)), "ProtocolError"),
+        ("shares_one_twice", records(0, 98, twice), "MessageError"),
+        ("shares_cut_within_a_record", refield(lambda f: [f[0][:-1], f[1]]), "MessageError"),
+    ):
+        yield case(name, S.SHARE, 0, None, mine(change), error, 0)
     yield case(
-        "shares_for_oneself",
+        "shares_altered_on_the_way",
         S.SHARE,
         0,
         None,
-        records(0, 82, lambda cut: cut.update({0: cut.pop(1)})),
-        "ProtocolError",
+        records(0, 98, alter_record(3, flip(5))),
+        "SignatureError",
         0,
-    )
-    yield case("shares_one_twice", S.SHARE, 0, None, records(0, 82, twice), "MessageError", 0)
-    yield case(
-        "shares_cut_within_a_record", S.SHARE, 0, None, refield(lambda f: [f[0][:-1]]), "MessageError", 0
     )
 
     yield case(
-        "sealed_share_flipped", S.UPLOAD, None, 0, records(2, 82, alter_record(3, flip(5))), "SealError", 3
+        "sealed_share_flipped",
+        S.UPLOAD,
+        None,
+        0,
+        records(2, 98, alter_record(3, flip(5))),
+        "SealError",
+        None,
+        "unmask",
+    )
+    yield case(
+        "own_sealed_share_flipped",
+        S.UPLOAD,
+        None,
+        0,
+        records(2, 98, alter_record(0, flip(5))),
+        "SealError",
+        0,
     )
     yield case(
         "sealed_shares_swapped",
         S.UPLOAD,
         None,
         0,
-        records(2, 82, lambda cut: cut.update({1: cut[3], 3: cut[1]})),
+        records(2, 98, lambda cut: cut.update({1: cut[3], 3: cut[1]})),
         "SealError",
-        1,
+        3,
     )
     yield case(
-        "sealed_share_missing", S.UPLOAD, None, 0, records(2, 82, drop_record(3)), "ProtocolError", None
+        "sealed_share_missing", S.UPLOAD, None, 0, records(2, 98, drop_record(3)), "ProtocolError", None
     )
     yield case(
         "sharers_without_the_receiver",
@@ -194,7 +220,7 @@ def tampered(context0: bytes) -> Iterator[Tampered]:
         S.UPLOAD,
         None,
         0,
-        refield(lambda f: [2, wire.id_list([0, 1]), f[2][:86]]),
+        refield(lambda f: [2, wire.id_list([0, 1]), f[2][:204]]),
         "ThresholdError",
         0,
     )
@@ -208,20 +234,46 @@ def tampered(context0: bytes) -> Iterator[Tampered]:
         None,
     )
 
-    yield case("upload_a_word_short", S.UPLOAD, 3, None, refield(lambda f: [f[0][:-8]]), "MessageError", 3)
-    yield case(
-        "upload_a_word_more", S.UPLOAD, 3, None, refield(lambda f: [f[0] + bytes(8)]), "MessageError", 3
-    )
-    yield case(
-        "upload_sentinel_changed",
-        S.UPLOAD,
-        3,
-        None,
-        refield(lambda f: [f[0][:-8] + struct.pack("<Q", (struct.unpack("<Q", f[0][-8:])[0] + 1) % 2**64)]),
-        "SumError",
-        None,
-        "close unmask",
-    )
+    def resized(words: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        return refield(lambda f: [words(f[0]), *f[1:]])
+
+    def added(word: int) -> Callable[[bytes], bytes]:
+        """One more in one word; the last but one is the sentinel, the last the checksum."""
+
+        def change(words: bytes) -> bytes:
+            values = list(struct.unpack(f"<{len(words) // 8}Q", words))
+            values[word] = (values[word] + 1) % 2**64
+            return struct.pack(f"<{len(values)}Q", *values)
+
+        return resized(change)
+
+    for name, change, error in (
+        ("upload_a_word_short", resized(lambda words: words[:-8]), "MessageError"),
+        ("upload_a_word_more", resized(lambda words: words + bytes(8)), "MessageError"),
+        (
+            "upload_lacking_shares_of_two",
+            refield(lambda f: [f[0], wire.id_list([1, 3]), f[2]]),
+            "ProtocolError",
+        ),
+        (
+            "upload_lacking_its_own_shares",
+            refield(lambda f: [f[0], wire.id_list([0]), f[2]]),
+            "ProtocolError",
+        ),
+    ):
+        yield case(name, S.UPLOAD, 0, None, mine(change), error, 0)
+    yield case("upload_altered_on_the_way", S.UPLOAD, 3, None, added(0), "SignatureError", 3)
+    for name, word in (("sentinel", -2), ("checksum", -1)):
+        yield case(
+            f"upload_{name}_changed",
+            S.UPLOAD,
+            0,
+            None,
+            mine(added(word)),
+            "SumError",
+            None,
+            "close unmask",
+        )
 
     yield case(
         "survivors_without_the_receiver",
@@ -293,51 +345,30 @@ def tampered(context0: bytes) -> Iterator[Tampered]:
     )
     yield case("confirmations_one_twice", S.UNMASK, None, 0, records(0, 64, twice), "MessageError", None)
 
-    yield case("seed_share_missing", S.UNMASK, 0, None, records(0, 33, drop_record(1)), "ProtocolError", 0)
     yield case(
-        "seed_share_of_the_dropped",
+        "confirmations_with_an_appeal",
         S.UNMASK,
-        0,
         None,
-        records(0, 33, lambda cut: cut.update({2: cut[1]})),
+        0,
+        refield(lambda f: [f[0], wire.u32(3) + bytes(64) + wire.text(b"")]),
         "ProtocolError",
-        0,
+        None,
     )
+
+    for name, change, error in (
+        ("seed_key_missing", records(0, 32, drop_record(1)), "ProtocolError"),
+        ("seed_key_of_the_dropped", records(0, 32, lambda cut: cut.update({2: cut[1]})), "ProtocolError"),
+        ("mask_key_of_a_survivor", records(1, 32, lambda cut: cut.update({1: cut[2]})), "ProtocolError"),
+        ("complaint_of_nobody", refield(lambda f: [*f[:2], wire.u32(3) + bytes(96), f[3]]), "ProtocolError"),
+        ("seed_key_twice", records(0, 32, twice), "MessageError"),
+    ):
+        yield case(name, S.UNMASK, 0, None, mine(change), error, 0)
     yield case(
-        "key_share_of_a_survivor",
+        "seed_key_altered_on_the_way",
         S.UNMASK,
         0,
         None,
-        records(1, 33, lambda cut: cut.update({1: cut[2]})),
-        "ProtocolError",
+        records(0, 32, alter_record(1, flip(31))),
+        "SignatureError",
         0,
-    )
-    yield case(
-        "key_share_not_canonical",
-        S.UNMASK,
-        0,
-        None,
-        records(1, 33, alter_record(2, lambda _: prime)),
-        "ShareError",
-        0,
-    )
-    yield case(
-        "seed_share_wrong",
-        S.UNMASK,
-        0,
-        None,
-        records(0, 33, alter_record(1, flip(32))),
-        "ShareError",
-        1,
-        "close unmask",
-    )
-    yield case(
-        "key_share_wrong",
-        S.UNMASK,
-        0,
-        None,
-        records(1, 33, alter_record(2, flip(32))),
-        "ShareError",
-        2,
-        "close unmask",
     )

@@ -95,11 +95,10 @@ def one_client(n: int, d: int) -> ClientCost:
 
     message = near(0)
     bench.receive(message)
-    bench.run(parties[0].share, message)
     sealed = {}
     context = b""
-    for i in everyone[1:]:
-        reply = parties[i].share(near(i))
+    for i in everyone:
+        reply = parties[i].share(near(i)) if i else bench.run(parties[0].share, message)
         # The tag follows the kind, the version and two bytes of its own length.
         context = reply[5:21]
         records = decode(ShareMessage, reply, context, limit=_ENOUGH, stage=Stage.SHARE).sealed
@@ -112,7 +111,7 @@ def one_client(n: int, d: int) -> ClientCost:
     message = encode(SurvivorsMessage(VERSION, context, n, ids))
     bench.receive(message)
     bench.run(parties[0].unmask, message)
-    words = 8 * (plan.packing.words + 1)
+    words = 8 * (plan.packing.length)
     return ClientCost(n, plan.degree, bench.seconds, bench.sent - words, bench.received)
 
 

@@ -112,7 +112,7 @@ def _session(
 def _limit(n: int, d: int) -> float:
     """Seconds for the keystreams and additions of one client's masks, and nothing else: AES-CTR of
     ``cryptography`` into a reused buffer, and ``numpy.add``; the best of several tries."""
-    words = np.zeros(Packing(d, n).words + 1, dtype=np.uint64)
+    words = np.zeros(Packing(d, n).length, dtype=np.uint64)
     zeros, stream = bytes(65536), np.empty(8192, dtype=np.uint64)
     target = stream.data.cast("B")
 
@@ -129,7 +129,7 @@ def _limit(n: int, d: int) -> float:
 
 def _masking(n: int, d: int) -> float:
     """Seconds for the same masks by this package's own function."""
-    words = np.zeros(Packing(d, n).words + 1, dtype=np.uint64)
+    words = np.zeros(Packing(d, n).length, dtype=np.uint64)
     seeds = [os.urandom(32) for _ in range(n)]
 
     def all_masks() -> None:

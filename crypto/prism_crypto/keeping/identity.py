@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from prism_crypto.errors import IdentityError, SignatureError
 from prism_crypto.keeping.guarded_file import PRIVATE, PUBLIC, read_json, write_new
+from prism_crypto.primitives.agreement_proof import small_order
 from prism_crypto.primitives.context import digest, label, u32
 from prism_crypto.primitives.randomness import Rng, checked_rng, draw
 from prism_crypto.primitives.secret import Confidential
@@ -46,8 +47,8 @@ MAX_CLIENT_ID = 2**32 - 2
 NO_ROSTER = digest("roster", u32(0))
 """Stands for the roster's hash where there is none: semi-honest sessions may do without."""
 
-_IDENTITY_FORMAT = "prism-crypto/v1/identity"
-_ROSTER_FORMAT = "prism-crypto/v1/roster"
+_IDENTITY_FORMAT = "prism-crypto/v2/identity"
+_ROSTER_FORMAT = "prism-crypto/v2/roster"
 
 
 def check_client_id(client_id: int) -> int:
@@ -138,7 +139,7 @@ class Roster:
         hash: SHA-256 over all ids and keys; bound into every session.
 
     Raises:
-        IdentityError: an id out of range, a key that is none, or one key under two ids.
+        IdentityError: an id out of range, a key that is none or of small order, or one key under two ids.
     """
 
     __slots__ = ("_keys", "_verifiers", "hash")
@@ -149,6 +150,11 @@ class Roster:
         for client_id, key in self._keys.items():
             if len(key) != 32:
                 raise IdentityError(f"the public key must be 32 bytes, not {len(key)}", peer=client_id)
+            if small_order(key):
+                raise IdentityError(
+                    "the public key is not canonical or of small order: a signature under it says nothing",
+                    peer=client_id,
+                )
             if key in owners:
                 raise IdentityError(f"the same public key as client {owners[key]}", peer=client_id)
             owners[key] = client_id

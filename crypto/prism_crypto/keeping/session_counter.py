@@ -10,6 +10,9 @@ refused. Round 0 says that the application does not number its rounds. It is the
 never put one randomized input into two sessions; and a client that has uploaded in a numbered round takes
 part in no session without one, or a server could undo the rule by leaving the number out.
 
+Neither may jump far: whoever could say 2^64 - 1 once would have shut the client out of all that comes. A
+server that has set a client ahead goes on above what it has said.
+
 A client whose file is gone, or was put back from a copy, does not know what it has seen: it must be enrolled
 again, under a new identity.
 """
@@ -31,10 +34,15 @@ __all__ = ["MAX_SESSION", "MemoryCounter", "SessionCounter", "SessionNumbers"]
 
 MAX_SESSION = 2**64 - 1
 MAX_ROUND = 2**64 - 1
-_FORMAT = "prism-crypto/v1/session-counter "
+MAX_STEP = 2**36
+"""How far a session's number may be above the last one: two years, where it is a clock's milliseconds."""
+
+MAX_ROUND_STEP = 2**16
+"""How far a round may be above the last one in which a client uploaded."""
+
+_FORMAT = "prism-crypto/v2/session-counter "
 _NUMBER = rb"(0|[1-9][0-9]{0,19})"
 _LINE = re.compile(_FORMAT.encode() + _NUMBER + rb" round " + _NUMBER + rb"\n")
-_WITHOUT_ROUND = re.compile(_FORMAT.encode() + _NUMBER + rb"\n")
 _MAX_LINE = len(_FORMAT) + len(" round ") + 41
 _ENROL = "this client must be enrolled again, as a new identity"
 
@@ -52,7 +60,7 @@ class SessionNumbers(Protocol):
 
         Raises:
             StateError: the number is not above every number recorded before, or the round not above every
-                one recorded by `uploaded`.
+                one recorded by `uploaded`; or one of them is too far above.
         """
 
     def uploaded(self, round: int) -> None:
@@ -104,8 +112,7 @@ class SessionCounter:
     processes that share the file are kept apart by a lock beside it. A client has one file in a federation.
 
     A file put back from a backup is a lost file, but nothing in it tells that it is old: leave it out of
-    backups, and enrol again. A file without a round, as earlier versions wrote it, is refused: it does not
-    say in which rounds its client has uploaded.
+    backups, and enrol again.
 
     Args:
         path: the file, made once by `enrol`.
@@ -115,8 +122,13 @@ class SessionCounter:
         self.path = Path(path)
 
     @classmethod
-    def enrol(cls, path: str | Path) -> SessionCounter:
+    def enrol(cls, path: str | Path, *, number: int = 0, round: int = 0) -> SessionCounter:
         """Make the file of a client that has not entered any session.
+
+        Args:
+            path: the file.
+            number, round: above which its sessions are numbered: 0 where they are counted from 1; a clock's
+                reading where the server takes the clock; what came before where the federation is older.
 
         The file starts from nothing, so its client must too: whoever has entered a session before, and has
         lost the file, is enrolled together with a new `Identity`, whose key replaces the old one in
@@ -124,13 +136,15 @@ class SessionCounter:
         that it has seen; nothing here can notice.
 
         Raises:
-            StateError: it exists already.
+            StateError: it exists already, or a number is out of range.
         """
+        if not (0 <= number <= MAX_SESSION and 0 <= round <= MAX_ROUND):
+            raise StateError(f"session and round are in 0..2^64-1, not {number} and {round}")
         counter = cls(path)
         with counter._locked():
             if counter.path.exists():
                 raise StateError(f"{counter.path} exists already: this client is enrolled")
-            counter._write(0, 0)
+            counter._write(number, round)
         return counter
 
     @property
@@ -178,8 +192,6 @@ class SessionCounter:
         if line is None:
             raise StateError(f"{self.path} is missing: {_ENROL}")
         match = _LINE.fullmatch(line)
-        if match is None and _WITHOUT_ROUND.fullmatch(line):
-            raise StateError(f"{self.path} is of an earlier version and holds no round: {_ENROL}")
         if match is None:
             raise StateError(f"{self.path} is damaged: {_ENROL}")
         return int(match[1]), int(match[2])
@@ -210,6 +222,11 @@ def _check_above(number: int, last: int) -> None:
         raise StateError(f"a session number is in 1..2^64-1, not {number}")
     if number <= last:
         raise StateError(f"session {number} is not above {last}, the last one this client entered")
+    if number > last + MAX_STEP:
+        raise StateError(
+            f"session {number} is more than {MAX_STEP} above {last}, the last one this client entered: "
+            "no server sets a client so far ahead"
+        )
 
 
 def _check_round(round: int, last: int) -> None:
@@ -221,3 +238,8 @@ def _check_round(round: int, last: int) -> None:
         )
     if round and round <= last:
         raise StateError(f"round {round} is not above {last}, the last one in which this client uploaded")
+    if round > last + MAX_ROUND_STEP:
+        raise StateError(
+            f"round {round} is more than {MAX_ROUND_STEP} above {last}, the last one in which this client "
+            "uploaded: no server sets a client so far ahead"
+        )

@@ -1,6 +1,6 @@
 """What a session binds: the hashes over everything that all parties must see alike.
 
-Each hash input starts with ``prism-crypto/v1/`` and its usage, so that no value made for one purpose is valid
+Each hash input starts with ``prism-crypto/v2/`` and its usage, so that no value made for one purpose is valid
 for another. Integers are big-endian of fixed width, variable fields carry their length, sets are strictly
 increasing: an input has one parse.
 """
@@ -32,8 +32,8 @@ TAG_BYTES = 16
 
 
 def label(usage: str) -> bytes:
-    """The domain separator of one usage: ``prism-crypto/v1/<usage>`` and a zero byte."""
-    return b"prism-crypto/v1/" + usage.encode() + b"\0"
+    """The domain separator of one usage: ``prism-crypto/v2/<usage>`` and a zero byte."""
+    return b"prism-crypto/v2/" + usage.encode() + b"\0"
 
 
 def u32(value: int) -> bytes:

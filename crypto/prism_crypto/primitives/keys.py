@@ -3,8 +3,8 @@
 Each client draws two X25519 pairs (RFC 7748) a session: one for sealing shares, one for pairwise masks. They
 are two, because the mask key of a client that drops is reconstructed by the server, and the shares
 that were sealed to it must stay closed. Derivation is HKDF-SHA256 (RFC 5869) with an empty salt; sealing is
-AES-256-GCM under a key for one direction of one pair in one session, used for one message with a zero
-nonce.
+AES-256-GCM under a key for one share in one direction of one pair in one session, used for one message with a
+zero nonce.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
     "open_sealed",
     "pair_seed",
     "seal",
+    "seal_keys",
 ]
 
 KEY_BYTES = 32
@@ -59,6 +60,7 @@ class AgreedKey(Confidential):
     __slots__ = ("_prk",)
 
     def __init__(self, shared: bytes) -> None:
+        """From the 32 bytes that X25519 gives."""
         self._prk = Secret(hmac.digest(_EMPTY_SALT, shared, "sha256"))
 
     def derive(self, info: bytes) -> bytes:
@@ -115,42 +117,47 @@ class KeyPair(Confidential):
         self._key = None
 
 
-def _seal_key(agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes]) -> AESGCM:
-    return AESGCM(agreed.derive(label("seal") + context + u32(ends[0]) + u32(ends[1]) + keys[0] + keys[1]))
+def seal_keys(
+    agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes]
+) -> tuple[bytes, bytes]:
+    """Keys for the two messages that go from ``ends[0]`` to ``ends[1]`` in this session.
 
-
-def _sealed_for(context: bytes, ends: tuple[int, int]) -> bytes:
-    return label("sealed") + context + u32(ends[0]) + u32(ends[1])
-
-
-def seal(
-    agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], plain: bytes
-) -> bytes:
-    """Seal the one message that goes from ``ends[0]`` to ``ends[1]`` in this session.
+    They are two, because the receiver reveals one of them at unmask, and the other message must stay closed.
 
     Args:
         agreed: the agreement of the two sealing keys.
         context: ctx1.
         ends: ids of sender and receiver.
         keys: their public sealing keys, in that order.
-        plain: the message.
+
+    Returns:
+        32 bytes for the share of the self-mask seed, 32 for the share of the mask key.
+    """
+    info = context + u32(ends[0]) + u32(ends[1]) + keys[0] + keys[1]
+    return agreed.derive(label("seal-seed") + info), agreed.derive(label("seal-key") + info)
+
+
+def _sealed_for(context: bytes, ends: tuple[int, int]) -> bytes:
+    return label("sealed") + context + u32(ends[0]) + u32(ends[1])
+
+
+def seal(key: bytes, context: bytes, ends: tuple[int, int], plain: bytes) -> bytes:
+    """Seal one message; ``key`` is one of `seal_keys` and seals nothing else.
 
     Returns:
         ``len(plain) + 16`` bytes.
     """
-    return _seal_key(agreed, context, ends, keys).encrypt(_ZERO_NONCE, plain, _sealed_for(context, ends))
+    return AESGCM(key).encrypt(_ZERO_NONCE, plain, _sealed_for(context, ends))
 
 
-def open_sealed(
-    agreed: AgreedKey, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], sealed: bytes
-) -> bytes:
+def open_sealed(key: bytes, context: bytes, ends: tuple[int, int], sealed: bytes) -> bytes:
     """Open what `seal` made with the same arguments.
 
     Raises:
         SealError: it does not open; ``peer`` is the sender.
     """
     try:
-        return _seal_key(agreed, context, ends, keys).decrypt(_ZERO_NONCE, sealed, _sealed_for(context, ends))
+        return AESGCM(key).decrypt(_ZERO_NONCE, sealed, _sealed_for(context, ends))
     except InvalidTag:
         pass
     raise SealError(

@@ -6,18 +6,21 @@ string is a field element as it stands, and a share takes 33 bytes, big-endian. 
 secret: two secrets of the same owner get independent polynomials.
 
 Shares carry no proof of their own: a wrong one gives a wrong secret. Whoever combines them compares the
-result with what its owner advertised, a hash of the seed or the public half of the key.
+result with what its owner advertised, a hash of the seed or the public half of the key, and may look for
+other shares that give the right one (`recover`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
-from math import prod
+from itertools import accumulate, combinations
+from math import comb, prod
 from operator import mul
 
 from prism_crypto.errors import InputError, ShareError
+from prism_crypto.primitives.context import label
 from prism_crypto.primitives.randomness import Rng, draw
 
 PRIME = 2**256 + 297
@@ -29,6 +32,31 @@ SHARE_BYTES = 33
 # A draw of 33 bytes below 255 * PRIME, reduced, is uniform in the field; 1 draw in 256 is rejected.
 # Taking 257 bits instead would reject every second one.
 _DRAW_LIMIT = (2**264 // PRIME) * PRIME
+
+_MAX_TRIES = 2000
+"""So many sets of shares `recover` tries: all of them for some dozen holders, a sample for more."""
+
+
+def coefficients(secret: bytes | bytearray, context: bytes, usage: str) -> Rng:
+    """The randomness of one polynomial: SHAKE-256 of a secret and a context, read from front to back.
+
+    A client whose state was copied shares the same values again in the same context: what it seals for one
+    neighbour under one key is one message.
+
+    Args:
+        secret: 32 bytes, drawn for this and revealed to nobody.
+        context: ctx1.
+        usage: which polynomial.
+    """
+    stream = hashlib.shake_256(label(usage) + context + bytes(secret))
+    taken = 0
+
+    def read(count: int) -> bytes:
+        nonlocal taken
+        taken += count
+        return stream.digest(taken)[taken - count :]
+
+    return read
 
 
 def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng) -> dict[int, bytes]:
@@ -99,22 +127,96 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
     return secret.to_bytes(SECRET_BYTES)
 
 
-@lru_cache(maxsize=64)
-def lagrange_weights(xs: tuple[int, ...]) -> tuple[int, ...]:
-    """Weights w with f(0) = Σ w_i f(x_i) for every polynomial f of degree below len(xs).
+def recover(
+    shares: Mapping[int, bytes], threshold: int, accept: Callable[[bytes], bool], rng: Rng
+) -> tuple[bytes | None, tuple[int, ...]]:
+    """Find the secret although some shares may be wrong, and the shares that are.
 
-    w_i = Π_{j≠i} x_j / (x_j - x_i) = Π_j x_j / d_i with d_i = x_i · Π_{j≠i} (x_j - x_i), modulo the field's
-    order; the d_i are inverted together by one inversion (Montgomery's trick). The points are public:
-    nothing secret is remembered.
+    Args:
+        shares: for each holder's x its share; ``threshold`` of them at least.
+        threshold: how many shares the polynomial was made for.
+        accept: whether a secret is the right one.
+        rng: source of randomness, for the check and for the order in which sets of shares are tried.
+
+    Returns:
+        The secret, and the x of all shares that are not on its polynomial. If no set of ``threshold`` shares
+        that was tried gives the right secret: None, and the x of one such set.
+
+    >>> import os
+    >>> shares = split(b"thirty-two bytes of a secret key", threshold=2, xs=[1, 2, 3, 4], rng=os.urandom)
+    >>> shares[1] = bytes(33)
+    >>> recover(shares, 2, lambda secret: secret.startswith(b"thirty"), os.urandom)
+    (b'thirty-two bytes of a secret key', (1,))
     """
-    divisors = [xi * prod(xj - xi for xj in xs if xj != xi) % PRIME for xi in xs]
-    before = [1, *accumulate(divisors, lambda a, b: a * b % PRIME)]
-    rest = prod(xs) * pow(before.pop(), -1, PRIME) % PRIME  # Π x over the divisors not yet peeled off
+    lowest = tuple(sorted(shares)[:threshold])
+    for xs in _sets(tuple(sorted(shares)), threshold, rng):
+        chosen = {x: shares[x] for x in xs}
+        try:
+            secret = combine(chosen, threshold)
+        except ShareError:
+            continue
+        if accept(secret):
+            return secret, tuple(x for x in sorted(shares) if x not in chosen and off(chosen, x, shares[x]))
+    return None, lowest
+
+
+def off(shares: Mapping[int, bytes], x: int, share: bytes) -> bool:
+    """Whether a share is not on the polynomial through ``shares``."""
+    xs = tuple(sorted(shares))
+    value: int = sum(map(mul, lagrange_weights(xs, x), (int.from_bytes(shares[i]) for i in xs)))
+    return value % PRIME != int.from_bytes(share)
+
+
+def _sets(xs: tuple[int, ...], threshold: int, rng: Rng) -> Iterator[tuple[int, ...]]:
+    """The lowest points first; then all sets, if they are few, or as many at random."""
+    if comb(len(xs), threshold) <= _MAX_TRIES:
+        yield from combinations(xs, threshold)
+        return
+    yield xs[:threshold]
+    for _ in range(_MAX_TRIES):
+        keys = draw(rng, 8 * len(xs))
+        yield tuple(sorted(sorted(xs, key=lambda x: keys[8 * xs.index(x) :][:8])[:threshold]))
+
+
+def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, ...]:
+    """Random weights w with Σ w_i f(x_i) = 0 for every polynomial f of degree below ``threshold``.
+
+    For values of no such polynomial the sum is 0 with probability 1/PRIME: w is a uniform word of the dual
+    of the Reed-Solomon code, w_i = r(x_i) / Π_{j≠i} (x_i - x_j) with a random r of degree below
+    len(xs) - threshold (MacWilliams and Sloane 1977, chapter 10, theorem 4).
+    """
+    random = _field_elements(len(xs) - threshold, rng)
+    divisors = _inverted([prod(xi - xj for xj in xs if xj != xi) % PRIME for xi in xs])
     weights = []
-    for divisor, product in zip(reversed(divisors), reversed(before), strict=True):
-        weights.append(rest * product % PRIME)
-        rest = rest * divisor % PRIME
-    return tuple(reversed(weights))
+    for x, divisor in zip(xs, divisors, strict=True):
+        value = 0
+        for coefficient in random:
+            value = (value * x + coefficient) % PRIME
+        weights.append(value * divisor % PRIME)
+    return tuple(weights)
+
+
+@lru_cache(maxsize=256)
+def lagrange_weights(xs: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
+    """Weights w with f(at) = Σ w_i f(x_i) for every polynomial f of degree below len(xs).
+
+    w_i = Π_{j≠i} (at - x_j) / (x_i - x_j), ``at`` none of the points. The points are public: nothing secret
+    is remembered.
+    """
+    divisors = [(at - xi) * prod(xi - xj for xj in xs if xj != xi) % PRIME for xi in xs]
+    product = prod(at - x for x in xs) % PRIME
+    return tuple(product * inverse % PRIME for inverse in _inverted(divisors))
+
+
+def _inverted(values: list[int]) -> list[int]:
+    """The inverses, modulo the field's order, by one inversion (Montgomery's trick)."""
+    before = [1, *accumulate(values, lambda a, b: a * b % PRIME)]
+    rest = pow(before.pop(), -1, PRIME)  # of the product of the values not yet peeled off
+    inverses = []
+    for value, product in zip(reversed(values), reversed(before), strict=True):
+        inverses.append(rest * product % PRIME)
+        rest = rest * value % PRIME
+    return inverses[::-1]
 
 
 def _decode(x: int, share: bytes) -> int:

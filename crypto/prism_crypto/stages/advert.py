@@ -8,12 +8,13 @@ import msgspec
 
 from prism_crypto.errors import ContextMismatch, MessageError, PublicKeyError, SecureSumError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
+from prism_crypto.primitives.agreement_proof import on_curve
 from prism_crypto.primitives.context import TAG_BYTES, tag, u32
-from prism_crypto.primitives.keys import KEY_BYTES, check_public_key
+from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, check_public_key
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 
-__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert"]
+__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert", "check_usable"]
 
 _UNSIGNED_BYTES = TAG_BYTES + 3 * KEY_BYTES
 ADVERT_BYTES = _UNSIGNED_BYTES + SIGNATURE_BYTES
@@ -74,10 +75,7 @@ def check_advert(
             raise ContextMismatch(
                 f"the advert was made in context {advert.tag.hex()}, here it is {tag(context0).hex()}"
             )
-        check_public_key(advert.sealing_key)
-        check_public_key(advert.mask_key)
-        if advert.sealing_key == advert.mask_key:
-            raise PublicKeyError("one public key for sealing and for masks")
+        _check_canonical(advert)
         if session.mode is Mode.ACTIVE:
             body = advert.signed_part(context0, client_id)
             pinned(roster).verify(client_id, Stage.ADVERTISE, body, advert.signature)
@@ -85,3 +83,25 @@ def check_advert(
         error.at(stage, client_id)
         raise
     return advert
+
+
+def check_usable(advert: Advert) -> None:
+    """What the server checks beside, and a client leaves to the moment when it uses a key: it is costly.
+
+    Raises:
+        PublicKeyError: a key that no honest client makes: not canonical, repeated, not on the curve, or of
+            low order.
+    """
+    _check_canonical(advert)
+    for key in (advert.sealing_key, advert.mask_key):
+        if not on_curve(key):
+            raise PublicKeyError("a public key is no point of Curve25519")
+        # Points of low order agree on the same key whatever the private key; any will do to find them.
+        KeyPair(bytes(range(32))).agree(key)
+
+
+def _check_canonical(advert: Advert) -> None:
+    check_public_key(advert.sealing_key)
+    check_public_key(advert.mask_key)
+    if advert.sealing_key == advert.mask_key:
+        raise PublicKeyError("one public key for sealing and for masks")

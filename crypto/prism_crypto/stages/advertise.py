@@ -8,14 +8,16 @@ Bonawitz et al. 2017, figure 4, round 0, with the commitment and the full contex
 
 from __future__ import annotations
 
-from prism_crypto.errors import PublicKeyError
+from prism_crypto.errors import PublicKeyError, SignatureError
+from prism_crypto.keeping.identity import pinned
 from prism_crypto.primitives.context import advert_digest, self_mask_commitment, tag, u32
 from prism_crypto.primitives.keys import KeyPair
 from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
 from prism_crypto.primitives.secret import Secret
-from prism_crypto.stage import Stage
-from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
+from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, check_usable
+from prism_crypto.stages.evidence import AdvertEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.share import Sharing
 from prism_crypto.stages.states import Advertised, Ready
@@ -29,7 +31,7 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     party = state.party
     context0 = party.session.context0
     sealing, masking = KeyPair.generate(party.rng), KeyPair.generate(party.rng)
-    seed = Secret(draw(party.rng, SEED_BYTES))
+    seed, dealing = Secret(draw(party.rng, SEED_BYTES)), Secret(draw(party.rng, SEED_BYTES))
     commitment = self_mask_commitment(context0, party.client_id, seed.reveal())
     advert = Advert(tag(context0), sealing.public, masking.public, commitment)
     if party.active:
@@ -37,7 +39,7 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
         advert = Advert(tag(context0), sealing.public, masking.public, commitment, signature)
     encoded = advert.encode()
     message = encode(AdvertMessage(VERSION, tag(context0), encoded))
-    return Advertised(party, sealing, masking, seed, encoded), message
+    return Advertised(party, sealing, masking, seed, dealing, encoded), message
 
 
 class Advertising(Gathering):
@@ -48,22 +50,40 @@ class Advertising(Gathering):
     def __init__(self, hall: Hall) -> None:
         super().__init__(hall, hall.topology.ids)
         self._adverts: dict[int, bytes] = {}
-        # Points of low order agree on the same key whatever the private key; any will do to find them.
-        self._probe = KeyPair(bytes(range(32)))
+        self._keys: set[bytes] = set()
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check an advert as the clients will."""
         session = self.hall.session
         limit = FRAME_BYTES + advert_bytes(session)
         message = decode(AdvertMessage, data, session.context0, limit=limit, stage=self.stage, peer=peer)
-        advert = check_advert(message.advert, peer, session, self.hall.roster, self.stage)
         try:
-            self._probe.agree(advert.sealing_key)
-            self._probe.agree(advert.mask_key)
+            advert = check_advert(message.advert, peer, session, self.hall.roster, self.stage)
+            check_usable(advert)
         except PublicKeyError as error:
+            self._accuse(peer, message.advert)
             error.at(self.stage, peer)
             raise
+        keys = {advert.sealing_key, advert.mask_key}
+        if keys & self._keys:
+            # Who was first need not be its owner; the clients would all stop at a key that is there twice.
+            raise PublicKeyError("a public key that another client has sent", stage=self.stage, peer=peer)
+        self._keys |= keys
         self._adverts[peer] = message.advert
+
+    def _accuse(self, peer: int, data: bytes) -> None:
+        """Blame the sender of a useless key, if it has signed it."""
+        session = self.hall.session
+        if session.mode is not Mode.ACTIVE:
+            return
+        body = Advert.decode(data, signed=True)
+        try:
+            pinned(self.hall.roster).verify(
+                peer, self.stage, body.signed_part(session.context0, peer), body.signature
+            )
+        except SignatureError:
+            return
+        self.hall.accuse(AdvertEvidence(VERSION, session, peer, data))
 
     def close(self) -> tuple[Sharing, dict[int, bytes]]:
         """Send the adverts around.

@@ -8,8 +8,8 @@ Bonawitz et al. 2017, figure 4, round 3 (ConsistencyCheck), with U2 and the cont
 
 from __future__ import annotations
 
-from prism_crypto.errors import SecureSumError, ThresholdError
-from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
+from prism_crypto.errors import ThresholdError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES
 from prism_crypto.primitives.context import tag
 from prism_crypto.stage import Stage
 from prism_crypto.stages.gathering import Gathering, Hall
@@ -25,6 +25,7 @@ from prism_crypto.wire.messages import (
     decode,
     encode,
     encode_records,
+    encode_statements,
 )
 
 __all__ = ["Confirming", "confirm"]
@@ -52,23 +53,19 @@ class Confirming(Gathering):
     def __init__(self, hall: Hall, unmasking: Unmasking) -> None:
         super().__init__(hall, unmasking.survivors)
         self._unmasking = unmasking
-        self._body = confirmation_body(unmasking.context, unmasking.sharers, unmasking.survivors)
+        self._context = unmasking.transcript.context
+        self._body = confirmation_body(self._context, unmasking.transcript.sharers, unmasking.survivors)
         self._signatures: dict[int, bytes] = {}
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check a signature as the clients will."""
         limit = FRAME_BYTES + SIGNATURE_BYTES
-        context = self._unmasking.context
-        message = decode(ConfirmMessage, data, context, limit=limit, stage=self.stage, peer=peer)
-        try:
-            pinned(self.hall.roster).verify(peer, self.stage, self._body, message.signature)
-        except SecureSumError as error:
-            error.at(self.stage, peer)
-            raise
+        message = decode(ConfirmMessage, data, self._context, limit=limit, stage=self.stage, peer=peer)
+        self.check_signature(peer, self._body, message.signature)
         self._signatures[peer] = message.signature
 
     def close(self) -> tuple[Unmasking, dict[int, bytes]]:
-        """Send t signatures to all that signed.
+        """Send t signatures to all that signed, and to each what was signed by those of whom it complains.
 
         Raises:
             ThresholdError: fewer than t signed.
@@ -77,9 +74,16 @@ class Confirming(Gathering):
         signers = sorted(self._signatures)
         if len(signers) < threshold:
             raise ThresholdError(
-                f"{len(signers)} clients confirmed, the threshold is {threshold}", stage=self.stage
+                f"{len(signers)} clients confirmed, the threshold is {threshold}{self.hall.named()}",
+                stage=self.stage,
             )
         records = encode_records({signer: self._signatures[signer] for signer in signers[:threshold]})
-        message = encode(ConfirmationsMessage(VERSION, tag(self._unmasking.context), records))
+        message = encode(ConfirmationsMessage(VERSION, tag(self._context), records, b""))
+        outbound = dict.fromkeys(signers, message)
+        dealt, unopened = self._unmasking.transcript.dealt, self._unmasking.unopened
+        for signer in signers:
+            if unopened[signer]:
+                appeals = encode_statements({dealer: dealt[dealer] for dealer in unopened[signer]})
+                outbound[signer] = encode(ConfirmationsMessage(VERSION, tag(self._context), records, appeals))
         self._unmasking.expect(tuple(signers))
-        return self._unmasking, dict.fromkeys(signers, message)
+        return self._unmasking, outbound

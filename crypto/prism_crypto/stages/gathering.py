@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from prism_crypto.errors import OutOfOrder, ThresholdError
-from prism_crypto.keeping.identity import Roster
+import msgspec
+
+from prism_crypto.blame import Blame
+from prism_crypto.errors import MessageError, OutOfOrder, SecureSumError, ThresholdError
+from prism_crypto.keeping.identity import Roster, pinned
 from prism_crypto.primitives.graph import harary, uniform_permutation
 from prism_crypto.primitives.randomness import Rng
 from prism_crypto.primitives.secret import Confidential
 from prism_crypto.session import Session
-from prism_crypto.stage import Stage
+from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.evidence import Evidence, encode_evidence, verify_evidence
 
 __all__ = ["Gathering", "Hall", "Topology"]
 
@@ -41,11 +45,25 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Hall:
-    """What the server knows before the first message: constant throughout."""
+    """What the server knows before the first message, constant throughout; and whom it can convict."""
 
     session: Session
     roster: Roster | None
     topology: Topology
+    rng: Rng
+    blamed: dict[int, Blame] = field(default_factory=dict)
+
+    def accuse(self, evidence: Evidence) -> None:
+        """Record what proves that a client broke the protocol, if it does: anybody must come to the same."""
+        bare = msgspec.structs.replace(evidence, session=self.session.summary())
+        blame = verify_evidence(encode_evidence(bare), pinned(self.roster))
+        self.blamed.setdefault(blame.client_id, blame)
+
+    def named(self) -> str:
+        """For errors: who is to blame, as far as anybody can tell."""
+        if not self.blamed:
+            return ""
+        return "; blamed: " + "; ".join(str(self.blamed[client_id]) for client_id in sorted(self.blamed))
 
 
 class Gathering(Confidential):
@@ -96,6 +114,23 @@ class Gathering(Confidential):
         """End the stage: the server at the next one, and the messages that open it."""
         raise NotImplementedError
 
+    def check_signature(self, peer: int, body: bytes, signature: bytes) -> None:
+        """Check a signature of this stage; in semi-honest mode there is none.
+
+        Raises:
+            SignatureError: it does not verify: the sender did not sign this, or something on the way altered
+                it. The sender may send again.
+            MessageError: there is one where nothing is signed.
+        """
+        if self.hall.session.mode is Mode.ACTIVE:
+            try:
+                pinned(self.hall.roster).verify(peer, self.stage, body, signature)
+            except SecureSumError as error:
+                error.at(self.stage, peer)
+                raise
+        elif signature:
+            raise MessageError("a signature in a semi-honest session", stage=self.stage, peer=peer)
+
     def check_quorum(self, what: str) -> None:
         """Go on only with max(t, min_survivors) answers (t, in a sparse graph, is asked per neighbourhood).
 
@@ -106,6 +141,7 @@ class Gathering(Confidential):
         if self.answered < session.quorum:
             raise ThresholdError(
                 f"{self.answered} of {session.invited.count} clients {what}, this session needs "
-                f"{session.quorum} (threshold {session.threshold}, min_survivors {session.min_survivors})",
+                f"{session.quorum} (threshold {session.threshold}, min_survivors {session.min_survivors})"
+                f"{self.hall.named()}",
                 stage=self.stage,
             )

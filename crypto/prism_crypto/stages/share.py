@@ -1,8 +1,11 @@
 """Stage 2, share: each client shares its two secrets among its neighbours, sealed.
 
-Server to client, before: the adverts. Client to server: per neighbour one sealed pair of Shamir shares, of
-the self-mask seed and of the mask key. A client holds a share of its own secrets too, so that t clients are
-enough to open even when no more than t are left.
+Server to client, before: the adverts. Client to server: per neighbour two sealed Shamir shares, of the
+self-mask seed and of the mask key, and (active) a signature over all of them. A client deals to itself too,
+so that t clients are enough to open even when no more than t are left.
+
+The signed seals commit the dealer to its shares: whoever reveals the key to one of them later shows what was
+dealt, and can show nothing else.
 
 Bonawitz et al. 2017, figure 4, round 1.
 """
@@ -11,14 +14,15 @@ from __future__ import annotations
 
 from prism_crypto.errors import MessageError, ProtocolError, PublicKeyError, SecureSumError
 from prism_crypto.primitives.context import DIGEST_BYTES, advert_digest, context1, encode_ids, tag, u32
-from prism_crypto.primitives.keys import seal
-from prism_crypto.primitives.secret import Secret
-from prism_crypto.primitives.shamir import split
-from prism_crypto.stage import Stage
+from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
+from prism_crypto.primitives.shamir import coefficients, split
+from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
+from prism_crypto.stages.evidence import DealingEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Neighbour
 from prism_crypto.stages.states import Advertised, Shared
+from prism_crypto.stages.transcript import Transcript
 from prism_crypto.stages.upload import Uploading
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
@@ -32,13 +36,14 @@ from prism_crypto.wire.messages import (
     decode_records,
     encode,
     encode_records,
+    share_body,
 )
 
 __all__ = ["Sharing", "share"]
 
 
 def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
-    """Client: check the adverts, and seal a pair of shares for each neighbour.
+    """Client: check the adverts, and seal a pair of shares for each neighbour and itself.
 
     Raises:
         MessageError, ContextMismatch, PublicKeyError, SignatureError, IdentityError: an advert is not what
@@ -51,29 +56,40 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     context = context1(session.context0, everything)
     me = party.client_id
 
-    holders = sorted([me, *adverts])
-    points = [holder + 1 for holder in holders]
-    seed_shares = split(state.seed.reveal(), session.threshold, points, party.rng)
-    key_shares = split(state.masking.private(), session.threshold, points, party.rng)
-
-    neighbours: dict[int, Neighbour] = {}
+    keys = {me: state.sealing.public} | {peer: advert.sealing_key for peer, advert in adverts.items()}
+    points = [holder + 1 for holder in sorted(keys)]
+    seed_shares, mask_key_shares = (
+        split(secret, session.threshold, points, coefficients(state.dealing.reveal(), context, usage))
+        for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
+    )
+    agreements: dict[int, AgreedKey] = {}
     sealed: dict[int, bytes] = {}
-    for peer, advert in adverts.items():
+    for holder, key in keys.items():
         try:
-            agreed = state.sealing.agree(advert.sealing_key)
+            # A client agrees with itself, too: with its own public key, on what nobody else can know.
+            agreed = agreements[holder] = state.sealing.agree(key)
         except SecureSumError as error:
-            error.at(Stage.SHARE, peer)
+            error.at(Stage.SHARE, holder)
             raise
-        pair = seed_shares[peer + 1] + key_shares[peer + 1]
-        keys = (state.sealing.public, advert.sealing_key)
-        sealed[peer] = seal(agreed, context, (me, peer), keys, pair)
-        neighbours[peer] = Neighbour(advert.sealing_key, advert.mask_key, agreed)
+        ends = (me, holder)
+        pair = zip(
+            seal_keys(agreed, context, ends, (keys[me], key)),
+            (seed_shares[holder + 1], mask_key_shares[holder + 1]),
+            strict=True,
+        )
+        sealed[holder] = b"".join(seal(key_, context, ends, share_) for key_, share_ in pair)
 
-    state.sealing.erase()
-    own_shares = Secret(seed_shares[me + 1] + key_shares[me + 1])
-    message = encode(ShareMessage(VERSION, tag(context), encode_records(sealed)))
-    after = Shared(party, context, state.sealing.public, state.masking, state.seed, own_shares, neighbours)
-    return after, message
+    records = encode_records(sealed)
+    signature = b""
+    if party.active:
+        signature = party.signer().sign(Stage.SHARE, share_body(context, me, records))
+    message = encode(ShareMessage(VERSION, tag(context), records, signature))
+    own = agreements.pop(me)
+    neighbours = {
+        peer: Neighbour(keys[peer], adverts[peer].mask_key, agreed) for peer, agreed in agreements.items()
+    }
+    state.dealing.erase()
+    return Shared(party, context, state.sealing, state.masking, state.seed, own, neighbours), message
 
 
 def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], bytes]:
@@ -117,14 +133,16 @@ def _check_distinct_keys(adverts: dict[int, Advert], state: Advertised) -> None:
     for peer, advert in adverts.items():
         for key in (advert.sealing_key, advert.mask_key):
             if key in seen:
+                # Nobody is named: which of the two is the owner, this client can't tell. An honest server
+                # lets no key through twice.
                 raise PublicKeyError(
-                    "a public key that another client sent too", stage=Stage.SHARE, peer=peer
+                    f"client {peer} has a public key that another client sent too", stage=Stage.SHARE
                 )
             seen.add(key)
 
 
 class Sharing(Gathering):
-    """Server: collect the sealed shares, unread.
+    """Server: collect the sealed shares, which it can't read.
 
     Args:
         hall: the session.
@@ -141,22 +159,31 @@ class Sharing(Gathering):
         super().__init__(hall, present)
         self.context = context1(hall.session.context0, everything)
         self._adverts = adverts
-        self._sealed: dict[int, bytes] = {}
+        self._dealt: dict[int, tuple[bytes, bytes]] = {}
 
     def accept(self, peer: int, data: bytes) -> None:
-        """Check that there is one sealed pair for each of the sender's neighbours."""
+        """Check that there is one sealed pair for the sender and each of its neighbours, signed."""
         session = self.hall.session
-        limit = FRAME_BYTES + session.degree * (ID_BYTES + SEALED_BYTES)
+        limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + SEALED_BYTES)
         message = decode(ShareMessage, data, self.context, limit=limit, stage=self.stage, peer=peer)
-        receivers = tuple(decode_records(message.sealed, SEALED_BYTES, stage=self.stage, peer=peer))
-        expected = self.hall.topology.neighbours(peer, self._adverts)
-        if receivers != expected:
-            raise ProtocolError(
-                f"expected shares for {len(expected)} neighbours, got {len(receivers)} or others",
-                stage=self.stage,
-                peer=peer,
-            )
-        self._sealed[peer] = message.sealed
+        self.check_signature(peer, share_body(self.context, peer, message.sealed), message.signature)
+        expected = sorted([peer, *self.hall.topology.neighbours(peer, self._adverts)])
+        try:
+            receivers = list(decode_records(message.sealed, SEALED_BYTES, stage=self.stage, peer=peer))
+            if receivers != expected:
+                raise ProtocolError(
+                    f"expected shares for {len(expected)} clients, got {len(receivers)} or others",
+                    stage=self.stage,
+                    peer=peer,
+                )
+        except SecureSumError:
+            if session.mode is Mode.ACTIVE:
+                adverts, signature = encode_records(self._adverts), message.signature
+                self.hall.accuse(
+                    DealingEvidence(VERSION, session, peer, adverts, message.sealed, signature, 0, b"")
+                )
+            raise
+        self._dealt[peer] = (message.signature, message.sealed)
 
     def close(self) -> tuple[Uploading, dict[int, bytes]]:
         """Send each client the shares for it, and say who shared.
@@ -165,25 +192,26 @@ class Sharing(Gathering):
             ThresholdError: too few shared.
         """
         self.check_quorum("shared")
-        sharers = tuple(sorted(self._sealed))
+        sharers = tuple(sorted(self._dealt))
         inbox: dict[int, list[bytes]] = {client_id: [] for client_id in sharers}
         for sender in sharers:
             prefix = u32(sender)
-            for receiver, sealed in decode_records(
-                self._sealed.pop(sender), SEALED_BYTES, stage=self.stage
-            ).items():
+            _, records = self._dealt[sender]
+            for receiver, sealed in decode_records(records, SEALED_BYTES, stage=self.stage).items():
                 if receiver in inbox:
                     inbox[receiver].append(prefix + sealed)
 
+        received: dict[int, bytes] = {}
         outbound = {}
         everyone = encode_ids(sharers)
         for receiver in sharers:
             known = everyone
             if self.hall.session.graph == "harary":
-                near = self.hall.topology.neighbours(receiver, inbox)
+                near = self.hall.topology.neighbours(receiver, frozenset(sharers))
                 known = encode_ids(sorted([receiver, *near]))
+            received[receiver] = b"".join(inbox.pop(receiver))
             outbound[receiver] = encode(
-                SharesMessage(VERSION, tag(self.context), len(sharers), known, b"".join(inbox[receiver]))
+                SharesMessage(VERSION, tag(self.context), len(sharers), known, received[receiver])
             )
-            inbox[receiver].clear()
-        return Uploading(self.hall, sharers, self._adverts, self.context), outbound
+        transcript = Transcript(self.context, self._adverts, sharers, self._dealt, received)
+        return Uploading(self.hall, transcript), outbound

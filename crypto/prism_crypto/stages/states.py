@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prism_crypto.primitives.keys import KeyPair
+from prism_crypto.primitives.keys import AgreedKey, KeyPair
 from prism_crypto.primitives.secret import Confidential, Secret
 from prism_crypto.stages.party import Neighbour, Party
 
-__all__ = ["Advertised", "Confirmed", "Finished", "Ready", "Shared", "Uploaded"]
+__all__ = ["Advertised", "Confirmed", "Finished", "Ready", "Shared", "Unopened", "Uploaded"]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -27,12 +27,13 @@ class Ready(Confidential):
 
 @dataclass(slots=True, repr=False, eq=False)
 class Advertised(Confidential):
-    """A client whose advert has left."""
+    """A client whose advert has left. ``dealing`` is what its sharing polynomials are made of."""
 
     party: Party
     sealing: KeyPair
     masking: KeyPair
     seed: Secret
+    dealing: Secret
     advert: bytes
 
     def erase(self) -> None:
@@ -40,6 +41,7 @@ class Advertised(Confidential):
         self.sealing.erase()
         self.masking.erase()
         self.seed.erase()
+        self.dealing.erase()
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -48,39 +50,51 @@ class Shared(Confidential):
 
     party: Party
     context: bytes
-    sealing_key: bytes
+    sealing: KeyPair
     masking: KeyPair
     seed: Secret
-    own_shares: Secret
+    own: AgreedKey
     neighbours: dict[int, Neighbour]
 
     def erase(self) -> None:
         """Overwrite all secrets."""
+        self.sealing.erase()
         self.masking.erase()
         self.seed.erase()
-        self.own_shares.erase()
+        self.own.erase()
         for neighbour in self.neighbours.values():
             neighbour.agreed.erase()
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Unopened(Confidential):
+    """What came instead of a client's shares, and the proof of what was agreed on with that client."""
+
+    sealed: bytes
+    proof: Secret
+
+
 @dataclass(slots=True, repr=False, eq=False)
 class Uploaded(Confidential):
-    """A client whose vector has left: it holds no more than shares.
+    """A client whose vector has left: it holds no more than the keys to shares, 64 bytes for each of U2.
 
     ``sharers`` is U2, as far as this client knows it: itself and its neighbours in a sparse graph.
+    ``received`` are the records of sealed shares that it was sent.
     """
 
     party: Party
     context: bytes
     sharers: tuple[int, ...]
-    own_shares: Secret
-    shares: dict[int, Secret]
+    received: bytes
+    keys: dict[int, Secret]
+    unopened: dict[int, Unopened]
 
     def erase(self) -> None:
-        """Overwrite all shares."""
-        self.own_shares.erase()
-        for pair in self.shares.values():
+        """Overwrite all keys."""
+        for pair in self.keys.values():
             pair.erase()
+        for unopened in self.unopened.values():
+            unopened.proof.erase()
 
 
 @dataclass(slots=True, repr=False, eq=False)

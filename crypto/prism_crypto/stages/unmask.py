@@ -1,15 +1,19 @@
-"""Stage 5, unmask: the clients give the shares that open the sum, and nothing else.
+"""Stage 5, unmask: the clients open the shares that open the sum, and nothing else.
 
 Server to client, before: t confirmations (active) or the survivor set (semi-honest). Client to server: for
-each survivor its share of the self-mask seed, for each client that shared and did not survive its share of
-the mask key. Which of the two follows from U2 and U3: both shares of one client never leave.
+each survivor the key to its share of the self-mask seed, for each client that shared and did not survive the
+key to its share of the mask key. Which of the two follows from U2 and U3: both shares of one client never
+open.
 
-Bonawitz et al. 2017, figure 4, round 4.
+Bonawitz et al. 2017, figure 4, round 4, where the shares themselves are sent. A key opens what the dealer has
+signed or opens nothing, so a wrong answer costs one share, and shows who gave it.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +21,51 @@ from numpy.typing import NDArray
 from prism_crypto.errors import (
     MessageError,
     ProtocolError,
+    PublicKeyError,
+    SealError,
     SecureSumError,
     ShareError,
     SignatureError,
     ThresholdError,
 )
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
-from prism_crypto.primitives.context import self_mask_commitment, tag
-from prism_crypto.primitives.keys import KeyPair, pair_seed
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
+from prism_crypto.primitives.context import tag
+from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, pair_seed
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
-from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES, combine
+from prism_crypto.primitives.shamir import PRIME, combine, parity_weights, recover
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert
+from prism_crypto.stages.evidence import (
+    DealingEvidence,
+    SealEvidence,
+    TestimonyEvidence,
+    Which,
+    half,
+    is_secret,
+    open_share,
+    opens,
+)
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Party
 from prism_crypto.stages.states import Confirmed, Finished, Uploaded
 from prism_crypto.stages.survivors import read_survivors
+from prism_crypto.stages.transcript import Transcript
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
+    SEALED_BYTES,
     VERSION,
     ConfirmationsMessage,
     OpenedMessage,
     UnmaskMessage,
     decode,
     decode_records,
+    decode_statements,
     encode,
     encode_records,
+    share_body,
+    unmask_body,
 )
 
 __all__ = ["Opened", "Unmasking", "read_opened", "unmask", "unmask_unconfirmed"]
@@ -57,13 +79,17 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
 
     Raises:
         MessageError, ContextMismatch: the message is not one of this session.
-        ProtocolError: a signature of somebody who did not survive.
+        ProtocolError: a signature of somebody who did not survive, or not what those have signed whose shares
+            did not open here.
         SignatureError: a signature over anything else.
+        SealError: a share that did not open is not the one that its dealer signed.
         ThresholdError: fewer than t signatures, this client's own included.
     """
     uploaded, stage = state.uploaded, Stage.UNMASK
     party = uploaded.party
+    dealing = ID_BYTES + SIGNATURE_BYTES + 4 + party.session.invited.count * (ID_BYTES + SEALED_BYTES)
     limit = FRAME_BYTES + len(state.survivors) * (ID_BYTES + SIGNATURE_BYTES)
+    limit += len(uploaded.unopened) * dealing
     message = decode(ConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
     signatures = decode_records(message.signatures, SIGNATURE_BYTES, stage=stage)
     for peer, signature in signatures.items():
@@ -77,7 +103,32 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
             stage=stage,
             peer=party.client_id,
         )
+    _check_appeals(uploaded, message.appeals)
     return _release(uploaded, state.survivors)
+
+
+def _check_appeals(state: Uploaded, appeals: bytes) -> None:
+    """Complain only of clients that have signed what came; what was agreed on with others is not revealed."""
+    stage = Stage.UNMASK
+    statements = decode_statements(appeals, stage=stage)
+    if statements.keys() != state.unopened.keys():
+        raise ProtocolError(
+            f"expected what {len(state.unopened)} clients have signed, got {len(statements)} or others",
+            stage=stage,
+        )
+    for dealer, (signature, sealed) in statements.items():
+        body = share_body(state.context, dealer, sealed)
+        genuine = False
+        with suppress(SecureSumError):
+            pinned(state.party.roster).verify(dealer, Stage.SHARE, body, signature)
+            records = decode_records(sealed, SEALED_BYTES, stage=stage)
+            genuine = records.get(state.party.client_id) == state.unopened[dealer].sealed
+        if not genuine:
+            # Nobody is named but in words: the server, or whatever carries its messages, altered the share.
+            raise SealError(
+                f"the share of client {dealer} that does not open is not the one that client {dealer} signed",
+                stage=stage,
+            )
 
 
 def _verify(party: Party, peer: int, state: Confirmed, signature: bytes) -> None:
@@ -103,19 +154,32 @@ def unmask_unconfirmed(state: Uploaded, data: bytes) -> tuple[Finished, bytes]:
 
 
 def _release(state: Uploaded, survivors: tuple[int, ...]) -> tuple[Finished, bytes]:
+    party = state.party
     alive = frozenset(survivors)
     seeds: dict[int, bytes] = {}
-    keys: dict[int, bytes] = {}
-    for peer in state.sharers:
-        own = peer == state.party.client_id
-        pair = (state.own_shares if own else state.shares[peer]).reveal()
+    masks: dict[int, bytes] = {}
+    for peer, pair in state.keys.items():
+        both = pair.reveal()
         if peer in alive:
-            seeds[peer] = bytes(pair[:SHARE_BYTES])
+            seeds[peer] = bytes(both[:KEY_BYTES])
         else:
-            keys[peer] = bytes(pair[SHARE_BYTES:])
-    message = UnmaskMessage(VERSION, tag(state.context), encode_records(seeds), encode_records(keys))
+            masks[peer] = bytes(both[KEY_BYTES:])
+    proofs = {dealer: bytes(unopened.proof.reveal()) for dealer, unopened in state.unopened.items()}
+    fields = (encode_records(seeds), encode_records(masks), encode_records(proofs))
+    signature = b""
+    if party.active:
+        body = unmask_body(state.context, party.client_id, state.received, *fields)
+        signature = party.signer().sign(Stage.UNMASK, body)
+    message = UnmaskMessage(
+        version=VERSION,
+        tag=tag(state.context),
+        seed_keys=fields[0],
+        mask_keys=fields[1],
+        complaints=fields[2],
+        signature=signature,
+    )
     state.erase()
-    return Finished(state.party, state.context, survivors), encode(message)
+    return Finished(party, state.context, survivors), encode(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +199,13 @@ class Opened:
 
 
 class Unmasking(Gathering):
-    """Server: collect shares, reconstruct what the sum needs, and take the masks off.
+    """Server: collect keys to shares, reconstruct what the sum needs, and take the masks off.
 
     Args:
         hall: the session.
-        context: ctx1.
-        adverts: the adverts of all that advertised.
+        transcript: the first two stages.
         total: the sum of all uploads, changed in place.
-        sharers: U2.
-        survivors: U3.
+        unopened: for each survivor the clients whose shares, as it says, do not open.
     """
 
     stage = Stage.UNMASK
@@ -151,77 +213,126 @@ class Unmasking(Gathering):
     def __init__(
         self,
         hall: Hall,
-        context: bytes,
-        adverts: dict[int, bytes],
+        transcript: Transcript,
         total: NDArray[np.uint64],
-        sharers: tuple[int, ...],
-        survivors: tuple[int, ...],
+        unopened: dict[int, tuple[int, ...]],
     ) -> None:
-        super().__init__(hall, survivors)
-        self.context = context
-        self.sharers = sharers
-        self.survivors = survivors
-        self._adverts = adverts
+        super().__init__(hall, tuple(sorted(unopened)))
+        self.transcript = transcript
+        self.survivors = self.expected
+        self.unopened = unopened
         self._total = total
-        self._alive = frozenset(survivors)
-        self._sharing = frozenset(sharers)
-        # For each owner of a secret, the shares that came back: {holder's point: share}.
-        self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in sharers}
+        self._alive = frozenset(self.survivors)
+        self._sharing = frozenset(transcript.sharers)
+        # For each owner of a secret, what came back: {holder's point: share}, and {holder: key to it}.
+        self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in transcript.sharers}
+        self._keys: dict[int, dict[int, bytes]] = {owner: {} for owner in transcript.sharers}
+        self._parity: dict[tuple[int, ...], tuple[int, ...]] = {}
 
-    def expect(self, clients: tuple[int, ...]) -> None:
-        """Listen to these clients only: the ones that confirmed."""
-        super().__init__(self.hall, clients)
+    def expect(self, signers: tuple[int, ...]) -> None:
+        """Listen to those only that have confirmed."""
+        self.expected = signers
+        self._awaited = dict.fromkeys(signers)
 
     def accept(self, peer: int, data: bytes) -> None:
-        """Check that there is exactly one share for each secret of which the sender holds one."""
-        stage, degree = self.stage, self.hall.session.degree
-        limit = FRAME_BYTES + (degree + 1) * (ID_BYTES + SHARE_BYTES)
-        message = decode(UnmaskMessage, data, self.context, limit=limit, stage=stage, peer=peer)
+        """Check that there is a key for each secret of which the sender holds a share, and open the shares.
+
+        A key that opens nothing costs the sum this share and no other.
+        """
+        stage, session = self.stage, self.hall.session
+        context = self.transcript.context
+        record = ID_BYTES + max(KEY_BYTES, PROOF_BYTES)
+        limit = FRAME_BYTES + (session.degree + 1) * record
+        message = decode(UnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
+        received = self.transcript.received[peer]
+        fields = (message.seed_keys, message.mask_keys, message.complaints)
+        self.check_signature(peer, unmask_body(context, peer, received, *fields), message.signature)
         near = sorted([peer, *self.hall.topology.neighbours(peer, self._sharing)])
-        given: dict[int, bytes] = {}
-        for blob, owners, what in (
-            (message.seed_shares, [i for i in near if i in self._alive], "survivors' seeds"),
-            (message.key_shares, [i for i in near if i not in self._alive], "dropped clients' keys"),
-        ):
-            shares = decode_records(blob, SHARE_BYTES, stage=stage, peer=peer)
-            if list(shares) != owners:
+        able = [owner for owner in near if owner not in self.unopened[peer]]
+        records = [
+            decode_records(blob, width, stage=stage, peer=peer)
+            for blob, width in zip(fields, (KEY_BYTES, KEY_BYTES, PROOF_BYTES), strict=True)
+        ]
+        wanted = (
+            ([i for i in able if i in self._alive], "keys to survivors' seeds"),
+            ([i for i in able if i not in self._alive], "keys to dropped clients' keys"),
+            (list(self.unopened[peer]), "proofs"),
+        )
+        for given, (owners, what) in zip(records, wanted, strict=True):
+            if list(given) != owners:
                 raise ProtocolError(
-                    f"expected shares of {len(owners)} {what}, got {len(shares)} or others",
-                    stage=stage,
-                    peer=peer,
+                    f"expected {len(owners)} {what}, got {len(given)} or others", stage=stage, peer=peer
                 )
-            if any(int.from_bytes(share) >= PRIME for share in shares.values()):
-                raise ShareError("a share is not a canonical field element", stage=stage, peer=peer)
-            given |= shares
-        for owner, share in given.items():
-            self._shares[owner][peer + 1] = share
+        sealed = decode_records(received, SEALED_BYTES, stage=stage)
+        honest = True
+        for which, keys in enumerate(records[:2]):
+            for owner, key in keys.items():
+                try:
+                    share = open_share(key, context, (owner, peer), half(sealed[owner], which))
+                except (SealError, ShareError):
+                    honest = False
+                    continue
+                self._shares[owner][peer + 1] = share
+                self._keys[owner][peer] = key
+        if self.unopened[peer]:
+            honest = self._check_complaints(peer, records[2], sealed) and honest
+        if not honest and session.mode is Mode.ACTIVE:
+            adverts = encode_records(self.transcript.adverts)
+            self.hall.accuse(
+                TestimonyEvidence(VERSION, session, peer, adverts, received, *fields, message.signature)
+            )
+
+    def _check_complaints(self, peer: int, proofs: dict[int, bytes], sealed: dict[int, bytes]) -> bool:
+        """Blame those of whom a client complains rightly; whether it does so of all."""
+        context, ours = self.transcript.context, self._advert(peer).sealing_key
+        right = True
+        for dealer, proof in proofs.items():
+            theirs = self._advert(dealer).sealing_key
+            try:
+                agreed = agreed_point(proof, ours, theirs, context)
+            except PublicKeyError:
+                right = False
+                continue
+            if opens(agreed, context, (dealer, peer), (theirs, ours), sealed[dealer]):
+                right = False
+                continue
+            signature, records = self.transcript.dealt[dealer]
+            adverts = encode_records(self.transcript.adverts)
+            self.hall.accuse(
+                SealEvidence(VERSION, self.hall.session, dealer, adverts, records, signature, peer, proof)
+            )
+        return right
 
     def close(self) -> tuple[Opened, dict[int, bytes]]:
         """Open the sum. Nothing needs to be sent; `Opened.message` is there for those who want it.
 
         Raises:
-            ThresholdError: fewer than t shares of a secret that the sum needs; ``peer`` is its owner.
-            ShareError: shares combine to something else than the owner advertised; ``peer`` is the owner.
+            ThresholdError: fewer than t shares of a secret that the sum needs.
+            ShareError: no t shares give what their owner advertised; ``peer`` is the owner, who dealt them.
             SumError: the words that opened can't be the sum of the survivors' inputs.
         """
-        threshold = self.hall.session.threshold
-        for owner in self.sharers:
-            if len(self._shares[owner]) < threshold and self._needed(owner):
+        threshold, sharers = self.hall.session.threshold, self.transcript.sharers
+        secrets = {owner: self._recovered(owner) for owner in sharers if self._needed(owner)}
+        for owner, secret in secrets.items():
+            if len(self._shares[owner]) < threshold:
+                # Its owner may be innocent: those who hold the shares may have lost them.
                 raise ThresholdError(
-                    f"{len(self._shares[owner])} shares of a secret came back, the threshold is {threshold}",
+                    f"{len(self._shares[owner])} shares of a secret of client {owner} opened, "
+                    f"the threshold is {threshold}{self.hall.named()}",
                     stage=self.stage,
-                    peer=owner,
                 )
-        for owner in self.sharers:
-            try:
-                if owner in self._alive:
-                    self._remove_self_mask(owner)
-                elif self._needed(owner):
-                    self._remove_pair_masks(owner)
-            except SecureSumError as error:
-                error.at(self.stage, owner)
-                raise
-            self._shares[owner].clear()
+            if secret is None:
+                raise ShareError(
+                    "the shares of its secret do not give what it advertised", stage=self.stage, peer=owner
+                )
+        for owner, secret in secrets.items():
+            assert secret is not None
+            if owner in self._alive:
+                add_keystream(self._total, secret, subtract=True)
+            else:
+                self._remove_pair_masks(owner, secret)
+        self._shares.clear()
+        self._keys.clear()
         session = self.hall.session
         words = self._total
         try:
@@ -230,26 +341,56 @@ class Unmasking(Gathering):
             error.at(self.stage)
             raise
         packed = words.astype("<u8", copy=False).data.cast("B")
-        message = encode(OpenedMessage(VERSION, tag(self.context), len(self.survivors), packed))
+        message = encode(OpenedMessage(VERSION, tag(self.transcript.context), len(self.survivors), packed))
         return Opened(self.hall, counts, self.survivors, message), {}
 
     def _needed(self, owner: int) -> bool:
         """Whether any mask of the owner is in the sum: not if it dropped and so did all its neighbours."""
         return owner in self._alive or bool(self.hall.topology.neighbours(owner, self._alive))
 
-    def _remove_self_mask(self, owner: int) -> None:
-        seed = combine(self._shares[owner], self.hall.session.threshold)
+    def _recovered(self, owner: int) -> bytes | None:
+        """The owner's secret, None if it can't be had. Who dealt shares off its polynomial is blamed."""
+        session, shares = self.hall.session, self._shares[owner]
+        if len(shares) < session.threshold:
+            return None
+        which: Which = 0 if owner in self._alive else 1
         advert = self._advert(owner)
-        if self_mask_commitment(self.hall.session.context0, owner, seed) != advert.commitment:
-            raise ShareError("the shares of the self-mask seed do not give the seed that was committed to")
-        add_keystream(self._total, seed, subtract=True)
 
-    def _remove_pair_masks(self, owner: int) -> None:
+        def right(secret: bytes) -> bool:
+            return is_secret(secret, which, session.context0, owner, advert)
+
+        if self._on_one_polynomial(shares):
+            secret = None
+            with suppress(ShareError):
+                secret = combine(shares, session.threshold)
+            if secret is not None and right(secret):
+                return secret
+            wrong = tuple(sorted(shares)[: session.threshold])
+            recovered = None
+        else:
+            recovered, wrong = recover(shares, session.threshold, right, self.hall.rng)
+        if session.mode is Mode.ACTIVE:
+            # One share off the polynomial and t - 1 on it give another secret; so does a set that failed.
+            holders = [x - 1 for x in (wrong[:1] if recovered is not None else wrong)]
+            holders += [x - 1 for x in sorted(shares) if x not in wrong][: session.threshold - len(holders)]
+            keys = encode_records({holder: self._keys[owner][holder] for holder in holders})
+            signature, records = self.transcript.dealt[owner]
+            adverts = encode_records(self.transcript.adverts)
+            self.hall.accuse(
+                DealingEvidence(VERSION, session, owner, adverts, records, signature, which, keys)
+            )
+        return recovered
+
+    def _on_one_polynomial(self, shares: dict[int, bytes]) -> bool:
+        xs = tuple(sorted(shares))
+        if xs not in self._parity:
+            self._parity[xs] = parity_weights(xs, self.hall.session.threshold, self.hall.rng)
+        syndrome: int = sum(map(mul, self._parity[xs], (int.from_bytes(shares[x]) for x in xs)))
+        return syndrome % PRIME == 0
+
+    def _remove_pair_masks(self, owner: int, secret: bytes) -> None:
         """Take off the masks between a dropped client and each survivor that had put one on."""
-        advert = self._advert(owner)
-        pair = KeyPair(combine(self._shares[owner], self.hall.session.threshold))
-        if pair.public != advert.mask_key:
-            raise ShareError("the shares of the mask key do not give the key that was advertised")
+        pair = KeyPair(secret)
         masks: list[tuple[bytes | bytearray, bool]] = []
         for peer in self.hall.topology.neighbours(owner, self._alive):
             theirs = self._advert(peer).mask_key
@@ -260,12 +401,12 @@ class Unmasking(Gathering):
                 else ((peer, owner), (theirs, pair.public))
             )
             # The survivor added the mask if its id is the lower one; take off what it put on.
-            masks.append((pair_seed(agreed, self.context, ids, keys), peer < owner))
+            masks.append((pair_seed(agreed, self.transcript.context, ids, keys), peer < owner))
         add_keystreams(self._total, masks)
         pair.erase()
 
     def _advert(self, client_id: int) -> Advert:
-        return Advert.decode(self._adverts[client_id], signed=self.hall.session.mode is Mode.ACTIVE)
+        return Advert.decode(self.transcript.adverts[client_id], signed=self.hall.session.mode is Mode.ACTIVE)
 
 
 def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
@@ -277,7 +418,7 @@ def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
         SumError: the words can't be a sum.
     """
     session, stage = state.party.session, Stage.UNMASK
-    words = session.packing.words + 1
+    words = session.packing.length
     message = decode(OpenedMessage, data, state.context, limit=FRAME_BYTES + 8 * words, stage=stage)
     if message.words.nbytes != 8 * words:
         raise MessageError(f"expected {8 * words} bytes of words, not {message.words.nbytes}", stage=stage)

@@ -4,8 +4,11 @@ Server to client, before: the shares addressed to it, and the set U2 of who shar
 packed vector, plus its self-mask, plus the mask it shares with each neighbour of higher id, minus the one
 with each of lower id, modulo 2^64. Summed over all of U2 the pairwise masks cancel.
 
-Bonawitz et al. 2017, figure 4, round 2. Opening the sealed shares belongs to this stage, not to the last: a
-client that got a bad one must not send its vector.
+Bonawitz et al. 2017, figure 4, round 2. Opening the sealed shares belongs to this stage, not to the last.
+In active mode a client goes on without the shares of up to n - t clients that do not open, and says whose
+they are: before it opens anything for the server, the server must show that those clients have signed what
+came. They are never treated as if they had dropped, and t shares of every secret are needed still. A
+semi-honest client stops.
 """
 
 from __future__ import annotations
@@ -16,18 +19,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto.errors import InputError, MessageError, ProtocolError, SecureSumError, ShareError
-from prism_crypto.primitives.context import tag
-from prism_crypto.primitives.keys import open_sealed, pair_seed
+from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
+from prism_crypto.primitives.agreement_proof import prove_agreement
+from prism_crypto.primitives.context import encode_ids, tag
+from prism_crypto.primitives.keys import pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
-from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.confirm import Confirming
+from prism_crypto.stages.evidence import half, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.states import Shared, Uploaded
+from prism_crypto.stages.states import Shared, Unopened, Uploaded
 from prism_crypto.stages.survivors import survivor_messages
+from prism_crypto.stages.transcript import Transcript
 from prism_crypto.stages.unmask import Unmasking
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
@@ -40,6 +45,7 @@ from prism_crypto.wire.messages import (
     decode_ids,
     decode_records,
     encode,
+    upload_body,
 )
 
 __all__ = ["Uploading", "packed", "upload"]
@@ -58,25 +64,27 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
         MessageError, ContextMismatch: the message is not one of this session.
         ProtocolError: U2 is not what an honest server says.
         ThresholdError: too few clients shared.
-        SealError: a share does not open; ``peer`` sealed it. It is never treated as if ``peer`` had dropped.
-        ShareError: a share opens to something that is none.
+        SealError: a share does not open; ``peer`` is said to have sealed it. In active mode: the shares of
+            more than n - t clients do not open, or this client's own.
+        ShareError: a share opens to something that is none (semi-honest mode).
         PublicKeyError: a neighbour's mask key is of low order.
     """
-    words = packed(values, state.party.session)
-    sharers, sealed = _read_shares(state, data)
-    shares = {peer: Secret(_open_pair(state, peer, pair)) for peer, pair in sealed.items()}
+    party = state.party
+    words = packed(values, party.session)
+    sharers, received, sealed = _read_shares(state, data)
+    keys, unopened = _open_all(state, sealed)
 
-    me = state.party.client_id
-    masks: list[tuple[bytes | bytearray, bool]] = [(_pair_seed(state, peer), peer < me) for peer in sealed]
+    me = party.client_id
+    masks: list[tuple[bytes | bytearray, bool]] = [
+        (_pair_seed(state, peer), peer < me) for peer in sealed if peer != me
+    ]
     add_keystreams(words, [(state.seed.reveal(), False), *masks])
-    message = encode(UploadMessage(VERSION, tag(state.context), _little_endian(words)))
-
-    after = Uploaded(state.party, state.context, sharers, state.own_shares, shares)
-    state.masking.erase()
-    state.seed.erase()
-    for neighbour in state.neighbours.values():
-        neighbour.agreed.erase()
-    return after, message
+    content, lacking, signature = _little_endian(words), encode_ids(sorted(unopened)), b""
+    if party.active:
+        signature = party.signer().sign(Stage.UPLOAD, upload_body(state.context, me, content, lacking))
+    message = encode(UploadMessage(VERSION, tag(state.context), content, lacking, signature))
+    state.erase()
+    return Uploaded(party, state.context, sharers, received, keys, unopened), message
 
 
 def packed(values: NDArray[Any], session: Session) -> NDArray[np.uint64]:
@@ -104,10 +112,10 @@ def _little_endian(words: NDArray[np.uint64]) -> memoryview:
     return words.astype("<u8", copy=False).data.cast("B")
 
 
-def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], dict[int, bytes]]:
-    """U2 and the sealed pairs for this client, one from each other member."""
+def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, dict[int, bytes]]:
+    """U2 and the sealed pairs for this client, one from each member, as they came and cut up."""
     party, stage = state.party, Stage.UPLOAD
-    me, around = party.client_id, len(state.neighbours)
+    me, around = party.client_id, len(state.neighbours) + 1
     limit = FRAME_BYTES + ID_BYTES + around * (2 * ID_BYTES + SEALED_BYTES)
     message = decode(SharesMessage, data, state.context, limit=limit, stage=stage)
     sharers = decode_ids(message.sharers, stage=stage)
@@ -118,29 +126,42 @@ def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], dict[int,
             raise ProtocolError("said to have shared, but did not advertise here", stage=stage, peer=peer)
     if me not in sharers:
         raise ProtocolError("this client shared, and is left out", stage=stage, peer=me)
-    if (*sealed,) != tuple(peer for peer in sharers if peer != me):
+    if (*sealed,) != sharers:
         raise ProtocolError("the senders of the shares are not the clients said to have shared", stage=stage)
     if not party.sparse and message.count != len(sharers):
         raise MessageError(
             f"{message.count} clients are said to have shared, {len(sharers)} listed", stage=stage
         )
     party.check_quorum(message.count, len(sharers), stage, "shared")
-    return sharers, sealed
+    return sharers, message.sealed, sealed
 
 
-def _open_pair(state: Shared, peer: int, sealed: bytes) -> bytes:
-    """The two shares that ``peer`` sealed for this client."""
-    neighbour = state.neighbours[peer]
-    ends, keys = (peer, state.party.client_id), (neighbour.sealing_key, state.sealing_key)
-    try:
-        pair = open_sealed(neighbour.agreed, state.context, ends, keys, sealed)
-        for share in (pair[:SHARE_BYTES], pair[SHARE_BYTES:]):
-            if int.from_bytes(share) >= PRIME:
-                raise ShareError("a share is not a canonical field element")
-    except SecureSumError as error:
-        error.at(Stage.UPLOAD, peer)
-        raise
-    return pair
+def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret], dict[int, Unopened]]:
+    """The keys to all shares that open, and a proof for each pair that does not."""
+    party, context = state.party, state.context
+    me, ours = party.client_id, state.sealing.public
+    keys: dict[int, Secret] = {}
+    unopened: dict[int, Unopened] = {}
+    for peer, pair in sealed.items():
+        neighbour = state.neighbours.get(peer)
+        agreed, theirs = (neighbour.agreed, neighbour.sealing_key) if neighbour else (state.own, ours)
+        both = seal_keys(agreed, context, (peer, me), (theirs, ours))
+        try:
+            for which, key in enumerate(both):
+                open_share(key, context, (peer, me), half(pair, which))
+            keys[peer] = Secret(b"".join(both))
+        except (SealError, ShareError) as error:
+            error.at(Stage.UPLOAD, peer)
+            spare = party.session.invited.count - party.session.threshold
+            if not party.active or peer == me or len(unopened) == spare:
+                raise
+            try:
+                proof = prove_agreement(state.sealing.private(), ours, theirs, context)
+            except SecureSumError as useless:
+                useless.at(Stage.UPLOAD, peer)
+                raise
+            unopened[peer] = Unopened(pair, Secret(proof))
+    return keys, unopened
 
 
 def _pair_seed(state: Shared, peer: int) -> bytes:
@@ -163,34 +184,40 @@ class Uploading(Gathering):
 
     Args:
         hall: the session.
-        sharers: U2, the clients that shared.
-        adverts: the adverts of all that advertised.
-        context: ctx1.
+        transcript: the first two stages.
     """
 
     stage = Stage.UPLOAD
 
-    def __init__(
-        self, hall: Hall, sharers: tuple[int, ...], adverts: dict[int, bytes], context: bytes
-    ) -> None:
-        super().__init__(hall, sharers)
-        self.context = context
-        self._adverts = adverts
-        self._total = np.zeros(hall.session.packing.words + 1, dtype=np.uint64)
-        self._survivors: list[int] = []
+    def __init__(self, hall: Hall, transcript: Transcript) -> None:
+        super().__init__(hall, transcript.sharers)
+        self.transcript = transcript
+        self._total = np.zeros(hall.session.packing.length, dtype=np.uint64)
+        self._unopened: dict[int, tuple[int, ...]] = {}
 
     def accept(self, peer: int, data: bytes) -> None:
-        """Add one vector."""
-        expected = self._total.nbytes
-        message = decode(
-            UploadMessage, data, self.context, limit=FRAME_BYTES + expected, stage=self.stage, peer=peer
-        )
+        """Check the signature and add one vector."""
+        session, context, expected = self.hall.session, self.transcript.context, self._total.nbytes
+        spare = session.invited.count - session.threshold if session.mode is Mode.ACTIVE else 0
+        limit = FRAME_BYTES + expected + ID_BYTES * spare
+        message = decode(UploadMessage, data, context, limit=limit, stage=self.stage, peer=peer)
         if message.words.nbytes != expected:
             raise MessageError(
                 f"expected {expected} bytes of words, not {message.words.nbytes}", stage=self.stage, peer=peer
             )
+        body = upload_body(context, peer, message.words, message.unopened)
+        self.check_signature(peer, body, message.signature)
+        unopened = decode_ids(message.unopened, stage=self.stage, peer=peer)
+        senders = set(self.hall.topology.neighbours(peer, frozenset(self.expected)))
+        if len(unopened) > spare or not senders.issuperset(unopened):
+            raise ProtocolError(
+                f"says that the shares of {len(unopened)} clients do not open, "
+                f"expected clients of the session, {spare} at most",
+                stage=self.stage,
+                peer=peer,
+            )
         self._total += np.frombuffer(message.words, dtype="<u8")
-        self._survivors.append(peer)
+        self._unopened[peer] = unopened
 
     def close(self) -> tuple[Confirming | Unmasking, dict[int, bytes]]:
         """Fix the survivors, U3, and tell them.
@@ -199,9 +226,9 @@ class Uploading(Gathering):
             ThresholdError: too few uploads.
         """
         self.check_quorum("uploaded")
-        survivors = tuple(sorted(self._survivors))
-        outbound = survivor_messages(self.hall, self.context, self.expected, survivors)
-        unmasking = Unmasking(self.hall, self.context, self._adverts, self._total, self.expected, survivors)
+        survivors = tuple(sorted(self._unopened))
+        outbound = survivor_messages(self.hall, self.transcript.context, self.expected, survivors)
+        unmasking = Unmasking(self.hall, self.transcript, self._total, self._unopened)
         if self.hall.session.mode is Mode.ACTIVE:
             return Confirming(self.hall, unmasking), outbound
         return unmasking, outbound

@@ -9,6 +9,7 @@ session allows; after it, the message must encode to the very same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -17,7 +18,8 @@ from typing import TypeVar
 import msgspec
 
 from prism_crypto.errors import ContextMismatch, MessageError
-from prism_crypto.primitives.context import encode_ids, tag, u32
+from prism_crypto.keeping.identity import SIGNATURE_BYTES
+from prism_crypto.primitives.context import encode_ids, tag, u32, variable
 from prism_crypto.primitives.keys import SEAL_OVERHEAD
 from prism_crypto.primitives.shamir import SHARE_BYTES
 from prism_crypto.stage import Stage
@@ -25,8 +27,8 @@ from prism_crypto.stage import Stage
 __all__ = [
     "FRAME_BYTES",
     "ID_BYTES",
-    "OPENED_PAIR_BYTES",
     "SEALED_BYTES",
+    "SEALED_SHARE_BYTES",
     "VERSION",
     "AdvertMessage",
     "AdvertsMessage",
@@ -43,19 +45,24 @@ __all__ = [
     "decode",
     "decode_ids",
     "decode_records",
+    "decode_statements",
     "encode",
     "encode_records",
+    "encode_statements",
+    "share_body",
+    "unmask_body",
+    "upload_body",
 ]
 
-VERSION = 1
-FRAME_BYTES = 80
-"""More than all of a message but its records: kind, version, tag, lengths, one hash."""
+VERSION = 2
+FRAME_BYTES = 160
+"""More than all of a message but its records: kind, version, tag, lengths, one hash, one signature."""
 
 ID_BYTES = 4
-OPENED_PAIR_BYTES = 2 * SHARE_BYTES
-"""What is sealed for a neighbour: a share of the self-mask seed, then one of the mask key."""
+SEALED_SHARE_BYTES = SHARE_BYTES + SEAL_OVERHEAD
 
-SEALED_BYTES = OPENED_PAIR_BYTES + SEAL_OVERHEAD
+SEALED_BYTES = 2 * SEALED_SHARE_BYTES
+"""What one client deals to another: a sealed share of the self-mask seed, then one of the mask key."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -72,15 +79,18 @@ class AdvertMessage(Message, frozen=True, tag=1):
 
 
 class ShareMessage(Message, frozen=True, tag=2):
-    """Client to server: records (receiver, sealed pair of shares)."""
+    """Client to server: records (receiver, pair of sealed shares), its own among them; its signature."""
 
     sealed: bytes
+    signature: bytes
 
 
 class UploadMessage(Message, frozen=True, tag=3):
-    """Client to server: the masked words, little-endian."""
+    """Client to server: the masked words, little-endian; whose shares did not open; its signature."""
 
     words: memoryview
+    unopened: bytes
+    signature: bytes
 
 
 class ConfirmMessage(Message, frozen=True, tag=4):
@@ -90,10 +100,16 @@ class ConfirmMessage(Message, frozen=True, tag=4):
 
 
 class UnmaskMessage(Message, frozen=True, tag=5):
-    """Client to server: records (survivor, share of its seed) and (dropped, share of its mask key)."""
+    """Client to server: what opens the sealed shares that the sum needs.
 
-    seed_shares: bytes
-    key_shares: bytes
+    Records (survivor, key to the share of its seed) and (dropped, key to the share of its mask key), then
+    (client whose shares did not open, proof of what was agreed on with it), and the sender's signature.
+    """
+
+    seed_keys: bytes
+    mask_keys: bytes
+    complaints: bytes
+    signature: bytes
 
 
 class AdvertsMessage(Message, frozen=True, tag=17):
@@ -119,9 +135,11 @@ class SurvivorsMessage(Message, frozen=True, tag=19):
 
 
 class ConfirmationsMessage(Message, frozen=True, tag=20):
-    """Server to client: records (signer, signature), t of them."""
+    """Server to client: records (signer, signature), t of them; and what those have signed whose shares did
+    not open at this client."""
 
     signatures: bytes
+    appeals: bytes
 
 
 class OpenedMessage(Message, frozen=True, tag=21):
@@ -235,6 +253,59 @@ def decode_ids(blob: bytes, *, stage: Stage, peer: int | None = None) -> tuple[i
 
 def _increasing(ids: Iterable[int]) -> bool:
     return all(low < high for low, high in pairwise(ids))
+
+
+def encode_statements(statements: Mapping[int, tuple[bytes, bytes]]) -> bytes:
+    """For each client, by increasing id, a signature and what it is under."""
+    return b"".join(
+        u32(client_id) + signature + variable(sealed)
+        for client_id, (signature, sealed) in sorted(statements.items())
+    )
+
+
+def decode_statements(
+    blob: bytes, *, stage: Stage, peer: int | None = None
+) -> dict[int, tuple[bytes, bytes]]:
+    """Read what `encode_statements` wrote.
+
+    Raises:
+        MessageError: anything else.
+    """
+    statements: dict[int, tuple[bytes, bytes]] = {}
+    head = ID_BYTES + SIGNATURE_BYTES + 4
+    start = 0
+    while start < len(blob):
+        client_id, signature, length = struct.unpack(
+            f">I{SIGNATURE_BYTES}sI", blob[start : start + head].ljust(head)
+        )
+        end = start + head + length
+        statements[client_id] = (signature, blob[start + head : end])
+        start = end
+    if encode_statements(statements) != blob:
+        raise MessageError("not a list of signed statements", stage=stage, peer=peer)
+    return statements
+
+
+def share_body(context: bytes, client_id: int, sealed: bytes) -> bytes:
+    """What a client's dealing signs: ctx1, its id, the hash of the records."""
+    return context + u32(client_id) + _hash(sealed)
+
+
+def upload_body(context: bytes, client_id: int, words: memoryview, unopened: bytes) -> bytes:
+    """What an upload signs: ctx1, its sender's id, the hash of the words, whose shares did not open."""
+    return context + u32(client_id) + _hash(words) + unopened
+
+
+def unmask_body(
+    context: bytes, client_id: int, received: bytes, seed_keys: bytes, mask_keys: bytes, complaints: bytes
+) -> bytes:
+    """What the last message signs: ctx1, its sender's id, the hashes of the records that the sender received
+    before its upload, and of the message's own three fields."""
+    return context + u32(client_id) + b"".join(map(_hash, (received, seed_keys, mask_keys, complaints)))
+
+
+def _hash(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def confirmation_body(context: bytes, sharers: tuple[int, ...], survivors: tuple[int, ...]) -> bytes:

@@ -9,8 +9,12 @@ that pairwise masks produce. The price is 64/k bits a coordinate, against log2(M
 Coordinate j is digit j // W of word j mod W, where W = ⌈d/k⌉: a digit of all words is a contiguous slice of
 the vector, so packing is arithmetic on slices.
 
-One word more, the sentinel, carries a 1 from every client: the opened sum must count the survivors. It
-catches a mask that was lost or added twice. It does not catch a client that lies about its values.
+Two words more. The sentinel carries a 1 from every client: the opened sum must count the survivors. The
+checksum carries the sum of the client's values, modulo 2^64: the opened one must be the sum of the counts. A
+value so large that its digit carries changes the sum of the digits by a multiple of M, so that the two no
+longer agree. They catch a mask that was lost or added twice, words that are no packing, and a carry with
+which the checksum does not reckon. They do not catch a client that lies with care: M + 1 in one digit is the
+same word as 1 in the next, and nobody can tell which was meant.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from prism_crypto.errors import InputError, SumError
 
 # 256 KiB of words: k passes over a block stay in a core's second-level cache.
 _BLOCK_WORDS = 32 * 1024
+
+_UNKNOWN = "an upload holds something else than a packed vector, and nobody can tell whose it is"
 
 _NARROW = ((2**8, np.uint8), (2**16, np.uint16), (2**32, np.uint32))
 
@@ -69,12 +75,17 @@ class Packing:
 
     @cached_property
     def words(self) -> int:
-        """W = ⌈d/k⌉, the number of words that hold coordinates; the sentinel comes on top."""
+        """W = ⌈d/k⌉, the number of words that hold coordinates; sentinel and checksum come on top."""
         return -(-self.dimension // self.digits_per_word)
 
     @property
+    def length(self) -> int:
+        """W + 2, the number of words of an upload."""
+        return self.words + 2
+
+    @property
     def bits_per_coordinate(self) -> float:
-        """64·W/d, without the sentinel and without any framing."""
+        """64·W/d, without sentinel and checksum, and without any framing."""
         return 64 * self.words / self.dimension
 
     @property
@@ -89,15 +100,17 @@ class Packing:
             bound: the largest value that one client may contribute; by default M, the largest total.
 
         Returns:
-            A new array, shape (W+1,), dtype uint64; the last word is the sentinel 1.
+            A new array, shape (W+2,), dtype uint64; the last two words are the sentinel 1 and the checksum.
 
         Raises:
             InputError: wrong shape or dtype, or a value out of range.
         """
         bound = self.largest_total if bound is None else bound
         digits = self._checked(values, bound)
-        words = np.zeros(self.words + 1, dtype=np.uint64)
-        words[-1] = 1
+        words = np.zeros(self.length, dtype=np.uint64)
+        words[-2] = 1
+        # Counting is fifteen times quicker than adding up bytes.
+        words[-1] = np.count_nonzero(digits) if bound == 1 else digits.sum(dtype=np.uint64)
         for start in range(0, self.words, _BLOCK_WORDS):
             block = words[start : min(start + _BLOCK_WORDS, self.words)]
             rows = [
@@ -112,7 +125,7 @@ class Packing:
         """Read the counts out of an opened sum, and refuse one that cannot be right.
 
         Args:
-            words: the sum of the survivors' packed vectors, shape (W+1,), dtype uint64. Left as it is.
+            words: the sum of the survivors' packed vectors, shape (W+2,), dtype uint64. Left as it is.
             survivors: how many vectors were added.
             bound: the largest value that one client may contribute. When given, a count above
                 survivors·bound is refused; without it only M limits the counts.
@@ -121,16 +134,18 @@ class Packing:
             The counts, shape (d,), dtype int64.
 
         Raises:
-            SumError: the sentinel is not ``survivors``; a count is too large; or padding is not zero.
+            SumError: the sentinel is not ``survivors``; a count is too large; padding is not zero; or the
+                checksum is not the sum of the counts.
             InputError: wrong shape or dtype.
         """
-        if words.dtype != np.uint64 or words.shape != (self.words + 1,):
+        if words.dtype != np.uint64 or words.shape != (self.length,):
             raise InputError(
-                f"expected {self.words + 1} words of uint64, got {words.dtype} of shape {words.shape}"
+                f"expected {self.length} words of uint64, got {words.dtype} of shape {words.shape}"
             )
-        if words[-1] != survivors:
+        if words[-2] != survivors:
             raise SumError(
-                f"the opened sum counts {words[-1]} uploads, expected those of {survivors} survivors"
+                f"the opened sum counts {words[-2]} uploads, expected those of {survivors} survivors; "
+                f"{_UNKNOWN}"
             )
         counts = np.empty(self.dimension, dtype=np.int64)
         base = np.uint64(self._base)
@@ -142,13 +157,19 @@ class Packing:
                 target = counts[self._coordinates(digit, start, rest.size)]
                 target[:] = remainder[: target.size]
                 if remainder[target.size :].any():
-                    raise SumError(f"the opened sum has a padding digit that is not zero (digit {digit})")
+                    raise SumError(
+                        f"the opened sum has a padding digit that is not zero (digit {digit}); {_UNKNOWN}"
+                    )
                 rest = quotient
             if rest.any():
-                raise SumError("the opened sum has a word above the largest total of all its digits")
+                raise SumError(
+                    f"the opened sum has a word above the largest total of all its digits; {_UNKNOWN}"
+                )
         most = self.largest_total if bound is None else min(self.largest_total, survivors * bound)
         if (largest := int(counts.max())) > most:
-            raise SumError(f"the opened sum has a count of {largest}, at most {most} is possible")
+            raise SumError(f"the opened sum has a count of {largest}, at most {most} is possible; {_UNKNOWN}")
+        if words[-1] != counts.sum(dtype=np.uint64):
+            raise SumError(f"the opened sum's checksum is not the sum of its counts; {_UNKNOWN}")
         return counts
 
     def _coordinates(self, digit: int, start: int, count: int) -> slice:

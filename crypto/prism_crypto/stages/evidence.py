@@ -1,0 +1,293 @@
+"""Proofs that a client broke the protocol, for people who hold no secret.
+
+Each rests on the accused one's own signature: over what no honest client signs, or over two things that no
+honest client signs together. All say in which session it was, so ctx0 can be computed, and all but the
+first hold the adverts, so ctx1 can. What they reveal beside signed messages, the accused client knows
+itself.
+
+`docs/secure-sum.md` says why nobody who follows the protocol can be accused, whatever server and clients do.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from prism_crypto.blame import Blame
+from prism_crypto.errors import (
+    EvidenceError,
+    MessageError,
+    PublicKeyError,
+    SealError,
+    SecureSumError,
+    ShareError,
+)
+from prism_crypto.keeping.identity import Roster
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
+from prism_crypto.primitives.context import advert_digest, context1, self_mask_commitment
+from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
+from prism_crypto.primitives.shamir import PRIME, combine
+from prism_crypto.session import Session
+from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import Advert, advert_bytes, check_usable
+from prism_crypto.wire.messages import (
+    SEALED_BYTES,
+    SEALED_SHARE_BYTES,
+    VERSION,
+    decode_records,
+    share_body,
+    unmask_body,
+)
+
+__all__ = [
+    "AdvertEvidence",
+    "DealingEvidence",
+    "Evidence",
+    "SealEvidence",
+    "TestimonyEvidence",
+    "Which",
+    "encode_evidence",
+    "half",
+    "is_secret",
+    "open_share",
+    "opens",
+    "verify_evidence",
+]
+
+_MAX_BYTES = 4 * 2**20
+
+Which: TypeAlias = Literal[0, 1]
+"""Which of a client's two secrets: its self-mask seed, or its mask key."""
+
+
+class _Evidence(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What all evidence starts with, after its kind: in which session, against whom."""
+
+    version: int
+    session: Session
+    accused: int
+
+
+class AdvertEvidence(_Evidence, frozen=True, tag=1):
+    """A signed advert with a key that no honest client makes."""
+
+    advert: bytes
+
+
+class SealEvidence(_Evidence, frozen=True, tag=2):
+    """Signed sealed shares, of which those for one client do not open under what both agreed on."""
+
+    adverts: bytes
+    sealed: bytes
+    signature: bytes
+    receiver: int
+    proof: bytes
+
+
+class DealingEvidence(_Evidence, frozen=True, tag=3):
+    """Signed sealed shares, t of which open and do not give the secret that their dealer advertised."""
+
+    adverts: bytes
+    sealed: bytes
+    signature: bytes
+    which: Which
+    keys: bytes
+
+
+class TestimonyEvidence(_Evidence, frozen=True, tag=4):
+    """A signed last message that contradicts the sealed shares which its sender, as it says, received."""
+
+    adverts: bytes
+    received: bytes
+    seed_keys: bytes
+    mask_keys: bytes
+    complaints: bytes
+    signature: bytes
+
+
+Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | TestimonyEvidence
+
+
+def encode_evidence(evidence: Evidence) -> bytes:
+    """The evidence's one encoding."""
+    return msgspec.msgpack.encode(evidence)
+
+
+def open_share(key: bytes, context: bytes, ends: tuple[int, int], sealed: bytes) -> bytes:
+    """One share out of its seal.
+
+    Raises:
+        SealError: it does not open.
+        ShareError: what is in it is no field element.
+    """
+    share = open_sealed(key, context, ends, sealed)
+    if int.from_bytes(share) >= PRIME:
+        raise ShareError("a share is not a canonical field element", peer=ends[0])
+    return share
+
+
+def opens(
+    agreed: bytes, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], pair: bytes
+) -> bool:
+    """Whether both of a pair of sealed shares open to shares under what the two ends agreed on (32 bytes)."""
+    try:
+        for which, key in enumerate(seal_keys(AgreedKey(agreed), context, ends, keys)):
+            open_share(key, context, ends, half(pair, which))
+    except (SealError, ShareError):
+        return False
+    return True
+
+
+def half(pair: bytes, which: int) -> bytes:
+    """One of a pair of sealed shares."""
+    return pair[which * SEALED_SHARE_BYTES :][:SEALED_SHARE_BYTES]
+
+
+def is_secret(secret: bytes, which: int, context0: bytes, owner: int, advert: Advert) -> bool:
+    """Whether this is the seed that an advert commits to, or the private half of its mask key."""
+    if which == 0:
+        return self_mask_commitment(context0, owner, secret) == advert.commitment
+    pair = KeyPair(secret)
+    public = pair.public
+    pair.erase()
+    return public == advert.mask_key
+
+
+def verify_evidence(evidence: bytes, roster: Roster) -> Blame:
+    """Check what is said to prove that a client broke the protocol.
+
+    Args:
+        evidence: as in `Blame.evidence`.
+        roster: the pinned keys, the accused one's among them.
+
+    Returns:
+        Who it was, at which stage, what it did, and in which session. The caller decides whether that session
+        is its concern.
+
+    Raises:
+        EvidenceError: it proves nothing.
+    """
+    reason, found = "", None
+    try:
+        found = _decoded(evidence)
+        stage, reason = _convicted(found, roster)
+    except SecureSumError as error:
+        reason, found = error.message, None
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        reason, found = "not the canonical encoding of evidence", None
+    if found is None:
+        raise EvidenceError(f"this evidence proves nothing: {reason}")
+    return Blame(
+        found.accused, stage, reason, found.session.federation, found.session.number, bytes(evidence)
+    )
+
+
+def _decoded(evidence: bytes) -> Evidence:
+    if not isinstance(evidence, bytes) or len(evidence) > _MAX_BYTES:
+        raise EvidenceError(f"expected bytes, {_MAX_BYTES} at most")
+    found: Evidence = msgspec.msgpack.decode(evidence, type=Evidence)
+    session = found.session
+    if found.version != VERSION or msgspec.msgpack.encode(found) != evidence:
+        raise EvidenceError(f"not the canonical encoding of evidence of version {VERSION}")
+    if session.mode is not Mode.ACTIVE or session.graph != "complete":
+        raise EvidenceError("there is evidence of active sessions on the complete graph only")
+    return found
+
+
+def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
+    """The stage and the deed.
+
+    Raises:
+        SecureSumError: the evidence shows nothing that an honest client does not do.
+    """
+    session, accused = evidence.session, evidence.accused
+    if isinstance(evidence, AdvertEvidence):
+        advert = Advert.decode(evidence.advert, signed=True)
+        signed = advert.signed_part(session.context0, accused)
+        roster.verify(accused, Stage.ADVERTISE, signed, advert.signature)
+        try:
+            check_usable(advert)
+        except PublicKeyError as error:
+            return Stage.ADVERTISE, f"it signed an advert in which {error.message}"
+        raise EvidenceError("the advert's keys are sound")
+    records = decode_records(evidence.adverts, advert_bytes(session), stage=Stage.SHARE)
+    context = context1(session.context0, advert_digest([evidence.adverts], len(records)))
+    adverts = {client_id: Advert.decode(data, signed=True) for client_id, data in records.items()}
+    if accused not in adverts:
+        raise EvidenceError("the accused client took no part in that session")
+    if isinstance(evidence, TestimonyEvidence):
+        return _contradicted(evidence, roster, context, adverts)
+    roster.verify(accused, Stage.SHARE, share_body(context, accused, evidence.sealed), evidence.signature)
+    dealt = None
+    with suppress(MessageError):
+        dealt = decode_records(evidence.sealed, SEALED_BYTES, stage=Stage.SHARE)
+    if dealt is None or dealt.keys() != adverts.keys():
+        return Stage.SHARE, "it signed something else than a pair of sealed shares for each client"
+    if isinstance(evidence, SealEvidence):
+        return _sealed_garbage(evidence, context, adverts, dealt)
+    return _dealt_nonsense(evidence, context, adverts, dealt)
+
+
+def _sealed_garbage(
+    evidence: SealEvidence, context: bytes, adverts: dict[int, Advert], dealt: dict[int, bytes]
+) -> tuple[Stage, str]:
+    accused, receiver = evidence.accused, evidence.receiver
+    if receiver not in dealt or receiver == accused:
+        raise EvidenceError("nothing was sealed for the one who complains")
+    theirs, ours = adverts[accused].sealing_key, adverts[receiver].sealing_key
+    agreed = agreed_point(evidence.proof, ours, theirs, context)
+    if opens(agreed, context, (accused, receiver), (theirs, ours), dealt[receiver]):
+        raise EvidenceError("the shares open")
+    return Stage.SHARE, f"what it sealed for client {receiver} does not open to shares"
+
+
+def _dealt_nonsense(
+    evidence: DealingEvidence, context: bytes, adverts: dict[int, Advert], dealt: dict[int, bytes]
+) -> tuple[Stage, str]:
+    accused, which, threshold = evidence.accused, evidence.which, evidence.session.threshold
+    what = ("self-mask seed", "mask key")[which]
+    keys = decode_records(evidence.keys, KEY_BYTES, stage=Stage.UNMASK)
+    if len(keys) != threshold or not keys.keys() <= dealt.keys():
+        raise EvidenceError(f"expected keys to the shares of {threshold} clients")
+    shares = {
+        holder + 1: open_share(key, context, (accused, holder), half(dealt[holder], which))
+        for holder, key in keys.items()
+    }
+    try:
+        secret = combine(shares, threshold)
+    except ShareError:
+        secret = None
+    if secret is not None and is_secret(secret, which, evidence.session.context0, accused, adverts[accused]):
+        raise EvidenceError(f"the shares give the {what} that was advertised")
+    return Stage.SHARE, f"the shares that it dealt do not give the {what} that it advertised"
+
+
+def _contradicted(
+    evidence: TestimonyEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
+) -> tuple[Stage, str]:
+    accused, stage = evidence.accused, Stage.UNMASK
+    body = unmask_body(
+        context, accused, evidence.received, evidence.seed_keys, evidence.mask_keys, evidence.complaints
+    )
+    roster.verify(accused, stage, body, evidence.signature)
+    received = decode_records(evidence.received, SEALED_BYTES, stage=stage)
+    for which, blob in enumerate((evidence.seed_keys, evidence.mask_keys)):
+        for owner, key in decode_records(blob, KEY_BYTES, stage=stage).items():
+            try:
+                open_share(key, context, (owner, accused), half(received.get(owner, b""), which))
+            except (SealError, ShareError):
+                return stage, f"its key does not open the share that it holds of client {owner}'s secret"
+    for dealer, proof in decode_records(evidence.complaints, PROOF_BYTES, stage=stage).items():
+        if dealer not in received or dealer not in adverts:
+            return stage, f"it complains of client {dealer}, whose shares it has not received"
+        theirs, ours = adverts[dealer].sealing_key, adverts[accused].sealing_key
+        agreed = None
+        try:
+            agreed = agreed_point(proof, ours, theirs, context)
+        except PublicKeyError:
+            return stage, f"it complains of client {dealer} without proof"
+        if opens(agreed, context, (dealer, accused), (theirs, ours), received[dealer]):
+            return stage, f"it complains of client {dealer}, whose shares open"
+    raise EvidenceError("the message agrees with what its sender received")
