@@ -36,7 +36,7 @@ _MAX_EXCLUDED = 16
 """So many pieces of evidence an offer may hold: a client checks each, in some milliseconds."""
 
 _MAX_EVIDENCE = 4 * 2**20
-"""Bytes of one, with room for a complete graph of ten thousand clients."""
+"""Bytes of all of it, with room for a complete graph of some thousand clients."""
 
 
 class Invited(msgspec.Struct, frozen=True):
@@ -291,10 +291,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InputError(f"binding takes at most {_MAX_BINDING} bytes")
         if self.exclusions != _exclusions(self.excluded):
             raise InputError("the evidence against excluded clients does not match its hash")
-        if len(self.excluded) > _MAX_EXCLUDED or any(len(each) > _MAX_EVIDENCE for each in self.excluded):
+        if len(self.excluded) > _MAX_EXCLUDED or sum(map(len, self.excluded)) > _MAX_EVIDENCE:
             raise InputError(
-                f"a session excludes at most {_MAX_EXCLUDED} clients, "
-                f"with {_MAX_EVIDENCE} bytes of evidence each"
+                f"a session excludes at most {_MAX_EXCLUDED} clients, with {_MAX_EVIDENCE} bytes of evidence"
             )
         if self.excluded and self.mode is not Mode.ACTIVE:
             raise InputError("clients are excluded from active sessions only: elsewhere nothing is signed")
@@ -375,7 +374,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             MessageError: not an offer of this version, or one for more than ``max_clients`` clients.
         """
-        if len(data) > 4096 + 5 * max_clients + _MAX_EXCLUDED * _MAX_EVIDENCE:
+        if len(data) > 4096 + 5 * max_clients + _MAX_EVIDENCE:
             raise MessageError(f"an offer of {len(data)} bytes is too long for {max_clients} clients")
         session = None
         try:

@@ -112,6 +112,8 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
         found.append(
             ("records", lambda data: messages.decode_records(data, 33, stage=Stage.UNMASK), [bytes(74)])
         )
+        statements = messages.encode_statements({1: (bytes(64), b"sealed"), 3: (b"\1" * 64, b"")})
+        found.append(("statements", partial(messages.decode_statements, stage=Stage.UNMASK), [statements]))
         found.append(("ids", lambda data: messages.decode_ids(data, stage=Stage.UPLOAD), [bytes(range(16))]))
         found.append(("shares", _combine, [bytes(range(70)), b"\xff" * 70]))
         found.append(("words", partial(_unpack, rehearsal.session.packing), [bytes(16)]))
@@ -147,6 +149,7 @@ def _read_confirmations(state: confirm.Confirmed, data: bytes) -> None:
     )
     for peer, signature in messages.decode_records(message.signatures, 64, stage=Stage.UNMASK).items():
         unmask._verify(uploaded.party, peer, state, signature)
+    unmask._check_appeals(uploaded, message.appeals)
 
 
 def _decode(kind: type[messages.Message], context: bytes, data: bytes) -> None:
@@ -162,7 +165,7 @@ def _combine(data: bytes) -> None:
 
 
 def _unpack(packing: Any, data: bytes) -> None:
-    words = np.zeros(packing.words + 1, dtype=np.uint64)
+    words = np.zeros(packing.length, dtype=np.uint64)
     usable = np.frombuffer(data[: len(data) // 8 * 8], dtype="<u8")[: words.size]
     words[: usable.size] = usable
     packing.unpack(words, survivors=4, bound=1)

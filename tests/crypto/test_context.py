@@ -27,8 +27,8 @@ def test_fields_are_fixed_width_and_big_endian():
 
 
 def test_a_digest_starts_with_version_and_usage():
-    assert label("x") == b"prism-crypto/v1/x\0"
-    assert digest("x", b"a", b"b") == hashlib.sha256(b"prism-crypto/v1/x\0ab").digest()
+    assert label("x") == b"prism-crypto/v2/x\0"
+    assert digest("x", b"a", b"b") == hashlib.sha256(b"prism-crypto/v2/x\0ab").digest()
     assert digest("x", b"ab") != digest("y", b"ab")
 
 
@@ -41,7 +41,7 @@ def test_context1_depends_on_context0_on_the_adverts_and_on_their_number():
 
 def test_a_commitment_binds_context_owner_and_seed():
     base = self_mask_commitment(bytes(32), 1, b"s" * 32)
-    assert base == hashlib.sha256(b"prism-crypto/v1/self\0" + bytes(32) + u32(1) + b"s" * 32).digest()
+    assert base == hashlib.sha256(b"prism-crypto/v2/self\0" + bytes(32) + u32(1) + b"s" * 32).digest()
     assert base != self_mask_commitment(b"\1" * 32, 1, b"s" * 32)
     assert base != self_mask_commitment(bytes(32), 2, b"s" * 32)
     assert base != self_mask_commitment(bytes(32), 1, b"t" * 32)

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from prism_crypto.errors import IdentityError, RandomnessError, SignatureError
 from prism_crypto.keeping.identity import NO_ROSTER, Identity, Roster, check_client_id
@@ -104,13 +105,13 @@ def test_an_identity_file_open_to_others_is_refused(tmp_path, mode):
         "[]",
         "7",
         "{}",
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1}),
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1, "private_key": "xy"}),
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1, "private_key": "00"}),
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": -1, "private_key": "00" * 32}),
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1, "private_key": 5}),
-        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1, "private_key": "00" * 32}),
-        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1, "private_key": "00" * 32, "x": 1}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1, "private_key": "xy"}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1, "private_key": "00"}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": -1, "private_key": "00" * 32}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1, "private_key": 5}),
+        json.dumps({"format": "prism-crypto/v1/identity", "client_id": 1, "private_key": "00" * 32}),
+        json.dumps({"format": "prism-crypto/v2/identity", "client_id": 1, "private_key": "00" * 32, "x": 1}),
     ],
 )
 def test_what_is_no_identity_is_refused(tmp_path, content):
@@ -164,14 +165,14 @@ def test_a_roster_survives_its_file_which_others_may_read_but_not_write(tmp_path
     "fields",
     [
         [],
-        {"format": "prism-crypto/v1/roster"},
-        {"format": "prism-crypto/v2/roster", "keys": {}},
-        {"format": "prism-crypto/v1/roster", "keys": {}, "x": 1},
-        {"format": "prism-crypto/v1/roster", "keys": []},
-        {"format": "prism-crypto/v1/roster", "keys": {"01": "00" * 32}},
-        {"format": "prism-crypto/v1/roster", "keys": {"1": 3}},
-        {"format": "prism-crypto/v1/roster", "keys": {"1": "00"}},
-        {"format": "prism-crypto/v1/roster", "keys": {"1": "00" * 32, "2": "00" * 32}},
+        {"format": "prism-crypto/v2/roster"},
+        {"format": "prism-crypto/v1/roster", "keys": {}},
+        {"format": "prism-crypto/v2/roster", "keys": {}, "x": 1},
+        {"format": "prism-crypto/v2/roster", "keys": []},
+        {"format": "prism-crypto/v2/roster", "keys": {"01": "00" * 32}},
+        {"format": "prism-crypto/v2/roster", "keys": {"1": 3}},
+        {"format": "prism-crypto/v2/roster", "keys": {"1": "00"}},
+        {"format": "prism-crypto/v2/roster", "keys": {"1": "00" * 32, "2": "00" * 32}},
     ],
 )
 def test_what_is_no_roster_is_refused(tmp_path, fields):
@@ -180,3 +181,31 @@ def test_what_is_no_roster_is_refused(tmp_path, fields):
     path.chmod(0o644)
     with pytest.raises(IdentityError):
         Roster.load(path)
+
+
+P = 2**255 - 19
+SIGN = 2**255
+ORDER_8 = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+EIGHT_POINTS = [1, P - 1, 0, SIGN, ORDER_8, P - ORDER_8, ORDER_8 + SIGN, P - ORDER_8 + SIGN]
+MINUS_ZERO = [1 + SIGN, P - 1 + SIGN]
+NOT_REDUCED = [P, P + 1, P + 4, P + SIGN, 2**255 - 1, 2**256 - 1]
+
+
+@pytest.mark.parametrize("key", EIGHT_POINTS + MINUS_ZERO + NOT_REDUCED)
+def test_a_key_of_small_order_or_in_a_second_spelling_enters_no_roster(key):
+    """Under the neutral element one signature holds for every message: it would convict or excuse anybody."""
+    encoded = key.to_bytes(32, "little")
+    with pytest.raises(IdentityError, match="small order") as caught:
+        Roster({0: ALICE.public_key, 7: encoded})
+    assert caught.value.peer == 7
+    if key == 1:
+        everything = Ed25519PublicKey.from_public_bytes(encoded)
+        for message in (b"one", b"another"):
+            everything.verify(encoded + bytes(32), message)
+
+
+def test_every_honest_key_enters_a_roster():
+    keys = {i: Identity.generate(i).public_key for i in range(200)}
+    assert len(Roster(keys)) == 200

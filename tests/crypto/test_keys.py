@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from prism_crypto.errors import PublicKeyError, SealError
-from prism_crypto.primitives.keys import KeyPair, check_public_key, open_sealed, pair_seed, seal
+from prism_crypto.primitives.keys import KeyPair, check_public_key, open_sealed, pair_seed, seal, seal_keys
 
 ALICE, BOB = KeyPair(b"\x11" * 32), KeyPair(b"\x22" * 32)
 CONTEXT = b"\xcc" * 32
@@ -38,19 +38,31 @@ def library_agreement() -> bytes:
 
 
 def test_both_ends_derive_what_hkdf_derives():
-    info = b"prism-crypto/v1/pair\0" + CONTEXT + b"\0\0\0\1" + b"\0\0\0\2" + ALICE.public + BOB.public
+    info = b"prism-crypto/v2/pair\0" + CONTEXT + b"\0\0\0\1" + b"\0\0\0\2" + ALICE.public + BOB.public
     expected = hkdf(library_agreement(), info)
     assert pair_seed(ALICE.agree(BOB.public), CONTEXT, ENDS, KEYS) == expected
     assert pair_seed(BOB.agree(ALICE.public), CONTEXT, ENDS, KEYS) == expected
 
 
-def test_sealing_is_gcm_under_the_derived_key_with_the_ends_as_associated_data():
-    ends = b"\0\0\0\1" + b"\0\0\0\2"
-    key = hkdf(library_agreement(), b"prism-crypto/v1/seal\0" + CONTEXT + ends + ALICE.public + BOB.public)
-    expected = AESGCM(key).encrypt(bytes(12), b"shares", b"prism-crypto/v1/sealed\0" + CONTEXT + ends)
-    sealed = seal(ALICE.agree(BOB.public), CONTEXT, ENDS, KEYS, b"shares")
-    assert sealed == expected
-    assert open_sealed(BOB.agree(ALICE.public), CONTEXT, ENDS, KEYS, sealed) == b"shares"
+def keys_of(pair: KeyPair, public: bytes, context=CONTEXT, ends=ENDS, keys=KEYS) -> tuple[bytes, bytes]:
+    return seal_keys(pair.agree(public), context, ends, keys)
+
+
+def test_both_ends_derive_the_same_two_keys_for_one_direction():
+    info = CONTEXT + b"\0\0\0\1" + b"\0\0\0\2" + ALICE.public + BOB.public
+    expected = tuple(
+        hkdf(library_agreement(), b"prism-crypto/v2/" + usage + b"\0" + info)
+        for usage in (b"seal-seed", b"seal-key")
+    )
+    assert keys_of(ALICE, BOB.public) == keys_of(BOB, ALICE.public) == expected
+
+
+def test_sealing_is_gcm_with_the_ends_as_associated_data():
+    associated = b"prism-crypto/v2/sealed\0" + CONTEXT + b"\0\0\0\1" + b"\0\0\0\2"
+    for key in keys_of(ALICE, BOB.public):
+        sealed = seal(key, CONTEXT, ENDS, b"shares")
+        assert sealed == AESGCM(key).encrypt(bytes(12), b"shares", associated)
+        assert open_sealed(key, CONTEXT, ENDS, sealed) == b"shares"
 
 
 @pytest.mark.parametrize(
@@ -64,20 +76,28 @@ def test_sealing_is_gcm_under_the_derived_key_with_the_ends_as_associated_data()
     ids=["another session", "sent back to its sender", "misdirected", "keys exchanged"],
 )
 def test_what_was_sealed_elsewhere_does_not_open(context, ends, keys):
-    sealed = seal(ALICE.agree(BOB.public), CONTEXT, ENDS, KEYS, b"shares")
-    with pytest.raises(SealError) as caught:
-        open_sealed(BOB.agree(ALICE.public), context, ends, keys, sealed)
-    assert caught.value.peer == ends[0]
-    assert caught.value.__context__ is None
+    first, second = keys_of(ALICE, BOB.public)
+    sealed = seal(first, CONTEXT, ENDS, b"shares")
+    others = keys_of(BOB, ALICE.public, context, ends, keys)
+    assert not {first, second} & set(others)
+    for key in (second, *others):
+        with pytest.raises(SealError) as caught:
+            open_sealed(key, CONTEXT, ENDS, sealed)
+        assert caught.value.peer == ENDS[0]
+        assert caught.value.__context__ is None
+    if keys == KEYS:
+        with pytest.raises(SealError):  # the right key, said to be for another session or other ends
+            open_sealed(first, context, ends, sealed)
 
 
 def test_every_flipped_bit_is_seen():
-    sealed = seal(ALICE.agree(BOB.public), CONTEXT, ENDS, KEYS, b"shares")
+    key, _ = keys_of(ALICE, BOB.public)
+    sealed = seal(key, CONTEXT, ENDS, b"shares")
     for position in range(8 * len(sealed)):
         altered = bytearray(sealed)
         altered[position // 8] ^= 1 << position % 8
         with pytest.raises(SealError):
-            open_sealed(BOB.agree(ALICE.public), CONTEXT, ENDS, KEYS, bytes(altered))
+            open_sealed(key, CONTEXT, ENDS, bytes(altered))
 
 
 @pytest.mark.parametrize("public", LOW_ORDER)

@@ -28,7 +28,7 @@ def slow_pack(values: list[int], largest_total: int) -> list[int]:
     words = [0] * width
     for j, value in enumerate(values):
         words[j % width] += value * base ** (j // width)
-    return [*words, 1]
+    return [*words, 1, sum(values) % 2**64]
 
 
 @st.composite
@@ -57,7 +57,7 @@ def sessions(draw):
 @settings(max_examples=150)
 def test_sums_of_packed_vectors_unpack_to_the_exact_counts(session):
     packing, bound, vectors = session
-    total = np.zeros(packing.words + 1, dtype=np.uint64)
+    total = np.zeros(packing.length, dtype=np.uint64)
     for vector in vectors:
         words = packing.pack(vector, bound=bound)
         assert words.dtype == np.uint64
@@ -165,7 +165,7 @@ def opened(packing: Packing, survivors: int) -> np.ndarray:
 def test_a_sentinel_that_does_not_count_the_survivors_is_refused(counted):
     packing = Packing(100, 5)
     words = opened(packing, 3)
-    words[-1] = counted
+    words[-2] = counted
     with pytest.raises(SumError, match=f"counts {counted} uploads, expected those of 3"):
         packing.unpack(words, 3)
 
@@ -190,12 +190,13 @@ def test_a_count_above_what_the_survivors_can_reach_is_refused():
     packing = Packing(10, 5)
     words = opened(packing, 3)
     words[0] += np.uint64(1)
+    words[-1] += np.uint64(1)
     assert packing.unpack(words, 3)[0] == 4
     with pytest.raises(SumError, match="count of 4, at most 3"):
         packing.unpack(words, 3, bound=1)
 
 
-@given(st.integers(0, 9), st.integers(0, 63))
+@given(st.integers(0, 11), st.integers(0, 63))
 def test_random_words_almost_never_pass_for_a_sum(word, bit):
     packing = Packing(270, 4)
     words = opened(packing, 3)
@@ -205,10 +206,39 @@ def test_random_words_almost_never_pass_for_a_sum(word, bit):
     except SumError:
         return
     assert counts.max() <= 3
+    assert counts.sum() == 810
+
+
+@pytest.mark.parametrize("clients", [3, 10, 100])
+@pytest.mark.parametrize("excess", [1, 2, 7])
+@pytest.mark.parametrize("share", [0.01, 0.94, 1.0])
+def test_values_that_carry_into_other_coordinates_are_seen(clients, excess, share):
+    """One client adds M + excess to many of its values, and to its checksum: honest arithmetic, no bound."""
+    packing = Packing(2000, clients)
+    rng = np.random.default_rng(clients)
+    total = sum(packing.pack(rng.integers(0, 2, 2000)) for _ in range(clients))
+    added = [0] * packing.length
+    for j in np.flatnonzero(rng.random(2000) < share):
+        added[j % packing.words] += (clients + excess) * (clients + 1) ** (int(j) // packing.words)
+        added[-1] += clients + excess
+    total += np.array([word % 2**64 for word in added], dtype=np.uint64)
+    with pytest.raises(SumError, match="an upload holds something else than a packed vector"):
+        packing.unpack(total, clients, bound=1)
+
+
+def test_what_is_the_same_word_as_an_honest_one_is_not_seen():
+    """M + 1 in one digit is 1 in the next: nobody can tell, and no check claims to."""
+    packing = Packing(100, 4)
+    words = opened(packing, 3)
+    words[0] += np.uint64(5)
+    words[-1] += np.uint64(1)
+    counts = packing.unpack(words, 3)
+    assert counts[packing.words] == 4
+    assert counts.sum() == 301
 
 
 @pytest.mark.parametrize(
-    "words", [np.zeros(3, dtype=np.uint64), np.zeros(2, dtype=np.int64), np.zeros((2, 1), dtype=np.uint64)]
+    "words", [np.zeros(4, dtype=np.uint64), np.zeros(3, dtype=np.int64), np.zeros((3, 1), dtype=np.uint64)]
 )
 def test_words_of_another_session_are_refused(words):
     with pytest.raises(InputError):
@@ -233,7 +263,7 @@ def test_values_under_a_mask_are_checked_too():
 def test_the_largest_signed_value_is_not_mistaken_for_a_negative_one():
     largest = 2**63 - 1
     packing = Packing(2, largest)
-    assert packing.pack(np.array([largest, 0], dtype=np.int64)).tolist() == [largest, 0, 1]
+    assert packing.pack(np.array([largest, 0], dtype=np.int64)).tolist() == [largest, 0, 1, largest]
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])

@@ -79,11 +79,11 @@ def test_a_policy_survives_its_file(tmp_path):
     [
         [],
         {"min_survivors": 8},
-        {"format": "prism-crypto/v1/policy"},
-        {"format": "prism-crypto/v1/policy", "min_survivors": "8"},
-        {"format": "prism-crypto/v1/policy", "min_survivors": 1},
-        {"format": "prism-crypto/v1/policy", "min_survivors": 8, "min_survivor": 9},
-        {"format": "prism-crypto/v1/policy", "min_survivors": 8, "mode": "trusting"},
+        {"format": "prism-crypto/v2/policy"},
+        {"format": "prism-crypto/v2/policy", "min_survivors": "8"},
+        {"format": "prism-crypto/v2/policy", "min_survivors": 1},
+        {"format": "prism-crypto/v2/policy", "min_survivors": 8, "min_survivor": 9},
+        {"format": "prism-crypto/v2/policy", "min_survivors": 8, "mode": "trusting"},
     ],
 )
 def test_what_is_no_policy_is_refused(tmp_path, fields):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from prism_crypto.errors import StateError
-from prism_crypto.keeping.session_counter import MAX_SESSION, MemoryCounter, SessionCounter
+from prism_crypto.keeping.session_counter import MAX_SESSION, MAX_STEP, MemoryCounter, SessionCounter
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def test_numbers_increase_and_survive_the_process(counter):
         with pytest.raises(StateError):
             again.advance(number)
     assert again.last == 9
-    again.advance(MAX_SESSION)
-    assert counter.last == MAX_SESSION
+    again.advance(9 + MAX_STEP)
+    assert counter.last == 9 + MAX_STEP
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,20 @@ def test_numbers_increase_and_survive_the_process(counter):
     [
         b"",
         b"5\n",
-        b"prism-crypto/v1/session-counter 5 round 2",
-        b"prism-crypto/v1/session-counter 05 round 2\n",
-        b"prism-crypto/v1/session-counter -5 round 2\n",
-        b"prism-crypto/v1/session-counter 5 round 2\n\n",
-        b"prism-crypto/v2/session-counter 5 round 2\n",
-        b"prism-crypto/v1/session-counter \xb2 round 2\n",
-        b"prism-crypto/v1/session-counter " + b"9" * 5000 + b" round 2\n",
-        b"prism-crypto/v1/session-counter 5 round \n",
-        b"prism-crypto/v1/session-counter 5 round 02\n",
-        b"prism-crypto/v1/session-counter 5 round -2\n",
-        b"prism-crypto/v1/session-counter 5 round " + b"9" * 21 + b"\n",
-        2 * b"prism-crypto/v1/session-counter 7 round 1\n",
-        "prism-crypto/v1/session-counter \u0667 round 1\n".encode(),  # a seven, in other digits
+        b"prism-crypto/v2/session-counter 5 round 2",
+        b"prism-crypto/v2/session-counter 05 round 2\n",
+        b"prism-crypto/v2/session-counter -5 round 2\n",
+        b"prism-crypto/v2/session-counter 5 round 2\n\n",
+        b"prism-crypto/v1/session-counter 5 round 2\n",
+        b"prism-crypto/v2/session-counter 5\n",
+        b"prism-crypto/v2/session-counter \xb2 round 2\n",
+        b"prism-crypto/v2/session-counter " + b"9" * 5000 + b" round 2\n",
+        b"prism-crypto/v2/session-counter 5 round \n",
+        b"prism-crypto/v2/session-counter 5 round 02\n",
+        b"prism-crypto/v2/session-counter 5 round -2\n",
+        b"prism-crypto/v2/session-counter 5 round " + b"9" * 21 + b"\n",
+        2 * b"prism-crypto/v2/session-counter 7 round 1\n",
+        "prism-crypto/v2/session-counter \u0667 round 1\n".encode(),  # a seven, in other digits
         bytes(range(256)),
         b"x" * 1_000_000,
     ],
@@ -59,18 +60,40 @@ def test_a_damaged_file_refuses(counter, content):
     assert counter.path.read_bytes() == content
 
 
-def test_a_file_without_a_round_is_not_taken_for_one_that_never_uploaded(counter):
-    content = b"prism-crypto/v1/session-counter 5\n"
-    counter.path.write_bytes(content)
-    with pytest.raises(StateError, match=r"earlier version and holds no round.*enrolled again"):
-        counter.advance(100, round=100)
-    assert counter.path.read_bytes() == content
+@pytest.mark.parametrize("kept", ["memory", "file"])
+@pytest.mark.parametrize(
+    ("number", "round"), [(2**64 - 1, 1), (5 + MAX_STEP + 1, 1), (6, 2**64 - 1), (6, 4 + 2**16)]
+)
+def test_one_offer_can_not_shut_a_client_out_of_all_that_comes(counter, kept, number, round):
+    numbers = MemoryCounter() if kept == "memory" else counter
+    numbers.advance(5, round=3)
+    numbers.uploaded(3)
+    with pytest.raises(StateError, match=r"no server sets a client so far ahead|not above"):
+        numbers.advance(number, round=round)
+    numbers.advance(6, round=4)
+    with pytest.raises(StateError, match="so far ahead"):
+        numbers.uploaded(4 + 2**16)
+    numbers.uploaded(4)
+    assert (numbers.last, numbers.last_round) == (6, 4)
 
 
-def test_the_largest_number_and_round_fit(counter):
+def test_the_largest_number_and_round_fit(tmp_path):
+    counter = SessionCounter.enrol(tmp_path / "old", number=MAX_SESSION - 1, round=2**64 - 2)
     counter.advance(MAX_SESSION, round=2**64 - 1)
     counter.uploaded(2**64 - 1)
     assert (counter.last, counter.last_round) == (MAX_SESSION, 2**64 - 1)
+
+
+def test_a_client_of_an_older_federation_is_enrolled_above_what_came_before(tmp_path):
+    clock = 1_800_000_000_000  # milliseconds: far above what a counter takes that starts from nothing
+    counter = SessionCounter.enrol(tmp_path / "late", number=clock, round=100_000)
+    with pytest.raises(StateError, match="not above"):
+        counter.advance(clock, round=100_001)
+    counter.advance(clock + 1000, round=100_001)
+    for number, round in ((-1, 0), (0, -1), (2**64, 0), (0, 2**64)):
+        with pytest.raises(StateError, match="are in"):
+            SessionCounter.enrol(tmp_path / "absurd", number=number, round=round)
+    assert not (tmp_path / "absurd").exists()
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])

@@ -331,8 +331,8 @@ class Unmasking(Gathering):
                 add_keystream(self._total, secret, subtract=True)
             else:
                 self._remove_pair_masks(owner, secret)
-        self._shares.clear()
-        self._keys.clear()
+        for given in (*self._shares.values(), *self._keys.values()):
+            given.clear()
         session = self.hall.session
         words = self._total
         try:
