@@ -123,12 +123,12 @@ class Rehearsal:
         counters: dict[int, Any] | None = None,
         **session: Any,
     ) -> None:
-        self.ids = list(ids)
-        self.identities = identities or {i: identity(i) for i in self.ids}
+        self.identities = identities or {i: identity(i) for i in ids}
         self.roster = Roster(self.public_keys())
         session.setdefault("federation", "rehearsal")
         session.setdefault("number", 1)
-        self.session = Session.plan(spec or CountSpec(40), self.ids, roster=self.roster, **session)
+        self.session = Session.plan(spec or CountSpec(40), ids, roster=self.roster, **session)
+        self.ids = [i for i in ids if i in (self.session.invited.ids or ())]  # without the excluded
         self.active = self.session.mode is Mode.ACTIVE
         self.policy = policy or Policy(min_survivors=2, mode=self.session.mode)
         self.rng = {i: Stream(f"{label}: client {i}") for i in self.ids}

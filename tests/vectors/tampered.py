@@ -182,7 +182,7 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         0,
         records(2, 98, alter_record(0, flip(5))),
         "SealError",
-        0,
+        None,
     )
     yield case(
         "sealed_shares_swapped",
@@ -191,7 +191,7 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         0,
         records(2, 98, lambda cut: cut.update({1: cut[3], 3: cut[1]})),
         "SealError",
-        3,
+        None,
     )
     yield case(
         "sealed_share_missing", S.UPLOAD, None, 0, records(2, 98, drop_record(3)), "ProtocolError", None

@@ -64,8 +64,8 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
         MessageError, ContextMismatch: the message is not one of this session.
         ProtocolError: U2 is not what an honest server says.
         ThresholdError: too few clients shared.
-        SealError: a share does not open; ``peer`` is said to have sealed it. In active mode: the shares of
-            more than n - t clients do not open, or this client's own.
+        SealError: semi-honest mode: a share does not open; ``peer`` is said to have sealed it. Active mode:
+            the shares of more than n - t clients do not open, or this client's own.
         ShareError: a share opens to something that is none (semi-honest mode).
         PublicKeyError: a neighbour's mask key is of low order.
     """
@@ -152,9 +152,14 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
             keys[peer] = Secret(b"".join(both))
         except (SealError, ShareError) as error:
             error.at(Stage.UPLOAD, peer)
-            spare = party.session.invited.count - party.session.threshold
-            if not party.active or peer == me or len(unopened) == spare:
+            if not party.active:
                 raise
+            if peer == me or len(unopened) == party.session.invited.count - party.session.threshold:
+                # Nobody is named: the server may have altered them, or whatever carries its messages.
+                whose = "this client itself" if peer == me else f"{len(unopened) + 1} clients"
+                raise SealError(
+                    f"the shares that came from {whose} do not open", stage=Stage.UPLOAD
+                ) from None
             try:
                 proof = prove_agreement(state.sealing.private(), ours, theirs, context)
             except SecureSumError as useless:

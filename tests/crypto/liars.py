@@ -1,0 +1,472 @@
+"""Clients that leave the protocol in every way a signature, a share, a key or a form can be wrong.
+
+``python tests/crypto/liars.py --sessions 10000`` plays random sessions of ten clients with one liar or two,
+and checks each: the sum of the survivors opens, or that of the next session, without those whom the evidence
+convicts; every liar is named; nobody else ever is. A liar is a real client with an insider in the middle, who
+has its keys and changes what it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import reference as wire
+from rehearsal import Rehearsal
+
+from prism_crypto import Policy, SecureSumError, Stage, verify_evidence
+from prism_crypto.primitives.agreement_proof import on_curve, prove_agreement
+from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
+from prism_crypto.primitives.shamir import PRIME
+from prism_crypto.stages.advert import Advert
+from prism_crypto.wire import messages as m
+
+CLIENTS, THRESHOLD = 10, 7
+LOW_ORDER = [0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504, 2**255 - 20]
+
+
+@dataclass
+class Liar:
+    """One client that lies at one stage.
+
+    ``named``: how it must be found out: "blamed" with evidence, "refused" by the server when it speaks, or
+    "" where what it did has no consequence.
+    """
+
+    client_id: int
+    name: str
+    draw: random.Random
+    session: Rehearsal
+    named: str = ""
+    victims: tuple[int, ...] = ()
+    state: Any = None  # of the client, as it was when it had shared
+    silent_from: Stage | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context(self) -> bytes:
+        return self.state.context
+
+    def others(self) -> list[int]:
+        known = self.session.ids if self.state is None else self.state.neighbours
+        return [i for i in known if i != self.client_id]
+
+    def some(self, least: int = 1, most: int = 9) -> tuple[int, ...]:
+        pool = self.others()
+        return tuple(sorted(self.draw.sample(pool, self.draw.randint(least, min(most, len(pool))))))
+
+    def sign(self, stage: Stage, body: bytes) -> bytes:
+        return self.session.identities[self.client_id].sign(stage, body)
+
+    def parsed(self, kind: type, data: bytes) -> Any:
+        return msgspec.msgpack.decode(data, type=kind)
+
+    # --- what it says at each stage
+
+    def advert(self, data: bytes, change: Callable[[Advert], Advert]) -> bytes:
+        context0 = self.session.session.context0
+        message = self.parsed(m.AdvertMessage, data)
+        advert = change(Advert.decode(message.advert, signed=True))
+        signed = self.sign(Stage.ADVERTISE, advert.signed_part(context0, self.client_id))
+        advert = msgspec.structs.replace(advert, signature=signed)
+        return m.encode(msgspec.structs.replace(message, advert=advert.encode()))
+
+    def dealing(self, data: bytes, change: Callable[[dict[int, bytes]], bytes | None]) -> bytes:
+        message = self.parsed(m.ShareMessage, data)
+        records = m.decode_records(message.sealed, m.SEALED_BYTES, stage=Stage.SHARE)
+        sealed = change(records)
+        sealed = m.encode_records(records) if sealed is None else sealed
+        body = m.share_body(self.context, self.client_id, sealed)
+        return m.encode(
+            msgspec.structs.replace(message, sealed=sealed, signature=self.sign(Stage.SHARE, body))
+        )
+
+    def seal(self, holder: int, which: int, share: bytes) -> bytes:
+        """A share of the liar's choice, sealed as it should be."""
+        own = self.state.sealing.public
+        neighbour = self.state.neighbours[holder]
+        ends, keys = (self.client_id, holder), (own, neighbour.sealing_key)
+        key = seal_keys(neighbour.agreed, self.context, ends, keys)[which]
+        return seal(key, self.context, ends, share)
+
+    def upload(self, data: bytes, unopened: tuple[int, ...]) -> bytes:
+        message = self.parsed(m.UploadMessage, data)
+        lacking = wire.id_list(list(unopened))
+        body = m.upload_body(self.context, self.client_id, message.words, lacking)
+        return m.encode(
+            msgspec.structs.replace(message, unopened=lacking, signature=self.sign(Stage.UPLOAD, body))
+        )
+
+    def unmask(self, data: bytes, change: Callable[[list[dict[int, bytes]]], None]) -> bytes:
+        message = self.parsed(m.UnmaskMessage, data)
+        widths = ((message.seed_keys, 32), (message.mask_keys, 32), (message.complaints, 96))
+        cut = [m.decode_records(blob, width, stage=Stage.UNMASK) for blob, width in widths]
+        change(cut)
+        fields = [m.encode_records(records) for records in cut]
+        body = m.unmask_body(self.context, self.client_id, self.notes["received"], *fields)
+        return m.encode(m.UnmaskMessage(message.version, message.tag, *fields, self.sign(Stage.UNMASK, body)))
+
+    # --- where it sits
+
+    def __call__(
+        self, stage: Stage, sender: int | None, receiver: int | None, message: bytes
+    ) -> bytes | None:
+        client = self.session.clients[self.client_id]
+        if receiver == self.client_id and stage is Stage.UPLOAD:
+            self.notes["received"] = self.parsed(m.SharesMessage, message).sealed
+        if receiver == self.client_id and stage is Stage.UNMASK and self.notes.get("claims"):
+            message = m.encode(
+                msgspec.structs.replace(self.parsed(m.ConfirmationsMessage, message), appeals=b"")
+            )
+        if sender != self.client_id:
+            return message
+        if self.silent_from is not None and not stage.before(self.silent_from):
+            return None
+        if stage is Stage.SHARE:
+            old = client._state
+            self.state = _Kept(old.context, _Public(old.sealing.public), _kept_agreements(old.neighbours))
+            self.notes["private"] = self.session.rng[self.client_id].taken[:32]
+        return DEVIATIONS[self.name](self, stage, message)
+
+
+@dataclass
+class _Public:
+    public: bytes
+
+
+@dataclass
+class _Kept:
+    context: bytes
+    sealing: _Public
+    neighbours: dict[int, Any]
+
+
+@dataclass
+class _Agreed:
+    sealing_key: bytes
+    agreed: Any
+
+
+def _kept_agreements(neighbours: dict[int, Any]) -> dict[int, _Agreed]:
+    kept = {}
+    for i, neighbour in neighbours.items():
+        copy = AgreedKey(bytes(32))
+        copy._prk._value[:] = bytes(neighbour.agreed._prk.reveal())
+        kept[i] = _Agreed(neighbour.sealing_key, copy)
+    return kept
+
+
+Deviation = Callable[[Liar, Stage, bytes], bytes | None]
+DEVIATIONS: dict[str, Deviation] = {}
+
+
+def deviation(function: Deviation) -> Deviation:
+    DEVIATIONS[function.__name__] = function
+    return function
+
+
+def _garbled(liar: Liar, message: bytes) -> bytes:
+    """Bytes that the signature does not cover: nobody can prove whose fault they are."""
+    liar.named = "refused"
+    data = bytearray(message)
+    match liar.draw.randrange(4):
+        case 0:
+            return liar.draw.randbytes(liar.draw.randrange(200))
+        case 1:
+            return bytes(data[: liar.draw.randrange(len(data))])
+        case 2:
+            return bytes(data) + b"\0"
+        case _:
+            data[liar.draw.randrange(3, len(data))] ^= 1 << liar.draw.randrange(8)
+            return bytes(data)
+
+
+def _garbles(stage: Stage) -> None:
+    def garble(liar: Liar, at: Stage, message: bytes) -> bytes:
+        return _garbled(liar, message) if at is stage else message
+
+    DEVIATIONS[f"garbles_its_{stage.value}_message"] = garble
+
+
+for _stage in Stage:
+    _garbles(_stage)
+
+
+@deviation
+def advertises_a_useless_key(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.ADVERTISE:
+        return message
+    liar.named = "blamed"
+    twist = next(key for i in range(2, 99) if not on_curve(key := i.to_bytes(32, "little")))
+    key = liar.draw.choice(
+        [value.to_bytes(32, "little") for value in LOW_ORDER] + [(2**255 - 9).to_bytes(32, "little"), twist]
+    )
+    name = liar.draw.choice(("sealing_key", "mask_key"))
+    return liar.advert(message, lambda advert: msgspec.structs.replace(advert, **{name: key}))
+
+
+@deviation
+def advertises_one_key_for_both(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.ADVERTISE:
+        return message
+    liar.named = "blamed"
+    return liar.advert(message, lambda a: msgspec.structs.replace(a, mask_key=a.sealing_key))
+
+
+@deviation
+def commits_to_another_seed(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.ADVERTISE:
+        return message
+    liar.named = "blamed"
+    changed = liar.advert(message, lambda a: msgspec.structs.replace(a, commitment=liar.draw.randbytes(32)))
+    state = liar.session.clients[liar.client_id]._state
+    state.advert = liar.parsed(m.AdvertMessage, changed).advert
+    return changed
+
+
+@deviation
+def signs_a_dealing_of_another_form(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.SHARE:
+        return message
+    liar.named = "blamed"
+    victim = liar.some(1, 1)[0]
+    changes: list[Callable[[dict[int, bytes]], bytes | None]] = [
+        lambda cut: cut.pop(victim) and None,
+        lambda cut: cut.update({99: cut.pop(victim)}),
+        lambda cut: m.encode_records(cut)[:-1],
+        lambda cut: m.encode_records(cut)[102:] + m.encode_records(cut)[:102],
+        lambda cut: b"",
+    ]
+    return liar.dealing(message, liar.draw.choice(changes))
+
+
+@deviation
+def seals_garbage_for_some(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.SHARE:
+        return message
+    liar.named, liar.victims = "blamed", liar.some()
+    half = liar.draw.randrange(3)
+
+    def change(cut: dict[int, bytes]) -> None:
+        for i in liar.victims:
+            junk = liar.draw.randbytes(98)
+            cut[i] = (junk, junk[:49] + cut[i][49:], cut[i][:49] + junk[49:])[half]
+
+    return liar.dealing(message, change)
+
+
+@deviation
+def swaps_what_it_seals(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.SHARE:
+        return message
+    liar.named, liar.victims = "blamed", liar.some(2, 2)
+    a, b = liar.victims
+    return liar.dealing(message, lambda cut: cut.update({a: cut[b], b: cut[a]}))
+
+
+@deviation
+def seals_what_is_no_share(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.SHARE:
+        return message
+    liar.named, liar.victims = "blamed", liar.some()
+    which = liar.draw.randrange(2)
+    share = liar.draw.choice([PRIME.to_bytes(33, "big"), b"\xff" * 33, bytes(32)])
+
+    def change(cut: dict[int, bytes]) -> None:
+        for i in liar.victims:
+            wrong = liar.seal(i, which, share).ljust(49, b"\0")
+            cut[i] = wrong + cut[i][49:] if which == 0 else cut[i][:49] + wrong
+
+    return liar.dealing(message, change)
+
+
+def _deals_wrong_shares(liar: Liar, message: bytes, which: int) -> bytes:
+    liar.named, liar.victims = "blamed", liar.some()
+    one = liar.draw.randrange(PRIME).to_bytes(33, "big")
+
+    def change(cut: dict[int, bytes]) -> None:
+        for i in liar.victims:
+            share = one if liar.draw.random() < 0.3 else liar.draw.randrange(PRIME).to_bytes(33, "big")
+            wrong = liar.seal(i, which, share)
+            cut[i] = wrong + cut[i][49:] if which == 0 else cut[i][:49] + wrong
+
+    return liar.dealing(message, change)
+
+
+@deviation
+def deals_wrong_shares_of_its_seed(liar: Liar, at: Stage, message: bytes) -> bytes:
+    return _deals_wrong_shares(liar, message, 0) if at is Stage.SHARE else message
+
+
+@deviation
+def deals_wrong_shares_of_its_key_and_drops_out(liar: Liar, at: Stage, message: bytes) -> bytes:
+    liar.silent_from = Stage.UPLOAD
+    return _deals_wrong_shares(liar, message, 1) if at is Stage.SHARE else message
+
+
+def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], bytes]) -> bytes:
+    if at is Stage.UPLOAD and liar.parsed(m.UploadMessage, message).unopened:
+        liar.notes["honest"] = True  # it has reason to complain, and does not add to it
+    if liar.notes.get("honest"):
+        return message
+    if at is Stage.UPLOAD:
+        liar.named, liar.victims = "blamed", liar.some(1, CLIENTS - THRESHOLD)
+        sharers = wire.read_records(liar.notes["received"], 98)
+        liar.victims = tuple(i for i in liar.victims if i in sharers) or (
+            next(i for i in sharers if i != liar.client_id),
+        )
+        liar.notes["claims"] = True
+        return liar.upload(message, liar.victims)
+    if at is Stage.UNMASK:
+
+        def change(cut: list[dict[int, bytes]]) -> None:
+            for i in liar.victims:
+                cut[0].pop(i, None), cut[1].pop(i, None)
+                cut[2][i] = proof(i)
+
+        return liar.unmask(message, change)
+    return message
+
+
+@deviation
+def complains_of_the_honest_without_proof(liar: Liar, at: Stage, message: bytes) -> bytes:
+    return _complains(liar, at, message, lambda i: liar.draw.randbytes(96))
+
+
+@deviation
+def complains_of_shares_that_open(liar: Liar, at: Stage, message: bytes) -> bytes:
+    def proof(i: int) -> bytes:
+        theirs = liar.state.neighbours[i].sealing_key
+        return prove_agreement(liar.notes["private"], liar.state.sealing.public, theirs, liar.context)
+
+    return _complains(liar, at, message, proof)
+
+
+@deviation
+def gives_wrong_keys_at_unmask(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.UNMASK:
+        return message
+    liar.named = "blamed"
+
+    def change(cut: list[dict[int, bytes]]) -> None:
+        owners = sorted(cut[0] | cut[1])
+        for i in liar.draw.sample(owners, liar.draw.randint(1, len(owners))):
+            given = cut[0] if i in cut[0] else cut[1]
+            given[i] = liar.draw.choice([liar.draw.randbytes(32), bytes(32), bytes(31) + given[i][:1]])
+
+    return liar.unmask(message, change)
+
+
+@deviation
+def swaps_its_keys_at_unmask(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.UNMASK:
+        return message
+    liar.named = "blamed"
+
+    def change(cut: list[dict[int, bytes]]) -> None:
+        a, b = liar.draw.sample(sorted(cut[0]), 2)
+        cut[0][a], cut[0][b] = cut[0][b], cut[0][a]
+
+    return liar.unmask(message, change)
+
+
+@deviation
+def leaves_keys_out_at_unmask(liar: Liar, at: Stage, message: bytes) -> bytes:
+    if at is not Stage.UNMASK:
+        return message
+    liar.named = "refused"
+    return liar.unmask(message, lambda cut: cut[0].pop(liar.draw.choice(sorted(cut[0]))) and None)
+
+
+def play(names: tuple[str, ...], seed: int) -> str:
+    """One session with these liars, and the next one if it is lost; returns how it ended.
+
+    Raises:
+        AssertionError: somebody is named who should not be, or is not who should; or no sum opens.
+    """
+    draw = random.Random(seed)
+    policy = Policy(min_survivors=THRESHOLD)
+    room = Rehearsal(range(CLIENTS), label=f"liars {seed}", policy=policy)
+    liars = [
+        Liar(i, name, draw, room) for i, name in zip(draw.sample(room.ids, len(names)), names, strict=True)
+    ]
+    where = f"seed {seed}: {[(liar.client_id, liar.name) for liar in liars]}"
+    refused: list[Any] = []
+    lost = _run(room, liars, refused)
+    blamed = room.server.blamed
+    roster = room.roster
+    for client_id, blame in blamed.items():
+        assert client_id in {liar.client_id for liar in liars}, f"{where}: {blame} is innocent"
+        assert verify_evidence(blame.evidence, roster) == blame
+    assert {error.peer for error in refused} <= {liar.client_id for liar in liars}, f"{where}: {refused}"
+    honest = {i for i in room.ids if i not in {liar.client_id for liar in liars}}
+    for liar in liars:
+        if liar.victims and not honest & set(liar.victims):
+            continue  # two liars among themselves
+        spoke = liar.named == "refused" and any(error.peer == liar.client_id for error in refused)
+        assert not liar.named or liar.client_id in blamed or spoke, f"{where}: {liar.client_id} is not named"
+        assert liar.named != "blamed" or liar.client_id in blamed, f"{where}: {liar.client_id} is not blamed"
+    if lost is None:
+        result = room.server.result
+        assert result.counts.tolist() == room.expected(result.survivors), f"{where}: a wrong sum"
+        return "opened"
+    assert blamed, f"{where}: {lost!r}, and nobody is blamed"
+    following = Rehearsal(
+        range(CLIENTS),
+        label=f"liars {seed}, again",
+        policy=policy,
+        counters=room.counters,
+        number=2,
+        min_survivors=THRESHOLD,
+        excluded=blamed.values(),
+    )
+    again = [Liar(i.client_id, i.name, draw, following) for i in liars if i.client_id not in blamed]
+    lost = _run(following, again, [])
+    assert lost is None, f"{where}: the next session is lost too: {lost!r}"
+    result = following.server.result
+    assert not set(result.survivors) & set(blamed)
+    assert result.counts.tolist() == following.expected(result.survivors), f"{where}: a wrong sum"
+    return "opened in the next session"
+
+
+def _run(room: Rehearsal, liars: list[Liar], refused: list[Any]) -> SecureSumError | None:
+    def intercept(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes | None:
+        changed: bytes | None = message
+        for liar in liars:
+            if changed is not None and liar.client_id in (sender, receiver):
+                changed = liar(stage, sender, receiver, changed)
+        return changed
+
+    try:
+        room.play(intercept=intercept, refused=refused)
+    except SecureSumError as error:
+        lost = error
+    else:
+        return None
+    assert room.server.stage is None, f"an honest client has left: {lost!r}"
+    return lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first session")
+    options = parser.parse_args()
+    ends: Counter[str] = Counter()
+    start = time.perf_counter()
+    for seed in range(options.first, options.first + options.sessions):
+        draw = random.Random(f"names {seed}")
+        names = tuple(draw.choice(sorted(DEVIATIONS)) for _ in range(draw.choice((1, 2))))
+        ends[play(names, seed)] += 1
+    print(f"{sum(ends.values())} sessions in {time.perf_counter() - start:.0f} s: {dict(ends)}")
+    print(f"{len(DEVIATIONS)} ways to lie; every liar was named, nobody else was")
+
+
+if __name__ == "__main__":
+    main()
