@@ -54,6 +54,8 @@ from prism_crypto.wire.messages import (
     decode_records,
     encode,
     encode_records,
+    share_body,
+    unmask_body,
 )
 
 
@@ -224,9 +226,9 @@ def test_a_key_sent_by_two_clients_is_refused():
     message = parse(AdvertsMessage, outbound[0])
     records = decode_records(message.adverts, 112, stage=Stage.SHARE)
     records[2] = records[2][:48] + records[1][48:80] + records[2][80:]
-    with pytest.raises(PublicKeyError, match="another client sent too") as caught:
+    with pytest.raises(PublicKeyError, match="client 2 has a public key that another client sent") as caught:
         room.clients[0].share(encode(msgspec.structs.replace(message, adverts=encode_records(records))))
-    assert caught.value.peer == 2
+    assert caught.value.peer is None  # which of the two is its owner, nobody can tell
 
 
 @pytest.mark.parametrize(("start", "stage"), [(16, Stage.SHARE), (48, Stage.UPLOAD)])
@@ -265,17 +267,33 @@ def test_the_server_wants_one_sealed_pair_for_each_neighbour(adverts):
     room, outbound = adverts
     good = room.clients[0].share(outbound[0])
     width = 4 + SEALED_BYTES
+    context = room.clients[0]._state.context
+
+    def dealt(change):
+        sealed = change(parse(ShareMessage, good).sealed)
+        signature = room.identities[0].sign(Stage.SHARE, share_body(context, 0, sealed))
+        return {"sealed": sealed, "signature": signature}
+
     for fields, error in [
-        ({"sealed": lambda b: b[:-width]}, ProtocolError),
-        ({"sealed": lambda b: b[:-width] + u32(9) + b[-SEALED_BYTES:]}, ProtocolError),
-        ({"sealed": lambda b: b[:-1]}, MessageError),
-        ({"sealed": lambda b: b[width:] + b[:width]}, MessageError),
-        ({"sealed": b""}, ProtocolError),
+        ({"sealed": lambda b: b[:-1] + bytes([b[-1] ^ 1])}, SignatureError),
+        ({"signature": b""}, SignatureError),
         ({"tag": bytes(16)}, ContextMismatch),
     ]:
         with pytest.raises(error) as caught:
             room.server.receive(0, altered(ShareMessage, good, **fields))
         assert (caught.value.stage, caught.value.peer) == (Stage.SHARE, 0)
+        assert not room.server.blamed
+    for change, error in [
+        (lambda b: b[:-width], ProtocolError),
+        (lambda b: b[:-width] + u32(9) + b[-SEALED_BYTES:], ProtocolError),
+        (lambda b: b[:-1], MessageError),
+        (lambda b: b[width:] + b[:width], MessageError),
+        (lambda b: b"", ProtocolError),
+    ]:
+        with pytest.raises(error) as caught:
+            room.server.receive(0, altered(ShareMessage, good, **dealt(change)))
+        assert (caught.value.stage, caught.value.peer) == (Stage.SHARE, 0)
+        assert room.server.blamed.keys() == {0}
     room.server.receive(0, good)
 
 
@@ -294,15 +312,19 @@ WIDTH = 4 + SEALED_BYTES
 @pytest.mark.parametrize(
     ("fields", "error", "peer"),
     [
-        ({"sealed": lambda b: b[:-1] + bytes([b[-1] ^ 1])}, SealError, 4),
+        ({"sealed": lambda b: b[:4] + bytes([b[4] ^ 1]) + b[5:]}, SealError, None),
         (
             {
                 "sealed": lambda b: (
-                    b[:4] + b[4 + WIDTH : 2 * WIDTH] + b[WIDTH : WIDTH + 4] + b[4:WIDTH] + b[2 * WIDTH :]
+                    b[: WIDTH + 4]
+                    + b[4 + 2 * WIDTH : 3 * WIDTH]
+                    + b[2 * WIDTH : 2 * WIDTH + 4]
+                    + b[WIDTH + 4 : 2 * WIDTH]
+                    + b[3 * WIDTH :]
                 )
             },
             SealError,
-            1,
+            None,
         ),
         ({"sealed": lambda b: b[WIDTH:]}, ProtocolError, None),
         ({"sharers": encode_ids((0, 1, 2, 3)), "count": 4}, ProtocolError, None),
@@ -310,14 +332,14 @@ WIDTH = 4 + SEALED_BYTES
         ({"sharers": encode_ids((0, 1, 2, 3, 9))}, ProtocolError, 9),
         ({"count": 4}, MessageError, None),
         (
-            {"sharers": encode_ids((0, 1, 2)), "count": 3, "sealed": lambda b: b[: 2 * WIDTH]},
+            {"sharers": encode_ids((0, 1, 2)), "count": 3, "sealed": lambda b: b[: 3 * WIDTH]},
             ThresholdError,
             0,
         ),
         ({"tag": bytes(16)}, ContextMismatch, None),
     ],
     ids=[
-        "an altered share",
+        "its own share altered",
         "two shares exchanged",
         "a share withheld",
         "a sharer hidden",
@@ -335,8 +357,16 @@ def test_a_client_that_is_shown_other_shares_does_not_upload(shares, fields, err
     assert (caught.value.stage, caught.value.peer) == (Stage.UPLOAD, peer)
 
 
-def test_a_sealed_value_that_is_no_share_is_refused(monkeypatch):
-    room = Rehearsal()
+def test_an_active_client_goes_on_without_a_share_that_does_not_open_and_says_so(shares):
+    room, outbound = shares
+    bad = altered(SharesMessage, outbound[0], sealed=lambda b: b[:-1] + bytes([b[-1] ^ 1]))
+    message = parse(UploadMessage, room.clients[0].upload(bad, room.values[0]))
+    assert message.unopened == encode_ids((4,))
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_a_sealed_value_that_is_no_share_is_not_taken_for_one(monkeypatch, mode):
+    room = Rehearsal(mode=mode)
     for i, client in room.clients.items():
         room.server.receive(i, client.advertise())
     inbox = room.server.close()
@@ -346,9 +376,23 @@ def test_a_sealed_value_that_is_no_share_is_refused(monkeypatch):
         room.server.receive(3, room.clients[3].share(inbox[3]))
     for i in (0, 1, 2, 4):
         room.server.receive(i, room.clients[i].share(inbox[i]))
+    inbox = room.server.close()
+    if mode == "active":
+        message = parse(UploadMessage, room.clients[0].upload(inbox[0], room.values[0]))
+        assert message.unopened == encode_ids((3,))
+        return
     with pytest.raises(ShareError, match="canonical") as caught:
-        room.clients[0].upload(room.server.close()[0], room.values[0])
+        room.clients[0].upload(inbox[0], room.values[0])
     assert (caught.value.stage, caught.value.peer) == (Stage.UPLOAD, 3)
+
+
+def test_a_semi_honest_client_stops_at_a_share_that_does_not_open():
+    room = Rehearsal(mode="semi_honest")
+    outbound = room.play(until=Stage.SHARE)
+    bad = altered(SharesMessage, outbound[0], sealed=lambda b: b[:-1] + bytes([b[-1] ^ 1]))
+    with pytest.raises(SealError) as caught:
+        room.clients[0].upload(bad, room.values[0])
+    assert (caught.value.stage, caught.value.peer) == (Stage.UPLOAD, 4)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +532,7 @@ def resigned(room, signers, body=None):
         ((1, 2), ThresholdError, 0),
         ((), ThresholdError, 0),
         ((0, 1, 2, 4), ProtocolError, 4),
-        ((0, 1, 2, 3, 4), MessageError, None),
+        ((0, 1, 2, 3, 4), ProtocolError, 4),
     ],
 )
 def test_a_client_wants_t_confirmations_by_survivors(signers, error, peer):
@@ -501,7 +545,7 @@ def test_a_client_wants_t_confirmations_by_survivors(signers, error, peer):
 def test_its_own_confirmation_counts_though_the_server_left_it_out():
     room, outbound = until_confirm()
     reply = room.clients[0].unmask(altered(ConfirmationsMessage, outbound[0], **resigned(room, (1, 2, 3))))
-    assert parse(UnmaskMessage, reply).seed_shares
+    assert parse(UnmaskMessage, reply).seed_keys
 
 
 @pytest.mark.parametrize("liar", [0, 2])
@@ -528,70 +572,98 @@ def test_too_few_confirmations_end_the_session():
     assert room.server.waiting == ()
 
 
-def test_a_client_gives_one_kind_of_share_for_each_peer_once():
+def test_a_client_opens_one_kind_of_share_of_each_peer_once():
     room, outbound = until_confirm()
     reply = parse(UnmaskMessage, room.clients[0].unmask(outbound[0]))
-    assert list(decode_records(reply.seed_shares, SHARE_BYTES, stage=Stage.UNMASK)) == [0, 1, 2, 3]
-    assert list(decode_records(reply.key_shares, SHARE_BYTES, stage=Stage.UNMASK)) == [4]
+    assert list(decode_records(reply.seed_keys, 32, stage=Stage.UNMASK)) == [0, 1, 2, 3]
+    assert list(decode_records(reply.mask_keys, 32, stage=Stage.UNMASK)) == [4]
     with pytest.raises(OutOfOrder, match="has finished"):
         room.clients[0].unmask(outbound[0])
 
 
-def test_the_server_refuses_shares_of_the_wrong_secrets_and_keeps_none_of_them():
+def unmasked(room, data, client_id=0, **changes):
+    """The message with some fields changed by its sender, under its signature."""
+    message = parse(UnmaskMessage, data)
+    names = ("seed_keys", "mask_keys", "complaints")
+    fields = {n: changes.get(n, lambda b: b)(getattr(message, n)) for n in names}
+    transcript = room.server._state.transcript
+    body = unmask_body(transcript.context, client_id, transcript.received[client_id], *fields.values())
+    fields["signature"] = room.identities[client_id].sign(Stage.UNMASK, body)
+    return encode(msgspec.structs.replace(message, **fields))
+
+
+def test_the_server_refuses_keys_to_the_wrong_secrets_and_keeps_none_of_them():
     room, outbound = until_confirm()
     good = room.clients[0].unmask(outbound[0])
-    width = 4 + SHARE_BYTES
-    wrong = u32(3) + PRIME.to_bytes(SHARE_BYTES)
-    for fields, error in [
-        ({"seed_shares": lambda b: b[:-width]}, ProtocolError),
-        ({"key_shares": b""}, ProtocolError),
-        ({"key_shares": lambda b: u32(3) + b[4:]}, ProtocolError),
-        ({"seed_shares": lambda b: b[:-1]}, MessageError),
-        ({"seed_shares": lambda b: b[:-width] + wrong}, ShareError),
-        ({"tag": bytes(16)}, ContextMismatch),
-    ]:
+    width = 4 + 32
+    cases = [
+        (unmasked(room, good, seed_keys=lambda b: b[:-width]), ProtocolError),
+        (unmasked(room, good, mask_keys=lambda b: b""), ProtocolError),
+        (unmasked(room, good, mask_keys=lambda b: u32(3) + b[4:]), ProtocolError),
+        (unmasked(room, good, seed_keys=lambda b: b[:-1]), MessageError),
+        (unmasked(room, good, complaints=lambda b: u32(3) + bytes(96)), ProtocolError),
+        (altered(UnmaskMessage, good, seed_keys=lambda b: b[:-1] + b"\0"), SignatureError),
+        (altered(UnmaskMessage, good, signature=b""), SignatureError),
+        (altered(UnmaskMessage, good, tag=bytes(16)), ContextMismatch),
+    ]
+    for bad, error in cases:
         with pytest.raises(error) as caught:
-            room.server.receive(0, altered(UnmaskMessage, good, **fields))
+            room.server.receive(0, bad)
         assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, 0)
         assert not any(room.server._state._shares.values())
     room.server.receive(0, good)
+    assert not room.server.blamed
 
 
-@pytest.mark.parametrize(("blob", "owner"), [("seed_shares", 0), ("key_shares", 4)])
-def test_a_wrong_reconstruction_is_seen_and_names_the_owner(blob, owner):
-    room, outbound = until_confirm()
-    for i in range(4):
+@pytest.mark.parametrize(("blob", "owner"), [("seed_keys", 0), ("mask_keys", 4)])
+def test_a_wrong_key_costs_its_share_and_names_who_gave_it(blob, owner):
+    room = Rehearsal()
+    outbound = room.play(until=Stage.CONFIRM, drop={4: Stage.UPLOAD} if owner == 4 else {})
+    # Where four are left and four are needed, the sum is lost, and it is not the owner who is named.
+    ids = range(4) if owner == 4 else range(5)
+    for i in ids:
         reply = room.clients[i].unmask(outbound[i])
         if i == 2:
-            reply = altered(UnmaskMessage, reply, **{blob: lambda b: b[:36] + bytes([b[36] ^ 1]) + b[37:]})
+            spoil = {blob: lambda b: b[:20] + bytes([b[20] ^ 1]) + b[21:]}
+            reply = unmasked(room, reply, client_id=2, **spoil)
         room.server.receive(i, reply)
-    with pytest.raises(ShareError) as caught:
+    assert room.server.blamed.keys() == {2}
+    if owner == 4:
+        with pytest.raises(ThresholdError, match=r"3 shares .* client 4 .*; blamed: client 2") as caught:
+            room.server.close()
+        assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, None)
+        with pytest.raises(OutOfOrder, match="not open"):
+            _ = room.server.result
+    else:
         room.server.close()
-    assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, owner)
-    with pytest.raises(OutOfOrder, match="not open"):
-        _ = room.server.result
+        assert room.server.result.counts.tolist() == room.expected(tuple(ids))
 
 
-def test_too_few_shares_end_the_session_and_name_the_owner():
+def test_too_few_shares_end_the_session_and_name_nobody():
     room, outbound = until_confirm()
     for i in range(3):
         room.server.receive(i, room.clients[i].unmask(outbound[i]))
-    with pytest.raises(ThresholdError, match=r"3 shares .* threshold is 4") as caught:
+    with pytest.raises(ThresholdError, match=r"3 shares of a secret of client 0 .* threshold is 4") as caught:
         room.server.close()
-    assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, 0)
+    assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, None)
+    assert not room.server.blamed
 
 
-def test_an_upload_that_was_altered_on_the_way_does_not_open():
-    room = Rehearsal()
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+def test_an_upload_that_was_altered_on_the_way_never_opens(mode):
+    """Active: it is refused when it comes, and the right one may follow. Else the sum does not open."""
+    room = Rehearsal(mode=mode)
 
     def tamper(stage, sender, receiver, message):
         if stage is Stage.UPLOAD and sender == 1:
             return altered(UploadMessage, message, words=lambda w: memoryview(bytes(w)[:-1] + b"\0"))
         return message
 
-    with pytest.raises(SumError) as caught:
+    with pytest.raises(SumError if mode == "semi_honest" else SignatureError) as caught:
         room.play(intercept=tamper)
-    assert caught.value.stage is Stage.UNMASK
+    assert caught.value.stage is (Stage.UNMASK if mode == "semi_honest" else Stage.UPLOAD)
+    if mode == "active":
+        room.server.receive(1, room.clients[1].resend())
 
 
 # --- the end, order, and what is kept -------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 
 import msgspec
 import pytest
+from rehearsal import Rehearsal
 
 from prism_crypto.errors import IdentityError, InputError, PolicyError
 from prism_crypto.keeping.identity import Identity, Roster
@@ -113,3 +114,24 @@ def test_a_mode_given_by_its_name_means_the_mode():
 def test_fields_of_another_type_are_refused(fields):
     with pytest.raises(InputError):
         Policy(**({"min_survivors": 8} | fields))
+
+
+def test_a_client_may_insist_on_numbered_rounds():
+    """Else a server says round 0 twice, and opens two sums that differ by one client's vector."""
+    insists = Policy(min_survivors=2, numbered_rounds=True)
+    for round, accepted in ((0, False), (1, True), (0, False), (2, True)):
+        room = Rehearsal(number=round + 1, round=round, policy=insists)
+        if accepted:
+            room.play()
+            continue
+        with pytest.raises(PolicyError, match="numbered rounds only, the session has round 0"):
+            room.clients[0].advertise()
+        assert room.rng[0].taken == b""
+    with pytest.raises(InputError, match="numbered_rounds must be bool"):
+        Policy(min_survivors=2, numbered_rounds=1)
+
+
+def test_numbered_rounds_survive_the_file(tmp_path):
+    policy = Policy(min_survivors=3, numbered_rounds=True)
+    policy.save(tmp_path / "policy.json")
+    assert Policy.load(tmp_path / "policy.json") == policy

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError, RandomnessError, ShareError
-from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES, combine, lagrange_weights, split
+from prism_crypto.primitives.shamir import (
+    PRIME,
+    SHARE_BYTES,
+    coefficients,
+    combine,
+    lagrange_weights,
+    off,
+    parity_weights,
+    recover,
+    split,
+)
 
 SECRETS = st.binary(min_size=32, max_size=32)
 POINTS = st.sets(st.integers(1, 2**32 - 1), min_size=1, max_size=12).map(sorted)
@@ -173,3 +183,81 @@ def test_a_flipped_bit_never_gives_the_same_secret(secret, position, bit):
     shares[position + 1] = share.to_bytes(33, "big")
     with contextlib.suppress(ShareError):
         assert combine(shares, 9) != secret
+
+
+# --- wrong shares among right ones ----------------------------------------------------------------
+
+SECRET = bytes(range(32))
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_the_secret_is_recovered_while_enough_shares_are_right_and_the_wrong_ones_are_found(data):
+    threshold = data.draw(st.integers(1, 7))
+    holders = data.draw(st.integers(threshold, 10))
+    xs = data.draw(st.lists(st.integers(1, 2**32 - 1), min_size=holders, max_size=holders, unique=True))
+    wrong = data.draw(st.lists(st.sampled_from(xs), max_size=holders - threshold, unique=True))
+    shares = split(SECRET, threshold, xs, os.urandom)
+    for x in wrong:
+        shares[x] = data.draw(st.integers(0, PRIME - 1)).to_bytes(SHARE_BYTES)
+    changed = tuple(sorted(x for x in wrong if shares[x] != split_again(shares, xs, wrong, threshold, x)))
+    assert recover(shares, threshold, SECRET.__eq__, os.urandom) == (SECRET, changed)
+
+
+def split_again(shares, xs, wrong, threshold, x):
+    """What the share at x should be, from those that are right."""
+    right = tuple(sorted(i for i in xs if i not in wrong)[:threshold])
+    value = sum(w * int.from_bytes(shares[i]) for w, i in zip(lagrange_weights(right, x), right, strict=True))
+    return (value % PRIME).to_bytes(SHARE_BYTES)
+
+
+def test_without_enough_right_shares_nothing_is_recovered_and_a_set_that_fails_is_named():
+    shares = split(SECRET, 4, range(1, 8), os.urandom)
+    for x in (1, 3, 5, 7):
+        shares[x] = bytes(SHARE_BYTES)
+    assert recover(shares, 4, SECRET.__eq__, os.urandom) == (None, (1, 2, 3, 4))
+
+
+def test_among_many_holders_a_few_wrong_shares_are_found_by_trying():
+    shares = split(SECRET, 34, range(1, 51), os.urandom)
+    for x in (1, 17, 40):
+        shares[x] = bytes(SHARE_BYTES)
+    assert recover(shares, 34, SECRET.__eq__, os.urandom) == (SECRET, (1, 17, 40))
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_parity_tells_one_polynomial_from_none(data):
+    threshold = data.draw(st.integers(1, 12))
+    xs = tuple(range(3, 3 + data.draw(st.integers(threshold, 20))))
+    shares = split(SECRET, threshold, xs, os.urandom)
+    weights = parity_weights(xs, threshold, os.urandom)
+
+    def syndrome() -> int:
+        return sum(w * int.from_bytes(shares[x]) for w, x in zip(weights, xs, strict=True)) % PRIME
+
+    assert syndrome() == 0
+    if len(xs) == threshold:
+        assert not any(weights)  # any values are on a polynomial of that degree
+        return
+    x = data.draw(st.sampled_from(xs))
+    shares[x] = ((int.from_bytes(shares[x]) + 1) % PRIME).to_bytes(SHARE_BYTES)
+    assert syndrome() != 0
+    others = {i: shares[i] for i in xs if i != x}
+    chosen = dict(list(others.items())[:threshold])
+    assert off(chosen, x, shares[x])
+
+
+def test_polynomials_are_the_same_in_the_same_context_and_others_in_every_other():
+    def polynomial(secret=SECRET, context=b"context", usage="seed"):
+        return tuple(split(SECRET, 5, range(1, 9), coefficients(secret, context, usage)).items())
+
+    assert polynomial() == polynomial()
+    others = [polynomial(secret=bytes(32)), polynomial(context=b"other"), polynomial(usage="key")]
+    assert len({polynomial(), *others}) == 4
+
+
+def test_coefficients_are_read_from_front_to_back():
+    whole = coefficients(SECRET, b"context", "seed")(200)
+    parts = coefficients(SECRET, b"context", "seed")
+    assert parts(33) + parts(0) + parts(100) + parts(67) == whole

@@ -46,7 +46,7 @@ __all__ = [
     "DealingEvidence",
     "Evidence",
     "SealEvidence",
-    "TestimonyEvidence",
+    "UnmaskEvidence",
     "Which",
     "encode_evidence",
     "half",
@@ -96,7 +96,7 @@ class DealingEvidence(_Evidence, frozen=True, tag=3):
     keys: bytes
 
 
-class TestimonyEvidence(_Evidence, frozen=True, tag=4):
+class UnmaskEvidence(_Evidence, frozen=True, tag=4):
     """A signed last message that contradicts the sealed shares which its sender, as it says, received."""
 
     adverts: bytes
@@ -107,7 +107,7 @@ class TestimonyEvidence(_Evidence, frozen=True, tag=4):
     signature: bytes
 
 
-Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | TestimonyEvidence
+Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
@@ -217,7 +217,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     adverts = {client_id: Advert.decode(data, signed=True) for client_id, data in records.items()}
     if accused not in adverts:
         raise EvidenceError("the accused client took no part in that session")
-    if isinstance(evidence, TestimonyEvidence):
+    if isinstance(evidence, UnmaskEvidence):
         return _contradicted(evidence, roster, context, adverts)
     roster.verify(accused, Stage.SHARE, share_body(context, accused, evidence.sealed), evidence.signature)
     dealt = None
@@ -265,7 +265,7 @@ def _dealt_nonsense(
 
 
 def _contradicted(
-    evidence: TestimonyEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
+    evidence: UnmaskEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
 ) -> tuple[Stage, str]:
     accused, stage = evidence.accused, Stage.UNMASK
     body = unmask_body(

@@ -39,7 +39,7 @@ from prism_crypto.stages.advert import Advert
 from prism_crypto.stages.evidence import (
     DealingEvidence,
     SealEvidence,
-    TestimonyEvidence,
+    UnmaskEvidence,
     Which,
     half,
     is_secret,
@@ -279,7 +279,7 @@ class Unmasking(Gathering):
         if not honest and session.mode is Mode.ACTIVE:
             adverts = encode_records(self.transcript.adverts)
             self.hall.accuse(
-                TestimonyEvidence(VERSION, session, peer, adverts, received, *fields, message.signature)
+                UnmaskEvidence(VERSION, session, peer, adverts, received, *fields, message.signature)
             )
 
     def _check_complaints(self, peer: int, proofs: dict[int, bytes], sealed: dict[int, bytes]) -> bool:

@@ -1,7 +1,8 @@
 """Broken if a wrong share or key goes unnoticed, or is noticed without its culprit.
 
 A cheating client is the slow second implementation with one thing changed. A wrong reconstruction must never
-be used: what it gives is held against the owner's commitment or public key, and names the owner.
+be used: what it gives is held against the owner's commitment or public key, and whoever dealt or gave the
+wrong share is named with evidence, never its owner for another's lie.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import pytest
 import reference as wire
 from forgery import (
-    SHARE_BYTES,
+    KEY_BYTES,
     alter_record,
     drop_record,
     flip,
@@ -18,12 +19,14 @@ from forgery import (
     refield,
     refused,
     resigned,
+    signed,
     take_apart,
     twice,
 )
 from reference_primitives import FIELD
 from rehearsal import SERVER, Rehearsal
 
+from prism_crypto import verify_evidence
 from prism_crypto.errors import (
     IdentityError,
     MessageError,
@@ -32,6 +35,8 @@ from prism_crypto.errors import (
     PublicKeyError,
     SealError,
     ShareError,
+    SignatureError,
+    ThresholdError,
 )
 from prism_crypto.session import Invited
 from prism_crypto.stage import Stage
@@ -132,15 +137,48 @@ def cheating(kind: type[wire.Client]) -> Rehearsal:
     return session
 
 
+ALL_FOUR = (0, 1, 2, 3)
+
+
+def convicted(session: Rehearsal, stage: Stage) -> None:
+    """The cheat is blamed, and nobody else, by evidence that needs nothing but the roster."""
+    blamed = session.server.blamed
+    assert blamed.keys() == {CHEAT}
+    assert blamed[CHEAT].stage is stage
+    assert verify_evidence(blamed[CHEAT].evidence, session.roster) == blamed[CHEAT]
+
+
 @pytest.mark.parametrize("kind", [SeedShareNotCanonical, KeyShareNotCanonical])
-def test_a_share_that_is_no_field_element_stops_the_upload(kind):
-    with refused(ShareError, Stage.UPLOAD, CHEAT):
-        cheating(kind).play()
+def test_a_share_that_is_no_field_element_costs_its_receiver_nothing(kind):
+    session = cheating(kind)
+    session.play()
+    assert session.server.result.counts.tolist() == session.expected(ALL_FOUR)
+    convicted(session, Stage.SHARE)
 
 
 def test_a_truncated_share_is_refused_by_the_server():
+    session = cheating(Truncated)
     with refused(MessageError, Stage.SHARE, CHEAT):
-        cheating(Truncated).play()
+        session.play()
+    convicted(session, Stage.SHARE)
+
+
+class WrongSharesForOne(Pairs):
+    victim = 3
+
+    def spoil(self, pairs):
+        pairs[self.victim] = bytes(66)
+
+
+@pytest.mark.parametrize("victim", [0, 3, 5])
+@pytest.mark.parametrize("drop", [{}, {CHEAT: Stage.UPLOAD}], ids=["seed", "mask key"])
+def test_a_wrong_share_among_right_ones_does_not_cost_the_sum(drop, victim):
+    session = Rehearsal(range(7))
+    session.cheat(CHEAT, WrongSharesForOne).victim = victim
+    session.play(drop=drop)
+    survivors = tuple(i for i in range(7) if i not in drop)
+    assert session.server.result.counts.tolist() == session.expected(survivors)
+    convicted(session, Stage.SHARE)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +198,7 @@ def test_shares_of_a_seed_that_was_not_committed_to_open_nothing(kind):
         session.play()
     with refused(OutOfOrder, None, None):
         session.server.result  # noqa: B018
+    convicted(session, Stage.SHARE)
 
 
 @pytest.mark.parametrize(
@@ -174,44 +213,115 @@ def test_shares_of_a_seed_that_was_not_committed_to_open_nothing(kind):
     ],
 )
 def test_shares_of_a_key_that_was_not_advertised_open_nothing(kind):
+    session = cheating(kind)
     with refused(ShareError, Stage.UNMASK, CHEAT):
-        cheating(kind).play(drop={CHEAT: Stage.UPLOAD})
+        session.play(drop={CHEAT: Stage.UPLOAD})
+    convicted(session, Stage.SHARE)
+
+
+class WrongKeys(wire.Client):
+    """Says at unmask that its shares are under other keys than they are; ``victims`` are their owners."""
+
+    victims: tuple[int, ...] = ()
+
+    def unmask(self, data):
+        for owner in self.victims:
+            self.keys[owner] = [bytes(32), b"\1" * 32]
+        return super().unmask(data)
+
+
+@pytest.mark.parametrize("cheat", [0, 1, 6, 7, 9])
+@pytest.mark.parametrize("victims", [(3,), (0, 1, 5), tuple(range(10))], ids=str)
+def test_a_wrong_key_at_unmask_costs_nothing_and_names_who_gave_it(cheat, victims):
+    """Wherever the liar's point lies among those that are combined; it may lie about its own shares too."""
+    session = Rehearsal(range(10))
+    assert session.session.threshold == 7
+    session.cheat(cheat, WrongKeys).victims = victims
+    session.play(drop={5: Stage.UPLOAD})
+    survivors = tuple(i for i in range(10) if i != 5)
+    assert session.server.result.counts.tolist() == session.expected(survivors)
+    blamed = session.server.blamed
+    assert blamed.keys() == {cheat}
+    assert blamed[cheat].stage is Stage.UNMASK
+    assert verify_evidence(blamed[cheat].evidence, session.roster) == blamed[cheat]
+
+
+def test_wrong_keys_of_more_than_the_sum_can_bear_name_them_and_the_next_session_opens():
+    session = Rehearsal(range(10))
+    for cheat in (2, 4, 6, 8):
+        session.cheat(cheat, WrongKeys).victims = (3,)
+    with refused(ThresholdError, Stage.UNMASK, None) as caught:
+        session.play()
+    blamed = session.server.blamed
+    assert blamed.keys() == {2, 4, 6, 8}
+    assert "client 8 at unmask" in str(caught.value)
+    following = Rehearsal(range(10), number=2, counters=session.counters, excluded=blamed.values())
+    following.play()
+    assert following.server.result.counts.tolist() == following.expected((0, 1, 3, 5, 7, 9))
+
+
+def test_a_semi_honest_session_bears_a_wrong_key_too_and_names_nobody():
+    """Nothing is signed there, so nothing can be proved."""
+    session = Rehearsal(range(5), mode="semi_honest")
+    session.cheat(CHEAT, WrongKeys).victims = (0, 3)
+    session.play()
+    assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3, 4))
+    assert not session.server.blamed
 
 
 @pytest.mark.parametrize("position", [0, 1])
-@pytest.mark.parametrize("byte", [0, 1, 32])
-def test_a_wrong_share_at_unmask_opens_nothing_and_names_the_owner(position, byte):
+@pytest.mark.parametrize("byte", [0, 1, 31])
+def test_a_key_that_was_altered_on_the_way_is_refused_and_nobody_is_blamed(position, byte):
     session = Rehearsal(range(4))
     owner = (3, 2)[position]  # a survivor's seed, a dropped client's key
-    if byte == 0:
-        change, expected, peer = flip(0, 1), ShareError, 0  # above the field: the sender is at fault
-    else:
-        change, expected, peer = flip(byte), ShareError, owner
-    spoil = records(position, SHARE_BYTES, alter_record(owner, change))
-    with refused(expected, Stage.UNMASK, peer):
+    spoil = records(position, KEY_BYTES, alter_record(owner, flip(byte)))
+    with refused(SignatureError, Stage.UNMASK, 0):
         session.play(drop={2: Stage.UPLOAD}, intercept=only(Stage.UNMASK, 0, SERVER, spoil))
+    assert not session.server.blamed
 
 
 SPOILED = {
-    "missing": (records(0, SHARE_BYTES, drop_record(3)), ProtocolError),
-    "duplicate": (records(0, SHARE_BYTES, twice), MessageError),
-    "truncated": (refield(lambda fields: [fields[0][:-1], fields[1]]), MessageError),
-    "of nobody": (records(0, SHARE_BYTES, lambda cut: cut.update({2**32 - 1: bytes(33)})), ProtocolError),
+    "missing": (records(0, KEY_BYTES, drop_record(3)), ProtocolError),
+    "duplicate": (records(0, KEY_BYTES, twice), MessageError),
+    "truncated": (refield(lambda fields: [fields[0][:-1], *fields[1:]]), MessageError),
+    "of nobody": (records(0, KEY_BYTES, lambda cut: cut.update({2**32 - 1: bytes(32)})), ProtocolError),
     "for a stranger": (
-        records(0, SHARE_BYTES, lambda cut: [cut.pop(3), cut.update({9: bytes(33)})]),
+        records(0, KEY_BYTES, lambda cut: [cut.pop(3), cut.update({9: bytes(32)})]),
         ProtocolError,
     ),
-    "swapped between seed and key": (refield(lambda fields: fields[::-1]), ProtocolError),
-    "not canonical": (records(0, SHARE_BYTES, alter_record(3, lambda _: PRIME)), ShareError),
+    "swapped between seed and key": (
+        refield(lambda fields: [fields[1], fields[0], *fields[2:]]),
+        ProtocolError,
+    ),
 }
+
+
+def last_words(client_id: int, change):
+    """An interception in which this client changes its last message, and signs what it has changed."""
+    context, received = b"", b""
+
+    def intercept(stage, sender, receiver, message):
+        nonlocal context, received
+        if (stage, receiver) == (Stage.UPLOAD, client_id):
+            received = take_apart(message)[2][2]
+        if (stage, sender) == (Stage.UPLOAD, client_id):
+            context = session_of[client_id]._state.context
+        if (stage, sender) != (Stage.UNMASK, client_id):
+            return message
+        return signed(context, client_id, change, received)(message)
+
+    session_of: dict = {}
+    return intercept, session_of
 
 
 @pytest.mark.parametrize("what", SPOILED)
 def test_a_malformed_answer_to_unmask_names_its_sender(what):
     change, error = SPOILED[what]
     session = Rehearsal(range(4))
+    intercept, clients = last_words(0, change)
+    clients.update(session.clients)
     with refused(error, Stage.UNMASK, 0):
-        session.play(drop={2: Stage.UPLOAD}, intercept=only(Stage.UNMASK, 0, SERVER, change))
+        session.play(drop={2: Stage.UPLOAD}, intercept=intercept)
 
 
 def test_a_refused_answer_leaves_no_share_behind():
@@ -220,10 +330,12 @@ def test_a_refused_answer_leaves_no_share_behind():
     errors: list[Exception] = []
 
     def spoil(message: bytes) -> bytes:
-        bad_seed = records(0, SHARE_BYTES, alter_record(3, flip(32)))(message)
-        return records(1, SHARE_BYTES, lambda cut: cut.update({2: bytes(33)}))(bad_seed)
+        bad_seed = records(0, KEY_BYTES, alter_record(3, flip(31)))(message)
+        return records(1, KEY_BYTES, lambda cut: cut.update({2: bytes(32)}))(bad_seed)
 
-    session.play(intercept=only(Stage.UNMASK, 0, SERVER, spoil), refused=errors)
+    intercept, clients = last_words(0, spoil)
+    clients.update(session.clients)
+    session.play(intercept=intercept, refused=errors)
     assert [type(error) for error in errors] == [ProtocolError]
     assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3))
 
@@ -236,6 +348,19 @@ def test_no_client_has_the_point_zero():
     session = Rehearsal([0, 1, 2, 2**32 - 2])
     session.play(drop={2: Stage.UNMASK})
     assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 2**32 - 2))
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["sealing", "mask"])
+@pytest.mark.parametrize("value", [2, *LOW_ORDER.values(), *NOT_REDUCED.values()])
+def test_who_signs_a_useless_key_is_convicted_and_the_others_go_on(value, position):
+    """2 is no point of the curve but of its twist: agreements with it work, and can't be proved."""
+    session = Rehearsal(range(5))
+    spoil = resigned(session.session.context0, CHEAT, forged_key(value, position))
+    errors: list[Exception] = []
+    session.play(intercept=only(Stage.ADVERTISE, CHEAT, SERVER, spoil), refused=errors)
+    assert [type(error) for error in errors] == [PublicKeyError]
+    assert session.server.result.counts.tolist() == session.expected((0, 2, 3, 4))
+    convicted(session, Stage.ADVERTISE)
 
 
 def forged_key(value: int, position: int):
@@ -273,7 +398,7 @@ def test_a_client_refuses_such_a_key_from_a_server_in_league(value, position):
         return
     # A mask key of low order shows when it is used: still before the upload leaves.
     boxes = {i: take_apart(client.share(league(adverts[i])))[2][0] for i, client in honest.items()}
-    to_0 = {i: wire.read_records(boxes[i], 82)[0] for i in (2, 3)}
+    to_0 = {i: wire.read_records(boxes[i], 98)[0] for i in (0, 2, 3)}
     to_0[CHEAT] = sealed_by_the_cheat(session, wire.read_records(take_apart(league(adverts[0]))[2][1], 176))
     context = honest[0]._state.context
     message = wire.wrap(wire.SHARES, context[:16], 4, wire.id_list(session.ids), wire.write_records(to_0))
@@ -286,16 +411,59 @@ def sealed_by_the_cheat(session: Rehearsal, adverts: dict[int, bytes]) -> bytes:
     context = session.clients[0]._state.context
     ours, theirs = adverts[CHEAT][16:48], adverts[0][16:48]
     shared = wire.x25519(session.rng[CHEAT].taken[:32], theirs)
-    key = wire.seal_key(shared, context, CHEAT, 0, (ours, theirs))
-    return wire.gcm_seal(key, bytes(66), wire.sealed_for(context, CHEAT, 0))
+    both = wire.seal_keys(shared, context, CHEAT, 0, (ours, theirs))
+    return wire.seal_pair(both, context, CHEAT, 0, bytes(66))
 
 
 def test_a_share_that_does_not_open_is_never_treated_as_a_dropout():
+    """A server that alters one gets the upload, and then no key, no complaint and no sum from this client."""
     session = Rehearsal(range(5))
-    spoil = records(2, 82, alter_record(CHEAT, flip(0)))
-    with refused(SealError, Stage.UPLOAD, CHEAT):
+    spoil = records(2, 98, alter_record(CHEAT, flip(0)))
+    with refused(SealError, Stage.UNMASK, None):
         session.play(intercept=only(Stage.UPLOAD, SERVER, 0, spoil))
     assert session.clients[0].stage is None
     for again in (session.clients[0].resend, session.clients[0].advertise):
         with pytest.raises(OutOfOrder):
             again()
+    assert not session.server.blamed
+
+
+def test_more_shares_that_do_not_open_than_the_session_can_bear_stop_the_upload():
+    session = Rehearsal(range(5))
+    spoil = records(2, 98, lambda cut: cut.update({i: bytes(98) for i in (1, 2)}))
+    with refused(SealError, Stage.UPLOAD, None):
+        session.play(intercept=only(Stage.UPLOAD, SERVER, 0, spoil))
+
+
+class GarbageForSome(wire.Client):
+    """Signs seals that do not open, for some receivers."""
+
+    victims: tuple[int, ...] = ()
+
+    def deal(self, sealed):
+        return sealed | {i: bytes(98) for i in self.victims}
+
+
+@pytest.mark.parametrize("victims", [(0,), (0, 9), (2, 5, 7)], ids=str)
+def test_garbage_for_a_few_loses_neither_them_nor_the_session(victims):
+    session = Rehearsal(range(10))
+    session.cheat(CHEAT, GarbageForSome).victims = victims
+    session.play(drop={8: Stage.UPLOAD} if len(victims) < 3 else {})
+    result = session.server.result
+    assert set(victims) <= set(result.survivors)
+    assert result.counts.tolist() == session.expected(result.survivors)
+    convicted(session, Stage.SHARE)
+
+
+@pytest.mark.parametrize("victims", [(0, 3, 5, 7), (0, 2, 3, 4, 5, 6, 7, 8, 9)], ids=len)
+def test_garbage_for_many_ends_the_session_and_the_next_one_opens_without_the_dealer(victims):
+    session = Rehearsal(range(10))
+    session.cheat(CHEAT, GarbageForSome).victims = victims
+    with refused(ThresholdError, Stage.UNMASK, None):
+        session.play()
+    convicted(session, Stage.SHARE)
+    following = Rehearsal(
+        range(10), number=2, counters=session.counters, excluded=session.server.blamed.values()
+    )
+    following.play()
+    assert following.server.result.survivors == (0, 2, 3, 4, 5, 6, 7, 8, 9)

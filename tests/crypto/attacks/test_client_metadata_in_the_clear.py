@@ -47,7 +47,9 @@ def test_nothing_but_the_masked_words_depends_on_the_vectors(kind, mode):
             assert len(message) == len(changed)
             fields, others = take_apart(message), take_apart(changed)
             assert fields[:2] == others[:2]
-            assert len(fields[2]) == 1  # the words, and no other field
+            _, lacking, signature = fields[2]  # and no other field
+            assert lacking == others[2][1] == b""
+            assert len(signature) == (64 if mode == "active" else 0)
         else:
             assert message == changed, f"{stage.value} from {sender} to {receiver}"
 
@@ -65,14 +67,14 @@ def test_messages_of_a_stage_have_one_size_for_all_clients(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_upload_is_its_words_and_twenty_odd_bytes(mode):
+def test_an_upload_is_its_words_a_signature_and_twenty_odd_bytes(mode):
     seen = transcript(None, mode)
-    words = Rehearsal(spec=CountSpec(300, 9), mode=mode).session.packing.words + 1
+    words = Rehearsal(spec=CountSpec(300, 9), mode=mode).session.packing.length
     for i in range(5):
         message = seen[Stage.UPLOAD, i, SERVER]
         kind, tag, fields = take_apart(message)
         assert (kind, len(tag), len(fields[0])) == (3, 16, 8 * words)
-        assert len(message) <= 8 * words + 32
+        assert len(message) <= 8 * words + 32 + (68 if mode == "active" else 4)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -63,10 +63,10 @@ def test_without_signatures_their_shares_still_do_not_open(what):
     session = inconsistent(what, mode="semi_honest")
     adverts = adverts_of(session)
     replies = {i: client.share(told(session, i, adverts, True)) for i, client in session.clients.items()}
-    boxes = {i: wire.read_records(take_apart(reply)[2][0], 82) for i, reply in replies.items()}
+    boxes = {i: wire.read_records(take_apart(reply)[2][0], 98) for i, reply in replies.items()}
     for receiver, culprit in ((VICTIM, 0), (0, VICTIM)):
         tag = take_apart(replies[receiver])[1]
-        to_it = {i: boxes[i][receiver] for i in session.ids if i != receiver}
+        to_it = {i: boxes[i][receiver] for i in session.ids}
         message = wire.wrap(wire.SHARES, tag, 5, wire.id_list(session.ids), wire.write_records(to_it))
         with refused(SealError, Stage.UPLOAD, culprit):
             session.clients[receiver].upload(message, session.values[receiver])

@@ -62,7 +62,7 @@ def no_search(monkeypatch):
 )
 def test_an_offer_below_the_policy_is_refused_without_a_search(no_search, size, policy):
     offer = costly(*size).offer()
-    assert len(offer) < 300
+    assert len(offer) < 400
     with refused(PolicyError, Stage.ADVERTISE, 0):
         policy.check(Session.from_offer(offer), 0, ROSTER)
 

@@ -14,6 +14,7 @@ import traceback
 
 import numpy as np
 import pytest
+import reference
 from forgery import alter_record, flip, records
 from rehearsal import SERVER, Rehearsal, identity_key
 
@@ -52,8 +53,8 @@ def assert_silent(text: str, rehearsal: Rehearsal) -> None:
     taken = rehearsal.rng[CLIENT].taken
     secrets = {"sealing key": taken[:32], "mask key": taken[32:64], "seed": taken[64:96]}
     secrets["identity key"] = identity_key(CLIENT)
-    for i, start in enumerate(range(96, len(taken) - 32, 33)):
-        secrets[f"coefficient {i}"] = taken[start : start + 33]
+    secrets["dealing"] = taken[96:128]
+    assert len(taken) <= 128
     for name, secret in secrets.items():
         if not secret:  # not drawn yet
             continue
@@ -154,7 +155,7 @@ def report(rehearsal: Rehearsal, call) -> str:
 
 BROKEN = {
     Stage.SHARE: records(1, 176, alter_record(3, flip(170))),
-    Stage.UPLOAD: records(2, 82, alter_record(3, flip(3))),
+    Stage.UPLOAD: records(2, 98, alter_record(CLIENT, flip(3))),
     Stage.CONFIRM: flip(-1, 7),
     Stage.UNMASK: records(0, 64, alter_record(0, flip(3))),
 }
@@ -224,10 +225,17 @@ def test_a_refused_vector_is_not_quoted(values):
 
 def test_a_wrong_reconstruction_is_reported_without_what_came_out():
     rehearsal = session()
-    spoil = records(0, 33, alter_record(CLIENT, flip(32)))
 
+    class AnotherSeed(reference.Client):
+        """Commits to one seed and shares another."""
+
+        def share(self, data):
+            self.seed = bytes(31) + b"\1"
+            return super().share(data)
+
+    rehearsal.cheat(CLIENT, AnotherSeed)
     with pytest.raises(ShareError) as caught:
-        rehearsal.play(intercept=lambda s, a, b, m: spoil(m) if (s, a) == (Stage.UNMASK, 0) else m)
+        rehearsal.play()
     # The server's own frames: those of this test hold the whole rehearsal.
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
     ours = [frame for frame in frames if "prism_crypto" in frame]

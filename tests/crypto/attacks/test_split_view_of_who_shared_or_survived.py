@@ -19,7 +19,7 @@ from forgery import (
     survivors,
     take_apart,
 )
-from rehearsal import SERVER, Rehearsal
+from rehearsal import SERVER, Rehearsal, identity_key
 
 from prism_crypto.errors import ContextMismatch, MessageError, SealError, SignatureError, ThresholdError
 from prism_crypto.stage import Stage
@@ -50,7 +50,7 @@ def test_a_confirmation_of_another_survivor_set_is_refused_by_every_client():
         for i, client in session.clients.items()
     }
     _, tag, _ = take_apart(inbox[1])
-    told = wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}))
+    told = wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}), b"")
     with refused(SignatureError, Stage.UNMASK, 0):
         session.clients[1].unmask(told)
     with refused(SignatureError, Stage.UNMASK, 1):
@@ -79,12 +79,12 @@ def test_sharer_sets_that_differ_are_seen_in_the_confirmations():
     inbox = {i: wire.wrap(wire.SURVIVORS, context[:16], 4, wire.id_list([0, 1, 2, 3])) for i in confirm}
     for i, client in confirm.items():
         seen[i] = take_apart(client.confirm(inbox[i]))[2][0]
-    told = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(seen))
+    told = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(seen), b"")
     with refused(SignatureError, Stage.UNMASK, 0):
         session.clients[1].unmask(told)
     with refused(ThresholdError, Stage.UNMASK, 2):
         alone = {i: signature for i, signature in seen.items() if i != 0}
-        session.clients[2].unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(alone)))
+        session.clients[2].unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(alone), b""))
 
 
 def test_advert_sets_that_differ_separate_the_contexts():
@@ -106,13 +106,25 @@ def test_a_server_that_forwards_shares_across_contexts_gets_no_upload():
 
     def told(receiver: int, members: list[int]) -> bytes:
         tag = take_apart(replies[receiver])[1]
-        boxes = {i: sealed[i][receiver] for i in members if i != receiver}
+        boxes = {i: sealed[i][receiver] for i in members}
         return wire.wrap(wire.SHARES, tag, len(members), wire.id_list(members), wire.write_records(boxes))
 
-    with refused(SealError, Stage.UPLOAD, 1):
+    # Nothing of the others opens at 0. At 1 what comes from 0 does not: it goes on without, and opens nothing
+    # for the server, which can't show that 0 has signed this in 1's context.
+    with refused(SealError, Stage.UPLOAD, None):
         session.clients[0].upload(told(0, [0, 1, 2, 3]), session.values[0])
-    with refused(SealError, Stage.UPLOAD, 0):
-        session.clients[1].upload(told(1, [0, 1, 2, 3, 4]), session.values[1])
+    lacking = take_apart(session.clients[1].upload(told(1, [0, 1, 2, 3, 4]), session.values[1]))[2][1]
+    assert lacking == wire.id_list([0])
+    one = session.clients[1]
+    context = one._state.context
+    everybody = wire.id_list([0, 1, 2, 3, 4])
+    one.confirm(wire.wrap(wire.SURVIVORS, context[:16], 5, everybody))
+    body = wire.confirmation(context, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+    signatures = {i: wire.ed25519_sign(identity_key(i), body) for i in (0, 1, 2, 3)}  # all in league
+    _, _, (dealt, signature) = take_apart(replies[0])
+    appeal = wire.u32(0) + signature + wire.text(dealt)
+    with refused(SealError, Stage.UNMASK, None):
+        one.unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(signatures), appeal))
 
 
 @pytest.mark.parametrize("victim", [0, 2, 4])

@@ -122,8 +122,8 @@ def test_a_client_cannot_speak_as_another_through_its_own_connection():
 
 def test_sealed_shares_presented_as_another_clients_do_not_open():
     session = Rehearsal()
-    forged = records(2, 82, lambda cut: cut.update({1: cut[2], 2: cut[1]}))
-    with refused(SealError, Stage.UPLOAD, 1):
+    forged = records(2, 98, lambda cut: cut.update({1: cut[2], 2: cut[1]}))
+    with refused(SealError, Stage.UPLOAD, None):
         session.play(intercept=only(Stage.UPLOAD, SERVER, 0, forged))
 
 
@@ -137,11 +137,13 @@ def test_shares_sealed_for_one_client_do_not_open_at_another():
             if receiver == 1:
                 stolen = dict(to)[0]
                 boxes = take_apart(stolen)[2][2]
-                return records(2, 82, lambda cut: cut.update({2: wire.read_records(boxes, 82)[2]}))(message)
+                return records(2, 98, lambda cut: cut.update({2: wire.read_records(boxes, 98)[2]}))(message)
         return message
 
-    with refused(SealError, Stage.UPLOAD, 2):
+    # Client 1 goes on without it, and complains to nobody: client 2 has not signed that for it.
+    with refused(SealError, Stage.UNMASK, None):
         session.play(intercept=misdirect)
+    assert not session.server.blamed
 
 
 def test_a_client_that_repeats_anothers_key_is_refused():
@@ -159,8 +161,10 @@ def test_a_client_that_repeats_anothers_key_is_refused():
                 )(message)
         return message
 
-    with refused(PublicKeyError, Stage.SHARE, 4):
-        session.play(intercept=mirror)
+    errors: list[Exception] = []
+    session.play(intercept=mirror, refused=errors)
+    assert [(type(error), error.peer) for error in errors] == [(PublicKeyError, 4)]
+    assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3))
 
 
 def test_an_identity_of_somebody_else_does_not_start_a_client():

@@ -26,7 +26,8 @@ def pair_seed_of(session: Rehearsal, low: int, high: int) -> bytes:
     """The seed that two clients share, from the private keys that the rehearsal knows."""
     private = {i: session.rng[i].taken[32:64] for i in (low, high)}
     public = {i: wire.x25519_public(key) for i, key in private.items()}
-    context = session.server._state.context
+    state = session.server._state
+    context = getattr(state, "context", None) or state.transcript.context  # until all have shared, and after
     shared = wire.x25519(private[low], public[high])
     return wire.pair_seed(shared, context, (low, high), (public[low], public[high]))
 
@@ -67,7 +68,7 @@ def test_an_explicit_bijection_of_masks_gives_the_identical_transcript(mode, dro
     swapped[HERE][COORDINATE], swapped[THERE][COORDINATE] = 0, 1
 
     pack = plain.session.packing.pack
-    none = np.zeros(plain.session.packing.words + 1, dtype=np.uint64)
+    none = np.zeros(plain.session.packing.length, dtype=np.uint64)
     shift = pack(values[HERE]) - pack(swapped[HERE])  # modulo 2^64
     assert shift.any()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import reference as wire
-from forgery import SIGNATURE_BYTES, only, records, refield, refused, survivors, take_apart
+from forgery import SIGNATURE_BYTES, only, records, refield, refused, signed, survivors, take_apart
 from rehearsal import SERVER, Rehearsal, identity_key
 
 from prism_crypto.errors import (
@@ -50,8 +50,8 @@ def test_a_client_never_gives_both_shares_of_anybody():
 
     def note(stage, sender, receiver, message):
         if stage is Stage.UNMASK and receiver is SERVER:
-            _, _, (seeds, keys) = take_apart(message)
-            given[sender] = (set(wire.read_records(seeds, 33)), set(wire.read_records(keys, 33)))
+            _, _, (seeds, keys, _, _) = take_apart(message)
+            given[sender] = (set(wire.read_records(seeds, 32)), set(wire.read_records(keys, 32)))
         return message
 
     session.play(drop={VICTIM: Stage.UPLOAD}, intercept=note)
@@ -95,7 +95,9 @@ def test_two_colluders_and_a_lying_server_cannot_confirm_two_survivor_sets():
     forged = {i: wire.ed25519_sign(identity_key(i), without_victim) for i in (1, 2)}
 
     _, tag, _ = take_apart(inbox[4])
-    with_victim = wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}))
+    with_victim = wire.wrap(
+        wire.CONFIRMATIONS, tag, wire.write_records({i: signed[i] for i in (0, 1, 2, 3)}), b""
+    )
     session.clients[0].unmask(with_victim)
 
     for signatures, error, peer in (
@@ -107,7 +109,7 @@ def test_two_colluders_and_a_lying_server_cannot_confirm_two_survivor_sets():
         again = other.play(until=Stage.UPLOAD)
         assert take_apart(other.clients[4].confirm(dead(again[4])))[2][0] == signed[4]
         with refused(error, Stage.UNMASK, peer):
-            other.clients[4].unmask(wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records(signatures)))
+            other.clients[4].unmask(wire.wrap(wire.CONFIRMATIONS, tag, wire.write_records(signatures), b""))
 
 
 def test_a_threshold_under_which_two_sets_could_be_confirmed_is_refused_before_a_byte_leaves():
@@ -120,11 +122,19 @@ def test_a_threshold_under_which_two_sets_could_be_confirmed_is_refused_before_a
 def test_the_honest_server_refuses_a_client_that_gives_a_share_too_many():
     session = Rehearsal()
 
-    def generous(message: bytes) -> bytes:
-        return records(1, 33, lambda cut: cut.update({VICTIM: bytes(33)}))(message)
+    context, received = b"", b""
+
+    def generous(stage, sender, receiver, message):
+        nonlocal context, received
+        if (stage, receiver) == (Stage.UPLOAD, 2):
+            context, received = session.clients[2]._state.context, take_apart(message)[2][2]
+        if (stage, sender) != (Stage.UNMASK, 2):
+            return message
+        more = records(1, 32, lambda cut: cut.update({VICTIM: bytes(32)}))
+        return signed(context, 2, more, received)(message)
 
     with refused(ProtocolError, Stage.UNMASK, 2):
-        session.play(intercept=only(Stage.UNMASK, 2, SERVER, generous))
+        session.play(intercept=generous)
 
 
 def test_signatures_that_repeat_one_signer_are_refused():
