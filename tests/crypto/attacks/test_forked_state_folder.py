@@ -1,7 +1,7 @@
-"""Broken if two copies of one client, as a forked machine makes them, seal two messages under one key and nonce.
+"""Broken if two copies of one client, as a forked machine makes them, seal two messages under one key.
 
-Both hold the keys of the advert that has left. The server shows them the same adverts, and they say the same; or
-it shows them others, and then every key is another.
+Both hold the keys of the advert that has left. The server shows them the same adverts, and they say the same;
+or it shows them others, and then every key is another.
 """
 
 from __future__ import annotations
