@@ -1,9 +1,10 @@
 """One client of a secure sum: bytes in, bytes out.
 
 The five methods are the five stages. Each takes the client from one state to the next; each state is a type
-of its own (`Ready`, `Advertised`, `Shared`, `Uploaded`, `Confirmed`, `Finished`), and a method that does not
-belong to the present state raises. Any other failure ends the session for this client: its secrets are
-overwritten, and the error is raised from a frame that holds none, without the traceback of those that did.
+of its own (`Ready`, `Advertised`, `Shared`, `Uploaded`, `Confirmed` or `Vouched`, `Finished`), and a method
+that does not belong to the present state raises. Any other failure ends the session for this client: its
+secrets are overwritten, and the error is raised from a frame that holds none, without the traceback of those
+that did.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from prism_crypto.stages.advertise import advertise
 from prism_crypto.stages.confirm import confirm
 from prism_crypto.stages.party import Party
 from prism_crypto.stages.share import share
-from prism_crypto.stages.states import Advertised, Confirmed, Finished, Ready, Shared, Uploaded
+from prism_crypto.stages.states import Advertised, Confirmed, Finished, Ready, Shared, Uploaded, Vouched
 from prism_crypto.stages.unmask import read_opened, unmask, unmask_unconfirmed
 from prism_crypto.stages.upload import upload
+from prism_crypto.stages.vouch import unmask_vouched, vouch
 
 __all__ = ["SecureSumClient"]
 
@@ -60,6 +62,7 @@ _NEXT: dict[type[Any], Stage] = {
     Shared: Stage.UPLOAD,
     Uploaded: Stage.CONFIRM,
     Confirmed: Stage.UNMASK,
+    Vouched: Stage.UNMASK,
 }
 
 
@@ -163,12 +166,15 @@ class SecureSumClient(Confidential):
     def confirm(self, survivors: bytes) -> bytes:
         """Stage 4, active mode only: take the survivor set, return a signature over it.
 
-        Errors: see `prism_crypto.stages.confirm.confirm`. The client signs one set, whatever comes later.
+        On a chosen graph: take the surviving neighbours' vouchers, vouch to those that chose this client.
+        Errors: see `stages.confirm.confirm` and `stages.vouch.vouch`. A client does this once a session.
         """
         if self.session.mode is not Mode.ACTIVE:
             raise OutOfOrder(
                 "a semi-honest session has no confirm stage", stage=Stage.CONFIRM, peer=self.client_id
             )
+        if self.session.graph == "chosen":
+            return self._deliver(self._step(Uploaded, Stage.CONFIRM, partial(vouch, data=survivors)))
         return self._deliver(self._step(Uploaded, Stage.CONFIRM, partial(confirm, data=survivors)))
 
     def unmask(self, message: bytes) -> bytes:
@@ -176,6 +182,8 @@ class SecureSumClient(Confidential):
 
         Errors: see `stages.unmask.unmask`. The client does this once; it holds no secret afterwards.
         """
+        if self.session.graph == "chosen":
+            return self._deliver(self._step(Vouched, Stage.UNMASK, partial(unmask_vouched, data=message)))
         if self.session.mode is Mode.ACTIVE:
             return self._deliver(self._step(Confirmed, Stage.UNMASK, partial(unmask, data=message)))
         return self._deliver(self._step(Uploaded, Stage.UNMASK, partial(unmask_unconfirmed, data=message)))

@@ -27,7 +27,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The least that a client accepts; a session may offer more.
 
     Args:
-        min_survivors: fewest clients whose sum it lets open, itself included; 2 or more.
+        min_survivors: fewest clients whose sum it lets open, itself included; 2 or more. On a chosen
+            graph nobody sees all survivors: there these, less the colluders, must be in the session's cohort.
         min_cohort: fewest honest clients among them, itself included. A privacy accountant's cohort is this
             number, so the cohort that an ε assumes is enforced by every honest client.
         colluders: how many clients it assumes to collude with the server.
@@ -92,6 +93,12 @@ numbered_rounds=False)
                 return f"this client demands {name} of at least {demanded}, the session has {offered}"
         if self.numbered_rounds and not session.round:
             return "this client takes part in numbered rounds only, the session has round 0"
+        honest = self.min_survivors - session.colluders
+        if session.graph == "chosen" and session.min_cohort < honest:
+            return (
+                f"this client demands {self.min_survivors} survivors, {session.colluders} of them colluders: "
+                f"on a chosen graph a cohort of {honest}; this session has {session.min_cohort}"
+            )
         if session.mode is Mode.ACTIVE and roster is None:
             return "this client has no pinned roster for an active session"
         if roster is not None and session.roster_hash != roster.hash:

@@ -145,14 +145,16 @@ def secure_sum(
         model_hash=where.model_hash,
         binding=where.binding,
     )
+    # On a chosen graph survivors are the server's word; what a client can demand is the guaranteed cohort.
+    surely = session.min_cohort + session.colluders if session.graph == "chosen" else session.min_survivors
     policy = Policy(
-        min_survivors=max(2, session.min_survivors),
+        min_survivors=max(2, surely),
         min_cohort=session.min_cohort,
         colluders=session.colluders,
         threshold=session.threshold,
         mode=mode,
     )
-    # In a sparse graph a client knows the number of the others, not their ids.
+    # In a Harary graph a client knows the number of the others, not their ids.
     seen = Session.from_offer(session.offer(), model_hash=where.model_hash, binding=where.binding)
     if simulate:
         policy.check(seen, 0, roster)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -13,6 +14,7 @@ from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
 from prism_crypto.keeping.session_counter import MAX_SESSION
+from prism_crypto.primitives.chosen_graph import SESSIONS, chosen_parameters, guaranteed_cohort
 from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
 from prism_crypto.primitives.graph import GraphParameters, harary_degree
 from prism_crypto.spec import CountSpec, check_types, coerce_mode
@@ -22,9 +24,9 @@ from prism_crypto.wire.packing import Packing, PartedPacking
 __all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite"]
 
 COMPLETE_LIMIT = 200
-"""Up to this many clients semi-honest sessions have the complete graph by default; active ones always."""
+"""Up to this many clients sessions have the complete graph by default."""
 
-GraphKind = Literal["complete", "harary"]
+GraphKind = Literal["complete", "harary", "chosen"]
 
 Suite = Literal["x25519"]
 """How clients agree on keys."""
@@ -42,8 +44,8 @@ _MAX_EVIDENCE = 4 * 2**20
 class Invited(msgspec.Struct, frozen=True):
     """The clients invited to a session: their number and hash, and the ids themselves where they are needed.
 
-    In a sparse graph a client gets along with number and hash, so that what it receives does not grow
-    with the number of clients.
+    In a Harary graph a client gets along with number and hash, so that what it receives does not grow
+    with the number of clients. Where clients choose their neighbours they choose from the ids.
     """
 
     count: int
@@ -95,11 +97,14 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         spec: what is summed.
         invited: who may take part. n, for the threshold and for the largest total, is their number.
         mode: against whom.
-        threshold: t; in the complete graph of all holders, in a sparse graph among a client's neighbours.
-        min_survivors: the session opens no sum of fewer clients.
-        min_cohort: honest clients in every opened sum, at least.
+        threshold: t; in the complete graph of all holders, in a sparse graph among a client's neighbours
+            (``"chosen"``: among those that it chose).
+        min_survivors: the session opens no sum of fewer clients. On a sparse graph this is the server's word.
+        min_cohort: honest clients in every opened sum, at least; in active mode, whatever the server does.
         colluders: clients that may collude with the server (and with one another) without harm.
-        graph, degree: who masks with whom; the degree is n - 1 in the complete graph.
+        graph, degree: who masks with whom. ``"complete"``: everybody, the degree is n - 1; ``"harary"``: a
+            ring that the server draws, semi-honest mode only; ``"chosen"``: each client chooses ``degree``
+            others, active mode only.
         suite: how clients agree on keys; there is one way so far.
         roster_hash: `Roster.hash`, or `NO_ROSTER`.
         excluded: the evidence against clients that are left out, which every client of the session checks.
@@ -170,9 +175,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             threshold: t; by default ⌊2n/3⌋+1 (active) or ⌊n/2⌋+1 (semi-honest), or more where ``colluders``
                 asks for it; in a sparse graph what its degree asks for.
             min_survivors: by default t; in a sparse graph (1 - dropout)·n.
-            min_cohort: by default min_survivors - colluders.
+            min_cohort: by default min_survivors - colluders. On a chosen graph what the graph guarantees: all
+                honest clients if nobody may drop out, else more than half of them; ask for more and each
+                client has more neighbours.
             colluders: by default 0; in a sparse graph n/10.
-            graph: by default complete, and sparse for more than 200 clients in semi-honest mode.
+            graph: by default complete; for more than 200 clients sparse: ``"harary"`` in semi-honest mode,
+                ``"chosen"`` in active mode, unless a threshold is given or the complete graph is needed.
             dropout: sparse graph only: the share of clients that may be lost before the session is.
             roster: the pinned keys; needed in active mode.
             excluded: who broke the protocol in earlier sessions of this federation, as
@@ -194,14 +202,13 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InputError(f"dropout is a share of the clients, 0 to below 1, not {dropout}")
         if colluders is not None and (not isinstance(colluders, int) or isinstance(colluders, bool)):
             raise InputError(f"colluders must be int, not {type(colluders).__name__}")
+        wanted = (n, colluders, min_survivors, min_cohort, float(dropout))
         if graph == "auto":
-            graph = "harary" if mode is Mode.SEMI_HONEST and n > COMPLETE_LIMIT else "complete"
+            graph = _automatic_graph(mode, threshold, wanted)
         if graph == "harary":
-            colluders = n // 10 if colluders is None else colluders
-            min_survivors = n - int(dropout * n + 1e-9) if min_survivors is None else min_survivors
-            if not (0 <= colluders < n and 0 < min_survivors <= n):
-                raise InputError(f"colluders {colluders} or min_survivors {min_survivors} out of 0..{n}")
-            degree, least = _sparse(n, n - min_survivors, colluders)
+            colluders, min_survivors, min_cohort, degree, least = _harary(*wanted)
+        elif graph == "chosen":
+            colluders, min_survivors, min_cohort, degree, least = _chosen(*wanted)
         else:
             colluders = colluders or 0
             degree = n - 1
@@ -236,7 +243,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         Active mode: 2t > n + c, so that the signers of two different survivor sets would need an honest
         one among them to sign both (Bonawitz et al. 2017, theorem 6.5). Semi-honest mode: t > n/2 and t > c.
-        Sparse graph: the degree and threshold of `harary_degree` for c colluders and n - min_survivors lost.
+        Harary graph: the degree and threshold of `harary_degree` for c colluders and n - min_survivors lost.
+        Chosen graph: degree and threshold must guarantee the cohort, see `guaranteed_cohort`, and the number
+        is at most 2^42, as that counts on.
 
         Raises:
             PolicyError: naming the rule.
@@ -247,11 +256,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.mode is Mode.ACTIVE:
             if n < 3:
                 raise PolicyError(f"active mode needs 3 clients, not {n}")
-            if self.graph != "complete":
-                raise PolicyError("active mode runs on the complete graph only")
+            if self.graph == "harary":
+                raise PolicyError("active mode runs on a complete or a chosen graph, not on a Harary graph")
             if self.roster_hash == NO_ROSTER:
                 raise PolicyError("active mode needs a roster")
-            if 2 * t <= n + c:
+            if self.graph == "complete" and 2 * t <= n + c:
                 raise PolicyError(f"active mode needs 2t > n + c, not t={t} for n={n}, c={c}")
         if self.graph == "complete":
             if self.invited.ids is None:
@@ -260,6 +269,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 raise PolicyError(f"the complete graph of {n} clients has degree {n - 1}, not {self.degree}")
             if 2 * t <= n or t <= c:
                 raise PolicyError(f"semi-honest mode needs t > n/2 and t > c, not t={t} for n={n}, c={c}")
+        elif self.graph == "chosen":
+            self._check_chosen()
         elif (self.degree, t) != (expected := _sparse(n, n - self.min_survivors, c)):
             raise PolicyError(
                 f"a sparse graph of {n} clients that may lose {n - self.min_survivors} and has {c} colluders "
@@ -270,6 +281,20 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise PolicyError(
                 f"{self.min_survivors} survivors with {c} colluders guarantee a cohort of "
                 f"{self.min_survivors - c}, not {self.min_cohort}"
+            )
+
+    def _check_chosen(self) -> None:
+        n, t, c = self.invited.count, self.threshold, self.colluders
+        if self.mode is not Mode.ACTIVE:
+            raise PolicyError("a graph that clients choose is for active mode; semi-honest takes harary")
+        if self.invited.ids is None:
+            raise PolicyError("clients that choose their neighbours need the ids of the invited clients")
+        if self.number > SESSIONS:
+            raise PolicyError(f"sessions on a chosen graph have numbers up to 2^42, not {self.number}")
+        if self.min_cohort > (cohort := _cohort(n, c, self.degree, t)):
+            raise PolicyError(
+                f"{self.degree} choices of each of {n} clients, threshold {t} and {c} colluders guarantee a "
+                f"cohort of {cohort}, not {self.min_cohort}"
             )
 
     def _check_ranges(self) -> None:
@@ -312,6 +337,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.spec.parts is not msgspec.UNSET:
             return PartedPacking(self.spec.parts, self.invited.count)
         return Packing(self.spec.dimension, self.spec.largest_total(self.invited.count))
+
+    @cached_property
+    def everyone(self) -> frozenset[int]:
+        """The invited ids, where they are known."""
+        return frozenset(self.invited.ids or ())
 
     @property
     def quorum(self) -> int:
@@ -356,9 +386,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The bytes that invite a client, for a transport to carry.
 
         What the client must know by itself is not in them: the hash of the model that it loaded, and its own
-        reading of ``binding``. In a sparse graph the ids of the others are not in them either.
+        reading of ``binding``. In a Harary graph the ids of the others are not in them either.
         """
-        invited = self.invited if self.graph == "complete" else self.invited.summary()
+        invited = self.invited.summary() if self.graph == "harary" else self.invited
         bare = msgspec.structs.replace(self, invited=invited, model_hash=b"", binding=b"")
         return msgspec.msgpack.encode((_OFFER_VERSION, bare))
 
@@ -390,6 +420,61 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 f"an offer for {session.invited.count} clients; at most {max_clients} are expected"
             )
         return msgspec.structs.replace(session, model_hash=model_hash, binding=binding)
+
+
+_Wanted: TypeAlias = tuple[int, int | None, int | None, int | None, float]
+"""n, colluders, min_survivors, min_cohort and dropout, as `Session.plan` was asked for them."""
+
+
+def _automatic_graph(mode: Mode, threshold: int | None, wanted: _Wanted) -> GraphKind:
+    n = wanted[0]
+    if n <= COMPLETE_LIMIT:
+        return "complete"
+    if mode is Mode.SEMI_HONEST:
+        return "harary"
+    # The complete graph bears all that a chosen one does: the way out where that can't, or is no cheaper.
+    if threshold is None:
+        with suppress(PolicyError):
+            degree = _chosen(*wanted)[3]
+            return "chosen" if 2 * degree < n - 1 else "complete"
+    return "complete"
+
+
+def _counts(n: int, colluders: int | None, min_survivors: int | None, dropout: float) -> tuple[int, int]:
+    """Colluders and survivors on a sparse graph, where nothing else was asked for."""
+    colluders = n // 10 if colluders is None else colluders
+    # 0.29 * 100 is 28.999999999999996, yet 29 clients are meant.
+    min_survivors = n - int(dropout * n + 1e-9) if min_survivors is None else min_survivors
+    if not (0 <= colluders < n and 0 < min_survivors <= n):
+        raise InputError(f"colluders {colluders} or min_survivors {min_survivors} out of 0..{n}")
+    return colluders, min_survivors
+
+
+def _harary(
+    n: int, colluders: int | None, min_survivors: int | None, min_cohort: int | None, dropout: float
+) -> tuple[int, int, int | None, int, int]:
+    colluders, min_survivors = _counts(n, colluders, min_survivors, dropout)
+    return colluders, min_survivors, min_cohort, *_sparse(n, n - min_survivors, colluders)
+
+
+@lru_cache(maxsize=256)
+def _chosen(
+    n: int, colluders: int | None, min_survivors: int | None, min_cohort: int | None, dropout: float
+) -> tuple[int, int, int, int, int]:
+    colluders, min_survivors = _counts(n, colluders, min_survivors, dropout)
+    # Where nobody may drop out, every honest client can be in each sum, and should.
+    cohort = n - colluders if min_cohort is None and min_survivors == n else min_cohort
+    try:
+        found = chosen_parameters(n, gone=n - min_survivors, corrupt=colluders, cohort=cohort)
+    except InputError as error:
+        raise PolicyError(f"no chosen graph: {error.message}") from None
+    min_cohort = min(found.cohort, min_survivors - colluders) if min_cohort is None else min_cohort
+    return colluders, min_survivors, min_cohort, found.degree, found.threshold
+
+
+@lru_cache(maxsize=256)
+def _cohort(n: int, colluders: int, degree: int, threshold: int) -> int:
+    return guaranteed_cohort(n, colluders, degree, threshold)
 
 
 @lru_cache(maxsize=256)

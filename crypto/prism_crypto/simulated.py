@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES
 from prism_crypto.primitives.context import DIGEST_BYTES, tag
-from prism_crypto.primitives.keys import KEY_BYTES
+from prism_crypto.primitives.keys import KEY_BYTES, VOUCHER_BYTES
 from prism_crypto.server import SecureSumResult
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
@@ -36,6 +36,10 @@ from prism_crypto.wire.messages import (
     SurvivorsMessage,
     UnmaskMessage,
     UploadMessage,
+    VouchedConfirmationsMessage,
+    VouchedConfirmMessage,
+    VouchedSurvivorsMessage,
+    VouchedUploadMessage,
     encode,
 )
 
@@ -75,10 +79,14 @@ def simulated_sum(session: Session, vectors: Iterator[NDArray[Any]]) -> SecureSu
 def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]:
     """Bytes of the messages that each client sends, and is sent, while nobody drops: all clients' are alike.
 
+    (On a chosen graph a client has more neighbours or fewer: the sizes are those of an average one.)
+
     Returns:
         By stage: the client's message of that stage; the server's that answers it, where there is one.
     """
     n, others, active = session.invited.count, session.degree, session.mode is Mode.ACTIVE
+    if session.graph == "chosen":
+        return _chosen_bytes(session)
     sparse, name = session.graph == "harary", tag(session.context0)  # ctx1's tag is as long as that of ctx0
     advert, everybody = advert_bytes(session), others + 1
     words = memoryview(bytes(8 * (session.packing.length)))
@@ -102,6 +110,28 @@ def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
         sent[Stage.CONFIRM] = ConfirmMessage(VERSION, name, signature)
         signatures = bytes(session.threshold * (ID_BYTES + SIGNATURE_BYTES))
         received[Stage.CONFIRM] = ConfirmationsMessage(VERSION, name, signatures, b"")
+    return _sizes(sent), _sizes(received)
+
+
+def _chosen_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]:
+    """For a client that was chosen as often as it chose, and by others: every client is, on average."""
+    n, chosen, name = session.invited.count, session.degree, tag(session.context0)
+    near, said, signature = 2 * chosen, ID_BYTES + VOUCHER_BYTES, bytes(SIGNATURE_BYTES)
+    advert, sealed = advert_bytes(session), bytes(chosen * (ID_BYTES + SEALED_BYTES))
+    words, keys = memoryview(bytes(8 * session.packing.length)), bytes(chosen * (ID_BYTES + KEY_BYTES))
+    sent: dict[Stage, Message] = {
+        Stage.ADVERTISE: AdvertMessage(VERSION, name, bytes(advert)),
+        Stage.SHARE: ShareMessage(VERSION, name, sealed, signature),
+        Stage.UPLOAD: VouchedUploadMessage(VERSION, name, words, b"", bytes(near * said), signature),
+        Stage.CONFIRM: VouchedConfirmMessage(VERSION, name, bytes(chosen * said), signature),
+        Stage.UNMASK: UnmaskMessage(VERSION, name, keys, b"", b"", signature),
+    }
+    received: dict[Stage, Message] = {
+        Stage.ADVERTISE: AdvertsMessage(VERSION, name, b"", bytes((near + 1) * (ID_BYTES + advert))),
+        Stage.SHARE: SharesMessage(VERSION, name, n, bytes((near + 1) * ID_BYTES), sealed),
+        Stage.UPLOAD: VouchedSurvivorsMessage(VERSION, name, n, bytes(near * said)),
+        Stage.CONFIRM: VouchedConfirmationsMessage(VERSION, name, bytes(chosen * said), b"", b""),
+    }
     return _sizes(sent), _sizes(received)
 
 

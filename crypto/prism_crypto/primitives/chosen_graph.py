@@ -40,7 +40,7 @@ from prism_crypto.primitives.randomness import Rng, uniform_below
 
 __all__ = ["SESSIONS", "ChosenParameters", "choose", "chosen_parameters", "guaranteed_cohort"]
 
-SESSIONS = 2**32
+SESSIONS = 2**42
 """The last session number on a chosen graph: as often at most may a server try for a graph that it likes."""
 
 _FINE = 256

@@ -19,6 +19,7 @@ __all__ = [
     "digest",
     "encode_ids",
     "label",
+    "pair_context",
     "self_mask_commitment",
     "tag",
     "u32",
@@ -78,6 +79,16 @@ def context1(context0: bytes, adverts: bytes) -> bytes:
     can't open each other's shares.
     """
     return digest("context1", context0, adverts)
+
+
+def pair_context(context0: bytes, first: bytes, second: bytes) -> bytes:
+    """ctx1 of two clients on a graph that clients choose: ctx0, and the adverts of both.
+
+    Args:
+        context0: ctx0.
+        first, second: id (four bytes) and advert of each, in either order.
+    """
+    return context1(context0, advert_digest(sorted((first, second)), 2))
 
 
 def self_mask_commitment(context0: bytes, client_id: int, seed: bytes | bytearray) -> bytes:

@@ -23,6 +23,7 @@ from prism_crypto.primitives.secret import Confidential, Secret
 __all__ = [
     "KEY_BYTES",
     "SEAL_OVERHEAD",
+    "VOUCHER_BYTES",
     "AgreedKey",
     "KeyPair",
     "check_public_key",
@@ -30,11 +31,14 @@ __all__ = [
     "pair_seed",
     "seal",
     "seal_keys",
+    "voucher",
 ]
 
 KEY_BYTES = 32
 SEAL_OVERHEAD = 16
 """Bytes that sealing adds: the tag of AES-GCM."""
+
+VOUCHER_BYTES = 16
 
 _FIELD_ORDER = 2**255 - 19
 _EMPTY_SALT = bytes(32)
@@ -175,3 +179,15 @@ def pair_seed(agreed: AgreedKey, context: bytes, ids: tuple[int, int], keys: tup
         keys: their public mask keys, in the same order.
     """
     return agreed.derive(label("pair") + context + u32(ids[0]) + u32(ids[1]) + keys[0] + keys[1])
+
+
+def voucher(agreed: AgreedKey, usage: str, context: bytes, ends: tuple[int, int]) -> bytes:
+    """What ``ends[0]`` says to ``ends[1]``: 16 bytes that nobody but these two can compute.
+
+    Args:
+        agreed: the agreement of their sealing keys.
+        usage: the statement, one of a fixed list.
+        context: ctx1 of the two.
+        ends: ids of the one who says it and of the one to whom.
+    """
+    return agreed.derive(label(usage) + context + u32(ends[0]) + u32(ends[1]))[:VOUCHER_BYTES]

@@ -6,54 +6,66 @@ import struct
 
 import msgspec
 
-from prism_crypto.errors import ContextMismatch, MessageError, PublicKeyError, SecureSumError
+from prism_crypto.errors import ContextMismatch, MessageError, ProtocolError, PublicKeyError, SecureSumError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
 from prism_crypto.primitives.agreement_proof import on_curve
-from prism_crypto.primitives.context import TAG_BYTES, tag, u32
+from prism_crypto.primitives.context import TAG_BYTES, encode_ids, tag, u32
 from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, check_public_key
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.wire.messages import ID_BYTES, decode_ids
 
 __all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert", "check_usable"]
 
 _UNSIGNED_BYTES = TAG_BYTES + 3 * KEY_BYTES
 ADVERT_BYTES = _UNSIGNED_BYTES + SIGNATURE_BYTES
-"""A signed advert, without its sender's id."""
+"""A signed advert, without its sender's id, where no neighbours are chosen."""
 
 
 class Advert(msgspec.Struct, frozen=True):
-    """Two public keys and a commitment to the self-mask seed, in one context, signed or not."""
+    """Two public keys and a commitment to the self-mask seed, in one context, signed or not.
+
+    ``choice`` holds the neighbours that the sender has drawn, where clients choose them: increasing ids.
+    """
 
     tag: bytes
     sealing_key: bytes
     mask_key: bytes
     commitment: bytes
+    choice: tuple[int, ...] = ()
     signature: bytes = b""
 
     def signed_part(self, context0: bytes, client_id: int) -> bytes:
-        """What the signature covers: the full ctx0, the sender, the keys, the commitment."""
-        return context0 + u32(client_id) + self.sealing_key + self.mask_key + self.commitment
+        """What the signature covers: the full ctx0, the sender, the keys, the commitment, the choice."""
+        said = self.sealing_key + self.mask_key + self.commitment + encode_ids(self.choice)
+        return context0 + u32(client_id) + said
 
     def encode(self) -> bytes:
-        """The fields one after another: 112 bytes, and 64 of the signature."""
-        return self.tag + self.sealing_key + self.mask_key + self.commitment + self.signature
+        """The fields one after another: 112 bytes, 4 for each choice, and 64 of the signature."""
+        keys = self.tag + self.sealing_key + self.mask_key + self.commitment
+        return keys + encode_ids(self.choice) + self.signature
 
     @classmethod
-    def decode(cls, data: bytes, *, signed: bool) -> Advert:
+    def decode(cls, data: bytes, session: Session) -> Advert:
         """Cut an advert into its fields.
 
         Raises:
-            MessageError: it has not the one length that it can have.
+            MessageError: it has not the one length that it can have, or its choice does not increase.
         """
-        expected = ADVERT_BYTES if signed else _UNSIGNED_BYTES
+        expected = advert_bytes(session)
         if len(data) != expected:
             raise MessageError(f"an advert is {expected} bytes, not {len(data)}")
-        return cls(*struct.unpack("16s32s32s32s" + "64s" * signed, data))
+        keys = struct.unpack_from("16s32s32s32s", data)
+        end = expected - (SIGNATURE_BYTES if session.mode is Mode.ACTIVE else 0)
+        choice = decode_ids(data[_UNSIGNED_BYTES:end], stage=Stage.ADVERTISE)
+        return cls(keys[0], keys[1], keys[2], keys[3], choice, data[end:])
 
 
 def advert_bytes(session: Session) -> int:
     """Length of an advert in this session."""
-    return ADVERT_BYTES if session.mode is Mode.ACTIVE else _UNSIGNED_BYTES
+    if session.mode is not Mode.ACTIVE:
+        return _UNSIGNED_BYTES
+    return ADVERT_BYTES + (session.degree * ID_BYTES if session.graph == "chosen" else 0)
 
 
 def check_advert(
@@ -66,16 +78,19 @@ def check_advert(
         ContextMismatch: made under another ctx0: another session, round, model, policy or cohort.
         PublicKeyError: a key that is not canonical, or one key used as both.
         SignatureError: active mode, and the pinned key did not sign this under this very ctx0.
+        ProtocolError: it chose itself, or somebody who is not invited.
         IdentityError: active mode, and the roster does not know the client.
     """
     context0 = session.context0
     try:
-        advert = Advert.decode(data, signed=session.mode is Mode.ACTIVE)
+        advert = Advert.decode(data, session)
         if advert.tag != tag(context0):
             raise ContextMismatch(
                 f"the advert was made in context {advert.tag.hex()}, here it is {tag(context0).hex()}"
             )
         _check_canonical(advert)
+        if advert.choice and (client_id in advert.choice or not session.everyone.issuperset(advert.choice)):
+            raise ProtocolError("chose itself, or a client that is not invited, as a neighbour")
         if session.mode is Mode.ACTIVE:
             body = advert.signed_part(context0, client_id)
             pinned(roster).verify(client_id, Stage.ADVERTISE, body, advert.signature)

@@ -1,7 +1,8 @@
 """Stage 1, advertise: each client draws its keys of this session and says who it is.
 
-Client to server: two public keys, a commitment to the self-mask seed, and (active) a signature over them
-under ctx0. Server to client: the adverts of all, or of its neighbours in a sparse graph.
+Client to server: two public keys, a commitment to the self-mask seed, on a chosen graph the neighbours that
+it has drawn, and (active) a signature over them under ctx0. Server to client: the adverts of all, or of its
+neighbours in a sparse graph.
 
 Bonawitz et al. 2017, figure 4, round 0, with the commitment and the full context added.
 """
@@ -10,18 +11,28 @@ from __future__ import annotations
 
 from prism_crypto.errors import PublicKeyError, SignatureError
 from prism_crypto.keeping.identity import pinned
-from prism_crypto.primitives.context import advert_digest, self_mask_commitment, tag, u32
+from prism_crypto.primitives.chosen_graph import choose
+from prism_crypto.primitives.context import self_mask_commitment, tag
 from prism_crypto.primitives.keys import KeyPair
 from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, check_usable
+from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.evidence import AdvertEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.share import Sharing
 from prism_crypto.stages.states import Advertised, Ready
-from prism_crypto.wire.messages import FRAME_BYTES, VERSION, AdvertMessage, AdvertsMessage, decode, encode
+from prism_crypto.wire.messages import (
+    FRAME_BYTES,
+    VERSION,
+    AdvertMessage,
+    AdvertsMessage,
+    decode,
+    encode,
+    encode_records,
+)
 
 __all__ = ["Advertising", "advertise"]
 
@@ -33,13 +44,16 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     sealing, masking = KeyPair.generate(party.rng), KeyPair.generate(party.rng)
     seed, dealing = Secret(draw(party.rng, SEED_BYTES)), Secret(draw(party.rng, SEED_BYTES))
     commitment = self_mask_commitment(context0, party.client_id, seed.reveal())
-    advert = Advert(tag(context0), sealing.public, masking.public, commitment)
+    choice: tuple[int, ...] = ()
+    if party.chosen:
+        choice = choose(party.session.invited.ids or (), party.client_id, party.session.degree, party.rng)
+    advert = Advert(tag(context0), sealing.public, masking.public, commitment, choice)
     if party.active:
         signature = party.signer().sign(Stage.ADVERTISE, advert.signed_part(context0, party.client_id))
-        advert = Advert(tag(context0), sealing.public, masking.public, commitment, signature)
+        advert = Advert(tag(context0), sealing.public, masking.public, commitment, choice, signature)
     encoded = advert.encode()
     message = encode(AdvertMessage(VERSION, tag(context0), encoded))
-    return Advertised(party, sealing, masking, seed, dealing, encoded), message
+    return Advertised(party, sealing, masking, seed, dealing, encoded, choice), message
 
 
 class Advertising(Gathering):
@@ -50,6 +64,7 @@ class Advertising(Gathering):
     def __init__(self, hall: Hall) -> None:
         super().__init__(hall, hall.topology.ids)
         self._adverts: dict[int, bytes] = {}
+        self._choices: dict[int, tuple[int, ...]] = {}
         self._keys: set[bytes] = set()
 
     def accept(self, peer: int, data: bytes) -> None:
@@ -70,13 +85,14 @@ class Advertising(Gathering):
             raise PublicKeyError("a public key that another client has sent", stage=self.stage, peer=peer)
         self._keys |= keys
         self._adverts[peer] = message.advert
+        self._choices[peer] = advert.choice
 
     def _accuse(self, peer: int, data: bytes) -> None:
         """Blame the sender of a useless key, if it has signed it."""
         session = self.hall.session
         if session.mode is not Mode.ACTIVE:
             return
-        body = Advert.decode(data, signed=True)
+        body = Advert.decode(data, session)
         try:
             pinned(self.hall.roster).verify(
                 peer, self.stage, body.signed_part(session.context0, peer), body.signature
@@ -93,16 +109,22 @@ class Advertising(Gathering):
         """
         hall = self.hall
         self.check_quorum("advertised")
-        present = tuple(sorted(self._adverts))
-        records = {client_id: u32(client_id) + self._adverts[client_id] for client_id in present}
-        everything = advert_digest(records.values(), len(records))
-        context0 = hall.session.context0
+        adverts = dict(sorted(self._adverts.items()))
+        name, topology = tag(hall.session.context0), hall.topology
+        seen: dict[int, tuple[int, ...]] | None = None
+        if hall.session.graph == "chosen":
+            topology.settle({client_id: self._choices[client_id] for client_id in adverts})
+            seen = {i: tuple(sorted((i, *topology.neighbours(i, adverts)))) for i in adverts}
+        contexts = Contexts(hall.session, adverts, seen)
         outbound: dict[int, bytes] = {}
         if hall.session.graph == "complete":
-            message = encode(AdvertsMessage(VERSION, tag(context0), b"", b"".join(records.values())))
-            outbound = dict.fromkeys(present, message)
+            message = encode(AdvertsMessage(VERSION, name, b"", encode_records(adverts)))
+            outbound = dict.fromkeys(adverts, message)
+        elif hall.session.graph == "chosen":
+            for client_id in adverts:
+                outbound[client_id] = encode(AdvertsMessage(VERSION, name, b"", contexts.seen(client_id)))
         else:
-            for client_id in present:
-                near = b"".join(records[i] for i in hall.topology.neighbours(client_id, self._adverts))
-                outbound[client_id] = encode(AdvertsMessage(VERSION, tag(context0), everything, near))
-        return Sharing(hall, present, self._adverts, everything), outbound
+            for client_id in adverts:
+                near = encode_records({i: adverts[i] for i in topology.neighbours(client_id, adverts)})
+                outbound[client_id] = encode(AdvertsMessage(VERSION, name, contexts.everything, near))
+        return Sharing(hall, adverts, contexts), outbound

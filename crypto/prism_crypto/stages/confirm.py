@@ -53,7 +53,7 @@ class Confirming(Gathering):
     def __init__(self, hall: Hall, unmasking: Unmasking) -> None:
         super().__init__(hall, unmasking.survivors)
         self._unmasking = unmasking
-        self._context = unmasking.transcript.context
+        self._context = unmasking.transcript.contexts.common
         self._body = confirmation_body(self._context, unmasking.transcript.sharers, unmasking.survivors)
         self._signatures: dict[int, bytes] = {}
 

@@ -26,7 +26,7 @@ from prism_crypto.errors import (
 )
 from prism_crypto.keeping.identity import Roster
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
-from prism_crypto.primitives.context import advert_digest, context1, self_mask_commitment
+from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
 from prism_crypto.primitives.shamir import PRIME, combine
 from prism_crypto.session import Session
@@ -191,8 +191,8 @@ def _decoded(evidence: bytes) -> Evidence:
     session = found.session
     if found.version != VERSION or msgspec.msgpack.encode(found) != evidence:
         raise EvidenceError(f"not the canonical encoding of evidence of version {VERSION}")
-    if session.mode is not Mode.ACTIVE or session.graph != "complete":
-        raise EvidenceError("there is evidence of active sessions on the complete graph only")
+    if session.mode is not Mode.ACTIVE or session.graph == "harary":
+        raise EvidenceError("there is evidence of active sessions only")
     return found
 
 
@@ -204,7 +204,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     """
     session, accused = evidence.session, evidence.accused
     if isinstance(evidence, AdvertEvidence):
-        advert = Advert.decode(evidence.advert, signed=True)
+        advert = Advert.decode(evidence.advert, session)
         signed = advert.signed_part(session.context0, accused)
         roster.verify(accused, Stage.ADVERTISE, signed, advert.signature)
         try:
@@ -214,7 +214,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
         raise EvidenceError("the advert's keys are sound")
     records = decode_records(evidence.adverts, advert_bytes(session), stage=Stage.SHARE)
     context = context1(session.context0, advert_digest([evidence.adverts], len(records)))
-    adverts = {client_id: Advert.decode(data, signed=True) for client_id, data in records.items()}
+    adverts = {client_id: Advert.decode(data, session) for client_id, data in records.items()}
     if accused not in adverts:
         raise EvidenceError("the accused client took no part in that session")
     if isinstance(evidence, UnmaskEvidence):
@@ -223,11 +223,23 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     dealt = None
     with suppress(MessageError):
         dealt = decode_records(evidence.sealed, SEALED_BYTES, stage=Stage.SHARE)
-    if dealt is None or dealt.keys() != adverts.keys():
+    # On a chosen graph the accused client has seen its neighbours' adverts, and deals to those that it chose.
+    chosen = adverts[accused].choice if session.graph == "chosen" else adverts
+    if dealt is None or list(dealt) != [holder for holder in chosen if holder in adverts]:
         return Stage.SHARE, "it signed something else than a pair of sealed shares for each client"
     if isinstance(evidence, SealEvidence):
         return _sealed_garbage(evidence, context, adverts, dealt)
     return _dealt_nonsense(evidence, context, adverts, dealt)
+
+
+def _between(
+    evidence: Evidence, context: bytes, adverts: dict[int, Advert], first: int, second: int
+) -> bytes:
+    """ctx1 of two clients, by the adverts that the accused one saw; it opens nothing of others."""
+    if evidence.session.graph != "chosen" or first not in adverts or second not in adverts:
+        return context
+    records = (u32(client_id) + adverts[client_id].encode() for client_id in (first, second))
+    return pair_context(evidence.session.context0, *records)
 
 
 def _sealed_garbage(
@@ -237,8 +249,9 @@ def _sealed_garbage(
     if receiver not in dealt or receiver == accused:
         raise EvidenceError("nothing was sealed for the one who complains")
     theirs, ours = adverts[accused].sealing_key, adverts[receiver].sealing_key
-    agreed = agreed_point(evidence.proof, ours, theirs, context)
-    if opens(agreed, context, (accused, receiver), (theirs, ours), dealt[receiver]):
+    between = _between(evidence, context, adverts, accused, receiver)
+    agreed = agreed_point(evidence.proof, ours, theirs, between)
+    if opens(agreed, between, (accused, receiver), (theirs, ours), dealt[receiver]):
         raise EvidenceError("the shares open")
     return Stage.SHARE, f"what it sealed for client {receiver} does not open to shares"
 
@@ -252,7 +265,12 @@ def _dealt_nonsense(
     if len(keys) != threshold or not keys.keys() <= dealt.keys():
         raise EvidenceError(f"expected keys to the shares of {threshold} clients")
     shares = {
-        holder + 1: open_share(key, context, (accused, holder), half(dealt[holder], which))
+        holder + 1: open_share(
+            key,
+            _between(evidence, context, adverts, accused, holder),
+            (accused, holder),
+            half(dealt[holder], which),
+        )
         for holder, key in keys.items()
     }
     try:
@@ -276,7 +294,8 @@ def _contradicted(
     for which, blob in enumerate((evidence.seed_keys, evidence.mask_keys)):
         for owner, key in decode_records(blob, KEY_BYTES, stage=stage).items():
             try:
-                open_share(key, context, (owner, accused), half(received.get(owner, b""), which))
+                between = _between(evidence, context, adverts, owner, accused)
+                open_share(key, between, (owner, accused), half(received.get(owner, b""), which))
             except (SealError, ShareError):
                 return stage, f"its key does not open the share that it holds of client {owner}'s secret"
     for dealer, proof in decode_records(evidence.complaints, PROOF_BYTES, stage=stage).items():
@@ -285,9 +304,10 @@ def _contradicted(
         theirs, ours = adverts[dealer].sealing_key, adverts[accused].sealing_key
         agreed = None
         try:
-            agreed = agreed_point(proof, ours, theirs, context)
+            between = _between(evidence, context, adverts, dealer, accused)
+            agreed = agreed_point(proof, ours, theirs, between)
         except PublicKeyError:
             return stage, f"it complains of client {dealer} without proof"
-        if opens(agreed, context, (dealer, accused), (theirs, ours), received[dealer]):
+        if opens(agreed, between, (dealer, accused), (theirs, ours), received[dealer]):
             return stage, f"it complains of client {dealer}, whose shares open"
     raise EvidenceError("the message agrees with what its sender received")

@@ -24,7 +24,8 @@ __all__ = ["Gathering", "Hall", "Topology"]
 class Topology:
     """Who masks with whom in one session.
 
-    In a sparse graph the clients' order on the ring is drawn here, that is after the invited set is fixed.
+    In a Harary graph the clients' order on the ring is drawn here, that is after the invited set is fixed.
+    Where clients choose, their choices come with the adverts: see `settle`.
 
     Attributes:
         ids: all invited clients, increasing.
@@ -36,11 +37,36 @@ class Topology:
         if session.graph == "harary":
             ring = harary(len(self.ids), session.degree, uniform_permutation(len(self.ids), rng))
             self._sparse = {self.ids[i]: tuple(self.ids[j] for j in row) for i, row in enumerate(ring)}
+        self._choices: Mapping[int, tuple[int, ...]] | None = None
+        self._choosers: Mapping[int, tuple[int, ...]] | None = None
+
+    def settle(self, choices: Mapping[int, tuple[int, ...]]) -> None:
+        """Take the clients' choices, by increasing id: two are neighbours if either chose the other."""
+        choosers: dict[int, list[int]] = {client_id: [] for client_id in choices}
+        for client_id, choice in choices.items():
+            for holder in choice:
+                if holder in choosers:
+                    choosers[holder].append(client_id)
+        self._choices = choices
+        self._choosers = {client_id: tuple(row) for client_id, row in choosers.items()}
+        self._sparse = {i: tuple(sorted({*choices[i], *choosers[i]})) for i in choices}
 
     def neighbours(self, client_id: int, among: Container[int]) -> tuple[int, ...]:
         """The client's neighbours among some clients, increasing."""
         row = self.ids if self._sparse is None else self._sparse[client_id]
         return tuple(i for i in row if i != client_id and i in among)
+
+    def holders(self, client_id: int, among: Container[int]) -> list[int]:
+        """Those among some clients to whom it deals shares, increasing: itself too, unless clients choose."""
+        if self._choices is None:
+            return sorted((client_id, *self.neighbours(client_id, among)))
+        return [i for i in self._choices[client_id] if i in among]
+
+    def dealers(self, client_id: int, among: Container[int]) -> list[int]:
+        """Those among some clients that deal shares to it, increasing."""
+        if self._choosers is None:
+            return sorted((client_id, *self.neighbours(client_id, among)))
+        return [i for i in self._choosers[client_id] if i in among]
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,12 @@ class Party(Confidential):
     @property
     def sparse(self) -> bool:
         """Whether this client sees its neighbours only."""
-        return self.session.graph == "harary"
+        return self.session.graph != "complete"
+
+    @property
+    def chosen(self) -> bool:
+        """Whether clients chose their neighbours."""
+        return self.session.graph == "chosen"
 
     def signer(self) -> Identity:
         """The key that signs for this client.
@@ -50,8 +55,8 @@ class Party(Confidential):
 
         Args:
             total: how many clients remain.
-            known: how many of them, this client included, hold shares of its secrets (all, if the graph is
-                complete).
+            known: how many of them hold shares of its secrets: all, if the graph is complete; itself and its
+                neighbours, or those that it chose, if sparse.
             stage: where we are.
             what: how to call them in the error.
 
@@ -68,7 +73,7 @@ class Party(Confidential):
             )
         if known < session.threshold:
             raise ThresholdError(
-                f"{known} of this client and its neighbours {what}, the threshold is {session.threshold}",
+                f"{known} of the holders of its shares {what}, the threshold is {session.threshold}",
                 stage=stage,
                 peer=self.client_id,
             )
@@ -76,8 +81,15 @@ class Party(Confidential):
 
 @dataclass(slots=True, repr=False, eq=False)
 class Neighbour(Confidential):
-    """A client with whom this one exchanges shares and a mask."""
+    """A client with whom this one exchanges a mask, and shares.
+
+    ``context`` is ctx1, on a chosen graph that of the two. ``holder`` says whether the neighbour gets shares
+    of this client's secrets, ``dealer`` whether this one gets the neighbour's: both, unless clients choose.
+    """
 
     sealing_key: bytes
     mask_key: bytes
     agreed: AgreedKey
+    context: bytes
+    holder: bool = True
+    dealer: bool = True

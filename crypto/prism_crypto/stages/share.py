@@ -2,7 +2,8 @@
 
 Server to client, before: the adverts. Client to server: per neighbour two sealed Shamir shares, of the
 self-mask seed and of the mask key, and (active) a signature over all of them. A client deals to itself too,
-so that t clients are enough to open even when no more than t are left.
+so that t clients are enough to open even when no more than t are left. On a chosen graph it deals to those
+that it chose, and to nobody else.
 
 The signed seals commit the dealer to its shares: whoever reveals the key to one of them later shows what was
 dealt, and can show nothing else.
@@ -13,11 +14,20 @@ Bonawitz et al. 2017, figure 4, round 1.
 from __future__ import annotations
 
 from prism_crypto.errors import MessageError, ProtocolError, PublicKeyError, SecureSumError
-from prism_crypto.primitives.context import DIGEST_BYTES, advert_digest, context1, encode_ids, tag, u32
+from prism_crypto.primitives.context import (
+    DIGEST_BYTES,
+    advert_digest,
+    context1,
+    encode_ids,
+    pair_context,
+    tag,
+    u32,
+)
 from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
 from prism_crypto.primitives.shamir import coefficients, split
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
+from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.evidence import DealingEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Neighbour
@@ -45,6 +55,8 @@ __all__ = ["Sharing", "share"]
 def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     """Client: check the adverts, and seal a pair of shares for each neighbour and itself.
 
+    (On a chosen graph: for each neighbour that it chose.)
+
     Raises:
         MessageError, ContextMismatch, PublicKeyError, SignatureError, IdentityError: an advert is not what
             an honest client of this session sends; ``peer`` is its sender.
@@ -57,50 +69,68 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     me = party.client_id
 
     keys = {me: state.sealing.public} | {peer: advert.sealing_key for peer, advert in adverts.items()}
-    points = [holder + 1 for holder in sorted(keys)]
+    holders = [peer for peer in state.choice if peer in adverts] if party.chosen else sorted(keys)
+    points = [holder + 1 for holder in holders]
     seed_shares, mask_key_shares = (
         split(secret, session.threshold, points, coefficients(state.dealing.reveal(), context, usage))
         for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
     )
     agreements: dict[int, AgreedKey] = {}
-    sealed: dict[int, bytes] = {}
-    for holder, key in keys.items():
+    contexts = dict.fromkeys(keys, context)
+    if party.chosen:
+        ours = u32(me) + state.advert
+        for peer, advert in adverts.items():
+            contexts[peer] = pair_context(session.context0, ours, u32(peer) + advert.encode())
+    for peer, key in keys.items():
+        if party.chosen and peer == me:
+            continue
         try:
             # A client agrees with itself, too: with its own public key, on what nobody else can know.
-            agreed = agreements[holder] = state.sealing.agree(key)
+            agreements[peer] = state.sealing.agree(key)
         except SecureSumError as error:
-            error.at(Stage.SHARE, holder)
+            error.at(Stage.SHARE, peer)
             raise
-        ends = (me, holder)
+    sealed: dict[int, bytes] = {}
+    for holder in holders:
+        ends, between = (me, holder), contexts[holder]
         pair = zip(
-            seal_keys(agreed, context, ends, (keys[me], key)),
+            seal_keys(agreements[holder], between, ends, (keys[me], keys[holder])),
             (seed_shares[holder + 1], mask_key_shares[holder + 1]),
             strict=True,
         )
-        sealed[holder] = b"".join(seal(key_, context, ends, share_) for key_, share_ in pair)
+        sealed[holder] = b"".join(seal(key_, between, ends, share_) for key_, share_ in pair)
 
     records = encode_records(sealed)
     signature = b""
     if party.active:
         signature = party.signer().sign(Stage.SHARE, share_body(context, me, records))
     message = encode(ShareMessage(VERSION, tag(context), records, signature))
-    own = agreements.pop(me)
+    own = agreements.pop(me, None)
     neighbours = {
-        peer: Neighbour(keys[peer], adverts[peer].mask_key, agreed) for peer, agreed in agreements.items()
+        peer: Neighbour(
+            keys[peer],
+            adverts[peer].mask_key,
+            agreed,
+            contexts[peer],
+            holder=peer in sealed,
+            dealer=me in adverts[peer].choice or not party.chosen,
+        )
+        for peer, agreed in agreements.items()
     }
     state.dealing.erase()
     return Shared(party, context, state.sealing, state.masking, state.seed, own, neighbours), message
 
 
 def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], bytes]:
-    """The neighbours' adverts, checked, and the hash of all adverts."""
+    """The neighbours' adverts, checked, and the hash of all adverts (on a chosen graph, of those seen)."""
     party, session, stage = state.party, state.party.session, Stage.SHARE
     width = advert_bytes(session)
-    limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + width)
+    # Whoever likes may choose this client as its neighbour.
+    limit = FRAME_BYTES + (session.invited.count if party.chosen else session.degree + 1) * (ID_BYTES + width)
     message = decode(AdvertsMessage, data, session.context0, limit=limit, stage=stage)
     records = decode_records(message.adverts, width, stage=stage)
 
-    if party.sparse:
+    if party.sparse and not party.chosen:
         # The neighbours alone are seen, so the hash of all adverts comes from the server: a semi-honest one.
         if len(message.digest) != DIGEST_BYTES or party.client_id in records or len(records) > session.degree:
             raise MessageError(f"expected at most {session.degree} neighbours and a hash", stage=stage)
@@ -111,18 +141,24 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
             raise MessageError("a hash of adverts that this client hashes itself", stage=stage)
         if records.pop(party.client_id, None) != state.advert:
             raise ProtocolError("this client's own advert was replaced", stage=stage, peer=party.client_id)
-        invited = frozenset(session.invited.ids or ())
         for client_id in records:
-            if client_id not in invited:
+            if client_id not in session.everyone:
                 raise ProtocolError("an advert of a client that was not invited", stage=stage, peer=client_id)
         total = len(records) + 1
         entries = message.adverts
         everything = advert_digest([entries], total)
-        party.check_quorum(total, total, stage, "advertised")
+        if party.chosen:
+            total, known = session.quorum, sum(peer in records for peer in state.choice)
+            party.check_quorum(total, known, stage, "advertised")
+        else:
+            party.check_quorum(total, total, stage, "advertised")
 
     adverts = {
         peer: check_advert(record, peer, session, party.roster, stage) for peer, record in records.items()
     }
+    for peer, advert in adverts.items() if party.chosen else ():
+        if peer not in state.choice and party.client_id not in advert.choice:
+            raise ProtocolError("an advert of a client that is no neighbour", stage=stage, peer=peer)
     _check_distinct_keys(adverts, state)
     return adverts, everything
 
@@ -146,28 +182,25 @@ class Sharing(Gathering):
 
     Args:
         hall: the session.
-        present: U1, the clients that advertised.
-        adverts: their adverts.
-        everything: the hash of all adverts.
+        adverts: the adverts of U1, the clients that advertised, in the order of their ids.
+        contexts: ctx1.
     """
 
     stage = Stage.SHARE
 
-    def __init__(
-        self, hall: Hall, present: tuple[int, ...], adverts: dict[int, bytes], everything: bytes
-    ) -> None:
-        super().__init__(hall, present)
-        self.context = context1(hall.session.context0, everything)
+    def __init__(self, hall: Hall, adverts: dict[int, bytes], contexts: Contexts) -> None:
+        super().__init__(hall, tuple(adverts))
+        self.contexts = contexts
         self._adverts = adverts
         self._dealt: dict[int, tuple[bytes, bytes]] = {}
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check that there is one sealed pair for the sender and each of its neighbours, signed."""
-        session = self.hall.session
+        session, context = self.hall.session, self.contexts.of(peer)
         limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + SEALED_BYTES)
-        message = decode(ShareMessage, data, self.context, limit=limit, stage=self.stage, peer=peer)
-        self.check_signature(peer, share_body(self.context, peer, message.sealed), message.signature)
-        expected = sorted([peer, *self.hall.topology.neighbours(peer, self._adverts)])
+        message = decode(ShareMessage, data, context, limit=limit, stage=self.stage, peer=peer)
+        self.check_signature(peer, share_body(context, peer, message.sealed), message.signature)
+        expected = self.hall.topology.holders(peer, self._adverts)
         try:
             receivers = list(decode_records(message.sealed, SEALED_BYTES, stage=self.stage, peer=peer))
             if receivers != expected:
@@ -178,7 +211,7 @@ class Sharing(Gathering):
                 )
         except SecureSumError:
             if session.mode is Mode.ACTIVE:
-                adverts, signature = encode_records(self._adverts), message.signature
+                adverts, signature = self.contexts.seen(peer), message.signature
                 self.hall.accuse(
                     DealingEvidence(VERSION, session, peer, adverts, message.sealed, signature, 0, b"")
                 )
@@ -206,12 +239,14 @@ class Sharing(Gathering):
         everyone = encode_ids(sharers)
         for receiver in sharers:
             known = everyone
-            if self.hall.session.graph == "harary":
+            if self.hall.session.graph != "complete":
                 near = self.hall.topology.neighbours(receiver, frozenset(sharers))
                 known = encode_ids(sorted([receiver, *near]))
             received[receiver] = b"".join(inbox.pop(receiver))
             outbound[receiver] = encode(
-                SharesMessage(VERSION, tag(self.context), len(sharers), known, received[receiver])
+                SharesMessage(
+                    VERSION, tag(self.contexts.of(receiver)), len(sharers), known, received[receiver]
+                )
             )
-        transcript = Transcript(self.context, self._adverts, sharers, self._dealt, received)
+        transcript = Transcript(self.contexts, self._adverts, sharers, self._dealt, received)
         return Uploading(self.hall, transcript), outbound

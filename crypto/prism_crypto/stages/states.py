@@ -1,4 +1,4 @@
-"""The client's six states, in order: what it holds before each stage, and nothing else.
+"""The client's states, in order: what it holds before each stage, and nothing else.
 
 A stage takes one state and gives the next, so a stage out of order cannot be written down. Each state can
 overwrite the secrets that it still holds.
@@ -6,13 +6,23 @@ overwrite the secrets that it still holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prism_crypto.primitives.keys import AgreedKey, KeyPair
 from prism_crypto.primitives.secret import Confidential, Secret
 from prism_crypto.stages.party import Neighbour, Party
 
-__all__ = ["Advertised", "Confirmed", "Finished", "Ready", "Shared", "Unopened", "Uploaded"]
+__all__ = [
+    "Advertised",
+    "Confirmed",
+    "Finished",
+    "Ready",
+    "Shared",
+    "Unopened",
+    "Uploaded",
+    "Vouched",
+    "Vouchers",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -35,6 +45,7 @@ class Advertised(Confidential):
     seed: Secret
     dealing: Secret
     advert: bytes
+    choice: tuple[int, ...]
 
     def erase(self) -> None:
         """Overwrite all secrets."""
@@ -53,7 +64,7 @@ class Shared(Confidential):
     sealing: KeyPair
     masking: KeyPair
     seed: Secret
-    own: AgreedKey
+    own: AgreedKey | None
     neighbours: dict[int, Neighbour]
 
     def erase(self) -> None:
@@ -61,7 +72,8 @@ class Shared(Confidential):
         self.sealing.erase()
         self.masking.erase()
         self.seed.erase()
-        self.own.erase()
+        if self.own is not None:
+            self.own.erase()
         for neighbour in self.neighbours.values():
             neighbour.agreed.erase()
 
@@ -74,12 +86,28 @@ class Unopened(Confidential):
     proof: Secret
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Vouchers(Confidential):
+    """On a chosen graph: what a client says to a neighbour, and what it will take from it.
+
+    ``…_upload``: the sender's upload carries the common mask. ``…_count``: the sender counts the other one as
+    a survivor. ``holder``: whether the neighbour holds shares of this client's secrets.
+    """
+
+    our_upload: bytes
+    their_upload: bytes
+    our_count: bytes
+    their_count: bytes
+    holder: bool
+
+
 @dataclass(slots=True, repr=False, eq=False)
 class Uploaded(Confidential):
-    """A client whose vector has left: it holds no more than the keys to shares, 64 bytes for each of U2.
+    """A client whose vector has left: it holds no more than the keys to shares, 64 bytes for each dealer.
 
     ``sharers`` is U2, as far as this client knows it: itself and its neighbours in a sparse graph.
-    ``received`` are the records of sealed shares that it was sent.
+    ``received`` are the records of sealed shares that it was sent. ``vouchers``, on a chosen graph: by
+    neighbour.
     """
 
     party: Party
@@ -88,6 +116,7 @@ class Uploaded(Confidential):
     received: bytes
     keys: dict[int, Secret]
     unopened: dict[int, Unopened]
+    vouchers: dict[int, Vouchers] = field(default_factory=dict)
 
     def erase(self) -> None:
         """Overwrite all keys."""
@@ -111,13 +140,30 @@ class Confirmed(Confidential):
         self.uploaded.erase()
 
 
+@dataclass(slots=True, repr=False, eq=False)
+class Vouched(Confidential):
+    """A client on a chosen graph that knows whom it counts as a survivor, for good.
+
+    ``survivors``: neighbours whose uploads carry the common mask. ``doubted``: those that were said to have
+    survived, without that.
+    """
+
+    uploaded: Uploaded
+    survivors: frozenset[int]
+    doubted: frozenset[int]
+
+    def erase(self) -> None:
+        """Overwrite all shares."""
+        self.uploaded.erase()
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Finished:
     """A client that has given its shares: it holds no secret any more."""
 
     party: Party
     context: bytes
-    survivors: tuple[int, ...]
+    survivors: frozenset[int]
 
     def __repr__(self) -> str:
         return "<Finished>"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prism_crypto.stages.contexts import Contexts
+
 __all__ = ["Transcript"]
 
 
@@ -12,14 +14,14 @@ class Transcript:
     """Who said what up to the upload: constant from then on.
 
     Attributes:
-        context: ctx1.
+        contexts: ctx1.
         adverts: the adverts of all that advertised.
         sharers: U2, the clients that shared.
         dealt: for each of them its signature and the records (receiver, pair of sealed shares) under it.
         received: for each of them the records (dealer, pair of sealed shares) that it was sent.
     """
 
-    context: bytes
+    contexts: Contexts
     adverts: dict[int, bytes]
     sharers: tuple[int, ...]
     dealt: dict[int, tuple[bytes, bytes]]

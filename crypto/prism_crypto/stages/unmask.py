@@ -11,6 +11,7 @@ signed or opens nothing, so a wrong answer costs one share, and shows who gave i
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import mul
@@ -68,7 +69,7 @@ from prism_crypto.wire.messages import (
     unmask_body,
 )
 
-__all__ = ["Opened", "Unmasking", "read_opened", "unmask", "unmask_unconfirmed"]
+__all__ = ["Opened", "Unmasking", "check_appeal", "read_opened", "release", "unmask", "unmask_unconfirmed"]
 
 
 def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
@@ -104,7 +105,7 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
             peer=party.client_id,
         )
     _check_appeals(uploaded, message.appeals)
-    return _release(uploaded, state.survivors)
+    return release(uploaded, frozenset(state.survivors))
 
 
 def _check_appeals(state: Uploaded, appeals: bytes) -> None:
@@ -117,18 +118,32 @@ def _check_appeals(state: Uploaded, appeals: bytes) -> None:
             stage=stage,
         )
     for dealer, (signature, sealed) in statements.items():
-        body = share_body(state.context, dealer, sealed)
-        genuine = False
-        with suppress(SecureSumError):
-            pinned(state.party.roster).verify(dealer, Stage.SHARE, body, signature)
-            records = decode_records(sealed, SEALED_BYTES, stage=stage)
-            genuine = records.get(state.party.client_id) == state.unopened[dealer].sealed
-        if not genuine:
-            # Nobody is named but in words: the server, or whatever carries its messages, altered the share.
-            raise SealError(
-                f"the share of client {dealer} that does not open is not the one that client {dealer} signed",
-                stage=stage,
-            )
+        check_appeal(state, state.context, dealer, signature, sealed)
+
+
+def check_appeal(state: Uploaded, context: bytes, dealer: int, signature: bytes, sealed: bytes) -> None:
+    """Client: see whether what did not open is what its dealer has signed.
+
+    Args:
+        state: the client.
+        context: the dealer's ctx1.
+        dealer: whose share did not open.
+        signature, sealed: what it has signed, as the server says.
+
+    Raises:
+        SealError: it is not. Nobody is named but in words: the server, or whatever carries its messages,
+            altered the share.
+    """
+    body, genuine = share_body(context, dealer, sealed), False
+    with suppress(SecureSumError):
+        pinned(state.party.roster).verify(dealer, Stage.SHARE, body, signature)
+        records = decode_records(sealed, SEALED_BYTES, stage=Stage.UNMASK)
+        genuine = records.get(state.party.client_id) == state.unopened[dealer].sealed
+    if not genuine:
+        raise SealError(
+            f"the share of client {dealer} that does not open is not the one that client {dealer} signed",
+            stage=Stage.UNMASK,
+        )
 
 
 def _verify(party: Party, peer: int, state: Confirmed, signature: bytes) -> None:
@@ -150,17 +165,25 @@ def unmask_unconfirmed(state: Uploaded, data: bytes) -> tuple[Finished, bytes]:
     Raises:
         MessageError, ContextMismatch, ProtocolError, ThresholdError: see `read_survivors`.
     """
-    return _release(state, read_survivors(state, data, Stage.UNMASK))
+    return release(state, frozenset(read_survivors(state, data, Stage.UNMASK)))
 
 
-def _release(state: Uploaded, survivors: tuple[int, ...]) -> tuple[Finished, bytes]:
+def release(
+    state: Uploaded, survivors: frozenset[int], withheld: AbstractSet[int] = frozenset()
+) -> tuple[Finished, bytes]:
+    """Client: give one of the two keys to each dealer's shares, and forget the other.
+
+    Args:
+        state: the client after its upload.
+        survivors: whose seeds are to be opened; of all others whose shares it holds, the mask keys.
+        withheld: dealers to whose shares no key is given.
+    """
     party = state.party
-    alive = frozenset(survivors)
     seeds: dict[int, bytes] = {}
     masks: dict[int, bytes] = {}
-    for peer, pair in state.keys.items():
-        both = pair.reveal()
-        if peer in alive:
+    for peer in state.keys.keys() - withheld:
+        both = state.keys[peer].reveal()
+        if peer in survivors:
             seeds[peer] = bytes(both[:KEY_BYTES])
         else:
             masks[peer] = bytes(both[KEY_BYTES:])
@@ -237,17 +260,19 @@ class Unmasking(Gathering):
     def accept(self, peer: int, data: bytes) -> None:
         """Check that there is a key for each secret of which the sender holds a share, and open the shares.
 
-        A key that opens nothing costs the sum this share and no other.
+        A key that opens nothing costs the sum this share and no other. On a chosen graph none is given of a
+        survivor that did not vouch for the common mask.
         """
         stage, session = self.stage, self.hall.session
-        context = self.transcript.context
+        contexts, chosen = self.transcript.contexts, session.graph == "chosen"
+        context = contexts.of(peer)
         record = ID_BYTES + max(KEY_BYTES, PROOF_BYTES)
-        limit = FRAME_BYTES + (session.degree + 1) * record
+        near = self.hall.topology.dealers(peer, self._sharing)
+        limit = FRAME_BYTES + len(near) * record
         message = decode(UnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
         received = self.transcript.received[peer]
         fields = (message.seed_keys, message.mask_keys, message.complaints)
         self.check_signature(peer, unmask_body(context, peer, received, *fields), message.signature)
-        near = sorted([peer, *self.hall.topology.neighbours(peer, self._sharing)])
         able = [owner for owner in near if owner not in self.unopened[peer]]
         records = [
             decode_records(blob, width, stage=stage, peer=peer)
@@ -259,7 +284,8 @@ class Unmasking(Gathering):
             (list(self.unopened[peer]), "proofs"),
         )
         for given, (owners, what) in zip(records, wanted, strict=True):
-            if list(given) != owners:
+            fewer = chosen and given is records[0] and set(given) <= set(owners)
+            if list(given) != owners and not fewer:
                 raise ProtocolError(
                     f"expected {len(owners)} {what}, got {len(given)} or others", stage=stage, peer=peer
                 )
@@ -268,7 +294,8 @@ class Unmasking(Gathering):
         for which, keys in enumerate(records[:2]):
             for owner, key in keys.items():
                 try:
-                    share = open_share(key, context, (owner, peer), half(sealed[owner], which))
+                    between = contexts.between(owner, peer)
+                    share = open_share(key, between, (owner, peer), half(sealed[owner], which))
                 except (SealError, ShareError):
                     honest = False
                     continue
@@ -277,17 +304,17 @@ class Unmasking(Gathering):
         if self.unopened[peer]:
             honest = self._check_complaints(peer, records[2], sealed) and honest
         if not honest and session.mode is Mode.ACTIVE:
-            adverts = encode_records(self.transcript.adverts)
+            adverts = contexts.seen(peer)
             self.hall.accuse(
                 UnmaskEvidence(VERSION, session, peer, adverts, received, *fields, message.signature)
             )
 
     def _check_complaints(self, peer: int, proofs: dict[int, bytes], sealed: dict[int, bytes]) -> bool:
         """Blame those of whom a client complains rightly; whether it does so of all."""
-        context, ours = self.transcript.context, self._advert(peer).sealing_key
+        contexts, ours = self.transcript.contexts, self._advert(peer).sealing_key
         right = True
         for dealer, proof in proofs.items():
-            theirs = self._advert(dealer).sealing_key
+            theirs, context = self._advert(dealer).sealing_key, contexts.between(dealer, peer)
             try:
                 agreed = agreed_point(proof, ours, theirs, context)
             except PublicKeyError:
@@ -297,7 +324,7 @@ class Unmasking(Gathering):
                 right = False
                 continue
             signature, records = self.transcript.dealt[dealer]
-            adverts = encode_records(self.transcript.adverts)
+            adverts = contexts.seen(dealer)
             self.hall.accuse(
                 SealEvidence(VERSION, self.hall.session, dealer, adverts, records, signature, peer, proof)
             )
@@ -341,7 +368,9 @@ class Unmasking(Gathering):
             error.at(self.stage)
             raise
         packed = words.astype("<u8", copy=False).data.cast("B")
-        message = encode(OpenedMessage(VERSION, tag(self.transcript.context), len(self.survivors), packed))
+        message = encode(
+            OpenedMessage(VERSION, tag(self.transcript.contexts.common), len(self.survivors), packed)
+        )
         return Opened(self.hall, counts, self.survivors, message), {}
 
     def _needed(self, owner: int) -> bool:
@@ -375,7 +404,7 @@ class Unmasking(Gathering):
             holders += [x - 1 for x in sorted(shares) if x not in wrong][: session.threshold - len(holders)]
             keys = encode_records({holder: self._keys[owner][holder] for holder in holders})
             signature, records = self.transcript.dealt[owner]
-            adverts = encode_records(self.transcript.adverts)
+            adverts = self.transcript.contexts.seen(owner)
             self.hall.accuse(
                 DealingEvidence(VERSION, session, owner, adverts, records, signature, which, keys)
             )
@@ -401,12 +430,13 @@ class Unmasking(Gathering):
                 else ((peer, owner), (theirs, pair.public))
             )
             # The survivor added the mask if its id is the lower one; take off what it put on.
-            masks.append((pair_seed(agreed, self.transcript.context, ids, keys), peer < owner))
+            between = self.transcript.contexts.between(owner, peer)
+            masks.append((pair_seed(agreed, between, ids, keys), peer < owner))
         add_keystreams(self._total, masks)
         pair.erase()
 
     def _advert(self, client_id: int) -> Advert:
-        return Advert.decode(self.transcript.adverts[client_id], signed=self.hall.session.mode is Mode.ACTIVE)
+        return Advert.decode(self.transcript.adverts[client_id], self.hall.session)
 
 
 def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
@@ -419,7 +449,8 @@ def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
     """
     session, stage = state.party.session, Stage.UNMASK
     words = session.packing.length
-    message = decode(OpenedMessage, data, state.context, limit=FRAME_BYTES + 8 * words, stage=stage)
+    context = session.context0 if state.party.chosen else state.context
+    message = decode(OpenedMessage, data, context, limit=FRAME_BYTES + 8 * words, stage=stage)
     if message.words.nbytes != 8 * words:
         raise MessageError(f"expected {8 * words} bytes of words, not {message.words.nbytes}", stage=stage)
     known = len(state.survivors)

@@ -2,13 +2,14 @@
 
 Server to client, before: the shares addressed to it, and the set U2 of who shared. Client to server: the
 packed vector, plus its self-mask, plus the mask it shares with each neighbour of higher id, minus the one
-with each of lower id, modulo 2^64. Summed over all of U2 the pairwise masks cancel.
+with each of lower id, modulo 2^64. Summed over all of U2 the pairwise masks cancel. On a chosen graph the
+message also vouches to each neighbour for their common mask.
 
 Bonawitz et al. 2017, figure 4, round 2. Opening the sealed shares belongs to this stage, not to the last.
 In active mode a client goes on without the shares of up to n - t clients that do not open, and says whose
 they are: before it opens anything for the server, the server must show that those clients have signed what
-came. They are never treated as if they had dropped, and t shares of every secret are needed still. A
-semi-honest client stops.
+came. They are never treated as if they had dropped, and t shares of every secret are needed still. On a
+chosen graph it goes on whatever their number: its own shares lie elsewhere. A semi-honest client stops.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
 from prism_crypto.primitives.agreement_proof import prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
-from prism_crypto.primitives.keys import pair_seed, seal_keys
+from prism_crypto.primitives.keys import VOUCHER_BYTES, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
@@ -30,10 +31,11 @@ from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.confirm import Confirming
 from prism_crypto.stages.evidence import half, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.states import Shared, Unopened, Uploaded
+from prism_crypto.stages.states import Shared, Unopened, Uploaded, Vouchers
 from prism_crypto.stages.survivors import survivor_messages
 from prism_crypto.stages.transcript import Transcript
 from prism_crypto.stages.unmask import Unmasking
+from prism_crypto.stages.vouch import Vouching, vouched_survivors, vouchers_of
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
@@ -41,10 +43,12 @@ from prism_crypto.wire.messages import (
     VERSION,
     SharesMessage,
     UploadMessage,
+    VouchedUploadMessage,
     decode,
     decode_ids,
     decode_records,
     encode,
+    encode_records,
     upload_body,
 )
 
@@ -75,16 +79,24 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
     keys, unopened = _open_all(state, sealed)
 
     me = party.client_id
-    masks: list[tuple[bytes | bytearray, bool]] = [
-        (_pair_seed(state, peer), peer < me) for peer in sealed if peer != me
-    ]
+    others = [peer for peer in sharers if peer != me]
+    masks: list[tuple[bytes | bytearray, bool]] = [(_pair_seed(state, peer), peer < me) for peer in others]
     add_keystreams(words, [(state.seed.reveal(), False), *masks])
     content, lacking, signature = _little_endian(words), encode_ids(sorted(unopened)), b""
+    vouchers: dict[int, Vouchers] = {}
+    said: bytes | None = None
+    if party.chosen:
+        vouchers = {peer: vouchers_of(party, peer, state.neighbours[peer]) for peer in others}
+        said = encode_records({peer: each.our_upload for peer, each in vouchers.items()})
     if party.active:
-        signature = party.signer().sign(Stage.UPLOAD, upload_body(state.context, me, content, lacking))
-    message = encode(UploadMessage(VERSION, tag(state.context), content, lacking, signature))
+        signature = party.signer().sign(Stage.UPLOAD, upload_body(state.context, me, content, lacking, said))
+    name = tag(state.context)
+    if said is None:
+        message = encode(UploadMessage(VERSION, name, content, lacking, signature))
+    else:
+        message = encode(VouchedUploadMessage(VERSION, name, content, lacking, said, signature))
     state.erase()
-    return Uploaded(party, state.context, sharers, received, keys, unopened), message
+    return Uploaded(party, state.context, sharers, received, keys, unopened, vouchers), message
 
 
 def packed(values: NDArray[Any], session: Session) -> NDArray[np.uint64]:
@@ -113,7 +125,7 @@ def _little_endian(words: NDArray[np.uint64]) -> memoryview:
 
 
 def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, dict[int, bytes]]:
-    """U2 and the sealed pairs for this client, one from each member, as they came and cut up."""
+    """U2 and the sealed pairs for this client, one from each dealer in it, as they came and cut up."""
     party, stage = state.party, Stage.UPLOAD
     me, around = party.client_id, len(state.neighbours) + 1
     limit = FRAME_BYTES + ID_BYTES + around * (2 * ID_BYTES + SEALED_BYTES)
@@ -126,25 +138,35 @@ def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, di
             raise ProtocolError("said to have shared, but did not advertise here", stage=stage, peer=peer)
     if me not in sharers:
         raise ProtocolError("this client shared, and is left out", stage=stage, peer=me)
-    if (*sealed,) != sharers:
+    dealers = [
+        peer for peer in sharers if (not party.chosen if peer == me else state.neighbours[peer].dealer)
+    ]
+    if list(sealed) != dealers:
         raise ProtocolError("the senders of the shares are not the clients said to have shared", stage=stage)
     if not party.sparse and message.count != len(sharers):
         raise MessageError(
             f"{message.count} clients are said to have shared, {len(sharers)} listed", stage=stage
         )
-    party.check_quorum(message.count, len(sharers), stage, "shared")
+    known = len(sharers)
+    if party.chosen:
+        known = sum(peer != me and state.neighbours[peer].holder for peer in sharers)
+    party.check_quorum(message.count, known, stage, "shared")
     return sharers, message.sealed, sealed
 
 
 def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret], dict[int, Unopened]]:
     """The keys to all shares that open, and a proof for each pair that does not."""
-    party, context = state.party, state.context
+    party = state.party
     me, ours = party.client_id, state.sealing.public
+    spare = len(sealed) if party.chosen else party.session.invited.count - party.session.threshold
     keys: dict[int, Secret] = {}
     unopened: dict[int, Unopened] = {}
     for peer, pair in sealed.items():
-        neighbour = state.neighbours.get(peer)
-        agreed, theirs = (neighbour.agreed, neighbour.sealing_key) if neighbour else (state.own, ours)
+        agreed, theirs, context = state.own, ours, state.context
+        if peer != me:
+            neighbour = state.neighbours[peer]
+            agreed, theirs, context = neighbour.agreed, neighbour.sealing_key, neighbour.context
+        assert agreed is not None
         both = seal_keys(agreed, context, (peer, me), (theirs, ours))
         try:
             for which, key in enumerate(both):
@@ -154,7 +176,7 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
             error.at(Stage.UPLOAD, peer)
             if not party.active:
                 raise
-            if peer == me or len(unopened) == party.session.invited.count - party.session.threshold:
+            if peer == me or len(unopened) == spare:
                 # Nobody is named: the server may have altered them, or whatever carries its messages.
                 whose = "this client itself" if peer == me else f"{len(unopened) + 1} clients"
                 raise SealError(
@@ -171,7 +193,8 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
 
 def _pair_seed(state: Shared, peer: int) -> bytes:
     """Seed of the mask shared with ``peer``."""
-    me, theirs = state.party.client_id, state.neighbours[peer].mask_key
+    me, neighbour = state.party.client_id, state.neighbours[peer]
+    theirs = neighbour.mask_key
     try:
         agreed = state.masking.agree(theirs)
     except SecureSumError as error:
@@ -179,7 +202,7 @@ def _pair_seed(state: Shared, peer: int) -> bytes:
         raise
     ours = state.masking.public
     ids, keys = ((me, peer), (ours, theirs)) if me < peer else ((peer, me), (theirs, ours))
-    seed = pair_seed(agreed, state.context, ids, keys)
+    seed = pair_seed(agreed, neighbour.context, ids, keys)
     agreed.erase()
     return seed
 
@@ -199,21 +222,33 @@ class Uploading(Gathering):
         self.transcript = transcript
         self._total = np.zeros(hall.session.packing.length, dtype=np.uint64)
         self._unopened: dict[int, tuple[int, ...]] = {}
+        self._vouchers: dict[int, dict[int, bytes]] = {}
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check the signature and add one vector."""
-        session, context, expected = self.hall.session, self.transcript.context, self._total.nbytes
+        session, context, expected = self.hall.session, self.transcript.contexts.of(peer), self._total.nbytes
+        sharing, topology = frozenset(self.expected), self.hall.topology
+        senders = set(topology.dealers(peer, sharing)) - {peer}
+        chosen = session.graph == "chosen"
         spare = session.invited.count - session.threshold if session.mode is Mode.ACTIVE else 0
+        spare = len(senders) if chosen else spare
         limit = FRAME_BYTES + expected + ID_BYTES * spare
-        message = decode(UploadMessage, data, context, limit=limit, stage=self.stage, peer=peer)
+        message: UploadMessage | VouchedUploadMessage
+        said = None
+        if chosen:
+            near = topology.neighbours(peer, sharing)
+            limit += len(near) * (ID_BYTES + VOUCHER_BYTES)
+            message = decode(VouchedUploadMessage, data, context, limit=limit, stage=self.stage, peer=peer)
+            said = message.vouchers
+        else:
+            message = decode(UploadMessage, data, context, limit=limit, stage=self.stage, peer=peer)
         if message.words.nbytes != expected:
             raise MessageError(
                 f"expected {expected} bytes of words, not {message.words.nbytes}", stage=self.stage, peer=peer
             )
-        body = upload_body(context, peer, message.words, message.unopened)
+        body = upload_body(context, peer, message.words, message.unopened, said)
         self.check_signature(peer, body, message.signature)
         unopened = decode_ids(message.unopened, stage=self.stage, peer=peer)
-        senders = set(self.hall.topology.neighbours(peer, frozenset(self.expected)))
         if len(unopened) > spare or not senders.issuperset(unopened):
             raise ProtocolError(
                 f"says that the shares of {len(unopened)} clients do not open, "
@@ -221,10 +256,19 @@ class Uploading(Gathering):
                 stage=self.stage,
                 peer=peer,
             )
+        if said is not None:
+            vouchers = decode_records(said, VOUCHER_BYTES, stage=self.stage, peer=peer)
+            if tuple(vouchers) != near:
+                raise ProtocolError(
+                    f"expected vouchers for {len(near)} neighbours, got {len(vouchers)} or others",
+                    stage=self.stage,
+                    peer=peer,
+                )
+            self._vouchers[peer] = vouchers
         self._total += np.frombuffer(message.words, dtype="<u8")
         self._unopened[peer] = unopened
 
-    def close(self) -> tuple[Confirming | Unmasking, dict[int, bytes]]:
+    def close(self) -> tuple[Confirming | Vouching | Unmasking, dict[int, bytes]]:
         """Fix the survivors, U3, and tell them.
 
         Raises:
@@ -232,8 +276,11 @@ class Uploading(Gathering):
         """
         self.check_quorum("uploaded")
         survivors = tuple(sorted(self._unopened))
-        outbound = survivor_messages(self.hall, self.transcript.context, self.expected, survivors)
+        contexts = self.transcript.contexts
         unmasking = Unmasking(self.hall, self.transcript, self._total, self._unopened)
+        if self.hall.session.graph == "chosen":
+            return Vouching(self.hall, unmasking), vouched_survivors(contexts, survivors, self._vouchers)
+        outbound = survivor_messages(self.hall, contexts.common, self.expected, survivors)
         if self.hall.session.mode is Mode.ACTIVE:
             return Confirming(self.hall, unmasking), outbound
         return unmasking, outbound

@@ -41,6 +41,10 @@ __all__ = [
     "SurvivorsMessage",
     "UnmaskMessage",
     "UploadMessage",
+    "VouchedConfirmMessage",
+    "VouchedConfirmationsMessage",
+    "VouchedSurvivorsMessage",
+    "VouchedUploadMessage",
     "confirmation_body",
     "decode",
     "decode_ids",
@@ -52,6 +56,7 @@ __all__ = [
     "share_body",
     "unmask_body",
     "upload_body",
+    "vouched_body",
 ]
 
 VERSION = 2
@@ -112,6 +117,22 @@ class UnmaskMessage(Message, frozen=True, tag=5):
     signature: bytes
 
 
+class VouchedUploadMessage(Message, frozen=True, tag=6):
+    """On a chosen graph, client to server: an upload, with records (neighbour, voucher for it)."""
+
+    words: memoryview
+    unopened: bytes
+    vouchers: bytes
+    signature: bytes
+
+
+class VouchedConfirmMessage(Message, frozen=True, tag=7):
+    """On a chosen graph, client to server: records (survivor whose shares it holds, voucher for it)."""
+
+    vouchers: bytes
+    signature: bytes
+
+
 class AdvertsMessage(Message, frozen=True, tag=17):
     """Server to client: records (sender, advert); the hash of all adverts, for the sparse graph only."""
 
@@ -147,6 +168,22 @@ class OpenedMessage(Message, frozen=True, tag=21):
 
     count: int
     words: memoryview
+
+
+class VouchedSurvivorsMessage(Message, frozen=True, tag=22):
+    """On a chosen graph, server to client: how many survived, and records (neighbour, its voucher)."""
+
+    count: int
+    vouchers: bytes
+
+
+class VouchedConfirmationsMessage(Message, frozen=True, tag=23):
+    """On a chosen graph, server to client: records (holder of its shares, its voucher); and of those whose
+    shares did not open, what they have signed, and records (client, hash of the adverts that it saw)."""
+
+    vouchers: bytes
+    appeals: bytes
+    views: bytes
 
 
 M = TypeVar("M", bound=Message)
@@ -291,9 +328,18 @@ def share_body(context: bytes, client_id: int, sealed: bytes) -> bytes:
     return context + u32(client_id) + _hash(sealed)
 
 
-def upload_body(context: bytes, client_id: int, words: memoryview, unopened: bytes) -> bytes:
-    """What an upload signs: ctx1, its sender's id, the hash of the words, whose shares did not open."""
-    return context + u32(client_id) + _hash(words) + unopened
+def upload_body(
+    context: bytes, client_id: int, words: memoryview, unopened: bytes, vouchers: bytes | None = None
+) -> bytes:
+    """What an upload signs: ctx1, its sender's id, the hash of the words (on a chosen graph, that of the
+    vouchers), whose shares did not open."""
+    vouched = b"" if vouchers is None else _hash(vouchers)
+    return context + u32(client_id) + _hash(words) + vouched + unopened
+
+
+def vouched_body(context: bytes, client_id: int, vouchers: bytes) -> bytes:
+    """What a confirmation on a chosen graph signs: ctx1, its sender's id, the hash of the vouchers."""
+    return context + u32(client_id) + _hash(vouchers)
 
 
 def unmask_body(

@@ -1,0 +1,225 @@
+"""On a graph that clients choose: what clients vouch for to one another, so that a server can't split them.
+
+Nobody sees all of U2 and U3 there, so there is no set to sign. Instead two clients that mask with each other
+exchange vouchers, 16 bytes that only these two can compute, through the server, which can withhold them and
+nothing else. With an upload i tells each j: *my upload carries our mask*. Only with that does j count i as a
+survivor; told that i survived and shown no such voucher, j gives no share of i's at all. At confirm, stage 4,
+j tells each survivor whose shares it holds: *I count you as a survivor*. A client unmasks only with t of
+these from those that it chose.
+
+Bell et al. 2020, section 4, with vouchers in place of signatures; the proof is in docs/secure-sum.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from prism_crypto.errors import ProtocolError, ThresholdError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES
+from prism_crypto.primitives.context import DIGEST_BYTES, context1, tag
+from prism_crypto.primitives.keys import VOUCHER_BYTES, voucher
+from prism_crypto.stage import Stage
+from prism_crypto.stages.contexts import Contexts
+from prism_crypto.stages.gathering import Gathering, Hall
+from prism_crypto.stages.party import Neighbour, Party
+from prism_crypto.stages.states import Finished, Uploaded, Vouched, Vouchers
+from prism_crypto.stages.unmask import Unmasking, check_appeal, release
+from prism_crypto.wire.messages import (
+    FRAME_BYTES,
+    ID_BYTES,
+    SEALED_BYTES,
+    VERSION,
+    VouchedConfirmationsMessage,
+    VouchedConfirmMessage,
+    VouchedSurvivorsMessage,
+    decode,
+    decode_records,
+    decode_statements,
+    encode,
+    encode_records,
+    encode_statements,
+    vouched_body,
+)
+
+__all__ = ["Vouching", "unmask_vouched", "vouch", "vouched_survivors", "vouchers_of"]
+
+
+def vouchers_of(party: Party, peer: int, neighbour: Neighbour) -> Vouchers:
+    """What this client and a neighbour may say to each other, computed while their key is there."""
+    ours, theirs = (party.client_id, peer), (peer, party.client_id)
+    agreed, context = neighbour.agreed, neighbour.context
+    return Vouchers(
+        our_upload=voucher(agreed, "uploaded", context, ours),
+        their_upload=voucher(agreed, "uploaded", context, theirs),
+        our_count=voucher(agreed, "survivor", context, ours),
+        their_count=voucher(agreed, "survivor", context, theirs),
+        holder=neighbour.holder,
+    )
+
+
+def vouch(state: Uploaded, data: bytes) -> tuple[Vouched, bytes]:
+    """Client, stage 4: see whose uploads carry the common mask, and vouch to those whose shares it holds.
+
+    A false voucher is the server's or its sender's; either way the sender gets no help from this client.
+
+    Raises:
+        MessageError, ContextMismatch: the message is not one of this session.
+        ProtocolError: this client is left out, or somebody survived who did not share.
+        ThresholdError: too few survived, or too few of those that this client chose.
+    """
+    party, stage = state.party, Stage.CONFIRM
+    limit = FRAME_BYTES + len(state.sharers) * (ID_BYTES + VOUCHER_BYTES)
+    message = decode(VouchedSurvivorsMessage, data, state.context, limit=limit, stage=stage)
+    said = decode_records(message.vouchers, VOUCHER_BYTES, stage=stage)
+    for peer in said:
+        if peer not in state.vouchers:
+            raise ProtocolError(
+                "said to have survived, but did not share with this client", stage=stage, peer=peer
+            )
+    believed = frozenset(
+        peer for peer, shown in said.items() if hmac.compare_digest(shown, state.vouchers[peer].their_upload)
+    )
+    holders = [peer for peer in believed if state.vouchers[peer].holder]
+    party.check_quorum(message.count, len(holders), stage, "survived")
+    sent = {peer: state.vouchers[peer].our_count for peer in believed if peer in state.keys}
+    vouchers = encode_records(sent)
+    body = vouched_body(state.context, party.client_id, vouchers)
+    signature = party.signer().sign(stage, body)
+    after = Vouched(state, believed, frozenset(said) - believed)
+    return after, encode(VouchedConfirmMessage(VERSION, tag(state.context), vouchers, signature))
+
+
+def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
+    """Client, stage 5: give the shares, if t of those that it chose count this client as a survivor.
+
+    Raises:
+        MessageError, ContextMismatch: the message is not one of this session.
+        ProtocolError: a voucher of somebody whom this client did not choose, or who did not share; or not
+            what those have signed whose shares did not open here.
+        SealError: a share that did not open is not the one that its dealer signed.
+        ThresholdError: fewer than t vouchers that are true.
+    """
+    uploaded, stage = state.uploaded, Stage.UNMASK
+    party = uploaded.party
+    degree = party.session.degree
+    dealing = 2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + SEALED_BYTES)
+    limit = FRAME_BYTES + degree * (ID_BYTES + VOUCHER_BYTES) + len(uploaded.unopened) * dealing
+    message = decode(VouchedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
+    said = decode_records(message.vouchers, VOUCHER_BYTES, stage=stage)
+    true = 0
+    for peer, shown in said.items():
+        expected = uploaded.vouchers.get(peer)
+        if expected is None or not expected.holder:
+            raise ProtocolError(
+                "vouches for this client, and holds none of its shares", stage=stage, peer=peer
+            )
+        true += hmac.compare_digest(shown, expected.their_count)
+    if true < party.session.threshold:
+        raise ThresholdError(
+            f"{true} of those that this client chose count it as a survivor, the threshold is "
+            f"{party.session.threshold}",
+            stage=stage,
+            peer=party.client_id,
+        )
+    _check_appeals(uploaded, message)
+    return release(uploaded, state.survivors | {party.client_id}, withheld=state.doubted)
+
+
+def _check_appeals(state: Uploaded, message: VouchedConfirmationsMessage) -> None:
+    """As `stages.unmask.check_appeal` for each dealer, whose ctx1 the server has to show, too."""
+    stage = Stage.UNMASK
+    statements = decode_statements(message.appeals, stage=stage)
+    views = decode_records(message.views, DIGEST_BYTES, stage=stage)
+    if not statements.keys() == views.keys() == state.unopened.keys():
+        raise ProtocolError(
+            f"expected what {len(state.unopened)} clients have signed, got {len(statements)} or others",
+            stage=stage,
+        )
+    for dealer, (signature, sealed) in statements.items():
+        context = context1(state.party.session.context0, views[dealer])
+        check_appeal(state, context, dealer, signature, sealed)
+
+
+def vouched_survivors(
+    contexts: Contexts, survivors: tuple[int, ...], vouchers: dict[int, dict[int, bytes]]
+) -> dict[int, bytes]:
+    """Server: for each survivor, how many they are, and what its neighbours among them say to it.
+
+    Args:
+        contexts: ctx1.
+        survivors: U3.
+        vouchers: for each survivor what it says, by neighbour; emptied.
+    """
+    inbox: dict[int, dict[int, bytes]] = {client_id: {} for client_id in survivors}
+    for sender in survivors:
+        for receiver, said in vouchers.pop(sender).items():
+            if receiver in inbox:
+                inbox[receiver][sender] = said
+    return {
+        receiver: encode(
+            VouchedSurvivorsMessage(
+                VERSION, tag(contexts.of(receiver)), len(survivors), encode_records(inbox.pop(receiver))
+            )
+        )
+        for receiver in survivors
+    }
+
+
+class Vouching(Gathering):
+    """Server at stage 4: collect the vouchers of those that count others as survivors, and pass them on.
+
+    It can't check them: only the two whom a voucher concerns can compute it.
+    """
+
+    stage = Stage.CONFIRM
+
+    def __init__(self, hall: Hall, unmasking: Unmasking) -> None:
+        super().__init__(hall, unmasking.survivors)
+        self._unmasking = unmasking
+        self._alive = frozenset(unmasking.survivors)
+        self._for: dict[int, dict[int, bytes]] = {client_id: {} for client_id in unmasking.survivors}
+
+    def accept(self, peer: int, data: bytes) -> None:
+        """Keep what one client says to survivors that chose it."""
+        owners = self.hall.topology.dealers(peer, self._alive)
+        limit = FRAME_BYTES + len(owners) * (ID_BYTES + VOUCHER_BYTES)
+        context = self._unmasking.transcript.contexts.of(peer)
+        message = decode(VouchedConfirmMessage, data, context, limit=limit, stage=self.stage, peer=peer)
+        self.check_signature(peer, vouched_body(context, peer, message.vouchers), message.signature)
+        said = decode_records(message.vouchers, VOUCHER_BYTES, stage=self.stage, peer=peer)
+        if not set(said) <= set(owners):
+            raise ProtocolError(
+                "vouches for a client that did not survive or did not choose it", stage=self.stage, peer=peer
+            )
+        for owner, shown in said.items():
+            self._for[owner][peer] = shown
+
+    def close(self) -> tuple[Unmasking, dict[int, bytes]]:
+        """Send each client that answered what those that it chose say to it, if t of them do.
+
+        Raises:
+            ThresholdError: nobody has so many.
+        """
+        threshold = self.hall.session.threshold
+        ready = [
+            peer for peer in self.expected if peer not in self._awaited and len(self._for[peer]) >= threshold
+        ]
+        if not ready:
+            raise ThresholdError(
+                f"{self.answered} clients confirmed, and none has {threshold} that count it as a survivor",
+                stage=self.stage,
+            )
+        self._unmasking.expect(tuple(ready))
+        return self._unmasking, {peer: self._confirmations(peer) for peer in ready}
+
+    def _confirmations(self, peer: int) -> bytes:
+        transcript, unopened = self._unmasking.transcript, self._unmasking.unopened[peer]
+        return encode(
+            VouchedConfirmationsMessage(
+                VERSION,
+                tag(transcript.contexts.of(peer)),
+                encode_records(self._for[peer]),
+                encode_statements({dealer: transcript.dealt[dealer] for dealer in unopened}),
+                encode_records({dealer: transcript.contexts.digest(dealer) for dealer in unopened}),
+            )
+        )
