@@ -108,8 +108,7 @@ def chosen_parameters(
     Args:
         n: invited clients, at least 3.
         gone: how many may drop out, independently of the graph, before the session fails.
-        corrupt: how many may collude with the server. They are the same whatever the graph; 1 at least is
-            counted, so that no single share is a secret.
+        corrupt: how many may collude with the server. They are the same whatever the graph.
         cohort: honest clients in every opened sum, at least; by default more than half of the honest ones, so
             that no more than one sum can open.
         security, sessions: see `guaranteed_cohort`.
@@ -119,14 +118,13 @@ def chosen_parameters(
         InputError: an argument is out of range, or no degree below n and up to `MAX_DEGREE` is enough.
 
     >>> chosen_parameters(1000, gone=50, corrupt=100)
-    ChosenParameters(degree=79, threshold=61, cohort=654)
+    ChosenParameters(degree=85, threshold=66, cohort=660)
     >>> chosen_parameters(1000, gone=0, corrupt=100, cohort=900)  # nobody may drop out: all must be in
-    ChosenParameters(degree=77, threshold=77, cohort=900)
+    ChosenParameters(degree=84, threshold=84, cohort=900)
     """
     if n < 3:
         raise InputError(f"a sparse graph needs at least 3 clients, not {n}")
-    corrupt = max(corrupt, 1)
-    if not 0 <= gone < n - corrupt:
+    if not (corrupt >= 0 and 0 <= gone < n - corrupt):
         raise InputError(f"{gone} clients that drop out and {corrupt} that collude are not fewer than {n}")
     if security < 1 or correctness < 1 or sessions < 1:
         raise InputError("security, correctness and sessions must be positive")
@@ -163,7 +161,7 @@ def guaranteed_cohort(
 
     Args:
         n: invited clients.
-        corrupt: clients that may collude with the server, at most; 1 at least is counted.
+        corrupt: clients that may collude with the server, at most.
         degree: k, each client's choices, below n.
         threshold: t, at most k.
         security: -log2 of the probability of a breach.
@@ -172,14 +170,13 @@ def guaranteed_cohort(
     Returns:
         The cohort, at most n - corrupt; 0 if the threshold does not keep a client's two secrets apart.
 
-    >>> guaranteed_cohort(1000, 100, 79, 61)
-    654
-    >>> guaranteed_cohort(1000, 100, 79, 40)
+    >>> guaranteed_cohort(1000, 100, 85, 66)
+    660
+    >>> guaranteed_cohort(1000, 100, 85, 45)
     0
     """
-    corrupt = max(corrupt, 1)
     honest, total = n - corrupt, comb(n - 1, degree)
-    if not (0 < threshold <= degree < n and honest > 0):
+    if not (0 < threshold <= degree < n and honest > 0 and corrupt >= 0):
         return 0
     too_many = sum(hypergeometric_ways(n - 1, corrupt, degree)[max(0, 2 * threshold - degree) :])
     if 2 * threshold <= degree or 2 * n * too_many * sessions << security >= total:
