@@ -12,7 +12,7 @@ from rehearsal import Rehearsal
 
 from prism_crypto.policy import Policy
 from prism_crypto.server import SecureSumServer
-from prism_crypto.stages.advert import Advert
+from prism_crypto.stages.advert import read_advert
 from prism_crypto.stages.states import Uploaded
 
 VOUCHER = 16
@@ -41,7 +41,7 @@ def chosen_rehearsal(
 
 def choice(session: Rehearsal, client_id: int) -> tuple[int, ...]:
     """Whom a client has chosen, by its advert."""
-    return Advert.decode(session.clients[client_id]._state.advert, session.session).choice
+    return read_advert(session.clients[client_id]._state.advert, session.session).choice
 
 
 @dataclass

@@ -15,7 +15,7 @@ from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.wire.messages import ID_BYTES, decode_ids
 
-__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert", "check_usable"]
+__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert", "check_usable", "read_advert"]
 
 _UNSIGNED_BYTES = TAG_BYTES + 3 * KEY_BYTES
 ADVERT_BYTES = _UNSIGNED_BYTES + SIGNATURE_BYTES
@@ -46,17 +46,17 @@ class Advert(msgspec.Struct, frozen=True):
         return keys + encode_ids(self.choice) + self.signature
 
     @classmethod
-    def decode(cls, data: bytes, session: Session) -> Advert:
-        """Cut an advert into its fields.
+    def decode(cls, data: bytes, *, signed: bool, choices: int = 0) -> Advert:
+        """Cut an advert into its fields; ``choices`` is how many neighbours it names.
 
         Raises:
             MessageError: it has not the one length that it can have, or its choice does not increase.
         """
-        expected = advert_bytes(session)
+        end = _UNSIGNED_BYTES + choices * ID_BYTES
+        expected = end + (SIGNATURE_BYTES if signed else 0)
         if len(data) != expected:
             raise MessageError(f"an advert is {expected} bytes, not {len(data)}")
         keys = struct.unpack_from("16s32s32s32s", data)
-        end = expected - (SIGNATURE_BYTES if session.mode is Mode.ACTIVE else 0)
         choice = decode_ids(data[_UNSIGNED_BYTES:end], stage=Stage.ADVERTISE)
         return cls(keys[0], keys[1], keys[2], keys[3], choice, data[end:])
 
@@ -66,6 +66,16 @@ def advert_bytes(session: Session) -> int:
     if session.mode is not Mode.ACTIVE:
         return _UNSIGNED_BYTES
     return ADVERT_BYTES + (session.degree * ID_BYTES if session.graph == "chosen" else 0)
+
+
+def read_advert(data: bytes, session: Session) -> Advert:
+    """Cut an advert of this session into its fields.
+
+    Raises:
+        MessageError: see `Advert.decode`.
+    """
+    choices = session.degree if session.graph == "chosen" else 0
+    return Advert.decode(data, signed=session.mode is Mode.ACTIVE, choices=choices)
 
 
 def check_advert(
@@ -83,7 +93,7 @@ def check_advert(
     """
     context0 = session.context0
     try:
-        advert = Advert.decode(data, session)
+        advert = read_advert(data, session)
         if advert.tag != tag(context0):
             raise ContextMismatch(
                 f"the advert was made in context {advert.tag.hex()}, here it is {tag(context0).hex()}"

@@ -18,7 +18,7 @@ from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, check_usable
+from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, check_usable, read_advert
 from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.evidence import AdvertEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
@@ -92,7 +92,7 @@ class Advertising(Gathering):
         session = self.hall.session
         if session.mode is not Mode.ACTIVE:
             return
-        body = Advert.decode(data, session)
+        body = read_advert(data, session)
         try:
             pinned(self.hall.roster).verify(
                 peer, self.stage, body.signed_part(session.context0, peer), body.signature

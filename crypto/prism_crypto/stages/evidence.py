@@ -31,7 +31,7 @@ from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sea
 from prism_crypto.primitives.shamir import PRIME, combine
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert, advert_bytes, check_usable
+from prism_crypto.stages.advert import Advert, advert_bytes, check_usable, read_advert
 from prism_crypto.wire.messages import (
     SEALED_BYTES,
     SEALED_SHARE_BYTES,
@@ -204,7 +204,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     """
     session, accused = evidence.session, evidence.accused
     if isinstance(evidence, AdvertEvidence):
-        advert = Advert.decode(evidence.advert, session)
+        advert = read_advert(evidence.advert, session)
         signed = advert.signed_part(session.context0, accused)
         roster.verify(accused, Stage.ADVERTISE, signed, advert.signature)
         try:
@@ -214,7 +214,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
         raise EvidenceError("the advert's keys are sound")
     records = decode_records(evidence.adverts, advert_bytes(session), stage=Stage.SHARE)
     context = context1(session.context0, advert_digest([evidence.adverts], len(records)))
-    adverts = {client_id: Advert.decode(data, session) for client_id, data in records.items()}
+    adverts = {client_id: read_advert(data, session) for client_id, data in records.items()}
     if accused not in adverts:
         raise EvidenceError("the accused client took no part in that session")
     if isinstance(evidence, UnmaskEvidence):

@@ -36,7 +36,7 @@ from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, pair_seed
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 from prism_crypto.primitives.shamir import PRIME, combine, parity_weights, recover
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert
+from prism_crypto.stages.advert import Advert, read_advert
 from prism_crypto.stages.evidence import (
     DealingEvidence,
     SealEvidence,
@@ -436,7 +436,7 @@ class Unmasking(Gathering):
         pair.erase()
 
     def _advert(self, client_id: int) -> Advert:
-        return Advert.decode(self.transcript.adverts[client_id], self.hall.session)
+        return read_advert(self.transcript.adverts[client_id], self.hall.session)
 
 
 def read_opened(state: Finished, data: bytes) -> tuple[NDArray[np.int64], int]:
