@@ -9,7 +9,8 @@ import pytest
 
 from prism_crypto.bench import flower_secagg as bench_flower
 from prism_crypto.bench import secure_sum as bench
-from prism_crypto.bench.growth import one_client
+from prism_crypto.bench.growth import one_active_client, one_client
+from prism_crypto.primitives.chosen_graph import chosen_parameters
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
 
@@ -114,6 +115,16 @@ def test_one_client_of_ten_thousand_pays_for_its_neighbours_only():
         assert cost.sent <= 2048 + 200 * cost.neighbours
         assert cost.received <= 2048 + 350 * cost.neighbours
     assert many.received / few.received < 1.05 * many.neighbours / few.neighbours
+
+
+def test_an_active_client_of_three_thousand_pays_for_its_neighbours_only():
+    few, many = one_active_client(300, 100), one_active_client(3000, 100)
+    for cost in (few, many):
+        k = chosen_parameters(cost.clients, gone=cost.clients // 20, corrupt=cost.clients // 10).degree
+        assert cost.neighbours == 2 * k
+        assert cost.sent <= 2048 + 200 * cost.neighbours
+        assert cost.received <= 2048 + (350 + 4 * k) * cost.neighbours
+    assert many.neighbours < 2 * few.neighbours
 
 
 @pytest.mark.filterwarnings("ignore")

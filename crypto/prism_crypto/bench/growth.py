@@ -1,24 +1,40 @@
 """The cost of one client among very many, without running the others.
 
 In a sparse graph a client meets its neighbours only. So one client, its neighbours, and a server made
-up of a few lines are enough to measure it in a session of any number of clients: the client can't tell.
+up of a few lines are enough to measure it in a session of any number of clients: the client can't tell. Of an
+active client's neighbours no more is there than their keys and what they say to it.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ParamSpec
 
 import numpy as np
 
 from prism_crypto.client import SecureSumClient
+from prism_crypto.keeping.identity import Identity, Roster
+from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
-from prism_crypto.primitives.context import advert_digest, encode_ids, tag, u32
+from prism_crypto.primitives.chosen_graph import choose
+from prism_crypto.primitives.context import (
+    advert_digest,
+    context1,
+    encode_ids,
+    pair_context,
+    tag,
+    u32,
+)
+from prism_crypto.primitives.keys import KeyPair, seal, seal_keys, voucher
+from prism_crypto.primitives.shamir import SHARE_BYTES
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import Advert, read_advert
 from prism_crypto.wire.messages import (
     SEALED_BYTES,
     VERSION,
@@ -27,13 +43,15 @@ from prism_crypto.wire.messages import (
     ShareMessage,
     SharesMessage,
     SurvivorsMessage,
+    VouchedConfirmationsMessage,
+    VouchedSurvivorsMessage,
     decode,
     decode_records,
     encode,
     encode_records,
 )
 
-__all__ = ["ClientCost", "one_client"]
+__all__ = ["ClientCost", "one_active_client", "one_client"]
 
 P = ParamSpec("P")
 
@@ -51,6 +69,7 @@ class ClientCost:
         seconds: its work, all stages.
         sent: its bytes, without the words of its vector.
         received: bytes to it.
+        mode: semi-honest on a Harary graph, or active on one that clients choose.
     """
 
     clients: int
@@ -58,6 +77,7 @@ class ClientCost:
     seconds: float
     sent: int
     received: int
+    mode: Mode = Mode.SEMI_HONEST
 
 
 def one_client(n: int, d: int) -> ClientCost:
@@ -115,6 +135,80 @@ def one_client(n: int, d: int) -> ClientCost:
     return ClientCost(n, plan.degree, bench.seconds, bench.sent - words, bench.received)
 
 
+def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
+    """Measure one client of an active session on a graph that ``n`` clients choose.
+
+    It was chosen as often as it chose. Reading the offer and checking the policy count, as its first stage.
+
+    Args:
+        n: invited clients.
+        d: coordinates.
+        dropout: share of clients that may drop out.
+    """
+    signers = _signers(n)
+    roster = Roster({i: signer.public_key for i, signer in enumerate(signers)})
+    plan = Session.plan(
+        CountSpec(d), range(n), federation="bench", number=1, graph="chosen", dropout=dropout, roster=roster
+    )
+    offer, context0 = plan.offer(), plan.context0
+    policy = Policy(min_survivors=2, min_cohort=plan.min_cohort)
+    bench = _Stopwatch()
+
+    def enter() -> bytes:
+        seen = Session.from_offer(offer)
+        party[0] = SecureSumClient(
+            0, seen, policy, identity=signers[0], roster=roster, counter=MemoryCounter()
+        )
+        return party[0].advertise()
+
+    party: dict[int, SecureSumClient] = {}
+    message = decode(AdvertMessage, bench.run(enter), context0, limit=_ENOUGH, stage=Stage.ADVERTISE)
+    own = read_advert(message.advert, plan)
+    others = [i for i in range(1, n) if i not in own.choice]
+    choosers = choose([0, *others], 0, min(plan.degree, len(others)), os.urandom)
+    keys = {i: KeyPair.generate(os.urandom) for i in (*own.choice, *choosers)}
+    records = {0: message.advert}
+    for i, pair in keys.items():
+        rest = [j for j in range(1, n) if j != i]
+        chosen = choose([i, *rest], i, plan.degree - (i in choosers), os.urandom)
+        choice = tuple(sorted((*chosen, *([0] if i in choosers else []))))
+        mask_key = KeyPair.generate(os.urandom).public
+        bare = Advert(tag(context0), pair.public, mask_key, own.commitment, choice)
+        signature = signers[i].sign(Stage.ADVERTISE, bare.signed_part(context0, i))
+        records[i] = bare.encode() + signature
+
+    everything = encode_records(records)
+    context = context1(context0, advert_digest([everything], len(records)))
+    agreed = {i: pair.agree(own.sealing_key) for i, pair in keys.items()}
+    between = {i: pair_context(context0, u32(0) + records[0], u32(i) + records[i]) for i in keys}
+
+    def says(usage: str, senders: tuple[int, ...]) -> bytes:
+        return encode_records({i: voucher(agreed[i], usage, between[i], (i, 0)) for i in senders})
+
+    def dealt(i: int) -> bytes:
+        both = seal_keys(agreed[i], between[i], (i, 0), (keys[i].public, own.sealing_key))
+        return b"".join(seal(key, between[i], (i, 0), bytes(SHARE_BYTES)) for key in both)
+
+    name, client = tag(context), party[0]
+    adverts = bench.receive(encode(AdvertsMessage(VERSION, tag(context0), b"", everything)))
+    bench.run(client.share, adverts)
+    sealed = encode_records({i: dealt(i) for i in choosers})
+    shares = bench.receive(encode(SharesMessage(VERSION, name, n, encode_ids(sorted(records)), sealed)))
+    bench.run(client.upload, shares, np.random.default_rng(0).integers(0, 2, d, dtype=np.uint8))
+    survived = bench.receive(encode(VouchedSurvivorsMessage(VERSION, name, n, says("uploaded", tuple(keys)))))
+    bench.run(client.confirm, survived)
+    counted = VouchedConfirmationsMessage(VERSION, name, says("survivor", own.choice), b"", b"")
+    bench.run(client.unmask, bench.receive(encode(counted)))
+    return ClientCost(
+        n, len(keys), bench.seconds, bench.sent - 8 * plan.packing.length, bench.received, Mode.ACTIVE
+    )
+
+
+@lru_cache(maxsize=8)
+def _signers(n: int) -> list[Identity]:
+    return [Identity.generate(client_id) for client_id in range(n)]
+
+
 class _Stopwatch:
     def __init__(self) -> None:
         self.seconds, self.sent, self.received = 0.0, 0, 0
@@ -126,5 +220,6 @@ class _Stopwatch:
         self.sent += len(reply)
         return reply
 
-    def receive(self, message: bytes) -> None:
+    def receive(self, message: bytes) -> bytes:
         self.received += len(message)
+        return message

@@ -29,11 +29,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from prism_crypto.bench.flower_secagg import FlowerSession, flower_version
-from prism_crypto.bench.growth import ClientCost, one_client
+from prism_crypto.bench.growth import ClientCost, one_active_client, one_client
+from prism_crypto.primitives.chosen_graph import chosen_parameters
 from prism_crypto.primitives.keystream import add_keystream
 from prism_crypto.secure_sum import secure_sum
 from prism_crypto.server import SecureSumResult
-from prism_crypto.session import Session
+from prism_crypto.session import COMPLETE_LIMIT, Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
 from prism_crypto.wire.packing import Packing
@@ -215,12 +216,19 @@ _LARGE: dict[str, dict[str, Any]] = {
         "dropped": 50,
         "bar": "≤ 60",
     },
+    "n=1000 active, chosen graph, 50 dropped": {
+        "n": 1000,
+        "mode": "active",
+        "dropped": 50,
+        "bar": "≤ 60",
+        "shorter": 10,
+    },
 }
 
 
 def _apart(name: str, quick: bool, arguments: dict[str, Any]) -> Iterator[Figure]:
     """Run a large session in a process of its own, so that its peak of memory is its own."""
-    d = 10_000 if quick else 1_000_000
+    d = (10_000 if quick else 1_000_000) // arguments.get("shorter", 1)
     n: int = arguments["n"]
     found = _in_another_process(n, d, arguments["mode"], arguments["dropped"])
     bits = {10: "≤ 3.6", 100: "≤ 7.2", 1000: "≤ 10.7"}[n]
@@ -232,7 +240,9 @@ def _apart(name: str, quick: bool, arguments: dict[str, Any]) -> Iterator[Figure
     yield Figure(
         f"  bytes up beside the vector ({k} neighbours)", found["up"], "B", None, f"≤ {2048 + 200 * k}"
     )
-    yield Figure("  bytes down", found["down"], "B", None, f"≤ {2048 + 350 * k}")
+    # Where clients choose, each advert names the sender's choices, and neighbours' vouchers come twice.
+    each = 350 + (2 * k if "chosen" in name else 0)
+    yield Figure("  bytes down", found["down"], "B", None, f"≤ {2048 + each * k}")
 
 
 def _in_another_process(n: int, d: int, mode: str, dropped: int) -> dict[str, float]:
@@ -245,14 +255,20 @@ def _in_another_process(n: int, d: int, mode: str, dropped: int) -> dict[str, fl
 def _one(description: str) -> dict[str, float]:
     """The large session that `_apart` asks for."""
     n, d, mode, dropped = description.split(",")
-    result, _, seconds = _session(int(n), int(d), mode, int(dropped))
-    plan = Session.plan(CountSpec(1), range(int(n)), federation="", number=1, mode="semi_honest")
+    chosen = mode == "active" and int(n) > COMPLETE_LIMIT
+    options = {"dropout": int(dropped) / int(n)} if chosen else {}
+    result, _, seconds = _session(int(n), int(d), mode, int(dropped), **options)
+    neighbours = int(n) - 1
+    if chosen:
+        neighbours = 2 * chosen_parameters(int(n), gone=int(dropped), corrupt=int(n) // 10).degree
+    elif mode == "semi_honest":
+        neighbours = Session.plan(CountSpec(1), range(int(n)), federation="", number=1, mode=mode).degree
     return {
         "seconds": seconds,
         "cpu": time.process_time(),
         "peak_mib": _peak_mib(),
         "bits": result.bits_per_coordinate,
-        "neighbours": plan.degree if mode == "semi_honest" else int(n) - 1,
+        "neighbours": neighbours,
         "up": max(result.uplink_bytes.values()) - 8 * result.words,
         "down": max(result.downlink_bytes.values()),
     }
@@ -270,8 +286,12 @@ def _peak_mib() -> float:
 def _growth(quick: bool) -> list[ClientCost]:
     d = 10_000 if quick else 100_000
     sizes = (100, 300, 1000) if quick else (100, 300, 1000, 3000, 10_000)
+
     # The best of three clients each: one client's work is milliseconds, and other processes come between.
-    return [min((one_client(n, d) for _ in range(3)), key=lambda cost: cost.seconds) for n in sizes]
+    def best(one: Callable[[int, int], ClientCost], n: int) -> ClientCost:
+        return min((one(n, d) for _ in range(3)), key=lambda cost: cost.seconds)
+
+    return [best(one_client, n) for n in sizes] + [best(one_active_client, n) for n in sizes if n > 200]
 
 
 def _curves(quick: bool, flower: bool) -> dict[str, list[tuple[int, float, float | None]]]:
@@ -304,12 +324,12 @@ def _show(figures: Sequence[Figure], growth: Sequence[ClientCost], version: str 
     lines += [
         "",
         f"{'one client of n, sparse graph':<34}{'neighbours':>12}{'ms':>10}{'B up':>10}{'B down':>10}"
-        f"{'ln n':>8}",
+        f"{'ln n':>8}{'mode':>13}",
     ]
     for cost in growth:
         lines.append(
             f"{cost.clients:<34,}{cost.neighbours:>12}{cost.seconds * 1e3:>10.1f}{cost.sent:>10}"
-            f"{cost.received:>10}{math.log(cost.clients):>8.1f}"
+            f"{cost.received:>10}{math.log(cost.clients):>8.1f}{cost.mode.value:>13}"
         )
     lines += ["", "B up: without the words of the vector."]
     if version is None:
