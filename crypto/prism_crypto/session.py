@@ -21,7 +21,7 @@ from prism_crypto.spec import CountSpec, check_types, coerce_mode
 from prism_crypto.stage import Mode
 from prism_crypto.wire.packing import Packing, PartedPacking
 
-__all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite"]
+__all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite", "chosen_cohort"]
 
 COMPLETE_LIMIT = 200
 """Up to this many clients sessions have the complete graph by default."""
@@ -424,6 +424,19 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 _Wanted: TypeAlias = tuple[int, int | None, int | None, int | None, float]
 """n, colluders, min_survivors, min_cohort and dropout, as `Session.plan` was asked for them."""
+
+
+def chosen_cohort(n: int, *, colluders: int, min_survivors: int) -> int:
+    """The cohort of an active session of n clients on the chosen graph that `Session.plan` takes for it.
+
+    Returns:
+        Honest clients in every sum that a lying server opens; 0 where the complete graph is taken.
+    """
+    wanted = (n, colluders, min_survivors, None, 0.0)
+    try:
+        return _chosen(*wanted)[2] if _automatic_graph(Mode.ACTIVE, None, wanted) == "chosen" else 0
+    except InputError:
+        return 0
 
 
 def _automatic_graph(mode: Mode, threshold: int | None, wanted: _Wanted) -> GraphKind:

@@ -408,7 +408,9 @@ class SecureSum(Section, frozen=True):
     """The secure sum's parameters, as the clients' policies enforce them."""
 
     mode: Literal["active", "semi_honest"] = "active"
-    """Against a server that deviates at will, or against one that follows the protocol."""
+    """Against a server that deviates at will, or against one that follows the protocol. Above 200 clients
+    both run on sparse graphs: active, clients choose their neighbours, and epsilon counts on the cohort which
+    that guarantees (with `min_survivors` below all clients, fewer than min_survivors - colluders)."""
     threshold: Annotated[int, Meta(ge=2)] | None = None
     """Shares needed to open; none: floor(2n/3) + 1 (active), floor(n/2) + 1 (semi-honest), or more where
     `colluders` ask for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
@@ -24,7 +25,7 @@ from prism_secure.config.sections import (
 )
 
 SPARSE_ABOVE = 200
-"""Semi-honest secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
+"""Secure sums of more clients run on a sparse graph: on the complete one each works for all n."""
 
 
 class Config(Section, frozen=True):
@@ -75,7 +76,7 @@ class Config(Section, frozen=True):
                 'budget.image_epsilon must be none unless federation.behaviour = "measure": elsewhere an '
                 f"image's epsilon is privacy.record_epsilon from the start, got {self.budget.image_epsilon:g}"
             )
-        if self.sparse:
+        if self.graph == "harary":
             self._check_sparse()
         if self.cohort < 1:
             raise ValueError(
@@ -148,6 +149,8 @@ class Config(Section, frozen=True):
         clients = "federation.clients" if self.everybody else "the clients a round invites"
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
+        if self.graph == "chosen":
+            return  # it has a threshold of its own, and bears these colluders
         if self.threshold > survivors:
             raise ValueError(self._too_few_for_the_threshold(clients))
         if 2 * self.threshold <= n:
@@ -242,13 +245,33 @@ class Config(Section, frozen=True):
         return self.invited == self.federation.clients
 
     @property
+    def graph(self) -> Literal["complete", "harary", "chosen"]:
+        """Who masks with whom in the secure sum: all with all, or on a sparse graph (Bell et al. 2020), drawn
+        by the server in semi-honest mode, by the clients themselves in active mode."""
+        if self.invited <= SPARSE_ABOVE:
+            return "complete"
+        if self.secure_sum.mode == "semi_honest":
+            return "harary"
+        return "chosen" if self._chosen_cohort else "complete"
+
+    @property
+    def _chosen_cohort(self) -> int:
+        """The cohort that a graph which clients choose guarantees; 0 where there is none."""
+        if self.secure_sum.threshold is not None or self.invited <= SPARSE_ABOVE:
+            return 0
+        from prism_crypto.session import chosen_cohort  # only large cohorts wait for the import
+
+        return chosen_cohort(self.invited, colluders=self.privacy.colluders, min_survivors=self.min_survivors)
+
+    @property
     def sparse(self) -> bool:
-        """Whether each client masks with some others only (Bell et al. 2020), not with all of them."""
-        return self.secure_sum.mode == "semi_honest" and self.invited > SPARSE_ABOVE
+        """Whether each client masks with some others only, not with all of them."""
+        return self.graph != "complete"
 
     @property
     def sum_failure(self) -> float:
-        """Probability, a round, that the secure sum's graph fails to hide uploads; delta pays for it."""
+        """Probability, a round, that the secure sum's graph fails to hide uploads; delta pays for it. (On a
+        graph that clients choose it is that of all rounds together.)"""
         return 2.0**-40 if self.sparse else 0.0
 
     @property
@@ -273,7 +296,10 @@ class Config(Section, frozen=True):
 
     @property
     def cohort(self) -> int:
-        """Honest clients guaranteed in every opened sum of masks, the target included."""
+        """Honest clients guaranteed in every opened sum of masks, the target included: all survivors but the
+        colluders; on a graph that clients choose, what that guarantees against a server that lies."""
+        if self.graph == "chosen":
+            return self._chosen_cohort
         return self.min_survivors - self.privacy.colluders
 
     @property

@@ -84,6 +84,13 @@ def _image_rows(rows: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[dict[str,
     return shown
 
 
+AGAINST = {
+    "active": "against a server that lies, and clients that collude with it",
+    "semi_honest": "against a server that follows the protocol and keeps what it sees",
+}
+"""Against whom a mode of the secure sum protects."""
+
+
 def _emergence(samples: Sequence[tuple[int, Grid]]) -> list[dict[str, Any]]:
     """One row a round: the first image of each class, or the first images where there are no classes."""
     rows = []
@@ -108,6 +115,8 @@ def _settings(config: Config, recipe: str) -> list[dict[str, Any]]:
             return _resolved(config).get((section, key), NONE)
         if (section, key) in PATHS:
             return "…"
+        if (section, key) == ("secure_sum", "mode"):
+            return f"{value}: {AGAINST[value]}"
         if isinstance(value, float):
             return str(value).replace("e-0", "e-")
         if isinstance(value, bool):

@@ -298,7 +298,7 @@ def open_securely(
         threshold=None if config.sparse else config.threshold,  # a sparse graph has one of its own
         min_survivors=config.min_survivors,
         colluders=config.privacy.colluders,
-        graph="harary" if config.sparse else "complete",
+        graph=config.graph,
         simulate=config.secure_sum.simulate,
         context=SessionContext(
             federation=broadcast.federation,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
 
 from prism_crypto import CountSpec, Session
+from prism_crypto.primitives.chosen_graph import chosen_parameters
 from prism_crypto.primitives.graph import harary_degree
 from prism_crypto.wire.packing import Packing
 
@@ -39,3 +41,17 @@ def test_the_worked_thresholds_are_right():
         return plan.threshold
 
     assert [threshold(c) for c in (0, 3, 5)] == [7, 7, 8]
+
+
+def test_the_table_of_chosen_graphs_is_what_the_bounds_give():
+    rows = re.findall(
+        r"^\| (\d+) colluders, (\d+|nobody) may drop out.*? \| (\d+) \| (\d+) \| (\d+) \|$",
+        PAGE.read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for colluders, gone, *found in rows:
+        lost = 0 if gone == "nobody" else int(gone)
+        wanted = None if lost else 1000 - int(colluders)
+        expected = chosen_parameters(1000, gone=lost, corrupt=int(colluders), cohort=wanted)
+        assert [int(x) for x in found] == list(expected)

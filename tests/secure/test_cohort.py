@@ -97,14 +97,27 @@ def test_a_sparse_graph_is_paid_for_out_of_delta(tmp_path: Path) -> None:
 
 def test_the_complete_graph_costs_no_delta() -> None:
     assert _cohort("federation.clients=200").sum_failure == 0
-    assert _cohort("secure_sum.mode=active").sum_failure == 0
+    assert _cohort("secure_sum.mode=active", "secure_sum.threshold=150").sum_failure == 0
     assert math.log2(_cohort().sum_failure) == -40
+    assert math.log2(_cohort("secure_sum.mode=active").sum_failure) == -40
+
+
+def test_active_clients_of_a_large_cohort_count_on_what_their_own_choices_guarantee() -> None:
+    active = ["secure_sum.mode=active", "privacy.colluders=10"]
+    everybody = _cohort(*active)
+    assert (everybody.graph, everybody.cohort) == ("chosen", CLIENTS - 10)
+    some = _cohort(*active, f"secure_sum.min_survivors={CLIENTS - 6}")
+    assert some.graph == "chosen"
+    assert (CLIENTS - 10) / 2 < some.cohort < CLIENTS - 16
+    forced = _cohort(*active, f"secure_sum.min_survivors={CLIENTS - 6}", "secure_sum.threshold=150")
+    assert (forced.graph, forced.cohort) == ("complete", CLIENTS - 16)
 
 
 def test_report_says_what_a_sparse_graph_costs(tmp_path: Path) -> None:
     words = "δ of ε(SUM) has paid for it"
-    settings = ["privacy.clip=0.5", f"federation.clients={CLIENTS}"]
+    settings = ["privacy.clip=0.5", f"federation.clients={CLIENTS}", "secure_sum.threshold=none"]
     sparse = fake_run.make_run(tmp_path / "sparse", [*settings, "secure_sum.mode=semi_honest"], rounds=1)
+    settings[-1] = "secure_sum.threshold=150"
     complete = fake_run.make_run(tmp_path / "complete", settings, rounds=1)
     assert words in write_report(sparse).read_text("utf-8")
     assert words not in write_report(complete).read_text("utf-8")

@@ -32,7 +32,7 @@ def settings(evidence: Evidence, notes: Notebook) -> None:
     for name, value in expected.items():
         _compare(notes, evidence, f"release.{name}", value, lambda entry, key=name: entry.release.get(key))
     _compare(notes, evidence, "delta", privacy.delta, lambda entry: entry.delta)
-    if config.invited > 200 and config.secure_sum.mode == "semi_honest":
+    if config.invited > 200 and (config.secure_sum.mode == "semi_honest" or config.graph == "chosen"):
         for entry in evidence.charges:
             failure = entry.release.get("sum_failure")
             if not isinstance(failure, float) or failure < HARARY_FAILURE:
@@ -70,12 +70,13 @@ def secure_sum(evidence: Evidence, notes: Notebook) -> None:
 
 
 def cohort(evidence: Evidence, notes: Notebook) -> None:
-    """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
+    """Is the cohort what every opened sum surely held: minimum survivors less colluders, or what a graph that
+    clients choose guarantees?"""
     config = evidence.config
     evidence.need_charges()
     clients, colluders = config.invited, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
-    honest = least - colluders
+    honest = config.cohort if config.graph == "chosen" else least - colluders
     reasons: dict[object, str] = {
         clients: "which counts clients that may drop out, and colluders",
         clients - colluders: "which counts clients that may drop out",
