@@ -22,11 +22,10 @@ def chosen_rehearsal(
     n: int = 24, degree: int = 12, threshold: int = 8, colluders: int = 1, lost: int = 6, **how: Any
 ) -> Rehearsal:
     """A session on a chosen graph with the degree and threshold wanted, whatever cohort that guarantees."""
-    session = Rehearsal(
-        range(n), graph="chosen", min_survivors=n, colluders=0, policy=Policy(min_survivors=2), **how
-    )
+    session = Rehearsal(range(n), policy=Policy(min_survivors=2), **how)
     session.session = msgspec.structs.replace(
         session.session,
+        graph="chosen",
         degree=degree,
         threshold=threshold,
         colluders=colluders,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import reference_chosen
 from reference_primitives import Refused, ed25519_public
 from rehearsal import play
 
@@ -92,8 +93,9 @@ def theirs(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     fields["roster"] = dict(sorted(fields["roster"].items()))
     session = reference.Session(**fields)
     assert session.context0().hex() == vector["context0"]
+    implementation = reference_chosen if session.graph == "chosen" else reference
     clients = {
-        entry["id"]: reference.Client(
+        entry["id"]: implementation.Client(
             entry["id"],
             session,
             bytes.fromhex(entry["identity"]),
@@ -102,6 +104,8 @@ def theirs(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
         )
         for entry in vector["clients"]
     }
+    if session.graph == "chosen":
+        return clients, reference_chosen.Server(session)
     return clients, reference.Server(session, vector["ring"])
 
 

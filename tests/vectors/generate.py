@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
 
 import reference  # noqa: E402
+from chosen import chosen_rehearsal  # noqa: E402
 from forgery import take_apart  # noqa: E402
 from rehearsal import Rehearsal, Stream, identity_key  # noqa: E402
 from tampered import Tampered, tampered  # noqa: E402
@@ -57,14 +58,30 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "spec": CountSpec(30),
         "drop": {7: Stage.UPLOAD, 8: Stage.UNMASK},
     },
+    "chosen": {
+        "graph": "chosen",
+        "n": 9,
+        "degree": 6,
+        "threshold": 4,
+        "lost": 3,
+        "drop": {1: Stage.UPLOAD, 6: Stage.CONFIRM},
+    },
 }
+
+
+def build(name: str) -> tuple[Rehearsal, dict[int, Stage]]:
+    """One session with its parties, and who drops out when."""
+    fields = dict(SESSIONS[name])
+    drop = fields.pop("drop", {})
+    if fields.get("graph") == "chosen":
+        del fields["graph"]
+        return chosen_rehearsal(label=f"vector {name}", **fields), drop
+    return Rehearsal(label=f"vector {name}", **fields), drop
 
 
 def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
     """Play one session; return it, its messages, and all of it as JSON."""
-    fields = dict(SESSIONS[name])
-    drop = fields.pop("drop", {})
-    rehearsal = Rehearsal(label=f"vector {name}", **fields)
+    rehearsal, drop = build(name)
     messages: list[dict[str, Any]] = []
 
     def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
@@ -125,9 +142,7 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
 
 def provoke(name: str, case: Tampered) -> dict[str, Any]:
     """Play the session with one message changed; it must end as the case says."""
-    fields = dict(SESSIONS[name])
-    drop = fields.pop("drop", {})
-    rehearsal = Rehearsal(label=f"vector {name}", **fields)
+    rehearsal, drop = build(name)
     changed = None
 
     def tamper(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:

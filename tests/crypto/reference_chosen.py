@@ -1,0 +1,341 @@
+"""The slow second implementation on graphs that clients choose: what differs there from `reference`.
+
+Written from the page's description, to disagree with `prism_crypto` where that has a mistake.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import reference as wire
+from reference import hashes, id_list, label, read_ids, read_records, u32, unwrap, wrap, write_records
+from reference_primitives import (
+    demand,
+    ed25519_verify,
+    hkdf_sha256,
+    keystream_words,
+    x25519,
+    x25519_public,
+)
+
+VOUCHED_UPLOAD, VOUCHED_CONFIRM, VOUCHED_SURVIVORS, VOUCHED_CONFIRMATIONS = 6, 7, 22, 23
+
+
+def below(count: int, rng: wire.Rng) -> int:
+    """A uniform number: eight bytes, drawn again above the last whole multiple."""
+    while True:
+        value = int.from_bytes(rng(8), "big")
+        if value < 2**64 - 2**64 % count:
+            return value % count
+
+
+def choose(ids: list[int], me: int, degree: int, rng: wire.Rng) -> list[int]:
+    """The first places of a shuffled list of the others; the last client stands at this one's place."""
+    others = [ids[-1] if i == me else i for i in ids[:-1]]
+    for place in range(degree):
+        other = place + below(len(others) - place, rng)
+        others[place], others[other] = others[other], others[place]
+    return sorted(others[:degree])
+
+
+def chosen(advert: bytes) -> list[int]:
+    return read_ids(advert[112:-64])
+
+
+def between(context0: bytes, adverts: dict[int, bytes], first: int, second: int) -> bytes:
+    pair = {i: adverts[i] for i in (first, second)}
+    return wire.context1(context0, wire.all_adverts(pair))
+
+
+def voucher(shared: bytes, usage: str, context: bytes, sender: int, receiver: int) -> bytes:
+    return hkdf_sha256(shared, label(usage) + context + u32(sender) + u32(receiver))[:16]
+
+
+def read_advert(data: bytes, client: int, session: wire.Session) -> wire.Advert:
+    demand(len(data) == 176 + 4 * session.degree, "an advert's length")
+    context0 = session.context0()
+    demand(data[:16] == context0[:16], "an advert of this context")
+    advert = wire.Advert(data[16:48], data[48:80], data[80:112])
+    wire.check_public_key(advert.sealing)
+    wire.check_public_key(advert.masking)
+    demand(advert.sealing != advert.masking, "two keys")
+    demand(set(chosen(data)) <= set(session.invited) - {client}, "a choice of others that are invited")
+    ed25519_verify(
+        session.roster[client], label("advertise") + context0 + u32(client) + data[16:-64], data[-64:]
+    )
+    return advert
+
+
+class Client(wire.Client):
+    """One honest client. After its keys and secrets it draws its choice."""
+
+    def advertise(self) -> bytes:
+        self.sealing, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
+        self.choice = choose(self.session.invited, self.me, self.session.degree, self.rng)
+        said = x25519_public(self.sealing) + x25519_public(self.masking)
+        said += wire.commitment(self.context0, self.me, self.seed) + id_list(self.choice)
+        self.advert = self.context0[:16] + said + self.sign("advertise", self.context0 + u32(self.me) + said)
+        return wrap(wire.ADVERT, self.context0[:16], self.advert)
+
+    def share(self, data: bytes) -> bytes:
+        digest, blob = unwrap(data, wire.ADVERTS, self.context0[:16], bytes, bytes)
+        demand(digest == b"", "no hash of adverts")
+        self.seen = read_records(blob, 176 + 4 * self.session.degree)
+        demand(self.seen.get(self.me) == self.advert, "this client's own advert")
+        self.context = wire.context1(self.context0, wire.all_adverts(self.seen))
+        others = {i: advert for i, advert in self.seen.items() if i != self.me}
+        self.adverts = {i: read_advert(advert, i, self.session) for i, advert in others.items()}
+        for i, advert in others.items():
+            demand(i in self.choice or self.me in chosen(advert), "a neighbour")
+        keys = [self.advert[16:48], self.advert[48:80]]
+        keys += [key for advert in self.adverts.values() for key in (advert.sealing, advert.masking)]
+        demand(len(set(keys)) == len(keys), "no key twice")
+        holders = [i for i in self.choice if i in self.adverts]
+        demand(len(holders) >= self.session.threshold, "enough holders")
+        sealed = {
+            i: wire.seal_pair(self.keys_to(self.me, i), self.between(i), self.me, i, pair)
+            for i, pair in self.make_pairs(holders).items()
+        }
+        dealt = write_records(sealed)
+        return wrap(wire.SHARE, self.context[:16], dealt, self.signed("share", hashes(dealt)))
+
+    def signed(self, stage: str, body: bytes) -> bytes:
+        return self.sign(stage, self.context + u32(self.me) + body)
+
+    def between(self, peer: int) -> bytes:
+        return between(self.context0, self.seen, self.me, peer)
+
+    def keys_to(self, sender: int, receiver: int) -> list[bytes]:
+        peer = receiver if sender == self.me else sender
+        shared = x25519(self.sealing, self.seen[peer][16:48])
+        keys = (self.seen[sender][16:48], self.seen[receiver][16:48])
+        return wire.seal_keys(shared, self.between(peer), sender, receiver, keys)
+
+    def voucher(self, usage: str, sender: int, receiver: int) -> bytes:
+        peer = receiver if sender == self.me else sender
+        shared = x25519(self.sealing, self.seen[peer][16:48])
+        return voucher(shared, usage, self.between(peer), sender, receiver)
+
+    def masks(self, peers: list[int]) -> list[tuple[int, bytes]]:
+        masks = [(1, self.seed)]
+        for peer in peers:
+            low, high = sorted((self.me, peer))
+            keys = (self.seen[low][48:80], self.seen[high][48:80])
+            shared = x25519(self.masking, self.seen[peer][48:80])
+            seed = wire.pair_seed(shared, self.between(peer), (low, high), keys)
+            masks.append((1 if self.me == low else -1, seed))
+        return masks
+
+    def upload(self, data: bytes) -> bytes:
+        count, listed, blob = unwrap(data, wire.SHARES, self.context[:16], int, bytes, bytes)
+        self.sharers, self.received = read_ids(listed), blob
+        sealed = read_records(blob, 98)
+        demand(set(self.sharers) <= set(self.seen) and self.me in self.sharers, "sharers that advertised")
+        dealers = [i for i in self.sharers if i != self.me and self.me in chosen(self.seen[i])]
+        demand(list(sealed) == dealers, "shares of all that shared and chose this client")
+        self.masked = [i for i in self.sharers if i != self.me]
+        demand(count >= self.session.quorum, "enough clients")
+        demand(len(set(self.masked) & set(self.choice)) >= self.session.threshold, "enough holders")
+        self.keys, self.unopened = {}, {}
+        for peer, box in sealed.items():
+            both = self.keys_to(peer, self.me)
+            try:
+                for key, half in zip(both, (box[:49], box[49:]), strict=True):
+                    wire.open_share(key, self.between(peer), peer, self.me, half)
+                self.keys[peer] = both
+            except wire.Refused:
+                self.unopened[peer] = box
+        words = self.packed()
+        for sign, seed in self.masks(self.masked):
+            stream = keystream_words(seed, len(words))
+            words = [(word + sign * mask) % 2**64 for word, mask in zip(words, stream, strict=True)]
+        content, lacking = wire.words_to_bytes(words), id_list(sorted(self.unopened))
+        said = write_records({i: self.voucher("uploaded", self.me, i) for i in self.masked})
+        signature = self.signed("upload", hashes(content, said) + lacking)
+        return wrap(VOUCHED_UPLOAD, self.context[:16], content, lacking, said, signature)
+
+    def confirm(self, data: bytes) -> bytes:
+        count, blob = unwrap(data, VOUCHED_SURVIVORS, self.context[:16], int, bytes)
+        said = read_records(blob, 16)
+        demand(set(said) <= set(self.masked), "survivors with whom it masked")
+        self.listed = set(said)
+        self.survivors = sorted(i for i in said if said[i] == self.voucher("uploaded", i, self.me))
+        demand(count >= self.session.quorum, "enough survivors")
+        demand(len(set(self.survivors) & set(self.choice)) >= self.session.threshold, "enough holders")
+        counts = write_records(
+            {i: self.voucher("survivor", self.me, i) for i in self.survivors if i in self.keys}
+        )
+        return wrap(VOUCHED_CONFIRM, self.context[:16], counts, self.signed("confirm", hashes(counts)))
+
+    def unmask(self, data: bytes) -> bytes:
+        blob, appeals, views = unwrap(data, VOUCHED_CONFIRMATIONS, self.context[:16], bytes, bytes, bytes)
+        said = read_records(blob, 16)
+        demand(set(said) <= set(self.masked) & set(self.choice), "vouchers of holders")
+        true = [i for i in said if said[i] == self.voucher("survivor", i, self.me)]
+        demand(len(true) >= self.session.threshold, "enough that count this client")
+        demand(not self.unopened and not appeals and not views, "nothing to appeal (not played here)")
+        fields = [
+            write_records({i: both[0] for i, both in self.keys.items() if i in self.survivors}),
+            write_records({i: both[1] for i, both in self.keys.items() if i not in self.listed}),
+            b"",
+        ]
+        signature = self.signed("unmask", hashes(self.received, *fields))
+        return wrap(wire.UNMASK, self.context[:16], *fields, signature)
+
+
+class Server:
+    """The honest server among honest clients, some of whom fall silent."""
+
+    def __init__(self, session: wire.Session) -> None:
+        self.session, self.context0, self.stage = session, session.context0(), wire.ADVERT
+        self.expected, self.got = list(session.invited), {}
+
+    def receive(self, peer: int, data: bytes) -> None:
+        demand(peer in self.expected and peer not in self.got, "a client that is expected")
+        if self.stage == wire.ADVERT:
+            (advert,) = unwrap(data, wire.ADVERT, self.context0[:16], bytes)
+            read_advert(advert, peer, self.session)
+            self.got[peer] = advert
+            return
+        kinds: dict[int, tuple[int, list[type]]] = {
+            wire.SHARE: (wire.SHARE, [bytes] * 2),
+            wire.UPLOAD: (VOUCHED_UPLOAD, [bytes] * 4),
+            wire.CONFIRM: (VOUCHED_CONFIRM, [bytes] * 2),
+            wire.UNMASK: (wire.UNMASK, [bytes] * 4),
+        }
+        kind, types = kinds[self.stage]
+        context = self.context(peer)
+        *fields, signature = unwrap(data, kind, context[:16], *types)
+        usage, body = "share", hashes(*fields)
+        if self.stage == wire.UPLOAD:
+            usage, body = "upload", hashes(fields[0], fields[2]) + fields[1]
+        elif self.stage == wire.CONFIRM:
+            usage = "confirm"
+        elif self.stage == wire.UNMASK:
+            usage, body = "unmask", hashes(self.received[peer], *fields)
+        ed25519_verify(self.session.roster[peer], label(usage) + context + u32(peer) + body, signature)
+        self.got[peer] = self.read(peer, fields)
+
+    def read(self, peer: int, fields: list[bytes]) -> Any:
+        if self.stage == wire.SHARE:
+            sealed = read_records(fields[0], 98)
+            demand(
+                list(sealed) == [i for i in chosen(self.adverts[peer]) if i in self.adverts], "those it chose"
+            )
+            return sealed
+        if self.stage == wire.UPLOAD:
+            said = read_records(fields[2], 16)
+            demand(list(said) == self.near(peer, self.sharers), "a voucher for each neighbour")
+            demand(fields[1] == b"", "shares that open")
+            return wire.bytes_to_words(fields[0], self.session.words), said
+        if self.stage == wire.CONFIRM:
+            said = read_records(fields[0], 16)
+            demand(set(said) <= set(self.dealers(peer, self.survivors)), "survivors that chose it")
+            return said
+        seeds, keys = (read_records(field, 32) for field in fields[:2])
+        dealers = self.dealers(peer, self.sharers)
+        demand(set(seeds) <= {i for i in dealers if i in self.survivors}, "survivors' seeds")
+        demand(list(keys) == [i for i in dealers if i not in self.survivors], "dropped clients' keys")
+        return [
+            {i: self.opened_share(i, peer, which, key) for i, key in given.items()}
+            for which, given in enumerate((seeds, keys))
+        ]
+
+    def opened_share(self, owner: int, holder: int, which: int, key: bytes) -> bytes:
+        half = self.dealt[owner][holder][49 * which :][:49]
+        return wire.open_share(key, between(self.context0, self.adverts, owner, holder), owner, holder, half)
+
+    def near(self, client: int, among: list[int]) -> list[int]:
+        mine = chosen(self.adverts[client])
+        return [i for i in among if i != client and (i in mine or client in chosen(self.adverts[i]))]
+
+    def dealers(self, client: int, among: list[int]) -> list[int]:
+        return [i for i in among if client in chosen(self.adverts[i])]
+
+    def context(self, client: int) -> bytes:
+        seen = [client, *self.near(client, list(self.adverts))]
+        return wire.context1(self.context0, wire.all_adverts({i: self.adverts[i] for i in sorted(seen)}))
+
+    def wrapped(self, kind: int, client: int, *fields: int | bytes) -> bytes:
+        return wrap(kind, self.context(client)[:16], *fields)
+
+    def close(self) -> dict[int, bytes]:
+        present, got, threshold = sorted(self.got), self.got, self.session.threshold
+        self.got, self.expected = {}, present
+        demand(self.stage in (wire.CONFIRM, wire.UNMASK) or len(present) >= self.session.quorum, "enough")
+        if self.stage == wire.ADVERT:
+            self.stage, self.adverts = wire.SHARE, {i: got[i] for i in present}
+            seen = {i: sorted([i, *self.near(i, present)]) for i in present}
+            name = self.context0[:16]
+            return {
+                i: wrap(wire.ADVERTS, name, b"", write_records({j: got[j] for j in seen[i]})) for i in present
+            }
+        if self.stage == wire.SHARE:
+            self.stage, self.sharers, self.dealt = wire.UPLOAD, present, got
+            self.received = {
+                i: write_records({j: got[j][i] for j in self.dealers(i, present)}) for i in present
+            }
+            near = {i: sorted([i, *self.near(i, present)]) for i in present}
+            return {
+                i: self.wrapped(wire.SHARES, i, len(present), id_list(near[i]), self.received[i])
+                for i in present
+            }
+        if self.stage == wire.UPLOAD:
+            self.stage, self.survivors = wire.CONFIRM, present
+            self.total = [sum(column) % 2**64 for column in zip(*(got[i][0] for i in present), strict=True)]
+            return {
+                i: self.wrapped(
+                    VOUCHED_SURVIVORS,
+                    i,
+                    len(present),
+                    write_records({j: got[j][1][i] for j in self.near(i, present)}),
+                )
+                for i in present
+            }
+        if self.stage == wire.CONFIRM:
+            self.stage = wire.UNMASK
+            counts = {
+                i: {j: got[j][i] for j in chosen(self.adverts[i]) if i in got.get(j, {})} for i in present
+            }
+            self.expected = [i for i in present if len(counts[i]) >= threshold]
+            return {
+                i: self.wrapped(VOUCHED_CONFIRMATIONS, i, write_records(counts[i]), b"", b"")
+                for i in self.expected
+            }
+        self.open(got)
+        return {}
+
+    def open(self, got: dict[int, Any]) -> None:
+        for owner in self.sharers:
+            which = 0 if owner in self.survivors else 1
+            alive = self.near(owner, self.survivors)
+            if which and not alive:
+                continue
+            shares = {
+                holder + 1: given[which][owner] for holder, given in got.items() if owner in given[which]
+            }
+            demand(len(shares) >= self.session.threshold, "enough shares")
+            few = dict(sorted(shares.items())[: self.session.threshold])
+            secret = wire.shamir_combine(few, self.session.threshold)
+            if which == 0:
+                expected = wire.commitment(self.context0, owner, secret)
+                demand(self.adverts[owner][80:112] == expected, "the committed seed")
+                self.add(-1, secret)
+                continue
+            demand(x25519_public(secret) == self.adverts[owner][48:80], "the advertised key")
+            for peer in alive:
+                low, high = sorted((owner, peer))
+                keys = (self.adverts[low][48:80], self.adverts[high][48:80])
+                shared = x25519(secret, self.adverts[peer][48:80])
+                context = between(self.context0, self.adverts, owner, peer)
+                self.add(-1 if peer == low else 1, wire.pair_seed(shared, context, (low, high), keys))
+        session = self.session
+        self.counts = wire.unpack(
+            self.total, session.dimension, session.largest_total, session.bound, len(self.survivors)
+        )
+        content = wire.words_to_bytes(self.total)
+        self.opened = wrap(wire.OPENED, self.context0[:16], len(self.survivors), content)
+
+    def add(self, sign: int, seed: bytes) -> None:
+        stream = keystream_words(seed, len(self.total))
+        self.total = [(word + sign * mask) % 2**64 for word, mask in zip(self.total, stream, strict=True)]
