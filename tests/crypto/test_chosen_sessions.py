@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import pickle
+import random
+import tracemalloc
 from collections import Counter
 from functools import cache
 
@@ -9,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import reference as wire
+from attacks.test_fuzzed_bytes_in_every_message import HOSTILE, altered
 from chosen import VOUCHER, choice, chosen_rehearsal
 from forgery import SEALED_BYTES, flip, only, records, refield, refused, take_apart
 from reference_primitives import ed25519_sign
@@ -31,15 +36,18 @@ from prism_crypto.errors import (
     IdentityError,
     InputError,
     MessageError,
+    OutOfOrder,
     PolicyError,
     ProtocolError,
     SealError,
+    SecureSumError,
     SignatureError,
     StateError,
     ThresholdError,
 )
 from prism_crypto.primitives.chosen_graph import SESSIONS
 from prism_crypto.session import COMPLETE_LIMIT
+from prism_crypto.stages.states import Vouched
 
 ADVERT = 176 + 4 * 12
 AFTER = [Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM, Stage.UNMASK]
@@ -540,3 +548,73 @@ def test_a_confirmation_altered_on_the_way_is_refused(room):
 def test_the_server_of_a_chosen_session_needs_itsroster(room):
     with pytest.raises(IdentityError, match="roster"):
         SecureSumServer(room.session)
+
+
+# --- bytes and secrets ------------------------------------------------------------------------------------
+
+
+def alter_one(place: int, draw: random.Random):
+    """Whoever carries messages alters one of a session."""
+    count = itertools.count()
+
+    def alter(stage, sender, receiver, message):
+        if next(count) != place:
+            return message
+        return draw.choice([draw.choice(HOSTILE), altered(message, draw)])
+
+    return alter
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_altered_messages_end_in_typed_errors_or_in_the_exact_sum(seed):
+    draw = random.Random(seed)
+    for _ in range(12):
+        room = chosen_rehearsal(n=9, degree=6, threshold=4, lost=3)
+        refusals: list[Exception] = []
+        try:
+            room.play(intercept=alter_one(draw.randrange(81), draw), refused=refusals)
+        except SecureSumError:
+            continue
+        assert all(isinstance(error, SecureSumError) for error in refusals)
+        assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
+
+
+@pytest.mark.parametrize("stage", AFTER)
+def test_no_message_to_a_client_may_be_longer_than_the_session_allows(room, stage):
+    before = list(Stage)[list(Stage).index(stage) - 1]
+    room.play(until=before)
+    more = [room.values[5]] if stage is Stage.UPLOAD else []
+    tracemalloc.start()
+    with refused(MessageError, stage, None):
+        getattr(room.clients[5], stage.value)(bytes(10**6), *more)
+    assert tracemalloc.get_traced_memory()[1] < 3 * 10**6
+    tracemalloc.stop()
+
+
+def test_states_hold_vouchers_and_keys_that_neither_repr_nor_pickle_shows(room):
+    room.play(until=Stage.CONFIRM)
+    state = room.clients[5]._state
+    assert isinstance(state, Vouched)
+    vouchers = next(iter(state.uploaded.vouchers.values()))
+    for secret in (state, state.uploaded, vouchers):
+        assert len(repr(secret)) < 60
+        with pytest.raises(TypeError):
+            pickle.dumps(secret)
+    state.erase()
+    assert all(not any(pair.reveal()) for pair in state.uploaded.keys.values())
+
+
+def test_a_late_or_second_message_of_a_stage_is_rejected_unread(room):
+    sent = {}
+
+    def note(stage, sender, receiver, message):
+        if receiver is SERVER:
+            sent[stage, sender] = message
+        return message
+
+    room.play(drop={4: Stage.UPLOAD}, intercept=note, until=Stage.UPLOAD)
+    for peer, message in ((4, sent[Stage.SHARE, 4]), (3, sent[Stage.UPLOAD, 3])):
+        with pytest.raises((OutOfOrder, ContextMismatch, MessageError)):
+            room.server.receive(peer, message)
+    with pytest.raises(OutOfOrder):
+        room.clients[3].share(b"again")
