@@ -587,7 +587,9 @@ def unmasked(room, data, client_id=0, **changes):
     names = ("seed_keys", "mask_keys", "complaints")
     fields = {n: changes.get(n, lambda b: b)(getattr(message, n)) for n in names}
     transcript = room.server._state.transcript
-    body = unmask_body(transcript.context, client_id, transcript.received[client_id], *fields.values())
+    body = unmask_body(
+        transcript.contexts.of(client_id), client_id, transcript.received[client_id], *fields.values()
+    )
     fields["signature"] = room.identities[client_id].sign(Stage.UNMASK, body)
     return encode(msgspec.structs.replace(message, **fields))
 
