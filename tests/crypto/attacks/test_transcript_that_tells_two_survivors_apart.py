@@ -27,7 +27,8 @@ def pair_seed_of(session: Rehearsal, low: int, high: int) -> bytes:
     private = {i: session.rng[i].taken[32:64] for i in (low, high)}
     public = {i: wire.x25519_public(key) for i, key in private.items()}
     state = session.server._state
-    contexts = getattr(state, "contexts", None) or state.transcript.contexts  # until all have shared, and after
+    # Until all have shared, and after.
+    contexts = getattr(state, "contexts", None) or state.transcript.contexts
     context = contexts.common
     shared = wire.x25519(private[low], public[high])
     return wire.pair_seed(shared, context, (low, high), (public[low], public[high]))
