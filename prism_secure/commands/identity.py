@@ -88,6 +88,7 @@ def _enroll(options: argparse.Namespace, command: str) -> int:
             min_cohort=survivors - options.colluders,
             colluders=options.colluders,
             mode=Mode.SEMI_HONEST if options.semi_honest else Mode.ACTIVE,
+            numbered_rounds=True,
         )
     except InputError as error:
         raise ConfigError(f"no policy: {error}") from None

@@ -15,6 +15,7 @@ folder with a new key.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
     "enroll_simulated",
     "read_members",
     "read_membership",
+    "session_clock",
 ]
 
 _MEMBER = re.compile(r"(0|[1-9][0-9]{0,9}):([0-9a-f]{64})")
@@ -127,6 +129,15 @@ def read_members(members: Iterable[str]) -> Roster:
         raise ConfigError(str(error)) from None
 
 
+def session_clock() -> int:
+    """Milliseconds since 1970: the number of a session that begins now, unless one had it already.
+
+    Numbers must rise over all runs of a server, also if its disk is lost: the clock does. A client's counter
+    takes no number that is two years above its last one, so it begins at this clock, too.
+    """
+    return time.time_ns() // 1_000_000
+
+
 def enroll(folder: Path, federation: str, roster: Roster, policy: Policy | None) -> None:
     """Pin roster and policy, and start the session counter. Without a policy the folder is a server's.
 
@@ -147,7 +158,8 @@ def enroll(folder: Path, federation: str, roster: Roster, policy: Policy | None)
                 raise RunFolderError(
                     f"the members do not name client {identity.client_id} with the key of this folder"
                 )
-            SessionCounter.enrol(folder / "sessions")
+            # A day earlier: the server's clock need not be this one's.
+            SessionCounter.enrol(folder / "sessions", number=max(0, session_clock() - 24 * 3600 * 1000))
             policy.save(folder / "policy.json")
         write_atomic(folder / "federation.txt", f"{federation}\n".encode())
         roster.save(folder / "roster.json")  # last: it is what says that the folder is enrolled

@@ -199,7 +199,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class PartedPacking:
-    """How vectors are packed whose parts have bounds of their own: each part by itself, under one sentinel.
+    """How vectors are packed whose parts have bounds of their own: one part after the other, each by itself.
 
     Args:
         parts: length and bound of each part, in order.
@@ -233,8 +233,13 @@ class PartedPacking:
 
     @cached_property
     def words(self) -> int:
-        """The number of words that hold coordinates; the sentinel comes on top."""
+        """The number of words that hold coordinates; each part has two more."""
         return sum(packing.words for packing in self._packings)
+
+    @cached_property
+    def length(self) -> int:
+        """The number of words of an upload."""
+        return sum(packing.length for packing in self._packings)
 
     @property
     def bits_per_coordinate(self) -> float:
@@ -249,23 +254,23 @@ class PartedPacking:
         words, start = [], 0
         for packing, (length, own) in zip(self._packings, self.parts, strict=True):
             part = values[start : start + length]
-            words.append(packing.pack(part, bound=own if bound is None else min(own, bound))[:-1])
+            words.append(packing.pack(part, bound=own if bound is None else min(own, bound)))
             start += length
-        return np.concatenate([*words, np.ones(1, dtype=np.uint64)])
+        return np.concatenate(words)
 
     def unpack(
         self, words: NDArray[np.uint64], survivors: int, *, bound: int | None = None
     ) -> NDArray[np.int64]:
         """Read the counts out of an opened sum, as `Packing.unpack`; each part against its own bound."""
-        if words.dtype != np.uint64 or words.shape != (self.words + 1,):
+        if words.dtype != np.uint64 or words.shape != (self.length,):
             raise InputError(
-                f"expected {self.words + 1} words of uint64, got {words.dtype} of shape {words.shape}"
+                f"expected {self.length} words of uint64, got {words.dtype} of shape {words.shape}"
             )
         counts, start = [], 0
         for packing, (_, own) in zip(self._packings, self.parts, strict=True):
-            part = np.append(words[start : start + packing.words], words[-1])
+            part = words[start : start + packing.length]
             counts.append(packing.unpack(part, survivors, bound=own if bound is None else min(own, bound)))
-            start += packing.words
+            start += packing.length
         return np.concatenate(counts)
 
 

@@ -12,8 +12,11 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from prism_crypto import (
+    Blame,
     CountSpec,
+    InputError,
     Mode,
+    PolicyError,
     Roster,
     SecureSumError,
     SecureSumResult,
@@ -24,6 +27,7 @@ from prism_crypto import (
 )
 from prism_crypto.hello import check_hello, new_challenge
 from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.run_folder.enrolment import session_clock
 
 _LONGEST_POLL = 3.0
 Watcher = Callable[[Stage, tuple[int, ...]], None]
@@ -43,6 +47,10 @@ class SecureSum:
         timeout: seconds that a stage may take, the upload excepted.
         poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
             and to no more than Flower's own three seconds.
+
+    Attributes:
+        blamed: who has broken the protocol in a session of this object, with evidence. They are left out of
+            the next ones, as long as `min_survivors` allows it.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class SecureSum:
         self._poll = poll
         self._number = 0
         self._clients: dict[int, int] = {}  # node id → client id, of those who have said hello
+        self.blamed: dict[int, Blame] = {}
 
     def open(
         self,
@@ -113,20 +122,11 @@ class SecureSum:
             clients = self._introduced(asked, round)
             _check_number(len(clients), "nodes have said whose they are", least)
             asked = list(clients)
-        # Numbers must rise over all runs of this server, also if its disk is lost: the clock does.
-        self._number = max(self._number + 1, time.time_ns())
-        session = Session.plan(
+        self._number = max(self._number + 1, session_clock())
+        session = self._planned(
             spec,
             sorted(clients.values()) if clients else self._roster.ids,
-            federation=self._federation,
-            number=self._number,
-            round=round,
-            mode=self._mode,
-            threshold=self._threshold,
-            min_survivors=self._min_survivors,
-            colluders=self._colluders,
-            graph="complete",
-            roster=self._roster,
+            round,
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
@@ -135,14 +135,19 @@ class SecureSum:
         offer = sum_messages.offered(content, session.offer(), self._run_config)
         outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
         places = {client: node for node, client in clients.items()}  # else as found at advertise
-        while (stage := server.stage) is not None:
-            wait = train_timeout if stage is Stage.UPLOAD else self._timeout
-            for node, reply in self._exchange(stage, outbound, round, wait):
-                self._take(server, places, node, reply)
-            inbox = server.close()
-            if closed is not None:
-                closed(stage, tuple(sorted(inbox)) or server.result.survivors)
-            outbound = {places[client]: sum_messages.packed(message) for client, message in inbox.items()}
+        try:
+            while (stage := server.stage) is not None:
+                wait = train_timeout if stage is Stage.UPLOAD else self._timeout
+                for node, reply in self._exchange(stage, outbound, round, wait):
+                    self._take(server, places, node, reply)
+                inbox = server.close()
+                if closed is not None:
+                    closed(stage, tuple(sorted(inbox)) or server.result.survivors)
+                outbound = {places[client]: sum_messages.packed(message) for client, message in inbox.items()}
+        finally:
+            for blame in server.blamed.values():
+                log(WARNING, "secure sum: %s, and there is evidence", blame)
+            self.blamed |= server.blamed
         log(INFO, "secure sum: round %d is open, %d clients in it", round, len(server.result.survivors))
         return server.result
 
@@ -168,6 +173,43 @@ class SecureSum:
                 del self._clients[before]
             self._clients[node] = client
         return {node: self._clients[node] for node in nodes if node in self._clients}
+
+    def _planned(
+        self, spec: CountSpec, invited: Iterable[int], round: int, *, model_hash: bytes, binding: bytes
+    ) -> Session:
+        """The session, without those who are to blame for something, where it is sound without them."""
+
+        def plan(
+            excluded: Iterable[Blame], min_survivors: int | None, min_cohort: int | None = None
+        ) -> Session:
+            return Session.plan(
+                spec,
+                invited,
+                federation=self._federation,
+                number=self._number,
+                round=round,
+                mode=self._mode,
+                threshold=self._threshold,
+                min_survivors=min_survivors,
+                min_cohort=min_cohort,
+                colluders=self._colluders,
+                graph="complete",
+                roster=self._roster,
+                excluded=excluded,
+                model_hash=model_hash,
+                binding=binding,
+            )
+
+        whole = plan((), self._min_survivors)
+        if not self.blamed:
+            return whole
+        try:
+            # As many survivors as ever: that is what the clients' policies and epsilon count on.
+            return plan(self.blamed.values(), whole.min_survivors, whole.min_cohort)
+        except (PolicyError, InputError) as error:
+            names = ", ".join(map(str, sorted(self.blamed)))
+            log(WARNING, "secure sum: client %s can't be left out: %s", names, error)
+            return whole
 
     def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
         """Hand one reply to the state machine; one that is refused is that of a silent client."""
