@@ -15,10 +15,10 @@
     ├── PublicKeyError             a public key is not canonical, of low order, repeated or substituted
     ├── ShareError                 a Shamir share, or what the shares reconstruct, is not what it should be
     ├── ThresholdError             too few clients remain: a clean abort, nothing opens
-    ├── SumError                   the opened words are no sum of the survivors' inputs
+    ├── SumError                   the opened words are no sum of the inputs; whose fault, nobody can tell
     ├── EvidenceError              what is said to prove a client's misbehaviour does not
     ├── IdentityError              an identity or roster file, or a key in it, can't be used
-    └── StateError                 the session counter is missing, damaged or would go back in number or round
+    └── StateError                 the session counter is missing or damaged, would go back or jump too far
 
 A message names what was expected, what came, from whom and at which stage. It never holds a secret, and
 the state machines raise from frames that hold none.
@@ -128,7 +128,7 @@ class ThresholdError(SecureSumError):
 
 
 class SumError(SecureSumError):
-    """The opened words can't be a sum of the survivors' inputs (sentinel, digit range or padding)."""
+    """The opened words can't be a sum of the survivors' inputs; whose upload is wrong, nobody can tell."""
 
 
 class EvidenceError(SecureSumError):
@@ -140,4 +140,4 @@ class IdentityError(SecureSumError):
 
 
 class StateError(SecureSumError):
-    """The session counter is missing, damaged, or would go backwards, in its number or its round."""
+    """The session counter is missing or damaged, or would go back or jump, in its number or its round."""

@@ -14,7 +14,7 @@ import reference_chosen
 from reference_primitives import Refused, ed25519_public
 from rehearsal import play
 
-from prism_crypto import errors
+from prism_crypto import errors, verify_evidence
 from prism_crypto.client import SecureSumClient
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
@@ -131,6 +131,9 @@ def test_every_message_of_the_session_is_the_published_one(name, implementation)
     def compare(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         entry = next(expected)
         assert (stage.value, sender, receiver) == (entry["stage"], entry["from"], entry["to"])
+        if entry.get("lie"):  # what a malicious client made of its own message
+            assert bytes(message).hex() != entry["bytes"]
+            return bytes.fromhex(entry["bytes"])
         assert bytes(message).hex() == entry["bytes"]
         return message
 
@@ -138,8 +141,12 @@ def test_every_message_of_the_session_is_the_published_one(name, implementation)
     assert next(expected, None) is None
     if implementation == "prism_crypto":
         counts, survivors, opened = server.result.counts.tolist(), server.result.survivors, server.opened()
+        roster = Roster({entry["id"]: bytes.fromhex(entry["public_key"]) for entry in vector["clients"]})
+        for client, evidence in vector["blamed"].items():
+            assert verify_evidence(bytes.fromhex(evidence), roster) == server.blamed[int(client)]
     else:
         counts, survivors, opened = server.counts, server.survivors, server.opened
+    assert set(server.blamed) == set(map(int, vector["blamed"]))
     assert counts == vector["counts"]
     assert list(survivors) == vector["survivors"]
     assert opened.hex() == vector["opened"]

@@ -17,8 +17,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
 
 import reference  # noqa: E402
 from chosen import chosen_rehearsal  # noqa: E402
-from forgery import take_apart  # noqa: E402
-from rehearsal import Rehearsal, Stream, identity_key  # noqa: E402
+from forgery import alter_record, flip, records, signed, take_apart  # noqa: E402
+from rehearsal import Intercept, Rehearsal, Stream, identity_key, untouched  # noqa: E402
 from tampered import Tampered, tampered  # noqa: E402
 
 from prism_crypto.errors import SecureSumError  # noqa: E402
@@ -41,6 +41,7 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "model_hash": bytes(range(32)),
         "binding": b"flip=0.25",
     },
+    "active_with_liars": {"ids": range(7), "liars": True},
     "active_drops_after_upload": {"ids": range(7), "drop": {1: Stage.CONFIRM, 6: Stage.UNMASK}},
     "semi_honest": {"ids": range(3), "mode": "semi_honest"},
     "semi_honest_drops": {
@@ -73,6 +74,7 @@ def build(name: str) -> tuple[Rehearsal, dict[int, Stage]]:
     """One session with its parties, and who drops out when."""
     fields = dict(SESSIONS[name])
     drop = fields.pop("drop", {})
+    fields.pop("liars", None)
     if fields.get("graph") == "chosen":
         del fields["graph"]
         return chosen_rehearsal(label=f"vector {name}", **fields), drop
@@ -82,11 +84,15 @@ def build(name: str) -> tuple[Rehearsal, dict[int, Stage]]:
 def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
     """Play one session; return it, its messages, and all of it as JSON."""
     rehearsal, drop = build(name)
+    lying = SESSIONS[name].get("liars", False)
     messages: list[dict[str, Any]] = []
+    lie = _liars(rehearsal) if lying else untouched
 
     def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
-        messages.append({"stage": stage.value, "from": sender, "to": receiver, "bytes": bytes(message).hex()})
-        return message
+        said = lie(stage, sender, receiver, message)
+        entry = {"stage": stage.value, "from": sender, "to": receiver, "bytes": bytes(said).hex()}
+        messages.append(entry | ({"lie": True} if said != message else {}))
+        return said
 
     rehearsal.play(drop=drop, intercept=note)
     result, session = rehearsal.server.result, rehearsal.session
@@ -136,8 +142,32 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
         "survivors": list(result.survivors),
         "counts": result.counts.tolist(),
         "opened": rehearsal.server.opened().hex(),
+        "blamed": {str(i): blame.evidence.hex() for i, blame in rehearsal.server.blamed.items()},
     }
     return rehearsal, messages, everything
+
+
+def _liars(rehearsal: Rehearsal) -> Intercept:
+    """Client 1 seals garbage for 0 and 4, and client 3 gives a wrong key to its share of client 2's seed."""
+    context = received = b""
+
+    def lie(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        nonlocal context, received
+        if stage is Stage.SHARE and sender is not None:
+            context = rehearsal.clients[sender]._state.context
+        if (stage, receiver) == (Stage.UPLOAD, 3):
+            received = take_apart(message)[2][2]
+        if (stage, sender) == (Stage.SHARE, 1):
+            return signed(context, 1, records(0, 98, garbage))(message)
+        if (stage, sender) == (Stage.UNMASK, 3):
+            return signed(context, 3, records(0, 32, alter_record(2, flip(0))), received)(message)
+        return message
+
+    def garbage(cut: dict[int, bytes]) -> None:
+        cut[0] = flip(3)(cut[0])  # the share of the seed
+        cut[4] = flip(60)(cut[4])  # the share of the mask key
+
+    return lie
 
 
 def provoke(name: str, case: Tampered) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 __all__ = [
     "DIGEST_BYTES",
@@ -32,6 +33,7 @@ TAG_BYTES = 16
 """Messages name their context by the first 16 bytes of its hash: enough to tell sessions apart."""
 
 
+@cache
 def label(usage: str) -> bytes:
     """The domain separator of one usage: ``prism-crypto/v2/<usage>`` and a zero byte."""
     return b"prism-crypto/v2/" + usage.encode() + b"\0"
