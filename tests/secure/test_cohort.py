@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 from prism_crypto import CountSpec, Session
-from prism_privacy import Accountant, Adjacency, MaskRelease, View
+from prism_privacy import Accountant, Adjacency, MaskRelease, View, verify_ledger
 from prism_secure.accounting.spending import Spending
+from prism_secure.audit.run_audit import audit_run
 from prism_secure.config import SPARSE_ABOVE, Config, load_config
 from prism_secure.errors import ConfigError
 from prism_secure.reporting.report import write_report
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.simulation import open_securely
-from prism_secure.run_folder.folder import RunFolder
+from prism_secure.run_folder.folder import RunFolder, read_records
 
 from . import fake_run
+from .tiny_data import TINY, write_data
 
 CLIENTS = SPARSE_ABOVE + 1
 
@@ -39,6 +41,14 @@ def _cohort(*overrides: str) -> Config:
     )
 
 
+def test_the_sum_on_the_clients_own_graph_is_exact() -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (CLIENTS, 30), dtype=np.uint8)
+    config = _cohort("privacy.colluders=10", "secure_sum.mode=active")
+    opened = open_securely(config, Broadcast("f", 1, np.full(30, 0.5)), [lambda row=row: row for row in bits])
+    assert np.array_equal(opened.counts, bits.sum(0))
+    assert len(opened.survivors) == CLIENTS
+
+
 def test_sparse_secure_sum_opens_the_exact_sum() -> None:
     bits = np.random.default_rng(0).integers(0, 2, (CLIENTS, 30), dtype=np.uint8)
     theta = np.full(30, 0.5)
@@ -51,6 +61,28 @@ def test_sparse_secure_sum_opens_the_exact_sum() -> None:
     )
     # Beside the vector a client sends a few neighbours' shares, not everybody's.
     assert sum(opened.uplink_bytes.values()) / CLIENTS < sum(complete.uplink_bytes.values()) / 30
+
+
+def test_an_active_run_of_many_clients_charges_for_the_cohort_of_their_own_graph(tmp_path: Path) -> None:
+    settings = [
+        *TINY,
+        f"data.folder={write_data(tmp_path / 'data', train=402)}",
+        f"federation.clients={CLIENTS}",
+        "federation.rounds=1",
+        f"secure_sum.min_survivors={CLIENTS - 4}",
+        "privacy.colluders=10",
+        "privacy.record_epsilon=inf",
+        "privacy.flip=0.25",
+        "privacy.clip=0.5",
+    ]
+    config = load_config(None, settings)
+    assert config.graph == "chosen"
+    federation.run(config, tmp_path / "run")
+    entry, *_ = verify_ledger(tmp_path / "run" / "ledger.jsonl").entries
+    assert entry.cohort == config.cohort == MaskRelease(**entry.release).cohort < CLIENTS - 14
+    (record,) = read_records(tmp_path / "run")
+    assert record.survivors == CLIENTS
+    assert audit_run(tmp_path / "run").verdict == "clean"
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])

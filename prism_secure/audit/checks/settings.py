@@ -70,12 +70,12 @@ def secure_sum(evidence: Evidence, notes: Notebook) -> None:
 
 
 def cohort(evidence: Evidence, notes: Notebook) -> None:
-    """Is the cohort what every opened sum surely held: minimum survivors less colluders, or what a graph that
-    clients choose guarantees?"""
+    """Is the cohort what every opened sum surely held: minimum survivors less colluders?"""
     config = evidence.config
     evidence.need_charges()
     clients, colluders = config.invited, config.privacy.colluders
     least = config.secure_sum.min_survivors or clients
+    # On a graph that clients choose nobody counts survivors: there it is what the graph guarantees.
     honest = config.cohort if config.graph == "chosen" else least - colluders
     reasons: dict[object, str] = {
         clients: "which counts clients that may drop out, and colluders",
