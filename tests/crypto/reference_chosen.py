@@ -189,6 +189,7 @@ class Server:
     def __init__(self, session: wire.Session) -> None:
         self.session, self.context0, self.stage = session, session.context0(), wire.ADVERT
         self.expected, self.got = list(session.invited), {}
+        self.blamed: set[int] = set()  # all are honest here
 
     def receive(self, peer: int, data: bytes) -> None:
         demand(peer in self.expected and peer not in self.got, "a client that is expected")
