@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError
+from prism_crypto.primitives import chosen_graph
 from prism_crypto.primitives.chosen_graph import (
     SESSIONS,
     choose,
     chosen_parameters,
     guaranteed_cohort,
 )
+from prism_crypto.primitives.graph import MAX_DEGREE
 
 # --- the draw -------------------------------------------------------------------------------------------
 
@@ -162,6 +164,14 @@ def test_parameters_that_promise_nothing_are_refused(wrong):
 @pytest.mark.parametrize(("degree", "threshold"), [(85, 0), (85, 86), (0, 0), (85, 42), (1000, 900)])
 def test_no_cohort_is_guaranteed_by_parameters_that_are_none(degree, threshold):
     assert guaranteed_cohort(1000, 100, degree, threshold) == 0
+
+
+def test_a_costly_offer_is_refused_or_granted_after_some_hundred_tails(monkeypatch):
+    """A server may offer the largest session there is; a client checks it before it says a word."""
+    seen, real = [], chosen_graph._ways_at_least
+    monkeypatch.setattr(chosen_graph, "_ways_at_least", lambda *counts: seen.append(counts) or real(*counts))
+    assert guaranteed_cohort(100_000, 10_000, MAX_DEGREE, 400) > 60_000
+    assert len(seen) < 700
 
 
 # --- the events themselves --------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ __all__ = ["SESSIONS", "ChosenParameters", "choose", "chosen_parameters", "guara
 SESSIONS = 2**42
 """The last session number on a chosen graph: as often at most may a server try for a graph that it likes."""
 
-_FINE = 256
-"""Sizes of sets are taken one by one up to here, and above in blocks of 1/256 of their size."""
+_FINENESS = (8, 256, 4096)
+"""Sets are taken in blocks of 1/8 of their size, or where that says too little of 1/256, or of 1/4096."""
 
 
 class ChosenParameters(NamedTuple):
@@ -118,9 +118,9 @@ def chosen_parameters(
         InputError: an argument is out of range, or no degree below n and up to `MAX_DEGREE` is enough.
 
     >>> chosen_parameters(1000, gone=50, corrupt=100)
-    ChosenParameters(degree=85, threshold=66, cohort=660)
+    ChosenParameters(degree=85, threshold=66, cohort=661)
     >>> chosen_parameters(1000, gone=0, corrupt=100, cohort=900)  # nobody may drop out: all must be in
-    ChosenParameters(degree=84, threshold=84, cohort=900)
+    ChosenParameters(degree=71, threshold=71, cohort=900)
     """
     if n < 3:
         raise InputError(f"a sparse graph needs at least 3 clients, not {n}")
@@ -171,7 +171,7 @@ def guaranteed_cohort(
         The cohort, at most n - corrupt; 0 if the threshold does not keep a client's two secrets apart.
 
     >>> guaranteed_cohort(1000, 100, 85, 66)
-    660
+    661
     >>> guaranteed_cohort(1000, 100, 85, 45)
     0
     """
@@ -184,18 +184,23 @@ def guaranteed_cohort(
     left = 2.0 ** -(security + 1) / sessions
     log_total, size = log2(total), 1
     while size < honest:
-        # One block of sizes: the chance grows with the size, its power shrinks.
-        largest = min(size + max(1, size // _FINE) - 1, honest - 1)
-        ways = _ways_at_least(n - 1, largest - 1 + corrupt, degree, threshold)
-        if ways:
-            exponent = size * (log2(ways) - log_total) + _log_sets(honest, size, largest)
-            # Each log2 is off by less than 2^-38 while it is below 2^14, as of C(2^32, 512).
-            exponent += log2(largest - size + 1) + (size + n) * 2.0**-36
-            if exponent >= 0:
-                return size
-            left -= 2.0 ** max(exponent, -1000.0)
-            if left <= 0:
-                return size
+        # Blocks of sizes, coarse ones first: the chance grows with the size, its power shrinks. A block that
+        # is no concern is done with; else a finer one is looked at.
+        for fineness in _FINENESS:
+            largest = min(size + max(1, size // fineness) - 1, honest - 1)
+            ways = _ways_at_least(n - 1, largest - 1 + corrupt, degree, threshold)
+            exponent = -1000.0
+            if ways:
+                exponent = size * (log2(ways) - log_total) + _log_sets(honest, size, largest)
+                # Each log2 is off by less than 2^-38 while it is below 2^14, as of C(2^32, 512).
+                exponent += log2(largest - size + 1) + (size + n) * 2.0**-36
+            if exponent < -100 - security - log2(sessions):
+                break
+        if exponent >= 0:
+            return size
+        left -= 2.0 ** max(exponent, -1000.0)
+        if left <= 0:
+            return size
         size = largest + 1
     return honest
 
