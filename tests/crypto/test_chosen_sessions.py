@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 import pytest
 import reference as wire
-from attacks.test_fuzzed_bytes_in_every_message import HOSTILE, altered
+from attacks.test_fuzzed_bytes_in_every_message import HOSTILE
 from chosen import VOUCHER, choice, chosen_rehearsal
 from forgery import SEALED_BYTES, flip, only, records, refield, refused, take_apart
+from fuzz_decoders import scrambled
 from reference_primitives import ed25519_sign
 from rehearsal import SERVER, Rehearsal, Stream, identity, identity_key
 
@@ -560,7 +561,7 @@ def alter_one(place: int, draw: random.Random):
     def alter(stage, sender, receiver, message):
         if next(count) != place:
             return message
-        return draw.choice([draw.choice(HOSTILE), altered(message, draw)])
+        return draw.choice([draw.choice(HOSTILE), scrambled(message, draw)])
 
     return alter
 
