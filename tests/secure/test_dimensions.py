@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -74,36 +73,43 @@ def test_the_bundled_images_are_as_many_as_is_said_without_reading_them():
     assert _images(load_config()) == (dataset.channels, dataset.train_labels.bincount().tolist())
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["privacy.flip=0.25", "privacy.clip=1"],
-        ["privacy.record_release=summed", "data.partition=dirichlet"],
-        ["data.partition=shards", "model.conditional=false", "federation.clients=30"],
-    ],
-)
-def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(tmp_path: Path, settings: list[str]):
+PLANNED = [
+    ["privacy.flip=0.25", "privacy.clip=1"],
+    ["privacy.record_release=summed", "data.partition=dirichlet"],
+    ["data.partition=shards", "model.conditional=false", "federation.clients=30"],
+]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """What `config --epsilon` prints of each, in lines, in one process without torch."""
+    code = "import sys; from prism_secure.cli import main\n"
+    for settings in PLANNED:
+        words = [word for setting in settings for word in ("--set", setting)]
+        code += f"assert main({['config', '--epsilon', '--recipe', 'one-shot', *words]}) == 0; print('===')\n"
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path_factory.mktemp("planned"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [part.splitlines() for part in done.stdout.split("===\n")[:-1]]
+
+
+@pytest.mark.parametrize("number", range(len(PLANNED)))
+def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(told: list[list[str]], number: int):
     from prism_privacy import Adjacency, View
     from prism_secure.accounting.plan import Plan
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.wording import format_epsilon
 
-    code = "import sys; from prism_secure.cli import main; code = main(sys.argv[1:]); "
-    code += "assert 'torch' not in sys.modules; sys.exit(code)"
-    words = [word for setting in settings for word in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "config", "--epsilon", "--recipe", "one-shot", *words],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    config = load_config(overrides=settings)
+    config, lines = load_config(overrides=PLANNED[number]), told[number]
     recipe = Components(config)
     network = Supermask(ResNetGenerator(recipe.architecture), seed=0)
     release = RecordRelease(
         config, recipe.partition.sizes, recipe.architecture.classes or 1, feature_dimension(config)
     )
     plan = Plan(config, network.dimension, release)
-    lines = done.stdout.splitlines()
     assert f"{network.dimension:,} mask bits of each" in lines[0]
     assert lines[1].endswith(f"ε = {format_epsilon(release.guarantee.epsilon)}")
     for word, view in (("ε(SUM)", View.SUM), ("ε(UPLOAD)", View.UPLOAD)):
