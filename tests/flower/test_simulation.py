@@ -56,32 +56,63 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     machines.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_fifty_simulated_clients(machines: Machines, tmp_path: Path) -> None:
-    root, port = tmp_path / "members", free_port()
-    enroll_simulated(root, "fifty", CLIENTS, Policy(min_survivors=40))
-    app = tmp_path / "link" / "app"
+SAMPLING = """
+import json
+from pathlib import Path
+
+import numpy as np
+from bits_app import REAL, examples_of, reals_of
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+from prism_secure.flower import SecureSumGrid
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    asked = []
+    summed = SecureSumGrid.enrolled(grid, context, charge=asked.append, timeout=1800, **REAL)
+    strategy = FedAvg(fraction_train=0.75, fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=4)
+    found = []
+    for number in (1, 2):
+        model = ArrayRecord({"x": Array(np.zeros(1000, np.float32))})
+        result = strategy.start(summed, model, num_rounds=1)
+        weights = [examples_of(client) for client in asked[-1]]
+        each = [reals_of(client, "x", (1000,)) for client in asked[-1]]
+        error = np.abs(result.arrays["x"].numpy() - np.average(each, axis=0, weights=weights)).max()
+        correct = result.train_metrics_clientapp[1]["correct"] == sum(7 * client for client in asked[-1])
+        found.append((len(asked[-1]), float(error), correct))
+    (Path(context.run_config["clients-folder"]) / "result.json").write_text(json.dumps(found))
+"""
+
+
+def simulated(machines: Machines, members: Path, client: str, server: str, clients: int) -> object:
+    """What a server's app writes to ``result.json`` among the members."""
+    link, port = machines.root / "link", free_port()
+    app = link / "app"
     app.mkdir(parents=True)
     (app / "bits_app.py").write_text((HERE / "bits_app.py").read_text())
-    (app / "sim_server.py").write_text(SERVER)
+    (app / "sim_server.py").write_text(server)
     (app / "pyproject.toml").write_text(
         f"""
 [project]
-name = "fifty"
+name = "simulated"
 version = "1.0.0"
 dependencies = []
 [tool.flwr.app]
 publisher = "tests"
 [tool.flwr.app.components]
 serverapp = "sim_server:app"
-clientapp = "bits_app:app"
+clientapp = "bits_app:{client}"
 [tool.flwr.app.config]
-clients-folder = "{root}"
+clients-folder = "{members}"
 """
     )
-    (tmp_path / "link" / "flwr").mkdir(exist_ok=True)
-    (tmp_path / "link" / "flwr" / "config.toml").write_text(
+    (link / "flwr").mkdir(exist_ok=True)
+    (link / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "sim"\n[superlink.sim]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     machines.start(
@@ -92,11 +123,31 @@ clients-folder = "{root}"
     machines.wait_for("link", "startup complete")
     machines.run(
         "link",
-        f"flwr run app sim --federation-config 'num-supernodes={CLIENTS} client-resources-num-cpus=1'",
+        f"flwr run app sim --federation-config 'num-supernodes={clients} client-resources-num-cpus=1'",
     )
     end = time.monotonic() + 3000
-    while not (root / "result.json").exists():
+    while not (members / "result.json").exists():
         assert time.monotonic() < end, machines.log("link")[-6000:]
-        assert "Finished task" not in machines.log("link") or (root / "result.json").exists()
+        assert "Finished task" not in machines.log("link") or (members / "result.json").exists()
         time.sleep(1)
-    assert json.loads((root / "result.json").read_text()) == {"survivors": CLIENTS, "wrong": [0, 0]}
+    return json.loads((members / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_simulated_clients(machines: Machines, tmp_path: Path) -> None:
+    root = tmp_path / "members"
+    enroll_simulated(root, "fifty", CLIENTS, Policy(min_survivors=40))
+    assert simulated(machines, root, "app", SERVER, CLIENTS) == {"survivors": CLIENTS, "wrong": [0, 0]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_samples_of_simulated_clients_say_who_they_are_and_open_weighted_means(
+    machines: Machines, tmp_path: Path
+) -> None:
+    root = tmp_path / "members"
+    enroll_simulated(root, "four", 4, Policy(min_survivors=3))
+    found = simulated(machines, root, "real_app", SAMPLING, 4)
+    assert [(clients, summed) for clients, _, summed in found] == [(3, True)] * 2
+    assert all(error < 1e-5 for _, error, _ in found)
