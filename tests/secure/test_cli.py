@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -255,9 +256,10 @@ def test_ctrl_c_while_workers_start_is_one_line(command: str, recipe: Path, tmp_
         preexec_fn=_hear_ctrl_c,
     )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    starting = re.compile(rb"spawn_main|forkserver")
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not any(
-        b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children.read_text().split()
+        starting.search(Path(f"/proc/{child}/cmdline").read_bytes()) for child in children.read_text().split()
     ):
         time.sleep(0.002)
     time.sleep(0.2)
