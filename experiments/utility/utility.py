@@ -3,9 +3,10 @@
     python experiments/utility/utility.py plain-s0 contrast-s0 --out FOLDER --development FOLDER
     python experiments/utility/utility.py plain-s0 --out FOLDER --test
 
-A name is an idea (`IDEAS`) and a seed. All start from the same mask: the server's training on one noisy sum
-of moments, ten clients, epsilon(image) = 2 (`image-10-e2-one-shot` of ../frontier). What an idea adds follows
-from that release and public numbers, so it costs no epsilon. Each gives a line of `results.jsonl`.
+A name is an idea (`IDEAS`) and a seed: all of a seed start from one mask, that of the server's training on
+one noisy sum of moments, ten clients, epsilon(image) = 2 (`image-10-e2-one-shot` of ../frontier). With the
+`--model` of a run on the bundled images it is an idea alone. What an idea adds follows from the release, or
+the model, and public numbers, so it costs no epsilon. Each gives a line of `results.jsonl`.
 
 Ideas are compared on development images, the last 500 of each class of the published training file, which are
 no client's and not held out; `--development` names the folder of the published files, in which they lie as
@@ -26,9 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from prism_secure.config import load_config
 from prism_secure.data import read_idx
 from prism_secure.data.fit import fit
 from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generated_set import varied
+from prism_secure.model.model_file import read_model
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
@@ -60,7 +64,7 @@ class Made:
 
     components: Components
     generator: DeployedGenerator
-    means: NDArray[np.float64]
+    means: NDArray[np.float64] | None
     images: Tensor
     labels: Tensor
     draws: torch.Generator
@@ -76,6 +80,8 @@ class Made:
 
         The class means are the released ones; the variance within classes is that of generated images.
         """
+        if self.means is None:
+            raise SystemExit("labels by the release need one: leave --model out")
         own, labels = self.features(self.images), self.labels.numpy()
         centred = own - np.stack([own[labels == k].mean(0) for k in range(CLASSES)])[labels]
         within = centred.T @ centred / len(own)
@@ -93,13 +99,8 @@ def plain(made: Made) -> Found:
 
 
 def contrast(made: Made) -> Found:
-    """Each image's brightness to a random power, times a random gain."""
-    return _contrast(made.images, made.draws), made.labels
-
-
-def gamma(made: Made) -> Found:
-    """Each image's brightness to a random power."""
-    return _contrast(made.images, made.draws, gain=1.0), made.labels
+    """Each image's brightness to a random power, times a random gain: `generate --vary-contrast`."""
+    return varied(made.images, made.draws), made.labels
 
 
 def flip(made: Made) -> Found:
@@ -156,19 +157,12 @@ def mixed(made: Made) -> Found:
 def mixed_contrast(made: Made) -> Found:
     """`mixed`, then `contrast`."""
     images, labels = mixed(made)
-    return _contrast(images, made.draws), labels
-
-
-def _contrast(images: Tensor, draws: torch.Generator, gain: float = 0.6) -> Tensor:
-    count = len(images)
-    power = (0.5 * torch.randn(count, 1, 1, 1, generator=draws)).exp()
-    times = gain + (1 - gain) * torch.rand(count, 1, 1, 1, generator=draws)
-    return times * ((images + 1) / 2).clamp(min=1e-6) ** power * 2 - 1
+    return varied(images, made.draws), labels
 
 
 IDEAS: dict[str, Callable[[Made], Found]] = {
     each.__name__.replace("_", "-"): each
-    for each in (plain, contrast, gamma, flip, noise, affine, relabel, mixed, mixed_contrast)
+    for each in (plain, contrast, flip, noise, affine, relabel, mixed, mixed_contrast)
 }
 
 
@@ -186,6 +180,15 @@ def made_of(seed: int, out: Path, command: str) -> Made:
     return Made(components, generator, means, images, labels, torch.Generator().manual_seed(seed))
 
 
+def made_from(model: Path) -> Made:
+    """The images of a run's model, drawn by its own seed as the run drew them."""
+    config = load_config(model.parent / "config.toml")
+    generator = read_model(model)
+    images, labels = generator.generate(IMAGES, seed=public_seed(config.federation.seed, "utility"))
+    assert labels is not None
+    return Made(Components(config), generator, None, images, labels, torch.Generator().manual_seed(0))
+
+
 def development(folder: Path) -> tuple[Tensor, Tensor]:
     """Images uint8 (5000, 1, 32, 32) and labels that no client of the bundled set has, nor its metrics."""
     images = read_idx(folder / "train-images-idx3-ubyte.gz")
@@ -197,24 +200,29 @@ def development(folder: Path) -> tuple[Tensor, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"IDEA-sSEED, of {', '.join(IDEAS)}")
-    parser.add_argument("--out", type=Path, required=True, help="folder for releases and masks")
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--out", type=Path, help="folder for releases and masks")
+    of.add_argument("--model", type=Path, help="model.safetensors of a run on the bundled images")
     on = parser.add_mutually_exclusive_group(required=True)
     on.add_argument("--development", type=Path, help="folder of the published files")
     on.add_argument("--test", action="store_true", help="on the held-out images")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    keep(options.out)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        keep(options.out)
     for name in options.names:
-        idea, _, seed = name.rpartition("-s")
-        if idea not in IDEAS or not seed.isdecimal():
+        idea, _, seed = (name, "", "") if options.model else name.rpartition("-s")
+        if idea not in IDEAS or seed.isdecimal() == bool(options.model):
             raise SystemExit(f"a name is IDEA-sSEED, of {', '.join(IDEAS)}; got {name!r}")
-        line = f"{name} on {'held-out' if options.test else 'development'} images"
+        of = f" of {options.model.parent.name}" if options.model else ""
+        line = f"{name}{of} on {'held-out' if options.test else 'development'} images"
         if done(RESULTS, line):
             continue
         where = "--test" if options.test else "--development FOLDER"
-        command = f"python experiments/utility/utility.py {name} --out FOLDER {where}"
-        made = made_of(int(seed), options.out, command)
+        whose = "--model FILE" if options.model else "--out FOLDER"
+        command = f"python experiments/utility/utility.py {name} {whose} {where}"
+        made = made_from(options.model) if options.model else made_of(int(seed), options.out, command)
         images, labels = IDEAS[idea](made)
         data = made.components.dataset
         real = (data.test_images, data.test_labels) if options.test else development(options.development)
@@ -223,7 +231,7 @@ def main() -> None:
         if options.test:
             count = made.components.config.metrics.samples
             found |= Evaluator(data.test_images, classes=data.classes)(images[:count], labels[:count])
-        row = {"name": line, "idea": idea, "seed": int(seed), "held_out": options.test, "command": command}
+        row = {"name": line, "idea": idea, "held_out": options.test, "command": command}
         append(RESULTS, [row | {key: float(f"{value:.5g}") for key, value in found.items()}])
         print(line, {key: round(value, 4) for key, value in found.items()}, flush=True)
 

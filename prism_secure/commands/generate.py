@@ -64,6 +64,11 @@ def add_to(commands: Commands) -> None:
         help="a data set with its card: a new folder (a PNG an image, a folder a class), FILE.npz or "
         "FILE.parquet; or one grid, FILE.png",
     )
+    parser.add_argument(
+        "--vary-contrast",
+        action="store_true",
+        help="of a data set: a random contrast for each image, from which classifiers learn more",
+    )
     parser.add_argument("--card", action="store_true", help="print the model's card and make no images")
     parser.set_defaults(command=_generate)
 
@@ -77,6 +82,10 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     if options.out is not None and not options.card:
         _check_out(options.out, options.count)
+        if options.vary_contrast and options.out.suffix.lower() == ".png":
+            raise ConfigError(
+                "--vary-contrast is for data sets, and a .png is one grid: name a folder or .npz"
+            )
     options.model = file_of(
         options.model, "model.safetensors", "a model file, nor a run folder", error=ModelError
     )
@@ -96,7 +105,14 @@ def _generate(options: argparse.Namespace, command: str) -> int:
 
     require_packages(options.out)
     asked = None if labels is None else labels.numpy()
-    card = write_set(model, asked, options.out, count=options.count, seed=options.seed)
+    card = write_set(
+        model,
+        asked,
+        options.out,
+        count=options.count,
+        seed=options.seed,
+        vary_contrast=options.vary_contrast,
+    )
     print(f"Data set: {options.out}, {options.count:,} images\nCard: {card}")
     return 0
 

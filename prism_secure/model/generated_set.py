@@ -21,15 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from prism_secure.errors import PrismError, pip_install
 from prism_secure.model.model_card import NOT_STATED, front_matter, mask_digest, plain, shown
 from prism_secure.model.model_file import ModelFile
+from prism_secure.public_seed import public_seed
 from prism_secure.storage import as_storage_error, make_folder, sync_folder, write_atomic
 
-__all__ = ["SUFFIXES", "card_path", "data_card", "require_packages", "write_set"]
+__all__ = ["SUFFIXES", "card_path", "data_card", "require_packages", "varied", "write_set"]
 
 Batches = Iterator[tuple[NDArray[np.uint8], NDArray[np.int64] | None]]
 """Pixels (n, H, W) or (n, H, W, 3), and their labels (n,)."""
@@ -39,12 +42,19 @@ _LONGEST = 40
 
 
 def write_set(
-    model: ModelFile, labels: NDArray[np.int64] | None, out: Path, *, count: int, seed: int
+    model: ModelFile,
+    labels: NDArray[np.int64] | None,
+    out: Path,
+    *,
+    count: int,
+    seed: int,
+    vary_contrast: bool = False,
 ) -> Path:
     """Write `count` images of `model` and their card to `out`, in the layout of its suffix.
 
     Args:
         labels: int64 (count,), the classes to ask for; None for an unconditional model.
+        vary_contrast: see `varied`.
 
     Returns:
         The card's path.
@@ -55,9 +65,10 @@ def write_set(
     """
     write = SUFFIXES.get(out.suffix.lower(), _write_folder)
     make_folder(out.parent)
-    write(out, _batches(model, labels, count, seed), model, count)
+    write(out, _batches(model, labels, count, seed, vary_contrast), model, count)
     card = card_path(out)
-    write_atomic(card, data_card(model, labels, count=count, seed=seed, out=out).encode())
+    told = data_card(model, labels, count=count, seed=seed, out=out, vary_contrast=vary_contrast)
+    write_atomic(card, told.encode())
     return card
 
 
@@ -72,11 +83,27 @@ def require_packages(out: Path) -> None:
         _import_pyarrow()
 
 
-def _batches(model: ModelFile, labels: NDArray[np.int64] | None, count: int, seed: int) -> Batches:
-    import torch
+def varied(images: Tensor, draws: torch.Generator) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1], each with a contrast of its own.
 
+    Brightness from 0 to 1 is taken to the power e^(z/2), z ~ N(0, 1), and times a gain from 0.6 to 1. Most
+    classifiers that are trained on such images do better on real ones, as they cannot go by how bright a
+    class happens to come out. They resemble the real ones less (`experiments/utility`).
+    """
+    shape = len(images), 1, 1, 1
+    power = (0.5 * torch.randn(shape, generator=draws)).exp()
+    gain = 0.6 + 0.4 * torch.rand(shape, generator=draws)
+    found: Tensor = gain * ((images + 1) / 2).clamp(min=1e-6) ** power * 2 - 1
+    return found
+
+
+def _batches(
+    model: ModelFile, labels: NDArray[np.int64] | None, count: int, seed: int, vary_contrast: bool
+) -> Batches:
     asked = None if labels is None else torch.from_numpy(labels)
+    draws = torch.Generator().manual_seed(public_seed(seed, "contrast"))
     for images, given in model.generator().batches(count, labels=asked, seed=seed):
+        images = varied(images, draws) if vary_contrast else images
         levels = images.double().add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
         pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
         yield pixels, None if given is None else given.numpy()
@@ -189,11 +216,19 @@ def _import_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def data_card(model: ModelFile, labels: NDArray[np.int64] | None, *, count: int, seed: int, out: Path) -> str:
+def data_card(
+    model: ModelFile,
+    labels: NDArray[np.int64] | None,
+    *,
+    count: int,
+    seed: int,
+    out: Path,
+    vary_contrast: bool = False,
+) -> str:
     """What a generated data set is, what it cost whom, and what it is no good for: Markdown below YAML."""
     card, architecture = model.card, model.architecture
     name = shown(card.data.name) if card else "unnamed images"
-    conditional = labels is not None
+    conditional, again = labels is not None, " --vary-contrast" if vary_contrast else ""
     matter: dict[str, str | Sequence[str]] = {
         "license": card.licence if card else NOT_STATED,
         "pretty_name": f"Generated images of {plain(card.data.name) if card else 'unnamed data'}",
@@ -207,8 +242,14 @@ def data_card(model: ModelFile, labels: NDArray[np.int64] | None, *, count: int,
         f"# {count:,} generated images of {name}",
         f"Nobody photographed these: a generator made them, {side}×{side} pixels, {colours}, "
         f"{'each asked for as the class that its label says' if conditional else 'without labels'}. "
-        f"`prism-secure generate --seed {seed}` gives the same images from the same model, the mask of which "
-        f"has SHA-256 `{mask_digest(model.mask)}`."
+        f"`prism-secure generate --seed {seed}{again}` gives the same images from the same model, the mask "
+        f"of which has SHA-256 `{mask_digest(model.mask)}`."
+        + (
+            " Each was given a contrast of its own, at random: classifiers mostly learn more from such "
+            "images, which resemble real ones less; quality below is that of images without it."
+            if vary_contrast
+            else ""
+        )
         + (_tally(model, labels) if labels is not None else "")
         + f"\n\n- Licence of the generator: {shown(card.licence) if card else NOT_STATED}"
         + f"\n- Licence of the data that it learned from: {shown(card.data.licence) if card else NOT_STATED}",

@@ -17,9 +17,11 @@ from PIL import Image
 from prism_secure._torchvision import torchvision
 from prism_secure.cli import main
 from prism_secure.data import load
+from prism_secure.model.generated_set import varied
 from prism_secure.model.generator import Architecture, ResNetGenerator
 from prism_secure.model.model_card import DataCard, Making, Measured, ModelCard, Privacy, front_matter
 from prism_secure.model.model_file import read_model_file, write_model
+from prism_secure.public_seed import public_seed
 
 NAMES = ("cat", "../dog", "sea lion", "d'or")
 GREY = Architecture(latent=6, width=4, image_size=8, classes=4)
@@ -195,3 +197,37 @@ def test_half_a_file_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     before = set(tmp_path.iterdir())
     assert main(["generate", "--model", str(path), "--count", "4", "--out", str(tmp_path / "x.npz")]) == 5
     assert set(tmp_path.iterdir()) == before
+
+
+def test_contrast_varies_from_image_to_image_by_draws_of_its_own(tmp_path: Path):
+    with np.load(generated(tmp_path, "plain.npz")) as found:
+        flat, labels = found["images"], found["labels"]
+    out = generated(tmp_path, "varied.npz", "--vary-contrast")
+    assert out.read_bytes() == generated(tmp_path, "again.npz", "--vary-contrast").read_bytes()
+    with np.load(out) as found:
+        changed = found["images"]
+        assert np.array_equal(found["labels"], labels)
+    images, _ = read_model_file(tmp_path / "m.safetensors").generator().generate(23, seed=5)
+    expected = varied(images, torch.Generator().manual_seed(public_seed(5, "contrast")))
+    assert np.array_equal(changed, expected[:, 0].double().add(1).mul(127.5).round().byte().numpy())
+    assert np.std(changed.mean((1, 2)) / flat.mean((1, 2))) > 0.1
+    assert "at random" in (tmp_path / "varied.npz.md").read_text("utf-8")
+    assert "--seed 5 --vary-contrast" in (tmp_path / "varied.npz.md").read_text("utf-8")
+    assert "--vary-contrast" not in (tmp_path / "plain.npz.md").read_text("utf-8")
+
+
+def test_contrast_is_drawn_apart_from_latents():
+    images = torch.linspace(-1, 1, 16).view(1, 1, 4, 4).repeat(400, 1, 1, 1)
+    draws = torch.Generator().manual_seed(public_seed(3, "contrast"))
+    top = varied(images, draws)[:, 0, 3, 3].numpy()  # 2·gain − 1: brightness 1 has every power
+    latents = torch.randn(400, 6, generator=torch.Generator().manual_seed(3)).numpy()
+    assert 0.2 <= top.min() < 0.3
+    assert 0.9 < top.max() <= 1
+    assert np.abs([np.corrcoef(top, each)[0, 1] for each in latents.T]).max() < 0.2
+
+
+def test_a_grid_takes_no_contrast(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = model_at(tmp_path / "m")
+    command = ["generate", "--model", str(path), "--vary-contrast", "--out", str(tmp_path / "x.png")]
+    assert main(command) == 2
+    assert "--vary-contrast is for data sets" in capsys.readouterr().err
