@@ -31,15 +31,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_privacy import Adjacency, View, verify_ledger
+from prism_privacy import Adjacency, MeasuredRelease, View, verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.measured import releases
 from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
-from prism_secure.learning.measured.directions import principal_directions
+from prism_secure.learning.measured.directions import AskedRows
 from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
+from prism_secure.learning.measured.rows import ROWS, SPECTRUM, Expected, best_rows, expected_rounds
 from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
@@ -58,11 +59,6 @@ Array = NDArray[np.float64]
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 CLASSES = 10
-ROWS = (120, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 800, 900, 1000)
-"""How many rows the basis may have."""
-SPECTRUM = 2000
-NOISE = 0.5
-"""The rule for rows: the most whose noise is at most so much of what stays unknown."""
 ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
@@ -192,67 +188,46 @@ def guess(spectrum: Array, prior: float, basis: Array | None = None) -> Prior:
     return Prior(np.zeros((CLASSES, basis.shape[1])), basis, 0.5 * spectrum, own=prior, shared=prior)
 
 
-def expected_rounds(config: Config, sizes: Sequence[int], spectrum: Array) -> tuple[float, float, float]:
+def expected(config: Config, sizes: Sequence[int], spectrum: Array) -> tuple[Expected, float]:
     """What measured rounds leave of a class's mean, by the public model, and how far they move bits.
 
-    A coordinate's variance p becomes v. Its answers weigh 1 - v/p, so v(1 - v/p) of v is their noise, and
-    v²/p what was drawn towards the guess; with what lies beyond the rows, that stays unknown.
-
     Returns:
-        (noise and unknown, root mean squares over classes; largest root mean square move of a bit)
+        (noise and unknown; the largest root mean square move of a bit)
     """
-    measured, rows = config.measured, config.measured.rows
-    prior, within = guess(spectrum[:rows], measured.prior), 0.5 * spectrum[:rows]
-    posterior, move = RowPosterior.start(prior), 0.0
-    for planned in releases(config, 1 << 20, sizes):
-        count = min(planned.directions, prior.variances.size)
-        asked = principal_directions(prior, posterior.variances, count, within)
+    measured, moves = config.measured, [0.0]
+
+    def length(posterior: RowPosterior, asked: AskedRows, planned: MeasuredRelease) -> float:
+        prior = posterior.prior
         client, image = answer_clips(
-            prior, posterior.variances, asked, within, records=planned.records, margin=measured.margin,
-            concentration=measured.concentration,
+            prior, posterior.variances, asked, prior.spectrum, records=planned.records,
+            margin=measured.margin, concentration=measured.concentration,
         )  # fmt: skip
-        length = client if measured.unit == "client" else image / planned.record_clip
-        move = max(move, planned.clip * client / length / math.sqrt(planned.coordinates))
-        noise = 0.25 / len(sizes) * (length / planned.clip) ** 2
-        posterior = posterior.answered(asked, np.zeros(len(asked.rows)), noise)
-    return (*noise_and_unknown(prior, posterior.variances, spectrum), move)
+        found = client if measured.unit == "client" else image / planned.record_clip
+        moves.append(planned.clip * client / found / math.sqrt(planned.coordinates))
+        return found
 
-
-def noise_and_unknown(prior: Prior, left: Array, spectrum: Array) -> tuple[float, float]:
-    """Root mean squares over classes: see `expected_rounds`."""
-    beyond = (prior.own + prior.shared) * 0.5 * float(spectrum[len(prior.spectrum) :].sum())
-    before = prior.variances
-    noise = math.sqrt((left * (1 - left / before)).sum() / CLASSES)
-    return noise, math.sqrt((left**2 / before).sum() / CLASSES + beyond)
+    prior, plan = guess(spectrum[: measured.rows], measured.prior), releases(config, 1 << 20, sizes)
+    left = expected_rounds(plan, prior, 0.5 * spectrum, clients=len(sizes), length=length)
+    return left, max(moves)
 
 
 def settings_of(point: Point, spectrum: Array) -> Config:
-    """Rows, f and m of measured rounds, by public numbers: see `NOISE` and `ROOM`."""
+    """Rows (the product's rule), f and m of measured rounds, by public numbers: see `ROOM`."""
     sizes = [point.images] * point.clients
     for flip in FLIPS:
         fixed = f"privacy.flip={flip}", f"measured.coordinates={MOST_BITS}"
 
-        def expected(rows: int, fixed: tuple[str, ...] = fixed) -> tuple[float, float, float]:
-            return expected_rounds(point.measured(*fixed, f"measured.rows={rows}"), sizes, spectrum)
+        def of(rows: int, fixed: tuple[str, ...] = fixed) -> tuple[Expected, float]:
+            return expected(point.measured(*fixed, f"measured.rows={rows}"), sizes, spectrum)
 
-        rows = point.given_rows or most_rows(lambda rows: expected(rows)[:2])
-        filled = expected(rows)[2] / (ROOM * (0.5 - flip))
+        rows = point.given_rows or best_rows(lambda rows: of(rows)[0], SPECTRUM)
+        filled = of(rows)[1] / (ROOM * (0.5 - flip))
         if filled <= 1:  # bits move by C/√m
             bits = max(FEWEST_BITS, 2 ** math.ceil(math.log2(MOST_BITS * filled**2)))
             return point.measured(
                 f"privacy.flip={flip}", f"measured.coordinates={bits}", f"measured.rows={rows}"
             )
     raise SystemExit(f"no f of {FLIPS} and m up to {MOST_BITS} have room for {point}")
-
-
-def most_rows(expected: Callable[[int], tuple[float, float]]) -> int:
-    """The rule for rows, by what is expected of noise and of the unknown: see `NOISE`."""
-    low, high = 0, len(ROWS) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        noise, unknown = expected(ROWS[middle])
-        low, high = (middle, high) if noise <= NOISE * unknown else (low, middle - 1)
-    return ROWS[low]
 
 
 # The two methods.

@@ -314,9 +314,10 @@ class Measured(Section, frozen=True):
     records: Annotated[int, Meta(ge=0, le=1 << 40, extra={"must": "at least 0"})] = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""
-    rows: Annotated[int, Meta(ge=1, le=2000)] = 600
+    rows: Annotated[int, Meta(ge=0, le=2000, extra={"must": "from 1 to 2000, or 0"})] = 600
     """How many principal directions of public images' features the server may ask along. What lies outside
-    them is never learned; more of them spread the same budget thinner."""
+    them is never learned; more of them spread the same budget thinner. 0: by a public rule, as many as
+    are expected to leave the least unknown where noise is at most half of that."""
     prior: Annotated[float, Meta(gt=0, le=100, extra={"must": "a positive number up to 100"})] = 0.7
     """Prior variance of each class's mean, and of what all classes share, in units of half the public images'
     variance along each of the rows."""

@@ -33,6 +33,7 @@ from prism_secure.data.sources import foreign_features
 from prism_secure.dimensions import check_batch
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
 from prism_secure.learning.aggregation import rule_of
+from prism_secure.learning.measured.rows import SPECTRUM
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
 from prism_secure.learning.training import LocalTrainer
@@ -391,7 +392,7 @@ class Components:
     @cached_property
     def public_basis(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What measured rounds ask along: principal directions of public images' features, the first
-        `measured.rows` of them.
+        `measured.rows` of them; all that the rule for rows looks at, where it chooses.
 
         Returns:
             (rows float64 (r, D), orthonormal, the longest first; the variance along each, (r,)).
@@ -406,7 +407,7 @@ class Components:
             found = torch.cat([self.extractor(part) for part in torch.split(images, 250)]).double().numpy()
             centred = found - found.mean(0)
             dimension = centred.shape[1]
-            most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows)
+            most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows or SPECTRUM)
             sizes, axes = eigh(
                 centred.T @ centred / len(centred), subset_by_index=[dimension - most, dimension - 1]
             )

@@ -147,7 +147,7 @@ def test_an_epsilon_that_no_clips_reach_is_refused(epsilon: float) -> None:
         (["measured.record_clip=0"], "measured.record_clip must be from 2^-20"),
         (["measured.margin=0"], "measured.margin must be from 0.01"),
         (["measured.concentration=1.5"], "measured.concentration must be in (0, 1]"),
-        (["measured.rows=0"], "measured.rows must be from 1"),
+        (["measured.rows=-1"], "measured.rows must be from 1"),
         (["measured.prior=inf"], "measured.prior must be a positive number"),
         (["measured.smoothing=1.0"], "measured.smoothing must be in [0, 1)"),
         (["aggregation.rule=kalman"], "aggregation.rule = 'kalman' has no effect with"),

@@ -108,6 +108,22 @@ def test_with_more_directions_than_coordinates_each_is_asked_once(data: Path, tm
     assert kept["coordinates"].size == count
 
 
+def test_rows_by_the_rule_are_chosen_once_and_kept(data: Path, tmp_path: Path) -> None:
+    """A server that goes on from its checkpoint asks along the same rows."""
+    config = tiny(data, "measured.rows=0")
+    server, whole = Server.of(Components(config), "f"), Components(config).public_basis[0]
+    asked = server.broadcast().public["basis"]
+    assert 1 <= len(asked) <= len(whole)
+    behaviour = Components(config).behaviour
+    assert isinstance(behaviour, Measure)
+    behaviour.asked(server.broadcast())
+    killed_in_round(2, config, tmp_path / "run")
+    run(config, tmp_path / "run")
+    kept = load((tmp_path / "run" / "checkpoint" / "server.safetensors").read_bytes())
+    assert kept["round"] == 2
+    assert kept["basis"].shape == asked.shape
+
+
 def test_many_clients_at_once_answer_what_each_answers_alone(components: Components, tmp_path: Path) -> None:
     broadcast = Server.of(components, "f").broadcast()
     behaviour = components.behaviour

@@ -3,6 +3,7 @@
     directions       what to ask
     prior            what is guessed of the moments before anything is asked
     row_posterior    what answers say of them
+    rows             how many rows of the basis to ask along
     schedule         public rules for clips, budget, learning rate and steps
     server_training  steps towards the posterior's mean
 

@@ -43,6 +43,7 @@ from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
 from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
+from prism_secure.learning.measured.rows import SPECTRUM, Expected, best_rows, expected_rounds
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
@@ -194,7 +195,8 @@ class Measure(Behaviour):
         config = self.components.config.measured
         classes, features = self.components.architecture.classes or 1, self.components.extractor.dimension
         basis = public.get("basis")
-        rows = min(config.rows, len(basis) if basis is not None and basis.ndim == 2 else config.rows)
+        most = config.rows or SPECTRUM
+        rows = min(most, len(basis)) if basis is not None and basis.ndim == 2 else most
         return {
             "basis": (np.int16, (max(1, rows), features)),
             "unit": (np.float64, (1,)),
@@ -301,7 +303,23 @@ class MeasuringServer:
         """The public guess of the moments; its spectrum is that of images within a class, too."""
         basis, variance = self._behaviour.components.public_basis
         # Dead leaves have no classes, so part of their variance is that between classes.
-        return self._guess(basis, 0.5 * variance)
+        spectrum = 0.5 * variance
+        rows = self._behaviour.components.config.measured.rows or self._best_rows(spectrum)
+        return self._guess(basis[:rows], spectrum[:rows])
+
+    def _best_rows(self, spectrum: Array) -> int:
+        """How many of these rows the public rule asks along."""
+        components = self._behaviour.components
+        guess, classes = components.config.measured.prior, components.architecture.classes or 1
+
+        def expected(rows: int) -> Expected:
+            own = np.eye(rows)  # in the basis's own coordinates
+            prior = Prior(np.zeros((classes, rows)), own, spectrum[:rows], own=guess, shared=guess)
+            clients = components.config.invited
+            plan = components.plan.measured
+            return expected_rounds(plan, prior, spectrum, clients=clients, length=self._length)
+
+        return best_rows(expected, len(spectrum))
 
     def _guess(self, basis: Array, spectrum: Array) -> Prior:
         """The prior over a basis (r, D), rounded to what clients are sent of it."""
@@ -322,18 +340,18 @@ class MeasuringServer:
         asked = principal_directions(prior, self._posterior.variances, count, prior.spectrum)
         return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
 
-    def _length(self, asked: AskedRows, planned: MeasuredRelease) -> float:
+    def _length(self, posterior: RowPosterior, asked: AskedRows, planned: MeasuredRelease) -> float:
         """A: as long as answers should be by what is public so far; c too, where an image is protected.
 
         Images of one person are taken for as alike as one image: its sum is as many times an image's answer
         as it has images, and a client's answer is the mean of as many unlike ones as it has persons. c stands
         in units of A, and those are an image's where persons are protected.
         """
-        components, prior = self._behaviour.components, self._prior
+        components, prior = self._behaviour.components, posterior.prior
         measured, persons = components.config.measured, components.config.data.person is not None
         client, image = answer_clips(
             prior,
-            self._posterior.variances,
+            posterior.variances,
             asked,
             prior.spectrum,
             records=people(components.partition.persons) or planned.records,
@@ -362,7 +380,7 @@ class MeasuringServer:
             "by_class": np.pad(asked.by_class, ((0, 0), (0, spare))).astype(np.float32),
             "reference": self._posterior.mean.astype(np.float32),
             "embedding": np.frombuffer(embedding.digest(), np.uint8),
-            "terms": terms(in_features(planned, self._length(asked, planned))),
+            "terms": terms(in_features(planned, self._length(self._posterior, asked, planned))),
         }
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
