@@ -64,6 +64,7 @@ class Desk(BaseHTTPRequestHandler):
 
     door: Admission
     session: Server | None = None
+    timeout = 60
     lock = threading.Lock()
 
     def do_POST(self) -> None:

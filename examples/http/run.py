@@ -85,7 +85,8 @@ def main() -> int:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate, key)
         with ThreadingHTTPServer(("127.0.0.1", 0), Desk) as http:
-            http.socket = tls.wrap_socket(http.socket, server_side=True)
+            # The handshake in the request's own thread: who stalls in it holds up nobody else.
+            http.socket = tls.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
             url = f"https://127.0.0.1:{http.server_port}"
             Desk.door, server = Admission(roster, "http", url), opened(1, roster)
             threading.Thread(target=http.serve_forever, daemon=True).start()
