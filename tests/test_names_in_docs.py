@@ -66,6 +66,24 @@ def test_files_and_modules_that_a_document_names_are_there(document: Path) -> No
     assert not missing_modules(text)
 
 
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_links_to_is_there(document: Path) -> None:
+    text, lost = document.read_text("utf-8"), []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        found = document.parent / target if target else document
+        if not found.exists() or (anchor and anchor not in anchors(found.read_text("utf-8"))):
+            lost.append(f"{target}#{anchor}" if anchor else target)
+    assert lost == []
+
+
 def test_files_that_code_names_are_there() -> None:
     files = present()
     found = {path.relative_to(ROOT): missing_files(path.read_text("utf-8"), files) for path in SOURCES}
