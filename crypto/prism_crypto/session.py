@@ -348,6 +348,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The fewest clients with which the session goes on: max(t, min_survivors)."""
         return max(self.threshold, self.min_survivors)
 
+    @property
+    def spare(self) -> int:
+        """How many clients' shares may fail to open at one client before it stops: n - t, one at least.
+
+        The sum needs t shares of each secret. In a session that can spare none, one that does not open loses
+        the sum, but not the proof of whose fault it is.
+        """
+        return max(1, self.invited.count - self.threshold)
+
     @cached_property
     def context0(self) -> bytes:
         """ctx0: the hash of all fields."""

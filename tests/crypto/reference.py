@@ -180,6 +180,10 @@ class Session:
         return word_count(self.dimension, self.largest_total) + 2
 
     @property
+    def spare(self) -> int:
+        return max(1, len(self.invited) - self.threshold)
+
+    @property
     def active(self) -> bool:
         return self.mode == "active"
 
@@ -479,7 +483,7 @@ class Client:
             except Refused:
                 demand(session.active and peer != self.me, "a share that opens")
                 self.unopened[peer] = box
-        demand(len(self.unopened) <= len(session.invited) - session.threshold, "enough shares that open")
+        demand(len(self.unopened) <= session.spare, "enough shares that open")
 
         words = self.packed()
         for sign, seed in self.masks([peer for peer in sealed if peer != self.me]):
@@ -582,7 +586,7 @@ class Server:
             blob, lacking, signature = unwrap(data, UPLOAD, tag, bytes, bytes, bytes)
             self._verify(peer, "upload", hashes(blob) + lacking, signature)
             unopened = read_ids(lacking)
-            spare = len(session.invited) - session.threshold if session.active else 0
+            spare = session.spare if session.active else 0
             demand(len(unopened) <= spare, "not too many that do not open")
             demand(set(unopened) <= set(self.sharers) - {peer}, "clients that shared")
             self.got[peer] = [bytes_to_words(blob, session.words), unopened]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_crypto.errors import InputError, RandomnessError, ShareError
+from prism_crypto.primitives import shamir
 from prism_crypto.primitives.shamir import (
     PRIME,
     SHARE_BYTES,
@@ -261,3 +262,14 @@ def test_coefficients_are_read_from_front_to_back():
     whole = coefficients(SECRET, b"context", "seed")(200)
     parts = coefficients(SECRET, b"context", "seed")
     assert parts(33) + parts(0) + parts(100) + parts(67) == whole
+
+
+def test_one_liar_among_a_thousand_does_not_keep_the_server_busy(monkeypatch):
+    tried = []
+    real = shamir.combine
+    monkeypatch.setattr(shamir, "combine", lambda *a: (tried.append(1), real(*a))[1])
+    shares = split(SECRET, 667, range(1, 1001), os.urandom)
+    shares[5] = bytes(SHARE_BYTES)
+    shares |= {x: bytes(SHARE_BYTES) for x in range(100, 500)}  # fewer than 667 are right
+    assert recover(shares, 667, SECRET.__eq__, os.urandom)[0] is None
+    assert 40 < len(tried) < 50

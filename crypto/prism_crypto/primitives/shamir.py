@@ -36,6 +36,9 @@ _DRAW_LIMIT = (2**264 // PRIME) * PRIME
 _MAX_TRIES = 2000
 """So many sets of shares `recover` tries: all of them for some dozen holders, a sample for more."""
 
+_MAX_PRODUCTS = 20_000_000
+"""And no more than take so many multiplications, a few seconds: t shares take about t² of them."""
+
 
 def coefficients(secret: bytes | bytearray, context: bytes, usage: str) -> Rng:
     """The randomness of one polynomial: SHAKE-256 of a secret and a context, read from front to back.
@@ -169,13 +172,15 @@ def off(shares: Mapping[int, bytes], x: int, share: bytes) -> bool:
 
 def _sets(xs: tuple[int, ...], threshold: int, rng: Rng) -> Iterator[tuple[int, ...]]:
     """The lowest points first; then all sets, if they are few, or as many at random."""
-    if comb(len(xs), threshold) <= _MAX_TRIES:
+    tries = min(_MAX_TRIES, _MAX_PRODUCTS // threshold**2)
+    if comb(len(xs), threshold) <= tries:
         yield from combinations(xs, threshold)
         return
     yield xs[:threshold]
-    for _ in range(_MAX_TRIES):
+    for _ in range(tries):
         keys = draw(rng, 8 * len(xs))
-        yield tuple(sorted(sorted(xs, key=lambda x: keys[8 * xs.index(x) :][:8])[:threshold]))
+        shuffled = sorted((keys[8 * i : 8 * i + 8], x) for i, x in enumerate(xs))
+        yield tuple(sorted(x for _, x in shuffled[:threshold]))
 
 
 def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, ...]:

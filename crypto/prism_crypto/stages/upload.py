@@ -158,7 +158,7 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
     """The keys to all shares that open, and a proof for each pair that does not."""
     party = state.party
     me, ours = party.client_id, state.sealing.public
-    spare = len(sealed) if party.chosen else party.session.invited.count - party.session.threshold
+    spare = len(sealed) if party.chosen else party.session.spare
     keys: dict[int, Secret] = {}
     unopened: dict[int, Unopened] = {}
     for peer, pair in sealed.items():
@@ -230,7 +230,7 @@ class Uploading(Gathering):
         sharing, topology = frozenset(self.expected), self.hall.topology
         senders = set(topology.dealers(peer, sharing)) - {peer}
         chosen = session.graph == "chosen"
-        spare = session.invited.count - session.threshold if session.mode is Mode.ACTIVE else 0
+        spare = session.spare if session.mode is Mode.ACTIVE else 0
         spare = len(senders) if chosen else spare
         limit = FRAME_BYTES + expected + ID_BYTES * spare
         message: UploadMessage | VouchedUploadMessage

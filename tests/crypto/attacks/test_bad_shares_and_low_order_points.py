@@ -467,3 +467,13 @@ def test_garbage_for_many_ends_the_session_and_the_next_one_opens_without_the_de
     )
     following.play()
     assert following.server.result.survivors == (0, 2, 3, 4, 5, 6, 7, 8, 9)
+
+
+@pytest.mark.parametrize("clients", [3, 4, 5])
+def test_garbage_is_proved_also_where_no_share_can_be_spared(clients):
+    """Of three clients all three are needed: the sum is lost to one bad share, and the dealer named."""
+    session = Rehearsal(range(clients), threshold=clients, min_survivors=clients)
+    session.cheat(CHEAT, GarbageForSome).victims = (0,)
+    with refused(ThresholdError, Stage.UNMASK, None):
+        session.play()
+    convicted(session, Stage.SHARE)
