@@ -82,7 +82,7 @@ model = true
 folder = "{members}/server"
 clients-folder = "{members}"
 figures = "{link}"
-reply-bytes = {8 * (session.packing.words + 1)}
+reply-bytes = {8 * (session.packing.length)}
 """
     )
     (link / "flwr").mkdir(exist_ok=True)
