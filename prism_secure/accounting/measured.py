@@ -173,21 +173,23 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     An answer as long as A moves m bits by C / sqrt(m) in quadratic mean, each by about a normal number x, and
     a bit has room for t = 1/2 - f. By Stein's lemma E[x clip(x)] / E[x^2] = P(|x| < t). Where a client is
     protected, answers are about that long. Where an image is, how far they stay below A is not known before
-    round 1, and only a C is named that no move in the box comes to, t sqrt(m) from 1/2.
+    round 1. In both cases a C is named by which no two points of the box lie apart, 2 t sqrt(m).
 
     >>> from dataclasses import replace
     >>> each = MeasuredRelease(flip=0.45, clip=9.0, client_clip=1.0, record_clip=1.0, records=10,
     ...                        coordinates=16_384, directions=64)
     >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured(unit="image"))
-    ('48%', 'the box [f, 1 - f] alone bounds the move: C = 9 is more than the 6.4 that it leaves bits')
+    ('48%', '')
+    >>> cut_off([replace(each, clip=999_900.0)], Measured(unit="image"))
+    'the box [f, 1 - f] alone bounds the move: C = 999,900 is more than all that it spans, 12.8'
     >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
     ''
     """
     widest = max(plan, key=lambda each: each.clip / (math.sqrt(each.coordinates) * (0.5 - each.flip)))
     deviation, room = widest.clip / math.sqrt(widest.coordinates), 0.5 - widest.flip
     share = math.erfc(room / deviation / math.sqrt(2))
-    most = room * math.sqrt(widest.coordinates)
-    more = f"C = {widest.clip:,.6g} is more than the {most:.3g} that it leaves bits"
+    most = 2 * room * math.sqrt(widest.coordinates)
+    more = f"C = {widest.clip:,.6g} is more than all that it spans, {most:.3g}"
     box = f"the box [f, 1 - f] alone bounds the move: {more}" if widest.clip > most else ""
     if measured.unit != "client" or share < MOST_CUT_OFF:
         return box

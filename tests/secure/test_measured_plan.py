@@ -219,11 +219,11 @@ def test_bits_that_meet_their_limits_are_told_with_what_gives_them_room(
     widest = [replace(each, clip=each.clip * 1000) for each in plan]
     assert "a smaller privacy.flip or measured.epsilon gives" in plans.cut_off(widest, config.measured)
     image = replace_struct(config.measured, unit="image")
-    told = plans.cut_off(plan, image)  # how long answers are is not known before round 1
-    most = (0.5 - flip) * coordinates**0.5
-    assert told == (
-        "" if radius <= most else f"{BOX}: C = {radius:g} is more than the {most:.3g} that it leaves bits"
-    )
+    assert plans.cut_off(plan, image) == "", "how long answers are is not known before round 1"
+    spans = (1 - 2 * flip) * coordinates**0.5
+    for clip, named in ((0.99 * spans, False), (1.01 * spans, True)):
+        told = plans.cut_off([replace(each, clip=clip) for each in plan], image)
+        assert told == (f"{BOX}: C = {clip:.6g} is more than all that it spans, {spans:.3g}" if named else "")
     for settings in (config.measured, image):
         endless = [replace(each, clip=999_900.0) for each in plan]
-        assert f"{BOX}: C = 999,900 is more than" in plans.cut_off(endless, settings)
+        assert f"{BOX}: C = 999,900 is more than all" in plans.cut_off(endless, settings)
