@@ -476,6 +476,22 @@ def test_wrong_keys_at_unmask_cost_nothing_and_convict_who_gave_them():
     assert verify_evidence(blame.evidence, room.roster) == blame
 
 
+def test_the_next_session_on_a_chosen_graph_leaves_out_whom_evidence_convicts():
+    room = chosen_rehearsal()
+    room.play(intercept=WrongKey(room, 6))
+    how = {"federation": "rehearsal", "number": 2, "roster": room.roster, "graph": "chosen"}
+    following = Session.plan(
+        CountSpec(40), room.ids, colluders=1, min_survivors=22, excluded=room.server.blamed.values(), **how
+    )
+    assert following.invited.ids == tuple(i for i in room.ids if i != 6)
+    policy = Policy(min_survivors=2)
+    policy.check(following, 0, room.roster)
+    without = Session.plan(CountSpec(40), following.invited.ids, colluders=1, min_survivors=22, **how)
+    assert without.context0 != following.context0
+    with pytest.raises(PolicyError):
+        policy.check(following, 6, room.roster)
+
+
 @pytest.mark.parametrize("victims", [1, 4])
 def test_garbage_in_some_seals_costs_nothing_and_convicts_who_dealt_it(victims):
     room = chosen_rehearsal()
