@@ -214,7 +214,7 @@ def test_ctrl_c_is_one_line_and_an_exit_code(quick: Path, tmp_path: Path) -> Non
     for _ in range(5):
         process.send_signal(signal.SIGINT)
         try:
-            _, complaint = process.communicate(timeout=20)
+            _, complaint = process.communicate(timeout=50)
             break
         except subprocess.TimeoutExpired:
             continue
