@@ -1,7 +1,9 @@
 """Broken if an opened sum that cannot be a sum is taken for one.
 
-The sentinel and the range of the digits catch accidents: a mask that was lost, a vector counted twice, values
-beyond the bound. They do not catch a client that lies within the bound; the last test says so.
+The sentinel, the checksum and the range of the digits catch a mask that was lost, a vector counted twice,
+words that are no packing, and values that carry into other coordinates. They do not catch a client that lies
+within the bound, or with a checksum of what comes out; the last tests say so. Nobody is named: masks hide whose
+it was.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ CHEAT = 2
 
 class SentinelTwo(wire.Client):
     def packed(self):
-        return [*super().packed()[:-1], 2]
+        return [*super().packed()[:-2], 2, sum(self.values)]
 
 
 class SentinelZero(wire.Client):
     def packed(self):
-        return [*super().packed()[:-1], 0]
+        return [*super().packed()[:-2], 0, sum(self.values)]
 
 
 class ValuesAboveTheBound(wire.Client):
@@ -42,7 +44,7 @@ class ValuesAboveTheBound(wire.Client):
 
 class WordsBeyondTheirDigits(wire.Client):
     def packed(self):
-        return [2**63] * (len(super().packed()) - 1) + [1]
+        return [2**63] * (len(super().packed()) - 2) + [1, sum(self.values)]
 
 
 class PaddingUsed(wire.Client):
@@ -55,8 +57,28 @@ class PaddingUsed(wire.Client):
         k = 0
         while base ** (k + 1) <= 2**64:
             k += 1
-        words[-2] += base ** (k - 1)
+        words[-3] += base ** (k - 1)
         return words
+
+
+class SevenMoreOnMost(wire.Client):
+    """Adds 7, more than the four clients can reach, to 94 of 100 coordinates, and to its checksum."""
+
+    def packed(self):
+        self.values = [value + 7 * (j % 100 < 94) for j, value in enumerate(self.values)]
+        width, base = self.session.words - 2, 5
+        words = [0] * width
+        for j, value in enumerate(self.values):
+            words[j % width] += value * base ** (j // width)
+        return [*(word % 2**64 for word in words), 1, sum(self.values)]
+
+
+class OneInTheNextDigit(wire.Client):
+    """M + 1 in the first digit, which is 1 in the next, with the checksum of what it means."""
+
+    def packed(self):
+        words = super().packed()
+        return [words[0] + 5, *words[1:-1], words[-1] + 5]
 
 
 class NoSelfMask(wire.Client):
@@ -86,6 +108,8 @@ KINDS = [
     ValuesAboveTheBound,
     WordsBeyondTheirDigits,
     PaddingUsed,
+    SevenMoreOnMost,
+    OneInTheNextDigit,
     NoSelfMask,
     OnePairMaskMissing,
     SignsSwapped,
@@ -97,8 +121,10 @@ KINDS = [
 def test_a_sum_that_cannot_be_one_does_not_open(kind):
     session = Rehearsal(range(4), CountSpec(28))
     session.cheat(CHEAT, kind)
-    with refused(SumError, Stage.UNMASK, None):
+    with refused(SumError, Stage.UNMASK, None) as caught:
         session.play()
+    assert "nobody can tell whose it is" in str(caught.value)
+    assert not session.server.blamed
     with refused(OutOfOrder, None, None):
         session.server.result  # noqa: B018
 
@@ -141,6 +167,22 @@ def test_the_largest_sum_that_fits_is_exact():
     session.values = {i: np.array([bound, 0, bound - i], dtype=np.int64) for i in range(3)}
     session.play()
     assert session.server.result.counts.tolist() == [3 * bound, 0, 3 * bound - 3]
+
+
+def test_with_a_checksum_of_what_comes_out_a_client_may_lie_and_nothing_notices():
+    """Not claimed: M + 1 in one coordinate is 1 in another, the very same words."""
+
+    class Careful(wire.Client):
+        def packed(self):
+            words = super().packed()
+            return [words[0] + 5, *words[1:-1], words[-1] + 1]
+
+    session = Rehearsal(range(4), CountSpec(56))
+    session.cheat(CHEAT, Careful)
+    session.play()
+    expected = session.expected((0, 1, 2, 3))
+    expected[session.session.packing.words] += 1
+    assert session.server.result.counts.tolist() == expected
 
 
 def test_within_the_bound_a_client_may_lie_and_nothing_notices():
