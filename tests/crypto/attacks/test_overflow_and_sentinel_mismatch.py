@@ -2,8 +2,8 @@
 
 The sentinel, the checksum and the range of the digits catch a mask that was lost, a vector counted twice,
 words that are no packing, and values that carry into other coordinates. They do not catch a client that lies
-within the bound, or with a checksum of what comes out; the last tests say so. Nobody is named: masks hide whose
-it was.
+within the bound, or with a checksum of what comes out; the last tests say so. Nobody is named: masks hide
+whose it was.
 """
 
 from __future__ import annotations
