@@ -96,7 +96,7 @@ def main() -> None:
             counts += k if options.exact else coins.binomial(votes, k / SCALE)
         voters = distinct * (SCALE if options.exact else votes)
         server.absorb(counts, voters, planned_rounds=config.federation.rounds)
-        if not server.is_measured(config.federation.rounds):
+        if not server.is_evaluated(config.federation.rounds):
             continue
         quality = measure(server.deployed(), options.out / f"{options.name}.png")
         length, p = float(np.linalg.norm(mean_move)), centre / SCALE

@@ -117,7 +117,7 @@ def main() -> None:
             p = flip + (1 - 2 * flip) * rounds.train(client, client)
             counts += np.random.default_rng([seed, number, client]).random(len(p)) < p
         server.absorb(counts, clients, planned_rounds=config.federation.rounds)
-        if server.is_measured(config.federation.rounds):
+        if server.is_evaluated(config.federation.rounds):
             history.append(rounds.row(measure(server.deployed(), options.out / f"{options.name}.png")))
             print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
     said = {k: str(v) for k, v in vars(options).items() if k != "out"}

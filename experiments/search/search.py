@@ -108,7 +108,7 @@ def main() -> None:
             coins = np.random.default_rng([seed, number, i])
             counts += coins.binomial(clients, p) if options.pool else coins.random(len(p)) < p
         server.absorb(counts, clients, planned_rounds=config.federation.rounds)
-        if server.is_measured(config.federation.rounds):
+        if server.is_evaluated(config.federation.rounds):
             history.append(rounds.row(measure(server.deployed(), options.out / f"{options.name}.png")))
             print(options.name, {k: round(v, 3) for k, v in history[-1].items()}, flush=True)
     said = {k: str(v) for k, v in vars(options).items()}

@@ -110,8 +110,8 @@ def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(told: list[l
         config, recipe.partition.sizes, recipe.architecture.classes or 1, feature_dimension(config)
     )
     plan = Plan(config, network.dimension, release)
-    assert f"{network.dimension:,} mask bits of each" in lines[0]
-    assert lines[1].endswith(f"ε = {format_epsilon(release.guarantee.epsilon)}")
+    assert f"{network.dimension:,} mask bits of each" in lines[1]
+    assert lines[2].endswith(f"ε = {format_epsilon(release.guarantee.epsilon)}")
     for word, view in (("ε(SUM)", View.SUM), ("ε(UPLOAD)", View.UPLOAD)):
         (line,) = (line for line in lines if f": {word} " in line)
         assert line.split()[-2:] == [format_epsilon(plan.epsilon(view, way)) for way in Adjacency]

@@ -8,14 +8,16 @@ import numpy as np
 
 from prism_crypto import CountSpec, Identity, Policy, Roster, Session
 from prism_crypto.drive import Client, Server, enrol
-from prism_secure.run_folder.enrolment import Enrolment, enroll_simulated, read_membership
+from prism_secure.run_folder.enrolment import Enrolment, enroll_simulated, read_membership, session_clock
 
 
 def test_folders_of_prism_secure_are_driven_over_requests_and_responses(tmp_path: Path) -> None:
     roster = enroll_simulated(tmp_path, "both", 3, Policy(min_survivors=3))
     spec, clients = CountSpec(3, 9), [Client(tmp_path / f"{i:02d}") for i in range(3)]
     federation, known = read_membership(tmp_path / "server")
-    session = Session.plan(spec, range(3), federation=federation, number=1, round=1, roster=known)
+    session = Session.plan(
+        spec, range(3), federation=federation, number=session_clock(), round=1, roster=known
+    )
     server = Server(session, 60.0, roster=roster)
     requests = {i: client.join(spec, np.array([i, 1, 9]), round=1) for i, client in enumerate(clients)}
     while requests:

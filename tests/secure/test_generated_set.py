@@ -19,7 +19,7 @@ from prism_secure.cli import main
 from prism_secure.data import load
 from prism_secure.model.generated_set import varied
 from prism_secure.model.generator import Architecture, ResNetGenerator
-from prism_secure.model.model_card import DataCard, Making, Measured, ModelCard, Privacy, front_matter
+from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard, front_matter
 from prism_secure.model.model_file import read_model_file, write_model
 from prism_secure.public_seed import public_seed
 
@@ -37,7 +37,7 @@ def model_at(path: Path, architecture: Architecture = GREY, names: tuple[str, ..
             delta=1e-5, sum_zero_out=0.5, sum_replace_one=1.0, upload_zero_out=9.0, upload_replace_one="inf",
             cohort=10, ledger_head="ab", ledger_key="cd",
         ),
-        measured=Measured(
+        measured=QualityCard(
             round=3, features="pixels", samples=200, fid=50.0, kid=1.0, precision=0.9, recall=0.4,
             density=0.8, coverage=0.5, gen2real=0.7317, gen2real_ceiling=0.876,
         ),

@@ -458,7 +458,9 @@ def test_images_too_few_for_the_noise_are_told_before_any_is_read(
 
     run(tiny(data, RECORD, SUMMED, "federation.rounds=1"), tmp_path / "run", listener=Heard())
     drowned = next(index for index, note in enumerate(notes) if "noise will drown the images" in note)
-    assert drowned < next(index for index, note in enumerate(notes) if note.startswith("reading"))
+    assert drowned < next(
+        index for index, note in enumerate(notes) if note.startswith("measuring features of")
+    )
     assert "Too few images for so much noise" in (summed / "report.html").read_text("utf-8")
     notes.clear()
     run(tiny(data, "privacy.record_epsilon=inf", "federation.rounds=1"), tmp_path / "exact", listener=Heard())

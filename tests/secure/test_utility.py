@@ -17,7 +17,7 @@ from prism_secure.config.sections import Metrics
 from prism_secure.data import Dataset, load
 from prism_secure.data.sources import foreign_features
 from prism_secure.errors import ConfigError, DataError
-from prism_secure.model.model_card import DataCard, Making, Measured, ModelCard, Privacy
+from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard
 from prism_secure.quality import metrics, utility
 from prism_secure.quality.metrics import Evaluator, nearest
 from prism_secure.quality.samples import read_grid
@@ -210,7 +210,7 @@ def test_utility_is_measured_when_it_is_asked_for(folder, setting, every, utilit
     for server.round in range(1, 6):
         if server.evaluates_utility(5):
             found[0].append(server.round)
-        if server.is_measured(5):
+        if server.is_evaluated(5):
             found[1].append(server.round)
     assert found == (utility_in, measured_in)
 
@@ -317,7 +317,7 @@ def test_no_real_image_is_shown_where_some_are_private(tmp_path: Path, whose: st
 def test_report_and_card_say_that_features_are_of_other_data(tmp_path: Path):
     settings = ["data.source=mnist", f"data.folder={tmp_path}"]
     assert "classifier of clothes" in page_of(tmp_path / "run", *settings)
-    found = Measured(
+    found = QualityCard(
         round=3, features="x", samples=200, fid=50.0, kid=1.0, precision=0.9, recall=0.4, density=0.8,
         coverage=0.5, gen2real=0.7317, gen2real_ceiling=0.8764, warning="made for clothes",
     )  # fmt: skip
