@@ -255,12 +255,14 @@ def test_a_sparse_client_takes_only_neighbours_and_a_hash():
         ({"digest": b""}, MessageError),
         ({"adverts": lambda blob: u32(0) + blob[4:]}, MessageError),
         ({"adverts": b""}, ThresholdError),
+        ({"adverts": lambda blob: blob[:-116] + b"\xff" * 4 + blob[-112:]}, ProtocolError),
     ]:
         room = sparse()
         outbound = room.play(until=Stage.ADVERTISE)
         with pytest.raises(error) as caught:
             room.clients[0].share(altered(AdvertsMessage, outbound[0], **fields))
         assert caught.value.stage is Stage.SHARE
+        assert room.clients[0].stage is None  # it does not try again with other shares
 
 
 def test_the_server_wants_one_sealed_pair_for_each_neighbour(adverts):

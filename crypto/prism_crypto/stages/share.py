@@ -14,6 +14,7 @@ Bonawitz et al. 2017, figure 4, round 1.
 from __future__ import annotations
 
 from prism_crypto.errors import MessageError, ProtocolError, PublicKeyError, SecureSumError
+from prism_crypto.keeping.identity import MAX_CLIENT_ID
 from prism_crypto.primitives.context import (
     DIGEST_BYTES,
     advert_digest,
@@ -134,6 +135,8 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
         # The neighbours alone are seen, so the hash of all adverts comes from the server: a semi-honest one.
         if len(message.digest) != DIGEST_BYTES or party.client_id in records or len(records) > session.degree:
             raise MessageError(f"expected at most {session.degree} neighbours and a hash", stage=stage)
+        if max(records, default=0) > MAX_CLIENT_ID:
+            raise ProtocolError("an advert of an id that no client has", stage=stage, peer=max(records))
         everything = message.digest
         party.check_quorum(session.quorum, len(records) + 1, stage, "advertised")
     else:
