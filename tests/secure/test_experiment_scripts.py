@@ -6,15 +6,20 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import prism_secure
 from prism_secure.config import load_config
+from prism_secure.data.features import RandomFourierFeatures
 from prism_secure.data.idx import read_idx, write_idx
 from prism_secure.learning.aggregation import aggregate
+from prism_secure.model.deployed import DeployedGenerator
+from prism_secure.model.generator import Architecture, ResNetGenerator
 from prism_secure.rounds.components import Components
 
 from .tiny_data import TINY, write_data
@@ -167,3 +172,36 @@ def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
     assert (
         "| 100 × 100 | 2 | measured | 2 | inf | 1.25 | 150; 0.35, 4,096 | 95.0 (90.0 to 100.0) |" in found[0]
     )
+
+
+def test_ideas_for_utility_give_images_and_a_label_each() -> None:
+    utility = script("utility/utility.py")
+    architecture = Architecture(latent=4, width=2, image_size=8, classes=10)
+    mask = torch.ones(sum(each.numel() for each in ResNetGenerator(architecture).parameters()))
+    generator = DeployedGenerator(architecture, seed=0, mask=mask)
+    images, labels = generator.generate(40, seed=1)
+    extractor = RandomFourierFeatures(8, sides=(4,), bandwidths=(0.5,))
+    made = utility["Made"](
+        SimpleNamespace(extractor=extractor), generator, np.zeros((10, 8)), images, labels,
+        torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    for name, idea in utility["IDEAS"].items():
+        found, told = idea(made)
+        assert found.shape == images.shape, name
+        assert -1 - 1e-5 <= float(found.min()) <= float(found.max()) <= 1 + 1e-5, name
+        assert told.shape == labels.shape, name
+        assert (name == "plain") == (torch.equal(found, images) and torch.equal(told, labels)), name
+
+
+def test_the_released_means_tell_classes_apart() -> None:
+    utility = script("utility/utility.py")
+    means, draw = 3 * np.eye(10, 16), np.random.default_rng(0)
+    labels = torch.arange(400) % 10
+    images = torch.from_numpy(means[labels.numpy()] + 0.3 * draw.standard_normal((400, 16))).float()
+    spread = SimpleNamespace(extractor=torch.nn.Identity())
+    made = utility["Made"](spread, None, means, images, labels, torch.Generator())
+    assert (made.told_apart(images) == labels).double().mean() > 0.99
+    other = utility["Made"](spread, None, means[::-1].copy(), images, labels, torch.Generator())
+    assert (other.told_apart(images) == 9 - labels).double().mean() > 0.99
+    with pytest.raises(SystemExit, match="need one"):
+        utility["Made"](spread, None, None, images, labels, torch.Generator()).told_apart(images)
