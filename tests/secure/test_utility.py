@@ -23,10 +23,11 @@ from prism_secure.quality.metrics import Evaluator, nearest
 from prism_secure.quality.samples import read_grid
 from prism_secure.quality.utility import accuracy, ceiling, train_classifier
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds import evaluation
+from prism_secure.rounds import evaluation, simulation
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
+from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import Quality
 from prism_secure.sweep.objectives import direction
 from prism_secure.sweep.report.tables import QUALITY
@@ -185,6 +186,24 @@ def test_images_are_public_only_where_all_are(tmp_path: Path):
     assert not public(*own)
     assert not public(*own, "metrics.client_images=public")  # the held-out ones are private
     assert public(*own, "metrics.client_images=public", "metrics.held_out=public")
+
+
+def test_a_run_ends_with_its_utility(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    public = ["metrics.held_out=public", "metrics.client_images=public", "metrics.utility=end"]
+    simulation.run(recipe(folder, *public).config, tmp_path / "run")
+    first, last = read_records(tmp_path / "run")
+    assert first.quality is not None
+    assert first.quality.gen2real is None
+    assert last.quality is not None
+    assert last.quality.gen2real is not None
+    assert last.quality.gen2real_ceiling is not None
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
+        "neighbours-0002.png", "round-0001.png", "round-0002.png",
+    ]  # fmt: skip
+    page = write_report(tmp_path / "run").read_text("utf-8")
+    assert "<dt>gen2real</dt>" in page
+    assert "pixel by pixel" in page
 
 
 def test_utility_needs_labels_and_its_time(folder: Path, tmp_path: Path):
