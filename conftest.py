@@ -21,8 +21,8 @@ import scipy.special  # noqa: F401
 REACHED = os.environ.get("REACHED")
 """A folder, if what tests reach is to be kept for `tests/coverage_floors.py`.
 
-Probes in the code that go once they are hit: coverage.py traces all that runs, libraries too, which took a
-third of the suite's time.
+Probes in the code that go once they are hit: coverage.py traces all that runs, libraries too, which took
+a third more of the processor's time on a sample of test files.
 """
 if REACHED:
     from slipcover import FileMatcher, ImportManager, Slipcover

@@ -21,7 +21,7 @@ Ends with exit code 0 unless something that every run needs is broken.
 """
 
 EXTRAS = {
-    "sweep": (("optuna", "plotly"), "sweeps and their pages"),
+    "sweep": (("optuna", "plotly", "pyarrow"), "sweeps and their pages"),
     "parquet": (("pyarrow",), "generated data sets as parquet files"),
     "dashboard": (("optuna-dashboard",), "a live page of a sweep"),
     "postgresql": (("psycopg",), "sweeps on many machines"),
