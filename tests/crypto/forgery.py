@@ -14,7 +14,7 @@ from rehearsal import identity_key
 from prism_crypto.errors import SecureSumError
 from prism_crypto.stage import Stage
 
-ADVERT_BYTES, SEALED_BYTES, KEY_BYTES, SIGNATURE_BYTES = 176, 98, 32, 64
+ADVERT_BYTES, SEALED_BYTES, KEY_BYTES, SIGNATURE_BYTES = 240, 98, 32, 64
 """Widths of the records, without their ids; adverts are signed ones."""
 
 
@@ -136,7 +136,7 @@ def resigned(context0: bytes, client: int, change: Callable[[bytes], bytes]) -> 
     """A malicious client's advert: its own signature under whatever keys and commitment it likes."""
 
     def edit(fields: list[Any]) -> list[Any]:
-        said = change(fields[0][16:112])
+        said = change(fields[0][16:112]) + fields[0][112:176]
         body = wire.label("advertise") + context0 + wire.u32(client) + said
         return [context0[:16] + said + ed25519_sign(identity_key(client), body)]
 

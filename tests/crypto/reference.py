@@ -20,6 +20,7 @@ from reference_primitives import (
     P25519,
     Point,
     Refused,
+    check_owner,
     demand,
     ed25519_sign,
     ed25519_verify,
@@ -221,7 +222,7 @@ class Session:
         )
 
     def advert_bytes(self) -> int:
-        return 16 + 3 * 32 + (64 if self.active else 0)
+        return 16 + 3 * 32 + (64 + 64 if self.active else 0)
 
 
 def all_adverts(adverts: dict[int, bytes]) -> bytes:
@@ -351,21 +352,27 @@ class Advert:
     sealing: bytes
     masking: bytes
     commitment: bytes
+    owner: bytes = b""
 
 
 def read_advert(data: bytes, client: int, session: Session) -> Advert:
     demand(len(data) == session.advert_bytes(), "an advert's length")
     context0 = session.context0()
     demand(data[:16] == context0[:16], "an advert of this context")
-    advert = Advert(data[16:48], data[48:80], data[80:112])
+    advert = Advert(data[16:48], data[48:80], data[80:112], data[112:-64])
     check_public_key(advert.sealing)
     check_public_key(advert.masking)
     demand(advert.sealing != advert.masking, "two keys")
     if session.active:
         demand(client in session.roster, "a client of the roster")
-        body = label("advertise") + context0 + u32(client) + data[16:112]
-        ed25519_verify(session.roster[client], body, data[112:])
+        body = label("advertise") + context0 + u32(client) + data[16:-64]
+        ed25519_verify(session.roster[client], body, data[-64:])
     return advert
+
+
+def sealing_scalar(owner: bytes) -> bytes:
+    """The scalar of an Ed25519 key, before its bits are set (RFC 8032, section 5.1.5)."""
+    return hashlib.sha512(owner).digest()[:32]
 
 
 # --- a client -------------------------------------------------------------------------------------------
@@ -385,11 +392,19 @@ class Client:
         return ed25519_sign(self.identity, label(stage) + body) if self.session.active else b""
 
     def advertise(self) -> bytes:
-        self.sealing, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
-        keys = x25519_public(self.sealing) + x25519_public(self.masking)
-        said = keys + commitment(self.context0, self.me, self.seed)
+        said = self.make_keys()
+        if self.session.active:
+            said += self.owner
         self.advert = self.context0[:16] + said + self.sign("advertise", self.context0 + u32(self.me) + said)
         return wrap(ADVERT, self.context0[:16], self.advert)
+
+    def make_keys(self) -> bytes:
+        """Keys and commitment; the sealing key is the scalar of an Ed25519 key, which proves whose it is."""
+        owner, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
+        self.sealing = sealing_scalar(owner)
+        self.owner = ed25519_sign(owner, label("owner") + self.context0 + u32(self.me))
+        keys = x25519_public(self.sealing) + x25519_public(self.masking)
+        return keys + commitment(self.context0, self.me, self.seed)
 
     def make_pairs(self, holders: list[int]) -> dict[int, bytes]:
         """For each holder its share of the seed, then its share of the mask key."""
@@ -528,6 +543,8 @@ class Client:
         return wrap(UNMASK, self.context[:16], *fields, self.sign("unmask", body))
 
     def complain(self, peer: int) -> bytes:
+        advert = self.adverts[peer]
+        check_owner(advert.sealing, label("owner") + self.context0 + u32(peer), advert.owner)
         return prove_agreement(self.sealing, self.advert[16:48], self.adverts[peer].sealing, self.context)
 
     def _read_appeals(self, blob: bytes) -> None:

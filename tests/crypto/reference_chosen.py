@@ -39,7 +39,7 @@ def choose(ids: list[int], me: int, degree: int, rng: wire.Rng) -> list[int]:
 
 
 def chosen(advert: bytes) -> list[int]:
-    return read_ids(advert[112:-64])
+    return read_ids(advert[176:-64])
 
 
 def between(context0: bytes, adverts: dict[int, bytes], first: int, second: int) -> bytes:
@@ -52,10 +52,10 @@ def voucher(shared: bytes, usage: str, context: bytes, sender: int, receiver: in
 
 
 def read_advert(data: bytes, client: int, session: wire.Session) -> wire.Advert:
-    demand(len(data) == 176 + 4 * session.degree, "an advert's length")
+    demand(len(data) == 240 + 4 * session.degree, "an advert's length")
     context0 = session.context0()
     demand(data[:16] == context0[:16], "an advert of this context")
-    advert = wire.Advert(data[16:48], data[48:80], data[80:112])
+    advert = wire.Advert(data[16:48], data[48:80], data[80:112], data[112:176])
     wire.check_public_key(advert.sealing)
     wire.check_public_key(advert.masking)
     demand(advert.sealing != advert.masking, "two keys")
@@ -70,17 +70,16 @@ class Client(wire.Client):
     """One honest client. After its keys and secrets it draws its choice."""
 
     def advertise(self) -> bytes:
-        self.sealing, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
+        keys = self.make_keys()
         self.choice = choose(self.session.invited, self.me, self.session.degree, self.rng)
-        said = x25519_public(self.sealing) + x25519_public(self.masking)
-        said += wire.commitment(self.context0, self.me, self.seed) + id_list(self.choice)
+        said = keys + self.owner + id_list(self.choice)
         self.advert = self.context0[:16] + said + self.sign("advertise", self.context0 + u32(self.me) + said)
         return wrap(wire.ADVERT, self.context0[:16], self.advert)
 
     def share(self, data: bytes) -> bytes:
         digest, blob = unwrap(data, wire.ADVERTS, self.context0[:16], bytes, bytes)
         demand(digest == b"", "no hash of adverts")
-        self.seen = read_records(blob, 176 + 4 * self.session.degree)
+        self.seen = read_records(blob, 240 + 4 * self.session.degree)
         demand(self.seen.get(self.me) == self.advert, "this client's own advert")
         self.context = wire.context1(self.context0, wire.all_adverts(self.seen))
         others = {i: advert for i, advert in self.seen.items() if i != self.me}

@@ -139,6 +139,16 @@ def ed25519_verify(public: bytes, message: bytes, signature: bytes) -> None:
     demand(edwards_encode(left) == edwards_encode(right), "the signature does not verify")
 
 
+def check_owner(public: bytes, message: bytes, signature: bytes) -> None:
+    """An Ed25519 signature under one of the two points with this u-coordinate: y = (u - 1) / (u + 1)."""
+    u, p = int.from_bytes(public, "little"), 2**255 - 19
+    y = (u - 1) * pow(u + 1, -1, p) % p
+    try:
+        ed25519_verify(y.to_bytes(32, "little"), message, signature)
+    except Refused:
+        ed25519_verify((y + 2**255).to_bytes(32, "little"), message, signature)
+
+
 # --- symmetric: RFC 5869, SP 800-38A, SP 800-38D --------------------------------------------------------
 
 

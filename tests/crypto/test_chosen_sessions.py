@@ -50,7 +50,7 @@ from prism_crypto.primitives.chosen_graph import SESSIONS
 from prism_crypto.session import COMPLETE_LIMIT
 from prism_crypto.stages.states import Vouched
 
-ADVERT = 176 + 4 * 12
+ADVERT = 240 + 4 * 12
 AFTER = [Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM, Stage.UNMASK]
 
 
@@ -235,9 +235,9 @@ def test_a_choice_that_the_server_changes_is_refused(room):
 
 
 def _other_choice(advert: bytes) -> bytes:
-    ids = wire.read_ids(advert[112:-64])
+    ids = wire.read_ids(advert[176:-64])
     free = next(i for i in range(24) if i not in (*ids, 3))
-    return advert[:112] + wire.id_list(sorted([*ids[1:], free])) + advert[-64:]
+    return advert[:176] + wire.id_list(sorted([*ids[1:], free])) + advert[-64:]
 
 
 def _swap_choice(message: bytes) -> bytes:
@@ -247,9 +247,9 @@ def _swap_choice(message: bytes) -> bytes:
 @pytest.mark.parametrize("bad", [[3], [77], "twice"])
 def test_a_client_that_chooses_itself_a_stranger_or_somebody_twice_is_refused(room, bad):
     def change(advert: bytes) -> bytes:
-        ids = wire.read_ids(advert[112:-64])
+        ids = wire.read_ids(advert[176:-64])
         ids = [ids[0], *ids[:-1]] if bad == "twice" else sorted([*ids[1:], *bad])
-        said = advert[16:112] + wire.id_list(ids)
+        said = advert[16:176] + wire.id_list(ids)
         body = wire.label("advertise") + room.session.context0 + wire.u32(3) + said
         return advert[:16] + said + ed25519_sign(identity_key(3), body)
 

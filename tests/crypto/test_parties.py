@@ -175,7 +175,7 @@ def adverts():
 
 
 def records_of(message):
-    return decode_records(message.adverts, 176, stage=Stage.SHARE)
+    return decode_records(message.adverts, 240, stage=Stage.SHARE)
 
 
 @pytest.mark.parametrize(

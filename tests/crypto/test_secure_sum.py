@@ -321,14 +321,14 @@ def test_the_bytes_are_those_of_the_messages():
     result = secure_sum(vectors(n, dimension))
     assert result.words == -(-dimension // 18) + 2
     frame = 24
-    advert, shares, confirm = frame + 178, frame + n * 102 + 66, frame + 64
+    advert, shares, confirm = frame + 242, frame + n * 102 + 66, frame + 64
     upload = frame + 8 * result.words + 68
     unmask = frame + n * 36 + 66
     total = advert + shares + upload + confirm + unmask
     assert set(result.uplink_bytes) == set(range(n))
     assert all(abs(sent - total) < 40 for sent in result.uplink_bytes.values())
     assert 8 * 8 * result.words / dimension < result.bits_per_coordinate < 8 * (upload + 8) / dimension
-    down = 4 * frame + n * 180 + n * 102 + n * 4 + n * 4 + 7 * 68
+    down = 4 * frame + n * 244 + n * 102 + n * 4 + n * 4 + 7 * 68
     assert all(abs(got - down) < 60 for got in result.downlink_bytes.values())
 
 
@@ -346,7 +346,7 @@ def test_the_wire_is_as_narrow_as_promised(n, mode, bits, neighbours):
     assert result.bits_per_coordinate <= bits
     payload = 8 * result.words
     assert max(result.uplink_bytes.values()) - payload <= 2048 + 200 * neighbours
-    assert max(result.downlink_bytes.values()) <= 2048 + 350 * neighbours
+    assert max(result.downlink_bytes.values()) <= 2048 + 414 * neighbours
 
 
 def test_a_client_that_drops_is_charged_for_what_it_sent():

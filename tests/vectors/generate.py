@@ -219,7 +219,7 @@ def vectors() -> dict[str, dict[str, Any]]:
         return take_apart(bytes.fromhex(message["bytes"]))[2][field]
 
     context0 = rehearsal.session.context0
-    adverts = reference.all_adverts(reference.read_records(sent(Stage.SHARE, 0, 1), 176))
+    adverts = reference.all_adverts(reference.read_records(sent(Stage.SHARE, 0, 1), 240))
     context1 = reference.context1(context0, adverts)
     cases = tampered(context0, context1, received=sent(Stage.UPLOAD, 0, 2))
     files["tampered"] = {

@@ -105,13 +105,13 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         1,
     )
 
-    yield case("adverts_own_missing", S.SHARE, None, 1, records(1, 176, drop_record(1)), "ProtocolError", 1)
+    yield case("adverts_own_missing", S.SHARE, None, 1, records(1, 240, drop_record(1)), "ProtocolError", 1)
     yield case(
         "adverts_too_few",
         S.SHARE,
         None,
         1,
-        records(1, 176, lambda cut: [cut.pop(0), cut.pop(3)]),
+        records(1, 240, lambda cut: [cut.pop(0), cut.pop(3)]),
         "ThresholdError",
         1,
     )
@@ -120,7 +120,7 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         S.SHARE,
         None,
         1,
-        records(1, 176, alter_record(3, flip(20))),
+        records(1, 240, alter_record(3, flip(20))),
         "SignatureError",
         3,
     )
@@ -129,7 +129,7 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         S.SHARE,
         None,
         1,
-        records(1, 176, lambda cut: cut.update({9: cut.pop(3)})),
+        records(1, 240, lambda cut: cut.update({9: cut.pop(3)})),
         "ProtocolError",
         9,
     )
@@ -138,11 +138,11 @@ def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tamp
         S.SHARE,
         None,
         1,
-        records(1, 176, lambda cut: cut.update({0: cut[3], 3: cut[0]})),
+        records(1, 240, lambda cut: cut.update({0: cut[3], 3: cut[0]})),
         "SignatureError",
         0,
     )
-    yield case("adverts_one_twice", S.SHARE, None, 1, records(1, 176, twice), "MessageError", None)
+    yield case("adverts_one_twice", S.SHARE, None, 1, records(1, 240, twice), "MessageError", None)
     yield case(
         "adverts_with_a_hash", S.SHARE, None, 1, refield(lambda f: [bytes(32), f[1]]), "MessageError", None
     )

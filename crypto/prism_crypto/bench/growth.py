@@ -29,12 +29,12 @@ from prism_crypto.primitives.context import (
     tag,
     u32,
 )
-from prism_crypto.primitives.keys import KeyPair, seal, seal_keys, voucher
+from prism_crypto.primitives.keys import KeyPair, SealingKeyPair, seal, seal_keys, voucher
 from prism_crypto.primitives.shamir import SHARE_BYTES
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert, read_advert
+from prism_crypto.stages.advert import Advert, owner_body, read_advert
 from prism_crypto.wire.messages import (
     SEALED_BYTES,
     VERSION,
@@ -166,14 +166,15 @@ def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
     own = read_advert(message.advert, plan)
     others = [i for i in range(1, n) if i not in own.choice]
     choosers = choose([0, *others], 0, min(plan.degree, len(others)), os.urandom)
-    keys = {i: KeyPair.generate(os.urandom) for i in (*own.choice, *choosers)}
+    keys = {i: SealingKeyPair.generate(os.urandom) for i in (*own.choice, *choosers)}
     records = {0: message.advert}
     for i, pair in keys.items():
         rest = [j for j in range(1, n) if j != i]
         chosen = choose([i, *rest], i, plan.degree - (i in choosers), os.urandom)
         choice = tuple(sorted((*chosen, *([0] if i in choosers else []))))
         mask_key = KeyPair.generate(os.urandom).public
-        bare = Advert(tag(context0), pair.public, mask_key, own.commitment, choice)
+        owner = pair.prove(owner_body(context0, i))
+        bare = Advert(tag(context0), pair.public, mask_key, own.commitment, owner, choice)
         signature = signers[i].sign(Stage.ADVERTISE, bare.signed_part(context0, i))
         records[i] = bare.encode() + signature
 

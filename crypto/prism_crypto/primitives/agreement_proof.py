@@ -3,7 +3,9 @@
 A client that was sent something else than a share must show it to people who hold no secret. It reveals
 what it agreed on with the sender, one point S of Curve25519, and proves that S is what its own key and the
 sender's give: equality of two discrete logarithms (Chaum and Pedersen, CRYPTO 1992), made non-interactive by
-a hash (Fiat and Shamir 1986). Nothing but S leaves, and the sender knows S already.
+a hash (Fiat and Shamir 1986). Nothing but S leaves, and the sender knows S already: its advert carries a
+proof that it knows its private key (`check_owner`). Without that it could advertise a multiple of a victim's
+key, and S would tell what the victim agreed on.
 
 X25519 knows points by their u-coordinate alone; here they are points (x, y) of the birationally equivalent
 Edwards curve (RFC 7748, section 4.1), with the even x. A private key is a multiple of 8, a = 8·a'. With A and
@@ -20,10 +22,24 @@ from __future__ import annotations
 import hashlib
 from typing import TypeAlias
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from prism_crypto.errors import PublicKeyError
 from prism_crypto.primitives.context import label
 
-__all__ = ["PROOF_BYTES", "agreed_point", "on_curve", "prove_agreement", "small_order"]
+__all__ = [
+    "OWNER_BYTES",
+    "PROOF_BYTES",
+    "agreed_point",
+    "check_owner",
+    "on_curve",
+    "prove_agreement",
+    "small_order",
+]
+
+OWNER_BYTES = 64
+"""An Ed25519 signature."""
 
 PROOF_BYTES = 96
 """S as an Edwards point (RFC 8032, section 5.1.2), the challenge, the response: 32 bytes each."""
@@ -43,6 +59,32 @@ _NEUTRAL: _Point = (0, 1, 1, 0)
 def on_curve(public: bytes) -> bool:
     """Whether a canonical u-coordinate is that of a point of Curve25519, and not of its twist."""
     return _lifted(public) is not None
+
+
+def check_owner(public: bytes, body: bytes, proof: bytes) -> None:
+    """Return if whoever made the proof knows the private half of an X25519 key.
+
+    The proof is an Ed25519 signature, and so one of knowledge of a discrete logarithm (Schnorr 1991), under
+    the Edwards point with this u-coordinate: of the two, one is the signer's.
+
+    Args:
+        public: 32 bytes, of the curve.
+        body: what the proof is bound to: ctx0 and the owner's id.
+        proof: of `prism_crypto.primitives.keys.SealingKeyPair.prove`.
+
+    Raises:
+        PublicKeyError: it shows no such thing.
+    """
+    y = _required(public)[1]
+    for encoded in (y, y | 1 << 255):
+        try:
+            Ed25519PublicKey.from_public_bytes(encoded.to_bytes(32, "little")).verify(
+                proof, label("owner") + body
+            )
+        except (InvalidSignature, ValueError):
+            continue
+        return
+    raise PublicKeyError("nothing shows that its sender knows the private half of a public key")
 
 
 def small_order(encoded: bytes) -> bool:

@@ -8,41 +8,51 @@ import msgspec
 
 from prism_crypto.errors import ContextMismatch, MessageError, ProtocolError, PublicKeyError, SecureSumError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
-from prism_crypto.primitives.agreement_proof import on_curve
+from prism_crypto.primitives.agreement_proof import OWNER_BYTES, check_owner, on_curve
 from prism_crypto.primitives.context import TAG_BYTES, encode_ids, tag, u32
 from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, check_public_key
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.wire.messages import ID_BYTES, decode_ids
 
-__all__ = ["ADVERT_BYTES", "Advert", "advert_bytes", "check_advert", "check_usable", "read_advert"]
+__all__ = [
+    "ADVERT_BYTES",
+    "Advert",
+    "advert_bytes",
+    "check_advert",
+    "check_usable",
+    "owner_body",
+    "read_advert",
+]
 
 _UNSIGNED_BYTES = TAG_BYTES + 3 * KEY_BYTES
-ADVERT_BYTES = _UNSIGNED_BYTES + SIGNATURE_BYTES
+ADVERT_BYTES = _UNSIGNED_BYTES + OWNER_BYTES + SIGNATURE_BYTES
 """A signed advert, without its sender's id, where no neighbours are chosen."""
 
 
 class Advert(msgspec.Struct, frozen=True):
     """Two public keys and a commitment to the self-mask seed, in one context, signed or not.
 
-    ``choice`` holds the neighbours that the sender has drawn, where clients choose them: increasing ids.
+    Signed ones also prove that the sender knows the private half of its sealing key. ``choice`` holds the
+    neighbours that the sender has drawn, where clients choose them: increasing ids.
     """
 
     tag: bytes
     sealing_key: bytes
     mask_key: bytes
     commitment: bytes
+    owner: bytes = b""
     choice: tuple[int, ...] = ()
     signature: bytes = b""
 
     def signed_part(self, context0: bytes, client_id: int) -> bytes:
-        """What the signature covers: the full ctx0, the sender, the keys, the commitment, the choice."""
-        said = self.sealing_key + self.mask_key + self.commitment + encode_ids(self.choice)
+        """What the signature covers: the full ctx0, the sender, and all fields between tag and signature."""
+        said = self.sealing_key + self.mask_key + self.commitment + self.owner + encode_ids(self.choice)
         return context0 + u32(client_id) + said
 
     def encode(self) -> bytes:
-        """The fields one after another: 112 bytes, 4 for each choice, and 64 of the signature."""
-        keys = self.tag + self.sealing_key + self.mask_key + self.commitment
+        """The fields one after another: 112 bytes, and signed 64 of the proof, 4 for each choice, 64 more."""
+        keys = self.tag + self.sealing_key + self.mask_key + self.commitment + self.owner
         return keys + encode_ids(self.choice) + self.signature
 
     @classmethod
@@ -52,13 +62,14 @@ class Advert(msgspec.Struct, frozen=True):
         Raises:
             MessageError: it has not the one length that it can have, or its choice does not increase.
         """
-        end = _UNSIGNED_BYTES + choices * ID_BYTES
+        start = _UNSIGNED_BYTES + (OWNER_BYTES if signed else 0)
+        end = start + choices * ID_BYTES
         expected = end + (SIGNATURE_BYTES if signed else 0)
         if len(data) != expected:
             raise MessageError(f"an advert is {expected} bytes, not {len(data)}")
         keys = struct.unpack_from("16s32s32s32s", data)
-        choice = decode_ids(data[_UNSIGNED_BYTES:end], stage=Stage.ADVERTISE)
-        return cls(keys[0], keys[1], keys[2], keys[3], choice, data[end:])
+        choice = decode_ids(data[start:end], stage=Stage.ADVERTISE)
+        return cls(keys[0], keys[1], keys[2], keys[3], data[_UNSIGNED_BYTES:start], choice, data[end:])
 
 
 def advert_bytes(session: Session) -> int:
@@ -110,12 +121,12 @@ def check_advert(
     return advert
 
 
-def check_usable(advert: Advert) -> None:
+def check_usable(advert: Advert, context0: bytes, client_id: int) -> None:
     """What the server checks beside, and a client leaves to the moment when it uses a key: it is costly.
 
     Raises:
-        PublicKeyError: a key that no honest client makes: not canonical, repeated, not on the curve, or of
-            low order.
+        PublicKeyError: a key that no honest client makes: not canonical, repeated, not on the curve, of low
+            order, or, signed, not shown to be its sender's own.
     """
     _check_canonical(advert)
     for key in (advert.sealing_key, advert.mask_key):
@@ -123,6 +134,13 @@ def check_usable(advert: Advert) -> None:
             raise PublicKeyError("a public key is no point of Curve25519")
         # Points of low order agree on the same key whatever the private key; any will do to find them.
         KeyPair(bytes(range(32))).agree(key)
+    if advert.owner:
+        check_owner(advert.sealing_key, owner_body(context0, client_id), advert.owner)
+
+
+def owner_body(context0: bytes, client_id: int) -> bytes:
+    """What the proof of a sealing key's owner is bound to."""
+    return context0 + u32(client_id)
 
 
 def _check_canonical(advert: Advert) -> None:

@@ -1,24 +1,33 @@
 """Stage 1, advertise: each client draws its keys of this session and says who it is.
 
-Client to server: two public keys, a commitment to the self-mask seed, on a chosen graph the neighbours that
-it has drawn, and (active) a signature over them under ctx0. Server to client: the adverts of all, or of its
-neighbours in a sparse graph.
+Client to server: two public keys, a commitment to the self-mask seed, (active) a proof that it knows the
+private half of the sealing key, on a chosen graph the neighbours that it has drawn, and (active) a signature
+over them under ctx0. Server to client: the adverts of all, or of its neighbours in a sparse graph.
 
 Bonawitz et al. 2017, figure 4, round 0, with the commitment and the full context added.
 """
 
 from __future__ import annotations
 
+import msgspec
+
 from prism_crypto.errors import PublicKeyError, SignatureError
 from prism_crypto.keeping.identity import pinned
 from prism_crypto.primitives.chosen_graph import choose
 from prism_crypto.primitives.context import self_mask_commitment, tag
-from prism_crypto.primitives.keys import KeyPair
+from prism_crypto.primitives.keys import KeyPair, SealingKeyPair
 from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, check_usable, read_advert
+from prism_crypto.stages.advert import (
+    Advert,
+    advert_bytes,
+    check_advert,
+    check_usable,
+    owner_body,
+    read_advert,
+)
 from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.evidence import AdvertEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
@@ -41,16 +50,17 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     """Client: draw fresh keys and a seed, and make the advert."""
     party = state.party
     context0 = party.session.context0
-    sealing, masking = KeyPair.generate(party.rng), KeyPair.generate(party.rng)
+    sealing, masking = SealingKeyPair.generate(party.rng), KeyPair.generate(party.rng)
     seed, dealing = Secret(draw(party.rng, SEED_BYTES)), Secret(draw(party.rng, SEED_BYTES))
     commitment = self_mask_commitment(context0, party.client_id, seed.reveal())
     choice: tuple[int, ...] = ()
     if party.chosen:
         choice = choose(party.session.invited.ids or (), party.client_id, party.session.degree, party.rng)
-    advert = Advert(tag(context0), sealing.public, masking.public, commitment, choice)
+    owner = sealing.prove(owner_body(context0, party.client_id)) if party.active else b""
+    advert = Advert(tag(context0), sealing.public, masking.public, commitment, owner, choice)
     if party.active:
         signature = party.signer().sign(Stage.ADVERTISE, advert.signed_part(context0, party.client_id))
-        advert = Advert(tag(context0), sealing.public, masking.public, commitment, choice, signature)
+        advert = msgspec.structs.replace(advert, signature=signature)
     encoded = advert.encode()
     message = encode(AdvertMessage(VERSION, tag(context0), encoded))
     return Advertised(party, sealing, masking, seed, dealing, encoded, choice), message
@@ -74,7 +84,7 @@ class Advertising(Gathering):
         message = decode(AdvertMessage, data, session.context0, limit=limit, stage=self.stage, peer=peer)
         try:
             advert = check_advert(message.advert, peer, session, self.hall.roster, self.stage)
-            check_usable(advert)
+            check_usable(advert, session.context0, peer)
         except PublicKeyError as error:
             self._accuse(peer, message.advert)
             error.at(self.stage, peer)

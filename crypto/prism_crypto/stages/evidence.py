@@ -208,7 +208,7 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
         signed = advert.signed_part(session.context0, accused)
         roster.verify(accused, Stage.ADVERTISE, signed, advert.signature)
         try:
-            check_usable(advert)
+            check_usable(advert, session.context0, accused)
         except PublicKeyError as error:
             return Stage.ADVERTISE, f"it signed an advert in which {error.message}"
         raise EvidenceError("the advert's keys are sound")

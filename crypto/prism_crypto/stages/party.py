@@ -83,11 +83,13 @@ class Party(Confidential):
 class Neighbour(Confidential):
     """A client with whom this one exchanges a mask, and shares.
 
-    ``context`` is ctx1, on a chosen graph that of the two. ``holder`` says whether the neighbour gets shares
-    of this client's secrets, ``dealer`` whether this one gets the neighbour's: both, unless clients choose.
+    ``owner`` proves that it knows the private half of its sealing key. ``context`` is ctx1, on a chosen graph
+    that of the two. ``holder`` says whether the neighbour gets shares of this client's secrets, ``dealer``
+    whether this one gets the neighbour's: both, unless clients choose.
     """
 
     sealing_key: bytes
+    owner: bytes
     mask_key: bytes
     agreed: AgreedKey
     context: bytes

@@ -110,6 +110,7 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     neighbours = {
         peer: Neighbour(
             keys[peer],
+            adverts[peer].owner,
             adverts[peer].mask_key,
             agreed,
             contexts[peer],

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
-from prism_crypto.primitives.agreement_proof import prove_agreement
+from prism_crypto.primitives.agreement_proof import check_owner, prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
 from prism_crypto.primitives.keys import VOUCHER_BYTES, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import owner_body
 from prism_crypto.stages.confirm import Confirming
 from prism_crypto.stages.evidence import half, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
@@ -183,6 +184,9 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
                     f"the shares that came from {whose} do not open", stage=Stage.UPLOAD
                 ) from None
             try:
+                # What both agreed on may go out only where the other one knows it, too.
+                body = owner_body(party.session.context0, peer)
+                check_owner(theirs, body, state.neighbours[peer].owner)
                 proof = prove_agreement(state.sealing.private(), ours, theirs, context)
             except SecureSumError as useless:
                 useless.at(Stage.UPLOAD, peer)

@@ -389,7 +389,7 @@ def test_a_client_refuses_such_a_key_from_a_server_in_league(value, position):
             alone = wire.wrap(wire.ADVERT, context0[:16], cut[CHEAT])
             cut[CHEAT] = take_apart(resigned(context0, CHEAT, forged_key(value, position))(alone))[2][0]
 
-        return records(1, 176, edit)(message)
+        return records(1, 240, edit)(message)
 
     honest = {i: session.clients[i] for i in (0, 2, 3)}
     if position == 0 or value in NOT_REDUCED.values():
@@ -399,7 +399,7 @@ def test_a_client_refuses_such_a_key_from_a_server_in_league(value, position):
     # A mask key of low order shows when it is used: still before the upload leaves.
     boxes = {i: take_apart(client.share(league(adverts[i])))[2][0] for i, client in honest.items()}
     to_0 = {i: wire.read_records(boxes[i], 98)[0] for i in (0, 2, 3)}
-    to_0[CHEAT] = sealed_by_the_cheat(session, wire.read_records(take_apart(league(adverts[0]))[2][1], 176))
+    to_0[CHEAT] = sealed_by_the_cheat(session, wire.read_records(take_apart(league(adverts[0]))[2][1], 240))
     context = honest[0]._state.context
     message = wire.wrap(wire.SHARES, context[:16], 4, wire.id_list(session.ids), wire.write_records(to_0))
     with refused(PublicKeyError, Stage.UPLOAD, CHEAT):

@@ -21,7 +21,7 @@ from prism_crypto.errors import EvidenceError
 from prism_crypto.stages.evidence import DealingEvidence, SealEvidence, UnmaskEvidence, encode_evidence
 from prism_crypto.wire.messages import VERSION
 
-ADVERT = 176 + 4 * 12
+ADVERT = 240 + 4 * 12
 HONEST, COLLUDER = 5, 0
 
 

@@ -46,7 +46,7 @@ class Everything:
         )
         self.session = self.room.session
         self.adverts = take_apart(self.said[Stage.SHARE, SERVER, 0])[2][1]
-        records = wire.read_records(self.adverts, 176)
+        records = wire.read_records(self.adverts, 240)
         self.context = wire.context1(self.session.context0, wire.all_adverts(records))
         self.parsed = {i: wire.read_advert(a, i, self.room.reference_session()) for i, a in records.items()}
 
@@ -63,11 +63,16 @@ class Everything:
     def proof(self, i: int, j: int) -> bytes:
         """What i can prove of its agreement with j."""
         return prove_agreement(
-            self.room.rng[i].taken[:32], self.parsed[i].sealing, self.parsed[j].sealing, self.context
+            wire.sealing_scalar(self.room.rng[i].taken[:32]),
+            self.parsed[i].sealing,
+            self.parsed[j].sealing,
+            self.context,
         )
 
     def key(self, holder: int, owner: int, which: int) -> bytes:
-        shared = wire.x25519(self.room.rng[holder].taken[:32], self.parsed[owner].sealing)
+        shared = wire.x25519(
+            wire.sealing_scalar(self.room.rng[holder].taken[:32]), self.parsed[owner].sealing
+        )
         ends = (self.parsed[owner].sealing, self.parsed[holder].sealing)
         return wire.seal_keys(shared, self.context, owner, holder, ends)[which]
 
@@ -260,11 +265,16 @@ def test_evidence_holds_nothing_that_the_accused_does_not_know(name, monkeypatch
         taken = room.rng[i].taken
         for place in range(0, 128, 32):
             assert taken[place : place + 32] not in text, f"a secret of client {i}"
-        assert wire.x25519_public(taken[:32]) in text or name == "advert"  # the search can find something
+        assert (
+            wire.x25519_public(wire.sealing_scalar(taken[:32])) in text or name == "advert"
+        )  # the search can find something
         for j in room.ids:
             if j in (i, blame.client_id) or len(room.rng[j].taken) < 128:
                 continue
-            shared = wire.x25519(taken[:32], wire.x25519_public(room.rng[j].taken[:32]))
+            shared = wire.x25519(
+                wire.sealing_scalar(taken[:32]),
+                wire.x25519_public(wire.sealing_scalar(room.rng[j].taken[:32])),
+            )
             assert shared not in text, f"what {i} and {j} agreed on"
     with pytest.raises(EvidenceError):
         verify_evidence(

@@ -72,7 +72,7 @@ def test_the_late_upload_stays_uniform_for_a_server_that_knows_all_pair_masks(mo
     """The server reconstructs the victim's mask key, as it may, and takes every pairwise mask off."""
     session, seen = kept_back(mode)
     _, _, (_, blob) = take_apart(seen[Stage.SHARE, SERVER, 0])
-    width = 176 if mode == "active" else 112
+    width = 240 if mode == "active" else 112
     context = wire.context1(session.session.context0, wire.all_adverts(wire.read_records(blob, width)))
     shares = {}
     for i in (0, 1, 3, 4):

@@ -102,7 +102,7 @@ def test_a_servers_message_renamed_to_this_session_is_refused_by_what_is_in_it(s
             replayed = retag(own)(earlier[stage, SERVER, 1])
             if stage is Stage.SHARE:
                 fields = take_apart(message)[2]
-                mine = wire.read_records(fields[1], 176)[1]
+                mine = wire.read_records(fields[1], 240)[1]
                 replayed = _with_own_advert(replayed, mine)
             return replayed
         return message
@@ -113,7 +113,7 @@ def test_a_servers_message_renamed_to_this_session_is_refused_by_what_is_in_it(s
 
 def _with_own_advert(message: bytes, advert: bytes) -> bytes:
     kind, tag, (digest, blob) = take_apart(message)
-    cut = wire.read_records(blob, 176)
+    cut = wire.read_records(blob, 240)
     cut[1] = advert
     return wire.wrap(kind, tag, digest, wire.write_records(cut))
 
@@ -160,7 +160,7 @@ def test_adverts_of_two_runs_cannot_be_mixed():
     def mix(at, sender, receiver, message):
         if (at, sender, receiver) == (Stage.SHARE, SERVER, 1):
             kind, tag, (digest, blob) = take_apart(message)
-            cut = wire.read_records(blob, 176)
+            cut = wire.read_records(blob, 240)
             cut[2] = one  # signed by client 2 under this very context, in the run that was given up
             return wire.wrap(kind, tag, digest, wire.write_records(cut))
         return message

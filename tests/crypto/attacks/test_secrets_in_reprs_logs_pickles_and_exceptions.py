@@ -154,7 +154,7 @@ def report(rehearsal: Rehearsal, call) -> str:
 
 
 BROKEN = {
-    Stage.SHARE: records(1, 176, alter_record(3, flip(170))),
+    Stage.SHARE: records(1, 240, alter_record(3, flip(170))),
     Stage.UPLOAD: records(2, 98, alter_record(CLIENT, flip(3))),
     Stage.CONFIRM: flip(-1, 7),
     Stage.UNMASK: records(0, 64, alter_record(0, flip(3))),

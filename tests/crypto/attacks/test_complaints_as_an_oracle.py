@@ -1,0 +1,89 @@
+"""A complaint reveals what two clients agreed on: with a key that is a multiple of a victim's, the victim's too.
+
+The cheat advertises r·V for its own sealing key, V the victim's, and seals garbage. Each holder's complaint
+would reveal its agreement with r·V, which divided by r is the one with the victim and opens the shares that the
+victim dealt it: with t of these the victim's vector lies bare. The cheat does not know the private half of r·V.
+"""
+
+import pytest
+import reference as wire
+from forgery import take_apart
+from reference_primitives import ed25519_sign
+from rehearsal import Rehearsal, identity_key
+
+from prism_crypto.errors import PublicKeyError
+from prism_crypto.primitives import agreement_proof as curve
+from prism_crypto.stage import Stage
+
+VICTIM, CHEAT = 5, 9
+GARBAGE = bytes(98)
+
+
+def times(factor: int, public: bytes) -> bytes:
+    """The u-coordinate of a multiple of somebody's key: no private key is needed."""
+    x, y, z, _ = curve._times(factor, curve._lifted(public))
+    return ((z + y) * pow(z - y, -1, curve._P) % curve._P).to_bytes(32, "little")
+
+
+class Cheat:
+    """A server's ally: it speaks last, once it knows the victim's key. ``own`` is the advert that it shows."""
+
+    def __init__(self, room: Rehearsal, proof: str) -> None:
+        self.room, self.proof = room, proof
+        self.adverts: dict[int, bytes] = {}
+
+    def advert(self, genuine: bytes) -> bytes:
+        key = times(3, self.adverts[VICTIM][16:48])
+        owner = {"own": genuine, "victim's": self.adverts[VICTIM]}[self.proof][112:176]
+        said = key + genuine[48:112] + owner
+        body = wire.label("advertise") + self.room.session.context0 + wire.u32(CHEAT) + said
+        return genuine[:16] + said + ed25519_sign(identity_key(CHEAT), body)
+
+    def __call__(self, stage, sender, receiver, message):
+        if stage is Stage.ADVERTISE:
+            kind, tag, (advert,) = take_apart(message)
+            advert = self.advert(advert) if sender == CHEAT else advert
+            self.adverts[sender] = advert
+            return wire.wrap(kind, tag, advert)
+        return message
+
+
+@pytest.mark.parametrize("proof", ["own", "victim's"])
+def test_an_honest_server_refuses_a_key_whose_owner_is_not_shown_and_has_evidence(proof):
+    room = Rehearsal(range(10))
+    refused: list[Exception] = []
+    room.play(intercept=Cheat(room, proof), drop={CHEAT: Stage.SHARE}, refused=refused)
+    assert [type(error) for error in refused] == [PublicKeyError]
+    assert room.server.blamed.keys() == {CHEAT}
+    assert "private half" in room.server.blamed[CHEAT].reason
+    assert CHEAT not in room.server.result.survivors
+
+
+@pytest.mark.parametrize("proof", ["own", "victim's"])
+def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, monkeypatch):
+    monkeypatch.setattr("prism_crypto.stages.advertise.check_usable", lambda *_: None)  # it lies
+    room = Rehearsal(range(10))
+    cheat, genuine, context = Cheat(room, proof), b"", b""
+
+    def lie(stage, sender, receiver, message):
+        nonlocal genuine, context
+        if (stage, sender) == (Stage.ADVERTISE, CHEAT):
+            genuine = take_apart(message)[2][0]
+        message = cheat(stage, sender, receiver, message)
+        if (stage, receiver) == (Stage.SHARE, CHEAT):  # its own client object is to go on
+            kind, tag, (digest, adverts) = take_apart(message)
+            context = wire.context1(room.session.context0, wire.sha256("adverts", wire.u32(10), adverts))
+            cut = wire.read_records(adverts, 240) | {CHEAT: genuine}
+            return wire.wrap(kind, tag, digest, wire.write_records(cut))
+        if (stage, sender) == (Stage.SHARE, CHEAT):
+            sealed = wire.write_records(dict.fromkeys(room.ids, GARBAGE))
+            body = wire.label("share") + context + wire.u32(CHEAT) + wire.hashes(sealed)
+            return wire.wrap(
+                take_apart(message)[0], context[:16], sealed, ed25519_sign(identity_key(CHEAT), body)
+            )
+        return message
+
+    with pytest.raises(PublicKeyError, match="private half") as caught:
+        room.play(intercept=lie)
+    assert (caught.value.stage, caught.value.peer) == (Stage.UPLOAD, CHEAT)
+    assert room.server.stage is Stage.UPLOAD, "nothing of any holder has left"
