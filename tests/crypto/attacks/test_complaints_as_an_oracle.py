@@ -1,8 +1,9 @@
-"""A complaint reveals what two clients agreed on: with a key that is a multiple of a victim's, the victim's too.
+"""A complaint reveals what two clients agreed on; under a multiple of a victim's key that is the victim's, too.
 
 The cheat advertises r·V for its own sealing key, V the victim's, and seals garbage. Each holder's complaint
-would reveal its agreement with r·V, which divided by r is the one with the victim and opens the shares that the
-victim dealt it: with t of these the victim's vector lies bare. The cheat does not know the private half of r·V.
+would reveal its agreement with r·V, which divided by r is the one with the victim and opens the shares that
+the victim dealt it: with t of these the victim's vector lies bare. But the cheat does not know the private
+half of r·V.
 """
 
 import pytest
@@ -21,12 +22,12 @@ GARBAGE = bytes(98)
 
 def times(factor: int, public: bytes) -> bytes:
     """The u-coordinate of a multiple of somebody's key: no private key is needed."""
-    x, y, z, _ = curve._times(factor, curve._lifted(public))
+    _, y, z, _ = curve._times(factor, curve._lifted(public))
     return ((z + y) * pow(z - y, -1, curve._P) % curve._P).to_bytes(32, "little")
 
 
 class Cheat:
-    """A server's ally: it speaks last, once it knows the victim's key. ``own`` is the advert that it shows."""
+    """A server's ally: it speaks last, once it knows the victim's key."""
 
     def __init__(self, room: Rehearsal, proof: str) -> None:
         self.room, self.proof = room, proof

@@ -62,17 +62,12 @@ class Everything:
 
     def proof(self, i: int, j: int) -> bytes:
         """What i can prove of its agreement with j."""
-        return prove_agreement(
-            wire.sealing_scalar(self.room.rng[i].taken[:32]),
-            self.parsed[i].sealing,
-            self.parsed[j].sealing,
-            self.context,
-        )
+        private = wire.sealing_scalar(self.room.rng[i].taken[:32])
+        return prove_agreement(private, self.parsed[i].sealing, self.parsed[j].sealing, self.context)
 
     def key(self, holder: int, owner: int, which: int) -> bytes:
-        shared = wire.x25519(
-            wire.sealing_scalar(self.room.rng[holder].taken[:32]), self.parsed[owner].sealing
-        )
+        private = wire.sealing_scalar(self.room.rng[holder].taken[:32])
+        shared = wire.x25519(private, self.parsed[owner].sealing)
         ends = (self.parsed[owner].sealing, self.parsed[holder].sealing)
         return wire.seal_keys(shared, self.context, owner, holder, ends)[which]
 

@@ -115,8 +115,8 @@ def test_a_client_survives_whatever_the_server_sends(mode, stage):
             getattr(client, earlier.value)(*arguments)
         error = failure(bytes_, partial(getattr(client, stage.value), *arguments))
         if error is None:
-            # Without signatures a peer's key may be any key. Without one share a client goes on, until it sees
-            # whether its dealer has signed what came.
+            # Without signatures a peer's key may be any key. Without one share a client goes on, until it
+            # sees whether its dealer has signed what came.
             borne = (mode, stage) in {("semi_honest", Stage.SHARE), ("active", Stage.UPLOAD)}
             assert borne or bytes_ == recorded[stage, SERVER, 1], f"variant {i} was accepted"
         else:
