@@ -1,4 +1,4 @@
-"""A complaint reveals what two clients agreed on; under a multiple of a victim's key that is the victim's, too.
+"""A complaint reveals what two clients agreed on; under a multiple of a victim's key that is the victim's.
 
 The cheat advertises r·V for its own sealing key, V the victim's, and seals garbage. Each holder's complaint
 would reveal its agreement with r·V, which divided by r is the one with the victim and opens the shares that
