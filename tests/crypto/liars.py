@@ -24,7 +24,7 @@ from rehearsal import Rehearsal
 from prism_crypto import Policy, Roster, SecureSumError, Stage, verify_evidence
 from prism_crypto.primitives.agreement_proof import on_curve, prove_agreement
 from prism_crypto.primitives.keys import AgreedKey, KeyPair, seal, seal_keys
-from prism_crypto.primitives.shamir import PRIME
+from prism_crypto.primitives.shamir import PRIME, coefficients, lagrange_weights, split
 from prism_crypto.stages.advert import Advert
 from prism_crypto.wire import messages as m
 
@@ -307,6 +307,53 @@ def deals_wrong_shares_of_its_seed(liar: Liar, at: Stage, message: bytes) -> byt
 def deals_wrong_shares_of_its_key_and_drops_out(liar: Liar, at: Stage, message: bytes) -> bytes:
     liar.silent_from = Stage.UPLOAD
     return _deals_wrong_shares(liar, message, 1) if at is Stage.SHARE else message
+
+
+def _deals_a_twin(liar: Liar, message: bytes, victim: int, helpers: list[int]) -> bytes:
+    """Right shares, but one: with those of t - 1 helpers it gives another private key of the same public key.
+
+    X25519 ignores the three lowest bits and the highest of a private key.
+    """
+    liar.named, liar.victims = "blamed", (victim,)
+    taken = liar.session.rng[liar.client_id].taken
+    private, dealing, x = taken[32:64], taken[96:128], victim + 1
+    points = [i + 1 for i in [liar.client_id, *liar.state.neighbours]]
+    right = split(private, THRESHOLD, points, coefficients(dealing, liar.context, "key"))
+    xs = tuple(sorted([x, *(i + 1 for i in helpers)]))
+    step = (private[0] ^ 1) - private[0]
+    share = int.from_bytes(right[x]) + (step << 248) * pow(lagrange_weights(xs)[xs.index(x)], -1, PRIME)
+
+    def change(cut: dict[int, bytes]) -> None:
+        cut[victim] = cut[victim][:49] + liar.seal(victim, 1, (share % PRIME).to_bytes(33))
+
+    return liar.dealing(message, change)
+
+
+@deviation
+def deals_a_twin_of_its_key_to_the_last_and_drops_out(liar: Liar, at: Stage, message: bytes) -> bytes:
+    liar.silent_from = Stage.UPLOAD
+    if at is not Stage.SHARE:
+        return message
+    others = sorted(liar.others())
+    return _deals_a_twin(liar, message, others[-1], others[: THRESHOLD - 1])
+
+
+@deviation
+def deals_a_twin_of_its_key_to_the_first_and_drops_out(liar: Liar, at: Stage, message: bytes) -> bytes:
+    liar.silent_from = Stage.UPLOAD
+    if at is not Stage.SHARE:
+        return message
+    others = sorted(liar.others())
+    return _deals_a_twin(liar, message, others[0], others[1:THRESHOLD])
+
+
+@deviation
+def deals_a_twin_of_its_key_to_any_and_drops_out(liar: Liar, at: Stage, message: bytes) -> bytes:
+    liar.silent_from = Stage.UPLOAD
+    if at is not Stage.SHARE:
+        return message
+    victim, *helpers = liar.draw.sample(liar.others(), THRESHOLD)
+    return _deals_a_twin(liar, message, victim, helpers)
 
 
 def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], bytes]) -> bytes:

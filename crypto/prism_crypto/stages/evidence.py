@@ -28,7 +28,7 @@ from prism_crypto.keeping.identity import Roster
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
-from prism_crypto.primitives.shamir import PRIME, combine
+from prism_crypto.primitives.shamir import PRIME, combine, off
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_usable, read_advert
@@ -87,7 +87,9 @@ class SealEvidence(_Evidence, frozen=True, tag=2):
 
 
 class DealingEvidence(_Evidence, frozen=True, tag=3):
-    """Signed sealed shares, t of which open and do not give the secret that their dealer advertised."""
+    """Signed sealed shares of one secret, of which t open and do not give what their dealer advertised, or
+    t + 1 open and lie on no polynomial of degree t - 1.
+    """
 
     adverts: bytes
     sealed: bytes
@@ -262,8 +264,8 @@ def _dealt_nonsense(
     accused, which, threshold = evidence.accused, evidence.which, evidence.session.threshold
     what = ("self-mask seed", "mask key")[which]
     keys = decode_records(evidence.keys, KEY_BYTES, stage=Stage.UNMASK)
-    if len(keys) != threshold or not keys.keys() <= dealt.keys():
-        raise EvidenceError(f"expected keys to the shares of {threshold} clients")
+    if not threshold <= len(keys) <= threshold + 1 or not keys.keys() <= dealt.keys():
+        raise EvidenceError(f"expected keys to the shares of {threshold} clients, or of one more")
     shares = {
         holder + 1: open_share(
             key,
@@ -273,6 +275,12 @@ def _dealt_nonsense(
         )
         for holder, key in keys.items()
     }
+    if len(shares) > threshold:
+        # What t of them give is no matter: several private keys have one public key, so it may be right.
+        last = max(shares)
+        if not off(shares, last, shares.pop(last)):
+            raise EvidenceError(f"the shares of the {what} lie on one polynomial")
+        return Stage.SHARE, f"the shares that it dealt of its {what} lie on no polynomial of degree t - 1"
     try:
         secret = combine(shares, threshold)
     except ShareError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import msgspec
 
 from prism_crypto.blame import Blame
-from prism_crypto.errors import MessageError, OutOfOrder, SecureSumError, ThresholdError
+from prism_crypto.errors import EvidenceError, MessageError, OutOfOrder, SecureSumError, ThresholdError
 from prism_crypto.keeping.identity import Roster, pinned
 from prism_crypto.primitives.graph import harary, uniform_permutation
 from prism_crypto.primitives.randomness import Rng
@@ -80,10 +81,16 @@ class Hall:
     blamed: dict[int, Blame] = field(default_factory=dict)
 
     def accuse(self, evidence: Evidence) -> None:
-        """Record what proves that a client broke the protocol, if it does: anybody must come to the same."""
+        """Record what proves that a client broke the protocol, if it does: anybody must come to the same.
+
+        What does not prove it blames nobody and ends nothing: whether the sum opens is for the stages to say.
+        """
+        if evidence.accused in self.blamed:
+            return
         bare = msgspec.structs.replace(evidence, session=self.session.summary())
-        blame = verify_evidence(encode_evidence(bare), pinned(self.roster))
-        self.blamed.setdefault(blame.client_id, blame)
+        with suppress(EvidenceError):
+            blame = verify_evidence(encode_evidence(bare), pinned(self.roster))
+            self.blamed[blame.client_id] = blame
 
     def named(self) -> str:
         """For errors: who is to blame, as far as anybody can tell."""

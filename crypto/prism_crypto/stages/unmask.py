@@ -399,9 +399,12 @@ class Unmasking(Gathering):
         else:
             recovered, wrong = recover(shares, session.threshold, right, self.hall.rng)
         if session.mode is Mode.ACTIVE:
-            # One share off the polynomial and t - 1 on it give another secret; so does a set that failed.
-            holders = [x - 1 for x in (wrong[:1] if recovered is not None else wrong)]
-            holders += [x - 1 for x in sorted(shares) if x not in wrong][: session.threshold - len(holders)]
+            # t shares that do not give the secret; where it was found, t that give it and one off their
+            # polynomial: t with that one may give another private key of the same public key.
+            points = wrong
+            if recovered is not None:
+                points = (wrong[0], *[x for x in sorted(shares) if x not in wrong][: session.threshold])
+            holders = sorted(x - 1 for x in points)
             keys = encode_records({holder: self._keys[owner][holder] for holder in holders})
             signature, records = self.transcript.dealt[owner]
             adverts = self.transcript.contexts.seen(owner)

@@ -137,7 +137,9 @@ def test_no_choice_of_keys_opens_honest_shares_to_something_else(honest, which):
             accuse(chosen)
     with pytest.raises(EvidenceError, match="does not open"):
         accuse({i: keys[i] for i in range(threshold)}, as_if=1 - which)
-    for chosen in ({}, {i: keys[i] for i in range(threshold - 1)}, keys):
+    with pytest.raises(EvidenceError, match="lie on one polynomial"):
+        accuse(keys)
+    for chosen in ({}, {i: keys[i] for i in range(threshold - 1)}):
         with pytest.raises(EvidenceError, match=f"keys to the shares of {threshold} clients"):
             accuse(chosen)
 

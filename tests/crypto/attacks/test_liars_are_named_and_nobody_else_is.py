@@ -8,7 +8,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from liars import DEVIATIONS, play
+from liars import DEVIATIONS, Liar, play
+from rehearsal import Rehearsal
+
+from prism_crypto import EvidenceError, Policy, verify_evidence
+from prism_crypto.stages import gathering
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -28,3 +32,47 @@ def test_two_liars_at_once(seed):
 def test_many_sessions_of_two_liars(seed):
     draw = random.Random(seed)
     play((draw.choice(sorted(DEVIATIONS)), draw.choice(sorted(DEVIATIONS))), seed)
+
+
+SPOILS_A_SHARE = [
+    "seals_garbage_for_some",
+    "gives_wrong_keys_at_unmask",
+    "deals_a_twin_of_its_key_to_the_last_and_drops_out",
+]
+
+
+def _session(name: str) -> tuple[Rehearsal, Liar]:
+    room = Rehearsal(range(10), label="accused", policy=Policy(min_survivors=7), min_survivors=7)
+    liar = Liar(4, name, random.Random(1), room)
+    room.play(intercept=liar)
+    return room, liar
+
+
+@pytest.mark.parametrize("name", SPOILS_A_SHARE)
+def test_an_accusation_that_proves_nothing_does_not_lose_a_sum_that_opens(name, monkeypatch):
+    refused = []
+
+    def nothing(evidence, roster):
+        refused.append(evidence)
+        raise EvidenceError("this evidence proves nothing")
+
+    monkeypatch.setattr(gathering, "verify_evidence", nothing)
+    room, _ = _session(name)
+    result = room.server.result
+    assert refused
+    assert room.server.blamed == {}
+    assert result.counts.tolist() == room.expected(result.survivors)
+
+
+def test_nobody_is_accused_twice(monkeypatch):
+    accused = []
+
+    def noted(evidence, roster):
+        blame = verify_evidence(evidence, roster)
+        accused.append(blame.client_id)
+        return blame
+
+    monkeypatch.setattr(gathering, "verify_evidence", noted)
+    room, liar = _session("seals_garbage_for_some")
+    assert len(liar.victims) > 1  # each of them complains
+    assert accused == list(room.server.blamed) == [4]
