@@ -116,7 +116,7 @@ numbered_rounds=False)
 
     @staticmethod
     def _unproved(session: Session, roster: Roster | None) -> str:
-        """Whether somebody is excluded without proof; each piece of evidence takes some milliseconds."""
+        """Whether somebody is excluded without proof; what each piece proves is worked out once."""
         for evidence in session.excluded:
             try:
                 blame = verify_evidence(evidence, pinned(roster))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import random
 import resource
+import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import msgspec
 import numpy as np
+from chosen import chosen_rehearsal
 from rehearsal import SERVER, Rehearsal, stages
 
 from prism_crypto import session
 from prism_crypto.errors import SecureSumError
+from prism_crypto.policy import Policy
 from prism_crypto.primitives import shamir
+from prism_crypto.primitives.context import advert_digest, context1, tag
+from prism_crypto.primitives.keys import KeyPair
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
-from prism_crypto.stages import confirm, share, unmask, upload
-from prism_crypto.stages.advert import check_advert
+from prism_crypto.stages import confirm, evidence, share, unmask, upload
+from prism_crypto.stages.advert import Advert, check_advert
 from prism_crypto.stages.survivors import read_survivors
 from prism_crypto.wire import messages
 
@@ -60,7 +66,59 @@ def targets() -> list[Target]:
         ("semi_honest", {"graph": "harary", "dropout": 0.0}),
     ):
         found += _of_a_session(f"{mode}{' sparse' if graph else ''}", mode, **graph)
+    for room in (Rehearsal(range(10), policy=Policy(min_survivors=7), min_survivors=7), chosen_rehearsal(14)):
+        found += _of_evidence(room)
     return found
+
+
+def _of_evidence(room: Rehearsal) -> list[Target]:
+    """Evidence of every kind against one client, and the same with other sizes of the session."""
+    liar, real = 3, []
+    key, commitment = KeyPair(bytes(range(32))).public, bytes(32)
+    choice = tuple(i for i in room.ids if i != liar)[: room.session.degree]
+    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, choice * (len(room.ids) > 10))
+    signed = advert.signed_part(room.session.context0, liar)
+    advert = msgspec.structs.replace(advert, signature=room.identities[liar].sign(Stage.ADVERTISE, signed))
+    head, adverts = (
+        (messages.VERSION, room.session.summary(), liar),
+        messages.encode_records({liar: advert.encode()}),
+    )
+    context = context1(room.session.context0, advert_digest([adverts], 1))
+    sealed, shut = messages.encode_records({liar: bytes(98)}), messages.encode_records({liar: bytes(32)})
+    signed = messages.share_body(context, liar, sealed)
+    signature = room.identities[liar].sign(Stage.SHARE, signed)
+    proof = messages.encode_records({liar: bytes(96)})
+    last = messages.unmask_body(context, liar, sealed, shut, b"", proof)
+    answer = room.identities[liar].sign(Stage.UNMASK, last)
+    found = (
+        evidence.AdvertEvidence(*head, advert.encode()),
+        evidence.SealEvidence(*head, adverts, sealed, signature, 0, bytes(96)),
+        evidence.DealingEvidence(*head, adverts, sealed, signature, 0, shut),
+        evidence.UnmaskEvidence(*head, adverts, sealed, shut, b"", proof, answer),
+    )
+    for each in found:
+        real.append(evidence.encode_evidence(each))
+
+    def read(data: bytes) -> None:
+        blame = evidence.verify_evidence(data, room.roster)
+        if blame.client_id != liar:
+            raise AssertionError(f"evidence convicts client {blame.client_id}: {data.hex()}")
+
+    def resized(data: bytes) -> None:
+        """Sizes of the session, and what of the evidence is kept."""
+        degree, threshold, count = struct.unpack("<3q", data[:24].ljust(24, b"\0"))
+        invited = msgspec.structs.replace(room.session.invited, count=count)
+        changed = msgspec.structs.replace(
+            room.session.summary(), degree=degree, threshold=threshold, invited=invited
+        )
+        for each in found:
+            with suppress(SecureSumError):
+                read(evidence.encode_evidence(msgspec.structs.replace(each, session=changed)))
+
+    sizes = (room.session.degree, room.session.threshold, len(room.ids))
+    starts = [struct.pack("<3q", *sizes), struct.pack("<3q", -45, -1, 2**40)]
+    name = f"evidence, {room.session.graph}"
+    return [(name, read, real), (f"{name}: sizes", resized, starts)]
 
 
 def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:

@@ -10,6 +10,8 @@ itself.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
@@ -24,7 +26,7 @@ from prism_crypto.errors import (
     SecureSumError,
     ShareError,
 )
-from prism_crypto.keeping.identity import Roster
+from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
@@ -170,31 +172,51 @@ def verify_evidence(evidence: bytes, roster: Roster) -> Blame:
 
     Raises:
         EvidenceError: it proves nothing.
+
+    What was found is kept, so that evidence offered again costs a hash.
     """
-    reason, found = "", None
+    if not isinstance(evidence, bytes) or len(evidence) > _MAX_BYTES:
+        raise EvidenceError(f"this evidence proves nothing: expected bytes, {_MAX_BYTES} at most")
+    seen = (hashlib.sha256(evidence).digest(), roster.hash)
+    if seen not in _verdicts:
+        if len(_verdicts) >= _MAX_VERDICTS:
+            _verdicts.clear()
+        _verdicts[seen] = _verdict(evidence, roster)
+    verdict = _verdicts[seen]
+    if isinstance(verdict, str):
+        raise EvidenceError(f"this evidence proves nothing: {verdict}")
+    return dataclasses.replace(verdict, evidence=evidence)
+
+
+_MAX_VERDICTS = 1024
+_verdicts: dict[tuple[bytes, bytes], Blame | str] = {}
+"""By the hashes of evidence and roster: whom it convicts (without the evidence), or why it proves nothing."""
+
+
+def _verdict(evidence: bytes, roster: Roster) -> Blame | str:
     try:
         found = _decoded(evidence)
-        stage, reason = _convicted(found, roster)
+        stage, deed = _convicted(found, roster)
     except SecureSumError as error:
-        reason, found = error.message, None
+        return error.message
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        reason, found = "not the canonical encoding of evidence", None
-    if found is None:
-        raise EvidenceError(f"this evidence proves nothing: {reason}")
-    return Blame(
-        found.accused, stage, reason, found.session.federation, found.session.number, bytes(evidence)
-    )
+        return "not the canonical encoding of evidence"
+    return Blame(found.accused, stage, deed, found.session.federation, found.session.number, b"")
 
 
 def _decoded(evidence: bytes) -> Evidence:
-    if not isinstance(evidence, bytes) or len(evidence) > _MAX_BYTES:
-        raise EvidenceError(f"expected bytes, {_MAX_BYTES} at most")
     found: Evidence = msgspec.msgpack.decode(evidence, type=Evidence)
     session = found.session
     if found.version != VERSION or msgspec.msgpack.encode(found) != evidence:
         raise EvidenceError(f"not the canonical encoding of evidence of version {VERSION}")
     if session.mode is not Mode.ACTIVE or session.graph == "harary":
         raise EvidenceError("there is evidence of active sessions only")
+    # What the work is measured by: the rest of the session is bound by signatures alone.
+    count = session.invited.count
+    if not (2 <= count <= MAX_CLIENT_ID and 0 < session.threshold <= count and 0 < session.degree < count):
+        raise EvidenceError(
+            f"no session has {count} clients, threshold {session.threshold} and degree {session.degree}"
+        )
     return found
 
 
@@ -215,6 +237,9 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
             return Stage.ADVERTISE, f"it signed an advert in which {error.message}"
         raise EvidenceError("the advert's keys are sound")
     records = decode_records(evidence.adverts, advert_bytes(session), stage=Stage.SHARE)
+    # Made-up sessions of thousands would keep whoever checks them busy: there are no more than are pinned.
+    if len(records) > len(roster):
+        raise EvidenceError(f"{len(records)} adverts, where {len(roster)} clients are pinned")
     context = context1(session.context0, advert_digest([evidence.adverts], len(records)))
     adverts = {client_id: read_advert(data, session) for client_id, data in records.items()}
     if accused not in adverts:
@@ -294,6 +319,10 @@ def _contradicted(
     evidence: UnmaskEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
 ) -> tuple[Stage, str]:
     accused, stage = evidence.accused, Stage.UNMASK
+    complaints = decode_records(evidence.complaints, PROOF_BYTES, stage=stage)
+    most = len(adverts) if evidence.session.graph == "chosen" else evidence.session.spare
+    if len(complaints) > most:
+        raise EvidenceError(f"{len(complaints)} complaints; no server takes more than {most}")
     body = unmask_body(
         context, accused, evidence.received, evidence.seed_keys, evidence.mask_keys, evidence.complaints
     )
@@ -306,7 +335,7 @@ def _contradicted(
                 open_share(key, between, (owner, accused), half(received.get(owner, b""), which))
             except (SealError, ShareError):
                 return stage, f"its key does not open the share that it holds of client {owner}'s secret"
-    for dealer, proof in decode_records(evidence.complaints, PROOF_BYTES, stage=stage).items():
+    for dealer, proof in complaints.items():
         if dealer not in received or dealer not in adverts:
             return stage, f"it complains of client {dealer}, whose shares it has not received"
         theirs, ours = adverts[dealer].sealing_key, adverts[accused].sealing_key

@@ -20,7 +20,9 @@ from liars import Liar, play
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto import EvidenceError, Policy, PolicyError, Roster, Session, Stage, verify_evidence
-from prism_crypto.primitives.agreement_proof import prove_agreement
+from prism_crypto.primitives.agreement_proof import agreed_point, prove_agreement
+from prism_crypto.session import _exclusions
+from prism_crypto.stages import evidence as evidence_module
 from prism_crypto.stages.evidence import (
     AdvertEvidence,
     DealingEvidence,
@@ -345,3 +347,104 @@ def test_evidence_of_another_version_mode_or_size_is_refused(honest):
     for junk in (b"", b"\x90", b"\x91" * 1000, bytes(5 * 2**20), m.encode(m.ConfirmMessage(2, b"", b""))):
         with pytest.raises(EvidenceError):
             verify_evidence(junk, honest.room.roster)
+
+
+# --- evidence of sessions that never were ------------------------------------------------------------
+
+ODD = [{"degree": d} for d in (-46, -45, 0, 5, 2**62)] + [{"threshold": t} for t in (-1, 0, 6, 2**62)]
+ODD += [{"invited": n} for n in (-1, 0, 1, 2**40)]
+
+
+@pytest.mark.parametrize("graph", ["complete", "chosen"])
+@pytest.mark.parametrize("changes", ODD, ids=str)
+def test_no_number_in_evidence_crashes_who_reads_it(changes, graph, honest):
+    if "invited" in changes:
+        changes = {"invited": msgspec.structs.replace(honest.session.invited, count=changes["invited"])}
+    session = msgspec.structs.replace(honest.session, **{"graph": graph, **changes})
+    for evidence in (
+        AdvertEvidence(2, session, HONEST, b""),
+        SealEvidence(2, session, HONEST, b"", b"", b"", 0, b""),
+        DealingEvidence(2, session, HONEST, b"", b"", b"", 0, b""),
+        UnmaskEvidence(2, session, HONEST, b"", b"", b"", b"", b"", b""),
+    ):
+        with pytest.raises(EvidenceError, match=r"no session has .* clients, threshold .* and degree"):
+            honest.verify(evidence)
+    again = msgspec.structs.replace(honest.session, excluded=(encode_evidence(evidence),))
+    again = msgspec.structs.replace(again, exclusions=_exclusions(again.excluded))
+    with pytest.raises(PolicyError, match="a client is excluded, and"):
+        honest.room.client(0, session=Session.from_offer(again.offer())).advertise()
+
+
+def _signed(honest: Everything, session: Session, adverts: int, complaints: int) -> UnmaskEvidence:
+    """What a colluder signs of a session that it has made up: true complaints, as many as it likes."""
+    real = wire.read_records(honest.adverts, 176)
+    everyone = {COLLUDER: real[COLLUDER]} | {1000 + i: real[0] for i in range(adverts - 1)}
+    blob = wire.write_records(everyone)
+    context = wire.context1(session.context0, wire.all_adverts(everyone))
+    received = wire.write_records({1000 + i: bytes(98) for i in range(complaints)})
+    private, own = honest.room.rng[COLLUDER].taken[:32], honest.parsed[COLLUDER].sealing
+    proof = prove_agreement(private, own, honest.parsed[0].sealing, context)
+    said = wire.write_records({1000 + i: proof for i in range(complaints)})
+    body = m.unmask_body(context, COLLUDER, received, b"", b"", said)
+    signature = honest.room.identities[COLLUDER].sign(Stage.UNMASK, body)
+    return UnmaskEvidence(2, session, COLLUDER, blob, received, b"", b"", said, signature)
+
+
+def test_evidence_of_a_made_up_session_is_refused_before_any_arithmetic(honest, monkeypatch):
+    reached = []
+
+    def counted(*given):
+        reached.append(given)
+        return agreed_point(*given)
+
+    monkeypatch.setattr(evidence_module, "agreed_point", counted)
+    sound = honest.session
+    assert sound.spare == 1
+    with pytest.raises(EvidenceError, match="agrees with what its sender received"):
+        honest.verify(_signed(honest, sound, 5, 1))
+    assert len(reached) == 1
+    for evidence, reason in (
+        (_signed(honest, sound, 6, 1), "6 adverts, where 5 clients are pinned"),
+        (_signed(honest, sound, 2000, 1), "2000 adverts, where 5 clients are pinned"),
+        (_signed(honest, sound, 5, 2), "2 complaints; no server takes more than 1"),
+        (_signed(honest, sound, 5, 2000), "2000 complaints; no server takes more than 1"),
+    ):
+        with pytest.raises(EvidenceError, match=reason):
+            honest.verify(evidence)
+    assert len(reached) == 1
+
+
+@pytest.mark.parametrize("name", ["dealing", "complaint"])
+def test_evidence_offered_again_is_not_worked_out_again(name, monkeypatch):
+    room, blame = true_evidence(name, monkeypatch)
+    worked = []
+    convicted = evidence_module._convicted
+
+    def counted(evidence, roster):
+        worked.append(roster.hash)
+        return convicted(evidence, roster)
+
+    monkeypatch.setattr(evidence_module, "_convicted", counted)
+    monkeypatch.setattr(evidence_module, "_verdicts", {})
+    assert (
+        verify_evidence(blame.evidence, room.roster) == verify_evidence(blame.evidence, room.roster) == blame
+    )
+    assert len(worked) == 1
+    # Another roster may not pin the accused: what was found under the first says nothing of it.
+    others = Roster({i: room.roster.public_key(i) for i in room.ids if i != blame.client_id})
+    for _ in range(2):
+        with pytest.raises(EvidenceError):
+            verify_evidence(blame.evidence, others)
+    assert len(worked) == 2
+    altered = blame.evidence[:-1] + bytes([blame.evidence[-1] ^ 1])
+    with pytest.raises(EvidenceError):
+        verify_evidence(altered, room.roster)
+
+
+def test_verdicts_do_not_pile_up(honest, monkeypatch):
+    monkeypatch.setattr(evidence_module, "_verdicts", {})
+    monkeypatch.setattr(evidence_module, "_MAX_VERDICTS", 3)
+    for junk in range(20):
+        with pytest.raises(EvidenceError):
+            verify_evidence(bytes([junk]), honest.room.roster)
+        assert 1 <= len(evidence_module._verdicts) <= 3
