@@ -19,12 +19,14 @@ from flwr.serverapp.strategy import FedAvg
 from loop_grid import LoopGrid
 
 from prism_crypto import (
+    Blame,
     CountSpec,
     FixedPoint,
     Identity,
     InputError,
     Policy,
     PolicyError,
+    Roster,
     Stage,
     ThresholdError,
 )
@@ -210,6 +212,47 @@ def test_node_that_lies_costs_one_round_and_is_left_out_where_enough_are_left(
     result = summed.open(model(), CountSpec(11), round=next(federation.rounds))
     assert result.survivors == (0, 1, 2, 3)
     assert "client 2 can't be left out" in caplog.text
+
+
+def planned_without(
+    clients: int, blamed: dict[int, int], *, least: int | None = None, invited: range | None = None
+) -> tuple[int, ...]:
+    """Whom a session leaves out, of those to blame with so many bytes of evidence above 100."""
+    identities = {i: Identity.generate(i) for i in range(clients)}
+    roster = Roster({i: identity.public_key for i, identity in identities.items()})
+    summed = SecureSum(SimpleNamespace(), roster, "tests", min_survivors=least)
+    summed._number = 1
+    for i, size in blamed.items():
+        summed.blamed[i] = Blame(i, Stage.ADVERTISE, "it lied", "tests", 1, bytes(100 + size))
+    among = tuple(roster.ids if invited is None else invited)
+    session = summed._planned(CountSpec(11), among, 1, model_hash=b"", binding=b"")
+    return tuple(i for i in among if i not in session.everyone)
+
+
+def test_as_many_liars_are_left_out_as_an_offer_holds(caplog) -> None:
+    assert planned_without(60, dict.fromkeys(range(16), 0)) == tuple(range(16))
+    assert "can't be left out" not in caplog.text
+    assert planned_without(60, dict.fromkeys(range(18), 0)) == tuple(range(16))
+    for client in (16, 17):
+        assert f"client {client} can't be left out, beside 16 others" in caplog.text
+    assert "a session excludes at most 16 clients" in caplog.text
+
+
+def test_liars_with_much_evidence_stand_in_nobody_s_way(caplog) -> None:
+    assert planned_without(20, {0: 2**22, 1: 2**21 - 8, 2: 5, 3: 2**21 - 9, 4: 0}) == (2, 3, 4)
+    assert "client 1 can't be left out, beside 3 others" in caplog.text
+    assert "client 0 can't be left out, beside 3 others" in caplog.text
+
+
+def test_as_many_liars_are_left_out_as_the_floor_allows(caplog) -> None:
+    assert planned_without(10, dict.fromkeys(range(3), 0), least=8) == (0, 1)
+    assert "client 2 can't be left out, beside 2 others" in caplog.text
+    assert "min_survivors" in caplog.text
+
+
+def test_liars_who_are_not_invited_take_no_room() -> None:
+    blamed = dict.fromkeys(range(17), 0) | {30: 9, 31: 9}
+    assert planned_without(60, blamed, invited=range(20, 40)) == (30, 31)
 
 
 class Clock:

@@ -50,7 +50,7 @@ class SecureSum:
 
     Attributes:
         blamed: who has broken the protocol in a session of this object, with evidence. They are left out of
-            the next ones, as long as `min_survivors` allows it.
+            the next ones, as many as `min_survivors` and the size of an offer allow.
     """
 
     def __init__(
@@ -177,14 +177,18 @@ class SecureSum:
     def _planned(
         self, spec: CountSpec, invited: Iterable[int], round: int, *, model_hash: bytes, binding: bytes
     ) -> Session:
-        """The session, without those who are to blame for something, where it is sound without them."""
+        """The session, without as many of those who are to blame for something as can be left out.
+
+        The smallest evidence comes first: an offer has room for so much, and floors for so many to leave.
+        """
+        everyone = tuple(invited)
 
         def plan(
             excluded: Iterable[Blame], min_survivors: int | None, min_cohort: int | None = None
         ) -> Session:
             return Session.plan(
                 spec,
-                invited,
+                everyone,
                 federation=self._federation,
                 number=self._number,
                 round=round,
@@ -200,16 +204,24 @@ class SecureSum:
                 binding=binding,
             )
 
-        whole = plan((), self._min_survivors)
-        if not self.blamed:
-            return whole
-        try:
-            # As many survivors as ever: that is what the clients' policies and epsilon count on.
-            return plan(self.blamed.values(), whole.min_survivors, whole.min_cohort)
-        except (PolicyError, InputError) as error:
-            names = ", ".join(map(str, sorted(self.blamed)))
-            log(WARNING, "secure sum: client %s can't be left out: %s", names, error)
-            return whole
+        whole = session = plan((), self._min_survivors)
+        gone: list[Blame] = []
+        blamed = [blame for client, blame in sorted(self.blamed.items()) if client in everyone]
+        for blame in sorted(blamed, key=lambda blame: len(blame.evidence)):
+            try:
+                # As many survivors as ever: that is what the clients' policies and epsilon count on.
+                session = plan((*gone, blame), whole.min_survivors, whole.min_cohort)
+            except (PolicyError, InputError) as error:
+                log(
+                    WARNING,
+                    "secure sum: client %d can't be left out, beside %d others: %s",
+                    blame.client_id,
+                    len(gone),
+                    error,
+                )
+            else:
+                gone.append(blame)
+        return session
 
     def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
         """Hand one reply to the state machine; one that is refused is that of a silent client."""
