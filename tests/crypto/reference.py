@@ -406,12 +406,19 @@ class Client:
         keys = x25519_public(self.sealing) + x25519_public(self.masking)
         return keys + commitment(self.context0, self.me, self.seed)
 
+
+    def dealing_context(self) -> bytes:
+        return self.context
+
     def make_pairs(self, holders: list[int]) -> dict[int, bytes]:
         """For each holder its share of the seed, then its share of the mask key."""
         points = [holder + 1 for holder in holders]
         shares = [
             shamir_split(
-                secret, self.session.threshold, points, polynomial(self.dealing, self.context, usage)
+                secret,
+                self.session.threshold,
+                points,
+                polynomial(self.dealing, self.dealing_context(), usage),
             )
             for secret, usage in ((self.seed, "seed"), (self.masking, "key"))
         ]

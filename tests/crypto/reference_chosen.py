@@ -98,6 +98,9 @@ class Client(wire.Client):
         dealt = write_records(sealed)
         return wrap(wire.SHARE, self.context[:16], dealt, self.signed("share", hashes(dealt)))
 
+    def dealing_context(self) -> bytes:
+        return wire.context1(self.context0, wire.all_adverts({self.me: self.advert}))
+
     def signed(self, stage: str, body: bytes) -> bytes:
         return self.sign(stage, self.context + u32(self.me) + body)
 

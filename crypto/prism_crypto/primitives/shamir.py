@@ -48,7 +48,7 @@ def coefficients(secret: bytes | bytearray, context: bytes, usage: str) -> Rng:
 
     Args:
         secret: 32 bytes, drawn for this and revealed to nobody.
-        context: ctx1.
+        context: ctx1; on a graph that clients choose, that of the dealer's advert alone.
         usage: which polynomial.
     """
     stream = hashlib.shake_256(label(usage) + context + bytes(secret))

@@ -72,14 +72,17 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     keys = {me: state.sealing.public} | {peer: advert.sealing_key for peer, advert in adverts.items()}
     holders = [peer for peer in state.choice if peer in adverts] if party.chosen else sorted(keys)
     points = [holder + 1 for holder in holders]
+    # What a key depends on, the polynomials do, and on nothing else: on a chosen graph not on who else was
+    # seen, or two copies of this client, shown other neighbours, would seal two messages under one key.
+    ours = u32(me) + state.advert
+    dealt_in = context1(session.context0, advert_digest([ours], 1)) if party.chosen else context
     seed_shares, mask_key_shares = (
-        split(secret, session.threshold, points, coefficients(state.dealing.reveal(), context, usage))
+        split(secret, session.threshold, points, coefficients(state.dealing.reveal(), dealt_in, usage))
         for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
     )
     agreements: dict[int, AgreedKey] = {}
     contexts = dict.fromkeys(keys, context)
     if party.chosen:
-        ours = u32(me) + state.advert
         for peer, advert in adverts.items():
             contexts[peer] = pair_context(session.context0, ours, u32(peer) + advert.encode())
     for peer, key in keys.items():

@@ -7,9 +7,11 @@ or it shows them others, and then every key is another.
 from __future__ import annotations
 
 import pytest
+from chosen import chosen_rehearsal
 from forgery import ADVERT_BYTES, drop_record, records, take_apart
 from rehearsal import Rehearsal, Stream
 
+from prism_crypto import MemoryCounter, SecureSumClient
 from prism_crypto.primitives import keys
 from prism_crypto.stage import Stage
 
@@ -51,6 +53,47 @@ def test_no_key_seals_two_messages_whatever_the_copies_are_shown(monkeypatch):
     other.clients[VICTIM].share(records(1, ADVERT_BYTES, drop_record(4))(adverts[VICTIM]))
     assert once == 2 * 5
     assert len(sealed) == once + 2 * 4
+    assert all(len(messages) == 1 for messages in sealed.values())
+
+
+HIDDEN = {"none": (), "one": (0,), "another": (1,), "four": (0, 1, 2, 3)}
+
+
+def copies_on_a_chosen_graph(hidden: tuple[int, ...]) -> tuple[list[SecureSumClient], list[bytes]]:
+    """Two copies of one machine; of the neighbours that it chose the second is not shown some."""
+    room = chosen_rehearsal()
+    for i, client in room.clients.items():
+        room.server.receive(i, client.advertise())
+    stream = Stream(f"rehearsal: client {VICTIM}")
+    copy = room.client(VICTIM, rng=stream, counter=MemoryCounter())
+    assert copy.advertise() == room.clients[VICTIM].resend()
+    state = copy._state
+    object.__setattr__(state.party, "rng", Stream("after the fork"))
+    message = room.server.close()[VICTIM]
+    fewer = message
+    for place in hidden:
+        fewer = records(1, len(state.advert), drop_record(state.choice[place]))(fewer)
+    return [room.clients[VICTIM], copy], [message, fewer]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_no_key_seals_two_messages_where_clients_choose(hidden, monkeypatch):
+    copies, shown = copies_on_a_chosen_graph(hidden)
+    sealed: dict[bytes, set[bytes]] = {}
+    real = keys.AESGCM
+
+    class Watched:
+        def __init__(self, key: bytes) -> None:
+            self.key, self.cipher = key, real(key)
+
+        def encrypt(self, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
+            sealed.setdefault(self.key, set()).add(plain)
+            return self.cipher.encrypt(nonce, plain, associated)
+
+    monkeypatch.setattr(keys, "AESGCM", Watched)
+    for copy, message in zip(copies, shown, strict=True):
+        copy.share(message)
+    assert len(sealed) == 2 * 12
     assert all(len(messages) == 1 for messages in sealed.values())
 
 
