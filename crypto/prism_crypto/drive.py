@@ -62,7 +62,7 @@ from prism_crypto.errors import (
 from prism_crypto.hello import check_hello, new_challenge
 from prism_crypto.keeping.guarded_file import PUBLIC, write_new
 from prism_crypto.keeping.identity import Identity, Roster
-from prism_crypto.keeping.session_counter import SessionCounter
+from prism_crypto.keeping.session_counter import SessionCounter, check_start
 from prism_crypto.policy import Policy
 from prism_crypto.primitives.randomness import Rng
 from prism_crypto.primitives.secret import Confidential
@@ -82,16 +82,32 @@ _STAGES: Final = list(Stage)
 _LONGEST_REASON: Final = 2000
 
 
-def enrol(folder: str | Path, identity: Identity, roster: Roster, policy: Policy, federation: str) -> None:
+def enrol(
+    folder: str | Path,
+    identity: Identity,
+    roster: Roster,
+    policy: Policy,
+    federation: str,
+    *,
+    number: int = 0,
+    round: int = 0,
+) -> None:
     """Write what one client keeps, once, into a new folder (mode 0700).
 
     The files are those of `prism-secure identity`: ``identity.json``, ``roster.json``, ``policy.json``,
     ``federation.txt`` and ``sessions``, the counter, which is never put back from a backup.
 
+    Args:
+        folder, identity, roster, policy, federation: what is written.
+        number, round: above which the federation's sessions and rounds are numbered. 0: from 1. Where numbers
+            are a clock's milliseconds, as `prism_secure` has them, its reading a day ago.
+
     Raises:
         IdentityError: the folder exists or can't be written, or the roster does not pin the identity.
+        StateError: number or round is out of range; nothing is written.
     """
     folder, reason = Path(folder), None
+    check_start(number, round)
     if identity.client_id not in roster or roster.public_key(identity.client_id) != identity.public_key:
         raise IdentityError("the roster does not pin this identity", peer=identity.client_id)
     try:
@@ -102,7 +118,7 @@ def enrol(folder: str | Path, identity: Identity, roster: Roster, policy: Policy
         raise IdentityError(f"{folder} can't be made: {reason}")
     identity.save(folder / "identity.json")
     policy.save(folder / "policy.json")
-    SessionCounter.enrol(folder / "sessions")
+    SessionCounter.enrol(folder / "sessions", number=number, round=round)
     write_new(folder / "federation.txt", f"{federation}\n", PUBLIC)
     roster.save(folder / "roster.json")
 

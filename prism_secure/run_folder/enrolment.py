@@ -133,7 +133,8 @@ def session_clock() -> int:
     """Milliseconds since 1970: the number of a session that begins now, unless one had it already.
 
     Numbers must rise over all runs of a server, also if its disk is lost: the clock does. A client's counter
-    takes no number that is two years above its last one, so it begins at this clock, too.
+    takes no number that is 99 days above its last one, so it begins at this clock, too; a client that has
+    been away for longer is enrolled again, as a new identity.
     """
     return time.time_ns() // 1_000_000
 

@@ -377,6 +377,39 @@ def test_a_folder_is_written_once_and_read_whole(federation: Federation, tmp_pat
     assert Client(tmp_path / "1").client_id == 1
 
 
+CLOCK = 1_800_000_000_000
+"""Milliseconds, as a clock has them."""
+
+
+@pytest.mark.parametrize(("number", "round"), [(CLOCK, 1), (CLOCK + 2**33 - 1, 1), (CLOCK, 70_001)])
+def test_a_client_joins_a_federation_that_numbers_by_the_clock_and_is_not_new(tmp_path, number, round):
+    identities = [Identity.generate(client) for client in range(3)]
+    roster = Roster({each.client_id: each.public_key for each in identities})
+    for each in identities:
+        folder = tmp_path / str(each.client_id)
+        enrol(
+            folder, each, roster, Policy(min_survivors=3), "tests", number=CLOCK - 1, round=max(round - 9, 0)
+        )
+    session = Session.plan(SPEC, range(3), federation="tests", number=number, round=round, roster=roster)
+    server, clients = Server(session, 10.0, roster=roster), [Client(tmp_path / str(i)) for i in range(3)]
+    requests = {i: clients[i].join(SPEC, vector(i), round=round) for i in range(3)}
+    while requests:
+        for i, request in list(requests.items()):
+            following = clients[i].handle(server.handle(i, request, 0.0))
+            requests = (
+                requests | {i: following} if following else {j: requests[j] for j in requests if j != i}
+            )
+    assert np.array_equal(server.result.counts, sum(vector(i) for i in range(3)))
+
+
+@pytest.mark.parametrize("start", [{"number": -1}, {"number": 2**64}, {"round": -1}])
+def test_numbers_from_which_no_counter_starts_leave_no_folder_behind(federation: Federation, start, tmp_path):
+    identity = Identity.load(tmp_path / "0" / "identity.json")
+    with pytest.raises(StateError, match="session and round are in"):
+        enrol(tmp_path / "new", identity, federation.roster, Policy(min_survivors=3), "tests", **start)
+    assert not (tmp_path / "new").exists()
+
+
 def test_parties_are_not_pickled_and_do_not_show_their_keys(federation: Federation):
     for each in (federation.clients[0], federation.server(1)):
         assert repr(each) == f"<{type(each).__name__}>"

@@ -182,3 +182,12 @@ def test_the_counter_in_memory_keeps_the_same_rule():
         with pytest.raises(StateError):
             counter.advance(number)
     assert counter.last == 5
+
+
+def test_one_offer_shuts_nobody_out_of_a_clocks_sessions_for_years():
+    now, day = 1_800_000_000_000, 24 * 3600 * 1000
+    counter = MemoryCounter(now)
+    with pytest.raises(StateError, match="must be enrolled again"):
+        counter.advance(now + 100 * day)
+    counter.advance(now + MAX_STEP)
+    counter.advance(now + 100 * day)

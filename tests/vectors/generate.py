@@ -34,7 +34,7 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "spec": CountSpec(100, 5, "five-levels"),
         "drop": {17: Stage.SHARE, 5: Stage.UPLOAD},
         "federation": "a federation with ünicode",
-        "number": 2**36,
+        "number": 2**33,
         "round": 300,
         "colluders": 1,
         "min_cohort": 4,

@@ -30,12 +30,12 @@ from typing import Protocol
 from prism_crypto.errors import StateError
 from prism_crypto.keeping.guarded_file import sync_folder
 
-__all__ = ["MAX_SESSION", "MemoryCounter", "SessionCounter", "SessionNumbers"]
+__all__ = ["MAX_SESSION", "MemoryCounter", "SessionCounter", "SessionNumbers", "check_start"]
 
 MAX_SESSION = 2**64 - 1
 MAX_ROUND = 2**64 - 1
-MAX_STEP = 2**36
-"""How far a session's number may be above the last one: two years, where it is a clock's milliseconds."""
+MAX_STEP = 2**33
+"""How far a session's number may be above the last one: 99 days, where it is a clock's milliseconds."""
 
 MAX_ROUND_STEP = 2**16
 """How far a round may be above the last one in which a client uploaded."""
@@ -138,8 +138,7 @@ class SessionCounter:
         Raises:
             StateError: it exists already, or a number is out of range.
         """
-        if not (0 <= number <= MAX_SESSION and 0 <= round <= MAX_ROUND):
-            raise StateError(f"session and round are in 0..2^64-1, not {number} and {round}")
+        check_start(number, round)
         counter = cls(path)
         with counter._locked():
             if counter.path.exists():
@@ -217,6 +216,16 @@ class SessionCounter:
         sync_folder(self.path.parent)
 
 
+def check_start(number: int, round: int) -> None:
+    """Refuse what no counter can start from.
+
+    Raises:
+        StateError: a number is out of range.
+    """
+    if not (0 <= number <= MAX_SESSION and 0 <= round <= MAX_ROUND):
+        raise StateError(f"session and round are in 0..2^64-1, not {number} and {round}")
+
+
 def _check_above(number: int, last: int) -> None:
     if not 1 <= number <= MAX_SESSION:
         raise StateError(f"a session number is in 1..2^64-1, not {number}")
@@ -225,7 +234,7 @@ def _check_above(number: int, last: int) -> None:
     if number > last + MAX_STEP:
         raise StateError(
             f"session {number} is more than {MAX_STEP} above {last}, the last one this client entered: "
-            "no server sets a client so far ahead"
+            f"no server sets a client so far ahead; a client that has been away for so long: {_ENROL}"
         )
 
 
