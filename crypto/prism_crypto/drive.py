@@ -43,6 +43,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -80,6 +81,7 @@ _JOIN, _MESSAGE, _POLL = 1, 2, 3  # what a client asks
 _WAIT, _OFFER, _ANSWER, _AGAIN, _GONE = 17, 18, 19, 20, 21  # what a server answers
 _STAGES: Final = list(Stage)
 _LONGEST_REASON: Final = 2000
+_TRIES: Final = 3  # a byte altered on the way costs one; who is refused so often in a stage is told so
 
 
 def enrol(
@@ -292,7 +294,8 @@ class Server(Confidential):
         rng: see `SecureSumServer`.
 
     Attributes:
-        refused: the last error of each client whose message was refused.
+        refused: the last error of each client whose message was refused. It is asked for it again, twice in a
+            stage: something on the way may have altered it.
         silent: by stage, the clients that had not answered when it ended.
         error: what ended the session without a sum; None if nothing has.
         ended: when the session ended; None before.
@@ -315,6 +318,7 @@ class Server(Confidential):
         self._ends: float | None = None
         self._outbox: tuple[Stage | None, dict[int, bytes]] = (None, {})
         self._taken: set[int] = set()
+        self._refusals: Counter[tuple[int, Stage]] = Counter()
         self.refused: dict[int, SecureSumError] = {}
         self.silent: dict[Stage, tuple[int, ...]] = {}
         self.error: SecureSumError | None = None
@@ -397,6 +401,7 @@ class Server(Confidential):
             self._party.receive(peer, payload)
         except SecureSumError as error:
             self.refused[peer] = error
+            self._refusals[peer, stage] += 1
         else:
             self._taken.add(peer)
             self.refused.pop(peer, None)
@@ -411,7 +416,7 @@ class Server(Confidential):
             return _frame(_ANSWER, number, stage, self._party.opened())
         if stage is self.stage and peer in self._taken:
             return _frame(_WAIT, number, stage)
-        if peer in self.refused:
+        if peer in self.refused and (stage is not self.stage or self._refusals[peer, stage] >= _TRIES):
             return self._gone(stage, f"its message was refused: {self.refused[peer]}")
         if stage is self.stage and peer in self._party.waiting:
             return _frame(_AGAIN, number, stage)

@@ -234,13 +234,50 @@ def test_bytes_that_are_no_message_are_refused_by_name_and_cost_nobody_else_the_
     assert set(server.refused) == {1}
 
 
+STAGES = [Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM, Stage.UNMASK]
+
+
+@pytest.mark.parametrize("place", [12, 40, -1])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_byte_altered_on_the_way_to_the_server_costs_nobody_the_sum(
+    federation: Federation, stage: Stage, place: int
+):
+    server, spoiled = federation.server(1), []
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if client == 1 and request[:2] == bytes([2, stage.number]) and len(spoiled) < 2:
+            spoiled.append(request)
+            altered = bytearray(request)
+            altered[place] ^= 1
+            request = bytes(altered)
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    check(network.run(), tuple(range(N)))
+    assert len(spoiled) == 2
+    assert not network.errors
+    assert not server.refused
+
+
+def test_who_is_refused_again_and_again_is_told_so_before_the_stage_ends(federation: Federation):
+    server = federation.server(1)
+    client = federation.clients[1]
+    request = client.handle(server.handle(1, client.join(SPEC, vector(1), round=1), 0.0))
+    for _ in range(2):
+        assert client.handle(server.handle(1, request[:-1] + bytes([request[-1] ^ 1]), 0.0)) == request
+    with pytest.raises(OutOfOrder, match="its message was refused"):
+        client.handle(server.handle(1, request[:-1] + bytes([request[-1] ^ 1]), 0.0))
+
+
 def test_a_message_in_anothers_name_is_refused_and_does_not_shut_the_other_out(federation: Federation):
     """Of a transport that believes what it is told: the signature does not verify."""
     server = federation.server(1)
     offer = server.handle(1, federation.clients[1].join(SPEC, vector(1), round=1), 0.0)
     advert = federation.clients[1].handle(offer)
-    assert b"refused" in server.handle(0, advert, 0.0)
-    assert isinstance(server.refused[0], SignatureError)
+    for left in (2, 1, 0):
+        assert (b"its message was refused" in server.handle(0, advert, 0.0)) is (left == 0)
+        assert isinstance(server.refused[0], SignatureError)
     network = Network(federation, server, 1, clients=(0, 2, 3, 4))
     network.requests[1] = advert
     check(network.run(), tuple(range(N)))
