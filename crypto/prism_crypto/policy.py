@@ -117,6 +117,7 @@ numbered_rounds=False)
     @staticmethod
     def _unproved(session: Session, roster: Roster | None) -> str:
         """Whether somebody is excluded without proof; what each piece proves is worked out once."""
+        accused: set[int] = set()
         for evidence in session.excluded:
             try:
                 blame = verify_evidence(evidence, pinned(roster))
@@ -126,6 +127,9 @@ numbered_rounds=False)
                 return (
                     f"client {blame.client_id} is excluded for what it did in another federation, or invited"
                 )
+            if blame.client_id in accused:
+                return f"client {blame.client_id} is excluded twice"
+            accused.add(blame.client_id)
         return ""
 
     def save(self, path: str | Path) -> None:

@@ -20,6 +20,7 @@ from liars import Liar, play
 from rehearsal import SERVER, Rehearsal
 
 from prism_crypto import EvidenceError, Policy, PolicyError, Roster, Session, Stage, verify_evidence
+from prism_crypto import policy as policy_module
 from prism_crypto.primitives.agreement_proof import agreed_point, prove_agreement
 from prism_crypto.session import _exclusions
 from prism_crypto.stages import evidence as evidence_module
@@ -313,6 +314,25 @@ def test_clients_check_the_evidence_themselves(monkeypatch):
     elsewhere = following(room, blame, federation="another")
     with pytest.raises(PolicyError, match="another federation"):
         elsewhere.client(elsewhere.ids[0]).advertise()
+
+
+@pytest.mark.parametrize("times", [2, 3, 16])
+def test_one_liar_is_excluded_once_however_much_there_is_against_it(times, monkeypatch):
+    """Else one colluder signs sixteen pieces of evidence that take long, for every offer anew."""
+    room, blame = true_evidence("complaint", monkeypatch)
+    again = following(room, blame)
+    seen = []
+
+    def counted(evidence, roster):
+        seen.append(evidence)
+        return verify_evidence(evidence, roster)
+
+    monkeypatch.setattr(policy_module, "verify_evidence", counted)
+    pieces = (blame.evidence,) * times
+    session = msgspec.structs.replace(again.session, excluded=pieces, exclusions=_exclusions(pieces))
+    with pytest.raises(PolicyError, match=f"client {blame.client_id} is excluded twice"):
+        again.client(again.ids[0], session=Session.from_offer(session.offer())).advertise()
+    assert len(seen) == 2
 
 
 def test_evidence_is_bound_into_the_session_and_does_not_grow_with_earlier_evidence(monkeypatch):
