@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from chosen import chosen_rehearsal
 from liars import DEVIATIONS, Liar, play
 from rehearsal import Rehearsal
 
-from prism_crypto import EvidenceError, Policy, verify_evidence
-from prism_crypto.stages import gathering
+from prism_crypto import EvidenceError, Policy, Stage, verify_evidence
+from prism_crypto.primitives.shamir import PRIME, lagrange_weights
+from prism_crypto.stages import gathering, share
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -76,3 +78,28 @@ def test_nobody_is_accused_twice(monkeypatch):
     room, liar = _session("seals_garbage_for_some")
     assert len(liar.victims) > 1  # each of them complains
     assert accused == list(room.server.blamed) == [4]
+
+
+@pytest.mark.parametrize("victim", [0, 3, -1])
+def test_on_a_chosen_graph_a_twin_of_the_mask_key_convicts_its_dealer(victim, monkeypatch):
+    room, liar, real = chosen_rehearsal(label="twin"), 5, share.split
+
+    def split(secret, threshold, xs, rng):
+        shares = real(secret, threshold, xs, rng)
+        if bytes(secret) == room.rng[liar].taken[32:64]:
+            wrong = sorted(xs)[victim]
+            points = tuple(sorted([wrong, *[x for x in sorted(xs) if x != wrong][: threshold - 1]]))
+            step = ((secret[0] ^ 1) - secret[0]) << 248
+            weight = lagrange_weights(points)[points.index(wrong)]
+            value = int.from_bytes(shares[wrong]) + step * pow(weight, -1, PRIME)
+            shares[wrong] = (value % PRIME).to_bytes(33)
+        return shares
+
+    monkeypatch.setattr(share, "split", split)
+    room.play(drop={liar: Stage.UPLOAD})
+    [blame] = room.server.blamed.values()
+    assert (blame.client_id, blame.stage) == (liar, Stage.SHARE)
+    assert verify_evidence(blame.evidence, room.roster) == blame
+    result = room.server.result
+    assert result.survivors == tuple(i for i in room.ids if i != liar)
+    assert result.counts.tolist() == room.expected(result.survivors)
