@@ -406,7 +406,6 @@ class Client:
         keys = x25519_public(self.sealing) + x25519_public(self.masking)
         return keys + commitment(self.context0, self.me, self.seed)
 
-
     def dealing_context(self) -> bytes:
         return self.context
 
