@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto import CountSpec, FixedPoint, InputError, SecureSumResult, WeightedMean, secure_sum
+from prism_crypto.session import COMPLETE_LIMIT
 from prism_crypto.wire.codec import whole_numbers
 from prism_privacy import MaskRelease, debias
 from prism_secure.plug_in.layers import Layers, Tree, leaves_of, tree_of
@@ -33,6 +34,9 @@ __all__ = ["Bounds", "CountList", "Counts", "Mean", "secure_counts", "secure_mea
 
 Read: TypeAlias = Callable[[Any, NDArray[Any]], NDArray[Any]]
 Ties: TypeAlias = Literal["zero", "plus"]
+
+_SPARSE_FAILURE = 2.0**-40
+"""Probability, a round, that a sparse graph fails to hide uploads; a release's delta pays for it."""
 
 
 class Counts(dict[Any, Any]):
@@ -157,8 +161,9 @@ def secure_counts(
         partial: each client has sent some layers of a dictionary. Those that it has not are zeros in the sum;
             who has sent a layer is in ``senders``, and is no secret, so it must not depend on data. With a
             release each layer needs the release's cohort of senders.
-        settings: those of `prism_crypto.secure_sum`. `min_survivors` is what an accountant may assume to be
-            in every sum; by default the release's cohort, and all clients without one.
+        settings: those of `prism_crypto.secure_sum`. With a release the session guarantees the release's
+            cohort of honest clients (`min_cohort`), or is refused; by default `min_survivors` is that cohort
+            and the `colluders`, and all clients without a release.
 
     Returns:
         The sum for each layer, in a dictionary or list like the first client's (with ``partial`` a dictionary
@@ -172,9 +177,9 @@ def secure_counts(
         prism_crypto.SecureSumError: too few clients are left.
     """
     masks = _clients(masks, "masks", settings)
-    least = {"min_survivors": len(masks) if release is None else release.cohort} | settings
+    least = {"min_survivors": len(masks)} | settings if release is None else _guaranteed(release, settings)
     if release is not None:
-        _check_release(release, len(masks), bound, least["min_survivors"])
+        _check_release(release, len(masks), bound, least)
     masks, sent = _filled(masks) if partial else (masks, {})
     if isinstance(bound, FixedPoint):
         bound = Bounds({"": bound})
@@ -192,7 +197,7 @@ def secure_counts(
         if isinstance(bound, Bounds):
             found[name] = bound.decode(name, counts, len(result.survivors))
         elif release is not None:
-            found[name] = _unflipped(name, counts, len(senders[name]), release)
+            found[name] = _unflipped(name, counts, len(senders[name]), release, least["colluders"] or 0)
     made = _counts(found, masks[0], result)
     made.senders = senders
     return made
@@ -303,8 +308,16 @@ def _clients(trees: Iterable[Tree], what: str, settings: Mapping[str, Any]) -> l
     return trees
 
 
+def _guaranteed(release: MaskRelease, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a session that has the release's cohort, where they do not say otherwise."""
+    colluders = settings.get("colluders")
+    survivors = release.cohort + (colluders if isinstance(colluders, int) else 0)
+    least = {"min_survivors": survivors, "min_cohort": release.cohort, "colluders": None, "graph": "auto"}
+    return least | dict(settings)
+
+
 def _check_release(
-    release: MaskRelease, clients: int, bound: int | FixedPoint | Bounds, least: int | None
+    release: MaskRelease, clients: int, bound: int | FixedPoint | Bounds, least: Mapping[str, Any]
 ) -> None:
     if bound != 1:
         raise InputError(
@@ -315,9 +328,25 @@ def _check_release(
             f"masks has {clients} entries, and release.cohort is {release.cohort}: epsilon was computed "
             "for a sum over more clients; give the release the cohort that there is"
         )
-    if (least or 0) < release.cohort:
+    colluders = least["colluders"] or 0
+    for name, needed in (("min_survivors", release.cohort + colluders), ("min_cohort", release.cohort)):
+        if (least[name] or 0) < needed:
+            more = f" with {colluders} colluders" if needed > release.cohort else ""
+            raise InputError(
+                f"{name}={least[name]} is below release.cohort, {release.cohort}{more}, for which epsilon "
+                f"was computed; it must be at least {needed}"
+            )
+    if clients < release.cohort + colluders:
         raise InputError(
-            f"min_survivors={least} is below release.cohort, {release.cohort}, for which epsilon was computed"
+            f"{clients} clients with {colluders} colluders guarantee a cohort of {clients - colluders}, and "
+            f"release.cohort is {release.cohort}"
+        )
+    sparse = least["graph"] in ("harary", "chosen") or (least["graph"] == "auto" and clients > COMPLETE_LIMIT)
+    if sparse and release.sum_failure < _SPARSE_FAILURE:
+        raise InputError(
+            f"the sparse graph of {clients} clients fails to hide uploads with probability 2^-40, and "
+            f"release.sum_failure is {release.sum_failure}: give the release sum_failure=2**-40, or the sum "
+            'graph="complete"'
         )
 
 
@@ -358,11 +387,14 @@ def _opened(vectors: list[NDArray[Any]], spec: CountSpec, settings: Mapping[str,
     return secure_sum(vectors, parts, codec=spec.codec, **settings)
 
 
-def _unflipped(name: Any, counts: NDArray[Any], senders: int, release: MaskRelease) -> NDArray[Any]:
-    if senders < release.cohort:
+def _unflipped(
+    name: Any, counts: NDArray[Any], senders: int, release: MaskRelease, colluders: int
+) -> NDArray[Any]:
+    if senders - colluders < release.cohort:
+        more = f", {colluders} of them colluders" if colluders else ""
         raise InputError(
-            f"layer {name!r} is of {senders} survivors, and release.cohort is {release.cohort}: epsilon was "
-            "computed for a sum over more clients"
+            f"layer {name!r} is of {senders} survivors{more}, and release.cohort is {release.cohort}: "
+            "epsilon was computed for a sum over more clients"
         )
     return senders * debias(counts, senders, release.flip)
 

@@ -259,6 +259,45 @@ def test_the_cohort_that_is_accounted_for_is_the_least_number_of_survivors():
     assert np.allclose(found, 4 * debias(sum(mask["v"] for mask in left), 4, 0.25))
 
 
+COHORT_8 = MaskRelease(0.25, 1.0, cohort=8)
+
+
+@pytest.mark.parametrize(
+    ("clients", "release", "settings", "message"),
+    [
+        (10, COHORT_8, {"colluders": 3}, "10 clients with 3 colluders guarantee a cohort of 7"),
+        (
+            10,
+            COHORT_8,
+            {"colluders": 2, "min_survivors": 9},
+            "min_survivors=9 is below.*2 colluders.*least 10",
+        ),
+        (10, COHORT_8, {"min_cohort": 7}, "min_cohort=7 is below release.cohort, 8"),
+        (10, COHORT_8, {"graph": "harary", "mode": "semi_honest"}, "release.sum_failure is 0.0"),
+        (201, COHORT_8, {"mode": "semi_honest"}, r"sum_failure=2\*\*-40"),
+        (201, COHORT_8, {}, r"sum_failure=2\*\*-40"),
+        # a sparse graph counts on a tenth of colluders, and lets no larger cohort pass
+        (300, MaskRelease(0.25, 1.0, cohort=290, sum_failure=2.0**-40), {"mode": "semi_honest"}, "not 290"),
+    ],
+)
+def test_a_sum_that_does_not_guarantee_the_cohort_of_epsilon_is_refused(clients, release, settings, message):
+    masks = [{"w": np.array([1, 0])}] * clients
+    with pytest.raises((InputError, PolicyError), match=message):
+        secure_counts(masks, release, simulate=True, **settings)
+
+
+def test_colluders_are_beside_the_cohort_in_every_sum():
+    masks = [{"w": np.array([1, 0])}] * 10
+    assert len(secure_counts(masks, COHORT_8, colluders=2).survivors) == 10
+    with pytest.raises(ThresholdError):
+        secure_counts(masks, COHORT_8, colluders=2, drop={0: Stage.UPLOAD})
+    some = [{"w": np.array([1])} | ({"v": np.array([1])} if client else {}) for client in range(10)]
+    with pytest.raises(InputError, match="layer 'v' is of 9 survivors, 2 of them colluders"):
+        secure_counts(some, COHORT_8, partial=True, colluders=2)
+    many = MaskRelease(0.25, 1.0, cohort=200, sum_failure=2.0**-40)
+    assert len(secure_counts(masks * 30, many, simulate=True, colluders=10).survivors) == 300
+
+
 def test_a_released_mask_is_random_as_the_release_says_and_repeats_only_with_its_round():
     theta = {"w": np.full((100, 100), 0.5), "v": np.full(10_000, 0.9)}
     mine = {"w": np.full((100, 100), 0.99), "v": np.full(10_000, 0.9)}
