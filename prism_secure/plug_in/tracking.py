@@ -53,11 +53,11 @@ def track(
             its own, with these limits.
         ledger: open for writing. What it lists already, from before a restart, is spent on accountant and
             budget first.
-        colluders: clients assumed to side with the server; it is written down.
+        colluders: clients assumed to side with the server, beside the release's cohort; it is written down.
 
     Raises:
         prism_privacy.InvalidParameter: the ledger has entries and the accountant is no new one, or entries
-            that `Tracker.spent` has not written.
+            that `Tracker.spent` has not written; colluders are no number of clients.
         prism_privacy.BudgetExceeded: what the ledger lists is beyond the budget.
     """
     return Tracker(accountant, budget, ledger, colluders=colluders)
@@ -83,6 +83,8 @@ class Tracker:
         *,
         colluders: int = 0,
     ) -> None:
+        if isinstance(colluders, bool) or not isinstance(colluders, int) or colluders < 0:
+            raise InvalidParameter(f"colluders is a number of clients, 0 or more, not {colluders!r}")
         self._accountant = accountant
         self._new_budget = budget
         self._budgets: dict[Any, Budget] = {}  # of each client, where each has one; shared by alike histories
@@ -121,8 +123,8 @@ class Tracker:
 
         Raises:
             prism_privacy.BudgetExceeded, prism_privacy.ParticipationExceeded: refused, and nothing was spent.
-            prism_privacy.InvalidParameter: fewer clients than the release's cohort, one twice, or an id that
-                is neither a number nor a text; nothing was spent.
+            prism_privacy.InvalidParameter: fewer clients than the release's cohort and the colluders, one
+                twice, or an id that is neither a number nor a text; nothing was spent.
             prism_privacy.LedgerError, OSError: it was not written down: no client may upload. It counts as
                 spent until the process ends.
         """
@@ -132,10 +134,11 @@ class Tracker:
         said = json_safe(metrics or {}, "metrics", nan=True)
         if len(set(asked)) != len(asked):
             raise InvalidParameter("a client takes part once in a round; clients has one twice")
-        if len(asked) < release.cohort:
+        if len(asked) - self._colluders < release.cohort:
+            among = f", {self._colluders} of them colluders" if self._colluders else ""
             raise InvalidParameter(
                 f"epsilon counts on {release.cohort} honest clients in the sum (release.cohort), and "
-                f"{len(asked)} are asked to upload"
+                f"{len(asked)} are asked to upload{among}"
             )
         self._charge(release, asked)
         spender = self._accountant

@@ -183,3 +183,19 @@ def test_what_can_not_be_written_down_is_an_error_and_counts_as_spent(tmp_path: 
     with pytest.raises(LedgerError):
         costs.spent(RELEASE, range(10))
     assert account.rounds == 1
+
+
+@pytest.mark.parametrize(("asked", "colluders"), [(10, 3), (8, 1), (9, 9)])
+def test_colluders_are_not_of_the_cohort_that_epsilon_counts_on(asked: int, colluders: int):
+    account = Accountant(1e-5)
+    costs = track(account, budget(), colluders=colluders)
+    with pytest.raises(InvalidParameter, match=f"{asked} are asked to upload, {colluders} of them colluders"):
+        costs.spent(RELEASE, range(asked))
+    assert account.rounds == 0
+    assert costs.spent(RELEASE, range(8 + colluders))["clients"] == 8 + colluders
+
+
+@pytest.mark.parametrize("colluders", [-1, 1.5, True, None])
+def test_colluders_are_a_number_of_clients(colluders: object):
+    with pytest.raises(InvalidParameter, match="colluders is a number of clients"):
+        track(Accountant(1e-5), colluders=colluders)
