@@ -114,7 +114,8 @@ class Tracker:
 
         Args:
             release: what each client is about to release.
-            clients: the ids of all who are asked to upload, also of those whose upload may get lost.
+            clients: the ids of all who are asked to upload, also of those whose upload may get lost. Of those
+                that `SecureSumGrid` hands to its ``charge`` the session's cohort is known, and checked.
             metrics: what else the ledger's line is to say, JSON-safe.
 
         Returns:
@@ -123,8 +124,9 @@ class Tracker:
 
         Raises:
             prism_privacy.BudgetExceeded, prism_privacy.ParticipationExceeded: refused, and nothing was spent.
-            prism_privacy.InvalidParameter: fewer clients than the release's cohort and the colluders, one
-                twice, or an id that is neither a number nor a text; nothing was spent.
+            prism_privacy.InvalidParameter: fewer clients than the release's cohort and the colluders, or a
+                session that guarantees fewer; one twice, or an id that is neither a number nor a text;
+                nothing was spent.
             prism_privacy.LedgerError, OSError: it was not written down: no client may upload. It counts as
                 spent until the process ends.
         """
@@ -139,6 +141,14 @@ class Tracker:
             raise InvalidParameter(
                 f"epsilon counts on {release.cohort} honest clients in the sum (release.cohort), and "
                 f"{len(asked)} are asked to upload{among}"
+            )
+        cohort, colluders = getattr(clients, "cohort", None), getattr(clients, "colluders", 0)
+        if cohort is not None and (cohort < release.cohort or colluders < self._colluders):
+            raise InvalidParameter(
+                f"epsilon counts on {release.cohort} honest clients in the sum (release.cohort) beside "
+                f"{self._colluders} colluders, and this session guarantees {cohort} beside {colluders}: it "
+                f"needs min_survivors={release.cohort + self._colluders} (release.cohort + colluders) and "
+                f"colluders={self._colluders}"
             )
         self._charge(release, asked)
         spender = self._accountant

@@ -33,9 +33,11 @@ from prism_crypto import (
 from prism_crypto.hello import say_hello
 from prism_crypto.wire import messages as wire
 from prism_privacy import (
+    Accountant,
     Adjacency,
     Budget,
     BudgetExceeded,
+    InvalidParameter,
     MaskRelease,
     Participation,
     View,
@@ -595,6 +597,37 @@ def test_samples_are_charged_to_those_who_were_asked_until_a_budget_ends_the_run
     assert sum(map(book.rounds_of, range(4))) == 3 * len(said)
     uploads = [node for node, kind in federation.grid.sent if kind == "train.upload"]
     assert len(uploads) == 3 * len(said), "nobody was asked to upload in the round that was refused"
+
+
+@pytest.mark.parametrize(
+    ("cohort", "colluders", "options"),
+    [
+        (4, 0, {}),
+        (4, 0, {"min_survivors": 3}),
+        (3, 1, {"min_survivors": 4}),  # the session counts on no colluder
+        (4, 0, {"min_survivors": 4, "colluders": 1}),
+    ],
+)
+def test_epsilon_is_not_charged_for_a_cohort_that_the_session_does_not_guarantee(
+    federation: Federation, cohort: int, colluders: int, options: dict
+) -> None:
+    costs = track(Accountant(1e-5), colluders=colluders)
+    release = MaskRelease(flip=0.25, clip=1.0, cohort=cohort)
+    with pytest.raises(InvalidParameter, match=f"it needs min_survivors={cohort + colluders} "):
+        strategy_over(federation, charge=lambda clients: costs.spent(release, clients), **options)
+    assert {kind for _, kind in federation.grid.sent} == {"train.advertise", "train.share"}
+
+
+def test_a_charge_is_told_the_cohort_that_the_session_guarantees(federation: Federation) -> None:
+    told = []
+    strategy_over(federation, charge=told.append)
+    costs = track(Accountant(1e-5), colluders=1)
+    release = MaskRelease(flip=0.25, clip=1.0, cohort=3)
+    said = []
+    enough = {"min_survivors": 4, "colluders": 1}
+    strategy_over(federation, charge=lambda clients: said.append(costs.spent(release, clients)), **enough)
+    assert (told[0], told[0].cohort, told[0].colluders) == ((0, 1, 2, 3), 3, 0)
+    assert said[0]["clients"] == 4
 
 
 def reals(clients: tuple[int, ...]) -> np.ndarray:

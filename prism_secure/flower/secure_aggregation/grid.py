@@ -30,6 +30,18 @@ from prism_secure.run_folder.enrolment import read_membership
 Lost: TypeAlias = Literal["raise", "skip"]
 
 
+class Asked(tuple[int, ...]):
+    """The ids of those who are about to be asked for their uploads, and what their session guarantees.
+
+    Attributes:
+        cohort: honest clients in the sum, whatever becomes of the others: `Session.min_cohort`.
+        colluders: how many that takes for colluders.
+    """
+
+    cohort: int
+    colluders: int
+
+
 class SecureSumGrid(Grid):
     """Wraps a grid: messages of type ``train`` become a secure sum, all others pass.
 
@@ -52,9 +64,11 @@ class SecureSumGrid(Grid):
             because a strategy that gets no reply at all ends well, with an empty model.
         rounds_before: how many rounds this federation has had before this run: clients never take part
             twice in a round, so a run that begins again at 1 would find nobody.
-        charge: told the ids of those who are about to be asked for their uploads: what a round costs each of
-            them is charged here, see `prism_secure.plug_in.track`. What it raises ends the run before
-            anything has left.
+        charge: told the ids of those who are about to be asked for their uploads, and the `cohort` that the
+            session guarantees (`Asked`): what a round costs each of them is charged here. `spent` of
+            `prism_secure.plug_in.track`, given them as they are, refuses a release that counts on a larger
+            cohort: the session needs `min_survivors` of the release's cohort and the colluders. What it
+            raises ends the run before anything has left.
 
     Attributes:
         result: the last round that opened (`prism_crypto.SecureSumResult`), None before.
@@ -76,7 +90,7 @@ class SecureSumGrid(Grid):
         binding: bytes = b"",
         lost: Lost = "raise",
         rounds_before: int = 0,
-        charge: Callable[[tuple[int, ...]], object] | None = None,
+        charge: Callable[[Asked], object] | None = None,
         **options: Any,
     ) -> None:
         if lost not in get_args(Lost):
@@ -175,7 +189,11 @@ class SecureSumGrid(Grid):
 
     def _closed(self, stage: Stage, clients: tuple[int, ...]) -> None:
         if stage is Stage.SHARE and self._charge is not None:  # the next message asks for uploads
-            self._charge(clients)
+            session = self._sum.session
+            assert session is not None
+            asked = Asked(clients)
+            asked.cohort, asked.colluders = session.min_cohort, session.colluders
+            self._charge(asked)
 
     def set_run(self, run: Any) -> None:
         self._grid.set_run(run)

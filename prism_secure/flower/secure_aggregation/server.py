@@ -51,6 +51,7 @@ class SecureSum:
     Attributes:
         blamed: who has broken the protocol in a session of this object, with evidence. They are left out of
             the next ones, as many as `min_survivors` and the size of an offer allow.
+        session: the last that was planned (`prism_crypto.Session`), None before.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class SecureSum:
         self._number = 0
         self._clients: dict[int, int] = {}  # node id → client id, of those who have said hello
         self.blamed: dict[int, Blame] = {}
+        self.session: Session | None = None
 
     def open(
         self,
@@ -130,6 +132,7 @@ class SecureSum:
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
+        self.session = session
         _check_number(len(asked), "nodes are asked", session.quorum)
         server = SecureSumServer(session, roster=self._roster)
         offer = sum_messages.offered(content, session.offer(), self._run_config)
