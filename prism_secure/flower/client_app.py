@@ -22,7 +22,7 @@ import msgspec
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from prism_crypto import Roster
+from prism_crypto import Mode, Policy, Roster
 from prism_secure.config import Config, load_config
 from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.flower.secure_aggregation.client import client_folder, secure_sum
@@ -37,11 +37,7 @@ def _binding(context: Context) -> bytes:
     config = load_config(folder / "recipe.toml")
     enrolment = Enrolment.load(folder)
     check_recipe(config, enrolment.roster)
-    if enrolment.policy.min_cohort < config.cohort:
-        raise AgreementError(
-            f"epsilon of this recipe assumes sums over {config.cohort} honest clients, this client's "
-            f"policy insists on {enrolment.policy.min_cohort} only"
-        )
+    check_policy(config, enrolment.policy)
     return binding(config)
 
 
@@ -56,6 +52,28 @@ def train(message: Message, context: Context) -> Message:
 
     values = client_of(client_folder(context), context.node_config).answer(message.content)
     return Message(RecordDict({"summed": ArrayRecord({"values": Array(values)})}), reply_to=message)
+
+
+def check_policy(config: Config, policy: Policy) -> None:
+    """Refuse unless a client's policy insists on all that the recipe's epsilon assumes.
+
+    Raises:
+        AgreementError: it accepts less.
+    """
+    if policy.min_cohort < config.cohort:
+        raise AgreementError(
+            f"epsilon of this recipe assumes sums over {config.cohort} honest clients, this client's "
+            f"policy insists on {policy.min_cohort} only"
+        )
+    if policy.colluders < config.privacy.colluders:
+        raise AgreementError(
+            f"epsilon of this recipe assumes that up to {config.privacy.colluders} clients collude, this "
+            f"client's policy insists on sessions that bear {policy.colluders} only"
+        )
+    if config.secure_sum.mode == "active" and policy.mode is not Mode.ACTIVE:
+        raise AgreementError(
+            f"this recipe's sums are active, this client's policy lets {policy.mode.value} ones pass"
+        )
 
 
 def check_recipe(config: Config, roster: Roster) -> None:

@@ -14,13 +14,13 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file, save_file
 
-from prism_crypto import CountSpec, ThresholdError
+from prism_crypto import CountSpec, Policy, ThresholdError
 from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.errors import ConfigError, RoundError, RunFolderError
+from prism_secure.errors import AgreementError, ConfigError, RoundError, RunFolderError
 from prism_secure.flower import client_app
 from prism_secure.flower.recipe import client as recipe_client
 from prism_secure.flower.recipe.client import known_coins, own_data
@@ -282,6 +282,34 @@ def test_clients_refuse_a_server_with_another_privacy_setting(place: Place) -> N
     with pytest.raises(RoundError, match="does not begin"):
         place.train()
     assert not (place.root / "00" / "state.safetensors").exists() or not read_records(place.out)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "policy", "message"),
+    [
+        ({"privacy.colluders": 1}, {"colluders": 0}, "up to 1 clients collude.*bear 0 only"),
+        ({"privacy.colluders": 2}, {"colluders": 1}, "up to 2 clients collude.*bear 1 only"),
+        ({"secure_sum.mode": "active"}, {"mode": "semi_honest"}, "policy lets semi_honest ones pass"),
+        ({"privacy.colluders": 1}, {"colluders": 1, "min_cohort": 7}, "over 8 honest clients.*7 only"),
+    ],
+)
+def test_policy_that_is_weaker_than_the_recipe_is_refused(recipe: dict, policy: dict, message: str) -> None:
+    settings = {
+        "federation.clients": 10,
+        "secure_sum.min_survivors": 9,
+        "secure_sum.mode": "active",
+        **recipe,
+    }
+    config = load_config(None, [f"{name}={value}" for name, value in settings.items()])
+    with pytest.raises(AgreementError, match=message):
+        client_app.check_policy(config, Policy(**{"min_survivors": 9, "min_cohort": config.cohort} | policy))
+    colluders = config.privacy.colluders
+    client_app.check_policy(config, Policy(min_survivors=9, min_cohort=config.cohort, colluders=colluders))
+
+
+def test_policy_as_weak_as_the_recipe_is_enough() -> None:
+    config = load_config(None, ["federation.clients=10", "secure_sum.mode=semi_honest"])
+    client_app.check_policy(config, Policy(min_survivors=10, min_cohort=10, mode="semi_honest"))
 
 
 def test_policy_that_guarantees_less_than_epsilon_assumes_stops_the_client(tmp_path: Path) -> None:
