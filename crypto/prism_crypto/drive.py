@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -51,6 +52,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_crypto.blame import Blame
 from prism_crypto.client import SecureSumClient
 from prism_crypto.errors import (
     IdentityError,
@@ -61,7 +63,7 @@ from prism_crypto.errors import (
     SecureSumError,
 )
 from prism_crypto.hello import check_hello, new_challenge
-from prism_crypto.keeping.guarded_file import PUBLIC, write_new
+from prism_crypto.keeping.guarded_file import PUBLIC, check_folder, read_text, write_new
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import SessionCounter, check_start
 from prism_crypto.policy import Policy
@@ -82,6 +84,8 @@ _WAIT, _OFFER, _ANSWER, _AGAIN, _GONE = 17, 18, 19, 20, 21  # what a server answ
 _STAGES: Final = list(Stage)
 _LONGEST_REASON: Final = 2000
 _TRIES: Final = 3  # a byte altered on the way costs one; who is refused so often in a stage is told so
+_NAME: Final = re.compile(r"[!-~]([ -~]{0,254}[!-~])?")
+"""What federation.txt can hold."""
 
 
 def enrol(
@@ -105,9 +109,14 @@ def enrol(
             are a clock's milliseconds, as `prism_secure` has them, its reading a day ago.
 
     Raises:
-        IdentityError: the folder exists or can't be written, or the roster does not pin the identity.
+        IdentityError: the folder exists or can't be written, the roster does not pin the identity, or the
+            federation's name is none.
         StateError: number or round is out of range; nothing is written.
     """
+    if not _NAME.fullmatch(federation):
+        raise IdentityError(
+            f"a federation's name is 1 to 256 ASCII characters, no space around them, not {federation!r}"
+        )
     folder, reason = Path(folder), None
     check_start(number, round)
     if identity.client_id not in roster or roster.public_key(identity.client_id) != identity.public_key:
@@ -137,7 +146,8 @@ class Client(Confidential):
         result: the opened sum (d,) of the last session and how many are in it, as the server says, or None.
 
     Raises:
-        IdentityError, StateError: a file is missing, open to others, or damaged.
+        IdentityError, StateError: a file is missing, open to others, or damaged; or others may write to the
+            folder.
 
     What the session holds in secret lives in this object alone: a client that has crashed is out of its
     session, and takes part in the next one.
@@ -145,16 +155,14 @@ class Client(Confidential):
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
+        check_folder(folder)
         self.identity = Identity.load(folder / "identity.json")
         self.roster = Roster.load(folder / "roster.json")
         self._policy = Policy.load(folder / "policy.json")
         self._counter = SessionCounter(folder / "sessions")
         _ = self._counter.last
-        try:
-            self.federation = (folder / "federation.txt").read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            self.federation = ""
-        if not self.federation:
+        self.federation = read_text(folder / "federation.txt", PUBLIC).strip()
+        if not _NAME.fullmatch(self.federation):
             raise IdentityError(f"{folder / 'federation.txt'} does not name a federation")
         self.client_id = self.identity.client_id
         self.waiting = False
@@ -204,7 +212,8 @@ class Client(Confidential):
         kind, number, stage, payload = _read(response)
         self.waiting = kind == _WAIT
         try:
-            if kind == _GONE:
+            # One that has come late is of an earlier session.
+            if kind == _GONE and self._party is not None and number == self._party.session.number:
                 reason = payload[:_LONGEST_REASON].decode(errors="replace")
                 raise OutOfOrder(f"the server goes on without this client: {reason}", stage=stage)
             if self._party is None:
@@ -330,6 +339,11 @@ class Server(Confidential):
         return self._party.stage
 
     @property
+    def blamed(self) -> dict[int, Blame]:
+        """Who has broken the protocol, with evidence; for the ``excluded`` of the next `Session.plan`."""
+        return dict(self._party.blamed)
+
+    @property
     def due(self) -> float | None:
         """When the present stage ends at the latest; None before the first request and at the end."""
         return None if self.stage is None else self._ends
@@ -361,6 +375,7 @@ class Server(Confidential):
         except SecureSumError as error:
             self.error, self._outbox = error, (stage, {})
         self._taken.clear()
+        self._refusals.clear()
         if (following := self.stage) is not None:
             self._ends = now + self._seconds[following]
         else:
@@ -384,7 +399,7 @@ class Server(Confidential):
         if kind not in (_MESSAGE, _POLL) or stage is None:
             raise MessageError("not a request of a client", peer=peer)
         if number != self.session.number:
-            return self._gone(stage, f"the session is number {self.session.number}, not {number}")
+            return self._gone(stage, f"the session is number {self.session.number}, not {number}", number)
         if kind == _MESSAGE and stage is self.stage and peer in self._party.waiting:
             self._take(peer, stage, payload)
             self.tick(now)
@@ -416,14 +431,17 @@ class Server(Confidential):
             return _frame(_ANSWER, number, stage, self._party.opened())
         if stage is self.stage and peer in self._taken:
             return _frame(_WAIT, number, stage)
-        if peer in self.refused and (stage is not self.stage or self._refusals[peer, stage] >= _TRIES):
+        again = stage is self.stage and peer in self._party.waiting
+        if peer in self.refused and not (again and self._refusals[peer, stage] < _TRIES):
             return self._gone(stage, f"its message was refused: {self.refused[peer]}")
-        if stage is self.stage and peer in self._party.waiting:
+        if again:
             return _frame(_AGAIN, number, stage)
         return self._gone(stage, f"{stage.value} is over")
 
-    def _gone(self, stage: Stage, reason: str) -> bytes:
-        return _frame(_GONE, self.session.number, stage, reason.encode()[:_LONGEST_REASON])
+    def _gone(self, stage: Stage, reason: str, number: int | None = None) -> bytes:
+        """The end of the session that the client is in, ours or another."""
+        number = self.session.number if number is None else number
+        return _frame(_GONE, number, stage, reason.encode()[:_LONGEST_REASON])
 
 
 class Admission(Confidential):
@@ -454,37 +472,41 @@ class Admission(Confidential):
         self._owners: dict[bytes, int] = {}
 
     def challenge(self, client_id: int) -> bytes:
-        """What this client is to sign; each call makes the one before void.
+        """What this client is to sign, the same until it has.
+
+        Who has no key can ask for it, and can neither answer it nor make it void.
 
         Raises:
             IdentityError: the roster does not know the client.
         """
         self._roster.public_key(client_id)
-        self._challenges[client_id] = new_challenge()
-        return self._challenges[client_id]
+        return self._challenges.setdefault(client_id, new_challenge())
 
     def token(self, client_id: int, signature: bytes) -> str:
-        """A new token, for the answer to the last challenge; an older one of this client is void.
+        """A new token, for the answer to the challenge; that is used up, an older token of this client void.
 
         Raises:
-            SignatureError: the answer is not this client's. The challenge is used up.
+            SignatureError: the answer is not this client's. The challenge stays open.
             IdentityError: the client was asked nothing.
         """
-        challenge = self._challenges.pop(client_id, None)
+        challenge = self._challenges.get(client_id)
         if challenge is None:
             raise IdentityError("no challenge is open for this client", peer=client_id)
         check_hello(self._roster, client_id, signature, self._federation, challenge, self._channel)
+        del self._challenges[client_id]
         token = secrets.token_hex(32)
         self._owners = {key: owner for key, owner in self._owners.items() if owner != client_id}
         self._owners[_key(token)] = client_id
         return token
 
-    def owner(self, token: str) -> int:
+    def owner(self, token: str | None) -> int:
         """Whose token this is.
 
         Raises:
-            IdentityError: nobody's.
+            IdentityError: nobody's, or there is none.
         """
+        if not isinstance(token, str):
+            raise IdentityError("there is no token")
         owner = self._owners.get(_key(token))
         if owner is None:
             raise IdentityError("this token is nobody's")

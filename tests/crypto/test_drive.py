@@ -7,6 +7,7 @@ import itertools
 import pickle
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +32,7 @@ from prism_crypto import (
 )
 from prism_crypto.drive import Admission, Client, Server, enrol
 from prism_crypto.hello import say_hello
+from prism_crypto.wire import messages
 
 N, SPEC = 5, CountSpec(30, bound=9)
 
@@ -217,7 +219,7 @@ def test_a_vector_is_in_no_second_session_of_its_round(federation: Federation):
 def test_bytes_that_are_no_message_are_refused_by_name_and_cost_nobody_else_the_sum(
     federation: Federation, stage: Stage
 ):
-    server = federation.server(1, deadlines=4.0)
+    server = federation.server(1, deadlines=10.0)
     network = Network(federation, server, 1)
 
     def carry(client: int, request: bytes) -> bytes | None:
@@ -452,6 +454,137 @@ def test_parties_are_not_pickled_and_do_not_show_their_keys(federation: Federati
         assert repr(each) == f"<{type(each).__name__}>"
         with pytest.raises(TypeError):
             pickle.dumps(each)
+
+
+def test_a_message_that_was_damaged_on_the_way_is_asked_for_again(federation: Federation):
+    server = federation.server(1)
+    network = Network(federation, server, 1)
+    damaged: dict[tuple[int, int], int] = {}
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if request[0] == 2 and damaged.setdefault((client, request[1]), 0) < client % 3:
+            damaged[client, request[1]] += 1
+            request = request[:-1] + bytes([request[-1] ^ 1])
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    check(network.run(), tuple(range(N)))
+    assert sum(damaged.values()) >= N
+    assert not server.refused
+
+
+def gone(federation: Federation, server: Server) -> bytes:
+    """What client 0 hears of a session whose first stage is over."""
+    late = federation.clients[0].handle(
+        server.handle(0, federation.clients[0].join(SPEC, vector(0), round=1), 0.0)
+    )
+    return server.handle(0, late, 99.0)
+
+
+@pytest.mark.parametrize("stage", [None, *list(Stage)[:-1]])
+def test_the_end_of_another_session_is_not_that_of_this_one(federation: Federation, stage: Stage | None):
+    """A response that was held up on its way: of the session before, heard while joining or in any stage."""
+    old = gone(federation, federation.server(1, deadlines=5.0))
+    assert old[0] == 21
+    server = federation.server(2)
+    network = Network(federation, server, 2)
+    heard = []
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        at = None if request[0] == 1 else list(Stage)[request[1] - 1]
+        if client == 0 and at is stage and not heard:
+            server.handle(client, request, network.now)
+            heard.append(old)
+            return old
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    check(network.run(), tuple(range(N)))
+    assert heard
+    assert not network.errors
+
+
+def test_a_client_of_a_session_that_the_server_has_left_hears_so(federation: Federation):
+    client = federation.clients[0]
+    advert = client.handle(federation.server(1).handle(0, client.join(SPEC, vector(0), round=1), 0.0))
+    with pytest.raises(OutOfOrder, match="the session is number 2, not 1"):
+        client.handle(federation.server(2).handle(0, advert, 0.0))
+
+
+def test_who_has_broken_the_protocol_is_named_and_can_be_left_out(federation: Federation):
+    server = federation.server(1, deadlines=4.0)
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        if client == 2 and request[:2] == bytes([2, Stage.SHARE.number]):
+            state = federation.clients[2]._party._state
+            message = msgspec.msgpack.decode(request[10:], type=messages.ShareMessage)
+            records = messages.decode_records(message.sealed, messages.SEALED_BYTES, stage=Stage.SHARE)
+            records[0] = bytes(len(records[0]))
+            sealed = messages.encode_records(records)
+            body = messages.share_body(state.context, 2, sealed)
+            signature = federation.clients[2].identity.sign(Stage.SHARE, body)
+            lie = msgspec.structs.replace(message, sealed=sealed, signature=signature)
+            request = request[:10] + messages.encode(lie)
+        return server.handle(client, request, network.now)
+
+    network.carry = carry
+    network.run()
+    assert set(server.blamed) == {2}
+    session = Session.plan(
+        SPEC, range(N), federation="tests", number=99, round=2, roster=federation.roster, threshold=3,
+        min_survivors=3, excluded=server.blamed.values(),
+    )  # fmt: skip
+    assert session.invited.ids == (0, 1, 3, 4)
+
+
+def test_who_has_no_key_shuts_no_client_out(federation: Federation):
+    door = Admission(federation.roster, "tests", "https://here")
+    for client in (0, 1, 4):
+        identity = federation.clients[client].identity
+        challenge = door.challenge(client)
+        for _ in range(100):  # a stranger
+            door.challenge(client)
+            with pytest.raises(SignatureError):
+                door.token(client, bytes(64))
+        hello = say_hello(identity, "tests", challenge, "https://here")
+        assert door.owner(door.token(client, hello)) == client
+        with pytest.raises(IdentityError, match="no challenge is open"):
+            door.token(client, hello)
+        door.challenge(client)
+        with pytest.raises(SignatureError):  # it answers no other
+            door.token(client, hello)
+    with pytest.raises(IdentityError, match="no token"):
+        door.owner(None)
+
+
+@pytest.mark.parametrize("name", ["", "federation.txt", "roster.json", "policy.json", "identity.json"])
+def test_what_others_may_write_is_refused(federation: Federation, name: str):
+    for mode in (0o020, 0o002):
+        path = federation.root / "1" / name
+        kept = path.stat().st_mode
+        path.chmod(kept | mode)
+        with pytest.raises(IdentityError, match="others"):
+            Client(federation.root / "1")
+        path.chmod(kept)
+    assert Client(federation.root / "1").client_id == 1
+
+
+def test_a_federation_name_in_a_link_is_refused(federation: Federation):
+    path = federation.root / "1" / "federation.txt"
+    path.rename(federation.root / "elsewhere")
+    path.symlink_to(federation.root / "elsewhere")
+    with pytest.raises(IdentityError):
+        Client(federation.root / "1")
+
+
+@pytest.mark.parametrize("name", ["", " tests", "tests ", "a\nb", "Klinik München", "x" * 257])
+def test_a_name_that_is_none_leaves_no_folder(federation: Federation, tmp_path: Path, name: str):
+    with pytest.raises(IdentityError, match="federation's name"):
+        enrol(
+            tmp_path / "new", federation.clients[0].identity, federation.roster, Policy(min_survivors=3), name
+        )
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_token_is_for_the_client_that_signed_the_last_challenge_on_this_channel(federation: Federation):

@@ -11,7 +11,7 @@ from typing import Any
 
 from prism_crypto.errors import IdentityError
 
-__all__ = ["PRIVATE", "PUBLIC", "read_json", "sync_folder", "write_new"]
+__all__ = ["PRIVATE", "PUBLIC", "check_folder", "read_json", "read_text", "sync_folder", "write_new"]
 
 PRIVATE = 0o600
 """Mode of a file with a secret in it: nobody else may read it."""
@@ -71,12 +71,52 @@ def _write_beside(path: Path, content: bytes, mode: int) -> None:
 
 
 def read_json(path: Path, mode: int) -> Any:
-    """Parse a file that belongs to this user (or root) and is open to no more than ``mode`` allows.
+    """Parse such a file as `read_text` takes.
+
+    Raises:
+        IdentityError: see `read_text`; or it is not JSON.
+    """
+    try:
+        return json.loads(_read(path, mode))
+    except ValueError:
+        pass
+    raise IdentityError(f"{path} is not JSON")
+
+
+def read_text(path: Path, mode: int) -> str:
+    """The text of a file that belongs to this user (or root) and is open to no more than ``mode`` allows.
 
     Raises:
         IdentityError: it can't be opened, is a link or no regular file, belongs to another user, is open to
-            others, is absurdly large, or is not JSON.
+            others, is absurdly large, or is not ASCII.
     """
+    try:
+        return _read(path, mode).decode("ascii")
+    except UnicodeDecodeError:
+        pass
+    raise IdentityError(f"{path} is not ASCII text")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which others could put another file in the place of one.
+
+    Raises:
+        IdentityError: there is none, it belongs to another user, or others may write to it.
+    """
+    reason = None
+    try:
+        status = folder.stat()
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise IdentityError(f"{folder} can't be read: {reason}")
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise IdentityError(f"{folder} belongs to another user")
+    if (found := stat.S_IMODE(status.st_mode)) & 0o022:
+        raise IdentityError(f"{folder} can be written to by others (mode {found:04o}); expected 0700")
+
+
+def _read(path: Path, mode: int) -> bytes:
     reason = None
     try:
         # O_NONBLOCK: a named pipe in its place must not make us wait.
@@ -88,14 +128,9 @@ def read_json(path: Path, mode: int) -> Any:
     try:
         _check(path, os.fstat(descriptor), mode)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read()
+            return file.read()
     finally:
         os.close(descriptor)
-    try:
-        return json.loads(content)
-    except ValueError:
-        content = b""
-    raise IdentityError(f"{path} is not JSON")
 
 
 def _check(path: Path, status: os.stat_result, mode: int) -> None:
