@@ -16,7 +16,7 @@ from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, chec
 from prism_crypto.keeping.session_counter import MAX_SESSION
 from prism_crypto.primitives.chosen_graph import SESSIONS, chosen_parameters, guaranteed_cohort
 from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
-from prism_crypto.primitives.graph import GraphParameters, harary_degree
+from prism_crypto.primitives.graph import MAX_DEGREE, GraphParameters, harary_degree
 from prism_crypto.spec import CountSpec, check_types, coerce_mode
 from prism_crypto.stage import Mode
 from prism_crypto.wire.packing import Packing, PartedPacking
@@ -293,6 +293,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise PolicyError("clients that choose their neighbours need the ids of the invited clients")
         if self.number > SESSIONS:
             raise PolicyError(f"sessions on a chosen graph have numbers up to 2^42, not {self.number}")
+        if self.degree > MAX_DEGREE:  # before its cohort is computed, which takes the longer the larger it is
+            raise PolicyError(f"each client chooses at most {MAX_DEGREE} neighbours, not {self.degree}")
         if self.min_cohort > (cohort := _cohort(n, c, self.degree, t)):
             raise PolicyError(
                 f"{self.degree} choices of each of {n} clients, threshold {t} and {c} colluders guarantee a "

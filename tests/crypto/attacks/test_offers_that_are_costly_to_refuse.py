@@ -67,6 +67,34 @@ def test_an_offer_below_the_policy_is_refused_without_a_search(no_search, size, 
         policy.check(Session.from_offer(offer), 0, ROSTER)
 
 
+@pytest.mark.parametrize("degree", [MAX_DEGREE + 1, 550, 599])
+def test_a_chosen_graph_of_too_many_neighbours_is_refused_uncomputed(monkeypatch, degree):
+    def fail(*_, **__):
+        raise AssertionError("a cohort was computed")
+
+    monkeypatch.setattr(sessions, "guaranteed_cohort", fail)
+    sessions._cohort.cache_clear()
+    roster = Roster({client: identity(client).public_key for client in range(600)})
+    offer = Session(
+        federation="f",
+        number=1,
+        round=0,
+        spec=CountSpec(10),
+        invited=Invited.of(range(600)),
+        mode="active",
+        threshold=degree // 2 + 1,
+        min_survivors=540,
+        min_cohort=1,
+        colluders=60,
+        graph="chosen",
+        degree=degree,
+        roster_hash=roster.hash,
+    ).offer()
+    with refused(PolicyError, Stage.ADVERTISE, 0) as caught:
+        Policy(min_survivors=2).check(Session.from_offer(offer), 0, roster)
+    assert f"at most {MAX_DEGREE} neighbours, not {degree}" in str(caught.value)
+
+
 def test_an_active_client_refuses_it_without_a_search(no_search):
     active = Rehearsal()
     client = active.client(0, session=costly(*SIZES[0]), policy=Policy(min_survivors=4))
