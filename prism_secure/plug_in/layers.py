@@ -245,8 +245,12 @@ def leaves_of(tree: Tree) -> dict[Any, Any]:
         named = {key: value}
         if _holds_layers(value):
             named = {f"{key}.{name}": leaf for name, leaf in leaves_of(value).items()}
-        if twice := sorted(found.keys() & named.keys(), key=str):
-            raise InputError(f"two layers have the name {twice[0]!r}: rename a key that has a dot")
+        # By text: 1 and "1" are two keys of a dictionary and one name.
+        if twice := sorted({str(name) for name in found} & {str(name) for name in named}):
+            raise InputError(
+                f"two layers have the name {twice[0]!r}: rename a key that has a dot, or a number beside its "
+                "text"
+            )
         found |= named
     return found
 

@@ -73,7 +73,7 @@ class Bounds:
             numbers.
 
     Raises:
-        InputError: there is none, or one is neither.
+        InputError: there is none, one is neither, or two have one name.
 
     >>> bounds = Bounds({"mask": 1, "correct": 10_000, "loss": FixedPoint(10.0, 2**20)})
     >>> replies = [{"mask": {"w": np.array([1, 0])}, "correct": 700 + i, "loss": 0.5 * i} for i in range(4)]
@@ -91,6 +91,8 @@ class Bounds:
                     f"the bound of {name!r} must be a whole number or FixedPoint, not {type(bound).__name__}"
                 )
         self._bounds = {str(name): bound for name, bound in bounds.items()}
+        if len(self._bounds) < len(bounds):
+            raise InputError(f"two bounds have one name: {', '.join(map(repr, bounds))}")
 
     def __repr__(self) -> str:
         return f"Bounds({self._bounds!r})"
@@ -159,7 +161,8 @@ def secure_counts(
         bound: the largest value of one client; a `FixedPoint` for real numbers; `Bounds` with one for each
             layer.
         partial: each client has sent some layers of a dictionary. Those that it has not are zeros in the sum;
-            who has sent a layer is in ``senders``, and is no secret, so it must not depend on data. With a
+            who has sent a layer is in ``senders``, and is no secret, so it must not depend on data. A layer
+            that one client alone has sent opens as that client's: few senders hide little. With a
             release each layer needs the release's cohort of senders.
         settings: those of `prism_crypto.secure_sum`. With a release the session guarantees the release's
             cohort of honest clients (`min_cohort`), or is refused; by default `min_survivors` is that cohort
@@ -259,7 +262,8 @@ def secure_mean(
 
     Args:
         values: for each client one array a layer, as in `secure_counts`, of real numbers. They are clipped to
-            the codec's clip and rounded to its grid: the mean is off by half a step at most.
+            the codec's clip and rounded to its grid: the mean is off by half a step at most. Integers
+            (such as a batch norm's count of batches) are no such numbers: one above the clip is refused.
         weights: one for each client, such as its number of examples. None: all are 1.
         codec: the grid.
         max_weight: the largest weight of one client; a `FixedPoint` where weights are real numbers. Like the
@@ -281,7 +285,16 @@ def secure_mean(
     if len(given) != len(values):
         raise InputError(f"weights has {len(given)} entries, values has {len(values)}: one for each client")
     weighted = WeightedMean(codec, max_weight)
-    layers, vectors = _vectors(values, "values", _finite)
+
+    def read(name: Any, found: NDArray[Any]) -> NDArray[Any]:
+        if found.dtype.kind in "iu" and found.size and max(-int(found.min()), int(found.max())) > codec.clip:
+            raise InputError(
+                f"integers above the codec's clip, {codec.clip}: leave the layer out, or add it up by "
+                "secure_counts with Bounds; real numbers are floats"
+            )
+        return _finite(name, found)
+
+    layers, vectors = _vectors(values, "values", read)
     for client, weight in enumerate(given):
         try:
             vectors[client] = weighted.encode(vectors[client], weight)

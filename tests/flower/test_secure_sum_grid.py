@@ -630,6 +630,19 @@ def test_a_charge_is_told_the_cohort_that_the_session_guarantees(federation: Fed
     assert said[0]["clients"] == 4
 
 
+@pytest.mark.parametrize("odd", [0.03, -7.0, 2.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", ["uniform", "examples"])
+def test_what_is_no_sign_is_not_made_one(odd: float, weight: str) -> None:
+    """A sign() that was forgotten; the server hears the type of the error alone."""
+    terms = Terms.of(1, "signs", weight, None if weight == "uniform" else 10, None)
+    metrics = MetricRecord({"examples": 2})
+    with pytest.raises(InputError, match="-1, 0 and \\+1"):
+        terms.vector(ArrayRecord([np.array([1.0, odd], np.float32)]), metrics)
+    signs = ArrayRecord([np.array([1.0, -1.0, 0.0], np.float32)])
+    vector = terms.vector(signs, metrics)
+    assert terms.mean(vector * 3, 3)[0].tolist() == [1.0, -1.0, 0.0]
+
+
 def reals(clients: tuple[int, ...]) -> np.ndarray:
     """The weighted mean of what `bits_app.real_app`'s clients reply."""
     each = [

@@ -259,6 +259,34 @@ def test_the_cohort_that_is_accounted_for_is_the_least_number_of_survivors():
     assert np.allclose(found, 4 * debias(sum(mask["v"] for mask in left), 4, 0.25))
 
 
+@pytest.mark.parametrize(
+    "tree",
+    [{1: np.array([1]), "1": np.array([0])}, {"a": {0: [1], "0": [0]}}, {"a": [np.array([1])], "a.0": [0]}],
+)
+def test_layers_whose_names_read_alike_are_refused(tree):
+    for summed in (Layers.of, lambda tree: secure_counts([tree] * 3)):
+        with pytest.raises(InputError, match="two layers have the name"):
+            summed(tree)
+
+
+def test_bounds_whose_names_read_alike_are_refused():
+    with pytest.raises(InputError, match="two bounds have one name: 1, '1'"):
+        Bounds({1: 1, "1": 5})
+    assert Bounds({1: 1, "2": 5}).of(2) == 5
+
+
+@pytest.mark.parametrize("layer", [np.array([3, 1000]), torch.tensor(-5), [[5]]])
+def test_integers_that_a_mean_would_clip_are_refused(layer):
+    codec = FixedPoint(4.0, 2**20)
+    with pytest.raises(InputError, match=r"integers above the codec's clip, 4\.0"):
+        secure_mean([{"w": np.array([0.5]), "batches": layer}] * 3, codec=codec)
+    assert secure_mean([{"batches": np.array([4, -4])}] * 3, codec=codec).values["batches"].tolist() == [
+        4,
+        -4,
+    ]
+    assert secure_mean([[np.array([9.0])]] * 3, codec=codec).values[0] == 4.0
+
+
 COHORT_8 = MaskRelease(0.25, 1.0, cohort=8)
 
 

@@ -45,6 +45,7 @@ class Terms:
     weight: Weight = None
     max_weight: int | FixedPoint | None = None
     metrics: Metrics = field(default_factory=dict)
+    signs: bool = False
 
     @classmethod
     def of(
@@ -59,7 +60,7 @@ class Terms:
         if codec is not None and not isinstance(codec, FixedPoint) and codec != "signs":
             raise ConfigError(f'codec= is a FixedPoint(clip, levels) or "signs", not {codec!r}')
         grid = SIGNS if codec == "signs" else codec
-        return cls(bound, grid, weight, max_weight, dict(metrics or {}))
+        return cls(bound, grid, weight, max_weight, dict(metrics or {}), signs=codec == "signs")
 
     def __post_init__(self) -> None:
         weighed = self.weight not in (None, "uniform")
@@ -175,6 +176,8 @@ class Terms:
         read = flat_integers if self.codec is None else flat_reals
         flat = [read(name, array) for name, array in arrays.items()]
         values = flat[0] if len(flat) == 1 else np.concatenate(flat)
+        if self.signs and not np.isin(values, (-1, 0, 1)).all():
+            raise InputError('codec="signs" adds up -1, 0 and +1, and there are other values: numpy.sign(…)')
         if self._plain:
             return values
         weight = 1
