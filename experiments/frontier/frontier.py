@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import Adjacency, MeasuredRelease, View, verify_ledger
 from prism_privacy.moments.store import load_moments
-from prism_secure.accounting.measured import releases
+from prism_secure.accounting.measured import concentration, releases
 from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.data import to_float
@@ -200,7 +200,7 @@ def expected(config: Config, sizes: Sequence[int], spectrum: Array) -> tuple[Exp
         prior = posterior.prior
         client, image = answer_clips(
             prior, posterior.variances, asked, prior.spectrum, records=planned.records,
-            margin=measured.margin, concentration=measured.concentration,
+            margin=measured.margin, concentration=concentration(config, planned.records, CLASSES),
         )  # fmt: skip
         found = client if measured.unit == "client" else image / planned.record_clip
         moves.append(planned.clip * client / found / math.sqrt(planned.coordinates))

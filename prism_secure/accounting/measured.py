@@ -138,6 +138,34 @@ def people(persons: Sequence[int] | None) -> int | None:
     return max(1, round(sum(persons) / len(persons))) if persons else None
 
 
+def concentration(config: Config, records: int, classes: int) -> float:
+    """What is expected of the sum of squares of a client's class shares, by public settings alone.
+
+    `measured.concentration`, where it is set. Else by `data.partition`: of images dealt at random two of a
+    client are of one class by chance, 1/K; of shards two are of one shard, or of one class by chance; of
+    Dirichlet shares it is their expected sum of squares.
+
+    Args:
+        config: the settings.
+        records: N, images of a client, or persons where these are dealt.
+        classes: K.
+
+    >>> from prism_secure.config import load_config
+    >>> shards = load_config(None, ["data.partition=shards", "data.shards_per_client=2"])
+    >>> [round(concentration(config, 10, 10), 3) for config in (load_config(None, []), shards)]
+    [0.19, 0.55]
+    """
+    if config.measured.concentration is not None:
+        return config.measured.concentration
+    data = config.data
+    alike, one = 1 / classes, 1 / records
+    if data.partition == "shards":
+        one = 1 / min(data.shards_per_client, records)
+    elif data.partition == "dirichlet":
+        alike = (1 + data.dirichlet_alpha) / (1 + classes * data.dirichlet_alpha)
+    return one + (1 - one) * alike
+
+
 def record_clip(measured: Measured, records: int, people: int | None = None) -> float:
     """c in units of A: what one image, or one person, may answer, of the most that a client may.
 

@@ -305,12 +305,12 @@ class Measured(Section, frozen=True):
     """c / A, the longest answer of one image in units of the longest of a client. none: sqrt(N) with unit =
     "client", which hardly shortens answers of unlike images, and 1 with unit = "image". With `data.person`
     the longest of one person: N / sqrt(P) and N / P, where a client has P persons on average."""
-    margin: Annotated[float, Meta(ge=0.01, le=100)] = 1.15
+    margin: Annotated[float, Meta(ge=0.01, le=100)] = 0.9
     """A, in each round, over the length that the public model expects of answers. Shorter ones get more of
-    the bits' move; longer ones are cut."""
+    the bits' move; longer ones are cut, and what is cut off is asked again around a better mean."""
     concentration: ShareAboveZero | None = None
     """Sum of squares of a client's class shares that is expected, for A; public, and the same for all. none:
-    1 / classes, as where all hold all classes alike; 0.55 where each holds two of ten."""
+    by `data.partition`; clients that hold their own data and few classes each need it: 0.55 for two."""
     records: Annotated[int, Meta(ge=0, le=1 << 40, extra={"must": "at least 0"})] = 0
     """N, by which each client divides the sum of its images' answers: public, and the same for all, whatever
     a client has. 0: how many images a client has on average, by the public partition."""

@@ -15,6 +15,7 @@ from msgspec.structs import replace as replace_struct
 from prism_privacy import Accountant, Adjacency, MeasuredRelease, Unit, View
 from prism_secure.accounting import measured as plans
 from prism_secure.config import load_config
+from prism_secure.data.partition import partition
 from prism_secure.errors import ConfigError
 
 from .tiny_data import TINY, write_data
@@ -170,6 +171,31 @@ def test_what_does_not_go_with_measured_rounds_is_refused_with_the_mend(
     with pytest.raises(ConfigError) as error:
         load_config(None, [*MEASURE, *overrides])
     assert mend in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "images"),
+    [
+        ([], 20),
+        (["data.partition=shards", "data.shards_per_client=2"], 20),
+        (["data.partition=shards", "data.shards_per_client=20"], 20),
+        (["data.partition=dirichlet", "data.dirichlet_alpha=0.5"], 200),
+    ],
+)
+def test_class_shares_are_expected_as_they_are_dealt(settings: list[str], images: int) -> None:
+    data = (config := load_config(None, [*SMALL, *settings])).data
+    drawn = partition(
+        np.arange(20_000) % 10, 20_000 // images, data.partition,
+        shards_per_client=data.shards_per_client, dirichlet_alpha=data.dirichlet_alpha,
+    )  # fmt: skip
+    shares = drawn.class_counts / drawn.class_counts.sum(1, keepdims=True)
+    found = np.square(shares).sum(1).mean()
+    assert plans.concentration(config, images, 10) == pytest.approx(found, rel=0.1)
+
+
+def test_a_concentration_that_is_set_comes_before_the_rule() -> None:
+    config = load_config(None, [*SMALL, "data.partition=shards", "measured.concentration=0.3"])
+    assert plans.concentration(config, 10, 10) == 0.3
 
 
 def test_a_budget_for_an_image_is_for_measured_rounds() -> None:

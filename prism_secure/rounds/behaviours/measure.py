@@ -37,7 +37,7 @@ from prism_privacy import (
     measured_mean,
     quantise_features,
 )
-from prism_secure.accounting.measured import people
+from prism_secure.accounting.measured import concentration, people
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
@@ -349,14 +349,15 @@ class MeasuringServer:
         """
         components, prior = self._behaviour.components, posterior.prior
         measured, persons = components.config.measured, components.config.data.person is not None
+        records = people(components.partition.persons) or planned.records
         client, image = answer_clips(
             prior,
             posterior.variances,
             asked,
             prior.spectrum,
-            records=people(components.partition.persons) or planned.records,
+            records=records,
             margin=measured.margin,
-            concentration=measured.concentration,
+            concentration=concentration(components.config, records, prior.classes),
         )
         found = client if measured.unit == "client" else image / (1.0 if persons else planned.record_clip)
         return float(np.clip(float(f"{found:.6g}"), *LENGTHS))
