@@ -76,7 +76,8 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
     liar, real = 3, []
     key, commitment = KeyPair(bytes(range(32))).public, bytes(32)
     choice = tuple(i for i in room.ids if i != liar)[: room.session.degree]
-    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, choice * (len(room.ids) > 10))
+    choice = choice * (len(room.ids) > 10)
+    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, bytes(64), choice)
     signed = advert.signed_part(room.session.context0, liar)
     advert = msgspec.structs.replace(advert, signature=room.identities[liar].sign(Stage.ADVERTISE, signed))
     head, adverts = (

@@ -397,7 +397,7 @@ def test_no_number_in_evidence_crashes_who_reads_it(changes, graph, honest):
 
 def _signed(honest: Everything, session: Session, adverts: int, complaints: int) -> UnmaskEvidence:
     """What a colluder signs of a session that it has made up: true complaints, as many as it likes."""
-    real = wire.read_records(honest.adverts, 176)
+    real = wire.read_records(honest.adverts, 240)
     everyone = {COLLUDER: real[COLLUDER]} | {1000 + i: real[0] for i in range(adverts - 1)}
     blob = wire.write_records(everyone)
     context = wire.context1(session.context0, wire.all_adverts(everyone))
