@@ -400,6 +400,8 @@ class Server(Confidential):
             raise MessageError("not a request of a client", peer=peer)
         if number != self.session.number:
             return self._gone(stage, f"the session is number {self.session.number}, not {number}", number)
+        if peer not in self.session.everyone:
+            return self._gone(stage, "it is not among the invited")
         if kind == _MESSAGE and stage is self.stage and peer in self._party.waiting:
             self._take(peer, stage, payload)
             self.tick(now)

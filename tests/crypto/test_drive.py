@@ -538,6 +538,17 @@ def test_who_has_broken_the_protocol_is_named_and_can_be_left_out(federation: Fe
     assert session.invited.ids == (0, 1, 3, 4)
 
 
+@pytest.mark.parametrize("peer", [N, 77])
+@pytest.mark.parametrize("stage", list(Stage))
+def test_who_is_not_invited_hears_no_sum(federation: Federation, peer: int, stage: Stage):
+    server = federation.server(1)
+    check(Network(federation, server, 1).run(), tuple(range(N)))
+    for kind in (2, 3):
+        answer = server.handle(peer, bytes([kind, stage.number]) + server.session.number.to_bytes(8), 99.0)
+        assert answer[0] == 21
+        assert b"not among the invited" in answer
+
+
 def test_who_has_no_key_shuts_no_client_out(federation: Federation):
     door = Admission(federation.roster, "tests", "https://here")
     for client in (0, 1, 4):
