@@ -402,7 +402,8 @@ def _signed(honest: Everything, session: Session, adverts: int, complaints: int)
     blob = wire.write_records(everyone)
     context = wire.context1(session.context0, wire.all_adverts(everyone))
     received = wire.write_records({1000 + i: bytes(98) for i in range(complaints)})
-    private, own = honest.room.rng[COLLUDER].taken[:32], honest.parsed[COLLUDER].sealing
+    private = wire.sealing_scalar(honest.room.rng[COLLUDER].taken[:32])
+    own = honest.parsed[COLLUDER].sealing
     proof = prove_agreement(private, own, honest.parsed[0].sealing, context)
     said = wire.write_records({1000 + i: proof for i in range(complaints)})
     body = m.unmask_body(context, COLLUDER, received, b"", b"", said)
