@@ -127,7 +127,7 @@ def test_nothing_of_a_measured_report_speaks_of_masks_clips_or_votes(tmp_path: P
     rows = text[text.index("Settings Recipe") :]
     for never in ("local_steps", "lambda_start", "record_cohort", "clip_space", "unclipped", "[aggregation]"):
         assert never not in rows
-    assert "Recipe cross-silo (ten clients of a thousand images, measured rounds) is the nearest" in rows
+    assert "Recipe cross-device (a thousand clients of ten images, measured rounds) is the nearest" in rows
 
 
 def test_report_counts_the_bits_that_carry_answers_and_what_a_client_receives(tmp_path: Path) -> None:

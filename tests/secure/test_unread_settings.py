@@ -63,7 +63,7 @@ def test_what_a_run_reads_nowhere_is_in_the_table(behaviour: str, tmp_path: Path
     [
         (None, ["measured.epsilon=1"], "measured.epsilon = 1.0 has no effect"),
         ("prism", ["measured.rows=30"], "recipe that reads it: cross-device or cross-silo"),
-        ("cross-device", ["federation.behaviour=train"], "measured.directions = 1024, measured.coordinates"),
+        ("cross-device", ["federation.behaviour=train"], "measured.directions = 4096, measured.coordinates"),
         ("cross-silo", ["federation.local_steps=8"], "federation.local_steps = 8 has no effect"),
         ("cross-silo", ["mask.density=0.3"], "leave it at the default 0.5"),
         ("cross-device", ["privacy.record_cohort=1"], "no moments are released"),
