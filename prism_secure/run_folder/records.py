@@ -22,7 +22,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     inception_score: float | None = None
     """exp of the mean divergence of one image's classes from all images', by the metric's classifier."""
     sliced_wasserstein: float | None = None
-    """Mean distance of the features' one-dimensional projections; None in records of before."""
+    """Mean distance of the features' one-dimensional projections; None in older records."""
     copies: float | None = None
     """Share of generated images that are nearer to an image of the clients than to any of as many held-out
     ones; None unless both are declared public."""

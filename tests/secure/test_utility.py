@@ -323,7 +323,7 @@ def test_the_report_leads_with_what_images_are_good_for_and_with_recall(tmp_path
     assert columns[:4] == ["Round", "recall ↑", "coverage ↑", "gen2real ↑"]
     assert "classifier of clothes" not in page
     cells = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if "73.2%" in row]
-    assert len(cells) == 1  # rounds of before have none
+    assert len(cells) == 1  # older rounds have none
 
 
 @pytest.mark.parametrize("whose", ["metrics.held_out=private", "metrics.client_images=private"])

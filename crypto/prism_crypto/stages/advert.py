@@ -60,7 +60,7 @@ class Advert(msgspec.Struct, frozen=True):
         """Cut an advert into its fields; ``choices`` is how many neighbours it names.
 
         Raises:
-            MessageError: it has not the one length that it can have, or its choice does not increase.
+            MessageError: its length is wrong, or the ids of its choice are not in increasing order.
         """
         start = _UNSIGNED_BYTES + (OWNER_BYTES if signed else 0)
         end = start + choices * ID_BYTES

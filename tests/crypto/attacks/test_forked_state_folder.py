@@ -34,7 +34,8 @@ def test_in_one_context_both_copies_deal_the_same_bytes(mode):
     assert one.clients[VICTIM].share(adverts[VICTIM]) == other.clients[VICTIM].share(adverts[VICTIM])
 
 
-def test_no_key_seals_two_messages_whatever_the_copies_are_shown(monkeypatch):
+def watch_seals(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, set[bytes]]:
+    """From now on: what is sealed under each key."""
     sealed: dict[bytes, set[bytes]] = {}
     real = keys.AESGCM
 
@@ -46,8 +47,13 @@ def test_no_key_seals_two_messages_whatever_the_copies_are_shown(monkeypatch):
             sealed.setdefault(self.key, set()).add(plain)
             return self.cipher.encrypt(nonce, plain, associated)
 
-    one, other, adverts = two_copies("active")
     monkeypatch.setattr(keys, "AESGCM", Watched)
+    return sealed
+
+
+def test_no_key_seals_two_messages_whatever_the_copies_are_shown(monkeypatch):
+    one, other, adverts = two_copies("active")
+    sealed = watch_seals(monkeypatch)
     one.clients[VICTIM].share(adverts[VICTIM])
     once = len(sealed)
     other.clients[VICTIM].share(records(1, ADVERT_BYTES, drop_record(4))(adverts[VICTIM]))
@@ -79,18 +85,7 @@ def copies_on_a_chosen_graph(hidden: tuple[int, ...]) -> tuple[list[SecureSumCli
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
 def test_no_key_seals_two_messages_where_clients_choose(hidden, monkeypatch):
     copies, shown = copies_on_a_chosen_graph(hidden)
-    sealed: dict[bytes, set[bytes]] = {}
-    real = keys.AESGCM
-
-    class Watched:
-        def __init__(self, key: bytes) -> None:
-            self.key, self.cipher = key, real(key)
-
-        def encrypt(self, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
-            sealed.setdefault(self.key, set()).add(plain)
-            return self.cipher.encrypt(nonce, plain, associated)
-
-    monkeypatch.setattr(keys, "AESGCM", Watched)
+    sealed = watch_seals(monkeypatch)
     for copy, message in zip(copies, shown, strict=True):
         copy.share(message)
     assert len(sealed) == 2 * 12
