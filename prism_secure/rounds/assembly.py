@@ -64,10 +64,7 @@ def close_round(
     score_mean = None if layers is None else layers.mean_theta(sums[1].counts, len(sums[1].survivors))
     planned, before = spending.planned_rounds, server.deployed()
     step = server.absorb(bits.counts, survivors, planned_rounds=planned, score_mean=score_mean)
-    quality = None
-    if server.is_evaluated(planned):
-        utility = server.evaluates_utility(planned)
-        quality = evaluate(server.deployed(), samples(server.round), utility=utility)
+    quality = quality_if_due(server, planned, evaluate, samples)
     sent = sum(size > 0 for size in bits.downlink_bytes.values())
     coordinates = sum(len(each.counts) for each in sums)
     return RoundRecord(
@@ -84,3 +81,13 @@ def close_round(
         quality=quality,
         changed=server.changed(before),
     )
+
+
+def quality_if_due(
+    server: Server, planned: int, evaluate: Evaluate, samples: Callable[[int], Path]
+) -> Quality | None:
+    """The metrics of what is deployed now, after the rounds in which they are due."""
+    if not server.is_evaluated(planned):
+        return None
+    utility = server.evaluates_utility(planned)
+    return evaluate(server.deployed(), samples(server.round), utility=utility)

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.learning.aggregation import progress
+from prism_secure.learning.aggregation import Step, progress
 from prism_secure.model.supermask import deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
@@ -76,10 +76,18 @@ class Server:
             score_mean: theta bar of the last coordinates, where these send scores and `counts` lacks them.
         """
         done = progress(self.round, planned_rounds)
-        step = self._side.absorb(self.broadcast(), Opened(counts, survivors, done, score_mean))
+        return self._move(self._side.absorb(self.broadcast(), Opened(counts, survivors, done, score_mean)))
+
+    def lose(self) -> float:
+        """Go on after a round that opened nothing; returns the mean step lambda, mostly 0."""
+        return self._move(self._side.lost(self.broadcast()))
+
+    def _move(self, step: Step | None) -> float:
+        self.round += 1
+        if step is None:
+            return 0.0
         low = self._config.privacy.theta_min
         self.theta = np.clip(np.asarray(step.theta, np.float64), low, 1 - low)
-        self.round += 1
         return step.mean_lambda
 
     def deployed(self) -> NDArray[np.bool_]:

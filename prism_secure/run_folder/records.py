@@ -57,8 +57,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lost(self) -> bool:
-        """Whether it opened nothing: charged, because uploads may have left, but theta did not move."""
-        return self.survivors == 0 and self.quality is None and self.step == self.uplink_bytes == 0
+        """Whether it opened nothing: charged, because uploads may have left."""
+        return self.survivors == self.uplink_bytes == 0
 
 
 class MomentSession(msgspec.Struct, frozen=True, kw_only=True):

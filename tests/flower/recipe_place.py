@@ -116,7 +116,7 @@ def in_process(
         broadcast = server.broadcast()
         there = [client for client in clients if present(client.index, broadcast.round)]
         if not there:
-            server.round += 1
+            server.lose()
             continue
         for client in there:
             client.answer(broadcast)

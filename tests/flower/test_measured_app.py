@@ -182,6 +182,23 @@ def kept(client: RecipeClient) -> list[Path]:
     return [path for path in client.enrolment.folder.rglob("*") if path.is_file()]
 
 
+def test_where_the_last_round_is_lost_the_server_still_trains_to_the_end(tmp_path: Path) -> None:
+    place = Place(tmp_path / "place", *MEASURED, "measured.end_steps=3")
+
+    def tamper(node: int, kind: str, reply: Message) -> Message:
+        return garbled(reply) if kind == "train.upload" and reply.metadata.group_id == "2" else reply
+
+    place.grid.tamper = tamper
+    place.train()
+    first, last = read_records(place.out)
+    assert not first.lost
+    assert last.lost
+    assert last.quality is not None, "the model that is deployed is measured"
+    assert last.changed > 0
+    expected = in_process(place.config, tmp_path / "alone", lambda client, number: number == 1)
+    assert place.theta().tobytes() == expected.tobytes()
+
+
 def test_a_broadcast_arrives_with_all_that_coins_are_bound_to(recipe: Components, honest: Broadcast) -> None:
     found = read_broadcast(FEDERATION, content_of(honest), len(honest.theta))
     assert found.digest == honest.digest

@@ -2,7 +2,8 @@
 
 The ledger is charged when it is known whose uploads are in the sum, and before it opens. A round that fails
 after an upload may have left is lost: no client takes part in it again, so it is charged, recorded with
-no survivors, and the next round starts from the same theta. One that fails before is begun again. All of it
+no survivors, and the next round starts from the same theta, or from what the server's own training on
+earlier sums makes of it. One that fails before is begun again. All of it
 is on disk before it happens, so the same command continues after a crash of anything.
 
 With a summed record-level release one session comes before round 1: the clients' shares of the noisy moments.
@@ -36,7 +37,7 @@ from prism_secure.flower.secure_aggregation.server import SecureSum
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
-from prism_secure.rounds.assembly import Clock, close_round
+from prism_secure.rounds.assembly import Clock, close_round, quality_if_due
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
@@ -229,10 +230,13 @@ class Rounds:
         )
 
     def _lost(self, spending: Spending, broadcast: Broadcast, began: float, why: str) -> RoundRecord:
-        """Charge a round that no client will repeat, and go on to the next one with the same theta."""
+        """Charge a round that no client will repeat, and go on to the next one."""
         log(WARNING, "round %d is lost: %s", broadcast.round, why)
         spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
-        self._server.round += 1
+        server, planned = self._server, spending.planned_rounds
+        before = server.deployed()
+        step = server.lose()
+        quality = quality_if_due(server, planned, self._measure, self._run.sample_path)
         return RoundRecord(
             round=broadcast.round,
             survivors=0,
@@ -241,10 +245,11 @@ class Rounds:
             bits_per_parameter=0.0,
             uplink_bytes=0,
             downlink_bytes=0,
-            step=0.0,
+            step=step,
             seconds=time.monotonic() - began,
             secure_sum_seconds=0.0,
-            changed=0,
+            quality=quality,
+            changed=server.changed(before),
         )
 
     def _await_nodes(self, began: float) -> None:

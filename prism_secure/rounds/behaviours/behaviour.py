@@ -112,6 +112,10 @@ class ServerSide(Protocol):
         """theta after a round, and the mean step towards what was opened."""
         ...
 
+    def lost(self, broadcast: Broadcast) -> Step | None:
+        """theta after a round that opened nothing; None leaves it as it is."""
+        return None
+
     def saved(self) -> Arrays:
         """What the checkpoint must hold beside theta, arrays by name; not called "round" or "theta"."""
         return NOTHING

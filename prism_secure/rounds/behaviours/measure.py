@@ -390,11 +390,21 @@ class MeasuringServer:
 
     def _absorbed(self, broadcast: Broadcast, opened: Opened) -> Step:
         behaviour, posterior = self._behaviour, self._posterior
-        config = behaviour.components.config
         asked, directions = behaviour.asked(broadcast), self._directions()
         found = measured_mean(asked, opened.counts, opened.survivors)
         values = found.value[: len(directions.rows)] + posterior.expected(directions)
         self._posterior = posterior.answered(directions, values, found.variance)
+        return self._step(broadcast)
+
+    def lost(self, broadcast: Broadcast) -> Step | None:
+        """Train on what earlier rounds have told: the last round's training is most of all of it."""
+        if self._state is None:
+            return None
+        with one_thread():
+            return self._step(broadcast)
+
+    def _step(self, broadcast: Broadcast) -> Step:
+        config = self._behaviour.components.config
         self._state = self._trained(broadcast)
         theta = self._state.theta(config.mask.temperature, config.privacy.theta_min)
         return Step(theta, 1.0, theta - broadcast.theta)

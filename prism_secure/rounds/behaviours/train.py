@@ -13,8 +13,8 @@ from prism_secure.config import Config
 from prism_secure.learning.aggregation import Step, aggregate, progress
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
-from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened
-from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
+from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened, ServerSide
+from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import ClientMoments
 
@@ -64,15 +64,12 @@ class TrainingClient:
         return Answer(result.scores, result.state.to_arrays())
 
 
-class VotingServer:
+class VotingServer(ServerSide):
     """Moves theta towards the debiased mean of the bits, as `aggregation.rule` says."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._move: NDArray[np.float64] | None = None
-
-    def public(self, round_number: int, theta: NDArray[np.float64]) -> Arrays:
-        return NOTHING
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
         config = self._config
