@@ -1,17 +1,21 @@
-"""Flower's simulation runtime: fifty clients over Ray."""
+"""Flower's simulation runtime, over Ray: fifty clients, samples of them, and measured rounds of ten."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from deployment import Machines, free_port
 
 from prism_crypto import Policy
+from prism_secure.config import dump_config, load_config
+from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.enrolment import enroll_simulated
+from prism_secure.run_folder.folder import client_folder, read_records
 
 HERE = Path(__file__).parent
 CLIENTS = 50
@@ -89,13 +93,11 @@ def main(grid, context):
 """
 
 
-def simulated(machines: Machines, members: Path, client: str, server: str, clients: int) -> object:
-    """What a server's app writes to ``result.json`` among the members."""
+def simulate(machines: Machines, clients: int, components: str, settings: str, ends: Sequence[Path]) -> None:
+    """Run an app over as many simulated nodes, until one of the files `ends` is there."""
     link, port = machines.root / "link", free_port()
     app = link / "app"
-    app.mkdir(parents=True)
-    (app / "bits_app.py").write_text((HERE / "bits_app.py").read_text())
-    (app / "sim_server.py").write_text(server)
+    app.mkdir(parents=True, exist_ok=True)
     (app / "pyproject.toml").write_text(
         f"""
 [project]
@@ -105,10 +107,9 @@ dependencies = []
 [tool.flwr.app]
 publisher = "tests"
 [tool.flwr.app.components]
-serverapp = "sim_server:app"
-clientapp = "bits_app:{client}"
+{components}
 [tool.flwr.app.config]
-clients-folder = "{members}"
+{settings}
 """
     )
     (link / "flwr").mkdir(exist_ok=True)
@@ -126,11 +127,22 @@ clients-folder = "{members}"
         f"flwr run app sim --federation-config 'num-supernodes={clients} client-resources-num-cpus=1'",
     )
     end = time.monotonic() + 3000
-    while not (members / "result.json").exists():
+    while not any(path.exists() for path in ends):
         assert time.monotonic() < end, machines.log("link")[-6000:]
-        assert "Finished task" not in machines.log("link") or (members / "result.json").exists()
+        assert "Finished task" not in machines.log("link") or any(path.exists() for path in ends)
         time.sleep(1)
-    return json.loads((members / "result.json").read_text())
+
+
+def simulated(machines: Machines, members: Path, client: str, server: str, clients: int) -> object:
+    """What a server's app writes to ``result.json`` among the members."""
+    app = machines.root / "link" / "app"
+    app.mkdir(parents=True)
+    (app / "bits_app.py").write_text((HERE / "bits_app.py").read_text())
+    (app / "sim_server.py").write_text(server)
+    components = f'serverapp = "sim_server:app"\nclientapp = "bits_app:{client}"'
+    result = members / "result.json"
+    simulate(machines, clients, components, f'clients-folder = "{members}"', [result])
+    return json.loads(result.read_text())
 
 
 @pytest.mark.slow
@@ -151,3 +163,59 @@ def test_samples_of_simulated_clients_say_who_they_are_and_open_weighted_means(
     found = simulated(machines, root, "real_app", SAMPLING, 4)
     assert [(clients, summed) for clients, _, summed in found] == [(3, True)] * 2
     assert all(error < 1e-5 for _, error, _ in found)
+
+
+MEASURED = [
+    "federation.rounds=3",
+    "model.width=2",
+    "model.latent=4",
+    'features.extractors=["fourier"]',
+    "metrics.samples=200",
+    "metrics.utility=off",
+    "metrics.every=3",
+    "measured.directions=64",
+    "measured.coordinates=4096",
+    "measured.rows=30",
+    "measured.steps=5",
+    "measured.end_steps=10",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_nodes_measure_what_one_process_does(machines: Machines, tmp_path: Path) -> None:
+    """The recipe `cross-silo`, small: model, epsilon and survivors, with coins that nobody knows."""
+    config = load_config(None, MEASURED, recipe="cross-silo")
+    clients, root = config.federation.clients, tmp_path / "members"
+    assert clients == 10
+    policy = Policy(min_survivors=config.min_survivors, min_cohort=config.min_survivors)
+    enroll_simulated(root, "ten", clients, policy)
+    for party in ["server", *(f"{client:02d}" for client in range(clients))]:
+        (root / party / "recipe.toml").write_text(dump_config(config))
+    settings = {
+        "folder": str(root / "server"),
+        "clients-folder": str(root),
+        "recipe": str(root / "server" / "recipe.toml"),
+        "out": str(tmp_path / "run"),
+        "timeout": 600,
+        "train-timeout": 600,
+        "patience": 600,
+        "own-data": False,
+    }
+    components = (
+        'serverapp = "prism_secure.flower.server_app:app"\nclientapp = "prism_secure.flower.client_app:app"'
+    )
+    shown = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    out, alone = tmp_path / "run", tmp_path / "alone"
+    simulate(machines, clients, components, shown, [out / "DONE", out / "FAILED"])
+    assert not (out / "FAILED").exists(), (out / "FAILED").read_text()
+    for client in range(clients):
+        shutil.copy2(root / f"{client:02d}" / "coins.key", client_folder(alone, client))
+    (alone / "federation.id").write_text("ten")
+    run(config, alone)
+    for name in ("checkpoint/server.safetensors", "model.safetensors"):
+        assert (out / name).read_bytes() == (alone / name).read_bytes()
+    for one, other in zip(read_records(out), read_records(alone), strict=True):
+        assert one.survivors == other.survivors == clients
+        for name in ("epsilon", "record", "changed"):
+            assert getattr(one, name) == getattr(other, name)
