@@ -20,12 +20,15 @@ from reference_primitives import (
 )
 
 from prism_crypto.errors import PublicKeyError
+from prism_crypto.primitives import agreement_proof
 from prism_crypto.primitives.agreement_proof import (
     PROOF_BYTES,
     agreed_point,
-    on_curve,
+    curve_point,
     prove_agreement,
 )
+from prism_crypto.primitives.keys import KeyPair, SealingKeyPair
+from prism_crypto.stages import advert as advert_module
 
 CONTEXT = bytes(range(32))
 OURS, THEIRS = b"\x11" * 32, b"\x22" * 32
@@ -40,6 +43,14 @@ SMALL = [edwards_multiply(k, edwards_decode(ORDER_8)) for k in range(1, 8)]
 def u_of(point) -> bytes:
     y = int.from_bytes(edwards_encode(point), "little") % 2**255
     return ((1 + y) * pow(1 - y, -1, P25519) % P25519).to_bytes(32, "little")
+
+
+def on_twist(public: bytes) -> bool:
+    try:
+        curve_point(public)
+    except PublicKeyError:
+        return True
+    return False
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
@@ -122,16 +133,32 @@ def test_a_part_of_small_order_in_what_is_proved_is_refused(crooked, where):
 
 def test_half_of_all_numbers_are_no_keys_that_can_be_proved_about():
     """Points of the twist agree as well, and an honest client has none: the server refuses them."""
-    honest = [x25519_public(bytes([i]) * 32) for i in range(40)]
-    assert all(map(on_curve, honest))
-    twist = [key for i in range(2, 40) if not on_curve(key := i.to_bytes(32, "little"))]
+    for i in range(40):
+        curve_point(x25519_public(bytes([i]) * 32))
+    twist = [key for i in range(2, 40) if on_twist(key := i.to_bytes(32, "little"))]
     assert 10 < len(twist) < 30
     for key in twist[:5]:
         with pytest.raises(PublicKeyError, match="no point of Curve25519"):
             prove_agreement(OURS, A, key, CONTEXT)
         with pytest.raises(PublicKeyError, match="no point of Curve25519"):
             agreed_point(PROOF, A, key, CONTEXT)
-    assert not on_curve((P25519 - 1).to_bytes(32, "little"))
+    assert on_twist((P25519 - 1).to_bytes(32, "little"))
+
+
+def test_a_key_of_an_advert_is_lifted_to_the_curve_once(monkeypatch):
+    lifted = []
+
+    def counted(public):
+        lifted.append(public)
+        return curve_point(public)
+
+    monkeypatch.setattr(advert_module, "curve_point", counted)
+    monkeypatch.setattr(agreement_proof, "curve_point", counted)
+    sealing, masking = SealingKeyPair(bytes([1]) * 32), KeyPair(bytes([2]) * 32)
+    owner = sealing.prove(advert_module.owner_body(CONTEXT, 3))
+    advert = advert_module.Advert(CONTEXT[:16], sealing.public, masking.public, bytes(32), owner)
+    advert_module.check_usable(advert, CONTEXT, 3)
+    assert lifted == [sealing.public, masking.public]
 
 
 @pytest.mark.parametrize("value", [0, 1])

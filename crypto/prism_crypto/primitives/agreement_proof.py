@@ -12,7 +12,7 @@ Edwards curve (RFC 7748, section 4.1), with the even x. A private key is a multi
 B the two public keys as points, G the base point and ℓ its prime order, A = a'·8G and S = a'·8B. All four lie
 in the subgroup of order ℓ, also where a cheat has added a point of small order to B, so a' mod ℓ is one
 number and S is the only point for which the proof exists. A key that is no point of the curve but of its
-twist has no proof: no honest client makes one (`on_curve`).
+twist has no proof: no honest client makes one (`curve_point`).
 
 Arithmetic is in Python integers, some milliseconds a proof. Proofs are made when somebody cheats, else never.
 """
@@ -33,7 +33,8 @@ __all__ = [
     "PROOF_BYTES",
     "agreed_point",
     "check_owner",
-    "on_curve",
+    "claimed_agreement",
+    "curve_point",
     "prove_agreement",
     "small_order",
 ]
@@ -50,32 +51,43 @@ _D = -121665 * pow(121666, -1, _P) % _P
 _ROOT = pow(2, (_P - 1) // 4, _P)
 """A square root of -1."""
 
-_Point: TypeAlias = tuple[int, int, int, int]
+Point: TypeAlias = tuple[int, int, int, int]
 """(X, Y, Z, T) with x = X/Z, y = Y/Z and xy = T/Z."""
 
-_NEUTRAL: _Point = (0, 1, 1, 0)
+_NEUTRAL: Point = (0, 1, 1, 0)
 
 
-def on_curve(public: bytes) -> bool:
-    """Whether a canonical u-coordinate is that of a point of Curve25519, and not of its twist."""
-    return _lifted(public) is not None
+def curve_point(public: bytes) -> Point:
+    """The Edwards point of even x with this u-coordinate: y = (u-1)/(u+1).
+
+    Args:
+        public: a canonical u-coordinate, 32 bytes.
+
+    Raises:
+        PublicKeyError: it is that of no point of Curve25519: of its twist, or -1.
+    """
+    u = int.from_bytes(public, "little")
+    point = None if u >= _P - 1 else _with_x((u - 1) * pow(u + 1, -1, _P) % _P, 0)
+    if point is None:
+        raise PublicKeyError("a public key is no point of Curve25519")
+    return point
 
 
-def check_owner(public: bytes, body: bytes, proof: bytes) -> None:
+def check_owner(point: Point, body: bytes, proof: bytes) -> None:
     """Return if whoever made the proof knows the private half of an X25519 key.
 
     The proof is an Ed25519 signature, and so one of knowledge of a discrete logarithm (Schnorr 1991), under
-    the Edwards point with this u-coordinate: of the two, one is the signer's.
+    the Edwards point with the key's u-coordinate: of the two, one is the signer's.
 
     Args:
-        public: 32 bytes, of the curve.
+        point: `curve_point` of the key.
         body: what the proof is bound to: ctx0 and the owner's id.
         proof: of `prism_crypto.primitives.keys.SealingKeyPair.prove`.
 
     Raises:
         PublicKeyError: it shows no such thing.
     """
-    y = _required(public)[1]
+    y = point[1]
     for encoded in (y, y | 1 << 255):
         try:
             Ed25519PublicKey.from_public_bytes(encoded.to_bytes(32, "little")).verify(
@@ -116,10 +128,10 @@ def prove_agreement(private: bytes | bytearray, ours: bytes, theirs: bytes, cont
         PublicKeyError: ``theirs`` is on the twist, or of low order.
     """
     scalar = (int.from_bytes(private, "little") & (2**255 - 8) | 2**254) >> 3
-    base, other = _times(8, _BASE), _times(8, _required(theirs))
+    base, other = _times(8, _BASE), _times(8, curve_point(theirs))
     if _encoded(other) == _encoded(_NEUTRAL):
         raise PublicKeyError("a public key of low order agrees on the same key with everybody")
-    if _encoded(_times(scalar, base)) != _encoded(_required(ours)):
+    if _encoded(_times(scalar, base)) != _encoded(curve_point(ours)):
         scalar = -scalar  # of the two points with this u-coordinate, the other one
     scalar %= _ORDER
     shared = _encoded(_times(scalar, other))
@@ -149,15 +161,20 @@ def agreed_point(proof: bytes, ours: bytes, theirs: bytes, context: bytes) -> by
         raise PublicKeyError(f"a proof of agreement is {PROOF_BYTES} bytes, not {len(proof)}")
     shared = _decoded(proof[:32])
     challenge, answer = (int.from_bytes(proof[i : i + 32], "little") for i in (32, 64))
-    own, other = _required(ours), _times(8, _required(theirs))
+    own, other = curve_point(ours), _times(8, curve_point(theirs))
     if shared is None or answer >= _ORDER or challenge >= _ORDER or any(map(_outside, (shared, own))):
         raise PublicKeyError("the proof of agreement is malformed")
     first = _plus(_times(answer, _times(8, _BASE)), _times(_ORDER - challenge, own))
     second = _plus(_times(answer, other), _times(_ORDER - challenge, shared))
     if challenge != _challenge(context, ours, theirs, proof[:32], _encoded(first), _encoded(second)):
         raise PublicKeyError("the proof of agreement does not hold")
+    return claimed_agreement(proof)
+
+
+def claimed_agreement(proof: bytes) -> bytes:
+    """What a proof says that two keys agree on, 32 bytes as X25519 gives them, whether it holds or not."""
     y = int.from_bytes(proof[:32], "little") & (2**255 - 1)
-    return ((1 + y) * pow(1 - y, -1, _P) % _P).to_bytes(32, "little")
+    return ((1 + y) * pow(1 - y, _P - 2, _P) % _P).to_bytes(32, "little")
 
 
 def _challenge(context: bytes, *points: bytes) -> int:
@@ -165,34 +182,19 @@ def _challenge(context: bytes, *points: bytes) -> int:
     return int.from_bytes(hashed, "little") % _ORDER
 
 
-def _outside(point: _Point) -> bool:
+def _outside(point: Point) -> bool:
     """Whether a point is not in the subgroup of order ℓ, or is neutral."""
     return _encoded(_times(_ORDER, point)) != _encoded(_NEUTRAL) or _encoded(point) == _encoded(_NEUTRAL)
 
 
-def _required(public: bytes) -> _Point:
-    point = _lifted(public)
-    if point is None:
-        raise PublicKeyError("a public key is no point of Curve25519")
-    return point
-
-
-def _lifted(public: bytes) -> _Point | None:
-    """The Edwards point of even x with this u-coordinate: y = (u-1)/(u+1)."""
-    u = int.from_bytes(public, "little")
-    if u >= _P - 1:
-        return None
-    return _with_x((u - 1) * pow(u + 1, -1, _P) % _P, 0)
-
-
-def _decoded(encoded: bytes) -> _Point | None:
+def _decoded(encoded: bytes) -> Point | None:
     """The point that `_encoded` wrote, None if it wrote none such."""
     value = int.from_bytes(encoded, "little")
     y = value & (2**255 - 1)
     return None if y >= _P else _with_x(y, value >> 255)
 
 
-def _with_x(y: int, odd: int) -> _Point | None:
+def _with_x(y: int, odd: int) -> Point | None:
     square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
     x = pow(square, (_P + 3) // 8, _P)
     if (x * x - square) % _P:
@@ -204,13 +206,13 @@ def _with_x(y: int, odd: int) -> _Point | None:
     return x, y, 1, x * y % _P
 
 
-def _encoded(point: _Point) -> bytes:
+def _encoded(point: Point) -> bytes:
     inverse = pow(point[2], -1, _P)
     x, y = point[0] * inverse % _P, point[1] * inverse % _P
     return (y | x % 2 << 255).to_bytes(32, "little")
 
 
-def _plus(p: _Point, q: _Point) -> _Point:
+def _plus(p: Point, q: Point) -> Point:
     """RFC 8032, section 5.1.4; complete, so it doubles too."""
     a = (p[1] - p[0]) * (q[1] - q[0]) % _P
     b = (p[1] + p[0]) * (q[1] + q[0]) % _P
@@ -220,7 +222,7 @@ def _plus(p: _Point, q: _Point) -> _Point:
     return e * f % _P, g * h % _P, f * g % _P, e * h % _P
 
 
-def _times(scalar: int, point: _Point) -> _Point:
+def _times(scalar: int, point: Point) -> Point:
     result = _NEUTRAL
     while scalar:
         if scalar & 1:
@@ -229,4 +231,4 @@ def _times(scalar: int, point: _Point) -> _Point:
     return result
 
 
-_BASE = _required((9).to_bytes(32, "little"))
+_BASE = curve_point((9).to_bytes(32, "little"))

@@ -8,7 +8,7 @@ import msgspec
 
 from prism_crypto.errors import ContextMismatch, MessageError, ProtocolError, PublicKeyError, SecureSumError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, Roster, pinned
-from prism_crypto.primitives.agreement_proof import OWNER_BYTES, check_owner, on_curve
+from prism_crypto.primitives.agreement_proof import OWNER_BYTES, check_owner, curve_point
 from prism_crypto.primitives.context import TAG_BYTES, encode_ids, tag, u32
 from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, check_public_key
 from prism_crypto.session import Session
@@ -129,13 +129,13 @@ def check_usable(advert: Advert, context0: bytes, client_id: int) -> None:
             order, or, signed, not shown to be its sender's own.
     """
     _check_canonical(advert)
+    points = []
     for key in (advert.sealing_key, advert.mask_key):
-        if not on_curve(key):
-            raise PublicKeyError("a public key is no point of Curve25519")
+        points.append(curve_point(key))
         # Points of low order agree on the same key whatever the private key; any will do to find them.
         KeyPair(bytes(range(32))).agree(key)
     if advert.owner:
-        check_owner(advert.sealing_key, owner_body(context0, client_id), advert.owner)
+        check_owner(points[0], owner_body(context0, client_id), advert.owner)
 
 
 def owner_body(context0: bytes, client_id: int) -> bytes:

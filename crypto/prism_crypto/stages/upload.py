@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
-from prism_crypto.primitives.agreement_proof import check_owner, prove_agreement
+from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
 from prism_crypto.primitives.keys import VOUCHER_BYTES, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
@@ -186,7 +186,7 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
             try:
                 # What both agreed on may go out only where the other one knows it, too.
                 body = owner_body(party.session.context0, peer)
-                check_owner(theirs, body, state.neighbours[peer].owner)
+                check_owner(curve_point(theirs), body, state.neighbours[peer].owner)
                 proof = prove_agreement(state.sealing.private(), ours, theirs, context)
             except SecureSumError as useless:
                 useless.at(Stage.UPLOAD, peer)

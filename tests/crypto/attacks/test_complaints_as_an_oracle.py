@@ -22,7 +22,7 @@ GARBAGE = bytes(98)
 
 def times(factor: int, public: bytes) -> bytes:
     """The u-coordinate of a multiple of somebody's key: no private key is needed."""
-    _, y, z, _ = curve._times(factor, curve._lifted(public))
+    _, y, z, _ = curve._times(factor, curve.curve_point(public))
     return ((z + y) * pow(z - y, -1, curve._P) % curve._P).to_bytes(32, "little")
 
 
