@@ -36,7 +36,7 @@ _MAX_TEXT = 256
 _MAX_BINDING = 4096
 _MAX_EXCLUDED = 16
 """So many pieces of evidence an offer may hold. A client checks each once: 1 to 8 ms for a usual one of 200
-clients, 7 ms for each complaint in it (a core of 2026), of which there are fewer than the roster has clients.
+clients, 7 ms for each of the first 16 complaints in it (a core of 2026).
 """
 
 _MAX_EVIDENCE = 4 * 2**20

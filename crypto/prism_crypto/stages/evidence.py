@@ -27,7 +27,7 @@ from prism_crypto.errors import (
     ShareError,
 )
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
-from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
 from prism_crypto.primitives.shamir import PRIME, combine, off
@@ -59,6 +59,10 @@ __all__ = [
 ]
 
 _MAX_BYTES = 4 * 2**20
+
+_MAX_PROOFS = 16
+"""So many proofs of agreement are checked in one piece of evidence, some milliseconds each. Whoever complains
+rightly of so many, and wrongly of another, has given up as many confederates as an offer excludes."""
 
 Which: TypeAlias = Literal[0, 1]
 """Which of a client's two secrets: its self-mask seed, or its mask key."""
@@ -335,16 +339,18 @@ def _contradicted(
                 open_share(key, between, (owner, accused), half(received.get(owner, b""), which))
             except (SealError, ShareError):
                 return stage, f"its key does not open the share that it holds of client {owner}'s secret"
-    for dealer, proof in complaints.items():
+    ours = adverts[accused].sealing_key
+    for dealer, proof in complaints.items():  # what is quick to see, of all
         if dealer not in received or dealer not in adverts:
             return stage, f"it complains of client {dealer}, whose shares it has not received"
-        theirs, ours = adverts[dealer].sealing_key, adverts[accused].sealing_key
-        agreed = None
+        theirs, between = adverts[dealer].sealing_key, _between(evidence, context, adverts, dealer, accused)
+        # Whether or not it proves that: under what it says itself the shares open.
+        if opens(claimed_agreement(proof), between, (dealer, accused), (theirs, ours), received[dealer]):
+            return stage, f"it complains of client {dealer}, whose shares open"
+    for dealer, proof in list(complaints.items())[:_MAX_PROOFS]:
+        theirs, between = adverts[dealer].sealing_key, _between(evidence, context, adverts, dealer, accused)
         try:
-            between = _between(evidence, context, adverts, dealer, accused)
-            agreed = agreed_point(proof, ours, theirs, between)
+            agreed_point(proof, ours, theirs, between)
         except PublicKeyError:
             return stage, f"it complains of client {dealer} without proof"
-        if opens(agreed, between, (dealer, accused), (theirs, ours), received[dealer]):
-            return stage, f"it complains of client {dealer}, whose shares open"
     raise EvidenceError("the message agrees with what its sender received")

@@ -22,7 +22,8 @@ from rehearsal import SERVER, Rehearsal
 from prism_crypto import EvidenceError, Policy, PolicyError, Roster, Session, Stage, verify_evidence
 from prism_crypto import policy as policy_module
 from prism_crypto.primitives.agreement_proof import agreed_point, prove_agreement
-from prism_crypto.session import _exclusions
+from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
+from prism_crypto.session import _MAX_EXCLUDED, _exclusions
 from prism_crypto.stages import evidence as evidence_module
 from prism_crypto.stages.evidence import (
     AdvertEvidence,
@@ -395,17 +396,30 @@ def test_no_number_in_evidence_crashes_who_reads_it(changes, graph, honest):
         honest.room.client(0, session=Session.from_offer(again.offer())).advertise()
 
 
-def _signed(honest: Everything, session: Session, adverts: int, complaints: int) -> UnmaskEvidence:
-    """What a colluder signs of a session that it has made up: true complaints, as many as it likes."""
+def _signed(
+    honest: Everything, session: Session, adverts: int, complaints: int, last: str = ""
+) -> UnmaskEvidence:
+    """What a colluder signs of a session that it has made up: true complaints, as many as it likes.
+
+    ``last``: what the last one is instead, of shares that it has "not received", or of those that it "opens".
+    """
     real = wire.read_records(honest.adverts, 240)
     everyone = {COLLUDER: real[COLLUDER]} | {1000 + i: real[0] for i in range(adverts - 1)}
     blob = wire.write_records(everyone)
     context = wire.context1(session.context0, wire.all_adverts(everyone))
-    received = wire.write_records({1000 + i: bytes(98) for i in range(complaints)})
+    sealed = {1000 + i: bytes(98) for i in range(complaints)}
     private = wire.sealing_scalar(honest.room.rng[COLLUDER].taken[:32])
     own = honest.parsed[COLLUDER].sealing
     proof = prove_agreement(private, own, honest.parsed[0].sealing, context)
     said = wire.write_records({1000 + i: proof for i in range(complaints)})
+    if last == "opens":
+        ends, keys = (999 + complaints, COLLUDER), (honest.parsed[0].sealing, own)
+        agreed = AgreedKey(agreed_point(proof, own, keys[0], context))
+        pair = seal_keys(agreed, context, ends, keys)
+        sealed[ends[0]] = b"".join(seal(key, context, ends, bytes(33)) for key in pair)
+    elif last == "not received":
+        del sealed[999 + complaints]
+    received = wire.write_records(sealed)
     body = m.unmask_body(context, COLLUDER, received, b"", b"", said)
     signature = honest.room.identities[COLLUDER].sign(Stage.UNMASK, body)
     return UnmaskEvidence(2, session, COLLUDER, blob, received, b"", b"", said, signature)
@@ -433,6 +447,33 @@ def test_evidence_of_a_made_up_session_is_refused_before_any_arithmetic(honest, 
         with pytest.raises(EvidenceError, match=reason):
             honest.verify(evidence)
     assert len(reached) == 1
+
+
+def test_no_more_proofs_are_checked_than_an_offer_excludes_clients(honest, monkeypatch):
+    """A colluder signs true complaints of a session that it has made up, each some milliseconds to check."""
+    reached = []
+
+    def counted(*given):
+        reached.append(given)
+        return agreed_point(*given)
+
+    monkeypatch.setattr(evidence_module, "agreed_point", counted)
+    assert evidence_module._MAX_PROOFS == _MAX_EXCLUDED == 16
+    monkeypatch.setattr(evidence_module, "_MAX_PROOFS", 2)
+    lax = msgspec.structs.replace(honest.session, threshold=1)
+    for complaints, checked in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        reached.clear()
+        with pytest.raises(EvidenceError, match="agrees with what its sender received"):
+            honest.verify(_signed(honest, lax, 5, complaints))
+        assert len(reached) == checked
+
+
+@pytest.mark.parametrize("last", ["opens", "not received"])
+def test_a_complaint_past_the_last_proof_that_is_checked_convicts_by_what_it_says(honest, monkeypatch, last):
+    monkeypatch.setattr(evidence_module, "_MAX_PROOFS", 2)
+    lax = msgspec.structs.replace(honest.session, threshold=1)
+    evidence = _signed(honest, lax, 5, 3, last)
+    assert ("shares open" if last == "opens" else "has not received") in honest.verify(evidence).reason
 
 
 @pytest.mark.parametrize("name", ["dealing", "complaint"])
