@@ -41,10 +41,11 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--track",
-        choices=("tensorboard", "wandb", "mlflow"),
+        metavar="TRACKER",
         action="append",
         default=[],
-        help="also log to a tracker, if its package is installed; may be repeated",
+        help="also log to tensorboard, wandb or mlflow, if it is installed, or to a module:function of your "
+        "own (prism_secure.reporting.trackers shows one); may be repeated",
     )
     add_config_options(parser)
     parser.set_defaults(command=_run, continues=True)

@@ -20,7 +20,7 @@ from prism_secure.config import dump_config, load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.reporting.progress import describe_round
 from prism_secure.reporting.report import write_report
-from prism_secure.reporting.trackers import numbers
+from prism_secure.reporting.trackers import values
 from prism_secure.run_folder.export import _check_settings, _privacy
 from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.records import decode, encode
@@ -70,7 +70,7 @@ def test_metrics_and_console_say_what_an_image_has_spent_in_both_views(tmp_path:
         assert decode(encode(record)) == record
         both = f"{format_epsilon(seen[View.SUM])}/{format_epsilon(seen[View.UPLOAD])}"
         assert both in describe_round(record, 4)
-        tracked = numbers(record, history.config)
+        tracked = values(record, history.config)
         assert (tracked["epsilon/image"], tracked["epsilon/image_upload"]) == (
             seen[View.SUM],
             seen[View.UPLOAD],

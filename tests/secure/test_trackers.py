@@ -1,4 +1,4 @@
-"""A tracker is told each round once, in finite numbers, and its absence is one clear line."""
+"""A tracker is told each round once, in finite numbers or "inf"; its absence is one clear line."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from prism_secure.cli import main
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
 from prism_secure.reporting.progress import Silent
-from prism_secure.reporting.trackers import KINDS, Together, numbers, tracker
+from prism_secure.reporting.trackers import KINDS, Log, Together, tracker, values
 
 from .fake_run import record_of
 
@@ -40,8 +43,15 @@ class Fake:
     def add_text(self, name: str, text: str, step: int) -> None:
         self.words[name] = text
 
-    def close(self) -> None:
+    def __enter__(self) -> Fake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.closed += 1
+
+    @property
+    def summary(self) -> dict[str, str]:
+        return self.words
 
 
 def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
@@ -53,17 +63,16 @@ def _install(kind: str, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
         def init(*, config: dict[str, Any], **_: Any) -> Any:
             fake.settings = config
-            return SimpleNamespace(log=fake.log, summary=fake.words, finish=fake.close)
+            return fake
 
         monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=SimpleNamespace))
     else:
         module = SimpleNamespace(
             set_experiment=lambda name: None,
-            start_run=lambda run_name, tags: None,
+            start_run=lambda run_name, tags: fake,
             log_params=fake.settings.update,
             log_metrics=fake.log,
             set_tags=fake.words.update,
-            end_run=fake.close,
         )
         monkeypatch.setitem(sys.modules, "mlflow", module)
     return fake
@@ -130,11 +139,11 @@ def test_a_missing_package_is_named(kind: Any, tmp_path: Path, monkeypatch: pyte
 def test_only_finite_numbers_are_drawn() -> None:
     config = load_config(None, ["privacy.flip=0", "privacy.record_epsilon=inf"])
     unclipped = record_of(config, 1, evaluated=False)
-    found = numbers(unclipped, config)
-    assert "epsilon/sum" not in found
+    found = values(unclipped, config)
+    assert {name for name, x in found.items() if isinstance(x, str)} == {"epsilon/sum", "epsilon/upload"}
     assert not any(name.startswith("quality/") for name in found)
-    assert all(map(math.isfinite, found.values()))
-    assert numbers(record_of(CONFIG, 3), CONFIG)["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
+    assert all(math.isfinite(x) for x in found.values() if not isinstance(x, str))
+    assert values(record_of(CONFIG, 3), CONFIG)["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -191,3 +200,49 @@ def test_several_listeners_hear_the_same() -> None:
 
     Together([Ear(), Ear()]).note("once")
     assert heard == ["once", "once"]
+
+
+heard: list[tuple[int, dict[str, float | str]]] = []
+
+
+@contextmanager
+def toy(folder: Path, settings: dict[str, Any]) -> Iterator[Log]:
+    """A tracker of one's own, as `--track` takes it."""
+    heard.clear()
+    assert folder.name == "run"
+    assert settings["privacy.clip"] == 1
+    yield lambda number, found: heard.append((number, found))
+    heard.append((-1, {}))
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
+
+
+def test_a_tracker_of_ones_own_is_opened_told_and_closed(importable: None, tmp_path: Path) -> None:
+    with tracker("mine:toy", tmp_path / "run", CONFIG) as listener:
+        listener.started(1, 0, 1)
+        listener.round_finished(record_of(CONFIG, 1))
+    assert heard == [(1, values(record_of(CONFIG, 1), CONFIG)), (-1, {})]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("mine:gone", "cannot be imported"),
+        ("mine:heard", "must be something to call"),
+        ("wandbb", "or module:"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_refused_before_the_run(
+    kind: str, told: str, importable: None, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=told), tracker(kind, tmp_path / "run", CONFIG):
+        pass
+
+
+def test_the_command_takes_a_tracker_of_ones_own(importable: None, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(["run", "--out", str(out), "--track", "wandbb"]) == 2
+    assert not out.exists()

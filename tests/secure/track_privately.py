@@ -20,7 +20,7 @@ getpass.getuser = lambda: "alice"
 socket.gethostname = lambda: "ward-7"
 kind, out = sys.argv[1], Path(sys.argv[2])
 config = load_config(None, ["privacy.clip=1", "metrics.held_out=private", "data.folder=/srv/patients"])
-with tracker(kind, out, config) as told, Display() as shown:  # type: ignore[arg-type]
+with tracker(kind, out, config) as told, Display() as shown:
     listener = Together([shown, told])
     listener.started(1, 0, 1)
     listener.round_finished(record_of(config, 1))
