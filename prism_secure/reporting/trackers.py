@@ -15,9 +15,9 @@ The three here are written so, and `--track mine:lines` takes another, say
 
 A run folder holds everything without them; this is for those who watch many runs in a place they know. A
 tracker may carry far what it is told. So its settings hold no path, and its values no metric on held-out
-images that are private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What the
-three pick up by themselves is switched off, too: what the terminal shows (those metrics, again), the command line,
-the names of user, machine, script and git repository. Their packages are imported when asked for.
+images that are private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What
+the three pick up by themselves is switched off, too: what the terminal shows (those metrics, again), the
+command line, the names of user, machine, script and git repository. Their packages are imported when asked for.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def tracker(kind: str, out: Path, config: Config) -> Iterator[Listener]:
         out: the run folder.
 
     Raises:
-        ConfigError: there is no such tracker, its package is not installed, or (in `started`) it cannot start.
+        ConfigError: no such tracker, or its package is not installed; in `started`: it cannot start.
     """
     with ExitStack() as stack:
         yield _Tracked(kind, out, config, stack)
