@@ -8,7 +8,7 @@ ARGS   ?=
 PARTS  := --editable ./crypto --editable ./privacy
 TRIED  := .venv-tried
 
-.PHONY: run test lint types coverage test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
+.PHONY: run test lint types coverage docs notebooks dist test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,17 @@ coverage: $(VENV)/.installed-dev
 	rm -rf .reached && mkdir .reached
 	REACHED=.reached $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
 	$(BIN)/python tests/coverage_floors.py .reached
+
+docs: $(VENV)/.installed-docs  ## the documents as a site, in site/; strict, and with no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+notebooks: $(VENV)/.installed-docs  ## run every notebook; an error in a cell fails
+	$(BIN)/jupyter nbconvert --execute --to markdown --output-dir notebooks/made notebooks/*.ipynb
+
+dist: $(VENV)/.installed-docs  ## wheels and sdists of the three distributions, checked, in dist/
+	rm -rf dist
+	for part in crypto privacy .; do $(BIN)/python -m build --outdir dist $$part || exit 1; done
+	$(BIN)/twine check --strict dist/*
 
 test-slow-flower: $(VENV)/.installed-dev  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
 	$(BIN)/pytest tests/flower -m slow
@@ -72,5 +83,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PARTS) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PARTS) --editable '.[docs]'
+	@touch $@
+
 clean:          ## remove the environment and caches, keep runs
-	rm -rf $(VENV) $(TRIED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .reached .import_linter_cache
+	rm -rf $(VENV) $(TRIED) site dist notebooks/made .pytest_cache .mypy_cache .ruff_cache .hypothesis .reached .import_linter_cache

@@ -17,7 +17,7 @@ A run folder holds everything without them; this is for those who watch many run
 tracker may carry far what it is told. So its settings hold no path, and its values no metric on held-out
 images that are private (`metrics.held_out`), because no epsilon covers those: the run folder has them. What
 the three pick up by themselves is switched off, too: what the terminal shows (those metrics, again), the
-command line, the names of user, machine, script and git repository. Their packages are imported when asked for.
+command line, the names of user, machine, script and git repository. Packages are imported when asked for.
 """
 
 from __future__ import annotations
