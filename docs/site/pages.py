@@ -33,12 +33,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The pages of the repository, what they link to, and the reference."""
     shown = {path for pattern in SHOWN for path in ROOT.glob(pattern)}
     linked = {path for page in shown if page.suffix == ".md" for path in _linked(page)}
-    made = {path for path in (NOTEBOOKS / "made").rglob("*") if path.is_file()}
     found = Files([file for file in files if file.src_dir != config.docs_dir])  # the theme's
-    for path in sorted(shown | linked | made):
+    for path in sorted(shown | linked):
         found.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    made = NOTEBOOKS / "made"
+    for path in sorted(path for path in made.rglob("*") if path.is_file()):
+        uri = f"notebooks/{path.relative_to(made).as_posix()}"
+        found.append(File.generated(config, uri, abs_src_path=str(path)))
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        uri = f"notebooks/made/{path.stem}.md"
+        uri = f"notebooks/{path.stem}.md"
         if found.get_file_from_path(uri) is None:
             text, _ = MarkdownExporter().from_filename(str(path))
             found.append(File.generated(config, uri, content=text))
@@ -48,14 +51,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A link to a folder goes to its README, or is none."""
+    """A link to a folder goes to its README, or is none; a link to a notebook goes to its page."""
     here = (ROOT / page.file.src_uri).parent
 
     def aim(match: re.Match[str]) -> str:
         words, target, anchor = match[1], match[2], match[3] or ""
         folder = here / target
         if "://" in target or not folder.is_dir():
-            return match[0]
+            return match[0].replace(".ipynb)", ".md)")
         readme = folder / "README.md"
         return f"{words}({os.path.relpath(readme, here)}{anchor})" if readme.exists() else words[1:-1]
 
