@@ -14,6 +14,10 @@ from typing import Any
 
 from prism_secure import _moved
 
+# Loading the package sets `prism_secure.sweep` to it, once; the function then takes the name for good, and
+# `from prism_secure.sweep.results import ...` still finds the package.
+from prism_secure.sweep import sweep as sweep
+
 if absent := [part for part in ("prism_crypto", "prism_privacy") if find_spec(part) is None]:
     raise ImportError(
         f"prism_secure needs {' and '.join(absent)}, which come with it: in a clone of the repository, "
@@ -27,11 +31,14 @@ _HOMES = {
     "DeployedGenerator": "model.deployed",
     "FeatureError": "errors",
     "ModelError": "errors",
+    "NotClaimed": "errors",
     "PrismError": "errors",
     "RoundError": "errors",
+    "Run": "run_folder.run",
     "RunFolderError": "errors",
     "RunHistory": "run_folder.history",
     "StorageError": "errors",
+    "Sweep": "sweep.results",
     "Supermask": "model.supermask",
     "dump_config": "config",
     "load_config": "config",
@@ -41,7 +48,7 @@ _HOMES = {
     "write_report": "reporting.report",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "sweep"])
 
 _moved.install()
 

@@ -7,6 +7,7 @@
     ├── FeatureError           a feature extractor's weights are missing or do not fit         (3)
     ├── RunFolderError         a run folder is in use, of another configuration, or damaged    (4)
     ├── StorageError           the disk refused a write; what was there before is untouched    (5)
+    ├── NotClaimed             an epsilon was asked for of which a run's ledger says nothing   (4)
     ├── RoundError             a round could not be completed; the run can be resumed          (6)
     └── ModelError             a model file is corrupt, foreign, or does not fit its network   (7)
 
@@ -71,6 +72,12 @@ class FeatureError(PrismError):
 
 class RunFolderError(PrismError):
     """A run folder is in use, belongs to another configuration, or is damaged."""
+
+    exit_code = 4
+
+
+class NotClaimed(PrismError):
+    """An epsilon was asked for of which a run's ledger says nothing; the message lists what it claims."""
 
     exit_code = 4
 

@@ -39,10 +39,10 @@ def _compare(options: argparse.Namespace, command: str) -> int:
         require_run(folder)
     if options.out is not None:
         require_writable(options.out, ConfigError)
+    from prism_secure.run_folder.run import Run
     from prism_secure.sweep.report import subject_of_runs, write_page
-    from prism_secure.sweep.results import read_run
 
-    subject = subject_of_runs([read_run(folder) for folder in options.runs], command)
+    subject = subject_of_runs([Run.open(folder) for folder in options.runs], command)
     _print(subject)
     if options.out is not None:
         print(f"Page: {write_page(subject, options.out).resolve()}")

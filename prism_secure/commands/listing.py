@@ -14,7 +14,7 @@ from prism_secure.errors import ConfigError, RunFolderError
 
 if TYPE_CHECKING:
     from prism_privacy import RecordGuarantee
-    from prism_secure.sweep.results import Run
+    from prism_secure.run_folder.run import Run
 
 HELP = """\
 List run folders and sweeps under a folder: state, rounds, FID, and epsilon of one client (ZERO_OUT) and,
@@ -64,7 +64,8 @@ def _list(options: argparse.Namespace, command: str) -> int:
 
 def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
     """A row for each run and sweep; the runs are added to `shown`."""
-    from prism_secure.sweep.results import RECIPE, read_run, read_sweep
+    from prism_secure.run_folder.run import Run
+    from prism_secure.sweep.results import RECIPE, read_sweep
 
     if (folder / RECIPE).exists():
         sweep = read_sweep(folder)
@@ -81,7 +82,7 @@ def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
             if (found / RECIPE).exists():
                 yield _sweep_row(name, found)
             else:
-                run = read_run(found)
+                run = Run.open(found)
                 yield _row(name, run, "")
                 shown.append(run)
         except (RunFolderError, ConfigError) as error:

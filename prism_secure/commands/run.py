@@ -65,6 +65,6 @@ def _run(options: argparse.Namespace, command: str) -> int:
         display = open_listeners.enter_context(Display(record=config.record))
         if told := standing(options):
             display.note(told)
-        report = run(config, options.out, command=command, listener=Together([display, *trackers]))
-    print(f"Report: {report.resolve()}")
+        finished = run(config, options.out, command=command, listener=Together([display, *trackers]))
+    print(f"Report: {finished.report.resolve()}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import shlex
 import time
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.config import stands_on
-from prism_secure.errors import ConfigError
 
 if TYPE_CHECKING:
-    from prism_secure.sweep.results import SweepResults
+    from prism_secure.sweep.results import Sweep
 
 HELP = """\
 Carry out all runs of a recipe: a run's TOML file with a table [sweep] that says which settings vary, and how.
@@ -71,59 +69,27 @@ def add_to(commands: Commands) -> None:
 
 
 def _sweep(options: argparse.Namespace, command: str) -> int:
-    from prism_secure.sweep.recipe import read_recipe, refuse_infinite
-    from prism_secure.sweep.results import RECIPE
+    from prism_secure.sweep.carry_out import carry_out
+    from prism_secure.sweep.recipe import read_recipe
     from prism_secure.sweep.study import hidden
-    from prism_secure.sweep.worker import Crew, devices
 
-    if options.workers is not None and options.workers < 1:
-        raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     recipe = read_recipe(options.recipe, options.overrides, until=options.until)
-    if not (options.out / RECIPE).exists():  # what began is finished
-        refuse_infinite(recipe)
-    command = shlex.join(hidden(word) for word in shlex.split(command))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    points = len(recipe.grid()) or recipe.sweep.points or 0
-    total = points * len(recipe.seeds)
-    workers = min(options.workers or cores, total)
-    with (
-        contextlib.ExitStack() as lock,
-        Crew(workers, devices()) as crew,
-        contextlib.ExitStack() as open_things,
-    ):
-        # The workers start while the rest is imported, and have ended when the folder is let go.
-        from prism_secure.sweep.dashboard import serve_dashboard
-        from prism_secure.sweep.display import Display
-        from prism_secure.sweep.engine import Engine
-        from prism_secure.sweep.folder import SweepFolder
-        from prism_secure.sweep.study import PointStudy, as_storage_error, import_optuna
-
-        import_optuna()  # before a folder is made that nothing can be done with
-        folder = SweepFolder(options.out, recipe, command)
-        lock.callback(folder.close)
-        url = options.storage or folder.study_url
-        study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
-        open_things.callback(study.close)
-        display = open_things.enter_context(Display(total, workers, record=recipe.record))
-        if told := stands_on(options.recipe):
-            display.note(told)
-        display.note(f"{points} points, {total} runs, {workers} at once; {options.out / 'runs'}")
-        if options.dashboard:
-            display.note(f"Dashboard: {serve_dashboard(url)}")
-        engine = Engine(
-            recipe, folder, study, crew, display,
-            command=command, fail_fast=options.fail_fast,
-        )  # fmt: skip
-        with as_storage_error(url):
-            failed = engine.sweep()
-    from prism_secure.sweep.results import read_sweep
-
-    results = read_sweep(options.out)
+    ended = carry_out(
+        recipe,
+        options.out,
+        command=shlex.join(hidden(word) for word in shlex.split(command)),
+        workers=options.workers,
+        storage=options.storage,
+        fail_fast=options.fail_fast,
+        dashboard=options.dashboard,
+        told=stands_on(options.recipe),
+    )
+    results, failed = ended.sweep, ended.failed
     counts = results.counts()
     missing = counts["waiting"] + counts["unfinished"]
     print(_summary(results, failed))
     if missing and not failed:
-        if not url.startswith("sqlite"):
+        if not ended.alone:
             print(f"{missing} runs were made by other machines: their run folders are there.")
         else:
             print(f"{missing} runs are gone: deleted meanwhile? The same command makes them again.")
@@ -137,7 +103,7 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
     return 6 if failed else 0
 
 
-def _summary(results: SweepResults, failed: int) -> str:
+def _summary(results: Sweep, failed: int) -> str:
     """How it ended, and what all of it together tells about those whose data it used."""
     from prism_secure.sweep.composition import compose, owners
     from prism_secure.sweep.results import images_together, record_of, why_infinite_in

@@ -29,9 +29,11 @@ def plugged(reference: str, setting: str) -> Callable[..., Any]:
         setting: "section.key", for the message.
 
     Raises:
-        ConfigError: it cannot be imported, has no such name, or cannot be called.
+        ConfigError: it is the script that runs, cannot be imported, has no such name, or cannot be called.
     """
     module, _, name = reference.partition(":")
+    if module == "__main__":  # another process has another one, and so has whoever repeats the run
+        raise ConfigError(f"{setting} = {reference!r} must name a module that can be imported, not a script")
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):

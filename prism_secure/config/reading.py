@@ -7,7 +7,7 @@ import re
 import shlex
 import tomllib
 import types
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -52,22 +52,23 @@ def load_config(
     return config_of(raw, str(path or "--set"))
 
 
-def stands_on(path: Path | None, recipe: str | None = None) -> str:
+def stands_on(source: Path | Mapping[str, Any] | None, recipe: str | None = None) -> str:
     """What a file leaves out is taken from, in a line; "" where it leaves nothing out.
 
     Args:
-        path: a TOML file that can be read; None: `recipe` alone.
+        source: a TOML file that can be read, or its tables; None: `recipe` alone.
         recipe: as in `load_config`.
     """
-    raw = read_toml(path) if path is not None else {}
+    raw = read_toml(source) if isinstance(source, Path) else source or {}
     name = recipe or raw.get("recipe")
     if name is not None:
         return f"stands on recipe {name}"
     every = _without_none(msgspec.to_builtins(Config()))
     if all(set(values) <= set(raw.get(section, {})) for section, values in every.items()):
         return ""
+    which = source if isinstance(source, Path) else "the recipe"
     return (
-        f"{path} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened "
+        f"{which} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened "
         f'before round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
     )
 

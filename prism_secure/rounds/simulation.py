@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -43,6 +44,7 @@ from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
 from prism_secure.run_folder.history import RunHistory, check_whole
 from prism_secure.run_folder.records import RoundRecord
+from prism_secure.run_folder.run import Run
 
 Bits = Callable[[], NDArray[np.integer]]
 
@@ -55,13 +57,13 @@ public metrics keeps the planned epsilon; no epsilon covers decisions by private
 
 def run(
     config: Config,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     command: str = "python",
     listener: Listener | None = None,
     stop: Stop | None = None,
-) -> Path:
-    """Train in the run folder `out`, new or to be continued, and return the path of its report.
+) -> Run:
+    """Train in the run folder `out`, new or to be continued, and return it; as a path it is its report.
 
     Args:
         config: what to do; a folder that was started with another configuration is refused.
@@ -72,7 +74,7 @@ def run(
     Raises:
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
     """
-    listener = listener or Silent()
+    listener, out = listener or Silent(), Path(out)
     components = Components(config)
     if not is_done(out):
         listener.note("checking the recipe: its data, its weights, its epsilons, and a round in small")
@@ -81,7 +83,8 @@ def run(
         history = check_whole(out)
         if folder.done:
             listener.note(f"{out} is finished already")
-            return write_report(out)
+            write_report(out)
+            return Run.open(out)
         clients = [
             Client(index, client_folder(out, index), components) for index in range(config.federation.clients)
         ]
@@ -103,7 +106,8 @@ def run(
             if not isinstance(error, PrismError):
                 raise RoundError(str(error)) from error
             raise
-        return write_report(out)
+        write_report(out)
+    return Run.open(out)
 
 
 def _last_opened(folder: RunFolder, history: RunHistory) -> int:

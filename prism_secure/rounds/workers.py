@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.children import deaf_to_ctrl_c
+from prism_secure.children import on_their_own
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
 from prism_secure.rounds.broadcast import Broadcast
@@ -92,7 +92,7 @@ class Workers:
             return
         jobs: dict[Future[None], Sequence[int]] = {}
         try:
-            with _worker_death_named(), deaf_to_ctrl_c():
+            with _worker_death_named(), on_their_own():
                 jobs |= {self._pool.submit(_do, work, part, argument): part for part in parts}
             for job in as_completed(jobs):
                 with _worker_death_named():
@@ -107,7 +107,7 @@ class Workers:
         if self._here is not None:
             return self._here.evaluate(mask, samples, utility=utility)
         with _worker_death_named():
-            with deaf_to_ctrl_c():
+            with on_their_own():
                 job = self._pool.submit(_evaluate, mask, samples, utility)
             return job.result()
 

@@ -34,8 +34,8 @@ from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config.invitations import most_participations
 from prism_secure.data.sources import Whose, by_data, read_identity
 from prism_secure.errors import RunFolderError
+from prism_secure.run_folder.run import Run
 from prism_secure.storage import whole_lines
-from prism_secure.sweep.results import Run
 
 __all__ = ["Composed", "compose"]
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prism_secure.run_folder.records import RoundRecord
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.recipe import Settings, describe
-from prism_secure.sweep.results import Run
 from prism_secure.wording import format_epsilon, format_seconds
 
 __all__ = ["Display"]

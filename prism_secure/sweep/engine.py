@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from prism_secure.errors import PrismError
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.display import Display
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id
-from prism_secure.sweep.results import RUNS, Run, read_run, sweep_run
+from prism_secure.sweep.results import RUNS, sweep_run
 from prism_secure.sweep.stopping import Curve, dominated
 from prism_secure.sweep.study import BEAT, Claim, PointStudy
 from prism_secure.sweep.worker import Asked, Crew, Died, Ended, Job
@@ -244,7 +245,7 @@ class Engine:
         """Of all finished runs in the folder, other machines' included."""
         for path in (self._folder.path / RUNS).iterdir():
             if path.name not in self._curves and (path / "DONE").exists():
-                self._curves[path.name] = self._curve(read_run(path))
+                self._curves[path.name] = self._curve(Run.open(path))
         return list(self._curves.values())
 
     def _curve(self, run: Run) -> Curve:

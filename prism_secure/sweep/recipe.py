@@ -26,6 +26,8 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +54,21 @@ from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
 from prism_secure.sweep.stopping import Until, parse_until
 
-__all__ = ["Settings", "Sweep", "SweepRecipe", "point_id", "read_recipe", "refuse_infinite", "run_id"]
+__all__ = [
+    "Settings",
+    "SweepRecipe",
+    "SweepTable",
+    "point_id",
+    "read_recipe",
+    "recipe_tables",
+    "refuse_infinite",
+    "run_id",
+]
 
 Settings = dict[str, Any]
 """Values of the varied keys by name; None where an optional key has none."""
+Source = str | os.PathLike[str] | Mapping[str, Any]
+"""A recipe: a TOML file, its text, or its tables."""
 
 ADAPTIVE = ("tpe", "nsga2")
 """Methods whose next point depends on earlier results."""
@@ -65,7 +78,7 @@ _MOST_TRIED = 1000
 """So many points are tried for a finite epsilon; a sweep of more is let through."""
 
 
-class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SweepTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The table `[sweep]`."""
 
     method: Literal["grid", "random", "tpe", "nsga2"] = "grid"
@@ -101,7 +114,7 @@ class SweepRecipe:
     """
 
     base: Config
-    sweep: Sweep
+    sweep: SweepTable
     axes: Mapping[str, Axis]
     until: Until | None
 
@@ -180,15 +193,37 @@ class SweepRecipe:
         return dump_config(self.base) + "\n" + tomli_w.dumps({"sweep": table})
 
 
-def read_recipe(path: Path, overrides: list[str] | None = None, *, until: str | None = None) -> SweepRecipe:
+def recipe_tables(source: Source) -> dict[str, Any]:
+    """A recipe's tables: of a TOML file, of its text (more than one line), or as they are.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source))
+    if isinstance(source, str) and "\n" in source:
+        try:
+            return tomllib.loads(source)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"the recipe: not TOML: {error}") from None
+    return read_toml(Path(source))
+
+
+def read_recipe(
+    source: Source, overrides: list[str] | None = None, *, until: str | None = None
+) -> SweepRecipe:
     """Read and check a recipe; `overrides` are `section.key=value`, "sweep.points=8" among them.
+
+    Args:
+        source: as `recipe_tables` takes it.
 
     Raises:
         ConfigError: unreadable, an unknown key (the nearest valid one is offered), a value of the wrong type,
         or
             points that cannot be run: all of a grid are tried before anything starts.
     """
-    raw = on_recipe(read_toml(path))
+    path = "the recipe" if isinstance(source, Mapping) or "\n" in str(source) else source
+    raw = on_recipe(recipe_tables(source))
     for override in overrides or []:
         apply_override(raw, override)
     table = raw.pop("sweep", None)
@@ -287,13 +322,13 @@ def _flat(table: Any, where: str) -> dict[str, Any]:
     return flat
 
 
-def _sweep(table: dict[str, Any], where: str) -> Sweep:
-    known = get_type_hints(Sweep)
+def _sweep(table: dict[str, Any], where: str) -> SweepTable:
+    known = get_type_hints(SweepTable)
     for name in table:
         if name not in known:
             raise ConfigError(f"{where}: unknown setting 'sweep.{name}'; {did_you_mean(name, known)}")
     try:
-        sweep = msgspec.convert(table, Sweep)
+        sweep = msgspec.convert(table, SweepTable)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$")
         raise ConfigError(f"{where}: sweep{place.rstrip('`')}: {text}") from None

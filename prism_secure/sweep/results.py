@@ -20,39 +20,33 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from prism_privacy.errors import InvalidParameter
-from prism_privacy.ledger.entry import LedgerEntry, RecordGuarantee
-from prism_privacy.ledger.line import decode_line, parse
-from prism_privacy.moments.release import MomentRelease
-from prism_privacy.units import View
-from prism_secure.accounting import measured
-from prism_secure.accounting.epsilons import CELLS, Epsilons
-from prism_secure.accounting.plan import Unbounded, why_infinite
-from prism_secure.accounting.record_release import ImageView, image_view
+from prism_privacy import notebook
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
-from prism_secure.run_folder.folder import SWEEP_RECIPE, read_config, read_records
-from prism_secure.run_folder.history import RunHistory, read_history
-from prism_secure.run_folder.records import Quality, RoundRecord
-from prism_secure.storage import whole_lines
+from prism_secure.run_folder.folder import SWEEP_RECIPE
+from prism_secure.run_folder.run import Run, State
 from prism_secure.sweep.recipe import Settings, SweepRecipe, describe, point_id, read_recipe, run_id
+from prism_secure.wording import format_epsilon
 
-__all__ = ["Run", "SweepPoint", "SweepResults", "read_sweep"]
+if TYPE_CHECKING:
+    import pyarrow
 
-State = Literal["waiting", "unfinished", "done", "stopped", "failed"]
-"""waiting: not begun. unfinished: going on, or interrupted. stopped: finished before its last planned round,
-for `Run.reason`. failed: for `Run.reason`, and to be tried again when the sweep is started again."""
+__all__ = ["Run", "Sweep", "SweepPoint", "read_sweep"]
 
 RECIPE, COMMAND, POINTS, RUNS, RELEASES = SWEEP_RECIPE, "command.txt", "points", "runs", "releases"
+
+SHOWN = ("sum_zero_out", "upload_zero_out", "record")
+"""The epsilons of a point that a table has room for."""
 
 
 class PointFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,171 +57,6 @@ class PointFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why attempts failed, by run; removed when the run succeeds."""
     refused: str = ""
     """Why it cannot be run: a search may propose settings that do not go together."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run, in a sweep or by itself.
-
-    Attributes:
-        name: its id in a sweep, else its folder's name.
-        folder: its run folder, which may not exist yet.
-        config: what it does.
-        failures: why attempts of it failed, oldest first.
-    """
-
-    name: str
-    folder: Path
-    config: Config
-    failures: tuple[str, ...] = ()
-
-    @property
-    def seed(self) -> int:
-        return self.config.federation.seed
-
-    @cached_property
-    def state(self) -> State:
-        """How it stands."""
-        if (self.folder / "DONE").exists():
-            return "stopped" if ": " in self._done else "done"
-        if self.failures or (self.folder / "FAILED").exists():
-            return "failed"
-        return "unfinished" if self.folder.exists() else "waiting"
-
-    @cached_property
-    def reason(self) -> str:
-        """Why it failed or stopped; "" otherwise."""
-        if self.state == "stopped":
-            return self._done.partition(": ")[2]
-        if self.state == "failed":
-            own = self.folder / "FAILED"
-            return self.failures[-1] if self.failures else own.read_text("utf-8", "replace").strip()
-        return ""
-
-    @cached_property
-    def _done(self) -> str:
-        return (self.folder / "DONE").read_text("utf-8", "replace").strip()
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has its result."""
-        return self.state in ("done", "stopped")
-
-    @cached_property
-    def records(self) -> list[RoundRecord]:
-        """Finished rounds, from 1 on; where test coins were used, every epsilon is infinite."""
-        records = read_records(self.folder) if self.folder.exists() else []
-        if self.charged is None or self.charged.epsilon is not None:
-            return records
-        nothing = Epsilons.of(dict.fromkeys(CELLS, math.inf))
-        return [msgspec.structs.replace(record, epsilon=nothing) for record in records]
-
-    @cached_property
-    def quality(self) -> Quality | None:
-        """The metrics of the last evaluated round."""
-        return next((record.quality for record in reversed(self.records) if record.quality), None)
-
-    @cached_property
-    def charged(self) -> LedgerEntry | None:
-        """The ledger's last line, its signature checked, the chain before it not: `history()` does that.
-
-        Raises:
-            RunFolderError: damaged.
-        """
-        path = self.folder / "ledger.jsonl"
-        lines = whole_lines(path)
-        if len(lines) < 2:
-            return None
-        try:
-            key = bytes.fromhex(parse(lines[0])["body"]["public_key"])
-            return LedgerEntry.from_line(decode_line(lines[-1], key))
-        except (InvalidParameter, KeyError, TypeError, ValueError) as error:
-            raise RunFolderError(f"{path}: {error}") from None
-
-    @property
-    def charged_rounds(self) -> int:
-        """Rounds that the ledger has charged; one more than finished while a round goes on."""
-        return 0 if self.charged is None else self.charged.round
-
-    @property
-    def planned_rounds(self) -> int:
-        """Rounds that its epsilon speaks of: all of a finished run; before that at most so many."""
-        return self.charged_rounds if self.state == "done" else self.config.federation.rounds
-
-    @cached_property
-    def planned(self) -> Epsilons | None:
-        """One client's planned epsilon by view and adjacency: the run's guarantee, also when it ended early.
-
-        None before the first charge.
-        """
-        entry = self.charged
-        if entry is None:
-            return None
-        table = {cell: entry.spent(*cell) for cell in CELLS}
-        return Epsilons.of(
-            {cell: cost.to_date if cost.planned is None else cost.planned for cell, cost in table.items()}
-        )
-
-    @property
-    def unbounded(self) -> tuple[Unbounded, ...]:
-        """Each of its epsilons that is infinite, with its cause and what would make it finite."""
-        entry = self.charged
-        if entry is None or entry.epsilon is None:
-            return ()
-        dimension = entry.release.get("dim")
-        return why_infinite(self.config, dimension if isinstance(dimension, int) else None, self._images)
-
-    @cached_property
-    def _images(self) -> int | None:
-        """The most that a client has, as the ledger's first line says."""
-        images = parse(whole_lines(self.folder / "ledger.jsonl")[0])["body"].get("records")
-        return images if isinstance(images, int) else None
-
-    @property
-    def record(self) -> RecordGuarantee | None:
-        """The record-level guarantee, if one is claimed."""
-        return None if self.charged is None else self.charged.record
-
-    @cached_property
-    def image_view(self) -> ImageView | None:
-        """Whom one image is protected from; None where nothing is claimed for it."""
-        record = self.record
-        if record is None:
-            return None
-        if record.spent is not None:
-            seen = record.spent[View.UPLOAD]
-            return measured.image_view(self.config, seen.to_date if seen.planned is None else seen.planned)
-        shares = record.cohort
-        if record.view is None and self.config.opens_moments:  # of a ledger that did not say
-            shares = self.config.record_cohort
-        return image_view(self.config, MomentRelease(**record.release), shares)  # type: ignore[arg-type]
-
-    @property
-    def seconds(self) -> float:
-        """Of all finished rounds together."""
-        return sum(record.seconds for record in self.records)
-
-    def objective(self, name: str) -> float:
-        """A value by the names of `prism_secure.sweep.objectives`; NaN where it was not measured."""
-        if name == "epsilon.record":
-            return math.inf if self.record is None else self.record.epsilon
-        if name.startswith("epsilon."):
-            return math.nan if self.planned is None else getattr(self.planned, name.partition(".")[2])
-        if name == "seconds":
-            return self.seconds
-        if name in ("bits_per_parameter", "uplink_bytes"):
-            values = [getattr(record, name) for record in self.records]
-            return (max(values) if name == "bits_per_parameter" else sum(values)) if values else math.nan
-        value = None if self.quality is None else getattr(self.quality, name)
-        return math.nan if value is None else float(value)
-
-    def history(self) -> RunHistory:
-        """Everything that the folder shows, the whole ledger checked.
-
-        Raises:
-            RunFolderError: there is no such run yet, or a file is damaged.
-        """
-        return read_history(self.folder)
 
 
 @dataclass(frozen=True)
@@ -276,8 +105,8 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
-class SweepResults:
-    """A whole sweep.
+class Sweep(os.PathLike[str]):
+    """A whole sweep. As a path it is its page: `open(sweep)`, `Path(sweep)`.
 
     Attributes:
         folder: where it was read from.
@@ -287,9 +116,9 @@ class SweepResults:
     """
 
     folder: Path
-    recipe: SweepRecipe
+    recipe: SweepRecipe = field(repr=False)
     command: str
-    points: tuple[SweepPoint, ...]
+    points: tuple[SweepPoint, ...] = field(repr=False)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -300,6 +129,43 @@ class SweepResults:
     def runs(self) -> list[Run]:
         """Of all points."""
         return [run for point in self.points for run in point.runs]
+
+    @property
+    def report(self) -> Path:
+        """Its page; `prism_secure.sweep` and `prism-secure report` write it."""
+        return self.folder / "report.html"
+
+    def __fspath__(self) -> str:
+        return str(self.report)
+
+    @property
+    def metrics(self) -> pyarrow.Table:
+        """One row a run and finished round: run, point, each varied setting, seed, then as `Run.metrics`.
+
+        A setting that has no value in a point is null there.
+
+        Raises:
+            ConfigError: pyarrow is not installed (the extra `parquet`).
+        """
+        from prism_secure.sweep.report.subject import subject_of_sweep
+        from prism_secure.sweep.report.tables import rounds_table
+
+        return rounds_table(subject_of_sweep(self)).arrow()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row a point, with its means over seeds and its planned epsilons."""
+        rows = [
+            (
+                point.name,
+                f"{len(point.finished)} of {len(point.runs)}",
+                *("" if math.isnan(x) else f"{x:.4g}" for x in map(point.mean, ("fid", "gen2real"))),
+                *("" if math.isnan(x) else format_epsilon(x) for x in map(point.epsilon, SHOWN)),
+            )
+            for point in self.points
+        ]
+        record = record_of(self.runs)
+        head = ("point", "runs", "FID", "gen2real", "ε(SUM)", "ε(UPLOAD)", f"ε({record})")
+        return notebook.table(f"sweep over {', '.join(self.keys)}", rows, head)
 
     def counts(self) -> dict[State, int]:
         """How many runs are in each state."""
@@ -313,7 +179,7 @@ class SweepResults:
 
 
 def front(points: Iterable[SweepPoint], x: str, y: str) -> list[SweepPoint]:
-    """The Pareto front of two objectives' means, from the best x on; see `SweepResults.front`."""
+    """The Pareto front of two objectives' means, from the best x on; see `Sweep.front`."""
     from prism_secure.sweep.objectives import direction
 
     def cost(point: SweepPoint) -> tuple[float, float]:
@@ -368,21 +234,13 @@ def images_together(runs: Iterable[Run]) -> str:
     )
 
 
-def read_run(folder: Path) -> Run:
-    """A run folder by itself.
-
-    Raises:
-        RunFolderError: it is none.
-    """
-    return Run(folder.resolve().name, folder, read_config(folder))
-
-
-def read_sweep(folder: Path) -> SweepResults:
+def read_sweep(folder: str | os.PathLike[str]) -> Sweep:
     """Everything that a sweep's folder says.
 
     Raises:
         RunFolderError: it is no sweep's, or damaged.
     """
+    folder = Path(folder)
     if not (folder / RECIPE).exists():
         raise RunFolderError(f"{folder} is not a sweep: it has no {RECIPE}")
     recipe = read_recipe(folder / RECIPE)
@@ -390,7 +248,7 @@ def read_sweep(folder: Path) -> SweepResults:
     begun = {path.stem: read_point(path) for path in sorted((folder / POINTS).glob("*.json"))}
     settings = {point_id(point): point for point in recipe.grid()}
     settings |= {name: point.settings for name, point in begun.items() if name not in settings}
-    return SweepResults(
+    return Sweep(
         folder,
         recipe,
         command.read_text("utf-8").strip() if command.exists() else "",
@@ -423,6 +281,13 @@ def sweep_run(folder: Path, config: Config, failures: Mapping[str, Sequence[str]
         privacy = msgspec.structs.replace(privacy, record_store=str(folder / RELEASES))
         config = msgspec.structs.replace(config, privacy=privacy)
     return Run(name, folder / RUNS / name, config, tuple((failures or {}).get(name, ())))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SweepResults":
+        warnings.warn("SweepResults is now Sweep; the old name goes with release 0.2", DeprecationWarning, 2)
+        return Sweep
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _point(folder: Path, recipe: SweepRecipe, settings: Settings, file: PointFile | None) -> SweepPoint:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from prism_secure.children import deaf_to_ctrl_c
+from prism_secure.children import on_their_own
 from prism_secure.config import Config
 from prism_secure.errors import PrismError, public_text
 from prism_secure.run_folder.records import RoundRecord
@@ -150,7 +150,7 @@ class _Slot:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), name="sweep-worker")
         with (
-            deaf_to_ctrl_c(),
+            on_their_own(),
             _environment_of_children(self._environment),
         ):  # from the start: the allocator asks only then
             self.process.start()

@@ -14,8 +14,9 @@ import msgspec
 from prism_secure.config import COMPUTING
 from prism_secure.config.reading import PATHS, command_to_show
 from prism_secure.errors import ConfigError
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.recipe import Settings, point_id
-from prism_secure.sweep.results import Run, SweepPoint, SweepResults
+from prism_secure.sweep.results import Sweep, SweepPoint
 
 __all__ = ["Subject", "subject_of_runs", "subject_of_sweep"]
 
@@ -65,7 +66,7 @@ class Subject:
         return point.name or " ".join(self.names[run.folder] for run in point.runs)
 
 
-def subject_of_sweep(sweep: SweepResults) -> Subject:
+def subject_of_sweep(sweep: Sweep) -> Subject:
     """Everything in a sweep's folder."""
     return Subject(
         title="A sweep over " + " × ".join(key.partition(".")[2] for key in sweep.keys),

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from prism_secure.errors import PrismError, pip_install
 from prism_secure.run_folder.history import LowerBound
 from prism_secure.run_folder.one_run import FILE as ONE_RUN
+from prism_secure.run_folder.run import Run
+from prism_secure.run_folder.tables import ROUND_COLUMNS, Cell, Table, round_rows, setting, uniform
 from prism_secure.storage import write_atomic
 from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.report.subject import Subject
-from prism_secure.sweep.results import Run, SweepPoint
+from prism_secure.sweep.results import SweepPoint
 
 __all__ = [
-    "Table",
     "composed_table",
     "lower_bounds",
     "points_table",
@@ -38,41 +32,6 @@ QUALITY = (
 )  # fmt: skip
 EPSILONS = tuple(name for name in DIRECTIONS if name.startswith("epsilon."))
 COSTS = ("bits_per_parameter", "uplink_bytes", "seconds")
-
-Cell = str | int | float | bool | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of plain values; None and NaN are what was not measured."""
-
-    name: str
-    columns: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-
-    def csv(self) -> str:
-        """With a header; an infinite epsilon is written "inf", what is missing is left empty."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([_shown(cell) for cell in row] for row in self.rows)
-        return text.getvalue()
-
-    def parquet(self) -> bytes:
-        """The same with types; what is missing is null.
-
-        Raises:
-            PrismError: pyarrow is not installed.
-        """
-        arrow, parquet = _import_pyarrow()
-        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.columns)
-        arrays = {
-            name: arrow.array([None if _missing(cell) else cell for cell in column])
-            for name, column in zip(self.columns, columns, strict=True)
-        }
-        file = io.BytesIO()
-        parquet.write_table(arrow.table(arrays), file)
-        return file.getvalue()
 
 
 def points_table(subject: Subject, fronts: dict[str, set[str]]) -> Table:
@@ -94,7 +53,7 @@ def points_table(subject: Subject, fronts: dict[str, set[str]]) -> Table:
         rows.append(
             (
                 point.id,
-                *(_setting(point.settings[key]) for key in subject.keys),
+                *(setting(point.settings[key]) for key in subject.keys),
                 len(point.finished),
                 len(point.runs),
                 *(point.mean(name) for name in QUALITY),
@@ -104,7 +63,7 @@ def points_table(subject: Subject, fronts: dict[str, set[str]]) -> Table:
                 *(point.id in found for found in fronts.values()),
             )
         )
-    return Table("points", columns, _uniform(rows))
+    return Table("points", columns, uniform(rows))
 
 
 def runs_table(subject: Subject) -> Table:
@@ -121,7 +80,7 @@ def runs_table(subject: Subject) -> Table:
                 (
                     subject.names[run.folder],
                     point.id,
-                    *(_setting(point.settings[key]) for key in subject.keys),
+                    *(setting(point.settings[key]) for key in subject.keys),
                     run.seed,
                     run.state,
                     run.reason,
@@ -132,34 +91,25 @@ def runs_table(subject: Subject) -> Table:
                     *(floors.get(name) for name in ("sum_zero_out", "upload_zero_out", "record")),
                 )
             )
-    return Table("runs", columns, _uniform(rows))
+    return Table("runs", columns, uniform(rows))
 
 
 def rounds_table(subject: Subject) -> Table:
-    """One row a finished round of every run."""
-    epsilons = [name.partition(".")[2] for name in EPSILONS if name != "epsilon.record"]
-    columns = (
-        "run", "round", "survivors", *QUALITY, *(f"epsilon_to_date.{name}" for name in epsilons),
-        "bits_per_parameter", "uplink_bytes", "downlink_bytes", "step", "seconds", "secure_sum_seconds",
-    )  # fmt: skip
+    """One row a finished round of every run, with its point's settings."""
+    columns = ("run", "point", *subject.keys, "seed", *ROUND_COLUMNS)
     rows: list[tuple[Cell, ...]] = [
         (
             subject.names[run.folder],
-            record.round,
-            record.survivors,
-            *((getattr(record.quality, name) if record.quality else None) for name in QUALITY),
-            *(getattr(record.epsilon, name) for name in epsilons),
-            record.bits_per_parameter,
-            record.uplink_bytes,
-            record.downlink_bytes,
-            record.step,
-            record.seconds,
-            record.secure_sum_seconds,
+            point.id,
+            *(setting(point.settings[key]) for key in subject.keys),
+            run.seed,
+            *row,
         )
-        for run in subject.runs
-        for record in run.records
+        for point in subject.points
+        for run in point.runs
+        for row in round_rows(run.records)
     ]
-    return Table("rounds", columns, rows)
+    return Table("rounds", columns, uniform(rows))
 
 
 def composed_table(subject: Subject) -> Table:
@@ -193,7 +143,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     """Each as NAME.csv and NAME.parquet.
 
     Raises:
-        PrismError: pyarrow is not installed.
+        ConfigError: pyarrow is not installed.
         StorageError: the disk refused.
     """
     for table in tables:
@@ -214,37 +164,3 @@ def round_means(point: SweepPoint, metric: str) -> list[tuple[int, float]]:
 
 def _cell(bound: LowerBound) -> str:
     return "record" if bound.unit == "record" else f"{bound.view}_{bound.adjacency}"
-
-
-def _setting(value: Any) -> Cell:
-    """Lists as JSON has them: a cell holds one value."""
-    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
-
-
-def _uniform(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """Columns of numbers with words among them ("none" beside 1.0) become words: a column has one type."""
-    columns = []
-    for column in zip(*rows, strict=True):
-        kinds = {type(cell) for cell in column if not _missing(cell)}
-        if len(kinds) > 1:
-            numbers = kinds <= {int, float}
-            column = tuple(cell if _missing(cell) else (float if numbers else str)(cell) for cell in column)
-        columns.append(column)
-    return list(zip(*columns, strict=True))
-
-
-def _missing(cell: Cell) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
-
-
-def _shown(cell: Cell) -> Cell:
-    return "" if _missing(cell) else str(cell).lower() if isinstance(cell, bool) else cell
-
-
-def _import_pyarrow() -> tuple[ModuleType, ModuleType]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise PrismError(f"the page of many runs needs {error.name}: {pip_install('sweep')}") from None
-    return pyarrow, pyarrow.parquet

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prism_privacy import _validate
+from prism_privacy import _validate, notebook
 from prism_privacy.accounting.events import Bound, Event, Masks, compose, composed_curve
 from prism_privacy.accounting.group_privacy import group_epsilon
 from prism_privacy.accounting.kappa.curve import Curve
@@ -22,6 +22,7 @@ from prism_privacy.accounting.kappa.store import coordinate_curve
 from prism_privacy.errors import UnsoundComposition
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, Unit, View
+from prism_privacy.wording import format_delta, format_epsilon
 
 __all__ = ["Accountant", "Guarantee", "RoundSpending", "guarantee_of"]
 
@@ -51,6 +52,17 @@ class Guarantee:
         return (
             f"ε = {self.epsilon:.6g} at δ = {self.delta:g} "
             f"({self.unit}, {self.view}, {self.adjacency}; {self.bound})"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return notebook.table(
+            f"({self.unit}, {self.view}, {self.adjacency})",
+            [
+                ("ε", format_epsilon(self.epsilon)),
+                ("δ", format_delta(self.delta)),
+                ("bound", self.bound),
+            ],
         )
 
 
@@ -194,6 +206,18 @@ class Accountant:
             if view is View.UPLOAD
             else sum(release.sum_failure * rounds for release, rounds in counts.items()),
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: ε to date and planned, in both views and under both adjacencies."""
+        head = ["one client", "ε to date"] + ["ε planned"] * bool(self._plan)
+        rows = []
+        for view in reversed(View):
+            for adjacency in Adjacency:
+                found = [self.epsilon(view, adjacency)]
+                if self._plan:
+                    found.append(self.planned(view, adjacency).epsilon)
+                rows.append((f"{view}, {adjacency}", *map(format_epsilon, found)))
+        return notebook.table(f"{self.rounds} rounds at δ = {format_delta(self._delta)}", rows, head)
 
     def curve(self, view: View, adjacency: Adjacency) -> tuple[RoundSpending, ...]:
         """ε of every round and to date, one point a round."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from prism_privacy import notebook
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.key import public_key_bytes
@@ -20,7 +21,8 @@ from prism_privacy.ledger.line import (
     parse,
 )
 from prism_privacy.ledger.order import EntryOrder
-from prism_privacy.wording import SUM_NOT_RUN_WORDS
+from prism_privacy.units import Adjacency, View
+from prism_privacy.wording import SUM_NOT_RUN_WORDS, format_delta, format_epsilon
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
 SUM_NOT_RUN: Final = {"secure_sum": "not run"}
@@ -78,6 +80,31 @@ class LedgerReport:
     def one_record(self) -> str:
         """What a record is: an "image", or a "person" with all images of one."""
         return "person" if says_of_persons(self.settings) else "image"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: whether it is whole, and what its last line charged."""
+        end = "intact to its end" if self.end_checked else "intact; its end is not checked"
+        rows: list[tuple[object, ...]] = [
+            ("ledger", end),
+            ("run", "over" if self.complete else "not over"),
+            ("key", self.public_key),
+            ("lines", self.lines),
+        ]
+        if self.entries:
+            last = self.entries[-1]
+            rows.append(("δ", format_delta(last.delta)))
+            for view in reversed(View):
+                for adjacency in Adjacency:
+                    cost = last.spent(view, adjacency)
+                    words = f"{format_epsilon(cost.to_date)} to date"
+                    if cost.planned is not None:
+                        words += f", {format_epsilon(cost.planned)} planned"
+                    rows.append((f"ε(one client, {view}, {adjacency})", words))
+            record = next((entry.record for entry in reversed(self.entries) if entry.record), None)
+            if record is not None:
+                rows.append((f"ε(one {self.one_record}, {record.adjacency})", format_epsilon(record.epsilon)))
+        rows += [("warning", warning) for warning in self.warnings]
+        return notebook.table(str(self.path), rows)
 
 
 def says_of_persons(settings: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Protocol, Self, get_args
 
-from prism_privacy import _validate
+from prism_privacy import _validate, notebook
 from prism_privacy.accounting.accountant import Guarantee, guarantee_of
 from prism_privacy.errors import InvalidParameter, UnsoundComposition
 from prism_privacy.ledger.line import CHAIN_FIELDS
@@ -15,6 +15,7 @@ from prism_privacy.masks.release import MaskRelease
 from prism_privacy.measured.release import MeasuredRelease
 from prism_privacy.moments.release import ADJACENCY_WORDS, MomentRelease, RecordAdjacency
 from prism_privacy.units import Adjacency, Unit, View
+from prism_privacy.wording import format_delta, format_epsilon
 
 Kind = Literal["round", "aborted", "moments", "end"]
 Coins = Literal["secret", "test"]
@@ -204,6 +205,13 @@ class RecordGuarantee:
             cohort=release.cohort,
             spent=spent,
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = [("ε", format_epsilon(self.epsilon)), ("δ", format_delta(self.delta))]
+        if self.view is not None:
+            rows.append(("against", f"{self.view}" + (f", {self.cohort} honest" if self.cohort else "")))
+        return notebook.table(f"one record, {self.adjacency}", rows)
 
     def to_json(self) -> dict[str, Json]:
         """As the ledger writes it; a release that is made once says nothing of rounds."""

@@ -44,8 +44,8 @@ from prism_secure.rounds.simulation import Bits, open_securely
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import encode
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose
-from prism_secure.sweep.results import read_run
 
 from .tampering import (
     accounted,
@@ -287,7 +287,7 @@ def test_rounds_that_invite_some_clients_are_charged_to_the_client_that_was_in_m
         read_ledgers([folder], (), tmp_path),
         [Limit(unit="client", view="sum", adjacency="zero_out", epsilon=1e3, delta=1e-5)],
     )
-    assert account.epsilon == compose([read_run(folder)]).epsilon.sum_zero_out == last.sum_zero_out
+    assert account.epsilon == compose([Run.open(folder)]).epsilon.sum_zero_out == last.sum_zero_out
 
     wrong = accounted(rounds=[1, 1, 1], planned=2)
     rewrite(folder, lambda entry: {"epsilon": next(wrong)["epsilon"], "metrics": {"most_rounds": 1}})

@@ -15,7 +15,8 @@ from prism_secure.sweep.display import Display
 from prism_secure.sweep.engine import DEATHS, Engine, FailedFast
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import SweepRecipe, read_recipe
-from prism_secure.sweep.results import SweepResults, read_sweep
+from prism_secure.sweep.results import Sweep as Results
+from prism_secure.sweep.results import read_sweep
 from prism_secure.sweep.study import PointStudy, open_storage
 from prism_secure.sweep.worker import Job
 
@@ -78,7 +79,7 @@ class Sweep:
             study.close()
 
     @property
-    def results(self) -> SweepResults:
+    def results(self) -> Results:
         return read_sweep(self.path)
 
     @property

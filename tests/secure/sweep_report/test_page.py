@@ -16,11 +16,12 @@ import pytest
 from prism_secure.cli import main
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.reporting import drawing
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.report import page as page_module
 from prism_secure.sweep.report import subject_of_runs, subject_of_sweep, tables
 from prism_secure.sweep.report.figures import Mark, front_plot
-from prism_secure.sweep.results import read_run, read_sweep
+from prism_secure.sweep.results import read_sweep
 from prism_secure.wording import format_epsilon
 
 from .. import fake_run
@@ -167,7 +168,7 @@ def test_without_plotly_the_extra_is_named(sweep: Path, monkeypatch: pytest.Monk
 
 def test_compared_runs_that_differ_in_the_seed_alone_are_one_point(sweep: Path) -> None:
     runs = [run for run in read_sweep(sweep).points[1].runs if run.finished]
-    subject = subject_of_runs([read_run(run.folder) for run in runs])
+    subject = subject_of_runs([Run.open(run.folder) for run in runs])
     assert len(runs) == 2
     assert [len(point.runs) for point in subject.points] == [2]
     assert subject.keys == ()
@@ -290,7 +291,7 @@ def test_paths_that_runs_differ_in_are_shown_as_far_as_tells_them_apart(
     for number, folder in enumerate(folders):
         told = ["data.source=images", f"data.folder={folder}", "metrics.held_out=public"]
         runs.append(fake_run.make_run(tmp_path / f"run-{number}", told, rounds=2))
-    subject = subject_of_runs([read_run(folder) for folder in runs])
+    subject = subject_of_runs([Run.open(folder) for folder in runs])
     assert subject.keys == ("data.folder",)
     assert [subject.label(point) for point in subject.points] == [f"folder={label}" for label in labels]
     page_module.write_page(subject, tmp_path / "page")
