@@ -140,10 +140,10 @@ def _accountant() -> str:
 
 
 def _bundled() -> str:
-    from prism_secure.data import load
+    from prism_secure.data.bundled import load_bundled
 
-    found = load("fashion_mnist_12k")
-    return f"fashion_mnist_12k: {len(found.train_images):,} images, {len(found.test_images):,} held out"
+    found = load_bundled()
+    return f"{found.name}: {len(found.train_images):,} images, {len(found.test_images):,} held out"
 
 
 def _features() -> str:

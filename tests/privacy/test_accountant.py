@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
+from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 from numpy.typing import NDArray
 from scipy import optimize, stats
 from scipy.special import logsumexp
@@ -458,6 +459,21 @@ def test_a_curve_that_is_no_bound_is_an_error_and_never_an_epsilon_of_zero() -> 
         to_epsilon(-ORDERS, DELTA)
     assert to_epsilon(ORDERS * 0.1, 0.0) == (math.inf, 0.0)
     assert to_epsilon(ORDERS * 0.0, 0.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("delta", [0.9, 1e-2, 1e-5, 1e-12, 1e-100])
+def test_curves_convert_as_in_dp_accounting(delta: float) -> None:
+    """Gaussian ones of all sizes, steeper and flatter ones, ones that are infinite or zero somewhere."""
+    for size in np.geomspace(1e-12, 1e4, 20):
+        for power in (0.0, 0.5, 1.0, 2.0):
+            curve = size * ORDERS**power
+            theirs = compute_epsilon(ORDERS.tolist(), curve.tolist(), delta)
+            assert to_epsilon(curve, delta) == (float(theirs[0]) * (1.0 + 1e-9), theirs[1])
+            curve[60:] = np.inf
+            theirs = compute_epsilon(ORDERS[:60].tolist(), curve[:60].tolist(), delta)
+            assert to_epsilon(curve, delta) == (float(theirs[0]) * (1.0 + 1e-9), theirs[1])
+            curve[:7] = 0.0  # such a curve says that δ alone is enough
+            assert to_epsilon(curve, delta) == (0.0, ORDERS[0])
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan, "small"])

@@ -16,6 +16,7 @@ from prism_privacy import (
     View,
     calibrate,
 )
+from prism_privacy.accounting.calibration import _bisect, _Rising
 
 ZERO_OUT = Adjacency.ZERO_OUT
 
@@ -177,3 +178,24 @@ def test_exactly_one_parameter_is_free(given: dict[str, object]) -> None:
     }
     with pytest.raises(InvalidParameter):
         calibrate(**{**question, **given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("kind", ["smooth", "steps", "a jump", "infinite above"])
+def test_secants_find_what_bisection_does_with_a_fraction_of_the_values(kind: str, power: float) -> None:
+    def epsilon(x: float) -> float:
+        asked.append(x)
+        if kind == "steps":
+            x = math.floor(40.0 * x) / 40.0
+        if kind == "infinite above" and x > 3.0:
+            return math.inf
+        return math.exp(power * x) * (5.0 if kind == "a jump" and x > 1.0 else 1.0)
+
+    asked: list[float] = []
+    rising = _Rising(epsilon)
+    for target in (1e-12, 0.02, 2.0, 2.1, 30.0, 1e9):
+        plain = _bisect(-10.0, 10.0, lambda x, target=target: epsilon(x) <= target, 1e-4)  # type: ignore[misc]
+        before = len(asked)
+        assert rising.largest(-10.0, 10.0, target) == plain
+        assert len(asked) - before <= 24
+    assert kind != "smooth" or len(asked) <= 6 * 18 + 6 * 8

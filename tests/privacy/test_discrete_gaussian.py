@@ -6,6 +6,7 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+from dp_accounting import gaussian_mechanism
 from dp_accounting.pld import privacy_loss_distribution
 from scipy import stats
 
@@ -18,6 +19,7 @@ from prism_privacy.moments.discrete_gaussian import (
     _uniform_below,
     _uniform_is_below_exp,
     gaussian_epsilon,
+    gaussian_multiplier,
     sample_discrete_gaussian,
 )
 
@@ -135,6 +137,18 @@ def test_epsilon_is_never_below_the_truth_and_hardly_above(multiplier, delta):
     assert exact_delta(multiplier, epsilon) <= delta
     below = epsilon * (1 - 1e-6) - 1e-6
     assert below <= 0 or exact_delta(multiplier, below) > delta
+
+
+@pytest.mark.parametrize("delta", [0.3, 1e-5, 1e-12, 1e-100])
+def test_epsilon_and_multiplier_are_those_of_dp_accounting(delta):
+    for multiplier in np.geomspace(1e-4, 1e6, 25).tolist():
+        with np.errstate(all="ignore"):
+            theirs = gaussian_mechanism.get_epsilon_gaussian(multiplier, delta * (1.0 - 1e-9))
+        assert gaussian_epsilon(multiplier, delta) == theirs * (1.0 + 1e-9) + 1e-9
+    for epsilon in np.geomspace(1e-6, 1e6, 25).tolist():
+        with np.errstate(all="ignore"):
+            theirs = gaussian_mechanism.get_sigma_gaussian(epsilon, delta)
+        assert gaussian_multiplier(epsilon, delta) == theirs
 
 
 def test_without_noise_epsilon_is_infinite():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from prism_secure.commands.config import _images
 from prism_secure.config import load_config
+from prism_secure.config.recipes import NAMES
 from prism_secure.data.features import DEFAULT_TAPS, POOLED_TAPS, EfficientNetLite0, RandomFourierFeatures
 from prism_secure.dimensions import _LITE0_TAPS, feature_dimension, mask_dimension
 from prism_secure.model.generator import Architecture, ResNetGenerator
@@ -94,6 +96,39 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [part.splitlines() for part in done.stdout.split("===\n")[:-1]]
+
+
+HEAVY = {
+    "torch",
+    "dp_accounting",
+    "scipy.signal",
+    "scipy.stats",
+    "matplotlib",
+    "prism_secure.rounds.components",
+}
+"""From 0.1 to 1.3 s of a processor to import, each."""
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        *((f"config --epsilon --recipe {name}", HEAVY) for name in NAMES),
+        ("list", HEAVY | {"scipy"}),
+        ("--help", HEAVY | {"scipy", "numpy"}),
+        ("doctor", HEAVY - {"torch", "matplotlib"}),
+    ],
+)
+def test_what_is_asked_often_loads_nothing_heavy(command: str, heavy: set[str], tmp_path: Path):
+    code = (
+        "import sys; from prism_secure.cli import main\n"
+        f"try: main({command.split()})\n"
+        "except SystemExit: pass\n"
+        f"print('LOADED', *sorted({heavy} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED", done.stderr
 
 
 @pytest.mark.parametrize("number", range(len(PLANNED)))

@@ -96,32 +96,58 @@ def sample_discrete_gaussian(sigma: int, size: int, coins: CoinStream) -> NDArra
 def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     """Epsilon of the Gaussian mechanism with noise ``noise_multiplier`` times the sensitivity, rounded up.
 
-    The analytic formula (Balle and Wang, ICML 2018, theorem 8) by ``dp_accounting``, with room for its
-    binary64 error and root finding, and for the factor e^(+-eta) above. Below a multiplier of 10^-4 the
+    The analytic formula (Balle and Wang, ICML 2018, theorem 8) as in ``dp_accounting``, whose import takes a
+    second (tests hold the two together), with room for its binary64 error and root finding, and for the
+    factor e^(+-eta) above. Below a multiplier of 10^-4 the
     formula runs out of digits; there the privacy loss, which is N(u^2/2, u^2) with u = 1/multiplier, exceeds
     u^2/2 + u sqrt(2 log(1/delta)) with probability at most delta.
     """
-    from dp_accounting import gaussian_mechanism
-
     if noise_multiplier <= 0.0:
         return math.inf
     if noise_multiplier < _LEAST_MULTIPLIER:
         shift = 1.0 / noise_multiplier
         return (shift * shift / 2.0 + shift * _tail(delta)) * (1.0 + 1e-9)
-    with np.errstate(divide="ignore", invalid="ignore"):  # log 0 far from the root
-        epsilon = gaussian_mechanism.get_epsilon_gaussian(noise_multiplier, delta * (1.0 - 1e-9))
-    return float(epsilon) * (1.0 + 1e-9) + 1e-9
+    return _analytic_epsilon(noise_multiplier, delta * (1.0 - 1e-9)) * (1.0 + 1e-9) + 1e-9
+
+
+def _analytic_epsilon(multiplier: float, delta: float) -> float:
+    wanted = math.log(delta)
+    if _log_delta(multiplier, 0.0) < wanted:
+        return 0.0
+    low, high = 0.0, 1.0
+    while _log_delta(multiplier, high) > wanted:
+        low, high = high, 10.0 * high
+    return _root(lambda epsilon: _log_delta(multiplier, epsilon) - wanted, low, high)
 
 
 def gaussian_multiplier(epsilon: float, delta: float) -> float:
     """About the least noise multiplier with `gaussian_epsilon` at most ``epsilon``: check what it gives."""
-    from dp_accounting import gaussian_mechanism
-
     if epsilon > 0.5 / _LEAST_MULTIPLIER**2:
         tail = _tail(delta)
         return 1.0 / (math.sqrt(tail * tail + min(2.0 * epsilon, 1e300)) - tail)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(gaussian_mechanism.get_sigma_gaussian(epsilon, delta))
+    wanted = math.log(delta)
+    low, high = 0.1, 1.0
+    while _log_delta(low, epsilon) < wanted:
+        low, high = low / 10.0, low
+    while _log_delta(high, epsilon) > wanted:
+        low, high = high, 10.0 * high
+    return _root(lambda multiplier: _log_delta(multiplier, epsilon) - wanted, low, high)
+
+
+def _log_delta(multiplier: float, epsilon: float) -> float:
+    """log of the least delta at ``epsilon``: Phi(1/(2m) - epsilon m) - e^epsilon Phi(-1/(2m) - epsilon m)."""
+    from scipy.special import log_ndtr
+
+    middle = epsilon * multiplier + 1.0 / (2.0 * multiplier)
+    x = float(log_ndtr(1.0 / multiplier - middle))
+    y = epsilon + float(log_ndtr(-middle))
+    return x + float(np.log1p(-np.exp(y - x))) if y < x else -math.inf
+
+
+def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import brentq
+
+    return float(brentq(f, low, high, xtol=1e-12))
 
 
 def _tail(delta: float) -> float:
