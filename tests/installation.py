@@ -16,7 +16,7 @@ import time
 PACKAGES = ("prism_crypto", "prism_privacy", "prism_secure")
 TINY = (
     "federation.clients=3", "federation.rounds=2", "federation.local_steps=2", "model.width=4",
-    "training.batch_size=20", "metrics.samples=200", "metrics.utility=off",
+    "training.batch_size=20", "training.end_steps=1", "metrics.samples=200", "metrics.utility=off",
 )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def _settings() -> str:
     parts = [
         "# Settings\n\nMade from the schema that `prism-secure config --schema` prints. "
         "`--set section.key=value` sets one; a recipe file has a table for each section. "
-        "Defaults are those of recipe `one-shot`; `prism-secure config --recipe NAME` prints another's.\n"
+        "A recipe sets some of them otherwise; `prism-secure config --recipe NAME` prints another's.\n"
     ]
     for section, at in found["properties"].items():
         if "$ref" not in at:

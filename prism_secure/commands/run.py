@@ -23,7 +23,7 @@ examples:
   prism-secure run --out runs/first                              a thousand clients, measured rounds
   prism-secure run --out runs/tight --set measured.epsilon=1
   prism-secure run --out runs/silo --recipe cross-silo           ten clients; one image is protected
-  prism-secure run --out runs/once --recipe one-shot             one noisy sum of moments, then local training
+  prism-secure run --out runs/once --recipe one-shot             one noisy sum of moments
   prism-secure run --out runs/prism --recipe prism               PRISM as published: no epsilon
   prism-secure run --out runs/mine --config mine.toml --set federation.rounds=4
 

@@ -68,8 +68,8 @@ def stands_on(source: Path | Mapping[str, Any] | None, recipe: str | None = None
         return ""
     which = source if isinstance(source, Path) else "the recipe"
     return (
-        f"{which} names no recipe: what it leaves out is as in one-shot (one noisy sum of moments, opened "
-        f'before round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
+        f"{which} names no recipe: what it leaves out has its default (ten clients train masks on one noisy "
+        f'sum of moments, opened before round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
     )
 
 

@@ -45,7 +45,7 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "recipe": {
-                "description": f"Whose values everything has that is left out; by default one-shot. {about}",
+                "description": f"Whose values everything left out has; else its default. {about}",
                 "enum": list(ABOUT),
             },
             **{section: {"$ref": f"#/$defs/{kind.__name__}"} for section, kind in kinds.items()},

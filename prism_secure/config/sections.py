@@ -266,6 +266,9 @@ class Training(Section, frozen=True):
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
     variance_weight: NotNegative = 0.0
     """Weight of matching the features' standard deviations, beside their means; 0: means only."""
+    end_steps: CountOrZero = 0
+    """Steps that the server makes by itself after the last round, towards the moments that opened before the
+    first: it needs `privacy.record_release = "summed"`, and costs no epsilon."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,6 +26,7 @@ NEVER_READ: dict[str, dict[tuple[str, str], str]] = {
         },
         **{("aggregation", key): _SERVER_TRAINS for key in Aggregation.__struct_fields__},
         ("training", "variance_weight"): _SERVER_TRAINS,
+        ("training", "end_steps"): _SERVER_TRAINS,
         **{("mask", key): _HARD_BITS for key in ("density", "score_layers", "score_limit", "score_bits")},
         **{("privacy", key): _NO_CLIP for key in ("clip", "clip_space")},
         **{("privacy", key): _NO_MOMENTS for key in ("record_release", "record_cohort", "record_store")},

@@ -93,6 +93,17 @@ class Config(Section, frozen=True):
                 "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
                 "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
             )
+        if self.training.end_steps and not self.opens_moments:
+            raise ValueError(
+                'training.end_steps must be 0 unless privacy.record_release = "summed" and '
+                "privacy.record_epsilon is finite: the server trains towards moments that everybody saw; "
+                f"got {self.training.end_steps}"
+            )
+        if self.training.end_steps and self.mask.mode != "hard":
+            raise ValueError(
+                "training.end_steps must be 0 unless mask.mode = 'hard', the masks that the server trains; "
+                f"got {self.training.end_steps} with {self.mask.mode!r}"
+            )
         if self.record_cohort > self.moments_cohort:
             raise ValueError(
                 f"privacy.record_cohort must be at most min_survivors - colluders = {self.moments_cohort}, "

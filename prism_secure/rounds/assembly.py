@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prism_crypto import SecureSumResult
 from prism_secure.accounting.spending import Spending
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
@@ -46,6 +47,7 @@ def close_round(
     broadcast: Broadcast,
     sums: Sequence[SecureSumResult],
     *,
+    moments: FeatureMoments | None,
     spending: Spending,
     evaluate: Evaluate,
     samples: Callable[[int], Path],
@@ -56,6 +58,7 @@ def close_round(
     Args:
         server: about to absorb the round of `broadcast`.
         sums: the sum of the clients' bits and, where the last layers send scores, that of these.
+        moments: what opened before round 1, with a summed record-level release.
         spending: has charged the round, or does so now.
         samples: where the sample grid of a round goes.
     """
@@ -63,7 +66,9 @@ def close_round(
     layers, survivors = components.score_layers, len(bits.survivors)
     score_mean = None if layers is None else layers.mean_theta(sums[1].counts, len(sums[1].survivors))
     planned, before = spending.planned_rounds, server.deployed()
-    step = server.absorb(bits.counts, survivors, planned_rounds=planned, score_mean=score_mean)
+    step = server.absorb(
+        bits.counts, survivors, planned_rounds=planned, score_mean=score_mean, moments=moments
+    )
     quality = quality_if_due(server, planned, evaluate, samples)
     sent = sum(size > 0 for size in bits.downlink_bytes.values())
     coordinates = sum(len(each.counts) for each in sums)

@@ -33,6 +33,9 @@ class MadeUp(Components):
             msgspec.structs.replace(
                 config,
                 federation=msgspec.structs.replace(config.federation, local_steps=1),
+                training=msgspec.structs.replace(
+                    config.training, end_steps=min(1, config.training.end_steps)
+                ),
                 measured=msgspec.structs.replace(config.measured, steps=1, end_steps=0),
                 privacy=msgspec.structs.replace(config.privacy, record_store=None),
             )
@@ -92,6 +95,7 @@ def rehearse(components: Components) -> None:
                 1,
                 planned_rounds=config.federation.rounds,
                 score_mean=None if layers is None else layers.mean_theta(client.scores(broadcast), 1),
+                moments=client.moments.targets() if config.opens_moments else None,
             )
         with as_config_error("the metrics cannot be computed"):
             Evaluation(made_up).rehearse(server.deployed())

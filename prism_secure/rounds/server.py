@@ -13,6 +13,7 @@ from safetensors.numpy import load
 from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.aggregation import Step, progress
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
@@ -66,6 +67,7 @@ class Server:
         *,
         planned_rounds: int,
         score_mean: Vector | None = None,
+        moments: FeatureMoments | None = None,
     ) -> float:
         """Move theta by what a round opened; returns the mean step lambda.
 
@@ -74,13 +76,15 @@ class Server:
             survivors: how many clients are in the sum.
             planned_rounds: how many there will be; schedules end with the last.
             score_mean: theta bar of the last coordinates, where these send scores and `counts` lacks them.
+            moments: what opened before round 1, with a summed record-level release.
         """
         done = progress(self.round, planned_rounds)
-        return self._move(self._side.absorb(self.broadcast(), Opened(counts, survivors, done, score_mean)))
+        opened = Opened(counts, survivors, done, score_mean, moments)
+        return self._move(self._side.absorb(self.broadcast(), opened))
 
-    def lose(self) -> float:
+    def lose(self, moments: FeatureMoments | None = None) -> float:
         """Go on after a round that opened nothing; returns the mean step lambda, mostly 0."""
-        return self._move(self._side.lost(self.broadcast()))
+        return self._move(self._side.lost(self.broadcast(), moments))
 
     def _move(self, step: Step | None) -> float:
         self.round += 1

@@ -250,6 +250,7 @@ def _round(
         server,
         broadcast,
         sums,
+        moments=clients[0].moments.targets() if config.opens_moments else None,
         spending=spending,
         evaluate=workers.evaluate,
         samples=folder.sample_path,

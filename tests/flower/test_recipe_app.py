@@ -340,7 +340,12 @@ def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tu
         for client in there:
             client.answer(broadcast)
         counts = np.sum([client.bits(broadcast) for client in there], axis=0, dtype=np.int64)
-        server.absorb(counts, len(there), planned_rounds=config.federation.rounds)
+        server.absorb(
+            counts,
+            len(there),
+            planned_rounds=config.federation.rounds,
+            moments=clients[0].moments.targets(),
+        )
     return server.theta
 
 
@@ -354,7 +359,7 @@ def opened_moments(place: Place) -> NoisySums:
 
 
 def test_moments_are_summed_once_before_round_1_and_all_train_from_them(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place", *SUMMED)
+    place = Place(tmp_path / "place", *SUMMED, "training.end_steps=2")
     place.train()
     opened, recipe = opened_moments(place), Components(place.config)
     # the sum of all clients' features and images per class, and about as much noise as four shares have

@@ -95,7 +95,7 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 ) -> None:
     assert main(["run", "--config", str(recipe), "--out", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out is as in one-shot")
+    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out has its default")
     assert lines[0] == "checking the recipe: its data, its weights, its epsilons, and a round in small"
     against = "ε(image) = 2.00 against an observer of the opened sums, while all 3 clients are"
     assert lines[1].startswith(against)
@@ -143,6 +143,8 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
                 "one-shot",
                 "--set",
                 "training.batch_size=15",
+                "--set",
+                "training.end_steps=0",
                 "--set",
                 "privacy.record_epsilon=inf",
             ],
@@ -331,7 +333,7 @@ def test_config_epsilon_says_what_a_run_would_guarantee(
     command = ["config", "--config", str(recipe), "--epsilon"]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out is as in one-shot")
+    assert lines.pop(0).startswith(f"{recipe} names no recipe: what it leaves out has its default")
     assert lines[0].startswith("2 rounds; 3 clients, ")
     assert lines[1].split()[-3:] == ["ε", "=", "2.00"]
     assert lines[2] == "  against an observer of the opened sums, while all 3 clients are honest"

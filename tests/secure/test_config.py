@@ -49,6 +49,7 @@ def test_defaults_need_no_file() -> None:
         ("privacy.colluders=10", "privacy.colluders must be at most 9 where federation.clients = 10"),
         ("secure_sum.min_survivors=5", "secure_sum.min_survivors must be at least 7, the threshold by rule"),
         ("features.vgg_layers=[3, 17]", "features.vgg_layers must be different numbers from 1 to 16"),
+        ("training.end_steps=-1", "training.end_steps must be at least 0, got -1"),
         ("training.betas=[0.5, 1.0]", "training.betas must be two numbers in [0, 1)"),
         ("mask.score_layers=0.5", "mask.score_layers needs privacy.flip = 0"),
         ("mask.score_bits=1", "mask.score_bits must be from 2 to 32"),

@@ -66,8 +66,11 @@ def test_default_is_what_is_taken_without_a_file_and_nothing_of_it_is_infinite(
     assert told(capsys, "config") == told(capsys, "config", "--recipe", "cross-device")
 
 
-def test_one_shot_is_the_defaults_of_all_settings() -> None:
-    assert load_config(recipe="one-shot") == Config() == load_config()
+def test_one_shot_is_the_defaults_of_all_settings_but_the_server_trains() -> None:
+    assert load_config() == Config()
+    local = ["federation.rounds=10", "training.end_steps=0"]
+    assert load_config(None, local, recipe="one-shot") == Config()
+    assert load_config(recipe="one-shot").training.end_steps > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,7 +161,7 @@ def test_a_recipe_that_is_no_word_is_refused(value: str, tmp_path: Path) -> None
         (
             "[federation]\nrounds = 3\n",
             [],
-            "names no recipe: what it leaves out is as in one-shot (one noisy sum",
+            "names no recipe: what it leaves out has its default (ten clients train",
         ),
         ("[metrics]\nevery = 2\n", [], 'for measured rounds write recipe = "cross-device" at its top'),
         ('recipe = "cross-silo"\n', [], "stands on recipe cross-silo"),

@@ -34,6 +34,7 @@ TINY = [
     'features.extractors=["fourier"]',
     "features.bounded=true",
     "training.variance_weight=0",
+    "training.end_steps=0",
     "training.batch_size=20",
     "metrics.samples=200",
     "metrics.utility=off",

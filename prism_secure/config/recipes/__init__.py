@@ -2,7 +2,7 @@
 
     cross-device    a thousand clients of ten images; a client is protected, round by round
     cross-silo      ten clients of a thousand images; an image is protected, round by round
-    one-shot        the same ten; one noisy sum of moments opens before round 1
+    one-shot        the same ten; one noisy sum of moments opens, and the server trains on it
     prism           local training as it was published, without an epsilon
 
 A file or `--set` names only what differs. Without a file the recipe is `DEFAULT`; a file names one at its
@@ -22,7 +22,7 @@ NAMES = ("cross-device", "cross-silo", "one-shot", "prism")
 ABOUT = {
     "cross-device": "a thousand clients of ten images, measured rounds",
     "cross-silo": "ten clients of a thousand images, measured rounds",
-    "one-shot": "one noisy sum of moments, then local training; the defaults of all settings",
+    "one-shot": "ten clients of a thousand images; one noisy sum of moments, and the server trains on it",
     "prism": "local training as it was published, no epsilon",
 }
 """Each in a few words."""

@@ -34,6 +34,7 @@ from prism_secure.flower.recipe.client import OwnData
 from prism_secure.flower.recipe.messages import write_broadcast, write_request
 from prism_secure.flower.secure_aggregation.messages import RunConfig
 from prism_secure.flower.secure_aggregation.server import SecureSum
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
@@ -223,6 +224,7 @@ class Rounds:
             server,
             broadcast,
             [result],
+            moments=self._targets,
             spending=spending,
             evaluate=self._measure,
             samples=self._run.sample_path,
@@ -235,7 +237,7 @@ class Rounds:
         spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
         server, planned = self._server, spending.planned_rounds
         before = server.deployed()
-        step = server.lose()
+        step = server.lose(self._targets)
         quality = quality_if_due(server, planned, self._measure, self._run.sample_path)
         return RoundRecord(
             round=broadcast.round,
@@ -258,6 +260,13 @@ class Rounds:
             if time.monotonic() - began > self._patience:
                 raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")
             time.sleep(2)
+
+    @property
+    def _targets(self) -> FeatureMoments | None:
+        """What opened before round 1, as clients train towards it, too."""
+        if self._release is None or self._moments is None:
+            return None
+        return FeatureMoments.of_release(self._release.as_opened(self._moments))
 
     @property
     def _sessions_before(self) -> int:

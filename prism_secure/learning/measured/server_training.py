@@ -12,6 +12,7 @@ is kept between rounds, and goes into a checkpoint as arrays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,9 +130,18 @@ class ServerTraining:
         self.smoothing, self.decay = smoothing, decay
 
     def run(
-        self, state: ServerState, target: NDArray[np.float64], metric: Metric, *, steps: int, seed: int
+        self,
+        state: ServerState,
+        target: NDArray[np.floating],
+        metric: Callable[[Tensor], Tensor],
+        *,
+        steps: int,
+        seed: int,
     ) -> ServerState:
-        """`steps` more steps towards `target` m̂ (K, D), with latents from `seed`; `state` is not changed."""
+        """`steps` more steps towards `target` m̂ (K, D), with latents from `seed`; `state` is not changed.
+
+        `metric` weighs differences (K, D): a `Metric`, or any linear map that is its own transpose.
+        """
         trainer = self.trainer
         draws = torch.Generator().manual_seed(seed)
         goal = torch.from_numpy(target).float()

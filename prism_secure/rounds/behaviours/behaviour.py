@@ -32,6 +32,7 @@ from prism_secure.learning.aggregation import Step
 from prism_secure.rounds.broadcast import NOTHING, Arrays, Broadcast
 
 if TYPE_CHECKING:
+    from prism_secure.learning.moment_matching import FeatureMoments
     from prism_secure.rounds.moments import ClientMoments
 
 
@@ -70,12 +71,14 @@ class Opened:
         survivors: how many clients are in it.
         progress: how far the run is: 0 in the first round, 1 in the last.
         score_mean: theta bar of the last d - k coordinates, where these send scores (`mask.score_layers`).
+        moments: what opened before round 1, with a summed record-level release.
     """
 
     counts: NDArray[np.int64]
     survivors: int
     progress: float
     score_mean: NDArray[np.float64] | None = None
+    moments: FeatureMoments | None = None
 
 
 class ClientSide(Protocol):
@@ -112,8 +115,8 @@ class ServerSide(Protocol):
         """theta after a round, and the mean step towards what was opened."""
         ...
 
-    def lost(self, broadcast: Broadcast) -> Step | None:
-        """theta after a round that opened nothing; None leaves it as it is."""
+    def lost(self, broadcast: Broadcast, moments: FeatureMoments | None) -> Step | None:
+        """theta after a round that opened nothing; None leaves it as it is. `moments` as in `Opened`."""
         return None
 
     def saved(self) -> Arrays:

@@ -46,6 +46,7 @@ from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.rows import SPECTRUM, Expected, best_rows, expected_rounds
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Behaviour, ClientSide, MeasuredAnswer, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast
@@ -396,7 +397,7 @@ class MeasuringServer:
         self._posterior = posterior.answered(directions, values, found.variance)
         return self._step(broadcast)
 
-    def lost(self, broadcast: Broadcast) -> Step | None:
+    def lost(self, broadcast: Broadcast, moments: FeatureMoments | None) -> Step | None:
         """Train on what earlier rounds have told: the last round's training is most of all of it."""
         if self._state is None:
             return None

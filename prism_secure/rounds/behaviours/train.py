@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_secure.config import Config
+from prism_secure.errors import RoundError
 from prism_secure.learning.aggregation import Step, aggregate, progress
+from prism_secure.learning.measured.server_training import ServerState, ServerTraining
+from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened, ServerSide
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import ClientMoments
+from prism_secure.rounds.threads import one_thread
 
 
 class Train(Behaviour):
@@ -32,7 +36,7 @@ class Train(Behaviour):
         return TrainingClient(self._components, index, moments)
 
     def server(self) -> VotingServer:
-        return VotingServer(self._components.config)
+        return VotingServer(self._components)
 
 
 class TrainingClient:
@@ -65,14 +69,18 @@ class TrainingClient:
 
 
 class VotingServer(ServerSide):
-    """Moves theta towards the debiased mean of the bits, as `aggregation.rule` says."""
+    """Moves theta towards the debiased mean of the bits, as `aggregation.rule` says.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    After the last round it may train on by itself, towards moments that opened before the first
+    (`training.end_steps`): what follows from them and from votes for them costs no epsilon.
+    """
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
         self._move: NDArray[np.float64] | None = None
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
-        config = self._config
+        config = self._components.config
         step = aggregate(
             broadcast.theta,
             opened.counts,
@@ -86,7 +94,31 @@ class VotingServer(ServerSide):
             score_mean=opened.score_mean,
         )
         self._move = step.move
-        return step
+        return self._ended(step, broadcast, opened.moments)
+
+    def lost(self, broadcast: Broadcast, moments: FeatureMoments | None) -> Step | None:
+        nothing = Step(broadcast.theta, 0.0, np.zeros_like(broadcast.theta))
+        ended = self._ended(nothing, broadcast, moments)
+        return None if ended is nothing else ended
+
+    def _ended(self, step: Step, broadcast: Broadcast, moments: FeatureMoments | None) -> Step:
+        """The same step, or after the last round where the server's own training leads from it."""
+        config, trainer = self._components.config, self._components.trainer
+        steps = config.training.end_steps
+        if not steps or broadcast.round < self._components.plan.rounds:
+            return step
+        if moments is None:
+            raise RoundError("training.end_steps needs the moments that opened before round 1, and got none")
+        rate, present = config.training.learning_rate, moments.present[:, None]
+        with one_thread():
+            state = ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
+                ServerState.start(trainer, torch.from_numpy(step.theta)),
+                moments.mean.numpy(),
+                lambda difference: present * difference,
+                steps=steps,
+                seed=public_seed(config.federation.seed, "server latents", broadcast.round),
+            )
+        return replace(step, theta=state.theta(config.mask.temperature, config.privacy.theta_min))
 
     def saved(self) -> Arrays:
         return {"move": np.zeros(0) if self._move is None else self._move}

@@ -1,0 +1,106 @@
+"""`training.end_steps`: after the last round the server trains on, on moments that everybody has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prism_privacy import verify_ledger
+from prism_secure.config import Config, load_config
+from prism_secure.errors import ConfigError, RoundError
+from prism_secure.learning.measured.directions import class_means
+from prism_secure.model.generator import draw_latents
+from prism_secure.model.supermask import scores_from_theta, training_mask
+from prism_secure.rounds.components import Components
+from prism_secure.rounds.server import Server
+from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.folder import read_records
+
+from .tiny_data import TINY, write_data
+
+SUMMED = ["privacy.record_epsilon=2", "privacy.record_release=summed"]
+
+
+def tiny(data: Path, *settings: str) -> Config:
+    return load_config(None, [*TINY, *SUMMED, f"data.folder={data}", *settings])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("end") / "data")
+
+
+def distance(components: Components, theta: np.ndarray) -> float:
+    """Between the class means of generated images and client 0's."""
+    trainer, draws = components.trainer, torch.Generator().manual_seed(0)
+    latents, labels = draw_latents(200, trainer.architecture, draws)
+    scores = scores_from_theta(torch.from_numpy(theta), trainer.temperature)
+    mask = training_mask(scores, "hard", temperature=trainer.temperature)
+    with torch.no_grad():
+        found = class_means(trainer, mask, latents, labels)
+    return float((found - components.targets(0).mean).norm())
+
+
+def test_server_nears_the_moments_after_the_last_round_and_only_then(data: Path) -> None:
+    thetas = {}
+    for steps in (0, 200):
+        components = Components(tiny(data, f"training.end_steps={steps}"))
+        server, moments = Server.of(components, "federation"), components.targets(0)
+        for number in (1, 2):
+            votes = (server.theta > 0.5).astype(np.int64) * 3
+            server.absorb(votes, 3, planned_rounds=2, moments=moments)
+            thetas[steps, number] = server.theta
+    assert np.array_equal(thetas[0, 1], thetas[200, 1])
+    before, after = (distance(components, thetas[steps, 2]) for steps in (0, 200))
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_lost_last_round_ends_no_other_way(data: Path, steps: int) -> None:
+    components = Components(tiny(data, "federation.rounds=1", f"training.end_steps={steps}"))
+    server, moments = Server.of(components, "federation"), components.targets(0)
+    before = server.theta
+    server.lose(moments)
+    assert server.round == 1
+    assert np.array_equal(server.theta, before) is (steps == 0)
+
+
+def test_moments_that_nobody_hands_over_are_missed(data: Path) -> None:
+    components = Components(tiny(data, "federation.rounds=1", "training.end_steps=2"))
+    server = Server.of(components, "federation")
+    with pytest.raises(RoundError, match="needs the moments that opened before round 1"):
+        server.absorb(np.zeros(len(server.theta), np.int64), 3, planned_rounds=1)
+
+
+def test_a_run_ends_with_it_and_is_charged_as_without(data: Path, tmp_path: Path) -> None:
+    spent, masks = [], []
+    for steps in (0, 2):
+        folder = tmp_path / str(steps)
+        run(tiny(data, "federation.rounds=1", f"training.end_steps={steps}"), folder)
+        entries = verify_ledger(folder / "ledger.jsonl").entries
+        spent.append([(entry.kind, entry.release, entry.epsilon, entry.record) for entry in entries])
+        masks.append((folder / "model.safetensors").read_bytes())
+        assert read_records(folder)[-1].changed > 0
+    assert spent[0] == spent[1]
+    assert masks[0] != masks[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("privacy.record_epsilon=inf", 'must be 0 unless privacy.record_release = "summed"'),
+        ("privacy.record_release=client", 'must be 0 unless privacy.record_release = "summed"'),
+        ("mask.mode=topk", "must be 0 unless mask.mode = 'hard'"),
+    ],
+)
+def test_where_nothing_opens_or_masks_are_others_it_is_refused(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, ["training.end_steps=5", setting])
+
+
+def test_measured_rounds_have_steps_of_their_own() -> None:
+    with pytest.raises(ConfigError, match="end_steps"):
+        load_config(None, ["training.end_steps=5"], recipe="cross-device")
