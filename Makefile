@@ -8,6 +8,9 @@ ARGS   ?=
 PARTS  := --editable ./crypto --editable ./privacy
 TRIED  := .venv-tried
 
+# Hundreds of processes of a test run import the same files: they are compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lint types coverage docs notebooks dist test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
 
 help:           ## this list
@@ -43,7 +46,7 @@ dist: $(VENV)/.installed-docs  ## wheels and sdists of the three distributions, 
 	for part in crypto privacy .; do $(BIN)/python -m build --outdir dist $$part || exit 1; done
 	$(BIN)/twine check --strict dist/*
 
-test-slow-flower: $(VENV)/.installed-dev  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
+test-slow-flower: $(VENV)/.installed-simulation  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
 	$(BIN)/pytest tests/flower -m slow
 
 EVERYTHING := $(PARTS) --editable '.[flower,dashboard,dp-sgd,onnx,postgresql]' 'flwr[simulation]'
@@ -65,7 +68,7 @@ try-installed:
 EXAMPLES := fedpm/fedpm fedpm/fedpm_secure fedpm/fedpm_client_level fedpm/fedpm_dp_sgd fedpm/fedpm_measured \
 	signsgd/signsgd signsgd/signsgd_secure numpy_vector/run http/run
 
-examples: $(VENV)/.installed-dev  ## every script of examples/ on real images: minutes
+examples: $(VENV)/.installed-simulation  ## every script of examples/ on real images: minutes
 	@for script in $(EXAMPLES); do echo "== examples/$$script.py"; \
 		(cd examples/$${script%/*} && $(CURDIR)/$(BIN)/python $${script##*/}.py) || exit 1; done
 	@echo "== examples/fl4health/run.py"; cd examples/fl4health && $(CURDIR)/$(BIN)/python run.py
@@ -73,14 +76,24 @@ examples: $(VENV)/.installed-dev  ## every script of examples/ on real images: m
 install: $(VENV)/.installed       ## make .venv with what `run` needs
 install-dev: $(VENV)/.installed-dev  ## and with what `test` needs
 
-$(VENV)/.installed: pyproject.toml crypto/pyproject.toml privacy/pyproject.toml constraints.txt
+PROJECTS := pyproject.toml crypto/pyproject.toml privacy/pyproject.toml constraints.txt
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(0 if sys.version_info >= (3, 11) else f"prism-secure needs Python >= 3.11, but $(PYTHON) is {v}; try: make run PYTHON=python3.12")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(PROJECTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PARTS) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PARTS) --editable '.[dev]'
+# What `run` needs is among it. --no-compile: tests import a tenth of the files; the first import compiles those.
+$(VENV)/.installed-dev: $(PROJECTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(PARTS) --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+# Ray: 190 MB that only Flower's simulations need.
+$(VENV)/.installed-simulation: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'flwr[simulation]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev
