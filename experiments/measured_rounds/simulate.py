@@ -218,7 +218,7 @@ def main() -> None:
         seen = rest @ torch.from_numpy(prior.basis).float().T
         for c in range(classes):
             of = label == c
-            numbers[of] = seen[of][:, asked.rows] * torch.from_numpy(asked.by_class[c]).float()
+            numbers[of] = seen[of][:, asked.row_numbers] * torch.from_numpy(asked.by_class[c]).float()
         limit = answer_clips(
             prior,
             posterior.variances,

@@ -194,7 +194,7 @@ class Subject:
         assert isinstance(behaviour, Measure)
         said = self.client(has, folder).side.answer(broadcast, None)
         assert isinstance(said, MeasuredAnswer)
-        drawn = behaviour.asked(broadcast).probabilities(said.answers[None])[0]
+        drawn = behaviour.checked_round(broadcast).probabilities(said.answers[None])[0]
         return said.answers.astype(np.float64) * 2.0**-ANSWER_BITS, drawn / SCALE
 
     @cached_property

@@ -142,7 +142,7 @@ def one_run(
     with one_thread(config.federation.device), scratch() as folder:
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
         plan, clients = components.plan.measured, config.federation.clients
-        first = rounds.asked().directions
+        first = rounds.checked_round().directions
         assert isinstance(first, RowDirections)
         canaries = Canaries(plan, clients, first, images, seed)
         evidence = _Evidence(canaries)

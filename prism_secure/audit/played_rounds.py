@@ -107,9 +107,9 @@ class PlayedRounds:
             for index in range(components.config.federation.clients)
         ]
 
-    def asked(self) -> MeasuredRound:
+    def checked_round(self) -> MeasuredRound:
         """The next round as every party understands it."""
-        return self._behaviour.asked(self.server.broadcast())
+        return self._behaviour.checked_round(self.server.broadcast())
 
     def next(self, held: NDArray[np.int64] | None = None) -> Seen:
         """Ask, let clients answer, and let the server go on from the sum.
@@ -122,7 +122,7 @@ class PlayedRounds:
         present = invited(config, broadcast.round)[: config.min_survivors]
         clients = [self.clients[index] for index in present]
         self._behaviour.together(broadcast, [client.side for client in clients])
-        asked = self.asked()
+        asked = self.checked_round()
         counts = np.zeros((2, asked.release.coordinates), np.int64)
         for position, client in enumerate(clients):
             client.answer(broadcast)

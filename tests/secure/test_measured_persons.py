@@ -92,7 +92,7 @@ def with_clips_that_bind(components: Components, honest: Broadcast) -> MeasuredR
     """A is the server's to say: with one so short, every person is cut."""
     behaviour, terms = behaviour_of(components), honest.public["terms"].copy()
     terms[2:4] = 1e-4, 1e-4 * behaviour.planned(1).record_clip
-    return behaviour.asked(Broadcast("f", 1, honest.theta, {**honest.public, "terms": terms}))
+    return behaviour.checked_round(Broadcast("f", 1, honest.theta, {**honest.public, "terms": terms}))
 
 
 def worlds(own: Records, person: int) -> list[Records]:
@@ -183,7 +183,7 @@ def test_many_clients_at_once_answer_what_each_answers_alone(
     drawn = [
         behaviour.probabilities(side.index, answer, honest) for side, answer in zip(sides, alone, strict=True)
     ]
-    asked, own = behaviour.asked(honest), sides[0].records()
+    asked, own = behaviour.checked_round(honest), sides[0].records()
     assert not np.array_equal(asked.answers(own.features, own.labels)[0], alone[0]), (
         "persons make a difference"
     )

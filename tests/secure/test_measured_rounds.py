@@ -116,7 +116,7 @@ def test_rows_by_the_rule_are_chosen_once_and_kept(data: Path, tmp_path: Path) -
     assert 1 <= len(asked) <= len(whole)
     behaviour = Components(config).behaviour
     assert isinstance(behaviour, Measure)
-    behaviour.asked(server.broadcast())
+    behaviour.checked_round(server.broadcast())
     killed_in_round(2, config, tmp_path / "run")
     run(config, tmp_path / "run")
     kept = load((tmp_path / "run" / "checkpoint" / "server.safetensors").read_bytes())
@@ -184,7 +184,7 @@ def test_a_broadcast_of_another_form_is_refused(components: Components) -> None:
         with pytest.raises(AgreementError, match=r"theta must be float64 of the shape \(d,\)"):
             Broadcast("f", 1, theta, honest.public)
     with pytest.raises(AgreementError, match=r"theta has \d+ numbers"):
-        behaviour.asked(Broadcast("f", 1, np.concatenate([honest.theta] * 2), honest.public))
+        behaviour.checked_round(Broadcast("f", 1, np.concatenate([honest.theta] * 2), honest.public))
     with pytest.raises(AgreementError, match="a broadcast holds arrays, got something else as terms"):
         Broadcast("f", 1, honest.theta, {**honest.public, "terms": [1.0]})  # type: ignore[dict-item]
     # Names have their length in the digest, so that one name cannot say what two say.
@@ -214,7 +214,7 @@ def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: P
     honest = Server.of(components, "f").broadcast()
     behaviour = components.behaviour
     assert isinstance(behaviour, Measure)
-    behaviour.asked(honest)
+    behaviour.checked_round(honest)
 
     def changed(name: str, value: np.ndarray) -> Broadcast:
         return Broadcast("f", 1, honest.theta, {**honest.public, name: value})
@@ -224,28 +224,28 @@ def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: P
         other = terms.copy()
         other[position] *= 2
         with pytest.raises(AgreementError, match=r"round 1 was planned with"):
-            behaviour.asked(changed("terms", other))
+            behaviour.checked_round(changed("terms", other))
     for length in (0.0, np.nan, np.inf, 2.0**21, -terms[2]):
         other = terms.copy()
         other[2:4] *= length / terms[2]
         with pytest.raises(AgreementError, match="A must lie between"):
-            behaviour.asked(changed("terms", other))
+            behaviour.checked_round(changed("terms", other))
     basis, unit = honest.public["basis"], honest.public["unit"]
     for wrong in (basis[:, :-1], basis.astype(np.float64), basis[:0], np.concatenate([basis] * 50)):
         with pytest.raises(AgreementError, match=r"a measured round sends"):
-            behaviour.asked(changed("basis", wrong))
+            behaviour.checked_round(changed("basis", wrong))
     for worse in (unit * np.nan, unit * 1e30, unit * 2**15):
         with pytest.raises(AgreementError, match="asks for what no client answers"):
-            behaviour.asked(changed("unit", worse))
+            behaviour.checked_round(changed("unit", worse))
     for name in ("by_class", "reference"):
         with pytest.raises(AgreementError, match="asks for what no client answers"):
-            behaviour.asked(changed(name, honest.public[name] + np.float32(np.nan)))
+            behaviour.checked_round(changed(name, honest.public[name] + np.float32(np.nan)))
     with pytest.raises(AgreementError, match=r"rows must lie in \[0, "):
-        behaviour.asked(changed("rows", honest.public["rows"] + np.uint16(60_000)))
+        behaviour.checked_round(changed("rows", honest.public["rows"] + np.uint16(60_000)))
     with pytest.raises(AgreementError, match=r"a measured round sends"):
-        behaviour.asked(Broadcast("f", 1, honest.theta))
+        behaviour.checked_round(Broadcast("f", 1, honest.theta))
     with pytest.raises(AgreementError, match="there are 2 measured rounds"):
-        behaviour.asked(Broadcast("f", 3, honest.theta, honest.public))
+        behaviour.checked_round(Broadcast("f", 3, honest.theta, honest.public))
     assert not list(tmp_path.iterdir())
 
 
@@ -262,7 +262,7 @@ def test_how_long_an_answer_is_moves_no_bit_further(components: Components, tmp_
     for length in (2.0**-20, 1e-4, 0.1, 3.0, 2.0**20):
         terms = honest.public["terms"].copy()
         terms[2:4] = length, length * planned.record_clip
-        asked = behaviour.asked(Broadcast("f", 1, honest.theta, {**honest.public, "terms": terms}))
+        asked = behaviour.checked_round(Broadcast("f", 1, honest.theta, {**honest.public, "terms": terms}))
         assert asked.release.record_radius() == pytest.approx(planned.record_radius(), rel=1e-12)
         p, other = (
             asked.probabilities(asked.answers(each, labels))[0].astype(np.float64) / 2**24

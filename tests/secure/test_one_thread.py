@@ -51,7 +51,7 @@ def test_run_and_its_replay_take_one_thread(
         monkeypatch.setattr(owner, name, watched)
 
     watch(Client, "answer")
-    steps = ["_asked", "_absorbed"] if behaviour == "measure" else []
+    steps = ["_public", "_absorbed"] if behaviour == "measure" else []
     for name in steps:
         watch(MeasuringServer, name)
     settings = MEASURED if behaviour == "measure" else ["privacy.record_epsilon=inf"]

@@ -30,17 +30,17 @@ LEAST_COST = 1e-3
 
 @dataclass(frozen=True)
 class AskedRows:
-    """Directions along rows of a basis, in few numbers: V[c, :, j] = by_class[c, j] · U[rows[j]].
+    """Directions along rows of a basis, in few numbers: V[c, :, j] = by_class[c, j] · U[row_numbers[j]].
 
     A basis of a few hundred rows and these are a hundredth of V (K, D, k); clients compute with them as
     `prism_privacy.RowDirections`.
 
     Attributes:
-        rows: int64 (k,), rows of the basis.
+        row_numbers: int64 (k,), the row of the basis that each direction lies along.
         by_class: float64 (K, k).
     """
 
-    rows: NDArray[np.int64]
+    row_numbers: NDArray[np.int64]
     by_class: Array
 
 

@@ -61,7 +61,7 @@ class RowPosterior:
                 f"{len(axis)} directions need as many values and positive noise, got {values.shape}, {noise}"
             )
         scale = weight / self.prior.classes
-        where = (axis, asked.rows)
+        where = (axis, asked.row_numbers)
         before, variance = self.coordinates[where], noise / scale**2
         gain = self.variances[where] / (self.variances[where] + variance)
         coordinates, variances = self.coordinates.copy(), self.variances.copy()
@@ -72,7 +72,7 @@ class RowPosterior:
     def expected(self, asked: AskedRows) -> Array:
         """y (k,) that the posterior's mean would give."""
         axis, weight = self._axes(asked)
-        found: Array = self.coordinates[axis, asked.rows] * weight / self.prior.classes
+        found: Array = self.coordinates[axis, asked.row_numbers] * weight / self.prior.classes
         return found
 
     def _axes(self, asked: AskedRows) -> tuple[NDArray[np.int64], Array]:
@@ -81,7 +81,7 @@ class RowPosterior:
         axis = np.abs(along).argmax(0)
         weight = along[axis, np.arange(len(axis))]
         rest = np.linalg.norm(along, axis=0) - np.abs(weight)
-        twice = len(np.unique(axis * len(self.prior.basis) + asked.rows)) < len(axis)
+        twice = len(np.unique(axis * len(self.prior.basis) + asked.row_numbers)) < len(axis)
         if twice or np.any(rest > 1e-6 * np.abs(weight)):
             raise ValueError(
                 "each direction must be one coordinate of the prior, and each asked once a round"

@@ -49,12 +49,12 @@ def answer_clips(
     """
     count = prior.classes
     squares = np.zeros((len(within), count))
-    np.add.at(squares, asked.rows, np.square(asked.by_class).T)
+    np.add.at(squares, asked.row_numbers, np.square(asked.by_class).T)
     squares = squares.T
     spread = float((squares * within).sum()) / count
     one_class = float((squares * (np.square(prior.class_axes).T @ variances)).sum()) / count
     along = np.square(prior.class_axes @ asked.by_class)
-    all_alike = float((along * variances[:, asked.rows]).sum()) / count**2
+    all_alike = float((along * variances[:, asked.row_numbers]).sum()) / count**2
     gamma = 1 / count if concentration is None else concentration
     # all_alike = one_class/K + (1 − 1/K)·two_classes
     two_classes = (count * all_alike - one_class) / max(1, count - 1)

@@ -90,11 +90,11 @@ class Measure(Behaviour):
         return MeasuringServer(self)
 
     def check(self, broadcast: Broadcast) -> None:
-        self.asked(broadcast)
+        self.checked_round(broadcast)
 
     def together(self, broadcast: Broadcast, clients: Sequence[ClientSide]) -> None:
         """A few matrix products for many clients: exact integers, so the same whoever is in it."""
-        asked, self._answers = self.asked(broadcast), {}
+        asked, self._answers = self.checked_round(broadcast), {}
         waiting: list[MeasuringClient] = []
         held: list[Records] = []
 
@@ -121,7 +121,7 @@ class Measure(Behaviour):
 
     def answers_of(self, client: MeasuringClient, broadcast: Broadcast) -> NDArray[np.int64]:
         """What one client answers, int64 (k,)."""
-        asked = self.asked(broadcast)  # all that is public is checked before data are read
+        asked = self.checked_round(broadcast)  # all that is public is checked before data are read
         known = self._answers.get((broadcast.digest, client))
         if known is not None:
             return known[0]
@@ -136,14 +136,14 @@ class Measure(Behaviour):
         known = self._answers.pop((broadcast.digest, client), None)
         if known is not None and np.array_equal(known[0], answers):
             return known[1]
-        found: NDArray[np.uint32] = self.asked(broadcast).probabilities(answers[None])[0]
+        found: NDArray[np.uint32] = self.checked_round(broadcast).probabilities(answers[None])[0]
         return found
 
     def planned(self, round_number: int) -> MeasuredRelease:
         """What a round releases by this party's own plan."""
         return self.components.plan.measured[round_number - 1]
 
-    def asked(self, broadcast: Broadcast) -> MeasuredRound:
+    def checked_round(self, broadcast: Broadcast) -> MeasuredRound:
         """A round as this party understands it: its own plan, and what the broadcast asks. Reads no data.
 
         Raises:
@@ -151,10 +151,10 @@ class Measure(Behaviour):
         """
         digest = broadcast.digest
         if self._last is None or self._last[0] != digest:
-            self._last = digest, self._checked(broadcast)
+            self._last = digest, self._check_round(broadcast)
         return self._last[1]
 
-    def _checked(self, broadcast: Broadcast) -> MeasuredRound:
+    def _check_round(self, broadcast: Broadcast) -> MeasuredRound:
         rounds = self.components.plan.rounds
         if not 1 <= broadcast.round <= rounds:
             raise AgreementError(f"there are {rounds} measured rounds, asked for {broadcast.round}")
@@ -339,7 +339,7 @@ class MeasuringServer:
         prior = self._prior
         count = min(self._behaviour.planned(1).directions, prior.variances.size)
         asked = principal_directions(prior, self._posterior.variances, count, prior.spectrum)
-        return AskedRows(asked.rows, asked.by_class.astype(np.float32).astype(np.float64))
+        return AskedRows(asked.row_numbers, asked.by_class.astype(np.float32).astype(np.float64))
 
     def _length(self, posterior: RowPosterior, asked: AskedRows, planned: MeasuredRelease) -> float:
         """A: as long as answers should be by what is public so far; c too, where an image is protected.
@@ -365,20 +365,20 @@ class MeasuringServer:
 
     def public(self, round_number: int, theta: Array) -> Arrays:
         with one_thread():  # products of floats, which must not depend on how many workers there are
-            return self._asked(round_number)
+            return self._public(round_number)
 
-    def _asked(self, round_number: int) -> Arrays:
+    def _public(self, round_number: int) -> Arrays:
         asked, planned = self._directions(), self._behaviour.planned(round_number)
         seed = self._behaviour.components.config.federation.seed
         embedding = hashlib.sha256(
             f"prism-secure/v1/measured embedding\0{public_seed(seed, 'embedding', round_number)}".encode()
         )
         basis, unit = _sixteen_bits(self._prior.basis)
-        spare = planned.directions - len(asked.rows)  # of no length: nothing is asked with them
+        spare = planned.directions - len(asked.row_numbers)  # of no length: nothing is asked with them
         return {
             "basis": basis,
             "unit": np.array([unit]),
-            "rows": np.pad(asked.rows, (0, spare)).astype(np.uint16),
+            "rows": np.pad(asked.row_numbers, (0, spare)).astype(np.uint16),
             "by_class": np.pad(asked.by_class, ((0, 0), (0, spare))).astype(np.float32),
             "reference": self._posterior.mean.astype(np.float32),
             "embedding": np.frombuffer(embedding.digest(), np.uint8),
@@ -391,9 +391,9 @@ class MeasuringServer:
 
     def _absorbed(self, broadcast: Broadcast, opened: Opened) -> Step:
         behaviour, posterior = self._behaviour, self._posterior
-        asked, directions = behaviour.asked(broadcast), self._directions()
+        asked, directions = behaviour.checked_round(broadcast), self._directions()
         found = measured_mean(asked, opened.counts, opened.survivors)
-        values = found.value[: len(directions.rows)] + posterior.expected(directions)
+        values = found.value[: len(directions.row_numbers)] + posterior.expected(directions)
         self._posterior = posterior.answered(directions, values, found.variance)
         return self._step(broadcast)
 

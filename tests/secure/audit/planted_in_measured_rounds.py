@@ -206,14 +206,14 @@ def directions_from_private_images(patch: pytest.MonkeyPatch) -> None:
 
 
 def reference_from_private_images(patch: pytest.MonkeyPatch) -> None:
-    real = measure.MeasuringServer._asked
+    real = measure.MeasuringServer._public
 
     def centred(self: Any, round_number: int) -> Any:
         asked = dict(real(self, round_number))
         features, _ = self._behaviour.components.features(0, alike=True)
         return asked | {"reference": asked["reference"] + np.float32(1e-3) * features.mean(0)}
 
-    patch.setattr(measure.MeasuringServer, "_asked", centred)
+    patch.setattr(measure.MeasuringServer, "_public", centred)
 
 
 def norms_printed(patch: pytest.MonkeyPatch) -> None:

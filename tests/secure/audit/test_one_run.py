@@ -177,7 +177,7 @@ def test_an_image_that_moves_further_than_it_may_is_refuted(
 
 def test_canaries_are_in_by_fair_coins_and_hold_what_their_adjacency_says(data: Path, tmp_path: Path) -> None:
     config = settings(data)
-    asked = PlayedRounds(Components(config), tmp_path, b"x").asked().directions
+    asked = PlayedRounds(Components(config), tmp_path, b"x").checked_round().directions
     assert isinstance(asked, RowDirections)
     canaries = Canaries(Components(config).plan.measured, 2000, asked, images=500, seed=3)
     assert 430 < sum(canaries.client_is_in.values()) < 570

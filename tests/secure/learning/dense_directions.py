@@ -7,4 +7,4 @@ from prism_secure.learning.measured.directions import AskedRows
 
 def dense(asked: AskedRows, basis: np.ndarray) -> np.ndarray:
     """V (K, D, k) for the basis U (r, D)."""
-    return asked.by_class[:, None, :] * basis[asked.rows].T
+    return asked.by_class[:, None, :] * basis[asked.row_numbers].T
