@@ -7,13 +7,14 @@ upload has left, t others can open the sum without its sender.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from prism_crypto.errors import EvidenceError, IdentityError, InputError, PolicyError
 from prism_crypto.keeping.guarded_file import PUBLIC, read_json, write_new
 from prism_crypto.keeping.identity import Roster, pinned
-from prism_crypto.session import Session
+from prism_crypto.session import Session, Suite
 from prism_crypto.spec import check_types, coerce_mode
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.evidence import verify_evidence
@@ -35,13 +36,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         threshold: least threshold t; 0 leaves it to the mode's own rule, which always holds.
         mode: the weakest mode it takes part in. ``ACTIVE`` (default) refuses semi-honest sessions.
         numbered_rounds: refuse sessions of round 0, in which nothing keeps one input out of two sums.
+        suite: ``"x25519+ml-kem-768"`` refuses sessions whose keys rest on X25519 alone; ``"x25519"`` takes
+            both.
 
     Raises:
         InputError: the numbers contradict one another.
 
     >>> Policy(min_survivors=8, colluders=2, min_cohort=6)
     Policy(min_survivors=8, min_cohort=6, colluders=2, threshold=0, mode=<Mode.ACTIVE: 'active'>, \
-numbered_rounds=False)
+numbered_rounds=False, suite='x25519')
     """
 
     min_survivors: int
@@ -50,11 +53,14 @@ numbered_rounds=False)
     threshold: int = 0
     mode: Mode = Mode.ACTIVE
     numbered_rounds: bool = False
+    suite: Suite = "x25519"
 
     def __post_init__(self) -> None:
         coerce_mode(self)
         check_types(self, min_survivors=int, min_cohort=int, colluders=int, threshold=int)
-        check_types(self, numbered_rounds=bool)
+        check_types(self, numbered_rounds=bool, suite=str)
+        if self.suite not in get_args(Suite):
+            raise InputError(f"suite must be one of {', '.join(get_args(Suite))}, not {self.suite!r}")
         if self.min_survivors < 2:
             raise InputError(f"min_survivors must be at least 2, not {self.min_survivors}")
         if self.colluders < 0 or self.threshold < 0:
@@ -91,6 +97,8 @@ numbered_rounds=False)
             demanded, offered = getattr(self, name), getattr(session, name)
             if offered < demanded:
                 return f"this client demands {name} of at least {demanded}, the session has {offered}"
+        if self.suite not in ("x25519", session.suite):
+            return f"this client demands keys of {self.suite}, the session has {session.suite}"
         if self.numbered_rounds and not session.round:
             return "this client takes part in numbered rounds only, the session has round 0"
         honest = self.min_survivors - session.colluders

@@ -24,7 +24,7 @@ from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.primitives.randomness import Rng, checked_rng
 from prism_crypto.server import SecureSumResult, SecureSumServer
-from prism_crypto.session import GraphKind, Session
+from prism_crypto.session import GraphKind, Session, Suite
 from prism_crypto.simulated import simulated_sum
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
@@ -66,6 +66,7 @@ def secure_sum(
     graph: GraphKind | Literal["auto"] = "auto",
     dropout: float = 0.1,
     codec: str = "integers",
+    suite: Suite = "x25519",
     clients: int | None = None,
     identities: Sequence[Identity] | None = None,
     rng: Rng = os.urandom,
@@ -90,6 +91,7 @@ def secure_sum(
         mode: ``"active"`` or ``"semi_honest"``.
         context: what the application binds into the session.
         min_survivors, min_cohort, colluders, graph, dropout: see `Session.plan`.
+        suite: how clients agree on keys; see `Session.plan`.
         codec: name of how the integers are read, bound into the session.
         clients: number of clients, where ``inputs`` has no length.
         identities: signing keys of clients 0..n-1 for active mode; by default new ones.
@@ -142,6 +144,7 @@ def secure_sum(
         graph=graph,
         dropout=dropout,
         roster=roster,
+        suite=suite,
         model_hash=where.model_hash,
         binding=where.binding,
     )
@@ -153,6 +156,7 @@ def secure_sum(
         colluders=session.colluders,
         threshold=session.threshold,
         mode=mode,
+        suite=suite,
     )
     # In a Harary graph a client knows the number of the others, not their ids.
     seen = Session.from_offer(session.offer(), model_hash=where.model_hash, binding=where.binding)

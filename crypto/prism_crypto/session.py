@@ -14,11 +14,14 @@ from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
 from prism_crypto.keeping.session_counter import MAX_SESSION
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES
 from prism_crypto.primitives.chosen_graph import SESSIONS, chosen_parameters, guaranteed_cohort
 from prism_crypto.primitives.context import DIGEST_BYTES, digest, encode_ids, u32, u64, variable
 from prism_crypto.primitives.graph import MAX_DEGREE, GraphParameters, harary_degree
+from prism_crypto.primitives.hybrid import ENCAPSULATED_BYTES, KEM_SECRET_BYTES, check_available
 from prism_crypto.spec import CountSpec, check_types, coerce_mode
 from prism_crypto.stage import Mode
+from prism_crypto.wire.messages import SEALED_BYTES
 from prism_crypto.wire.packing import Packing, PartedPacking
 
 __all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite", "chosen_cohort"]
@@ -28,7 +31,7 @@ COMPLETE_LIMIT = 200
 
 GraphKind = Literal["complete", "harary", "chosen"]
 
-Suite = Literal["x25519"]
+Suite = Literal["x25519", "x25519+ml-kem-768"]
 """How clients agree on keys."""
 
 _OFFER_VERSION = 2
@@ -107,7 +110,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         graph, degree: who masks with whom. ``"complete"``: everybody, the degree is n - 1; ``"harary"``: a
             ring that the server draws, semi-honest mode only; ``"chosen"``: each client chooses ``degree``
             others, active mode only.
-        suite: how clients agree on keys; there is one way so far.
+        suite: how clients agree on keys. ``"x25519"``, or ``"x25519+ml-kem-768"``: so that recorded sessions
+            stay closed when X25519 falls.
         roster_hash: `Roster.hash`, or `NO_ROSTER`.
         excluded: the evidence against clients that are left out, which every client of the session checks.
         exclusions: hash of that evidence.
@@ -163,6 +167,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         graph: GraphKind | Literal["auto"] = "auto",
         dropout: float = 0.1,
         roster: Roster | None = None,
+        suite: Suite = "x25519",
         excluded: Iterable[Blame] = (),
         model_hash: bytes = b"",
         binding: bytes = b"",
@@ -185,6 +190,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 ``"chosen"`` in active mode, unless a threshold is given or the complete graph is needed.
             dropout: sparse graph only: the share of clients that may be lost before the session is.
             roster: the pinned keys; needed in active mode.
+            suite: how clients agree on keys: see the class. The hybrid one needs a `cryptography` that has
+                ML-KEM, at every client and at the server.
             excluded: who broke the protocol in earlier sessions of this federation, as
                 `SecureSumServer.blamed` has them. They are taken out of ``invited``, and the evidence goes
                 with the offer.
@@ -231,6 +238,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             colluders=colluders,
             graph=graph,
             degree=degree,
+            suite=suite,
             roster_hash=NO_ROSTER if roster is None else roster.hash,
             excluded=evidence,
             exclusions=_exclusions(evidence),
@@ -254,6 +262,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             InputError: a field is out of its range.
         """
         self._check_ranges()
+        if self.hybrid:
+            check_available()
         n, t, c = self.invited.count, self.threshold, self.colluders
         if self.mode is Mode.ACTIVE:
             if n < 3:
@@ -346,6 +356,21 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def everyone(self) -> frozenset[int]:
         """The invited ids, where they are known."""
         return frozenset(self.invited.ids or ())
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether keys rest on ML-KEM-768, too."""
+        return self.suite == "x25519+ml-kem-768"
+
+    @property
+    def dealt_bytes(self) -> int:
+        """What one client deals to another, without the id: sealed shares, and what it encapsulates."""
+        return SEALED_BYTES + (ENCAPSULATED_BYTES if self.hybrid else 0)
+
+    @property
+    def complaint_bytes(self) -> int:
+        """What a client shows of a dealer whose shares do not open."""
+        return PROOF_BYTES + (KEM_SECRET_BYTES if self.hybrid else 0)
 
     @property
     def quorum(self) -> int:

@@ -24,7 +24,6 @@ from prism_crypto.stages.advert import advert_bytes
 from prism_crypto.stages.upload import packed
 from prism_crypto.wire.messages import (
     ID_BYTES,
-    SEALED_BYTES,
     VERSION,
     AdvertMessage,
     AdvertsMessage,
@@ -90,7 +89,7 @@ def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
     sparse, name = session.graph == "harary", tag(session.context0)  # ctx1's tag is as long as that of ctx0
     advert, everybody = advert_bytes(session), others + 1
     words = memoryview(bytes(8 * (session.packing.length)))
-    ids, sealed = bytes(everybody * ID_BYTES), bytes(everybody * (ID_BYTES + SEALED_BYTES))
+    ids, sealed = bytes(everybody * ID_BYTES), bytes(everybody * (ID_BYTES + session.dealt_bytes))
     signature = bytes(SIGNATURE_BYTES if active else 0)
     digest, adverts = (DIGEST_BYTES, others) if sparse else (0, everybody)
     sent: dict[Stage, Message] = {
@@ -117,7 +116,7 @@ def _chosen_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
     """For a client that was chosen as often as it chose, and by others: every client is, on average."""
     n, chosen, name = session.invited.count, session.degree, tag(session.context0)
     near, said, signature = 2 * chosen, ID_BYTES + VOUCHER_BYTES, bytes(SIGNATURE_BYTES)
-    advert, sealed = advert_bytes(session), bytes(chosen * (ID_BYTES + SEALED_BYTES))
+    advert, sealed = advert_bytes(session), bytes(chosen * (ID_BYTES + session.dealt_bytes))
     words, keys = memoryview(bytes(8 * session.packing.length)), bytes(chosen * (ID_BYTES + KEY_BYTES))
     sent: dict[Stage, Message] = {
         Stage.ADVERTISE: AdvertMessage(VERSION, name, bytes(advert)),

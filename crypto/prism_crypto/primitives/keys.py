@@ -75,6 +75,10 @@ class AgreedKey(Confidential):
         """32 bytes for the purpose ``info`` (HKDF-Expand, one block)."""
         return hmac.digest(self._prk.reveal(), info + b"\x01", "sha256")
 
+    def combined(self, secret: bytes) -> AgreedKey:
+        """A key that is secret while either this one or ``secret`` is: HKDF-Extract of both."""
+        return AgreedKey(secret + bytes(self._prk.reveal()))
+
     def erase(self) -> None:
         """Overwrite the key."""
         self._prk.erase()

@@ -1,8 +1,8 @@
 """Stage 1, advertise: each client draws its keys of this session and says who it is.
 
-Client to server: two public keys, a commitment to the self-mask seed, (active) a proof that it knows the
-private half of the sealing key, on a chosen graph the neighbours that it has drawn, and (active) a signature
-over them under ctx0. Server to client: the adverts of all, or of its neighbours in a sparse graph.
+Client to server: two public keys (hybrid: four), a commitment to the self-mask seed, (active) a proof that it
+knows the private half of the sealing key, on a chosen graph the neighbours that it has drawn, and (active) a
+signature over them under ctx0. Server to client: the adverts of all, or of its neighbours in a sparse graph.
 
 Bonawitz et al. 2017, figure 4, round 0, with the commitment and the full context added.
 """
@@ -15,6 +15,7 @@ from prism_crypto.errors import PublicKeyError, SignatureError
 from prism_crypto.keeping.identity import pinned
 from prism_crypto.primitives.chosen_graph import choose
 from prism_crypto.primitives.context import self_mask_commitment, tag
+from prism_crypto.primitives.hybrid import HybridMaskPair, HybridSealingPair
 from prism_crypto.primitives.keys import KeyPair, SealingKeyPair
 from prism_crypto.primitives.keystream import SEED_BYTES
 from prism_crypto.primitives.randomness import draw
@@ -50,14 +51,21 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     """Client: draw fresh keys and a seed, and make the advert."""
     party = state.party
     context0 = party.session.context0
-    sealing, masking = SealingKeyPair.generate(party.rng), KeyPair.generate(party.rng)
+    hybrid = party.session.hybrid
+    sealing = (HybridSealingPair if hybrid else SealingKeyPair).generate(party.rng)
+    masking = (HybridMaskPair if hybrid else KeyPair).generate(party.rng)
     seed, dealing = Secret(draw(party.rng, SEED_BYTES)), Secret(draw(party.rng, SEED_BYTES))
     commitment = self_mask_commitment(context0, party.client_id, seed.reveal())
     choice: tuple[int, ...] = ()
     if party.chosen:
         choice = choose(party.session.invited.ids or (), party.client_id, party.session.degree, party.rng)
     owner = sealing.prove(owner_body(context0, party.client_id)) if party.active else b""
-    advert = Advert(tag(context0), sealing.public, masking.public, commitment, owner, choice)
+    kem_keys: tuple[bytes, ...] = ()
+    if isinstance(sealing, HybridSealingPair) and isinstance(masking, HybridMaskPair):
+        kem_keys = (sealing.kem.public, masking.kem.public)
+    advert = Advert(
+        tag(context0), sealing.public, masking.public, commitment, owner, choice, kem_keys=kem_keys
+    )
     if party.active:
         signature = party.signer().sign(Stage.ADVERTISE, advert.signed_part(context0, party.client_id))
         advert = msgspec.structs.replace(advert, signature=signature)
@@ -89,7 +97,7 @@ class Advertising(Gathering):
             self._accuse(peer, message.advert)
             error.at(self.stage, peer)
             raise
-        keys = {advert.sealing_key, advert.mask_key}
+        keys = set(advert.keys)
         if keys & self._keys:
             # Who was first need not be its owner; the clients would all stop at a key that is there twice.
             raise PublicKeyError("a public key that another client has sent", stage=self.stage, peer=peer)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
@@ -29,6 +30,7 @@ from prism_crypto.errors import (
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
+from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, check_available, hybrid_seal_keys
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
 from prism_crypto.primitives.shamir import PRIME, combine, off
 from prism_crypto.session import Session
@@ -47,14 +49,18 @@ __all__ = [
     "AdvertEvidence",
     "DealingEvidence",
     "Evidence",
+    "PartEvidence",
     "SealEvidence",
     "UnmaskEvidence",
     "Which",
     "encode_evidence",
     "half",
-    "is_secret",
+    "is_mask_secret",
+    "is_seed",
+    "mask_pair",
     "open_share",
     "opens",
+    "shown_keys",
     "verify_evidence",
 ]
 
@@ -104,6 +110,19 @@ class DealingEvidence(_Evidence, frozen=True, tag=3):
     keys: bytes
 
 
+class PartEvidence(_Evidence, frozen=True, tag=5):
+    """Hybrid sessions: signed sealed shares with which a part of a mask came that is not the one signed.
+
+    ``root``: the receiver's, which was reconstructed because it dropped.
+    """
+
+    adverts: bytes
+    sealed: bytes
+    signature: bytes
+    receiver: int
+    root: bytes
+
+
 class UnmaskEvidence(_Evidence, frozen=True, tag=4):
     """A signed last message that contradicts the sealed shares which its sender, as it says, received."""
 
@@ -115,7 +134,7 @@ class UnmaskEvidence(_Evidence, frozen=True, tag=4):
     signature: bytes
 
 
-Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence
+Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence | PartEvidence
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
@@ -136,12 +155,38 @@ def open_share(key: bytes, context: bytes, ends: tuple[int, int], sealed: bytes)
     return share
 
 
-def opens(
-    agreed: bytes, context: bytes, ends: tuple[int, int], keys: tuple[bytes, bytes], pair: bytes
-) -> bool:
-    """Whether both of a pair of sealed shares open to shares under what the two ends agreed on (32 bytes)."""
+def shown_keys(
+    shown: bytes,
+    agreed: bytes,
+    context: bytes,
+    ends: tuple[int, int],
+    keys: tuple[bytes, bytes],
+    record: bytes,
+) -> tuple[bytes, bytes] | None:
+    """The keys to what one client dealt to another, by what the other shows of it.
+
+    Args:
+        shown: a complaint: a proof of agreement, in hybrid sessions with what was encapsulated.
+        agreed: what that proof is for, 32 bytes.
+        context, ends, keys: ctx1, ids and X25519 sealing keys of dealer and holder.
+        record: what was dealt.
+
+    Returns:
+        None if what was encapsulated is not what the dealer signed: who of the two is lying, nobody can tell.
+    """
+    key = AgreedKey(agreed)
+    if len(record) == SEALED_BYTES:
+        return seal_keys(key, context, ends, keys)
+    beside, secret = Encapsulated.cut(record[SEALED_BYTES:]), shown[PROOF_BYTES:]
+    if not beside.shows(secret, context, ends):
+        return None
+    return hybrid_seal_keys(key, secret, beside.sealing, context, ends, keys)
+
+
+def opens(both: tuple[bytes, bytes], context: bytes, ends: tuple[int, int], pair: bytes) -> bool:
+    """Whether both of a pair of sealed shares open to shares."""
     try:
-        for which, key in enumerate(seal_keys(AgreedKey(agreed), context, ends, keys)):
+        for which, key in enumerate(both):
             open_share(key, context, ends, half(pair, which))
     except (SealError, ShareError):
         return False
@@ -153,14 +198,40 @@ def half(pair: bytes, which: int) -> bytes:
     return pair[which * SEALED_SHARE_BYTES :][:SEALED_SHARE_BYTES]
 
 
-def is_secret(secret: bytes, which: int, context0: bytes, owner: int, advert: Advert) -> bool:
-    """Whether this is the seed that an advert commits to, or the private half of its mask key."""
-    if which == 0:
-        return self_mask_commitment(context0, owner, secret) == advert.commitment
-    pair = KeyPair(secret)
-    public = pair.public
+def is_seed(secret: bytes, context0: bytes, owner: int, advert: Advert) -> bool:
+    """Whether this is the self-mask seed that an advert commits to."""
+    return self_mask_commitment(context0, owner, secret) == advert.commitment
+
+
+def is_mask_secret(
+    secret: bytes, owner: int, advert: Advert, dealt: Mapping[int, tuple[bytes, bytes]]
+) -> bool:
+    """Whether this is the private half of an advert's mask key.
+
+    In hybrid sessions: the root of its two keys for masks, and of all parts that their owner has signed.
+
+    Args:
+        secret: 32 bytes.
+        owner: whose it is said to be.
+        advert: the owner's.
+        dealt: for each of its holders ctx1 of the two, and what the owner dealt to it.
+    """
+    pair = mask_pair(secret, advert)
+    right = pair.public == advert.mask_key
+    if right and isinstance(pair, HybridMaskPair):
+        right = pair.kem.public == advert.kem_keys[1] and all(
+            Encapsulated.cut(record[SEALED_BYTES:]).names(
+                pair.part(context, (owner, holder)), context, (owner, holder)
+            )
+            for holder, (context, record) in dealt.items()
+        )
     pair.erase()
-    return public == advert.mask_key
+    return right
+
+
+def mask_pair(secret: bytes, advert: Advert) -> KeyPair:
+    """The keys for masks that a reconstructed secret is, or in a hybrid session is the root of."""
+    return HybridMaskPair(secret) if advert.kem_keys else KeyPair(secret)
 
 
 def verify_evidence(evidence: bytes, roster: Roster) -> Blame:
@@ -215,6 +286,8 @@ def _decoded(evidence: bytes) -> Evidence:
         raise EvidenceError(f"not the canonical encoding of evidence of version {VERSION}")
     if session.mode is not Mode.ACTIVE or session.graph == "harary":
         raise EvidenceError("there is evidence of active sessions only")
+    if session.hybrid:
+        check_available()
     # What the work is measured by: the rest of the session is bound by signatures alone.
     count = session.invited.count
     if not (2 <= count <= MAX_CLIENT_ID and 0 < session.threshold <= count and 0 < session.degree < count):
@@ -253,13 +326,15 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     roster.verify(accused, Stage.SHARE, share_body(context, accused, evidence.sealed), evidence.signature)
     dealt = None
     with suppress(MessageError):
-        dealt = decode_records(evidence.sealed, SEALED_BYTES, stage=Stage.SHARE)
+        dealt = decode_records(evidence.sealed, session.dealt_bytes, stage=Stage.SHARE)
     # On a chosen graph the accused client has seen its neighbours' adverts, and deals to those that it chose.
     chosen = adverts[accused].choice if session.graph == "chosen" else adverts
     if dealt is None or list(dealt) != [holder for holder in chosen if holder in adverts]:
         return Stage.SHARE, "it signed something else than a pair of sealed shares for each client"
     if isinstance(evidence, SealEvidence):
         return _sealed_garbage(evidence, context, adverts, dealt)
+    if isinstance(evidence, PartEvidence):
+        return _sent_another_part(evidence, context, adverts, dealt)
     return _dealt_nonsense(evidence, context, adverts, dealt)
 
 
@@ -279,12 +354,36 @@ def _sealed_garbage(
     accused, receiver = evidence.accused, evidence.receiver
     if receiver not in dealt or receiver == accused:
         raise EvidenceError("nothing was sealed for the one who complains")
+    expected, length = evidence.session.complaint_bytes, len(evidence.proof)
+    if length != expected:
+        raise EvidenceError(f"a proof of what was agreed on is {expected} bytes, not {length}")
     theirs, ours = adverts[accused].sealing_key, adverts[receiver].sealing_key
     between = _between(evidence, context, adverts, accused, receiver)
-    agreed = agreed_point(evidence.proof, ours, theirs, between)
-    if opens(agreed, between, (accused, receiver), (theirs, ours), dealt[receiver]):
+    agreed = agreed_point(evidence.proof[:PROOF_BYTES], ours, theirs, between)
+    ends, record = (accused, receiver), dealt[receiver]
+    both = shown_keys(evidence.proof, agreed, between, ends, (theirs, ours), record)
+    if both is None:
+        raise EvidenceError("what is shown is not what was encapsulated")
+    if opens(both, between, ends, record):
         raise EvidenceError("the shares open")
     return Stage.SHARE, f"what it sealed for client {receiver} does not open to shares"
+
+
+def _sent_another_part(
+    evidence: PartEvidence, context: bytes, adverts: dict[int, Advert], dealt: dict[int, bytes]
+) -> tuple[Stage, str]:
+    accused, receiver, session = evidence.accused, evidence.receiver, evidence.session
+    if not session.hybrid or receiver not in dealt or len(evidence.root) != KEY_BYTES:
+        raise EvidenceError("nothing was encapsulated to the one whose root this is said to be")
+    pair = HybridMaskPair(evidence.root)
+    # Whatever seed gives this public key: what an honest client encapsulates to it comes out right.
+    if pair.kem.public != adverts[receiver].kem_keys[1]:
+        raise EvidenceError(f"that is not the root of the keys of client {receiver}")
+    between = _between(evidence, context, adverts, accused, receiver)
+    beside = Encapsulated.cut(dealt[receiver][SEALED_BYTES:])
+    if beside.part(pair, between, (accused, receiver)) is not None:
+        raise EvidenceError("the part is the one that was signed")
+    return Stage.SHARE, f"the part of a mask that it sent to client {receiver} is not the one that it signed"
 
 
 def _dealt_nonsense(
@@ -314,7 +413,13 @@ def _dealt_nonsense(
         secret = combine(shares, threshold)
     except ShareError:
         secret = None
-    if secret is not None and is_secret(secret, which, evidence.session.context0, accused, adverts[accused]):
+    advert, right = adverts[accused], False
+    if secret is not None and which == 0:
+        right = is_seed(secret, evidence.session.context0, accused, advert)
+    elif secret is not None:
+        every = {i: (_between(evidence, context, adverts, accused, i), each) for i, each in dealt.items()}
+        right = is_mask_secret(secret, accused, advert, every)
+    if right:
         raise EvidenceError(f"the shares give the {what} that was advertised")
     return Stage.SHARE, f"the shares that it dealt do not give the {what} that it advertised"
 
@@ -323,7 +428,7 @@ def _contradicted(
     evidence: UnmaskEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
 ) -> tuple[Stage, str]:
     accused, stage = evidence.accused, Stage.UNMASK
-    complaints = decode_records(evidence.complaints, PROOF_BYTES, stage=stage)
+    complaints = decode_records(evidence.complaints, evidence.session.complaint_bytes, stage=stage)
     most = len(adverts) if evidence.session.graph == "chosen" else evidence.session.spare
     if len(complaints) > most:
         raise EvidenceError(f"{len(complaints)} complaints; no server takes more than {most}")
@@ -331,7 +436,7 @@ def _contradicted(
         context, accused, evidence.received, evidence.seed_keys, evidence.mask_keys, evidence.complaints
     )
     roster.verify(accused, stage, body, evidence.signature)
-    received = decode_records(evidence.received, SEALED_BYTES, stage=stage)
+    received = decode_records(evidence.received, evidence.session.dealt_bytes, stage=stage)
     for which, blob in enumerate((evidence.seed_keys, evidence.mask_keys)):
         for owner, key in decode_records(blob, KEY_BYTES, stage=stage).items():
             try:
@@ -339,18 +444,22 @@ def _contradicted(
                 open_share(key, between, (owner, accused), half(received.get(owner, b""), which))
             except (SealError, ShareError):
                 return stage, f"its key does not open the share that it holds of client {owner}'s secret"
-    ours = adverts[accused].sealing_key
+    ours, undecided = adverts[accused].sealing_key, set()
     for dealer, proof in complaints.items():  # what is quick to see, of all
         if dealer not in received or dealer not in adverts:
             return stage, f"it complains of client {dealer}, whose shares it has not received"
         theirs, between = adverts[dealer].sealing_key, _between(evidence, context, adverts, dealer, accused)
+        ends, record = (dealer, accused), received[dealer]
         # Whether or not it proves that: under what it says itself the shares open.
-        if opens(claimed_agreement(proof), between, (dealer, accused), (theirs, ours), received[dealer]):
+        both = shown_keys(proof, claimed_agreement(proof), between, ends, (theirs, ours), record)
+        if both is None:
+            undecided.add(dealer)
+        elif opens(both, between, ends, record):
             return stage, f"it complains of client {dealer}, whose shares open"
-    for dealer, proof in list(complaints.items())[:_MAX_PROOFS]:
+    for dealer in sorted(complaints.keys() - undecided)[:_MAX_PROOFS]:
         theirs, between = adverts[dealer].sealing_key, _between(evidence, context, adverts, dealer, accused)
         try:
-            agreed_point(proof, ours, theirs, between)
+            agreed_point(complaints[dealer][:PROOF_BYTES], ours, theirs, between)
         except PublicKeyError:
             return stage, f"it complains of client {dealer} without proof"
     raise EvidenceError("the message agrees with what its sender received")

@@ -1,7 +1,8 @@
 """Stage 2, share: each client shares its two secrets among its neighbours, sealed.
 
 Server to client, before: the adverts. Client to server: per neighbour two sealed Shamir shares, of the
-self-mask seed and of the mask key, and (active) a signature over all of them. A client deals to itself too,
+self-mask seed and of the mask key (hybrid: with what is encapsulated to the neighbour's two ML-KEM keys), and
+(active) a signature over all of them. A client deals to itself too,
 so that t clients are enough to open even when no more than t are left. On a chosen graph it deals to those
 that it chose, and to nobody else.
 
@@ -24,10 +25,11 @@ from prism_crypto.primitives.context import (
     tag,
     u32,
 )
+from prism_crypto.primitives.hybrid import HybridMaskPair, encapsulate_for, hybrid_seal_keys
 from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
 from prism_crypto.primitives.shamir import coefficients, split
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import Advert, advert_bytes, check_advert
+from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, read_advert
 from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.evidence import DealingEvidence
 from prism_crypto.stages.gathering import Gathering, Hall
@@ -38,7 +40,6 @@ from prism_crypto.stages.upload import Uploading
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
-    SEALED_BYTES,
     VERSION,
     AdvertsMessage,
     ShareMessage,
@@ -96,13 +97,11 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
             raise
     sealed: dict[int, bytes] = {}
     for holder in holders:
+        kem = read_advert(state.advert, session).kem_keys if holder == me else adverts[holder].kem_keys
         ends, between = (me, holder), contexts[holder]
-        pair = zip(
-            seal_keys(agreements[holder], between, ends, (keys[me], keys[holder])),
-            (seed_shares[holder + 1], mask_key_shares[holder + 1]),
-            strict=True,
-        )
-        sealed[holder] = b"".join(seal(key_, between, ends, share_) for key_, share_ in pair)
+        under, beside = _seal_keys(state, agreements[holder], between, ends, (keys[me], keys[holder]), kem)
+        pair = zip(under, (seed_shares[holder + 1], mask_key_shares[holder + 1]), strict=True)
+        sealed[holder] = b"".join(seal(key_, between, ends, share_) for key_, share_ in pair) + beside
 
     records = encode_records(sealed)
     signature = b""
@@ -124,6 +123,21 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     }
     state.dealing.erase()
     return Shared(party, context, state.sealing, state.masking, state.seed, own, neighbours), message
+
+
+def _seal_keys(
+    state: Advertised,
+    agreed: AgreedKey,
+    context: bytes,
+    ends: tuple[int, int],
+    keys: tuple[bytes, bytes],
+    kem_keys: tuple[bytes, ...],
+) -> tuple[tuple[bytes, bytes], bytes]:
+    """The keys under which two shares are sealed; in a hybrid session what is encapsulated beside them."""
+    if not isinstance(state.masking, HybridMaskPair):
+        return seal_keys(agreed, context, ends, keys), b""
+    secret, beside = encapsulate_for(state.masking, (kem_keys[0], kem_keys[1]), context, ends)
+    return hybrid_seal_keys(agreed, secret, beside.sealing, context, ends, keys), beside.encode()
 
 
 def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], bytes]:
@@ -172,9 +186,9 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
 
 def _check_distinct_keys(adverts: dict[int, Advert], state: Advertised) -> None:
     """No key appears twice: one who repeats another's key can't answer for it."""
-    seen = {state.sealing.public, state.masking.public}
+    seen = set(read_advert(state.advert, state.party.session).keys)
     for peer, advert in adverts.items():
-        for key in (advert.sealing_key, advert.mask_key):
+        for key in advert.keys:
             if key in seen:
                 # Nobody is named: which of the two is the owner, this client can't tell. An honest server
                 # lets no key through twice.
@@ -204,12 +218,13 @@ class Sharing(Gathering):
     def accept(self, peer: int, data: bytes) -> None:
         """Check that there is one sealed pair for the sender and each of its neighbours, signed."""
         session, context = self.hall.session, self.contexts.of(peer)
-        limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + SEALED_BYTES)
+        limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + session.dealt_bytes)
         message = decode(ShareMessage, data, context, limit=limit, stage=self.stage, peer=peer)
         self.check_signature(peer, share_body(context, peer, message.sealed), message.signature)
         expected = self.hall.topology.holders(peer, self._adverts)
         try:
-            receivers = list(decode_records(message.sealed, SEALED_BYTES, stage=self.stage, peer=peer))
+            width = session.dealt_bytes
+            receivers = list(decode_records(message.sealed, width, stage=self.stage, peer=peer))
             if receivers != expected:
                 raise ProtocolError(
                     f"expected shares for {len(expected)} clients, got {len(receivers)} or others",
@@ -232,12 +247,12 @@ class Sharing(Gathering):
             ThresholdError: too few shared.
         """
         self.check_quorum("shared")
-        sharers = tuple(sorted(self._dealt))
+        sharers, width = tuple(sorted(self._dealt)), self.hall.session.dealt_bytes
         inbox: dict[int, list[bytes]] = {client_id: [] for client_id in sharers}
         for sender in sharers:
             prefix = u32(sender)
             _, records = self._dealt[sender]
-            for receiver, sealed in decode_records(records, SEALED_BYTES, stage=self.stage).items():
+            for receiver, sealed in decode_records(records, width, stage=self.stage).items():
                 if receiver in inbox:
                     inbox[receiver].append(prefix + sealed)
 

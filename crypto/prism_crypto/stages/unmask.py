@@ -30,22 +30,27 @@ from prism_crypto.errors import (
     ThresholdError,
 )
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
-from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
 from prism_crypto.primitives.context import tag
-from prism_crypto.primitives.keys import KEY_BYTES, KeyPair, pair_seed
+from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, hybrid_pair_seed
+from prism_crypto.primitives.keys import KEY_BYTES, pair_seed
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 from prism_crypto.primitives.shamir import PRIME, combine, parity_weights, recover
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, read_advert
 from prism_crypto.stages.evidence import (
     DealingEvidence,
+    PartEvidence,
     SealEvidence,
     UnmaskEvidence,
     Which,
     half,
-    is_secret,
+    is_mask_secret,
+    is_seed,
+    mask_pair,
     open_share,
     opens,
+    shown_keys,
 )
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Party
@@ -88,7 +93,8 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
     """
     uploaded, stage = state.uploaded, Stage.UNMASK
     party = uploaded.party
-    dealing = ID_BYTES + SIGNATURE_BYTES + 4 + party.session.invited.count * (ID_BYTES + SEALED_BYTES)
+    session = party.session
+    dealing = ID_BYTES + SIGNATURE_BYTES + 4 + session.invited.count * (ID_BYTES + session.dealt_bytes)
     limit = FRAME_BYTES + len(state.survivors) * (ID_BYTES + SIGNATURE_BYTES)
     limit += len(uploaded.unopened) * dealing
     message = decode(ConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
@@ -137,7 +143,7 @@ def check_appeal(state: Uploaded, context: bytes, dealer: int, signature: bytes,
     body, genuine = share_body(context, dealer, sealed), False
     with suppress(SecureSumError):
         pinned(state.party.roster).verify(dealer, Stage.SHARE, body, signature)
-        records = decode_records(sealed, SEALED_BYTES, stage=Stage.UNMASK)
+        records = decode_records(sealed, state.party.session.dealt_bytes, stage=Stage.UNMASK)
         genuine = records.get(state.party.client_id) == state.unopened[dealer].sealed
     if not genuine:
         raise SealError(
@@ -266,7 +272,7 @@ class Unmasking(Gathering):
         stage, session = self.stage, self.hall.session
         contexts, chosen = self.transcript.contexts, session.graph == "chosen"
         context = contexts.of(peer)
-        record = ID_BYTES + max(KEY_BYTES, PROOF_BYTES)
+        record = ID_BYTES + max(KEY_BYTES, session.complaint_bytes)
         near = self.hall.topology.dealers(peer, self._sharing)
         limit = FRAME_BYTES + len(near) * record
         message = decode(UnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
@@ -276,7 +282,7 @@ class Unmasking(Gathering):
         able = [owner for owner in near if owner not in self.unopened[peer]]
         records = [
             decode_records(blob, width, stage=stage, peer=peer)
-            for blob, width in zip(fields, (KEY_BYTES, KEY_BYTES, PROOF_BYTES), strict=True)
+            for blob, width in zip(fields, (KEY_BYTES, KEY_BYTES, session.complaint_bytes), strict=True)
         ]
         wanted = (
             ([i for i in able if i in self._alive], "keys to survivors' seeds"),
@@ -289,7 +295,7 @@ class Unmasking(Gathering):
                 raise ProtocolError(
                     f"expected {len(owners)} {what}, got {len(given)} or others", stage=stage, peer=peer
                 )
-        sealed = decode_records(received, SEALED_BYTES, stage=stage)
+        sealed = decode_records(received, session.dealt_bytes, stage=stage)
         honest = True
         for which, keys in enumerate(records[:2]):
             for owner, key in keys.items():
@@ -315,12 +321,16 @@ class Unmasking(Gathering):
         right = True
         for dealer, proof in proofs.items():
             theirs, context = self._advert(dealer).sealing_key, contexts.between(dealer, peer)
+            ends, record = (dealer, peer), sealed[dealer]
+            both = shown_keys(proof, claimed_agreement(proof), context, ends, (theirs, ours), record)
+            if both is None:
+                continue  # one of the two is lying, and nothing shows which
             try:
-                agreed = agreed_point(proof, ours, theirs, context)
+                agreed_point(proof[:PROOF_BYTES], ours, theirs, context)
             except PublicKeyError:
                 right = False
                 continue
-            if opens(agreed, context, (dealer, peer), (theirs, ours), sealed[dealer]):
+            if opens(both, context, ends, record):
                 right = False
                 continue
             signature, records = self.transcript.dealt[dealer]
@@ -383,10 +393,16 @@ class Unmasking(Gathering):
         if len(shares) < session.threshold:
             return None
         which: Which = 0 if owner in self._alive else 1
-        advert = self._advert(owner)
+        advert, contexts = self._advert(owner), self.transcript.contexts
+        dealt = {
+            holder: (contexts.between(owner, holder), record)
+            for holder, record in (self._dealt(owner).items() if which and session.hybrid else ())
+        }
 
         def right(secret: bytes) -> bool:
-            return is_secret(secret, which, session.context0, owner, advert)
+            if which == 0:
+                return is_seed(secret, session.context0, owner, advert)
+            return is_mask_secret(secret, owner, advert, dealt)
 
         if self._on_one_polynomial(shares):
             secret = None
@@ -421,9 +437,15 @@ class Unmasking(Gathering):
         return syndrome % PRIME == 0
 
     def _remove_pair_masks(self, owner: int, secret: bytes) -> None:
-        """Take off the masks between a dropped client and each survivor that had put one on."""
-        pair = KeyPair(secret)
+        """Take off the masks between a dropped client and each survivor that had put one on.
+
+        Raises:
+            ShareError: hybrid sessions: a survivor dealt another part of their mask than it signed; ``peer``
+                is that survivor.
+        """
+        pair = mask_pair(secret, self._advert(owner))
         masks: list[tuple[bytes | bytearray, bool]] = []
+        dealt = self._dealt(owner) if self.hall.session.hybrid else {}
         for peer in self.hall.topology.neighbours(owner, self._alive):
             theirs = self._advert(peer).mask_key
             agreed = pair.agree(theirs)
@@ -434,9 +456,40 @@ class Unmasking(Gathering):
             )
             # The survivor added the mask if its id is the lower one; take off what it put on.
             between = self.transcript.contexts.between(owner, peer)
-            masks.append((pair_seed(agreed, between, ids, keys), peer < owner))
+            if isinstance(pair, HybridMaskPair):
+                ours_part = pair.part(between, (owner, peer)) if peer in dealt else b""
+                theirs_part = self._part_of(peer, owner, pair, secret)
+                parts = (ours_part, theirs_part) if owner < peer else (theirs_part, ours_part)
+                seed = hybrid_pair_seed(agreed, parts, between, ids, keys)
+            else:
+                seed = pair_seed(agreed, between, ids, keys)
+            masks.append((seed, peer < owner))
         add_keystreams(self._total, masks)
         pair.erase()
+
+    def _part_of(self, dealer: int, owner: int, pair: HybridMaskPair, root: bytes) -> bytes:
+        """What a survivor added to the seed of its mask with a dropped client; empty if it dealt none."""
+        record = self._dealt(dealer).get(owner)
+        if record is None:
+            return b""
+        beside, ends = Encapsulated.cut(record[SEALED_BYTES:]), (dealer, owner)
+        part = beside.part(pair, self.transcript.contexts.between(dealer, owner), ends)
+        if part is not None:
+            return part
+        session, (signature, records) = self.hall.session, self.transcript.dealt[dealer]
+        if session.mode is Mode.ACTIVE:
+            adverts = self.transcript.contexts.seen(dealer)
+            self.hall.accuse(PartEvidence(VERSION, session, dealer, adverts, records, signature, owner, root))
+        raise ShareError(
+            f"the part of its mask with client {owner} is not the one that it signed",
+            stage=self.stage,
+            peer=dealer,
+        )
+
+    def _dealt(self, client_id: int) -> dict[int, bytes]:
+        """What a client dealt, by holder."""
+        _, records = self.transcript.dealt[client_id]
+        return decode_records(records, self.hall.session.dealt_bytes, stage=self.stage)
 
     def _advert(self, client_id: int) -> Advert:
         return read_advert(self.transcript.adverts[client_id], self.hall.session)

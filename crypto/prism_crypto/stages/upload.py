@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
 from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
-from prism_crypto.primitives.keys import VOUCHER_BYTES, pair_seed, seal_keys
+from prism_crypto.primitives.hybrid import (
+    Encapsulated,
+    HybridMaskPair,
+    HybridSealingPair,
+    hybrid_pair_seed,
+    hybrid_seal_keys,
+)
+from prism_crypto.primitives.keys import VOUCHER_BYTES, AgreedKey, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
@@ -70,18 +77,21 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
         ProtocolError: U2 is not what an honest server says.
         ThresholdError: too few clients shared.
         SealError: semi-honest mode: a share does not open; ``peer`` is said to have sealed it. Active mode:
-            the shares of more than n - t clients do not open, or this client's own.
+            the shares of more than n - t clients do not open, or this client's own. Hybrid: see `_parts`.
         ShareError: a share opens to something that is none (semi-honest mode).
         PublicKeyError: a neighbour's mask key is of low order.
     """
     party = state.party
     words = packed(values, party.session)
     sharers, received, sealed = _read_shares(state, data)
+    parts = _parts(state, sealed)
     keys, unopened = _open_all(state, sealed)
 
     me = party.client_id
     others = [peer for peer in sharers if peer != me]
-    masks: list[tuple[bytes | bytearray, bool]] = [(_pair_seed(state, peer), peer < me) for peer in others]
+    masks: list[tuple[bytes | bytearray, bool]] = [
+        (_pair_seed(state, peer, parts.get(peer, b"")), peer < me) for peer in others
+    ]
     add_keystreams(words, [(state.seed.reveal(), False), *masks])
     content, lacking, signature = _little_endian(words), encode_ids(sorted(unopened)), b""
     vouchers: dict[int, Vouchers] = {}
@@ -129,10 +139,10 @@ def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, di
     """U2 and the sealed pairs for this client, one from each dealer in it, as they came and cut up."""
     party, stage = state.party, Stage.UPLOAD
     me, around = party.client_id, len(state.neighbours) + 1
-    limit = FRAME_BYTES + ID_BYTES + around * (2 * ID_BYTES + SEALED_BYTES)
+    limit = FRAME_BYTES + ID_BYTES + around * (2 * ID_BYTES + party.session.dealt_bytes)
     message = decode(SharesMessage, data, state.context, limit=limit, stage=stage)
     sharers = decode_ids(message.sharers, stage=stage)
-    sealed = decode_records(message.sealed, SEALED_BYTES, stage=stage)
+    sealed = decode_records(message.sealed, party.session.dealt_bytes, stage=stage)
 
     for peer in sharers:
         if peer != me and peer not in state.neighbours:
@@ -162,16 +172,18 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
     spare = len(sealed) if party.chosen else party.session.spare
     keys: dict[int, Secret] = {}
     unopened: dict[int, Unopened] = {}
-    for peer, pair in sealed.items():
+    for peer, record in sealed.items():
         agreed, theirs, context = state.own, ours, state.context
         if peer != me:
             neighbour = state.neighbours[peer]
             agreed, theirs, context = neighbour.agreed, neighbour.sealing_key, neighbour.context
         assert agreed is not None
-        both = seal_keys(agreed, context, (peer, me), (theirs, ours))
         try:
-            for which, key in enumerate(both):
-                open_share(key, context, (peer, me), half(pair, which))
+            both, secret = _seal_keys(state, agreed, context, (peer, me), (theirs, ours), record)
+            for which, key in enumerate(both or ()):
+                open_share(key, context, (peer, me), half(record, which))
+            if both is None:
+                raise SealError(f"client {peer} encapsulated something else than it signed", peer=peer)
             keys[peer] = Secret(b"".join(both))
         except (SealError, ShareError) as error:
             error.at(Stage.UPLOAD, peer)
@@ -187,16 +199,65 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
                 # What both agreed on may go out only where the other one knows it, too.
                 body = owner_body(party.session.context0, peer)
                 check_owner(curve_point(theirs), body, state.neighbours[peer].owner)
-                proof = prove_agreement(state.sealing.private(), ours, theirs, context)
+                proof = prove_agreement(state.sealing.private(), ours, theirs, context) + secret
             except SecureSumError as useless:
                 useless.at(Stage.UPLOAD, peer)
                 raise
-            unopened[peer] = Unopened(pair, Secret(proof))
+            if both is None:  # it can show nothing of that, and gives nothing away
+                proof = bytes(party.session.complaint_bytes)
+            unopened[peer] = Unopened(record, Secret(proof))
     return keys, unopened
 
 
-def _pair_seed(state: Shared, peer: int) -> bytes:
-    """Seed of the mask shared with ``peer``."""
+def _seal_keys(
+    state: Shared,
+    agreed: AgreedKey,
+    context: bytes,
+    ends: tuple[int, int],
+    keys: tuple[bytes, bytes],
+    record: bytes,
+) -> tuple[tuple[bytes, bytes] | None, bytes]:
+    """The keys to what a dealer sealed, and in a hybrid session what it encapsulated for that.
+
+    None for the keys if that is not what the dealer says that it encapsulated.
+    """
+    if not isinstance(state.sealing, HybridSealingPair):
+        return seal_keys(agreed, context, ends, keys), b""
+    beside = Encapsulated.cut(record[SEALED_BYTES:])
+    secret = state.sealing.kem.decapsulate(beside.sealing)
+    if not beside.shows(secret, context, ends):
+        return None, secret
+    return hybrid_seal_keys(agreed, secret, beside.sealing, context, ends, keys), secret
+
+
+def _parts(state: Shared, sealed: dict[int, bytes]) -> dict[int, bytes]:
+    """Hybrid sessions: what each dealer adds to the seed of its mask with this client.
+
+    Raises:
+        SealError: it is not what the dealer signed. There is no mask with that client then, and no sum with
+            this one in it, so it stops: its root opens as that of any client that drops, and shows who is to
+            blame.
+    """
+    if not isinstance(state.masking, HybridMaskPair):
+        return {}
+    me, parts = state.party.client_id, {}
+    for peer, record in sealed.items():
+        if peer == me:
+            continue
+        beside = Encapsulated.cut(record[SEALED_BYTES:])
+        part = beside.part(state.masking, state.neighbours[peer].context, (peer, me))
+        if part is None:
+            # Nobody is named but in words: the server may have altered it, or whatever carries its messages.
+            raise SealError(
+                f"the part of a mask that came from client {peer} is not the one that goes with it",
+                stage=Stage.UPLOAD,
+            )
+        parts[peer] = part
+    return parts
+
+
+def _pair_seed(state: Shared, peer: int, theirs_part: bytes) -> bytes:
+    """Seed of the mask shared with ``peer``; in a hybrid session of the parts of those two that deal, too."""
     me, neighbour = state.party.client_id, state.neighbours[peer]
     theirs = neighbour.mask_key
     try:
@@ -206,7 +267,12 @@ def _pair_seed(state: Shared, peer: int) -> bytes:
         raise
     ours = state.masking.public
     ids, keys = ((me, peer), (ours, theirs)) if me < peer else ((peer, me), (theirs, ours))
-    seed = pair_seed(agreed, neighbour.context, ids, keys)
+    if isinstance(state.masking, HybridMaskPair):
+        our_part = state.masking.part(neighbour.context, (me, peer)) if neighbour.holder else b""
+        parts = (our_part, theirs_part) if me < peer else (theirs_part, our_part)
+        seed = hybrid_pair_seed(agreed, parts, neighbour.context, ids, keys)
+    else:
+        seed = pair_seed(agreed, neighbour.context, ids, keys)
     agreed.erase()
     return seed
 

@@ -27,7 +27,6 @@ from prism_crypto.stages.unmask import Unmasking, check_appeal, release
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
-    SEALED_BYTES,
     VERSION,
     VouchedConfirmationsMessage,
     VouchedConfirmMessage,
@@ -102,7 +101,9 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
     uploaded, stage = state.uploaded, Stage.UNMASK
     party = uploaded.party
     degree = party.session.degree
-    dealing = 2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + SEALED_BYTES)
+    dealing = (
+        2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + party.session.dealt_bytes)
+    )
     limit = FRAME_BYTES + degree * (ID_BYTES + VOUCHER_BYTES) + len(uploaded.unopened) * dealing
     message = decode(VouchedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
     said = decode_records(message.vouchers, VOUCHER_BYTES, stage=stage)
