@@ -30,7 +30,16 @@ from prism_crypto.stages.advertise import advertise
 from prism_crypto.stages.confirm import confirm
 from prism_crypto.stages.party import Party
 from prism_crypto.stages.share import share
-from prism_crypto.stages.states import Advertised, Confirmed, Finished, Ready, Shared, Uploaded, Vouched
+from prism_crypto.stages.states import (
+    Advertised,
+    Confirmed,
+    Finished,
+    Ready,
+    Shared,
+    Stopped,
+    Uploaded,
+    Vouched,
+)
 from prism_crypto.stages.unmask import read_opened, unmask, unmask_unconfirmed
 from prism_crypto.stages.upload import upload
 from prism_crypto.stages.vouch import unmask_vouched, vouch
@@ -154,6 +163,9 @@ class SecureSumClient(Confidential):
         refuses other sessions of that round, with `StateError`. So a round whose upload has left is never
         repeated: the application goes on with a new round, for which it makes a new input.
 
+        In a hybrid session a dealer may have sent something else than it signed, so that there is no mask
+        with it. Then the reply says so, for the server, in place of the vector, and `stage` is None.
+
         Args:
             shares: the server's message.
             values: this client's integers, shape (d,), any integer dtype or bool, each 0..bound. They are
@@ -229,7 +241,7 @@ class SecureSumClient(Confidential):
                 raise
         return advertise(state)
 
-    def _send(self, state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:
+    def _send(self, state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded | Stopped, bytes]:
         try:
             after, message = upload(state, data, values)
         except InputError:
@@ -237,6 +249,8 @@ class SecureSumClient(Confidential):
             # another session of this round, with another bound, it would learn where the largest one lies.
             self._record_round()
             raise
+        if isinstance(after, Stopped):
+            return after, message  # the vector has not left: another session of this round may have it
         try:
             self._record_round()
         except BaseException:
@@ -277,6 +291,8 @@ class SecureSumClient(Confidential):
         state = self._state
         if isinstance(state, _Ended):
             reason = f"this client {state.reason}"
+        elif isinstance(state, Stopped):
+            reason = f"this client has stopped: {state.reason}"
         elif self.stage is None:
             reason = "this client has finished the session"
         else:

@@ -8,11 +8,13 @@ that a party owes the others is a `demand`; a failed one raises `Refused`.
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 
+import reference_kem as kem768
 from reference_primitives import (
     BASE,
     FIELD,
@@ -221,8 +223,18 @@ class Session:
             text(self.binding),
         )
 
+    @property
+    def hybrid(self) -> bool:
+        return self.suite == "x25519+ml-kem-768"
+
     def advert_bytes(self) -> int:
-        return 16 + 3 * 32 + (64 + 64 if self.active else 0)
+        return 16 + 3 * 32 + (2 * 1184 if self.hybrid else 0) + (64 + 64 if self.active else 0)
+
+    def dealt_bytes(self) -> int:
+        return 2 * (33 + 16) + (2 * 1088 + 3 * 32 if self.hybrid else 0)
+
+    def complaint_bytes(self) -> int:
+        return 96 + (32 if self.hybrid else 0)
 
 
 def all_adverts(adverts: dict[int, bytes]) -> bytes:
@@ -353,21 +365,40 @@ class Advert:
     masking: bytes
     commitment: bytes
     owner: bytes = b""
+    kem: tuple[bytes, ...] = ()
 
 
 def read_advert(data: bytes, client: int, session: Session) -> Advert:
     demand(len(data) == session.advert_bytes(), "an advert's length")
     context0 = session.context0()
     demand(data[:16] == context0[:16], "an advert of this context")
-    advert = Advert(data[16:48], data[48:80], data[80:112], data[112:-64])
+    kem = (data[112:1296], data[1296:2480]) if session.hybrid else ()
+    advert = Advert(data[16:48], data[48:80], data[80:112], data[112 + 1184 * len(kem) :][:64], kem)
     check_public_key(advert.sealing)
     check_public_key(advert.masking)
-    demand(advert.sealing != advert.masking, "two keys")
+    for key in kem:
+        kem768.check_key(key)
+    demand(len({advert.sealing, advert.masking, *kem}) == 2 + len(kem), "different keys")
     if session.active:
         demand(client in session.roster, "a client of the roster")
         body = label("advertise") + context0 + u32(client) + data[16:-64]
         ed25519_verify(session.roster[client], body, data[-64:])
     return advert
+
+
+def part_of(sealed: bytes, kem_seed: bytes, context: bytes, sender: int, receiver: int) -> bytes:
+    """The part of a mask's seed that came with sealed shares."""
+    _, second, under, _, signed = (
+        sealed[98:1186],
+        sealed[1186:2274],
+        sealed[2274:2306],
+        sealed[2306:2338],
+        sealed[2338:],
+    )
+    secret, where = kem768.decapsulate(kem_seed, second), kem768.pair(context, sender, receiver)
+    part = kem768.wrapped(under, secret, where, second)
+    demand(kem768.hashed("part-hash", context, sender, receiver, part) == signed, "the part that was signed")
+    return part
 
 
 def sealing_scalar(owner: bytes) -> bytes:
@@ -400,11 +431,19 @@ class Client:
 
     def make_keys(self) -> bytes:
         """Keys and commitment; the sealing key is the scalar of an Ed25519 key, which proves whose it is."""
-        owner, self.masking, self.seed, self.dealing = (self.rng(32) for _ in range(4))
-        self.sealing = sealing_scalar(owner)
+        owner, self.sealing_kem, kem = self.rng(32), b"", b""
+        if self.session.hybrid:
+            self.sealing_kem = self.rng(64)
+        self.mask_secret, self.seed, self.dealing = (self.rng(32) for _ in range(3))
+        self.sealing, self.masking = sealing_scalar(owner), self.mask_secret
+        self.dealt: dict[int, list[bytes]] = {}
+        if self.session.hybrid:
+            self.masking = kem768.mask_key(self.mask_secret)
+            self.mask_kem = kem768.mask_kem_seed(self.mask_secret)
+            kem = kem768.generate(self.sealing_kem)[0] + kem768.generate(self.mask_kem)[0]
         self.owner = ed25519_sign(owner, label("owner") + self.context0 + u32(self.me))
         keys = x25519_public(self.sealing) + x25519_public(self.masking)
-        return keys + commitment(self.context0, self.me, self.seed)
+        return keys + commitment(self.context0, self.me, self.seed) + kem
 
     def dealing_context(self) -> bytes:
         return self.context
@@ -419,7 +458,7 @@ class Client:
                 points,
                 polynomial(self.dealing, self.dealing_context(), usage),
             )
-            for secret, usage in ((self.seed, "seed"), (self.masking, "key"))
+            for secret, usage in ((self.seed, "seed"), (self.mask_secret, "key"))
         ]
         return {point - 1: shares[0][point] + shares[1][point] for point in points}
 
@@ -440,27 +479,62 @@ class Client:
         demand(len(records) + 1 >= session.threshold, "enough neighbours")
         self.adverts = {peer: read_advert(advert, peer, session) for peer, advert in records.items()}
         own = [self.advert[16:48], self.advert[48:80]]
-        keys = own + [key for advert in self.adverts.values() for key in (advert.sealing, advert.masking)]
+        if session.hybrid:
+            own += [self.advert[112:1296], self.advert[1296:2480]]
+        self.kem = {self.me: own[2:]} | {peer: list(advert.kem) for peer, advert in self.adverts.items()}
+        keys = own + [
+            key for advert in self.adverts.values() for key in (advert.sealing, advert.masking, *advert.kem)
+        ]
         demand(len(set(keys)) == len(keys), "no key twice")
 
         self.context = context1(self.context0, digest)
         holders = {self.me: own[0]} | {peer: advert.sealing for peer, advert in self.adverts.items()}
-        sealed = {
-            peer: seal_pair(self.keys_to(self.me, peer), self.context, self.me, peer, pair)
-            for peer, pair in self.make_pairs(sorted(holders)).items()
-        }
+        sealed = {peer: self.sealed(peer, pair) for peer, pair in self.make_pairs(sorted(holders)).items()}
         dealt = write_records(self.deal(sealed))
         signature = self.sign("share", self.context + u32(self.me) + hashes(dealt))
         return wrap(SHARE, self.context[:16], dealt, signature)
 
-    def keys_to(self, sender: int, receiver: int) -> list[bytes]:
+    def sealed(self, peer: int, pair: bytes) -> bytes:
+        """A record for one holder."""
+        beside = b"".join(self.encapsulated(peer))
+        both = self.keys_to(self.me, peer, beside)
+        return seal_pair(both, self.context, self.me, peer, pair) + beside
+
+    def encapsulated(self, peer: int) -> list[bytes]:
+        """Two ciphertexts, this client's part under the second's secret, hashes of secret and part."""
+        if not self.session.hybrid:
+            return []
+        where = (self.context, self.me, peer)
+        (secret, first), (other, second) = (kem768.encapsulate(key, self.coins(32)) for key in self.kem[peer])
+        self.dealt[peer] = [secret]
+        part = kem768.part(self.mask_secret, *where)
+        return [
+            first,
+            second,
+            kem768.wrapped(part, other, kem768.pair(*where), second),
+            kem768.hashed("secret-hash", *where, secret),
+            kem768.hashed("part-hash", *where, part),
+        ]
+
+    coins: Rng = staticmethod(os.urandom)
+    """Randomness of encapsulations, which `prism_crypto` leaves to OpenSSL."""
+
+    def keys_to(self, sender: int, receiver: int, beside: bytes = b"") -> list[bytes]:
         """The keys of what goes from one to the other; one of the two is this client, or both are."""
         known = {peer: advert.sealing for peer, advert in self.adverts.items()} | {
             self.me: self.advert[16:48]
         }
         other = receiver if sender == self.me else sender
-        shared = x25519(self.sealing, known[other])
-        return seal_keys(shared, self.context, sender, receiver, (known[sender], known[receiver]))
+        shared, keys = x25519(self.sealing, known[other]), (known[sender], known[receiver])
+        if not self.session.hybrid:
+            return seal_keys(shared, self.context, sender, receiver, keys)
+        if sender == self.me:
+            secret = self.dealt[receiver][0]
+        else:
+            secret = kem768.decapsulate(self.sealing_kem, beside[:1088])
+            shown = kem768.hashed("secret-hash", self.context, sender, receiver, secret)
+            demand(shown == beside[2208:2240], "the secret that was signed")
+        return kem768.seal_keys(shared, secret, beside[:1088], self.context, (sender, receiver), keys)
 
     def deal(self, sealed: dict[int, bytes]) -> dict[int, bytes]:
         """What it sends of them; for cheats to change."""
@@ -477,17 +551,28 @@ class Client:
         for peer in peers:
             theirs = self.adverts[peer].masking
             shared = x25519(self.masking, theirs)
-            if self.me < peer:
+            if self.session.hybrid:
+                ids, low = sorted((self.me, peer)), self.me < peer
+                parts = [kem768.part(self.mask_secret, self.context, self.me, peer), self.part_from(peer)]
+                both = ((ours, theirs), parts) if low else ((theirs, ours), parts[::-1])
+                seed = kem768.pair_seed(shared, both[1], self.context, (ids[0], ids[1]), both[0])
+                masks.append((1 if low else -1, seed))
+            elif self.me < peer:
                 masks.append((1, pair_seed(shared, self.context, (self.me, peer), (ours, theirs))))
             else:
                 masks.append((-1, pair_seed(shared, self.context, (peer, self.me), (theirs, ours))))
         return masks
 
+    def part_from(self, peer: int) -> bytes:
+        """What a peer adds to the seed of their mask."""
+        return part_of(self.sealed_for_me[peer], self.mask_kem, self.context, peer, self.me)
+
     def upload(self, data: bytes) -> bytes:
         session = self.session
         count, listed, blob = unwrap(data, SHARES, self.context[:16], int, bytes, bytes)
         self.sharers = read_ids(listed)
-        self.received, sealed = blob, read_records(blob, 2 * (33 + 16))
+        self.received, sealed = blob, read_records(blob, session.dealt_bytes())
+        self.sealed_for_me = sealed
         demand(self.me in self.sharers, "this client shared")
         demand(list(sealed) == self.sharers, "shares of all that shared")
         demand(set(sealed) <= {*self.adverts, self.me}, "sharers that advertised")
@@ -496,9 +581,9 @@ class Client:
         self.keys: dict[int, list[bytes]] = {}
         self.unopened: dict[int, bytes] = {}
         for peer, box in sealed.items():
-            both = self.keys_to(peer, self.me)
             try:
-                for key, half in zip(both, (box[:49], box[49:]), strict=True):
+                both = self.keys_to(peer, self.me, box[98:])
+                for key, half in zip(both, (box[:49], box[49:98]), strict=True):
                     open_share(key, self.context, peer, self.me, half)
                 self.keys[peer] = both
             except Refused:
@@ -551,7 +636,13 @@ class Client:
     def complain(self, peer: int) -> bytes:
         advert = self.adverts[peer]
         check_owner(advert.sealing, label("owner") + self.context0 + u32(peer), advert.owner)
-        return prove_agreement(self.sealing, self.advert[16:48], self.adverts[peer].sealing, self.context)
+        proof = prove_agreement(self.sealing, self.advert[16:48], self.adverts[peer].sealing, self.context)
+        if not self.session.hybrid:
+            return proof
+        beside = self.unopened[peer][98:]
+        secret = kem768.decapsulate(self.sealing_kem, beside[:1088])
+        shown = kem768.hashed("secret-hash", self.context, peer, self.me, secret)
+        return proof + secret if shown == beside[2208:2240] else bytes(128)
 
     def _read_appeals(self, blob: bytes) -> None:
         for peer in sorted(self.unopened):
@@ -560,7 +651,10 @@ class Client:
             dealt = blob[72:end]
             body = label("share") + self.context + u32(peer) + hashes(dealt)
             ed25519_verify(self.session.roster[peer], body, blob[4:68])
-            demand(read_records(dealt, 98).get(self.me) == self.unopened[peer], "what came was signed")
+            demand(
+                read_records(dealt, self.session.dealt_bytes()).get(self.me) == self.unopened[peer],
+                "what came was signed",
+            )
             blob = blob[end:]
         demand(blob == b"", "nothing else")
 
@@ -601,7 +695,7 @@ class Server:
         elif self.stage == SHARE:
             blob, signature = unwrap(data, SHARE, tag, bytes, bytes)
             self._verify(peer, "share", hashes(blob), signature)
-            sealed = read_records(blob, 98)
+            sealed = read_records(blob, session.dealt_bytes())
             holders = sorted([peer, *self._neighbours(peer, list(self.adverts))])
             demand(list(sealed) == holders, "a pair for the sender and each neighbour")
             self.got[peer] = [sealed, signature, blob]
@@ -622,7 +716,8 @@ class Server:
         else:
             *fields, signature = unwrap(data, UNMASK, tag, bytes, bytes, bytes, bytes)
             self._verify(peer, "unmask", hashes(self.received[peer], *fields), signature)
-            records = [read_records(blob, width) for blob, width in zip(fields, (32, 32, 96), strict=True)]
+            widths = (32, 32, session.complaint_bytes())
+            records = [read_records(blob, width) for blob, width in zip(fields, widths, strict=True)]
             near = sorted([peer, *self._neighbours(peer, self.sharers)])
             able = [i for i in near if i not in self.unopened[peer]]
             demand(list(records[0]) == [i for i in able if i in self.survivors], "keys to survivors' seeds")
@@ -656,15 +751,22 @@ class Server:
     def _judge(self, peer: int, dealer: int, proof: bytes) -> None:
         """Either what was dealt does not open, and the dealer is to blame, or whoever says so."""
         keys = [read_advert(self.adverts[i], i, self.session).sealing for i in (dealer, peer)]
+        sealed, secret = self.dealt[dealer][0][peer], proof[96:]
+        if self.session.hybrid:
+            shown = kem768.hashed("secret-hash", self.context, dealer, peer, secret)
+            if shown != sealed[98:][2208:2240]:
+                return  # one of the two
         try:
-            shared = proved_agreement(proof, keys[1], keys[0], self.context)
+            shared = proved_agreement(proof[:96], keys[1], keys[0], self.context)
         except Refused:
             self.blamed.add(peer)
             return
         both = seal_keys(shared, self.context, dealer, peer, (keys[0], keys[1]))
-        sealed = self.dealt[dealer][0][peer]
+        if self.session.hybrid:
+            first, ends = sealed[98:1186], (dealer, peer)
+            both = kem768.seal_keys(shared, secret, first, self.context, ends, (keys[0], keys[1]))
         try:
-            for key, half in zip(both, (sealed[:49], sealed[49:]), strict=True):
+            for key, half in zip(both, (sealed[:49], sealed[49:98]), strict=True):
                 open_share(key, self.context, dealer, peer, half)
             self.blamed.add(peer)
         except Refused:
@@ -734,6 +836,37 @@ class Server:
         demand(len(found) > 0, "the secret that was advertised")
         return found[0]
 
+    def _right_root(self, owner: int, advert: Advert) -> Callable[[bytes], bool]:
+        def right(secret: bytes) -> bool:
+            if not self.session.hybrid:
+                return x25519_public(secret) == advert.masking
+            public = kem768.generate(kem768.mask_kem_seed(secret))[0]
+            parts = all(
+                kem768.hashed("part-hash", self.context, owner, holder, part) == sealed[-32:]
+                for holder, sealed in self.dealt[owner][0].items()
+                if (part := kem768.part(secret, self.context, owner, holder))
+            )
+            return x25519_public(kem768.mask_key(secret)) == advert.masking and (
+                public == advert.kem[1] and parts
+            )
+
+        return right
+
+    def _hybrid_seed(
+        self, owner: int, peer: int, root: bytes, shared: bytes, adverts: dict[int, Advert]
+    ) -> bytes:
+        """Seed of the mask of a dropped client and one that is left, which is blamed for a wrong part."""
+        kem, sealed = kem768.mask_kem_seed(root), self.dealt[peer][0][owner]
+        try:
+            theirs = part_of(sealed, kem, self.context, peer, owner)
+        except Refused:
+            self.blamed.add(peer)
+            raise
+        parts = {owner: kem768.part(root, self.context, owner, peer), peer: theirs}
+        low, high = sorted(parts)
+        keys = (adverts[low].masking, adverts[high].masking)
+        return kem768.pair_seed(shared, [parts[low], parts[high]], self.context, (low, high), keys)
+
     def _add(self, sign: int, seed: bytes) -> None:
         stream = keystream_words(seed, len(self.total))
         self.total = [(word + sign * mask) % 2**64 for word, mask in zip(self.total, stream, strict=True)]
@@ -751,11 +884,17 @@ class Server:
                 self._add(-1, seed)
             elif alive:
                 ours = adverts[owner].masking
-                private = self._combine(got, owner, 1, lambda key, public=ours: x25519_public(key) == public)
+                right = self._right_root(owner, adverts[owner])
+                private = root = self._combine(got, owner, 1, right)
+                if session.hybrid:
+                    private = kem768.mask_key(root)
                 for peer in alive:
                     theirs = adverts[peer].masking
                     shared = x25519(private, theirs)
-                    if owner < peer:  # the survivor took the mask away
+                    if session.hybrid:
+                        seed = self._hybrid_seed(owner, peer, root, shared, adverts)
+                        self._add(1 if owner < peer else -1, seed)
+                    elif owner < peer:  # the survivor took the mask away
                         self._add(1, pair_seed(shared, self.context, (owner, peer), (ours, theirs)))
                     else:
                         self._add(-1, pair_seed(shared, self.context, (peer, owner), (theirs, ours)))

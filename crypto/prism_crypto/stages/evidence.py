@@ -56,6 +56,7 @@ __all__ = [
     "encode_evidence",
     "half",
     "is_mask_secret",
+    "is_root",
     "is_seed",
     "mask_pair",
     "open_share",
@@ -219,12 +220,20 @@ def is_mask_secret(
     pair = mask_pair(secret, advert)
     right = pair.public == advert.mask_key
     if right and isinstance(pair, HybridMaskPair):
-        right = pair.kem.public == advert.kem_keys[1] and all(
+        right = is_root(secret, advert) and all(
             Encapsulated.cut(record[SEALED_BYTES:]).names(
                 pair.part(context, (owner, holder)), context, (owner, holder)
             )
             for holder, (context, record) in dealt.items()
         )
+    pair.erase()
+    return right
+
+
+def is_root(root: bytes, advert: Advert) -> bool:
+    """Whether both keys for masks of a hybrid advert are derived from this."""
+    pair = HybridMaskPair(root)
+    right = (pair.public, pair.kem.public) == (advert.mask_key, advert.kem_keys[1])
     pair.erase()
     return right
 

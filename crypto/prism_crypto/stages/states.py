@@ -18,6 +18,7 @@ __all__ = [
     "Finished",
     "Ready",
     "Shared",
+    "Stopped",
     "Unopened",
     "Uploaded",
     "Vouched",
@@ -124,6 +125,16 @@ class Uploaded(Confidential):
             pair.erase()
         for unopened in self.unopened.values():
             unopened.proof.erase()
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Stopped(Confidential):
+    """A client that has not uploaded, and has said why."""
+
+    reason: str
+
+    def erase(self) -> None:
+        """Nothing is left to erase."""
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -15,7 +15,7 @@ chosen graph it goes on whatever their number: its own shares lie elsewhere. A s
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,16 @@ from prism_crypto.primitives.hybrid import (
     hybrid_pair_seed,
     hybrid_seal_keys,
 )
-from prism_crypto.primitives.keys import VOUCHER_BYTES, AgreedKey, pair_seed, seal_keys
+from prism_crypto.primitives.keys import KEY_BYTES, VOUCHER_BYTES, AgreedKey, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
-from prism_crypto.stages.advert import owner_body
+from prism_crypto.stages.advert import owner_body, read_advert
 from prism_crypto.stages.confirm import Confirming
-from prism_crypto.stages.evidence import half, open_share
+from prism_crypto.stages.evidence import PartEvidence, half, is_root, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
-from prism_crypto.stages.states import Shared, Unopened, Uploaded, Vouchers
+from prism_crypto.stages.states import Shared, Stopped, Unopened, Uploaded, Vouchers
 from prism_crypto.stages.survivors import survivor_messages
 from prism_crypto.stages.transcript import Transcript
 from prism_crypto.stages.unmask import Unmasking
@@ -50,6 +50,7 @@ from prism_crypto.wire.messages import (
     SEALED_BYTES,
     VERSION,
     SharesMessage,
+    StopMessage,
     UploadMessage,
     VouchedUploadMessage,
     decode,
@@ -57,14 +58,19 @@ from prism_crypto.wire.messages import (
     decode_records,
     encode,
     encode_records,
+    is_a,
     upload_body,
 )
 
 __all__ = ["Uploading", "packed", "upload"]
 
 
-def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, bytes]:
+def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded | Stopped, bytes]:
     """Client: open the shares it was sent, then pack and mask its vector.
+
+    In a hybrid session: if a dealer's part of a mask is not the one that it signed, there is no mask with it,
+    and no sum with this client in it. It stops then, and shows the server by the root of its keys for masks who
+    is to blame.
 
     Args:
         state: the client after `share`.
@@ -77,14 +83,19 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded, 
         ProtocolError: U2 is not what an honest server says.
         ThresholdError: too few clients shared.
         SealError: semi-honest mode: a share does not open; ``peer`` is said to have sealed it. Active mode:
-            the shares of more than n - t clients do not open, or this client's own. Hybrid: see `_parts`.
+            the shares of more than n - t clients do not open, or this client's own.
         ShareError: a share opens to something that is none (semi-honest mode).
         PublicKeyError: a neighbour's mask key is of low order.
     """
     party = state.party
     words = packed(values, party.session)
     sharers, received, sealed = _read_shares(state, data)
-    parts = _parts(state, sealed)
+    parts, wrong = _parts(state, sealed)
+    if wrong:
+        assert isinstance(state.masking, HybridMaskPair)
+        stop = StopMessage(VERSION, tag(state.context), bytes(state.masking.private()))
+        state.erase()
+        return Stopped(f"what came from client {wrong[0]} is not what goes with it"), encode(stop)
     keys, unopened = _open_all(state, sealed)
 
     me = party.client_id
@@ -230,30 +241,21 @@ def _seal_keys(
     return hybrid_seal_keys(agreed, secret, beside.sealing, context, ends, keys), secret
 
 
-def _parts(state: Shared, sealed: dict[int, bytes]) -> dict[int, bytes]:
-    """Hybrid sessions: what each dealer adds to the seed of its mask with this client.
-
-    Raises:
-        SealError: it is not what the dealer signed. There is no mask with that client then, and no sum with
-            this one in it, so it stops: its root opens as that of any client that drops, and shows who is to
-            blame.
-    """
+def _parts(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, bytes], list[int]]:
+    """Hybrid sessions: what each dealer adds to the seed of its mask with this client; who signed another."""
+    me, parts, wrong = state.party.client_id, {}, []
     if not isinstance(state.masking, HybridMaskPair):
-        return {}
-    me, parts = state.party.client_id, {}
+        return {}, []
     for peer, record in sealed.items():
         if peer == me:
             continue
         beside = Encapsulated.cut(record[SEALED_BYTES:])
         part = beside.part(state.masking, state.neighbours[peer].context, (peer, me))
         if part is None:
-            # Nobody is named but in words: the server may have altered it, or whatever carries its messages.
-            raise SealError(
-                f"the part of a mask that came from client {peer} is not the one that goes with it",
-                stage=Stage.UPLOAD,
-            )
-        parts[peer] = part
-    return parts
+            wrong.append(peer)
+        else:
+            parts[peer] = part
+    return parts, wrong
 
 
 def _pair_seed(state: Shared, peer: int, theirs_part: bytes) -> bytes:
@@ -296,6 +298,8 @@ class Uploading(Gathering):
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check the signature and add one vector."""
+        if self.hall.session.hybrid and is_a(StopMessage, data):
+            self._stopped(peer, data)
         session, context, expected = self.hall.session, self.transcript.contexts.of(peer), self._total.nbytes
         sharing, topology = frozenset(self.expected), self.hall.topology
         senders = set(topology.dealers(peer, sharing)) - {peer}
@@ -337,6 +341,34 @@ class Uploading(Gathering):
             self._vouchers[peer] = vouchers
         self._total += np.frombuffer(message.words, dtype="<u8")
         self._unopened[peer] = unopened
+
+    def _stopped(self, peer: int, data: bytes) -> NoReturn:
+        """A client shows why it does not upload: it counts as silent, whoever is to blame."""
+        session, contexts = self.hall.session, self.transcript.contexts
+        limit = FRAME_BYTES + KEY_BYTES
+        message = decode(StopMessage, data, contexts.of(peer), limit=limit, stage=self.stage, peer=peer)
+        advert = read_advert(self.transcript.adverts[peer], session)
+        if len(message.root) != KEY_BYTES or not is_root(message.root, advert):
+            raise ProtocolError("stops with another root than that of its keys", stage=self.stage, peer=peer)
+        pair, wrong = HybridMaskPair(message.root), []
+        received = decode_records(self.transcript.received[peer], session.dealt_bytes, stage=self.stage)
+        for dealer, record in received.items():
+            beside, context = Encapsulated.cut(record[SEALED_BYTES:]), contexts.between(dealer, peer)
+            if dealer == peer or beside.part(pair, context, (dealer, peer)) is not None:
+                continue
+            wrong.append(dealer)
+            if session.mode is Mode.ACTIVE:
+                signature, records = self.transcript.dealt[dealer]
+                seen = contexts.seen(dealer)
+                self.hall.accuse(
+                    PartEvidence(VERSION, session, dealer, seen, records, signature, peer, message.root)
+                )
+        pair.erase()
+        raise ProtocolError(
+            f"stops: {len(wrong)} clients sent it another part of a mask than they signed{self.hall.named()}",
+            stage=self.stage,
+            peer=peer,
+        )
 
     def close(self) -> tuple[Confirming | Vouching | Unmasking, dict[int, bytes]]:
         """Fix the survivors, U3, and tell them.

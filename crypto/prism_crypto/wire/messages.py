@@ -1,4 +1,4 @@
-"""The nine messages, and their one encoding.
+"""The messages, and their one encoding.
 
 A message is a msgpack array: its kind, the version, the context's tag, and fields that are integers or byte
 strings. What repeats (adverts, shares, ids) is a concatenation of records of fixed width, strictly
@@ -38,6 +38,7 @@ __all__ = [
     "OpenedMessage",
     "ShareMessage",
     "SharesMessage",
+    "StopMessage",
     "SurvivorsMessage",
     "UnmaskMessage",
     "UploadMessage",
@@ -53,6 +54,7 @@ __all__ = [
     "encode",
     "encode_records",
     "encode_statements",
+    "is_a",
     "share_body",
     "unmask_body",
     "upload_body",
@@ -133,6 +135,16 @@ class VouchedConfirmMessage(Message, frozen=True, tag=7):
     signature: bytes
 
 
+class StopMessage(Message, frozen=True, tag=8):
+    """In hybrid sessions, client to server, in place of an upload: the root of its keys for masks.
+
+    A dealer has sent it another part of a mask than it signed, and that shows who. There is no upload that
+    the root could lay bare: to the session it is a client that dropped.
+    """
+
+    root: bytes
+
+
 class AdvertsMessage(Message, frozen=True, tag=17):
     """Server to client: records (sender, advert); the hash of all adverts, for the sparse graph only."""
 
@@ -192,6 +204,11 @@ M = TypeVar("M", bound=Message)
 def encode(message: Message) -> bytes:
     """The message's one encoding."""
     return msgspec.msgpack.encode(message)
+
+
+def is_a(kind: type[Message], data: bytes | bytearray | memoryview) -> bool:
+    """Whether bytes say that they are a message of this kind, where two may come: an array's second byte."""
+    return len(data) > 1 and data[1] == kind.__struct_config__.tag
 
 
 def decode(
