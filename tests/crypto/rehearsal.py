@@ -7,21 +7,28 @@ change it, lose it, or keep it for later. An attacker is such a function.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 import reference
+import reference_kem
 
 from prism_crypto.client import SecureSumClient
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
+from prism_crypto.primitives import hybrid
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
+
+HYBRID = "x25519+ml-kem-768"
+needs_kem = pytest.mark.skipif(not hybrid.available(), reason="this cryptography has no ML-KEM-768")
 
 SERVER = None
 """The server's name as sender or receiver."""
@@ -46,6 +53,19 @@ class Stream:
         drawn = hashlib.shake_256(self.label.encode()).digest(end)[len(self.taken) :]
         self.taken += drawn
         return drawn
+
+
+@contextmanager
+def encapsulating(label: str, coins: Callable[[int], bytes] | None = None) -> Iterator[Any]:
+    """Fixed randomness for ML-KEM as well, in both implementations: the second one encapsulates for both."""
+    coins = coins or Stream(f"{label}: encapsulations")
+    ours, theirs = hybrid.encapsulate, reference.Client.coins
+    hybrid.encapsulate = lambda public: reference_kem.encapsulate(public, coins(32))
+    reference.Client.coins = staticmethod(coins)
+    try:
+        yield coins
+    finally:
+        hybrid.encapsulate, reference.Client.coins = ours, staticmethod(theirs)
 
 
 def stages(mode: str) -> list[Stage]:

@@ -18,11 +18,20 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
 import reference  # noqa: E402
 from chosen import chosen_rehearsal  # noqa: E402
 from forgery import alter_record, flip, records, signed, take_apart  # noqa: E402
-from rehearsal import Intercept, Rehearsal, Stream, identity_key, untouched  # noqa: E402
+from rehearsal import (  # noqa: E402
+    HYBRID,
+    Intercept,
+    Rehearsal,
+    Stream,
+    encapsulating,
+    identity_key,
+    untouched,
+)
 from tampered import Tampered, tampered  # noqa: E402
 
 from prism_crypto.errors import SecureSumError  # noqa: E402
 from prism_crypto.primitives.graph import uniform_permutation  # noqa: E402
+from prism_crypto.primitives.hybrid import available  # noqa: E402
 from prism_crypto.spec import CountSpec  # noqa: E402
 from prism_crypto.stage import Stage  # noqa: E402
 
@@ -59,6 +68,19 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "spec": CountSpec(30),
         "drop": {7: Stage.UPLOAD, 8: Stage.UNMASK},
     },
+    "hybrid": {"ids": range(3), "suite": HYBRID},
+    "hybrid_drops": {
+        "ids": [0, 2, 7, 300],
+        "suite": HYBRID,
+        "spec": CountSpec(12, 3),
+        "drop": {2: Stage.UPLOAD},
+    },
+    "hybrid_semi_honest": {
+        "ids": range(3),
+        "suite": HYBRID,
+        "mode": "semi_honest",
+        "drop": {0: Stage.UPLOAD},
+    },
     "chosen": {
         "graph": "chosen",
         "n": 9,
@@ -94,7 +116,8 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
         messages.append(entry | ({"lie": True} if said != message else {}))
         return said
 
-    rehearsal.play(drop=drop, intercept=note)
+    with encapsulating(f"vector {name}") as coins:
+        rehearsal.play(drop=drop, intercept=note)
     result, session = rehearsal.server.result, rehearsal.session
     if result.counts.tolist() != rehearsal.expected(result.survivors):
         raise AssertionError(f"{name}: the sum is wrong")
@@ -142,6 +165,7 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
         "survivors": list(result.survivors),
         "counts": result.counts.tolist(),
         "opened": rehearsal.server.opened().hex(),
+        **({"suite": session.suite, "encapsulations": coins.taken.hex()} if session.hybrid else {}),
         "blamed": {str(i): blame.evidence.hex() for i, blame in rehearsal.server.blamed.items()},
     }
     return rehearsal, messages, everything
@@ -207,7 +231,8 @@ def provoke(name: str, case: Tampered) -> dict[str, Any]:
 
 def vectors() -> dict[str, dict[str, Any]]:
     """All files: name and content."""
-    files = {f"session_{name}": record(name)[2] for name in SESSIONS}
+    names = [name for name, fields in SESSIONS.items() if "suite" not in fields or available()]
+    files = {f"session_{name}": record(name)[2] for name in names}
     base = "active_drop_at_upload"
     rehearsal, messages, _ = record(base)
 

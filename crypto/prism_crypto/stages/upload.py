@@ -69,7 +69,7 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
     """Client: open the shares it was sent, then pack and mask its vector.
 
     In a hybrid session: if a dealer's part of a mask is not the one that it signed, there is no mask with it,
-    and no sum with this client in it. It stops then, and shows the server by the root of its keys for masks who
+    and no sum with this client in it. It stops then, and shows the server by the root of its mask keys who
     is to blame.
 
     Args:
