@@ -41,7 +41,7 @@ from prism_crypto.errors import PolicyError, PublicKeyError
 from prism_crypto.primitives.context import u32, variable
 from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, SealingKeyPair
 from prism_crypto.primitives.randomness import Rng, draw
-from prism_crypto.primitives.secret import Secret
+from prism_crypto.primitives.secret import Confidential, Secret
 
 try:
     from cryptography.hazmat.primitives.asymmetric import mlkem
@@ -125,7 +125,7 @@ def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     return secret, ciphertext
 
 
-class _Kem:
+class _Kem(Confidential):
     """The ML-KEM half of a key pair."""
 
     __slots__ = ("_key", "public")
