@@ -25,13 +25,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import msgspec
 import numpy as np
 from chosen import chosen_rehearsal
-from rehearsal import SERVER, Rehearsal, stages
+from rehearsal import HYBRID, SERVER, Rehearsal, stages
 
 from prism_crypto import session
 from prism_crypto.errors import SecureSumError
 from prism_crypto.policy import Policy
-from prism_crypto.primitives import shamir
+from prism_crypto.primitives import hybrid, shamir
 from prism_crypto.primitives.context import advert_digest, context1, tag
+from prism_crypto.primitives.hybrid import available
 from prism_crypto.primitives.keys import KeyPair
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
@@ -49,6 +50,7 @@ KINDS = [
     messages.UploadMessage,
     messages.ConfirmMessage,
     messages.UnmaskMessage,
+    messages.StopMessage,
     messages.AdvertsMessage,
     messages.SharesMessage,
     messages.SurvivorsMessage,
@@ -60,14 +62,17 @@ KINDS = [
 def targets() -> list[Target]:
     """Every decoder, behind the state of a real session in which it is used."""
     found: list[Target] = []
-    for mode, graph in (
+    for mode, fields in (
         ("active", {}),
         ("semi_honest", {}),
         ("semi_honest", {"graph": "harary", "dropout": 0.0}),
+        *([("active", {"suite": HYBRID})] if available() else []),
     ):
-        found += _of_a_session(f"{mode}{' sparse' if graph else ''}", mode, **graph)
-    for room in (Rehearsal(range(10), policy=Policy(min_survivors=7), min_survivors=7), chosen_rehearsal(14)):
-        found += _of_evidence(room)
+        found += _of_a_session(" ".join((mode, *map(str, fields.values()))), mode, **fields)
+    for suite in ["x25519", HYBRID] if available() else ["x25519"]:
+        how = {"suite": suite, "policy": Policy(min_survivors=7), "min_survivors": 7}
+        for room in (Rehearsal(range(10), **how), chosen_rehearsal(14, suite=suite)):
+            found += _of_evidence(room)
     return found
 
 
@@ -77,7 +82,10 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
     key, commitment = KeyPair(bytes(range(32))).public, bytes(32)
     choice = tuple(i for i in room.ids if i != liar)[: room.session.degree]
     choice = choice * (len(room.ids) > 10)
-    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, bytes(64), choice)
+    kem_keys = ()
+    if room.session.hybrid:
+        kem_keys = tuple(hybrid.HybridMaskPair(bytes([i]) * 32).kem.public for i in range(2))
+    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, bytes(64), choice, b"", kem_keys)
     signed = advert.signed_part(room.session.context0, liar)
     advert = msgspec.structs.replace(advert, signature=room.identities[liar].sign(Stage.ADVERTISE, signed))
     head, adverts = (
@@ -85,15 +93,17 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
         messages.encode_records({liar: advert.encode()}),
     )
     context = context1(room.session.context0, advert_digest([adverts], 1))
-    sealed, shut = messages.encode_records({liar: bytes(98)}), messages.encode_records({liar: bytes(32)})
+    sealed = messages.encode_records({liar: bytes(room.session.dealt_bytes)})
+    shut = messages.encode_records({liar: bytes(32)})
     signed = messages.share_body(context, liar, sealed)
     signature = room.identities[liar].sign(Stage.SHARE, signed)
-    proof = messages.encode_records({liar: bytes(96)})
+    proof = messages.encode_records({liar: bytes(room.session.complaint_bytes)})
     last = messages.unmask_body(context, liar, sealed, shut, b"", proof)
     answer = room.identities[liar].sign(Stage.UNMASK, last)
     found = (
         evidence.AdvertEvidence(*head, advert.encode()),
-        evidence.SealEvidence(*head, adverts, sealed, signature, 0, bytes(96)),
+        evidence.SealEvidence(*head, adverts, sealed, signature, 0, bytes(room.session.complaint_bytes)),
+        evidence.PartEvidence(*head, adverts, sealed, signature, liar, bytes([1]) * 32),
         evidence.DealingEvidence(*head, adverts, sealed, signature, 0, shut),
         evidence.UnmaskEvidence(*head, adverts, sealed, shut, b"", proof, answer),
     )
@@ -118,12 +128,12 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
 
     sizes = (room.session.degree, room.session.threshold, len(room.ids))
     starts = [struct.pack("<3q", *sizes), struct.pack("<3q", -45, -1, 2**40)]
-    name = f"evidence, {room.session.graph}"
+    name = f"evidence, {room.session.graph}, {room.session.suite}"
     return [(name, read, real), (f"{name}: sizes", resized, starts)]
 
 
 def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
-    ids = range(20) if fields else range(4)
+    ids = range(20) if "graph" in fields else range(4)
     rehearsal = Rehearsal(ids, CountSpec(20), mode=mode, **fields)
     seen: dict[Any, bytes] = {}
     states: dict[Stage, Any] = {}
@@ -150,6 +160,10 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
         found.append((f"{name}: server, {stage.value}", partial(gathering.accept, 1), [seen[stage, "up"]]))
         if stage is not Stage.ADVERTISE:
             found.append((f"{name}: client, {stage.value}", _client(live, mode, stage), [seen[stage]]))
+    if rehearsal.session.hybrid:
+        stop = messages.StopMessage(messages.VERSION, tag(finished.context), rehearsal.rng[1].taken[96:128])
+        refusing = partial(_refusing, gatherings[Stage.UPLOAD])
+        found.append((f"{name}: server, stop", refusing, [messages.encode(stop)]))
     found.append((f"{name}: opened", partial(unmask.read_opened, finished), [opened]))
     offer = rehearsal.session.offer()
     found.append((f"{name}: offer", session.Session.from_offer, [offer]))
@@ -179,6 +193,13 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
     return found
 
 
+def _refusing(gathering: Any, data: bytes) -> None:
+    """A stop: nothing that a client may say instead of an upload is an upload."""
+    if messages.is_a(messages.StopMessage, data):
+        gathering.accept(1, data)
+        raise AssertionError(f"a stop was taken for an upload: {data.hex()}")
+
+
 def _client(live: Rehearsal, mode: str, stage: Stage) -> Callable[[bytes], Any]:
     """The reading half of a client's stage, which leaves the state as it was."""
     inbox: dict[int, bytes] = {}
@@ -197,7 +218,8 @@ def _client(live: Rehearsal, mode: str, stage: Stage) -> Callable[[bytes], Any]:
 
 
 def _graph(live: Rehearsal) -> dict[str, Any]:
-    return {"graph": "harary", "dropout": 0.0} if live.session.graph == "harary" else {}
+    graph = {"graph": "harary", "dropout": 0.0} if live.session.graph == "harary" else {}
+    return {"suite": live.session.suite, **graph}
 
 
 def _read_confirmations(state: confirm.Confirmed, data: bytes) -> None:

@@ -18,7 +18,7 @@ from chosen import VOUCHER, choice, chosen_rehearsal
 from forgery import SEALED_BYTES, flip, only, records, refield, refused, take_apart
 from fuzz_decoders import scrambled
 from reference_primitives import ed25519_sign
-from rehearsal import SERVER, Rehearsal, Stream, identity, identity_key
+from rehearsal import HYBRID, SERVER, Rehearsal, Stream, identity, identity_key, needs_kem
 
 from prism_crypto import (
     CountSpec,
@@ -71,6 +71,56 @@ def test_the_sum_is_exact_whoever_drops_at_whatever_stages(first, second):
     assert room.server.result.survivors == tuple(i for i in room.ids if i not in gone)
     assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
     assert not room.server.blamed
+
+
+@needs_kem
+@pytest.mark.parametrize(("first", "second"), [(a, b) for a in Stage for b in Stage if not b.before(a)])
+def test_the_sum_of_a_hybrid_session_is_exact_too(first, second):
+    room = chosen_rehearsal(suite=HYBRID)
+    room.play(drop={2: first, 11: second})
+    gone = {i for i, at in ((2, first), (11, second)) if at.before(Stage.CONFIRM)}
+    assert room.server.result.survivors == tuple(i for i in room.ids if i not in gone)
+    assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
+    assert not room.server.blamed
+
+
+def _encapsulates_something_else(room, liar: int, place: int):
+    """A dealer that changes one byte of each record, and signs that."""
+
+    def lie(stage, sender, receiver, message):
+        if (stage, sender) != (Stage.SHARE, liar):
+            return message
+        kind, tag, (blob, _) = take_apart(message)
+        dealt = wire.read_records(blob, 2370)
+        lie.victims = set(dealt)
+        for i in dealt:
+            dealt[i] = dealt[i][:place] + bytes([dealt[i][place] ^ 1]) + dealt[i][place + 1 :]
+        blob, context = wire.write_records(dealt), room.clients[liar]._state.context
+        body = context + wire.u32(liar) + wire.hashes(blob)
+        return wire.wrap(kind, tag, blob, room.identities[liar].sign(Stage.SHARE, body))
+
+    return lie
+
+
+@needs_kem
+@pytest.mark.parametrize("place", [1186, 2274, 2338])
+def test_another_part_than_the_signed_one_is_named_on_a_chosen_graph_too(place):
+    room, refusals = chosen_rehearsal(suite=HYBRID), []
+    lie = _encapsulates_something_else(room, 5, place)
+    with pytest.raises(SecureSumError):
+        room.play(intercept=lie, refused=refusals)
+    assert {error.peer for error in refusals} == lie.victims
+    assert set(room.server.blamed) == {5}
+    assert verify_evidence(room.server.blamed[5].evidence, room.roster) == room.server.blamed[5]
+
+
+@needs_kem
+@pytest.mark.parametrize(("place", "blamed"), [(0, True), (60, True), (98, False), (2306, False)])
+def test_a_seal_that_does_not_open_is_blamed_on_a_chosen_graph_if_its_secret_is_the_signed_one(place, blamed):
+    room = chosen_rehearsal(suite=HYBRID)
+    with pytest.raises(SecureSumError):  # nobody can open its seed
+        room.play(intercept=_encapsulates_something_else(room, 5, place))
+    assert set(room.server.blamed) == ({5} if blamed else set())
 
 
 def test_neighbours_are_those_who_chose_and_were_chosen_and_shares_go_to_the_chosen_alone(room):

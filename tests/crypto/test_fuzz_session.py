@@ -23,24 +23,28 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from rehearsal import SERVER, Rehearsal
+from rehearsal import HYBRID, SERVER, Rehearsal
 
 from prism_crypto.errors import OutOfOrder, SecureSumError, ThresholdError
+from prism_crypto.primitives.hybrid import available
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
 
 CLIENTS = st.integers(0, 4)
 
 
-def foreign_messages(mode: str) -> dict[tuple[Stage, int | None, int | None], bytes]:
+def foreign_messages(mode: str, suite: str) -> dict[tuple[Stage, int | None, int | None], bytes]:
     """All messages of another round of the same federation."""
     seen: dict[tuple[Stage, int | None, int | None], bytes] = {}
-    other = Rehearsal(range(5), CountSpec(25), mode=mode, round=99, label="another round")
+    other = Rehearsal(range(5), CountSpec(25), mode=mode, suite=suite, round=99, label="other")
     other.play(intercept=lambda *message: seen.setdefault(message[:3], bytes(message[3])))
     return seen
 
 
-FOREIGN = {mode: foreign_messages(mode) for mode in ("active", "semi_honest")}
+SUITES = ["x25519", HYBRID] if available() else ["x25519"]
+FOREIGN = {
+    (mode, suite): foreign_messages(mode, suite) for mode in ("active", "semi_honest") for suite in SUITES
+}
 
 
 def attempt(call, *arguments) -> tuple[Any, SecureSumError | None]:
@@ -54,9 +58,10 @@ def attempt(call, *arguments) -> tuple[Any, SecureSumError | None]:
 class Session(RuleBasedStateMachine):
     """Five clients, a server, and a network that does what it likes."""
 
-    @initialize(mode=st.sampled_from(["active", "semi_honest"]))
-    def begin(self, mode: str) -> None:
-        self.parties = Rehearsal(range(5), CountSpec(25), mode=mode)
+    @initialize(mode=st.sampled_from(["active", "semi_honest"]), suite=st.sampled_from(SUITES))
+    def begin(self, mode: str, suite: str = "x25519") -> None:
+        self.parties = Rehearsal(range(5), CountSpec(25), mode=mode, suite=suite)
+        self.foreign = FOREIGN[mode, suite]
         self.server, self.clients = self.parties.server, self.parties.clients
         self.mode = mode
         self.inbox: dict[int, bytes] = {}  # the server's last message to each client
@@ -82,7 +87,7 @@ class Session(RuleBasedStateMachine):
 
     @rule(i=CLIENTS, source=CLIENTS, stage=st.sampled_from(list(Stage)))
     def foreign_to_client(self, i: int, source: int, stage: Stage) -> None:
-        message = FOREIGN[self.mode].get((stage, SERVER, source))
+        message = self.foreign.get((stage, SERVER, source))
         if message is not None and self.clients[i].stage is not Stage.ADVERTISE:
             assert self._ask(i, message, genuine=False) is None
 
@@ -166,7 +171,7 @@ class Session(RuleBasedStateMachine):
 
     @rule(source=CLIENTS, sender=CLIENTS, stage=st.sampled_from(list(Stage)))
     def foreign_to_server(self, source: int, sender: int, stage: Stage) -> None:
-        message = FOREIGN[self.mode].get((stage, source, SERVER))
+        message = self.foreign.get((stage, source, SERVER))
         if message is not None:
             assert not self._give(sender, message), "a message of another session was accepted"
 

@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 from forgery import refused
-from rehearsal import SERVER, Rehearsal, stages
+from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem, stages
 
 from prism_crypto.errors import OutOfOrder, ThresholdError
 from prism_crypto.secure_sum import secure_sum
@@ -82,15 +82,26 @@ def test_two_drops_at_any_pair_of_stages(first, second, mode, late):
     check(Rehearsal(range(4), mode=mode), {1: first, 3: second}, late)  # too few remain, in active mode
 
 
+@needs_kem
+@pytest.mark.parametrize("late", [False, True], ids=["silent", "late"])
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_two_drops_in_a_hybrid_session(first, second, mode, late):
+    check(Rehearsal(range(7), mode=mode, suite=HYBRID), {1: first, 5: second}, late)
+    check(Rehearsal(range(4), mode=mode, suite=HYBRID), {1: first, 3: second}, late)
+
+
 @pytest.mark.parametrize("mode", ["active", "semi_honest"])
 def test_three_drops_at_three_stages_with_just_enough_left(mode):
     for trio in itertools.combinations(list(Stage), 3):
         check(Rehearsal(range(8), mode=mode), dict(zip((0, 3, 7), trio, strict=True)), False)
 
 
+@pytest.mark.parametrize("suite", ["x25519", pytest.param(HYBRID, marks=needs_kem)])
 @pytest.mark.parametrize("stage", list(Stage))
-def test_in_a_sparse_graph_too(stage):
-    session = Rehearsal(range(40), mode="semi_honest", graph="harary", dropout=0.05, colluders=2)
+def test_in_a_sparse_graph_too(stage, suite):
+    how = {"graph": "harary", "dropout": 0.05, "colluders": 2, "suite": suite}
+    session = Rehearsal(range(40), mode="semi_honest", **how)
     check(session, {7: stage, 8: Stage.UNMASK}, False)
 
 
