@@ -29,14 +29,19 @@ from prism_crypto.primitives.context import (
     tag,
     u32,
 )
+from prism_crypto.primitives.hybrid import (
+    HybridMaskPair,
+    HybridSealingPair,
+    encapsulate_for,
+    hybrid_seal_keys,
+)
 from prism_crypto.primitives.keys import KeyPair, SealingKeyPair, seal, seal_keys, voucher
 from prism_crypto.primitives.shamir import SHARE_BYTES
-from prism_crypto.session import Session
+from prism_crypto.session import Session, Suite
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, owner_body, read_advert
 from prism_crypto.wire.messages import (
-    SEALED_BYTES,
     VERSION,
     AdvertMessage,
     AdvertsMessage,
@@ -70,6 +75,7 @@ class ClientCost:
         sent: its bytes, without the words of its vector.
         received: bytes to it.
         mode: semi-honest on a Harary graph, or active on one that clients choose.
+        suite: how clients agree on keys.
     """
 
     clients: int
@@ -78,17 +84,29 @@ class ClientCost:
     sent: int
     received: int
     mode: Mode = Mode.SEMI_HONEST
+    suite: Suite = "x25519"
 
 
-def one_client(n: int, d: int) -> ClientCost:
+def one_client(
+    n: int, d: int, *, dropout: float = 0.1, colluders: int | None = None, suite: Suite = "x25519"
+) -> ClientCost:
     """Measure one client of a semi-honest session on a sparse graph of ``n`` clients.
 
     Args:
         n: invited clients.
         d: coordinates.
+        dropout, colluders, suite: see `Session.plan`.
     """
     plan = Session.plan(
-        CountSpec(d), range(n), federation="bench", number=1, mode=Mode.SEMI_HONEST, graph="harary"
+        CountSpec(d),
+        range(n),
+        federation="bench",
+        number=1,
+        mode=Mode.SEMI_HONEST,
+        graph="harary",
+        dropout=dropout,
+        colluders=colluders,
+        suite=suite,
     )
     offer = plan.offer()
     policy = Policy(min_survivors=2, mode=Mode.SEMI_HONEST)
@@ -122,7 +140,7 @@ def one_client(n: int, d: int) -> ClientCost:
         # The tag follows the kind, the version and two bytes of its own length.
         context = reply[5:21]
         records = decode(ShareMessage, reply, context, limit=_ENOUGH, stage=Stage.SHARE).sealed
-        sealed[i] = decode_records(records, SEALED_BYTES, stage=Stage.SHARE)[0]
+        sealed[i] = decode_records(records, plan.dealt_bytes, stage=Stage.SHARE)[0]
     ids = encode_ids(everyone)
     message = encode(SharesMessage(VERSION, context, n, ids, encode_records(sealed)))
     bench.receive(message)
@@ -132,10 +150,10 @@ def one_client(n: int, d: int) -> ClientCost:
     bench.receive(message)
     bench.run(parties[0].unmask, message)
     words = 8 * (plan.packing.length)
-    return ClientCost(n, plan.degree, bench.seconds, bench.sent - words, bench.received)
+    return ClientCost(n, plan.degree, bench.seconds, bench.sent - words, bench.received, suite=suite)
 
 
-def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
+def one_active_client(n: int, d: int, dropout: float = 0.05, suite: Suite = "x25519") -> ClientCost:
     """Measure one client of an active session on a graph that ``n`` clients choose.
 
     It was chosen as often as it chose. Reading the offer and checking the policy count, as its first stage.
@@ -144,11 +162,19 @@ def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
         n: invited clients.
         d: coordinates.
         dropout: share of clients that may drop out.
+        suite: how clients agree on keys.
     """
     signers = _signers(n)
     roster = Roster({i: signer.public_key for i, signer in enumerate(signers)})
     plan = Session.plan(
-        CountSpec(d), range(n), federation="bench", number=1, graph="chosen", dropout=dropout, roster=roster
+        CountSpec(d),
+        range(n),
+        federation="bench",
+        number=1,
+        graph="chosen",
+        dropout=dropout,
+        roster=roster,
+        suite=suite,
     )
     offer, context0 = plan.offer(), plan.context0
     policy = Policy(min_survivors=2, min_cohort=plan.min_cohort)
@@ -166,15 +192,20 @@ def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
     own = read_advert(message.advert, plan)
     others = [i for i in range(1, n) if i not in own.choice]
     choosers = choose([0, *others], 0, min(plan.degree, len(others)), os.urandom)
-    keys = {i: SealingKeyPair.generate(os.urandom) for i in (*own.choice, *choosers)}
+    sealing, masking = (HybridSealingPair, HybridMaskPair) if plan.hybrid else (SealingKeyPair, KeyPair)
+    keys = {i: sealing.generate(os.urandom) for i in (*own.choice, *choosers)}
+    masks = {i: masking.generate(os.urandom) for i in keys}
     records = {0: message.advert}
+    kem: tuple[bytes, ...]
     for i, pair in keys.items():
         rest = [j for j in range(1, n) if j != i]
         chosen = choose([i, *rest], i, plan.degree - (i in choosers), os.urandom)
         choice = tuple(sorted((*chosen, *([0] if i in choosers else []))))
-        mask_key = KeyPair.generate(os.urandom).public
+        mask, kem = masks[i], ()
+        if isinstance(pair, HybridSealingPair) and isinstance(mask, HybridMaskPair):
+            kem = (pair.kem.public, mask.kem.public)
         owner = pair.prove(owner_body(context0, i))
-        bare = Advert(tag(context0), pair.public, mask_key, own.commitment, owner, choice)
+        bare = Advert(tag(context0), pair.public, mask.public, own.commitment, owner, choice, kem_keys=kem)
         signature = signers[i].sign(Stage.ADVERTISE, bare.signed_part(context0, i))
         records[i] = bare.encode() + signature
 
@@ -187,8 +218,14 @@ def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
         return encode_records({i: voucher(agreed[i], usage, between[i], (i, 0)) for i in senders})
 
     def dealt(i: int) -> bytes:
-        both = seal_keys(agreed[i], between[i], (i, 0), (keys[i].public, own.sealing_key))
-        return b"".join(seal(key, between[i], (i, 0), bytes(SHARE_BYTES)) for key in both)
+        ends, public, mask, beside = (i, 0), (keys[i].public, own.sealing_key), masks[i], b""
+        both = seal_keys(agreed[i], between[i], ends, public)
+        if isinstance(mask, HybridMaskPair):
+            theirs = (own.kem_keys[0], own.kem_keys[1])
+            secret, encapsulated = encapsulate_for(mask, theirs, between[i], ends)
+            both = hybrid_seal_keys(agreed[i], secret, encapsulated.sealing, between[i], ends, public)
+            beside = encapsulated.encode()
+        return b"".join(seal(key, between[i], ends, bytes(SHARE_BYTES)) for key in both) + beside
 
     name, client = tag(context), party[0]
     adverts = bench.receive(encode(AdvertsMessage(VERSION, tag(context0), b"", everything)))
@@ -200,9 +237,8 @@ def one_active_client(n: int, d: int, dropout: float = 0.05) -> ClientCost:
     bench.run(client.confirm, survived)
     counted = VouchedConfirmationsMessage(VERSION, name, says("survivor", own.choice), b"", b"")
     bench.run(client.unmask, bench.receive(encode(counted)))
-    return ClientCost(
-        n, len(keys), bench.seconds, bench.sent - 8 * plan.packing.length, bench.received, Mode.ACTIVE
-    )
+    sent = bench.sent - 8 * plan.packing.length
+    return ClientCost(n, len(keys), bench.seconds, sent, bench.received, Mode.ACTIVE, suite)
 
 
 @lru_cache(maxsize=8)

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from prism_crypto.bench.flower_secagg import FlowerSession, flower_version
 from prism_crypto.bench.growth import ClientCost, one_active_client, one_client
 from prism_crypto.primitives.chosen_graph import chosen_parameters
+from prism_crypto.primitives.hybrid import available
 from prism_crypto.primitives.keystream import add_keystream
 from prism_crypto.secure_sum import secure_sum
 from prism_crypto.server import SecureSumResult
@@ -291,7 +293,10 @@ def _growth(quick: bool) -> list[ClientCost]:
     def best(one: Callable[[int, int], ClientCost], n: int) -> ClientCost:
         return min((one(n, d) for _ in range(3)), key=lambda cost: cost.seconds)
 
-    return [best(one_client, n) for n in sizes] + [best(one_active_client, n) for n in sizes if n > 200]
+    costs = [best(one_client, n) for n in sizes] + [best(one_active_client, n) for n in sizes if n > 200]
+    if available():
+        costs.append(best(partial(one_active_client, suite="x25519+ml-kem-768"), 1000))
+    return costs
 
 
 def _curves(quick: bool, flower: bool) -> dict[str, list[tuple[int, float, float | None]]]:
@@ -324,12 +329,12 @@ def _show(figures: Sequence[Figure], growth: Sequence[ClientCost], version: str 
     lines += [
         "",
         f"{'one client of n, sparse graph':<34}{'neighbours':>12}{'ms':>10}{'B up':>10}{'B down':>10}"
-        f"{'ln n':>8}{'mode':>13}",
+        f"{'ln n':>8}{'mode':>13}  keys",
     ]
     for cost in growth:
         lines.append(
             f"{cost.clients:<34,}{cost.neighbours:>12}{cost.seconds * 1e3:>10.1f}{cost.sent:>10}"
-            f"{cost.received:>10}{math.log(cost.clients):>8.1f}{cost.mode.value:>13}"
+            f"{cost.received:>10}{math.log(cost.clients):>8.1f}{cost.mode.value:>13}  {cost.suite}"
         )
     lines += ["", "B up: without the words of the vector."]
     if version is None:
