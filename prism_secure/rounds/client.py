@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from prism_privacy import CoinSecret, Outbox, PrivacyError, clip_toward, release_bits
 from prism_privacy.masks.coins import CoinStream
+from prism_privacy.masks.fixed_point import Computed
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.clip_filling import fill_clip
@@ -202,15 +203,22 @@ class Client:
         privacy, tau = self._components.config.privacy, self._components.config.mask.temperature
         theta = broadcast.theta[: len(scores)]
         in_scores = privacy.clip_space == "score"
-        public = theta
-        values = scores.numpy() if in_scores else theta_from_scores(scores, tau).numpy()
-        if in_scores:
-            public = scores_from_theta(torch.from_numpy(public), tau).numpy()
-        # A score that overflowed says nothing: it becomes the public point, here and without a word, because
-        # an error would tell the server something about this client's data.
-        values = np.where(np.isfinite(values), values, public)
+
+        def own(piece: slice) -> NDArray[np.float64]:
+            """A score that overflowed says nothing: it becomes the public point, here and without a word,
+            because an error would tell the server something about this client's data."""
+            public = theta[piece]
+            values = scores[piece].numpy() if in_scores else theta_from_scores(scores[piece], tau).numpy()
+            finite = np.isfinite(values)
+            if finite.all():
+                return values
+            if in_scores:
+                public = scores_from_theta(torch.from_numpy(public), tau).numpy()
+            return np.where(finite, values, public)
+
+        values: Computed | NDArray[np.float64] = Computed(len(scores), own)
         if self._components.config.training.fill_clip and privacy.clip is not None:
-            values = fill_clip(values, public, flip=privacy.flip, clip=privacy.clip)
+            values = fill_clip(np.asarray(values), theta, flip=privacy.flip, clip=privacy.clip)
         p = clip_toward(
             values,
             theta,

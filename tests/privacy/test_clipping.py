@@ -1,5 +1,11 @@
 """What a client may say: in the box, near enough to the public point, never rounded away from it."""
 
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tracemalloc
 from fractions import Fraction
 
 import mpmath
@@ -10,7 +16,8 @@ from hypothesis import strategies as st
 
 from prism_privacy.errors import InvalidParameter
 from prism_privacy.masks.clipping import clip_toward
-from prism_privacy.masks.fixed_point import SCALE
+from prism_privacy.masks.coins import CoinSecret, release_bits
+from prism_privacy.masks.fixed_point import PIECE, SCALE, Computed
 from prism_privacy.masks.randomized_response import RandomizedResponse
 
 FLIPS = [0.0, 0.05, 0.1, 0.25, 0.4, 0.499]
@@ -253,3 +260,85 @@ def test_a_clip_of_any_size_ends_at_the_public_point_or_leaves_the_box_alone(cli
         alone = clip_toward(values, theta, flip=flip, clip=None, **arguments).astype(np.int64)
         wanted = RandomizedResponse(flip).public_point(theta) if clip < 1.0 else alone
         assert np.abs(k - wanted).max() <= 1
+
+
+def whole(values, theta, flip, clip):
+    """The same on whole vectors, step by step; the norm in exact fractions of what floats say."""
+    response = RandomizedResponse(flip)
+    centre = response.public_point(theta).astype(np.float64)
+    move = np.clip(response.probabilities(values) * SCALE, *response.box) - centre
+    scale = 1.0
+    if clip is not None and move.any():
+        largest = np.abs(move).max()
+        scale = min(1.0, clip * SCALE / largest / math.sqrt(math.fsum((move / largest) ** 2)))
+    return (centre + np.trunc(scale * move)).astype(np.uint32)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8192, 8193, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 17])
+@pytest.mark.parametrize("clip", [None, 1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pieces_give_what_whole_vectors_do(size, clip, dtype):
+    rng = np.random.default_rng(size)
+    values, theta = rng.random(size).astype(dtype), rng.uniform(0.01, 0.99, size).astype(dtype)
+    k = clip_toward(values, theta, flip=0.1, clip=clip)
+    off = k.astype(np.int64) - whole(values, theta, 0.1, clip)
+    if clip is None or clip > 1e3:
+        assert not off.any()
+    assert np.count_nonzero(off) <= 2  # where a norm differs in its last digit
+    assert np.abs(off).max(initial=0) <= 1
+    lazy = Computed(size, lambda piece: values[piece])
+    assert np.array_equal(clip_toward(lazy, theta, flip=0.1, clip=clip), k)
+
+
+@pytest.mark.parametrize(("clip", "seen"), [(None, "21a76631bfe0b35d"), (1.0, "707288e2ae74b77f")])
+def test_what_was_released_stays_the_same_to_the_last_bit(clip, seen):
+    """A client that was killed makes its upload again, perhaps with a newer version."""
+    values = (np.arange(70_001) * 2654435761 % 2**32) / 2**32
+    theta = 0.01 + 0.98 * ((np.arange(70_001) * 40503 % 2**16) / 2**16)
+    k = clip_toward(values, theta, flip=0.2, clip=clip)
+    assert hashlib.sha256(k.astype("<u4").tobytes()).hexdigest()[:16] == seen
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    code = (
+        "import hashlib, numpy as np; from prism_privacy import clip_toward; rng = np.random.default_rng(0)\n"
+        "for _ in range(30):\n"
+        "    k = clip_toward(rng.random(300_000), rng.uniform(0.1, 0.9, 300_000), flip=0.1, clip=1.0)\n"
+        "    print(hashlib.sha256(k.tobytes()).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("space", "clip"), [("probability", None), ("probability", 1.0), ("score", 1.0)])
+@pytest.mark.parametrize("size", [1_000_000, 2_000_000])
+def test_a_release_needs_six_bytes_a_coordinate_beside_its_input(size, space, clip):
+    rng = np.random.default_rng(0)
+    values, theta = rng.random(size, dtype=np.float32), np.full(size, 0.5, dtype=np.float32)
+    coins = CoinSecret.for_test(bytes(32)).stream("tests", 1, bytes(32), "mask")
+    how = {"temperature": 1.0} if space == "score" else {}
+    tracemalloc.start()
+    release_bits(clip_toward(values, theta, flip=0.25, clip=clip, space=space, **how), coins)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 5 * size + 3_000_000  # integers, bits, and what does not grow
+
+
+@pytest.mark.parametrize("at", [0, PIECE - 1, PIECE, 2 * PIECE + 5])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1.5])
+@pytest.mark.parametrize("which", ["values", "theta"])
+def test_a_bad_number_in_any_piece_is_named_with_its_place(which, bad, at):
+    given = {"values": np.full(2 * PIECE + 6, 0.5), "theta": np.full(2 * PIECE + 6, 0.5)}
+    given[which][at] = bad
+    for clip in (None, 1.0):
+        with pytest.raises(InvalidParameter, match=rf"{which} must .* index {at} "):
+            clip_toward(given["values"], given["theta"], flip=0.1, clip=clip)

@@ -200,7 +200,8 @@ def release_bits(p: NDArray[np.uint32], coins: CoinStream) -> NDArray[np.uint8]:
             f"p must be a uint32 array in units of 2^-24, got {getattr(p, 'dtype', type(p))}"
         )
     flat = p.reshape(-1)
-    if off := np.count_nonzero(flat > SCALE):
+    if flat.max(initial=0) > SCALE:
+        off = np.count_nonzero(flat > SCALE)
         raise InvalidParameter(f"p must lie in [0, 2^24] units, {off} of {flat.size} do not")
     bits = np.empty(flat.size, dtype=np.bool_)
     zeros = memoryview(bytes(4 * min(_CHUNK, flat.size)))

@@ -20,6 +20,8 @@ All arithmetic is binary64, whatever float came in; scaling by 2^24 is exact in 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -31,6 +33,10 @@ from prism_privacy.errors import InvalidParameter
 
 BITS = 24
 SCALE = 1 << BITS
+
+PIECE = 1 << 15
+"""Coordinates that are worked on at a time: a few arrays of so many in binary64 stay in a core's second-level
+cache, and beside them the overhead of a call is nothing."""
 
 _BLOCK = 1 << 14
 """Squares of at most 2^48 are summed 2^14 at a time: 2^62 < 2^63, so an int64 never overflows."""
@@ -58,9 +64,7 @@ def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
             and where the first one is.
     """
     tensor: Any = values
-    array: NDArray[Any] = np.asarray(tensor.detach().cpu().double() if _is_float_tensor(values) else values)
-    if array.dtype.kind != "f":
-        raise InvalidParameter(f"{name} must hold floats of any width, got dtype {array.dtype}")
+    array = _float_array(tensor.detach().cpu().double() if _is_float_tensor(values) else values, name)
     with np.errstate(over="ignore"):
         wide = array.astype(np.float64)
     finite = np.isfinite(wide)
@@ -72,6 +76,67 @@ def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
             f"infinite, the first at index {where} ({wide[first]})"
         )
     return wide
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A float vector of ``size`` coordinates that is computed a piece at a time, alike however often.
+
+    >>> as_float64(Computed(3, lambda piece: np.full(piece.stop - piece.start, 0.5)), "values")
+    array([0.5, 0.5, 0.5])
+    """
+
+    size: int
+    piece: Callable[[slice], NDArray[np.floating[Any]]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.concatenate([np.zeros(0), *map(self.piece, pieces(self.size))]).astype(dtype or np.float64)
+
+
+class Widened:
+    """``values`` in binary64 a piece at a time, for what must not cost eight bytes a coordinate more.
+
+    Raises:
+        InvalidParameter: not a float array. NaN and infinities are for who reads the pieces to refuse.
+    """
+
+    def __init__(self, values: ArrayLike, name: str) -> None:
+        tensor: Any = values
+        self._is_tensor = _is_float_tensor(values)
+        if isinstance(values, Computed):
+            self._piece: Callable[[slice], Any] = values.piece
+            self.shape: tuple[int, ...] = (values.size,)
+        else:
+            whole: Any = tensor.detach() if self._is_tensor else _float_array(values, name)
+            self._piece = whole.reshape(-1).__getitem__
+            self.shape = tuple(whole.shape)
+        self.size = math.prod(self.shape)
+
+    def read(self, piece: slice, room: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values of ``piece``, in ``room``, which is at least as long."""
+        source = self._piece(piece)
+        if self._is_tensor:
+            source = source.cpu().double().numpy()
+        wide = room[: source.size]
+        with np.errstate(over="ignore"):
+            np.copyto(wide, source, casting="unsafe")
+        return wide
+
+
+def pieces(size: int) -> list[slice]:
+    """``PIECE`` coordinates each, the last as many as are left.
+
+    >>> [piece.stop for piece in pieces(PIECE + 2)] == [PIECE, PIECE + 2]
+    True
+    """
+    return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+
+
+def _float_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    array: NDArray[Any] = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise InvalidParameter(f"{name} must hold floats of any width, got dtype {array.dtype}")
+    return array
 
 
 def rounded_like(edge: float, values: ArrayLike) -> float:
