@@ -63,7 +63,7 @@ def carry_out(
         FailedFast: a run failed, and that was to end the sweep.
     """
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, got {workers}")
+        raise ConfigError(f"workers (--workers) must be at least 1, got {workers}")
     if not (out / RECIPE).exists():  # what began is finished
         refuse_infinite(recipe)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
