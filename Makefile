@@ -11,13 +11,17 @@ TRIED  := .venv-tried
 # Hundreds of processes of a test run import the same files: they are compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint types coverage docs notebooks dist test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
+.PHONY: run demo test lint types coverage docs notebooks dist test-slow-flower test-newest test-lowest try-installed examples install install-dev clean help
 
 help:           ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 run: $(VENV)/.installed  ## train, print where the report is; RECIPE=cross-silo, one-shot or prism, RUN=DIR, ARGS="--set ..."
 	$(BIN)/prism-secure run --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(ARGS)
+
+demo: $(VENV)/.installed  ## thirty seconds, no training: the page of a real sweep, and images from its models
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PARTS) --editable '.[sweep]'
+	$(BIN)/prism-secure demo --out runs/demo
 
 test: $(VENV)/.installed-dev  ## everything CI checks, side by side
 	$(MAKE) --jobs=3 lint types coverage

@@ -16,6 +16,7 @@ from prism_secure.commands import (
     bench,
     compare,
     config,
+    demo,
     doctor,
     export,
     generate,
@@ -30,6 +31,7 @@ from prism_secure.commands import (
 from prism_secure.errors import PrismError
 
 COMMANDS = (
+    demo,
     run,
     sweep,
     report,
