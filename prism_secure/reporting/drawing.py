@@ -1,6 +1,6 @@
 """How figures look, and how they become part of a page: inline SVG, no display, no file.
 
-Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one`, `--two`, `--three`), which the page sets
+Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one` to `--six`), which the page sets
 for light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours
 from Okabe and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ
 as well.
@@ -20,17 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # of newer versions alone
 
 __all__ = [
-    "DASHES", "FAINT", "INK", "LIGHT", "ONE", "ON_WHITE", "PAPER", "SIZE", "STYLE", "THREE", "TWO",
-    "as_svg", "decade", "standalone",
+    "DASHES", "FAINT", "INK", "LIGHT", "MARKS", "ONE", "ON_WHITE", "PAPER", "SERIES", "SIZE", "STYLE",
+    "THREE", "TWO", "as_svg", "decade", "standalone",
 ]  # fmt: skip
 
 # Matplotlib wants true colours; these stand for the page's variables and are replaced in the SVG.
-INK, FAINT, PAPER, ONE, TWO, THREE = (f"#0a0a0{digit}" for digit in range(1, 7))
-_VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper", ONE: "one", TWO: "two", THREE: "three"}
+INK, FAINT, PAPER, ONE, TWO, THREE, FOUR, FIVE, SIX = (f"#0a0a0{digit}" for digit in range(1, 10))
+_VARIABLES = {
+    INK: "ink", FAINT: "faint", PAPER: "paper",
+    ONE: "one", TWO: "two", THREE: "three", FOUR: "four", FIVE: "five", SIX: "six",
+}  # fmt: skip
+SERIES = (ONE, TWO, THREE, FOUR, FIVE, SIX)
+"""In this order; each has a mark of its own beside it."""
+MARKS = ("o", "s", "^", "D", "v", "P")
 
 LIGHT = {
     "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff",
     "one": "#0072b2", "two": "#d55e00", "three": "#009e73",
+    "four": "#b0578f", "five": "#2f9fd8", "six": "#a87400",
 }  # fmt: skip
 """The variables' colours on white, as page.css has them: for files of their own."""
 ON_WHITE = {stand_in: LIGHT[name] for stand_in, name in _VARIABLES.items()}

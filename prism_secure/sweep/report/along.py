@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from prism_secure.quality.samples import read_grid
 from prism_secure.reporting import pages
 from prism_secure.sweep.results import SweepPoint
 
-__all__ = ["Strip", "strips", "strips_plot"]
+__all__ = ["Strip", "real_strip", "strips", "strips_plot"]
 
 _ROWS = 7
 _TILES = 10
@@ -44,6 +46,18 @@ def strips(points: Sequence[SweepPoint]) -> list[Strip]:
     """Of the points that kept samples; of very many points, some from end to end."""
     found = [point for point in points if any(_last_grid(run.folder) for run in point.finished)]
     return [_strip(point) for point in pages.thin(found, _ROWS)]
+
+
+def real_strip(points: Sequence[SweepPoint]) -> Strip | None:
+    """Clients' images that are nearest to generated ones of the best of these points; None where no run kept
+    them: only where the clients' images are declared public does a run do so."""
+    for point in sorted(points, key=lambda point: point.mean("fid")):
+        for run in point.finished:
+            path = max((run.folder / "samples").glob("neighbours-*.png"), default=None)
+            if path is not None and run.config.public_images:
+                _, real = read_grid(path).rows
+                return _beside(point, list(real)[:_TILES])
+    return None
 
 
 def strips_plot(rows: Sequence[Strip], words: Sequence[tuple[str, str]], title: str) -> str:
@@ -82,7 +96,12 @@ def _strip(point: SweepPoint) -> Strip:
     path = _last_grid(runs[(len(runs) - 1) // 2].folder)
     assert path is not None
     grid = read_grid(path)
-    tiles = ([row[0] for row in grid.rows] if len(grid.rows) > 1 else list(grid.rows[0]))[:_TILES]
+    return _beside(
+        point, ([row[0] for row in grid.rows] if len(grid.rows) > 1 else list(grid.rows[0]))[:_TILES]
+    )
+
+
+def _beside(point: SweepPoint, tiles: Sequence[NDArray[np.uint8]]) -> Strip:
     height, width = tiles[0].shape[:2]
     picture = Image.new("RGBA" if tiles[0].ndim == 3 else "LA", (len(tiles) * (width + _GAP) - _GAP, height))
     for column, tile in enumerate(tiles):

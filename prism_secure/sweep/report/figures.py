@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prism_secure.reporting import drawing
-from prism_secure.wording import format_epsilon
+from prism_secure.reporting.drawing import MARKS, SERIES
+from prism_secure.wording import LIMITED, STRONG, format_epsilon
 
-__all__ = ["Line", "Mark", "front_plot", "heat_plot", "rounds_plot"]
+__all__ = ["Line", "Mark", "answer_plot", "heat_plot", "rounds_plot"]
 
-_MARKS = ("o", "s", "^")
-_COLOURS = (drawing.ONE, drawing.TWO, drawing.THREE, drawing.INK)
+NEAR = 2 * LIMITED
+"""Epsilons up to here have the axis to themselves where there are any; what is beyond guarantees nothing, and
+stands in a strip at its end."""
+_MOST_NUMBERS = 40
+"""Of more points, those off the lines have no number beside them."""
 _LABEL = 0.7
 """Inches for the words and numbers of the upright axis."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of the front's figure: epsilon (perhaps infinite), a value, its interval, an audit's floor."""
+    """A point of the first figure.
 
+    Attributes:
+        number: as the tables call it, "#3".
+        epsilon, value: where it is; epsilon may be infinite.
+        interval: 95%, of the value.
+        floor: what an audit found epsilon to be at least.
+        kind: which line it belongs to.
+        on_line: whether no point of its kind is better at no larger epsilon.
+    """
+
+    number: str
     epsilon: float
     value: float
     interval: tuple[float, float] | None = None
     floor: float | None = None
-    on_front: bool = False
+    kind: int = 0
+    on_line: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,96 +58,160 @@ class Line:
     kind: int = 0
 
 
-@dataclass
-class _Reach:
-    """Where a logarithmic axis of epsilons begins and ends, and where infinity lies on it."""
+class Reach:
+    """A logarithmic axis of epsilons, as long as people need it, and a strip for those beyond.
 
-    low: int
-    high: int
-    infinity: float | None = field(default=None)
+    >>> reach = Reach([0.5, 4.0, 1265.0, math.inf])
+    >>> reach.place(4.0) < reach.high < reach.place(1265.0) < reach.place(math.inf)
+    True
+    >>> reach.ticks, reach.beyond
+    ([0.5, 1.0, 2.0, 5.0], '> 20')
+    """
+
+    def __init__(self, epsilons: Sequence[float]) -> None:
+        finite = sorted({value for value in epsilons if 0 < value < math.inf})
+        near = [value for value in finite if value <= NEAR] or finite
+        first, last = (near[0], near[-1]) if near else (STRONG, LIMITED)
+        self.low, self.high = math.log10(first / 1.25), math.log10(last * 1.25)
+        self.last = last
+        self._far = sorted({value for value in epsilons if value > last})
+        self.edge = self.high + (0.22 * (self.high - self.low) if self._far else 0.0)
 
     def place(self, epsilon: float) -> float:
-        if math.isinf(epsilon):
-            assert self.infinity is not None
-            return self.infinity
-        return math.log10(epsilon) if epsilon > 0 else float(self.low)
+        """Where on the axis; beyond its end in order, not to scale."""
+        if epsilon > self.last:
+            rank = self._far.index(epsilon) if epsilon in self._far else len(self._far)
+            return self.high + (self.edge - self.high) * (rank + 1) / (len(self._far) + 1)
+        return max(math.log10(epsilon), self.low) if epsilon > 0 else self.low
+
+    @property
+    def beyond(self) -> str:
+        """What the strip holds, in short; "" where there is none."""
+        if not self._far:
+            return ""
+        return "∞" if self._far == [math.inf] else f"> {NEAR if self.last <= NEAR else self.last:g}"
+
+    @property
+    def ticks(self) -> list[float]:
+        """At 1, 2 and 5 times powers of ten, or closer where these are few; at powers where they are many."""
+        powers = range(math.floor(self.low), math.ceil(self.high) + 1)
+        for digits in ((1.0,), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
+            found = [digit * 10.0**power for power in powers for digit in digits]
+            found = [tick for tick in found if self.low <= math.log10(tick) <= self.high]
+            if len(found) >= 3:
+                return found
+        return found
 
 
-def front_plot(panels: Mapping[str, Sequence[Mark]], metric: str) -> str:
-    """Epsilon against a metric, one panel for each kind of epsilon; the front's points joined."""
-    with mpl.rc_context(drawing.STYLE):
-        width = 4.1 * len(panels) + _LABEL
-        figure = Figure(figsize=(width, 3.7))
-        all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        figure.subplots_adjust(left=_LABEL / width, right=0.99, top=0.89, bottom=0.14, wspace=0.08)
-        for axes, (name, marks), colour, shape in zip(
-            all_axes, panels.items(), _COLOURS, _MARKS, strict=False
-        ):
-            reach = _reach([*(mark.epsilon for mark in marks), *(m.floor for m in marks if m.floor)])
-            for on_front, size, edge in ((False, 4.5, 0.8), (True, 7, 1.4)):
-                kept = [mark for mark in marks if mark.on_front == on_front]
-                axes.plot(
-                    [reach.place(mark.epsilon) for mark in kept],
-                    [mark.value for mark in kept],
-                    linestyle="none",
-                    marker=shape,
-                    color=colour,
-                    markerfacecolor=colour if on_front else "none",
-                    markersize=size,
-                    markeredgewidth=edge,
-                    alpha=1 if on_front else 0.6,
-                )
-            for mark in marks:
-                x = reach.place(mark.epsilon)
-                if mark.floor:
-                    ends = [reach.place(mark.floor), x]
-                    axes.plot(
-                        ends,
-                        [mark.value] * 2,
-                        color=drawing.INK,
-                        linewidth=0.7,
-                        marker="|",
-                        alpha=0.6,
-                        zorder=1,
-                    )
-                if mark.interval and mark.on_front:
-                    axes.plot([x, x], mark.interval, color=colour, linewidth=1.1)
-            joined = [(reach.place(mark.epsilon), mark.value) for mark in marks if mark.on_front]
-            if joined:
-                at, means = zip(*sorted(joined), strict=True)
-                axes.plot(at, means, color=colour, linewidth=1.4, drawstyle="steps-post", zorder=1)
-            _epsilon_axis(axes, reach)
-            axes.set_title(name, loc="left", fontsize=10, pad=4)
-            axes.grid(axis="y")
-        all_axes[0].set_ylabel(metric)
-        words = "; ".join(
-            f"{name}: {len([m for m in marks if m.on_front])} of {len(marks)} points on the front"
-            for name, marks in panels.items()
+def answer_plot(
+    rows: Mapping[str, Mapping[str, Sequence[Mark]]], kinds: Sequence[str], *, named: str = "answer"
+) -> str:
+    """Quality against epsilon: a row for each metric, a panel for each kind of epsilon, a line for each kind
+    of point, with the marks' numbers beside them.
+
+    Args:
+        rows: marks by what their value is, and by what their epsilon is.
+        kinds: what the lines are, in the legend's words; at most six.
+    """
+    views = list(next(iter(rows.values())))
+    reaches = {
+        view: Reach(
+            [e for marks in rows.values() for mark in marks[view] for e in (mark.epsilon, mark.floor) if e]
         )
-        return drawing.as_svg(figure, "front", f"Epsilon against {metric}, the seeds' means. {words}.")
+        for view in views
+    }
+    heights = [3.6, *[1.9] * (len(rows) - 1)]
+    with mpl.rc_context(drawing.STYLE | {"font.size": 9.5}):
+        width, height = 4.3 * len(views) + _LABEL, sum(heights) + 0.75
+        figure = Figure(figsize=(width, height))
+        grid = figure.subplots(
+            len(rows), len(views), sharex="col", sharey="row", squeeze=False, height_ratios=heights
+        )
+        figure.subplots_adjust(
+            left=_LABEL / width, right=0.995, top=1 - 0.62 / height, bottom=0.5 / height,
+            wspace=0.05, hspace=0.12,
+        )  # fmt: skip
+        for row, (metric, panels) in enumerate(rows.items()):
+            for column, view in enumerate(views):
+                axes = grid[row, column]
+                _marks(axes, panels[view], reaches[view])
+                _epsilon_axis(axes, reaches[view], words=row == len(rows) - 1, scale=row == 0)
+                axes.grid(axis="y")
+                if row == 0:
+                    axes.set_title(view, loc="left", fontsize=9.5, pad=5)
+            grid[row, 0].set_ylabel(metric)
+        _legend(figure, kinds, height)
+        words = "; ".join(f"{view}: {len(marks)} points" for view, marks in next(iter(rows.values())).items())
+        return drawing.as_svg(figure, named, f"{', '.join(rows)} against epsilon, the seeds' means. {words}.")
+
+
+def _marks(axes: Axes, marks: Sequence[Mark], reach: Reach) -> None:
+    numbered, kinds = len(marks) <= _MOST_NUMBERS, sorted({mark.kind for mark in marks})
+    for kind in kinds:
+        # Kinds that have the same epsilons, as in a grid over epsilon, lie a little apart.
+        aside = 0.012 * (reach.edge - reach.low) * (kinds.index(kind) - (len(kinds) - 1) / 2)
+        mine = [mark for mark in marks if mark.kind == kind]
+        colour, shape = SERIES[kind % len(SERIES)], MARKS[kind % len(MARKS)]
+        near = [mark for mark in mine if mark.on_line and mark.epsilon <= reach.last]
+        joined = sorted((reach.place(mark.epsilon) + aside, mark.value) for mark in near)
+        if joined:
+            at, means = zip(*joined, strict=True)
+            axes.plot(
+                [*at, reach.high], [*means, means[-1]], color=colour, linewidth=1.4, drawstyle="steps-post"
+            )
+        for mark in mine:
+            x = reach.place(mark.epsilon) + aside
+            if mark.interval:
+                axes.plot([x, x], mark.interval, color=colour, linewidth=1.0, alpha=0.75)
+            if mark.floor:
+                axes.plot(
+                    [reach.place(mark.floor) + aside, x], [mark.value] * 2,
+                    color=drawing.INK, linewidth=0.7, marker="|", alpha=0.6, zorder=1,
+                )  # fmt: skip
+            axes.plot(
+                [x], [mark.value], linestyle="none", marker=shape, color=colour,
+                markerfacecolor=colour if mark.on_line else drawing.PAPER,
+                markersize=6.5 if mark.on_line else 5, markeredgewidth=1.1,
+            )  # fmt: skip
+            if numbered or mark.on_line:
+                axes.annotate(
+                    mark.number.removeprefix("#"), (x, mark.value), xytext=(4.5, 3.5),
+                    textcoords="offset points", fontsize=7.5,
+                )  # fmt: skip
+
+
+def _legend(figure: Figure, kinds: Sequence[str], height: float) -> None:
+    if len(kinds) < 2:
+        return
+    handles = [
+        mpl.lines.Line2D([], [], color=SERIES[index], marker=MARKS[index], label=kind, linewidth=1.4)
+        for index, kind in enumerate(kinds)
+    ]
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.0, 1 + 0.04 / height), ncols=len(kinds),
+        frameon=False, fontsize=9, columnspacing=1.4, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequence[str]) -> str:
-    """A metric over rounds, one small panel for each value of a key, all on the same axes."""
+    """A metric over rounds, coloured as in the first figure; a panel for each value of another setting."""
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(drawing.STYLE | {"font.size": 9, "lines.linewidth": 1.3, "lines.markersize": 3}):
-        width = 4.1 * columns + _LABEL
-        figure = Figure(figsize=(width, 2.3 * rows + 0.5))
+        width = (4.1 if columns > 1 else 6.5) * columns + _LABEL
+        height = (2.3 if columns > 1 else 3.2) * rows + 0.8
+        figure = Figure(figsize=(width, height))
         all_axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         figure.subplots_adjust(
-            left=_LABEL / width, right=0.99, top=1 - 0.3 / (2.3 * rows), bottom=0.55 / (2.3 * rows),
+            left=_LABEL / width, right=0.99, top=1 - 0.62 / height, bottom=0.5 / height,
             hspace=0.28, wspace=0.06,
         )  # fmt: skip
-        named = len(kinds) <= len(_COLOURS)
         for axes, (name, lines) in zip(all_axes, panels.items(), strict=False):
             for line in lines:
-                index = line.kind % len(_COLOURS) if named else 0
-                marker = (*_MARKS, "D")[index] if len(line.rounds) <= 12 else None
-                axes.plot(
-                    line.rounds, line.values, color=_COLOURS[index], marker=marker, alpha=1 if named else 0.55
-                )
-            axes.set_title(name, loc="left", fontsize=9, pad=3)
+                marker = MARKS[line.kind % len(MARKS)] if len(line.rounds) <= 12 else None
+                axes.plot(line.rounds, line.values, color=SERIES[line.kind % len(SERIES)], marker=marker)
+            if len(panels) > 1:
+                axes.set_title(name, loc="left", fontsize=9, pad=3)
             axes.grid(axis="y")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.tick_params(labelbottom=True)
@@ -143,10 +221,7 @@ def rounds_plot(panels: Mapping[str, Sequence[Line]], metric: str, kinds: Sequen
             axes.set_ylabel(metric)
         for axes in all_axes[max(0, len(panels) - columns) : len(panels)]:
             axes.set_xlabel("round")
-        if named and len(kinds) > 1:
-            for index, kind in enumerate(kinds):
-                all_axes[0].plot([], [], color=_COLOURS[index], label=kind)
-            all_axes[0].legend(fontsize=8, framealpha=0.85, facecolor=drawing.PAPER, edgecolor="none")
+        _legend(figure, kinds, height)
         return drawing.as_svg(figure, "rounds", f"{metric} over the rounds, for {', '.join(panels)}.")
 
 
@@ -179,29 +254,26 @@ def heat_plot(
         return drawing.as_svg(figure, "heat", f"{names[2]} by {names[0]} and {names[1]}.")
 
 
-def _reach(epsilons: Sequence[float]) -> _Reach:
-    finite = [value for value in epsilons if math.isfinite(value) and value > 0]
-    low = math.floor(math.log10(min(finite)) - 0.05) if finite else 0
-    high = math.ceil(math.log10(max(finite)) + 0.05) if finite else 1
-    infinite = any(math.isinf(value) for value in epsilons)
-    return _Reach(low, high, high + 0.14 * (high - low) if infinite else None)
-
-
-def _epsilon_axis(axes: Axes, reach: _Reach) -> None:
-    step = max(1, math.ceil((reach.high - reach.low) / 6))
-    ticks: list[float] = [*range(reach.low, reach.high + (reach.infinity is None), step)]
-    edge: Any = reach.high + 0.03 * (reach.high - reach.low)
-    if reach.infinity is not None:
-        ticks.append(reach.infinity)
-        edge = reach.infinity + 0.08 * (reach.high - reach.low)
-        axes.axvspan(reach.high, edge, color=drawing.FAINT, alpha=0.45, linewidth=0, zorder=0)
-    axes.set_xlim(reach.low - 0.02 * (reach.high - reach.low), edge)
+def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None:
+    span = reach.edge - reach.low
+    ticks, names = [math.log10(tick) for tick in reach.ticks], [f"{tick:,g}" for tick in reach.ticks]
+    if reach.beyond:
+        axes.axvspan(reach.high, reach.edge, color=drawing.FAINT, alpha=0.45, linewidth=0, zorder=0)
+        ticks, names = [*ticks, (reach.high + reach.edge) / 2], [*names, reach.beyond]
+    for limit, verdict in ((STRONG, "strong"), (LIMITED, "limited")):
+        if reach.low < math.log10(limit) < reach.high:
+            axes.axvline(math.log10(limit), color=drawing.INK, linewidth=0.7, linestyle=(0, (1, 3)), zorder=0)
+            if scale:
+                axes.annotate(
+                    f"{verdict} ≤ {limit}", (math.log10(limit), 1), xycoords=("data", "axes fraction"),
+                    xytext=(-3, -9), textcoords="offset points", ha="right", fontsize=7,
+                )  # fmt: skip
+    axes.set_xlim(reach.low, reach.edge if reach.beyond else reach.edge + 0.02 * span)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: "∞" if x == reach.infinity else drawing.decade(round(x)))
-    )
-    axes.set_xlabel("planned ε (logarithmic)")
+    axes.set_xticks(ticks, names)
+    if words:
+        axes.set_xlabel("planned ε (logarithmic)")
 
 
 def epsilon_words(value: float) -> str:

@@ -5,14 +5,12 @@ const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent, (_, v) => (v === "inf" ? Infinity : v === "nan" ? NaN : v));
 const short = (key) => key.slice(key.indexOf(".") + 1);
 const show = (v) => (v === Infinity ? "∞" : Number.isNaN(v) ? "–" : String(+v.toPrecision(4)));
-// Three series have the page's colours, the others these, from the same palette (Okabe and Ito's).
-const MORE = { light: ["#cc79a7", "#56b4e9", "#e69f00", "#000000"], dark: ["#cc79a7", "#0072b2", "#f0e442", "#ffffff"] };
-const palette = (of, more) => ({ ink: of("ink"), faint: of("faint"), paper: of("paper"), series: ["one", "two", "three"].map(of).concat(more) });
-const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "x", "star"];
+const palette = (of) => ({ ink: of("ink"), faint: of("faint"), paper: of("paper"), series: ["one", "two", "three", "four", "five", "six"].map(of) });
+const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const theme = () => palette(variable, dark.matches ? MORE.dark : MORE.light);
-const onWhite = () => palette((name) => data.light[name], MORE.light);
+const theme = () => palette(variable);
+const onWhite = () => palette((name) => data.light[name]);
 const narrow = () => innerWidth < 620;
 const title = (metric) => metric.replace("_", " ").replace(/^(fid|kid)$/, (m) => m.toUpperCase());
 
@@ -100,8 +98,8 @@ for (const tools of document.querySelectorAll(".tools[data-table]")) {
 
 // ---- figures: each is a function of its choices and the colours ----
 
-const chosen = { metric: "fid", adjacency: "zero_out", floors: true, over: "fid", heat: "fid", down: data.heat?.[0], across: data.heat?.[1] };
-const hover = (p) => `${p.label}<br>${p.seeds} run${p.seeds === 1 ? "" : "s"}`;
+const chosen = { metric: "fid", adjacency: "zero_out", floors: true, range: "near", over: "fid", heat: "fid", down: data.heat?.[0], across: data.heat?.[1] };
+const hover = (p) => `${p.number}: ${p.label}<br>${p.seeds} run${p.seeds === 1 ? "" : "s"}`;
 
 function layout(colours, more) {
   const axis = { gridcolor: colours.faint, linecolor: colours.faint, zeroline: false, automargin: true };
@@ -114,54 +112,109 @@ function layout(colours, more) {
   return made;
 }
 
-function paretoOf(points, view, metric) {
-  const sign = data.directions[metric] === "minimize" ? 1 : -1;
-  const sorted = points.filter((p) => p.seeds && !Number.isNaN(p.epsilon[view]) && !Number.isNaN(p.mean[metric]))
-    .sort((a, b) => (a.epsilon[view] === b.epsilon[view] ? sign * (a.mean[metric] - b.mean[metric]) : a.epsilon[view] < b.epsilon[view] ? -1 : 1));
-  let least = Infinity;
-  return [sorted, sorted.filter((p) => sign * p.mean[metric] < least && ((least = sign * p.mean[metric]), true))];
+// As `figures.Reach`: an axis as long as people need it, and a strip for what guarantees nothing.
+function reachOf(epsilons) {
+  const finite = [...new Set(epsilons.filter((e) => e > 0 && e < Infinity))].sort((a, b) => a - b);
+  const within = chosen.range === "near" ? finite.filter((e) => e <= data.near) : finite, near = within.length ? within : finite;
+  const first = near[0] ?? data.scale[0][0], last = near.at(-1) ?? data.scale[1][0];
+  const low = Math.log10(first / 1.25), high = Math.log10(last * 1.25);
+  const far = [...new Set(epsilons.filter((e) => e > last))].sort((a, b) => a - b);
+  const edge = high + (far.length ? 0.22 * (high - low) : 0);
+  const place = (e) => (e > last ? high + ((edge - high) * (far.indexOf(e) + 1)) / (far.length + 1) : e > 0 ? Math.max(Math.log10(e), low) : low);
+  let ticks = [];
+  for (const digits of [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]]) {
+    ticks = [];
+    for (let power = Math.floor(low); power <= Math.ceil(high); power++) for (const digit of digits) ticks.push(+(digit * 10 ** power).toPrecision(2));
+    ticks = ticks.filter((t) => Math.log10(t) >= low && Math.log10(t) <= high);
+    if (ticks.length >= 3) break;
+  }
+  const beyond = !far.length ? "" : far[0] === Infinity ? "∞" : `> ${last <= data.near ? data.near : show(last)}`;
+  return { low, high, edge, last, place, ticks, beyond };
 }
 
-function frontFigure(colours) {
-  const metric = chosen.metric, traces = [], stacked = narrow();
-  const views = Object.keys(data.views), n = views.length, made = {};
-  const notes = [], shapes = [];
-  views.forEach((named, i) => {
-    const view = named.replace("zero_out", chosen.adjacency), number = i ? i + 1 : "";
-    const [points, best] = paretoOf(data.points, view, metric), ids = new Set(best.map((p) => p.id));
-    const finite = points.flatMap((p) => [p.epsilon[view], p.floor[view]]).filter((e) => e > 0 && e < Infinity).map(Math.log10);
-    const low = finite.length ? Math.floor(Math.min(...finite) - 0.05) : 0, high = finite.length ? Math.ceil(Math.max(...finite) + 0.05) : 1;
-    const infinite = points.some((p) => p.epsilon[view] === Infinity), infinity = high + 0.14 * (high - low);
-    const place = (e) => (e === Infinity ? infinity : e > 0 ? Math.log10(e) : low);
-    const edge = infinite ? infinity + 0.1 * (high - low) : high;
-    const step = Math.max(1, Math.ceil((high - low) / 6)), ticks = [];
-    for (let t = low; t < high + (infinite ? 0 : 0.5); t += step) ticks.push(t);
-    const axes = { xaxis: `x${number}`, yaxis: `y${stacked ? number : ""}` };
-    const color = colours.series[i], symbol = SYMBOLS[i];
-    const trace = (which, marker, text) => traces.push({
-      ...axes, type: "scatter", mode: "markers", marker, x: which.map((p) => place(p.epsilon[view])), y: which.map((p) => p.mean[metric]),
-      text: which.map((p) => `${hover(p)}<br>ε = ${show(p.epsilon[view])}${p.floor[view] ? ` (audit: ≥ ${show(p.floor[view])})` : ""}<br>${metric} = ${show(p.mean[metric])}${p.interval[metric].length ? ` (${p.interval[metric].map(show).join(" to ")})` : ""}`),
-      hovertemplate: "%{text}<extra></extra>", ...text,
+// Points by epsilon; of each kind those that are the best so far are on its line.
+function marksOf(view, metric) {
+  const sign = data.directions[metric] === "minimize" ? 1 : -1, least = data.kinds.map(() => Infinity);
+  return data.points.filter((p) => p.seeds && !Number.isNaN(p.epsilon[view]) && !Number.isNaN(p.mean[metric]))
+    .sort((a, b) => (a.epsilon[view] === b.epsilon[view] ? sign * (a.mean[metric] - b.mean[metric]) : a.epsilon[view] < b.epsilon[view] ? -1 : 1))
+    .map((p) => {
+      const value = sign * p.mean[metric], on = value < least[p.kind];
+      if (on) least[p.kind] = value;
+      return { p, on };
     });
-    if (chosen.floors) for (const p of points) if (p.floor[view]) traces.push({
-      ...axes, type: "scatter", name: "lower bound", mode: "lines+markers", hoverinfo: "skip", opacity: 0.55, line: { color: colours.ink, width: 1 }, marker: { symbol: "line-ns-open", size: 9, color: colours.ink },
-      x: [place(p.floor[view]), place(p.epsilon[view])], y: [p.mean[metric], p.mean[metric]],
+}
+
+function answerFigure(colours) {
+  const slim = narrow(), views = Object.keys(data.views), traces = [], made = {}, notes = [], shapes = [];
+  const measured = (metric) => data.points.some((p) => !Number.isNaN(p.mean[metric]));
+  const rows = slim ? [chosen.metric] : [chosen.metric, ...data.beside.filter((metric) => metric !== chosen.metric && measured(metric))];
+  // Panels: across, views; down, metrics. Where it is narrow, views are below each other.
+  const columns = slim ? 1 : views.length, heights = slim ? views.map(() => 300) : rows.map((_, i) => (i ? 170 : 330));
+  const gap = slim ? 84 : 22, height = heights.reduce((a, b) => a + b + gap, 0) + 70, foot = 46;
+  const tops = heights.map((_, i) => 34 + (data.kinds.length > 1 ? 26 : 0) + heights.slice(0, i).reduce((a, b) => a + b + gap, 0));
+  const bottom = tops.at(-1) + heights.at(-1) + foot, up = (pixels) => 1 - (pixels - tops[0]) / (bottom - foot - tops[0]);
+  let number = 0;
+  const seen = new Set();
+  views.forEach((named, column) => {
+    const view = named.replace("zero_out", chosen.adjacency);
+    const reach = reachOf(data.points.flatMap((p) => (p.seeds && !Number.isNaN(p.epsilon[view]) ? [p.epsilon[view], ...(p.floor[view] ? [p.floor[view]] : [])] : [])));
+    rows.forEach((metric, row) => {
+      const at = slim ? column : row, id = number ? number + 1 : "", axes = { xaxis: `x${id}`, yaxis: `y${id}` };
+      number += 1;
+      const from = slim ? 0 : column / columns + (column ? 0.012 : 0), to = slim ? 1 : (column + 1) / columns - 0.004;
+      const low = up(tops[at] + heights[at]), high = up(tops[at]), last = slim || row === rows.length - 1;
+      const ticks = reach.ticks.map(Math.log10), names = reach.ticks.map((t) => t.toLocaleString("en"));
+      made[`xaxis${id}`] = {
+        domain: [from, to], anchor: axes.yaxis, range: [reach.low, reach.edge], showgrid: true, showticklabels: last,
+        tickvals: [...ticks, ...(reach.beyond ? [(reach.high + reach.edge) / 2] : [])], ticktext: [...names, ...(reach.beyond ? [reach.beyond] : [])],
+        title: last ? { text: "planned ε (logarithmic)", standoff: 4 } : undefined,
+      };
+      made[`yaxis${id}`] = {
+        domain: [Math.max(0, low), Math.min(1, high)], anchor: axes.xaxis, matches: !slim && column ? `y${row ? row + 1 : ""}` : undefined,
+        showticklabels: slim || !column, title: slim || !column ? { text: title(metric), standoff: 6 } : undefined,
+      };
+      if (slim || !row) notes.push({ text: data.views[named], xref: "paper", yref: "paper", x: from, y: high, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: slim ? 11.5 : 13 } });
+      if (reach.beyond) shapes.push({ type: "rect", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: reach.high, x1: reach.edge, y0: 0, y1: 1, fillcolor: colours.faint, opacity: 0.4, line: { width: 0 } });
+      for (const [limit, verdict] of data.scale) {
+        const at = Math.log10(limit);
+        if (at <= reach.low || at >= reach.high) continue;
+        shapes.push({ type: "line", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: at, x1: at, y0: 0, y1: 1, line: { color: colours.ink, width: 1, dash: "dot" } });
+        if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: 1, xanchor: "right", yanchor: "top", showarrow: false, font: { size: 10 } });
+      }
+      const marks = marksOf(view, metric), few = marks.length <= 40, kinds = [...new Set(marks.map(({ p }) => p.kind))].sort();
+      // Kinds that have the same epsilons, as in a grid over epsilon, lie a little apart.
+      const x = (p, e = p.epsilon[view]) => reach.place(e) + 0.012 * (reach.edge - reach.low) * (kinds.indexOf(p.kind) - (kinds.length - 1) / 2);
+      if (chosen.floors) for (const { p } of marks) if (p.floor[view]) traces.push({
+        ...axes, type: "scatter", name: "lower bound", showlegend: false, mode: "lines+markers", hoverinfo: "skip", opacity: 0.55, line: { color: colours.ink, width: 1 }, marker: { symbol: "line-ns-open", size: 9, color: colours.ink },
+        x: [x(p, p.floor[view]), x(p)], y: [p.mean[metric], p.mean[metric]],
+      });
+      data.kinds.forEach((words, kind) => {
+        const mine = marks.filter(({ p }) => p.kind === kind), color = colours.series[kind], symbol = SYMBOLS[kind];
+        if (!mine.length) return;
+        const best = mine.filter(({ p, on }) => on && p.epsilon[view] <= reach.last);
+        const named = data.kinds.length > 1 && !seen.has(kind);
+        seen.add(kind);
+        const look = { ...axes, type: "scatter", name: words, legendgroup: String(kind) };
+        if (best.length) traces.push({
+          ...look, mode: "lines", showlegend: false, hoverinfo: "skip", line: { color, width: 1.6, shape: "hv" },
+          x: [...best.map(({ p }) => x(p)), reach.high], y: [...best.map(({ p }) => p.mean[metric]), best.at(-1).p.mean[metric]],
+        });
+        traces.push({
+          ...look, showlegend: named, mode: few ? "markers+text" : "markers", cliponaxis: false,
+          text: mine.map(({ p }) => p.number.slice(1)), textposition: "top right", textfont: { size: 10, color: colours.ink },
+          marker: { color: mine.map(({ on }) => (on ? color : colours.paper)), symbol, size: mine.map(({ on }) => (on ? 9 : 7)), line: { color, width: 1.4 } },
+          error_y: { type: "data", array: mine.map(({ p }) => (p.interval[metric]?.length ? (p.interval[metric][1] - p.interval[metric][0]) / 2 : 0)), color, thickness: 1.1, width: 0 },
+          x: mine.map(({ p }) => x(p)), y: mine.map(({ p }) => p.mean[metric]),
+          customdata: mine.map(({ p }) => `${hover(p)}<br>ε = ${show(p.epsilon[view])}${p.floor[view] ? ` (audit: ≥ ${show(p.floor[view])})` : ""}<br>${title(metric)} = ${show(p.mean[metric])}${p.interval[metric]?.length ? ` (${p.interval[metric].map(show).join(" to ")})` : ""}`),
+          hovertemplate: "%{customdata}<extra></extra>",
+        });
+      });
     });
-    trace(points.filter((p) => !ids.has(p.id)), { color, symbol: `${symbol}-open`, size: 6, opacity: 0.65 });
-    const half = best.map((p) => (p.interval[metric].length ? (p.interval[metric][1] - p.interval[metric][0]) / 2 : 0));
-    trace(best, { color, symbol, size: 9 }, { mode: "lines+markers", line: { color, width: 1.5, shape: "hv" }, error_y: { type: "data", array: half, color, thickness: 1.2, width: 3 } });
-    const gap = 0.03, from = stacked ? 0 : i / n + (i ? gap / 2 : 0), to = stacked ? 1 : (i + 1) / n - (i < n - 1 ? gap / 2 : 0);
-    const top = stacked ? 1 - i / n : 1, bottom = stacked ? 1 - (i + 1) / n + 0.09 : 0;
-    made[`xaxis${number}`] = {
-      domain: [from, to], anchor: axes.yaxis, range: [low - 0.03 * (high - low), edge], tickvals: [...ticks, ...(infinite ? [infinity] : [])],
-      ticktext: [...ticks.map((t) => (Math.abs(t) < 4 ? String(+(10 ** t).toPrecision(1)) : `10<sup>${t}</sup>`)), ...(infinite ? ["∞"] : [])],
-      title: { text: "planned ε", standoff: 4 }, showgrid: true,
-    };
-    if (stacked || !i) made[`yaxis${stacked ? number : ""}`] = { domain: [bottom, stacked ? top - 0.04 : top], anchor: axes.xaxis, title: { text: title(metric) } };
-    notes.push({ text: stacked ? data.views[named].split(":")[0] : data.views[named], xref: "paper", yref: "paper", x: from, y: stacked ? top - 0.04 : 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 13 } });
-    if (infinite) shapes.push({ type: "rect", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: high, x1: edge, y0: 0, y1: 1, fillcolor: colours.faint, opacity: 0.4, line: { width: 0 } });
   });
-  return [traces, layout(colours, { ...made, annotations: notes, shapes, height: stacked ? 330 * n : 400 })];
+  return [traces, layout(colours, {
+    ...made, annotations: notes, shapes, height: bottom, margin: { l: 56, r: 8, t: tops[0], b: foot },
+    showlegend: data.kinds.length > 1, legend: { orientation: "h", x: 0, y: 1 + 24 / (bottom - foot - tops[0]), yanchor: "bottom" },
+  })];
 }
 
 // A step between ticks that is 1, 2 or 5 times a power of ten, and no fraction.
@@ -172,26 +225,26 @@ function wholeStep(least) {
 
 function roundsFigure(colours) {
   const metric = chosen.over, traces = [], made = {}, notes = [], panels = data.panels;
-  const columns = Math.min(narrow() ? 1 : 3, panels.length), rows = Math.ceil(panels.length / columns), few = data.kinds.length <= 7, seen = new Set();
-  const height = rows * 190 + 80, gap = 34 / height;
+  const columns = Math.min(narrow() ? 1 : 3, panels.length), rows = Math.ceil(panels.length / columns), seen = new Set();
+  const height = rows * (panels.length > 1 ? 190 : 300) + 80, gap = 34 / height;
   const last = Math.max(1, ...data.points.flatMap((p) => p.rounds[metric].map((r) => r[0]))), step = wholeStep(last / (narrow() ? 5 : 6));
   panels.forEach((panel, i) => {
     const number = i ? i + 1 : "", column = i % columns, row = Math.floor(i / columns), top = 1 - row / rows, from = column / columns;
     made[`xaxis${number}`] = { domain: [from + (column ? 0.015 : 0), (column + 1) / columns - 0.01], anchor: `y${number}`, matches: i ? "x" : undefined, tick0: 0, dtick: step };
     if (i + columns >= panels.length) made[`xaxis${number}`].title = { text: "round", standoff: 4 };
     made[`yaxis${number}`] = { domain: [top - 1 / rows + gap, top - gap / 2], anchor: `x${number}`, matches: i ? "y" : undefined, showticklabels: !column, title: column ? undefined : { text: title(metric) } };
-    notes.push({ text: panel, xref: "paper", yref: "paper", x: from + (column ? 0.015 : 0), y: top - gap / 2, xanchor: "left", yanchor: "bottom", showarrow: false });
+    if (panels.length > 1) notes.push({ text: panel, xref: "paper", yref: "paper", x: from + (column ? 0.015 : 0), y: top - gap / 2, xanchor: "left", yanchor: "bottom", showarrow: false });
     for (const p of data.points) if (p.panel === panel && p.rounds[metric].length) {
-      const kind = few ? p.kind % 7 : 0, named = few && data.kinds.length > 1 && !seen.has(p.kind);
+      const kind = p.kind, named = data.kinds.length > 1 && !seen.has(kind);
       seen.add(p.kind);
       traces.push({
         type: "scatter", mode: p.rounds[metric].length > 12 ? "lines" : "lines+markers", marker: { symbol: SYMBOLS[kind], size: 6 }, xaxis: `x${number}`, yaxis: `y${number}`, x: p.rounds[metric].map((r) => r[0]), y: p.rounds[metric].map((r) => r[1]),
-        line: { color: colours.series[kind], width: 1.6, dash: ["solid", "dash", "dot", "dashdot"][kind % 4] }, opacity: few ? 1 : 0.55,
-        name: data.kinds[p.kind] ?? p.label, legendgroup: String(p.kind), showlegend: named, hovertemplate: `${p.label}<br>round %{x}: %{y:.4g}<extra></extra>`,
+        line: { color: colours.series[kind], width: 1.6, dash: ["solid", "dash", "dot", "dashdot"][kind % 4] },
+        name: data.kinds[kind], legendgroup: String(kind), showlegend: named, hovertemplate: `${p.number}: ${p.label}<br>round %{x}: %{y:.4g}<extra></extra>`,
       });
     }
   });
-  return [traces, layout(colours, { ...made, annotations: notes, height, showlegend: few && data.kinds.length > 1, legend: { orientation: "h", y: -40 / height, yanchor: "top" } })];
+  return [traces, layout(colours, { ...made, annotations: notes, height, showlegend: data.kinds.length > 1, legend: { orientation: "h", y: -40 / height, yanchor: "top" } })];
 }
 
 function heatFigure(colours) {
@@ -211,7 +264,7 @@ function heatFigure(colours) {
   })];
 }
 
-const FIGURES = { front: frontFigure, rounds: roundsFigure, heat: heatFigure };
+const FIGURES = { answer: answerFigure, rounds: roundsFigure, heat: heatFigure };
 
 function draw(name) {
   const place = byId(`figure-${name}`);
@@ -236,10 +289,12 @@ function controls(name, ...parts) {
 function begin() {
   const metrics = Object.entries(data.metrics).map(([name, words]) => [name, words]);
   const change = (name, key) => (value) => { chosen[key] = value; draw(name); };
+  const near = data.points.some((p) => Object.values(p.epsilon).some((e) => e <= data.near));
   const audited = data.points.some((p) => Object.keys(p.floor).length);
-  controls("front", choice("Quality:", metrics, "fid", change("front", "metric")),
-    choice("One client is:", [["zero_out", "left out"], ["replace_one", "replaced"]], "zero_out", change("front", "adjacency")),
-    ...(audited ? [choice("Audit’s lower bounds:", [["yes", "shown"], ["", "hidden"]], "yes", change("front", "floors"))] : []));
+  controls("answer", choice("Quality:", metrics, "fid", change("answer", "metric")),
+    choice("One client is:", [["zero_out", "left out"], ["replace_one", "replaced"]], "zero_out", change("answer", "adjacency")),
+    ...(near ? [choice("Axis:", [["near", `ε ≤ ${data.near}`], ["all", "all ε"]], "near", change("answer", "range"))] : []),
+    ...(audited ? [choice("Audit’s lower bounds:", [["yes", "shown"], ["", "hidden"]], "yes", change("answer", "floors"))] : []));
   controls("rounds", choice("Quality:", metrics.filter(([name]) => name in data.points[0].rounds), "fid", change("rounds", "over")));
   if (data.heat) {
     const keys = Object.keys(data.levels).map((key) => [key, short(key)]);
@@ -253,7 +308,7 @@ function begin() {
   });
   document.querySelectorAll(".plot").forEach((plot) => watch.observe(plot));
   // One after the other: the first figure is there before the last is worked out.
-  draw("front")?.then(() => {
+  draw("answer")?.then(() => {
     performance.mark("first-figure");
     requestAnimationFrame(() => setTimeout(() => { draw("rounds"); draw("heat"); performance.mark("all-figures"); }));
   });

@@ -29,12 +29,26 @@ from prism_secure.run_folder.environment import read_environment
 from prism_secure.storage import make_folder, write_atomic
 from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import in_words
-from prism_secure.sweep.report.along import Strip, strips, strips_plot
+from prism_secure.sweep.report.along import Strip, real_strip, strips, strips_plot
+from prism_secure.sweep.report.answers import (
+    LIMITS,
+    Grouping,
+    best_at,
+    by_setting,
+    judged,
+    learned,
+    least,
+    levels,
+    lines,
+    not_told,
+    shares,
+)
 from prism_secure.sweep.report.figures import (
+    NEAR,
     Line,
     Mark,
+    answer_plot,
     epsilon_words,
-    front_plot,
     heat_plot,
     rounds_plot,
 )
@@ -59,7 +73,7 @@ from prism_secure.sweep.results import (
     record_of,
     why_infinite_in,
 )
-from prism_secure.wording import SCALE
+from prism_secure.wording import LIMITED, SCALE, STRONG, verdict
 
 __all__ = ["write_page", "write_sweep_page"]
 
@@ -74,11 +88,14 @@ METRICS = {
     "density": "density (higher is better)",
     "label_accuracy": "label accuracy (higher is better)",
 }
+BESIDE = ("fid", "gen2real", "recall")
+"""The rows of the first figure, as far as they were measured."""
 VIEWS = {
-    "epsilon.sum_zero_out": "ε(SUM): an observer of the opened sums",
-    "epsilon.upload_zero_out": "ε(UPLOAD): an observer of one client’s bits",
+    "epsilon.sum_zero_out": "ε of one client, central view (SUM)",
+    "epsilon.upload_zero_out": "ε of one client, local view (UPLOAD)",
 }
-"""The panels of the front; the page switches both to the stricter adjacency. One image's is `views_of`'s."""
+"""The panels of the first figure; the page switches both to the stricter adjacency. One image's is in
+`views_of`."""
 _OVER_ROUNDS = ("fid", "recall", "coverage", "kid", "label_accuracy")
 _LINE_POINTS = 25
 _PANELS = 9
@@ -106,7 +123,7 @@ def write_page(subject: Subject, folder: Path) -> Path:
     plotly = _plotly()
     fronts = {name: front(subject.points, name, "fid") for name in EPSILONS}
     ids = {name: {point.id for point in points} for name, points in fronts.items()}
-    figures = _figures(subject, ids)
+    figures = _figures(subject)
     along = _along(subject, fronts)
     tables = [points_table(subject, ids), runs_table(subject), composed_table(subject)]
     exports = folder / "report"
@@ -130,44 +147,73 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 
 
-def _figures(subject: Subject, ids: dict[str, set[str]]) -> dict[str, str]:
-    done = [point for point in subject.points if point.finished and math.isfinite(point.mean("fid"))]
-    panels = {
-        words: [
-            Mark(
-                point.epsilon(name.partition(".")[2]),
-                point.mean("fid"),
-                point.interval("fid"),
-                lower_bounds(point.runs).get(name.partition(".")[2]),
-                point.id in ids[name],
-            )
-            for point in done
-            if not math.isnan(point.epsilon(name.partition(".")[2]))
-        ]
-        for name, words in views_of(subject).items()
+def _grouping(subject: Subject) -> Grouping:
+    """Which line of the figures each point is on."""
+    return lines(subject, [name.partition(".")[2] for name in views_of(subject)])
+
+
+def _figures(subject: Subject) -> dict[str, str]:
+    figures, grouping = {}, _grouping(subject)
+    rows = {
+        METRICS[metric]: {
+            words: _marks(subject, grouping, metric, name.partition(".")[2])
+            for name, words in views_of(subject).items()
+        }
+        for metric in BESIDE
+        if metric == "fid" or any(math.isfinite(point.mean(metric)) for point in subject.points)
     }
-    figures = {"front": front_plot(panels, METRICS["fid"])}
-    panel_of, kinds, kind_of = _multiples(subject)
-    lines: dict[str, list[Line]] = {panel: [] for panel in panel_of.values()}
+    figures["answer"] = answer_plot(rows, grouping.kinds)
+    panels = _panels(subject, grouping)
+    drawn: dict[str, list[Line]] = {panel: [] for panel in panels.kinds}
     for point in subject.points:
         means = pages.thin(round_means(point, "fid"), _LINE_POINTS)
         if means:
             rounds, values = zip(*means, strict=True)
-            lines[panel_of[point.id]].append(Line(rounds, values, kind_of[point.id]))
-    if any(lines.values()):
-        drawn = {panel: found for panel, found in lines.items() if found}
-        figures["rounds"] = rounds_plot(drawn, METRICS["fid"], kinds)
+            drawn[panels.kinds[panels.kind_of[point.id]]].append(
+                Line(rounds, values, grouping.kind_of[point.id])
+            )
+    if any(drawn.values()):
+        kept = {panel: found for panel, found in drawn.items() if found}
+        figures["rounds"] = rounds_plot(kept, METRICS["fid"], grouping.kinds)
     keys = _heat_keys(subject)
-    if keys and done:
+    if keys and judged(subject.points):
         figures["heat"] = _heat(subject, *keys)
     return figures
+
+
+def _marks(subject: Subject, grouping: Grouping, metric: str, epsilon: str) -> list[Mark]:
+    """The points of one panel, by epsilon: who is the best of its line so far is on it."""
+    sign = 1 if DIRECTIONS[metric] == "minimize" else -1
+    shown = [
+        point
+        for point in subject.points
+        if math.isfinite(point.mean(metric)) and not math.isnan(point.epsilon(epsilon))
+    ]
+    shown.sort(key=lambda point: (point.epsilon(epsilon), sign * point.mean(metric)))
+    least, marks = dict.fromkeys(range(len(grouping.kinds)), math.inf), []
+    for point in shown:
+        kind, value = grouping.kind_of[point.id], point.mean(metric)
+        better = sign * value < least[kind]
+        least[kind] = min(least[kind], sign * value)
+        marks.append(
+            Mark(
+                subject.number(point),
+                point.epsilon(epsilon),
+                value,
+                point.interval(metric),
+                lower_bounds(point.runs).get(epsilon),
+                kind,
+                better,
+            )
+        )
+    return marks
 
 
 def views_of(subject: Subject) -> dict[str, str]:
     """The epsilons that say anything here, and whom each is against: one image's where some run claims it."""
     seen = image_views(subject.runs)
     return VIEWS | (
-        {"epsilon.record": f"ε(one {record_of(subject.runs)}): {' or '.join(seen)}"} if seen else {}
+        {"epsilon.record": f"ε of one {record_of(subject.runs)}: {' or '.join(seen)}"} if seen else {}
     )
 
 
@@ -185,66 +231,27 @@ def _heat(subject: Subject, down: str, across: str) -> str:
     return heat_plot(table, rows, columns, names)
 
 
-def levels(subject: Subject, key: str) -> list[str]:
-    """A key's values in order, numbers by size, each once."""
-    kept: dict[str, Any] = {in_words(point.settings[key]): point.settings[key] for point in subject.points}
-
-    def order(text: str) -> tuple[int, float, str]:
-        value = kept[text]
-        number = isinstance(value, int | float)
-        return (0 if number else 1, float(value) if number else 0.0, text)
-
-    return sorted(kept, key=order)
-
-
 def _heat_keys(subject: Subject) -> tuple[str, str] | None:
-    """The two keys that move FID most: by the spread of its mean from value to value."""
-    spread = {}
-    for key in subject.keys:
-        groups: dict[str, list[float]] = {}
-        for point in subject.points:
-            if math.isfinite(value := point.mean("fid")):
-                groups.setdefault(in_words(point.settings[key]), []).append(value)
-        spread[key] = float(np.std([np.mean(values) for values in groups.values()])) if groups else 0.0
-    best = sorted(spread, key=lambda key: -spread[key])[:2]
+    """The two settings that explain most of FID's variance."""
+    best = list(shares(subject))[:2]
     return (best[0], best[1]) if len(best) == 2 else None
 
 
-def _multiples(subject: Subject) -> tuple[dict[str, str], list[str], dict[str, int]]:
-    """Which small panel each point is in, and its colour there: flip first, or the first key, then the next.
-
-    A key with many values is cut into ranges that hold about as many of them each.
-    """
-    if not subject.keys:
-        return {p.id: "all runs" for p in subject.points}, [], {p.id: 0 for p in subject.points}
-    first = "privacy.flip" if "privacy.flip" in subject.keys else subject.keys[0]
-    values = levels(subject, first)
-    name = first.partition(".")[2]
-    if len(values) <= _PANELS:
-        panels = {value: f"{name} = {value}" for value in values}
-    else:
-        parts = np.array_split(np.array(values), 6)
-        panels = {str(v): f"{name} = {part[0]} … {part[-1]}" for part in parts for v in part}
-    rest = [key for key in subject.keys if key != first]
-    second = levels(subject, rest[0]) if rest else []
-    kinds = [f"{rest[0].partition('.')[2]} = {value}" for value in second]
-    order = {value: index for index, value in enumerate(values)}
-    points = sorted(subject.points, key=lambda point: order[in_words(point.settings[first])])
-    return (
-        {point.id: panels[in_words(point.settings[first])] for point in points},
-        kinds,
-        {point.id: second.index(in_words(point.settings[rest[0]])) if rest else 0 for point in points},
-    )
+def _panels(subject: Subject, grouping: Grouping) -> Grouping:
+    """Which small panel of the rounds each point is in: by the strongest setting but that of the lines."""
+    return by_setting(subject, next((key for key in shares(subject) if key != grouping.key), ""))
 
 
 def _data(subject: Subject) -> dict[str, Any]:
     """What the page's script draws from."""
-    panel_of, kinds, kind_of = _multiples(subject)
+    grouping = _grouping(subject)
+    panels = _panels(subject, grouping)
     points = []
     for point in subject.points:
         points.append(
             {
                 "id": point.id,
+                "number": subject.number(point),
                 "label": subject.label(point),
                 "settings": {key: in_words(point.settings[key]) for key in subject.keys},
                 "seeds": len(point.finished),
@@ -252,8 +259,8 @@ def _data(subject: Subject) -> dict[str, Any]:
                 "epsilon": {name: _short(point.epsilon(name.partition(".")[2])) for name in EPSILONS},
                 "interval": {name: [*map(_short, point.interval(name) or ())] for name in QUALITY},
                 "floor": {f"epsilon.{cell}": value for cell, value in lower_bounds(point.runs).items()},
-                "panel": panel_of[point.id],
-                "kind": kind_of[point.id],
+                "panel": panels.kinds[panels.kind_of[point.id]],
+                "kind": grouping.kind_of[point.id],
                 "rounds": {
                     name: [
                         (number, _short(value))
@@ -268,8 +275,11 @@ def _data(subject: Subject) -> dict[str, Any]:
         "views": views_of(subject),
         "metrics": METRICS,
         "directions": DIRECTIONS,
-        "kinds": kinds,
-        "panels": list(dict.fromkeys(panel_of.values())),
+        "kinds": grouping.kinds,
+        "panels": panels.kinds,
+        "beside": BESIDE,
+        "near": NEAR,
+        "scale": [[STRONG, "strong"], [LIMITED, "limited"]],
         "levels": {key: levels(subject, key) for key in subject.keys},
         "heat": _heat_keys(subject),
         "light": drawing.LIGHT,
@@ -286,6 +296,8 @@ class _Along:
 
     views: tuple[str, ...]
     rows: list[Strip]
+    real: Strip | None
+    """Real images, where the clients' are public."""
 
     @property
     def name(self) -> str:
@@ -306,14 +318,23 @@ class _Along:
             )
             for row in self.rows
         ]
-        return strips_plot(self.rows, words, f"Along the front of {views_of(subject)[self.views[0]]}")
+        rows = self.rows
+        if self.real is not None:
+            rows, words = (
+                [*rows, self.real],
+                [*words, ("real images of clients", "nearest to generated ones")],
+            )
+        return strips_plot(rows, words, f"Along the front of {views_of(subject)[self.views[0]]}")
 
 
 def _along(subject: Subject, fronts: dict[str, list[SweepPoint]]) -> list[_Along]:
     sharing: dict[tuple[str, ...], list[str]] = {}
     for name in views_of(subject):
         sharing.setdefault(tuple(point.id for point in fronts[name]), []).append(name)
-    found = [_Along(tuple(names), strips(fronts[names[0]])) for names in sharing.values()]
+    found = [
+        _Along(tuple(names), strips(fronts[names[0]]), real_strip(fronts[names[0]]))
+        for names in sharing.values()
+    ]
     return [along for along in found if along.rows]
 
 
@@ -342,7 +363,12 @@ def _render(
     views = views_of(subject)
     floors = {point.id: lower_bounds(point.runs) for point in subject.points}
     finished = [run for run in subject.runs if run.finished]
-    judged = [point for point in subject.points if math.isfinite(point.mean("fid"))]
+    grouping, points = _grouping(subject), judged(subject.points)
+    best = [
+        (limit, {name: best_at(points, name.partition(".")[2], limit) for name in views})
+        for limit in (*LIMITS, math.inf)
+    ]
+    answered = [name for name in views if best[-2][1][name].point is not None]
     return pages.render(
         "prism_secure.sweep.report",
         "page.html.jinja",
@@ -350,8 +376,15 @@ def _render(
         scale=SCALE,
         subject=subject,
         points=subject.points,
-        fronts=fronts,
-        front_ids={name: {point.id for point in points} for name, points in fronts.items()},
+        front_ids={name: {point.id for point in found} for name, found in fronts.items()},
+        grouping=grouping,
+        panels=_panels(subject, grouping),
+        learned=learned(subject, grouping),
+        not_told=not_told(subject),
+        best=best,
+        unanswered={name: least(points, name.partition(".")[2]) for name in views if name not in answered},
+        answered=answered,
+        verdict_of=lambda limit: verdict(limit, 1e-5).level,
         views=views,
         record=record_of(subject.runs),
         image_views=image_views(subject.runs),
@@ -368,7 +401,6 @@ def _render(
         finished=len(finished),
         failed=[run for run in subject.runs if run.state == "failed"],
         refused=[point for point in subject.points if point.refused],
-        best=min(judged, key=lambda point: point.mean("fid")) if judged else None,
         heat_keys=_heat_keys(subject),
         deltas=sorted({run.config.privacy.delta for run in subject.runs}),
         seeds=sorted({run.seed for run in subject.runs}),

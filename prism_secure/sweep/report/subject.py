@@ -61,6 +61,10 @@ class Subject:
         """How many runs added up in the clear what a secure sum would have."""
         return sum(run.config.secure_sum.simulate for run in self.runs)
 
+    def number(self, point: SweepPoint) -> str:
+        """What figures and tables call a point: "#3"."""
+        return f"#{[each.id for each in self.points].index(point.id) + 1}"
+
     def label(self, point: SweepPoint) -> str:
         """A point in words; by its runs where no setting differs."""
         return point.name or " ".join(self.names[run.folder] for run in point.runs)

@@ -10,15 +10,15 @@ const search = document.querySelector('.tools[data-table="points"] input');
 const filter = (text) => { search.value = text; search.dispatchEvent(new Event("input")); return column(); };
 const below = filter("fid<" + up[2]), flip = filter("flip=0.1 sum<inf").length, none = filter("nothing has this");
 filter("");
-const drawn = () => document.querySelector("#figure-front .plot").data.filter((trace) => trace.name === "lower bound").map((trace) => trace.x);
-const selects = document.querySelectorAll("#figure-front select"), shown = drawn();
-selects[2].value = ""; selects[2].dispatchEvent(new Event("change"));
+const drawn = () => document.querySelector("#figure-answer .plot").data.filter((trace) => trace.name === "lower bound").map((trace) => trace.x);
+const selects = document.querySelectorAll("#figure-answer select"), shown = drawn();
+selects[3].value = ""; selects[3].dispatchEvent(new Event("change"));
 const floors = { shown, hidden: drawn() };
 const metric = selects[0];
 metric.value = "coverage"; metric.dispatchEvent(new Event("change"));
 await new Promise((done) => setTimeout(done, 300));
 const figures = {};
-for (const name of ["front", "rounds", "heat"]) {
+for (const name of ["answer", "rounds", "heat"]) {
   const place = document.getElementById("figure-" + name), svg = place.querySelector(".plot svg.main-svg");
   figures[name] = {
     size: [svg.getBoundingClientRect().width, svg.getBoundingClientRect().height],
@@ -29,4 +29,4 @@ for (const name of ["front", "rounds", "heat"]) {
     fixed: getComputedStyle(place.querySelector(".static")).display,
   };
 }
-return { up, upSort, down, below, flip, none, figures, floors, axis: document.querySelector("#figure-front .ytitle").textContent };
+return { up, upSort, down, below, flip, none, figures, floors, axis: document.querySelector("#figure-answer .ytitle").textContent };

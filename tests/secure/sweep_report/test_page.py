@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.report import page as page_module
 from prism_secure.sweep.report import subject_of_runs, subject_of_sweep, tables
-from prism_secure.sweep.report.figures import Mark, front_plot
+from prism_secure.sweep.report.figures import Mark, answer_plot
 from prism_secure.sweep.results import read_sweep
 from prism_secure.wording import format_epsilon
 
@@ -90,19 +91,20 @@ def test_the_page_says_what_all_runs_tell_together(sweep: Path) -> None:
     row = dict(zip(tables.composed_table(noisy).columns, tables.composed_table(noisy).rows[0], strict=True))
     assert row["sum_zero_out"] == total.epsilon.sum_zero_out < math.inf
     text = (sweep / "report.html").read_text("utf-8")
-    composed = text[text.index('<table id="composed"') : text.index("</table>")]
+    composed = text[text.index('<table id="composed"') :].split("</table>")[0]
     assert composed.count(">inf<") == 5  # flip = 0 is among them, and nothing is claimed for one image
 
 
 def test_a_lower_bound_is_drawn_from_itself_to_the_upper_bound_at_the_points_height() -> None:
     def ticks(*marks: Mark) -> Counter[tuple[float, float]]:
-        svg = front_plot({"ε": marks}, "FID")
+        svg = answer_plot({"FID": {"ε": marks}}, ["all"])
         return Counter(
             (float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)
         )
 
-    others = Mark(0.1, 200.0), Mark(1.0, 150.0)
-    without, audited = ticks(*others, Mark(10.0, 100.0)), ticks(*others, Mark(10.0, 100.0, floor=0.1))
+    others = Mark("#1", 0.1, 200.0), Mark("#2", 1.0, 150.0)
+    last = Mark("#3", 10.0, 100.0)
+    without, audited = ticks(*others, last), ticks(*others, replace(last, floor=0.1))
     left, right = sorted((audited - without).elements())
     assert audited.total() == without.total() + 2
     assert left[1] == right[1]
@@ -111,13 +113,31 @@ def test_a_lower_bound_is_drawn_from_itself_to_the_upper_bound_at_the_points_hei
     assert left[0] < right[0]
 
 
+def test_the_first_table_and_sentence_answer_at_each_epsilon(sweep: Path) -> None:
+    text = html.unescape((sweep / "report.html").read_text("utf-8"))
+    table = text[text.index('<table id="best-at"') :].split("</table>")[0]
+    assert text.index('<table id="best-at"') == text.index("<table"), "the first one"
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row) for row in table.split("<tr>")[2:]]
+    assert [re.search(r"ε ≤ \d+|any ε", row)[0] for row in rows] == [
+        "ε ≤ 1", "ε ≤ 2", "ε ≤ 4", "ε ≤ 8", "ε ≤ 10", "any ε"
+    ]  # fmt: skip
+    points = read_sweep(sweep).points
+    for limit, row in zip((1, 2, 4, 8, 10), rows, strict=False):
+        within = [point for point in points if point.epsilon("sum_zero_out") <= limit]
+        best = min(within, key=lambda point: point.mean("fid"))
+        number = points.index(best) + 1
+        assert f"#{number}: {best.name}" in row or f"as above (#{number})" in row
+    assert "no meaningful guarantee" in rows[-1]
+    assert "no meaningful guarantee" not in "".join(rows[:-1])
+
+
 def test_the_page_and_its_files_ask_the_network_for_nothing(sweep: Path) -> None:
     text = (sweep / "report.html").read_text("utf-8")
     for word in ('src="http', 'href="http', "@import", "url(http"):
         assert word not in text
     best = [row for row in read_csv(sweep, "points") if row["front.epsilon.sum_zero_out"] == "true"]
     assert (sweep / "report" / "samples-sum.svg").read_text("utf-8").count("<image ") == len(best)
-    for name in ("front", "rounds", "heat", "samples-sum"):
+    for name in ("answer", "rounds", "heat", "samples-sum"):
         svg = (sweep / "report" / f"{name}.svg").read_text("utf-8")
         assert svg.startswith("<svg xmlns=")
         assert "var(--" not in svg
@@ -152,7 +172,7 @@ def test_a_page_of_one_seed_says_that_chance_decides_between_close_points(
     assert main(["report", str(folder)]) == 0
     for page, once in ((folder, True), (sweep, False)):
         text = (page / "report.html").read_text("utf-8")
-        assert ("differ by chance alone" in text) is once
+        assert ("nothing here tells a difference from chance" in text) is once
         assert ("95% intervals over the seeds" in text) is not once
 
 
@@ -222,8 +242,10 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
     assert set(rounds["across"]) >= {"2", "4"}
     assert all(tick.isdecimal() for tick in rounds["across"])
     audited = next(point for point in read_sweep(sweep).points if point.settings["privacy.flip"] > 0)
-    [ends] = told["floors"]["shown"]
-    assert ends == pytest.approx([math.log10(0.0625), math.log10(audited.epsilon("sum_zero_out"))], rel=1e-4)
+    rows = told["floors"]["shown"]
+    assert len(rows) == (2 if width > 620 else 1), "one in the row of each metric"
+    for low, high in rows:
+        assert high - low == pytest.approx(math.log10(audited.epsilon("sum_zero_out") / 0.0625), rel=1e-4)
     assert told["floors"]["hidden"] == []
 
 
@@ -262,10 +284,10 @@ def test_the_epsilon_of_one_image_names_its_view_wherever_it_stands(
     assert main(["compare", *map(str, folders), "--out", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out
     text = html.unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
-    front = html.unescape((tmp_path / "page" / "report" / "front.svg").read_text("utf-8"))
-    name = f"ε(one image): {' or '.join(shorts)}"
-    assert f"The front by {name}:" in text
-    assert f"{name}: " in front, "the picture's title"
+    drawn = html.unescape((tmp_path / "page" / "report" / "answer.svg").read_text("utf-8"))
+    name = f"ε of one image: {' or '.join(shorts)}"
+    assert f'<th scope="col">{name}</th>' in text
+    assert f"{name}: " in drawn, "the picture's title"
     data = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
     assert data["views"]["epsilon.record"] == name
     for short in shorts:

@@ -1,0 +1,255 @@
+"""What a sweep answers: the best quality within each epsilon, which setting matters most, what is not told.
+
+An epsilon above `LIMITED` is no meaningful guarantee by itself (`prism_secure.wording`), so it is never the
+answer to a question about privacy: points beyond stand beside the others for comparison, and say so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prism_secure.sweep.recipe import in_words
+from prism_secure.sweep.report.subject import Subject
+from prism_secure.sweep.results import SweepPoint, record_of
+from prism_secure.wording import LIMITED, format_epsilon
+
+__all__ = [
+    "LIMITS", "Best", "Grouping", "best_at", "by_setting", "judged", "learned", "least", "levels", "lines",
+    "not_told", "shares",
+]  # fmt: skip
+
+LIMITS = (1, 2, 4, 8, LIMITED)
+"""Epsilons that somebody may have to spend."""
+_MOST = 6
+"""Lines that are told apart by colour and mark; more values of a number are cut into ranges."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best FID of all points within one epsilon.
+
+    Attributes:
+        limit: the epsilon; inf for whatever it is.
+        point: the one with the least mean FID; None where no point is within the limit.
+        alike: points within the limit whose 95% intervals meet its own: seeds do not tell them apart.
+    """
+
+    limit: float
+    point: SweepPoint | None
+    alike: tuple[SweepPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Points by the value of one setting.
+
+    Attributes:
+        key: the setting, "federation.clients" say; "" for all points in one group.
+        kinds: the groups in words, in the order of the values.
+        kind_of: the group of each point, by its id.
+        share: how much of FID's variance over the points the groups explain, 0 to 1.
+    """
+
+    key: str
+    kinds: tuple[str, ...]
+    kind_of: dict[str, int]
+    share: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The setting without its section."""
+        return self.key.partition(".")[2]
+
+
+def judged(points: Sequence[SweepPoint]) -> list[SweepPoint]:
+    """Those that have an FID."""
+    return [point for point in points if math.isfinite(point.mean("fid"))]
+
+
+def best_at(points: Sequence[SweepPoint], epsilon: str, limit: float) -> Best:
+    """The best FID within `limit`, by the name of the epsilon: "sum_zero_out", "record"."""
+    within = [point for point in judged(points) if point.epsilon(epsilon) <= limit]
+    if not within:
+        return Best(limit, None)
+    best = min(within, key=lambda point: point.mean("fid"))
+    own = best.interval("fid")
+    alike = [
+        other
+        for other in within
+        if other is not best and own and (ends := other.interval("fid")) and ends[0] <= own[1]
+    ]
+    return Best(limit, best, tuple(alike))
+
+
+def least(points: Sequence[SweepPoint], epsilon: str) -> SweepPoint | None:
+    """The point with the smallest epsilon, the better one of several; None where there is none."""
+    charged = [point for point in judged(points) if not math.isnan(point.epsilon(epsilon))]
+    return min(charged, key=lambda point: (point.epsilon(epsilon), point.mean("fid")), default=None)
+
+
+def levels(subject: Subject, key: str) -> list[str]:
+    """A key's values in order, numbers by size, each once."""
+    kept: dict[str, Any] = {in_words(point.settings[key]): point.settings[key] for point in subject.points}
+
+    def order(text: str) -> tuple[int, float, str]:
+        value = kept[text]
+        number = isinstance(value, int | float)
+        return (0 if number else 1, float(value) if number else 0.0, text)
+
+    return sorted(kept, key=order)
+
+
+def shares(subject: Subject) -> dict[str, float]:
+    """How much of FID's variance over the points each setting explains by itself, the largest first.
+
+    1 - (1 - R²)(n - 1)/(n - k), R² being the share of the squares between the means of its k values over n
+    points: without the correction a setting with a value for each point would explain everything.
+    """
+    points = judged(subject.points)
+    values = np.array([point.mean("fid") for point in points])
+    total = float(((values - values.mean()) ** 2).sum()) if points else 0.0
+    found = {}
+    for key in subject.keys:
+        groups: dict[str, list[float]] = {}
+        for point in points:
+            groups.setdefault(in_words(point.settings[key]), []).append(point.mean("fid"))
+        inside = sum(statistics.pvariance(group) * len(group) for group in groups.values())
+        n, k = len(points), len(groups)
+        explained = total > 0 and n > k > 1
+        found[key] = max(0.0, 1 - inside / total * (n - 1) / (n - k)) if explained else 0.0
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def by_setting(subject: Subject, key: str = "", share: float = 0.0) -> Grouping:
+    """Points by the value of a setting; all in one group where none is named."""
+    if not key:
+        return Grouping("", ("all points",), {point.id: 0 for point in subject.points})
+    values, name = levels(subject, key), key.partition(".")[2]
+    parts = [[value] for value in values]
+    if len(values) > _MOST:
+        parts = [list(part) for part in np.array_split(np.array(values, dtype=object), _MOST)]
+    kinds = [f"{name} = {part[0]}" + (f" … {part[-1]}" if len(part) > 1 else "") for part in parts]
+    place = {value: index for index, part in enumerate(parts) for value in part}
+    return Grouping(
+        key,
+        tuple(kinds),
+        {point.id: place[in_words(point.settings[key])] for point in subject.points},
+        share,
+    )
+
+
+def lines(subject: Subject, epsilons: Sequence[str]) -> Grouping:
+    """The groups whose points are joined: of the settings that leave an epsilon free to vary, the one that
+    explains most of FID's variance. A setting that fixes epsilon is the axis itself."""
+    for key, share in shares(subject).items():
+        if len(levels(subject, key)) < 2:
+            continue
+        seen: dict[str, set[tuple[float, ...]]] = {}
+        for point in judged(subject.points):
+            cost = tuple(point.epsilon(name) for name in epsilons)
+            seen.setdefault(in_words(point.settings[key]), set()).add(cost)
+        if any(len(costs) > 1 for costs in seen.values()):
+            return by_setting(subject, key, share)
+    return by_setting(subject)
+
+
+def leading(subject: Subject) -> str:
+    """The epsilon that the first sentence is about: one client's against the sums, unless only one image's
+    says anything."""
+    points = judged(subject.points)
+    for name in ("sum_zero_out", "record"):
+        if any(point.epsilon(name) <= LIMITED for point in points):
+            return name
+    return "sum_zero_out"
+
+
+def learned(subject: Subject, grouping: Grouping) -> list[str]:
+    """What the sweep answers, in a few sentences; none before a point was measured."""
+    points, name = judged(subject.points), leading(subject)
+    if not points:
+        return []
+    of = f"one {record_of(subject.runs)}" if name == "record" else "one client in the central view (SUM)"
+    answers = [best for limit in LIMITS if (best := best_at(points, name, limit)).point is not None]
+    overall = best_at(points, name, math.inf)
+    if not answers:
+        nearest = least(points, name)
+        assert nearest is not None
+        return [
+            f"No point guarantees {of} anything meaningful: the smallest ε is "
+            f"{format_epsilon(nearest.epsilon(name))} ({subject.number(nearest)}: {subject.label(nearest)}), "
+            f"and above {LIMITED} it is no meaningful guarantee by itself.",
+            *_by_group(subject, grouping, name, math.inf),
+        ]
+    first, last = answers[0], answers[-1]
+    assert first.point is not None
+    assert last.point is not None
+    assert overall.point is not None
+    told = f"For {of}, the best FID is {_said(subject, first)} at ε ≤ {first.limit:g}"
+    if last.point is not first.point:
+        told += f" and {_said(subject, last)} at ε ≤ {last.limit:g}"
+    elif last.limit != first.limit:
+        told += f", and at every limit up to {last.limit:g}"
+    found = [f"{told}."]
+    if overall.point.epsilon(name) > LIMITED:
+        found.append(
+            f"Without a meaningful guarantee it is {overall.point.mean('fid'):.1f} "
+            f"({subject.number(overall.point)}, ε = {format_epsilon(overall.point.epsilon(name))})."
+        )
+    return found + _by_group(subject, grouping, name, LIMITED)
+
+
+def _said(subject: Subject, best: Best) -> str:
+    assert best.point is not None
+    return f"{best.point.mean('fid'):.1f} ({subject.number(best.point)}: {subject.label(best.point)})"
+
+
+def _by_group(subject: Subject, grouping: Grouping, name: str, limit: float) -> list[str]:
+    if len(grouping.kinds) < 2:
+        return []
+    found = []
+    for index, kind in enumerate(grouping.kinds):
+        mine = [point for point in subject.points if grouping.kind_of[point.id] == index]
+        best = best_at(mine, name, limit).point
+        value = "none" if best is None else f"{best.mean('fid'):.1f}"
+        found.append(f"{value} with {kind}")
+    within = "" if math.isinf(limit) else f" at ε ≤ {limit:g}"
+    return [
+        f"Of the settings that leave ε free, {grouping.name} explains most of FID’s variance over the points "
+        f"({grouping.share:.0%}): the best FID{within} is {', '.join(found)}."
+    ]
+
+
+def not_told(subject: Subject) -> list[str]:
+    """What these runs cannot tell."""
+    points, name = judged(subject.points), leading(subject)
+    seeds = max((len(point.finished) for point in points), default=0)
+    if not points:
+        return ["No run has been evaluated yet."]
+    if seeds < 2:
+        return [
+            "Each point has one seed, so nothing here tells a difference from chance: two runs of one "
+            "setting differ, too, and close points may stand in any order (sweep.seeds = [0, 1, 2])."
+        ]
+    found = []
+    best = best_at(points, name, LIMITED)
+    if best.point is None:
+        best = best_at(points, name, math.inf)
+    assert best.point is not None
+    if best.alike:
+        others = ", ".join(subject.number(point) for point in best.alike[:6]) + (
+            f" and {len(best.alike) - 6} more" if len(best.alike) > 6 else ""
+        )
+        found.append(
+            f"{seeds} seeds do not tell the best point ({subject.number(best.point)}) apart from {others}: "
+            "their 95% intervals meet."
+        )
+    found.append(
+        "The best of many is flattered by the choice: measure it again with other seeds, or by gen2real."
+    )
+    return found

@@ -1,0 +1,215 @@
+"""What a sweep's page says in words: the best within each epsilon, the strongest setting, what isn't told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prism_secure.sweep.report import answers
+from prism_secure.sweep.report.figures import Reach
+from prism_secure.sweep.report.subject import Subject
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point that was measured as the test says."""
+
+    id: str
+    settings: dict[str, Any]
+    fid: float
+    sum: float
+    half: float | None = None
+    upload: float = math.inf
+    record: float = math.inf
+    runs: tuple[()] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return " ".join(f"{key.partition('.')[2]}={value:g}" for key, value in self.settings.items())
+
+    @property
+    def finished(self) -> list[int]:
+        return [0] if self.half is None else [0, 1, 2]
+
+    def mean(self, metric: str) -> float:
+        return self.fid if metric == "fid" else math.nan
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        return None if self.half is None else (self.fid - self.half, self.fid + self.half)
+
+    def epsilon(self, name: str) -> float:
+        return {"sum_zero_out": self.sum, "upload_zero_out": self.upload, "record": self.record}[name]
+
+
+def subject(*points: Point) -> Subject:
+    return Subject("a sweep", points, tuple(points[0].settings), "", "", False, {})  # type: ignore[arg-type]
+
+
+def grid(fid: Any, epsilon: Any, half: float | None = 5.0) -> Subject:
+    """Of clients and clip: FID and epsilon as functions of both."""
+    return subject(
+        *(
+            Point(
+                f"{clients} {clip}",
+                {"federation.clients": clients, "privacy.clip": clip},
+                fid(clients, clip),
+                epsilon(clients, clip),
+                half,
+            )
+            for clients in (10, 100, 1000)
+            for clip in (0.5, 1.0, 2.0)
+        )
+    )
+
+
+CLIENTS_DECIDE = grid(
+    lambda n, c: 400 - 100 * math.log10(n) - 10 * c, lambda n, c: 60 * c / math.log10(n) ** 3
+)
+
+
+def words(about: Subject) -> str:
+    names = ["sum_zero_out", "upload_zero_out"]
+    return " ".join(answers.learned(about, answers.lines(about, names)))
+
+
+@pytest.mark.parametrize("limit", [*answers.LIMITS, 20, math.inf])
+def test_the_best_within_a_limit_is_what_a_search_of_all_points_finds(limit: float) -> None:
+    points = CLIENTS_DECIDE.points
+    within = [point for point in points if point.epsilon("sum_zero_out") <= limit]
+    found = answers.best_at(points, "sum_zero_out", limit).point
+    assert found == (min(within, key=lambda point: point.mean("fid")) if within else None)
+
+
+def test_points_whose_intervals_meet_the_bests_are_named_and_others_are_not() -> None:
+    fids = {"a": 100.0, "b": 108.0, "c": 111.0}
+    points = [Point(name, {}, fid, 1.0, 5.0) for name, fid in fids.items()]
+    found = answers.best_at(points, "sum_zero_out", 2)  # type: ignore[arg-type]
+    assert [point.id for point in found.alike] == ["b"]
+
+
+def test_the_share_of_a_setting_is_that_of_a_regression_on_its_values() -> None:
+    """By least squares on one column a value, corrected for their number."""
+    points = CLIENTS_DECIDE.points
+    fids = np.array([point.mean("fid") for point in points])
+    for key, share in answers.shares(CLIENTS_DECIDE).items():
+        values = sorted({point.settings[key] for point in points})
+        columns = np.array([[float(point.settings[key] == value) for value in values] for point in points])
+        fitted = columns @ np.linalg.lstsq(columns, fids, rcond=None)[0]
+        n, k = columns.shape
+        inside = ((fids - fitted) ** 2).sum() / (n - k)
+        assert share == pytest.approx(max(0.0, 1 - inside / (((fids - fids.mean()) ** 2).sum() / (n - 1))))
+
+
+def test_a_setting_with_a_value_for_each_point_explains_nothing() -> None:
+    each = [Point(str(n), {"federation.clients": n, "privacy.clip": n % 2}, 100.0 + n, 1.0) for n in range(6)]
+    assert answers.shares(subject(*each))["federation.clients"] == 0
+
+
+@pytest.mark.parametrize(
+    ("about", "key"),
+    [
+        (CLIENTS_DECIDE, "federation.clients"),
+        (grid(lambda n, c: 100 * c + n / 1000, lambda n, c: c * n / 100), "privacy.clip"),
+        # The clip decides, but it decides epsilon, too: a line for each would be a point.
+        (grid(lambda n, c: 100 * c + n / 100, lambda n, c: c), "federation.clients"),
+    ],
+)
+def test_lines_are_of_the_strongest_setting_that_leaves_epsilon_free(about: Subject, key: str) -> None:
+    assert answers.lines(about, ["sum_zero_out"]).key == key
+
+
+def test_where_every_setting_fixes_epsilon_there_is_one_line() -> None:
+    only = [Point(str(e), {"measured.epsilon": e}, 100.0 / e, e) for e in (1.0, 2.0, 4.0)]
+    found = answers.lines(subject(*only), ["sum_zero_out"])
+    assert (found.key, set(found.kind_of.values())) == ("", {0})
+
+
+def test_many_values_are_cut_into_ranges_that_hold_all_of_them() -> None:
+    many = [Point(str(n), {"federation.clients": n}, 100.0, n % 7) for n in range(1, 31)]
+    found = answers.by_setting(subject(*many), "federation.clients")
+    assert len(found.kinds) == 6
+    assert (found.kinds[0], found.kinds[-1]) == ("clients = 1 … 5", "clients = 26 … 30")
+    assert sorted(found.kind_of.values()) == [n for n in range(6) for _ in range(5)]
+
+
+def test_the_lead_names_the_best_at_the_smallest_and_the_largest_limit_and_by_the_strongest_setting() -> None:
+    told = words(CLIENTS_DECIDE)
+    within = [point for point in CLIENTS_DECIDE.points if point.epsilon("sum_zero_out") <= 10]
+    assert f"{min(point.mean('fid') for point in within):.1f}" in told
+    assert "at ε ≤ 2" in told or "at ε ≤ 4" in told
+    assert "clients explains most of FID’s variance" in told
+    assert "none with clients = 10" in told
+
+
+@pytest.mark.parametrize("least", [10.0001, 1265.0, math.inf])
+def test_an_epsilon_that_guarantees_nothing_is_never_the_answer(least: float) -> None:
+    poor = [Point(str(n), {"privacy.clip": n}, 80.0 - n, least * (1 + n)) for n in range(3)]
+    told = words(subject(*poor))
+    assert told.startswith("No point guarantees one client in the central view (SUM) anything meaningful")
+    assert "the best FID is" not in told.split(".")[0]
+
+
+def test_a_better_point_without_a_guarantee_is_told_as_such() -> None:
+    told = words(
+        subject(Point("a", {"privacy.clip": 1}, 120.0, 4.0), Point("b", {"privacy.clip": 9}, 80.0, 1265.0))
+    )
+    assert "the best FID is 120.0 (#1: clip=1) at ε ≤ 4, and at every limit up to 10" in told
+    assert "Without a meaningful guarantee it is 80.0 (#2, ε = 1,265)" in told
+
+
+def test_where_only_one_images_epsilon_says_anything_the_lead_is_about_it() -> None:
+    told = words(subject(Point("a", {"privacy.clip": 1}, 120.0, math.inf, record=2.0)))
+    assert told.startswith("For one image, the best FID is 120.0")
+
+
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [
+        (None, "one seed, so nothing here tells a difference from chance"),
+        (5.0, "do not tell the best point (#9) apart from"),
+        (0.001, "flattered by the choice"),
+    ],
+)
+def test_what_cannot_be_told_follows_from_seeds_and_intervals(half: float | None, said: str) -> None:
+    about = grid(lambda n, c: 100 - math.log10(n) - c / 100, lambda n, c: 1.0, half)
+    told = " ".join(answers.not_told(about))
+    assert said in told
+    assert ("apart from" in told) is (half == 5.0)
+
+
+def test_nothing_is_told_of_a_sweep_without_results() -> None:
+    empty = subject(Point("a", {"privacy.clip": 1}, math.nan, math.nan))
+    assert words(empty) == ""
+    assert answers.not_told(empty) == ["No run has been evaluated yet."]
+    assert answers.best_at(empty.points, "sum_zero_out", math.inf).point is None
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "beyond"),
+    [
+        ([0.5, 4.0, 1265.0], "> 20"),
+        ([0.5, 4.0, math.inf], "∞"),
+        ([0.5, 4.0], ""),
+        ([100.0, 5000.0, math.inf], "∞"),
+        ([math.inf], "∞"),
+        ([], ""),
+        ([0.0, 3.0], ""),
+    ],
+)
+def test_the_axis_is_as_long_as_people_need_it(epsilons: list[float], beyond: str) -> None:
+    reach = Reach(epsilons)
+    assert reach.beyond == beyond
+    places = [reach.place(epsilon) for epsilon in sorted(epsilons)]
+    assert places == sorted(places)
+    assert all(reach.low <= place <= reach.edge for place in places)
+    near = [
+        place for epsilon, place in zip(sorted(epsilons), places, strict=True) if 0 < epsilon <= reach.last
+    ]
+    if len(near) > 1:
+        assert near[-1] - near[0] > 0.5 * (reach.edge - reach.low), "what guarantees something has the room"
+    assert reach.high > reach.low
+    assert all(reach.low <= math.log10(tick) <= reach.high for tick in reach.ticks)
