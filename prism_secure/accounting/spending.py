@@ -32,7 +32,13 @@ from prism_privacy import (
     Unit,
     View,
 )
-from prism_privacy.ledger.check import OF_PERSONS, SUM_NOT_RUN, says_of_persons, says_sum_not_run
+from prism_privacy.ledger.check import (
+    OF_PERSONS,
+    OWN_BEHAVIOUR,
+    SUM_NOT_RUN,
+    says_of_persons,
+    says_sum_not_run,
+)
 from prism_privacy.ledger.entry import Coins, LedgerEntry
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
@@ -42,6 +48,7 @@ from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
+from prism_secure.config.plugged import is_reference, origin
 from prism_secure.errors import RunFolderError
 from prism_secure.wording import record_unit
 
@@ -318,12 +325,18 @@ class Spending:
 
     def _settings(self) -> dict[str, str | bool]:
         """What the header says of the data, the secure sum if it is not run, persons if they are the records,
-        and the record-level release; which one, where runs share it."""
+        parts of the user's own, and the record-level release; which one, where runs share it."""
         settings: dict[str, str | bool] = {"own_data": True} if self._own_data else {}
         if self._config.secure_sum.simulate:
             settings |= SUM_NOT_RUN
         if self._config.data.person is not None:
             settings |= OF_PERSONS
+        for name, value in (
+            (OWN_BEHAVIOUR, self._config.federation.behaviour),
+            ("aggregation.rule", self._config.aggregation.rule),
+        ):
+            if is_reference(value):
+                settings[name] = origin(value)
         if self._moments is not None:
             settings["record_release"] = self._config.privacy.record_release
             if (shared := self._moments.id(draw=True)) is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prism_secure.errors import ConfigError
@@ -19,6 +22,23 @@ def is_reference(text: str) -> bool:
     [True, True, False, False, False]
     """
     return _REFERENCE.fullmatch(text) is not None
+
+
+def origin(reference: str) -> str:
+    """A reference with the SHA-256 of the file that its module is in, as a ledger names it.
+
+    Raises:
+        ConfigError: its module cannot be found.
+    """
+    module = reference.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{reference!r} cannot be found: {error}") from None
+    file = None if found is None else found.origin
+    if file is None or not Path(file).is_file():  # a namespace, or made by another program
+        return f"{reference}, no source file"
+    return f"{reference}, sha256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
 
 
 def plugged(reference: str, setting: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ __all__ = [
     "SUM_NOT_RUN_WORDS",
     "format_delta",
     "format_epsilon",
+    "own_behaviour_words",
     "record_unit",
 ]
 
@@ -19,6 +20,14 @@ RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""
 SUM_NOT_RUN_WORDS = "the secure sum was not run: epsilon(SUM) is what it would be with one"
 """Of a ledger whose header says so, in words."""
+
+
+def own_behaviour_words(what: object) -> str:
+    """Of a ledger whose header says that clients ran code of the run's own."""
+    return (
+        f"what clients answered comes from code of the run's own ({what}): clip and coins bound what left a "
+        "client, and epsilon holds if what it kept for its next round follows from its data and broadcasts alone"
+    )
 
 
 def record_unit(record: str = "image") -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import packed, read_arrays
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
+from prism_secure.sweep.recipe import read_recipe, run_id
 
 from .tiny_data import TINY, outcome, same_secrets, write_data
 
@@ -67,6 +70,43 @@ def test_a_run_of_ones_own_behaviour_is_charged_as_any_other(finished: Path, dat
     )  # theta and as long a direction, to each of three
     entries = verify_ledger(finished / "ledger.jsonl").entries
     assert [entry.kind for entry in entries] == ["round"] * 2 + ["end"]
+
+
+def test_the_ledger_names_the_code_that_clients_ran_and_what_epsilon_then_rests_on(finished: Path) -> None:
+    report = verify_ledger(finished / "ledger.jsonl")
+    digest = hashlib.sha256((Path(__file__).parent / "own_parts.py").read_bytes()).hexdigest()
+    assert report.settings["federation.behaviour"] == f"{HERE}:Echo, sha256 {digest}"
+    assert "aggregation.rule" not in report.settings
+    (warning,) = [each for each in report.warnings if "code of the run's own" in each]
+    assert digest in warning
+    assert "code of the run&#39;s own" in (finished / "report.html").read_text("utf-8")
+
+
+def test_the_ledger_names_a_rule_of_ones_own_which_costs_no_epsilon(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, f"aggregation.rule={HERE}:half_of_all_for_all"), tmp_path / "own")
+    run(tiny(data), tmp_path / "plain")
+    own, plain = (verify_ledger(tmp_path / name / "ledger.jsonl") for name in ("own", "plain"))
+    assert own.settings["aggregation.rule"].startswith(f"{HERE}:half_of_all_for_all, sha256 ")
+    assert "aggregation.rule" not in plain.settings
+    assert own.warnings == plain.warnings
+
+
+def test_what_is_in_the_script_that_runs_is_refused(data: Path, tmp_path: Path) -> None:
+    """No other process, and nobody who repeats the run, has it."""
+    for setting in ("federation.behaviour", "aggregation.rule"):
+        with pytest.raises(ConfigError, match=f"{setting} = '__main__:Mine' must name a module"):
+            run(tiny(data, f"{setting}=__main__:Mine"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_of_ones_own_are_swept_like_any_setting(data: Path, tmp_path: Path) -> None:
+    base = msgspec.to_builtins(tiny(data))
+    values = {section: {k: v for k, v in keys.items() if v is not None} for section, keys in base.items()}
+    rules = ["schedule", f"{HERE}:half_of_all_for_all"]
+    recipe = read_recipe({**values, "sweep": {"grid": {"aggregation.rule": rules}}})
+    assert [settings["aggregation.rule"] for settings in recipe.grid()] == rules
+    configs = [recipe.config(settings, 0) for settings in recipe.grid()]
+    assert len({run_id(config) for config in configs}) == 2
 
 
 def test_a_kill_between_rounds_or_in_one_changes_nothing(

@@ -23,7 +23,7 @@ NEAR = 2 * LIMITED
 stands in a strip at its end."""
 _MOST_NUMBERS = 40
 """Of more points, those off the lines have no number beside them."""
-_LABEL = 0.7
+_LABEL = 0.8
 """Inches for the words and numbers of the upright axis."""
 
 
@@ -140,6 +140,7 @@ def answer_plot(
                 if row == 0:
                     axes.set_title(view, loc="left", fontsize=9.5, pad=5)
             grid[row, 0].set_ylabel(metric)
+        figure.align_ylabels(grid[:, 0])
         _legend(figure, kinds, height)
         words = "; ".join(f"{view}: {len(marks)} points" for view, marks in next(iter(rows.values())).items())
         return drawing.as_svg(figure, named, f"{', '.join(rows)} against epsilon, the seeds' means. {words}.")
@@ -256,7 +257,7 @@ def heat_plot(
 
 def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None:
     span = reach.edge - reach.low
-    ticks, names = [math.log10(tick) for tick in reach.ticks], [f"{tick:,g}" for tick in reach.ticks]
+    ticks, names = [math.log10(tick) for tick in reach.ticks], [f"{tick:,.10g}" for tick in reach.ticks]
     if reach.beyond:
         axes.axvspan(reach.high, reach.edge, color=drawing.FAINT, alpha=0.45, linewidth=0, zorder=0)
         ticks, names = [*ticks, (reach.high + reach.edge) / 2], [*names, reach.beyond]
