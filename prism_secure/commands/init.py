@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import textwrap
 from pathlib import Path
@@ -14,7 +15,7 @@ import tomli_w
 from prism_secure.commands.first_checks import require_new_file
 from prism_secure.commands.parsing import Commands, add_command, recipe_name
 from prism_secure.config import Config, describe, load_config, meanings
-from prism_secure.config.recipes import DEFAULT, NAMES
+from prism_secure.config.recipes import DEFAULT, NAMES, SWEEPS
 from prism_secure.config.recipes import text as about
 from prism_secure.config.schema import FILE, TITLE, schema
 from prism_secure.errors import ConfigError
@@ -22,8 +23,9 @@ from prism_secure.storage import make_folder, write_atomic
 
 HELP = """\
 Write a recipe: every setting with its value, what it means and what it takes, and a table [sweep],
-commented out. What you delete keeps the value that the named recipe gives it. Beside it a JSON Schema, by
-which editors complete and check it (also: `prism-secure config --schema`).
+commented out. What you delete keeps the value that the named recipe gives it. The recipes sweep-... ask a
+question each, in few lines, with a table [sweep] that is ready to go. Beside the file a JSON Schema, by which
+editors complete and check it (also: `prism-secure config --schema`).
 """
 
 SCHEMA = """\
@@ -77,10 +79,10 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--recipe",
-        type=recipe_name,
+        type=functools.partial(recipe_name, names=(*NAMES, *SWEEPS)),
         default=DEFAULT,
         metavar="NAME",
-        help=f"which one of {', '.join(NAMES)}; default: {DEFAULT}",
+        help=f"which one of {', '.join(NAMES)}; or a sweep: {', '.join(SWEEPS)}; default: {DEFAULT}",
     )
     parser.set_defaults(command=_init)
 
@@ -93,10 +95,13 @@ def _init(options: argparse.Namespace, command: str) -> int:
     if beside.exists() and TITLE not in beside.read_text("utf-8", errors="replace"):
         raise ConfigError(f"{beside} exists already and is somebody else's; name a file in another folder")
     make_folder(options.file.parent)
-    write_atomic(options.file, recipe(options.recipe).encode())
+    sweeps = options.recipe in SWEEPS
+    text = SCHEMA.format(file=FILE) + about(options.recipe) if sweeps else recipe(options.recipe)
+    write_atomic(options.file, text.encode())
     write_atomic(beside, f"{json.dumps(schema(), indent=2, ensure_ascii=False)}\n".encode())
     print(f"Wrote {options.file}, and {FILE} beside it, by which editors complete and check it.")
-    print(f"Then: prism-secure run --config {options.file} --out runs/first")
+    command = f"sweep {options.file} --out sweeps" if sweeps else f"run --config {options.file} --out runs"
+    print(f"Then: prism-secure {command}/first")
     return 0
 
 

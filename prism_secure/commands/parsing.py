@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -72,13 +73,13 @@ def _recipe(options: argparse.Namespace) -> str | None:
     return options.recipe or (DEFAULT if options.config is None else None)
 
 
-def recipe_name(text: str) -> str:
+def recipe_name(text: str, names: Sequence[str] = NAMES) -> str:
     """The type of an option that names a recipe.
 
     Raises:
         argparse.ArgumentTypeError: there is none of that name; the nearest one is offered.
     """
-    if text not in NAMES:
-        hint = did_you_mean(text, NAMES, otherwise=f"there are {', '.join(NAMES)}")
+    if text not in names:
+        hint = did_you_mean(text, names, otherwise=f"there are {', '.join(names)}")
         raise argparse.ArgumentTypeError(f"no recipe is called {text!r}; {hint}")
     return text

@@ -26,7 +26,7 @@ def own_behaviour_words(what: object) -> str:
     """Of a ledger whose header says that clients ran code of the run's own."""
     return (
         f"what clients answered comes from code of the run's own ({what}): clip and coins bound what left a "
-        "client, and epsilon holds if what it kept for its next round follows from its data and broadcasts alone"
+        "client, and epsilon holds if what it kept for its next round follows from data and broadcasts alone"
     )
 
 

@@ -5,6 +5,12 @@
     one-shot        the same ten; one noisy sum of moments opens, and the server trains on it
     prism           local training as it was published, without an epsilon
 
+Three are sweeps, each the answer to a question, on a laptop; `prism-secure init --recipe` writes them:
+
+    sweep-epsilon   what does epsilon of one client cost in quality?
+    sweep-cohort    how many clients does it take?
+    sweep-noniid    what does it cost where clients hold few classes each?
+
 A file or `--set` names only what differs. Without a file the recipe is `DEFAULT`; a file names one at its
 top, `recipe = "cross-silo"`, or stands on the defaults of all settings.
 """
@@ -26,6 +32,8 @@ ABOUT = {
     "prism": "local training as it was published, no epsilon",
 }
 """Each in a few words."""
+SWEEPS = ("sweep-epsilon", "sweep-cohort", "sweep-noniid")
+"""Recipes for `prism-secure sweep`; each stands on one of `NAMES`, and no file stands on them."""
 
 
 def read(name: str) -> dict[str, dict[str, Any]]:
@@ -34,6 +42,11 @@ def read(name: str) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: there is none of that name.
     """
+    if name in SWEEPS:
+        raise ConfigError(
+            f"recipe {name!r} is a sweep's, not a run's: `prism-secure init --recipe {name} FILE` writes it, "
+            "and `prism-secure sweep FILE --out DIR` carries it out"
+        )
     return tomllib.loads(text(name))
 
 
@@ -43,8 +56,9 @@ def text(name: str) -> str:
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in NAMES:
-        hint = did_you_mean(str(name), NAMES, otherwise=f"there are {', '.join(NAMES)}")
+    names = (*NAMES, *SWEEPS)
+    if name not in names:
+        hint = did_you_mean(str(name), names, otherwise=f"there are {', '.join(names)}")
         raise ConfigError(f"no recipe is called {name!r}; {hint}")
     return files(__name__).joinpath(f"{name}.toml").read_text("utf-8")
 
