@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 HELP = """\
 Carry out all runs of a recipe: a run's TOML file with a table [sweep] that says which settings vary, and how.
 Every run gets a run folder under DIR/runs. The same command continues after a kill at any time: each run is
-made once, interrupted ones continue from their checkpoints, failed ones are tried again.
+made once, interrupted ones continue from their checkpoints, failed ones are tried again. It ends with the
+page DIR/report.html; `prism-secure report DIR` writes it meanwhile.
 """
 
 EXAMPLES = """\
@@ -94,7 +95,9 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
         else:
             print(f"{missing} runs are gone: deleted meanwhile? The same command makes them again.")
             failed = missing
-    print(f"Page: prism-secure report {shlex.quote(str(options.out))}")
+    from prism_secure.sweep.report import write_sweep_page
+
+    print(f"Page: {write_sweep_page(options.out).resolve()}")
     if options.dashboard:
         print("The dashboard is there until Ctrl-C.")
         with contextlib.suppress(KeyboardInterrupt):

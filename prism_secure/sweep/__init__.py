@@ -15,8 +15,8 @@
 
 Reading needs nothing but the folder; sweeping needs Optuna (the extra `sweep`).
 
-`prism_secure.sweep` is the function below; modules are imported from the package all the same (`from
-prism_secure.sweep.results import read_sweep`), see `prism_secure/__init__.py`.
+`prism_secure.sweep` is the function below; modules are imported from the package all the same, by `from
+prism_secure.sweep.results import read_sweep` or `from prism_secure.sweep import results`.
 """
 
 from __future__ import annotations

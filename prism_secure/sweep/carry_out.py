@@ -57,7 +57,8 @@ def carry_out(
         console: where to; None: standard output.
 
     Raises:
-        ConfigError: a sweep that could only give infinite epsilons, or workers below 1, or no Optuna.
+        ConfigError: a sweep that could only give infinite epsilons, workers below 1, or no package of the
+            extra `sweep`.
         RunFolderError: the folder holds something else, another recipe's sweep, or one that goes on.
         StorageError: the disk or the database refused.
         FailedFast: a run failed, and that was to end the sweep.
@@ -80,9 +81,11 @@ def carry_out(
         from prism_secure.sweep.display import Display
         from prism_secure.sweep.engine import Engine
         from prism_secure.sweep.folder import SweepFolder
+        from prism_secure.sweep.report.page import require_packages
         from prism_secure.sweep.study import PointStudy, as_storage_error, import_optuna
 
         import_optuna()  # before a folder is made that nothing can be done with
+        require_packages()
         folder = SweepFolder(out, recipe, command)
         lock.callback(folder.close)
         url = storage or folder.study_url

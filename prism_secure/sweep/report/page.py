@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from prism_privacy.ledger.entry import json_safe
-from prism_secure.errors import PrismError, pip_install
+from prism_secure.errors import ConfigError, pip_install
 from prism_secure.reporting import drawing, pages
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.storage import make_folder, write_atomic
@@ -75,7 +75,7 @@ from prism_secure.sweep.results import (
 )
 from prism_secure.wording import LIMITED, SCALE, STRONG, verdict
 
-__all__ = ["write_page", "write_sweep_page"]
+__all__ = ["require_packages", "write_page", "write_sweep_page"]
 
 METRICS = {
     "fid": "FID (lower is better)",
@@ -106,7 +106,7 @@ def write_sweep_page(folder: Path) -> Path:
 
     Raises:
         RunFolderError: the folder is not a sweep's, or a file in it is damaged.
-        PrismError: plotly or pyarrow is not installed.
+        ConfigError: plotly or pyarrow is not installed.
         StorageError: the disk refused.
     """
     return write_page(subject_of_sweep(read_sweep(folder)), folder)
@@ -117,7 +117,7 @@ def write_page(subject: Subject, folder: Path) -> Path:
 
     Raises:
         RunFolderError: a run folder is damaged.
-        PrismError: plotly or pyarrow is not installed.
+        ConfigError: plotly or pyarrow is not installed.
         StorageError: the disk refused.
     """
     plotly = _plotly()
@@ -138,11 +138,23 @@ def write_page(subject: Subject, folder: Path) -> Path:
     return folder / "report.html"
 
 
+def require_packages() -> None:
+    """Refuse where the page's packages are missing: before a sweep, not after it.
+
+    Raises:
+        ConfigError: plotly or pyarrow is not installed.
+    """
+    for name in ("plotly", "pyarrow"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"the page of many runs needs {name}: {pip_install('sweep')}")
+
+
 def _plotly() -> str:
     """Plotly's script, compressed for the page, which unpacks it: a third of the size."""
+    require_packages()
     found = importlib.util.find_spec("plotly")
-    if found is None or not found.submodule_search_locations:
-        raise PrismError(f"the page of many runs needs plotly: {pip_install('sweep')}")
+    assert found is not None
+    assert found.submodule_search_locations
     script = Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
     return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from prism_secure.cli import main
 from prism_secure.sweep.composition import compose
+from prism_secure.sweep.engine import Engine
 from prism_secure.sweep.results import read_sweep
 
 from .tiny_runs import TINY
@@ -56,6 +58,8 @@ def test_sweep_that_is_killed_continues_with_the_same_command_and_repeats_no_rou
     shown = capsys.readouterr().out
     assert "continue" in shown
     assert "2 of 2 runs finished, 0 points failed" in shown
+    assert f"Page: {out.resolve() / 'report.html'}" in shown
+    assert (out / "report.html").stat().st_size > 10_000
     assert "together, for everything one client contributes" in shown
     results = read_sweep(out)
     assert results.counts()["done"] == 2
@@ -102,6 +106,23 @@ def test_sweep_without_optuna_names_the_extra(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.parametrize("package", ["plotly", "pyarrow"])
+def test_sweep_without_what_its_page_needs_is_refused_before_it_starts(
+    package: str,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *how: None if name == package else found(name, *how)
+    )
+    assert main(_arguments(recipe, tmp_path / "sweep")) == 2
+    assert f"needs {package}: in a clone of the repository, pip install '.[sweep]'" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "shown", "code"),
     [
@@ -133,7 +154,7 @@ def test_password_of_the_storage_stays_out_of_the_folder(
 def test_run_that_is_deleted_meanwhile_is_no_success(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prism_secure.sweep.engine.Engine.sweep", lambda engine: 0)
+    monkeypatch.setattr(Engine, "sweep", lambda engine: 0)
     assert main([*_arguments(recipe, tmp_path / "sweep"), "--workers", "1"]) == 6
     shown = capsys.readouterr().out
     assert "2 runs are gone" in shown
