@@ -298,7 +298,7 @@ def test_only_what_continues_is_said_to_continue(
 def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--recipe", "one-shot", "--set", "privacy.clip=2"]) == 0
     (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
-    assert load_config(tmp_path / "mine.toml") == load_config(None, ["privacy.clip=2"])
+    assert load_config(tmp_path / "mine.toml") == load_config(None, ["privacy.clip=2"], recipe="one-shot")
     assert main(["config", "--explain"]) == 0
     explained = capsys.readouterr().out
     for line in dump_config(Config()).splitlines():

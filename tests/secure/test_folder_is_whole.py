@@ -285,7 +285,7 @@ def test_a_finished_run_needs_no_secret_any_more(config: Config, finished: Path,
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     shutil.rmtree(folder / "clients")
     (folder / "ledger.key").unlink()
-    assert run(config, folder).exists()
+    assert run(config, folder).report.exists()
 
 
 def test_model_that_is_gone_from_a_finished_run_is_made_again(
