@@ -53,7 +53,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 """128 + SIGTERM, as a shell has it."""
 UNREAD = 141
-"""Nobody reads the output any more: 128 + SIGPIPE, as a shell has it."""
+"""Nobody reads the output any longer: 128 + SIGPIPE, as a shell has it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

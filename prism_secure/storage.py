@@ -38,7 +38,7 @@ def make_folder(path: Path) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """The same, open to its owner alone (0700)."""
+    """Make a folder that is open to its owner alone (0700)."""
     make_folder(path)
     with as_storage_error(path):
         path.chmod(0o700)

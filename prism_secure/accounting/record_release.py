@@ -98,7 +98,7 @@ class RecordRelease:
         )
 
     def as_opened(self, sums: NoisySums) -> NoisySums:
-        """The same sums of this recipe's classes, with the noise that is in them: that of all survivors."""
+        """The sums of this recipe's classes, with the noise that is in them: that of all survivors."""
         if not self.summed:
             return sums
         assert sums.counts is not None
@@ -138,7 +138,7 @@ class RecordRelease:
         return opened_epsilon(self.plan.release, images, cohort, view, adjacency, delta)
 
     def at(self, epsilon: float) -> RecordRelease:
-        """The same with another `privacy.record_epsilon`."""
+        """This release with another `privacy.record_epsilon`."""
         privacy = msgspec.structs.replace(self.config.privacy, record_epsilon=epsilon)
         return replace(self, config=msgspec.structs.replace(self.config, privacy=privacy))
 

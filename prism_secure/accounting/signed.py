@@ -61,7 +61,7 @@ def _signed(
     if config is None:
         try:
             config = _told(ledger, masks)
-        except ConfigError:  # a ledger of some other program: what it charged is no recipe of this one
+        except ConfigError:  # a ledger of some other program: what it charged follows from no recipe here
             return None, None
         # Figures would be those of more honest clients, or of fewer rounds.
         if config.cohort != min(ledger.entries[-1].cohort, _MOST_CLIENTS) or not ledger.complete:

@@ -238,7 +238,7 @@ class Spending:
         before = self._accountant_rounds
         if self._plan.measured and not 1 <= federation_round <= self._plan.rounds:
             raise RunFolderError(
-                f"round {federation_round} is none of the {self._plan.rounds} that were planned"
+                f"round {federation_round} is not one of the {self._plan.rounds} that were planned"
             )
         release = self._plan.release(federation_round)
         present = ("this client",) if self._alone else invited(self._config, round_number)

@@ -73,7 +73,7 @@ def audit_budget(ledgers: Sequence[SpentLedger], limits: Sequence[Limit]) -> lis
 
     Raises:
         ConfigError: a limit names a data set or a client that no ledger is about.
-        RunFolderError: a ledger charged what is no mask release.
+        RunFolderError: a ledger charged something other than a mask release.
     """
     accounts = []
     groups = by_data(ledgers, lambda ledger: ledger.whose, lambda ledger: ledger.name)

@@ -67,7 +67,7 @@ class Evidence:
 
     @property
     def config_here(self) -> Config:
-        """The same with `data.folder` as the run resolved it, wherever the auditor stands."""
+        """The configuration with `data.folder` as the run resolved it, wherever the auditor stands."""
         config, identity = self.config, self.identity
         if identity is None:
             return config

@@ -34,7 +34,7 @@ Records = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def lightly_trained(config: Config) -> Config:
-    """The same with a server that takes one step a round: what is asked follows from opened sums alone."""
+    """A configuration whose server takes one step a round: what is asked follows from opened sums alone."""
     measured = msgspec.structs.replace(config.measured, steps=1, end_steps=0)
     return msgspec.structs.replace(config, measured=measured)
 

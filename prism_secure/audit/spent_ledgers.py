@@ -98,7 +98,7 @@ def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: P
         owners: what the budget file says; its paths are relative to `beside`.
 
     Raises:
-        ConfigError: a path is no ledger, or the budget file names one that is not among them.
+        ConfigError: a path is not a ledger, or the budget file names one that is not among them.
         RunFolderError: a ledger does not verify, its end cannot be checked, or a file beside it is damaged:
             nothing can be said then.
     """

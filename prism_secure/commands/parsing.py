@@ -77,7 +77,7 @@ def recipe_name(text: str, names: Sequence[str] = NAMES) -> str:
     """The type of an option that names a recipe.
 
     Raises:
-        argparse.ArgumentTypeError: there is none of that name; the nearest one is offered.
+        argparse.ArgumentTypeError: no recipe has that name; the nearest one is offered.
     """
     if text not in names:
         hint = did_you_mean(text, names, otherwise=f"there are {', '.join(names)}")

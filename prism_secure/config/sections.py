@@ -352,7 +352,7 @@ class Aggregation(Section, frozen=True):
     lambda_start: Share = 1.0
     """lambda of `fixed`; of `schedule` and the `kalman` rules, their factor at first."""
     lambda_end: Share = 0.2
-    """The same in the last round; `fixed` ignores it."""
+    """Lambda of the last round; `fixed` ignores it."""
     hold: Share = 0.6
     """Share of the rounds before it starts to fall."""
     floor: Share = 0.05

@@ -61,7 +61,7 @@ def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
     """The inverse of `read_idx`: an uncompressed idx file of these bytes, of whatever rank.
 
     Raises:
-        TypeError: they are no unsigned bytes.
+        TypeError: they are not unsigned bytes.
     """
     if values.dtype != np.uint8:
         raise TypeError(f"expected uint8, got {values.dtype}")

@@ -242,7 +242,7 @@ def read_image(path: Path) -> Tensor:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of a picture so large that it may be an attack; that is no training image.
+            # Pillow only warns of a picture so large that it may be an attack; no training image is.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as opened:
                 mode = opened.mode

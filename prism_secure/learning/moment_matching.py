@@ -47,7 +47,7 @@ class FeatureMoments:
         return cls(*(torch.from_numpy(each).float() for each in (found.mean, variance, counts)))
 
     def to(self, device: torch.device | str) -> FeatureMoments:
-        """The same on a device."""
+        """A copy on a device."""
         return FeatureMoments(self.mean.to(device), self.variance.to(device), self.counts.to(device))
 
     @property
@@ -122,7 +122,7 @@ class FakeAverages:
         return cls(torch.zeros(rows, dimension), torch.zeros(rows, dimension), torch.zeros(shape), 0)
 
     def to(self, device: torch.device | str) -> FakeAverages:
-        """The same on a device."""
+        """A copy on a device."""
         return FakeAverages(self.first.to(device), self.second.to(device), self.moments.to(device), self.step)
 
 

@@ -225,7 +225,7 @@ def data_card(
     out: Path,
     vary_contrast: bool = False,
 ) -> str:
-    """What a generated data set is, what it cost whom, and what it is no good for: Markdown below YAML."""
+    """What a generated data set is, what it cost whom, what not to use it for: Markdown below YAML."""
     card, architecture = model.card, model.architecture
     name = shown(card.data.name) if card else "unnamed images"
     conditional, again = labels is not None, " --vary-contrast" if vary_contrast else ""

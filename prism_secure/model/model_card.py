@@ -72,7 +72,7 @@ def model_words(architecture: Architecture, seed: int, mask: NDArray[np.bool_]) 
 
 
 def plain(text: str) -> str:
-    """Text on one line, with a space for every character that is none to be seen but may drive a terminal.
+    """Text on one line, with a space for every invisible character that may drive a terminal.
 
     >>> plain("a\\n\\x1b[2Jb\\u202e")
     'a  [2Jb '
@@ -217,7 +217,7 @@ class QualityCard(_Part, frozen=True, kw_only=True):
     gen2real: Number | None = None
     """Accuracy on the held-out images of a classifier trained on generated ones alone."""
     gen2real_ceiling: Number | None = None
-    """The same, trained on as many real images."""
+    """`gen2real` of a classifier trained on as many real images."""
     warning: str = ""
     """What keeps the figures from meaning what they seem to, in words."""
 

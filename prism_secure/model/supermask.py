@@ -170,7 +170,7 @@ def training_mask(
     elif mode == "topk":
         hard = _top(scores.detach(), density).to(scores.dtype)
     else:
-        raise ValueError(f"mask mode {mode!r} is none of {', '.join(get_args(MaskMode))}")
+        raise ValueError(f"mask mode {mode!r} is not one of {', '.join(get_args(MaskMode))}")
     return _StraightThrough.apply(scores, hard)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -192,7 +192,7 @@ def deployed_mask(theta: Tensor, mode: MaskMode, *, seed: int = 0, density: floa
         return theta > 0.5
     if mode == "topk":
         return _top(theta, density)
-    raise ValueError(f"mask mode {mode!r} is none of {', '.join(get_args(MaskMode))}")
+    raise ValueError(f"mask mode {mode!r} is not one of {', '.join(get_args(MaskMode))}")
 
 
 def _draw_mask(theta: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -49,7 +49,7 @@ class Layers:
         """The layers of this tree.
 
         Raises:
-            InputError: it is none, two layers have one name, or one is no array.
+            InputError: it is not a tree of layers, two have one name, or one is not an array.
         """
         leaves = leaves_of(arrays)
         return cls(tuple((name, _shape(name, leaves[name])) for name in sorted(leaves, key=_place)))
@@ -144,7 +144,7 @@ def release_mask(
 
     Raises:
         ValueError: the layers differ or are none, or `release` clips in score space.
-        prism_privacy.PrivacyError: a probability is out of range. NaN and infinities are no error, they
+        prism_privacy.PrivacyError: a probability is out of range. NaN and infinities are not errors; they
             stand for the broadcast's.
 
     >>> theta = {"head": np.full(4, 0.5)}
@@ -274,7 +274,7 @@ def _array(value: Any) -> NDArray[Any]:
     """A layer as NumPy has it: a tensor without its gradient, from where it is, bfloat16 as float32.
 
     Raises:
-        InputError: it is no array of numbers.
+        InputError: it is not an array of numbers.
     """
     array, refused = None, ""
     try:

@@ -58,7 +58,7 @@ class Counts(dict[Any, Any]):
 
 
 class CountList(list[Any]):
-    """The same for clients whose layers are in a list or a tuple."""
+    """Opened sums, as `Counts`, for clients whose layers are in a list or a tuple."""
 
     survivors: tuple[int, ...] = ()
     senders: Mapping[Any, tuple[int, ...]] = MappingProxyType({})
@@ -161,7 +161,7 @@ def secure_counts(
         bound: the largest value of one client; a `FixedPoint` for real numbers; `Bounds` with one for each
             layer.
         partial: each client has sent some layers of a dictionary. Those that it has not are zeros in the sum;
-            who has sent a layer is in ``senders``, and is no secret, so it must not depend on data. A layer
+            who has sent a layer is in ``senders``, which is public, so it must not depend on data. A layer
             that one client alone has sent opens as that client's: few senders hide little. With a
             release each layer needs the release's cohort of senders.
         settings: those of `prism_crypto.secure_sum`. With a release the session guarantees the release's
@@ -263,7 +263,7 @@ def secure_mean(
     Args:
         values: for each client one array a layer, as in `secure_counts`, of real numbers. They are clipped to
             the codec's clip and rounded to its grid: the mean is off by half a step at most. Integers
-            (such as a batch norm's count of batches) are no such numbers: one above the clip is refused.
+            (such as a batch norm's count of batches) are not: one above the clip is refused.
         weights: one for each client, such as its number of examples. None: all are 1.
         codec: the grid.
         max_weight: the largest weight of one client; a `FixedPoint` where weights are real numbers. Like the

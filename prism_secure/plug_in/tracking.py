@@ -56,8 +56,8 @@ def track(
         colluders: clients assumed to side with the server, beside the release's cohort; it is written down.
 
     Raises:
-        prism_privacy.InvalidParameter: the ledger has entries and the accountant is no new one, or entries
-            that `Tracker.spent` has not written; colluders are no number of clients.
+        prism_privacy.InvalidParameter: the ledger has entries and the accountant is not new, or entries
+            that `Tracker.spent` has not written; `colluders` is not a number of clients.
         prism_privacy.BudgetExceeded: what the ledger lists is beyond the budget.
     """
     return Tracker(accountant, budget, ledger, colluders=colluders)

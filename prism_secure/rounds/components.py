@@ -316,7 +316,7 @@ class Components:
 
     @cached_property
     def score_layers(self) -> ScoreLayers | None:
-        """Which layers send scores instead of bits; None: no one does."""
+        """Which layers send scores instead of bits; None: none does."""
         return ScoreLayers.of(self.config.mask, self.trainer.supermask.layer_sizes)
 
     @property

@@ -29,7 +29,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     gen2real: float | None = None
     """Accuracy on held-out images of a classifier trained on generated ones; see `quality.utility`."""
     gen2real_ceiling: float | None = None
-    """The same, trained on as many of the clients' images; None unless these are declared public."""
+    """`gen2real` after training on as many of the clients' images; None unless these are declared public."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):

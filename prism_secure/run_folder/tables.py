@@ -44,7 +44,7 @@ class Table:
         return text.getvalue()
 
     def arrow(self) -> pyarrow.Table:
-        """The same as a `pyarrow.Table`; a column in which all is missing holds numbers.
+        """The table as a `pyarrow.Table`; a column in which all is missing holds numbers.
 
         Raises:
             ConfigError: pyarrow is not installed.

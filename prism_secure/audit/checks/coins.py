@@ -173,7 +173,7 @@ def kept(evidence: Evidence, notes: Notebook) -> None:
     """Is what each client keeps there and whole: its uploads, its state, what it trains from?"""
     finished = range(1, len(evidence.records) + 1)
     own_place = evidence.config.privacy.record_store is None
-    measured = is_measured(evidence)  # then what an image costs is no release of it
+    measured = is_measured(evidence)  # then no release of its own says what an image costs
     released = not measured and any(entry.record is not None for entry in evidence.entries)  # not config.toml
     if finished and released and evidence.config.opens_moments and own_place:
         opened = partial(stored_release, evidence.folder / "checkpoint" / "release.moments")

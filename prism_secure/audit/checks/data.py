@@ -29,7 +29,7 @@ def data(evidence: Evidence, notes: Notebook) -> None:
     check_mode(notes, evidence.folder / "clients" / IDENTITY_FILE, evidence, 0o600)
     folder = Path(kept.folder)
     if not folder.is_dir():
-        raise Unchecked("the data are not here any more, or not yet", expected=True)
+        raise Unchecked("the data are no longer here, or not yet", expected=True)
     try:
         parts = changed(kept, folder, Components(evidence.config_here).dataset)
     except PrismError as error:

@@ -40,7 +40,7 @@ def read(name: str) -> dict[str, dict[str, Any]]:
     """The tables of a recipe, as its file has them.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no recipe has that name.
     """
     if name in SWEEPS:
         raise ConfigError(
@@ -54,7 +54,7 @@ def text(name: str) -> str:
     """A recipe's file, with what it is for at the top.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no recipe has that name.
     """
     names = (*NAMES, *SWEEPS)
     if name not in names:
@@ -67,7 +67,7 @@ def on_recipe(raw: dict[str, Any], name: str | None = None) -> dict[str, Any]:
     """Tables of settings upon those of a recipe: of `name`, or of the one that they name themselves.
 
     Raises:
-        ConfigError: both name one, and not the same; or there is none of that name.
+        ConfigError: both name a recipe, and not the same; or no recipe has that name.
 
     >>> on_recipe({"recipe": "one-shot", "federation": {"rounds": 4}})["federation"]
     {'behaviour': 'train', 'clients': 10, 'rounds': 4}

@@ -22,7 +22,7 @@ class BoundedFeatures(FeatureExtractor):
 
     Args:
         parts: side by side.
-        public: images (N, C, H, W) in [-1, 1] that are no client's; see `prism_secure.data.public_images`.
+        public: images (N, C, H, W) in [-1, 1] of no client; see `prism_secure.data.public_images`.
         weights: of the parts, > 0; by default 1.
         quantile: share of the public images that is not shortened.
 

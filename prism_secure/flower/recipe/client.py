@@ -136,7 +136,7 @@ class RecipeClient:
         client.check(self.federation, broadcast.round - 1, broadcast.round)
         self._charge(broadcast)
         if release is not None and summed:
-            # Who comes late has no share in it, and trains from it all the same.
+            # A client that joins late did not contribute to it, and trains from it all the same.
             client.moments.receive(recipe_messages.read_moments(content, release))
         else:
             client.prepare(self.federation)
@@ -200,7 +200,7 @@ def own_data(config: Config, declared: object) -> OwnData | None:
         declared: false; true; or how many images each client has, by id: ``"1200 950 1000"``.
 
     Raises:
-        ConfigError: it is none of these, or one release over all clients needs the numbers.
+        ConfigError: it is not one of these, or one release over all clients needs the numbers.
     """
     if not declared:
         return None

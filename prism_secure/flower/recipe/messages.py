@@ -86,7 +86,7 @@ def read_broadcast(federation: str, content: RecordDict, dimension: int) -> Broa
         dimension: d, how long this client's own masks are.
 
     Raises:
-        AgreementError: it is no broadcast, or one of another model.
+        AgreementError: it is not a broadcast, or is one of another model.
     """
     try:
         (name,) = (name for name in content if name not in (_OPENED, _PUBLIC, sum_messages.RECORD))
@@ -98,7 +98,7 @@ def read_broadcast(federation: str, content: RecordDict, dimension: int) -> Broa
         public = {key: _numbers(array) for key, array in sent.items()}
         return Broadcast(federation, int(number), theta, public)
     except _UNREADABLE:
-        raise AgreementError("the server's message is no broadcast of a round") from None
+        raise AgreementError("the server's message is not a round's broadcast") from None
 
 
 def read_moments(content: RecordDict, release: RecordRelease) -> NoisySums:

@@ -1,4 +1,4 @@
-"""The same for apps with a `Strategy`: a `Grid` whose one reply to ``train`` is the mean."""
+"""Secure sums for apps with a `Strategy`: a `Grid` whose one reply to ``train`` is the mean."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class SecureSumGrid(Grid):
 
     @classmethod
     def enrolled(cls, grid: Grid, context: Context, **options: Any) -> Self:
-        """The same for an app whose run configuration says where the server is enrolled.
+        """A grid for an app whose run configuration says where the server is enrolled.
 
         Args:
             grid: the grid to wrap.

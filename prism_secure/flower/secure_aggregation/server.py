@@ -113,7 +113,7 @@ class SecureSum:
 
         Raises:
             ThresholdError: too few nodes are asked, or too few clients are left; nothing opens.
-            ConfigError: a value in the run configuration is none of Flower's types.
+            ConfigError: a value in the run configuration is not one of Flower's types.
             SecureSumError: see `prism_crypto.errors`.
         """
         asked = list(self._grid.get_node_ids() if nodes is None else nodes)

@@ -79,7 +79,7 @@ class Terms:
             )
         for name, bound in self.metrics.items():
             if name == self.weight:
-                raise ConfigError(f"{name!r} is the weight: its sum opens anyway, so it is none of metrics")
+                raise ConfigError(f"{name!r} is the weight: its sum opens anyway, so it is not among metrics")
             if not isinstance(bound, FixedPoint) and not (type(bound) is int and bound > 0):
                 raise ConfigError(
                     f"metrics[{name!r}] is the largest count of one client, a whole number, or a FixedPoint "
@@ -239,7 +239,7 @@ def flat_reals(name: str, array: Array) -> NDArray[np.float64]:
     """The values of one array, one-dimensional, float64.
 
     Raises:
-        AgreementError: they are no numbers.
+        AgreementError: they are not numbers.
     """
     values = array.numpy().reshape(-1)
     if values.dtype.kind not in "iubf":

@@ -463,7 +463,7 @@ class MeasuringServer:
 def _sixteen_bits(basis: Array) -> tuple[NDArray[np.int16], float]:
     """Orthonormal rows (r, D) as integers and their unit; what comes out of it again does not change.
 
-    Each entry moves by 2^-16 of the largest: what is asked is along these very rows, so it is no error.
+    Each entry moves by 2^-16 of the largest: what is asked is along these very rows, so nothing is lost.
     """
     unit = 2.0 ** (math.ceil(math.log2(np.abs(basis).max())) - 15)
     return np.rint(np.clip(basis / unit, -32767, 32767)).astype(np.int16), unit

@@ -271,7 +271,7 @@ def compose(
     events     how often there was each
     adjacency  an `Adjacency` for a client; "swap" or "add_remove" for a record
 
-    Raises `UnsoundComposition` for what is no event: nobody knows what it costs.
+    Raises `UnsoundComposition` for anything but an event: nobody knows what it costs.
 
     >>> masks, moments = MaskRelease(0.25, 1.0, cohort=1000), MomentRelease(1000, 1.0, 0.002)
     >>> round(compose({Masks(masks): 20}, 1e-5, Unit.CLIENT, View.SUM, Adjacency.ZERO_OUT).epsilon, 2)
@@ -330,7 +330,7 @@ def composed_curve(events: Mapping[Event, int], unit: Unit, view: View, adjacenc
 def _refuse_unknown(events: Mapping[Event, int]) -> None:
     for event in events:
         if not isinstance(event, Event):
-            raise UnsoundComposition(f"nobody knows what {event!r} costs: it is no event")
+            raise UnsoundComposition(f"nobody knows what {event!r} costs: it is not an event")
 
 
 def _losses(events: Mapping[Event, int], unit: Unit, view: View, adjacency: str) -> list[tuple[Loss, int]]:

@@ -80,7 +80,7 @@ class MaskRelease:
 
     @property
     def dimension(self) -> int | None:
-        """The same as `dim`."""
+        """Another name of `dim`."""
         return self.dim
 
     @property

@@ -44,7 +44,7 @@ class HadamardEmbedding:
         directions: k, at most m and 4,096.
 
     Raises:
-        InvalidParameter: a value out of range, or a size that is no power of two.
+        InvalidParameter: a value out of range, or a size that is not a power of two.
 
     >>> embedding = HadamardEmbedding(bytes(32), dimension=10, size=8, directions=2)
     >>> moved = embedding.embed(np.array([[3, 4]]))

@@ -181,7 +181,7 @@ def record_numbers(name: str, values: ArrayLike, count: int) -> NDArray[np.int64
     """One number for each record, int64 (count,), each from that record's own value and no other.
 
     An array's dtype is public, and must be one of integers. A list has none: what NumPy would find for it
-    depends on all its items. So they are taken one by one, and none raises. What is no whole number of 64
+    depends on all its items. So they are taken one by one, and none raises. What is not a whole number of 64
     bits becomes -1; numbers from 2^63 on become negative ones, each its own.
 
     Raises:

@@ -128,7 +128,7 @@ class MeasuredRound:
             owners: shape (N,): whose record each is, 0, ..., clients - 1; None: all of client 0.
             clients: how many clients; one without records answers 0.
             persons: shape (N,), as labels: records of one client with the same number are one person's and
-                share one clip c; so are those of a list that are no whole numbers of 64 bits. None: each
+                share one clip c; so are those of a list that are not whole numbers of 64 bits. None: each
                 record is clipped by itself.
 
         Raises:

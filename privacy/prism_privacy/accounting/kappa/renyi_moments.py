@@ -250,7 +250,7 @@ def moment_table(
     """The table for n = `cohort`, f = `flip` ∈ (0, 1/2) and λ up to `reach` ∈ (0, 1].
 
     One core takes about 2 s at n = 1000, 8 s at n = 10⁴ and, in blocks, 1 s at n = 10⁶ for 126 orders. With
-    `extremes_only` just m = 1 and m = n are taken: that is no bound, but a quick estimate of one.
+    `extremes_only` just m = 1 and m = n are taken: that is a quick estimate, not a bound.
     """
     orders = grid.orders
     nodes = _nodes(cohort, flip, reach)
