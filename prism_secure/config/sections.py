@@ -261,7 +261,8 @@ class Training(Section, frozen=True):
     """With `faithful`: size of Adam's step on the tracked differences."""
     latent_groups: CountOrZero = 0
     """Deal the clients to so many groups whose members draw the same latents in a round: a simulation makes
-    the images of a group once. 0: each client draws its own."""
+    the images of a group's first step once and, where all train towards one sum of moments, trains once for
+    the group. 0: each client draws its own."""
     fill_clip: bool = False
     """Lengthen or shorten each client's move to exactly `privacy.clip`: only its direction counts."""
     variance_weight: NotNegative = 0.0

@@ -225,6 +225,13 @@ class Config(Section, frozen=True):
         return client * groups // n if groups else client
 
     @property
+    def trains_alike(self) -> bool:
+        """Whether the clients of a latent group all train the same scores: towards one opened sum, from equal
+        states in every round."""
+        groups = self.federation.behaviour == "train" and self.training.latent_groups > 0
+        return groups and self.opens_moments and self.everybody
+
+    @property
     def own_behaviour(self) -> bool:
         """Whether clients do something of the user's own in a round."""
         return is_reference(self.federation.behaviour)

@@ -78,12 +78,41 @@ class ClientState:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """Scores (d,) float32 after local training, the state to keep, and losses of the first and last step."""
+    """Scores (d,) float32 after local training, the state to keep, and losses of the first and last step.
+
+    Read only: clients that train alike have the same tensors.
+    """
 
     scores: Tensor
     state: ClientState
     first_loss: float
     last_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """All that decides what a training comes to."""
+
+    theta: Tensor
+    state: ClientState
+    target: FeatureMoments
+    steps: int
+    seed: int
+    progress: float
+
+    def equals(self, other: _Training) -> bool:
+        """To the last bit; never where one has a NaN."""
+        return self._numbers() == other._numbers() and all(
+            map(torch.equal, self._tensors(), other._tensors())
+        )
+
+    def _numbers(self) -> tuple[float, ...]:
+        return self.steps, self.seed, self.progress, self.state.step, self.state.averages.step
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        state, averages, target = self.state, self.state.averages, self.target
+        kept = state.first, state.second, averages.first, averages.second, averages.moments
+        return self.theta, *kept, target.mean, target.variance, target.counts
 
 
 @dataclass(frozen=True)
@@ -148,6 +177,7 @@ class LocalTrainer:
         self.batch_size = batch_size
         self.matching = matching or MomentMatching()
         self._kept: tuple[int, _Batch] | None = None
+        self._last: tuple[_Training, LocalResult] | None = None
 
     @property
     def dimension(self) -> int:
@@ -185,9 +215,12 @@ class LocalTrainer:
 
         `state` and `target` are not changed. `progress`, the share of the run that is done, is what
         "annealed" masks go by. `shared` says that other clients train from the same θ and seed: the images of
-        their first step, which are the same too, are kept for them. It changes how long training takes, and
-        no result.
+        their first step, which are the same too, are kept for them, and with equal states and targets the
+        whole result. It changes how long training takes, and no result.
         """
+        asked = _Training(theta, state, target, steps, seed, progress)
+        if shared and self._last is not None and self._last[0].equals(asked):
+            return self._last[1]
         draws = torch.Generator().manual_seed(seed)
         scores = scores_from_theta(theta, self.temperature).to(self.device)
         first, second = (moments.to(self.device, copy=True) for moments in (state.first, state.second))
@@ -206,7 +239,10 @@ class LocalTrainer:
             else:
                 adam_step(scores, gradient, first, second, step, self.learning_rate, self.betas)
         kept = ClientState(first.cpu(), second.cpu(), state.step + steps, averages.to("cpu"))
-        return LocalResult(scores.cpu(), kept, float(losses[0]), float(losses[-1]))
+        result = LocalResult(scores.cpu(), kept, float(losses[0]), float(losses[-1]))
+        if shared:
+            self._last = asked, result
+        return result
 
     def _generate(self, scores: Tensor, draws: torch.Generator, progress: float) -> _Batch:
         leaf = scores.clone().requires_grad_(True)

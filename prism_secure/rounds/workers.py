@@ -7,6 +7,7 @@ worker ends by itself when the process that started it is gone, however that hap
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import threading
@@ -41,7 +42,7 @@ class Workers:
 
     def __init__(self, config: Config, folder: Path) -> None:
         count = min(config.federation.workers, config.federation.clients)
-        self._clients = config.federation.clients
+        self._config = config
         # Training takes seconds a client; what is quick is quicker for many at once.
         trains = config.federation.behaviour == "train"
         self._at_once = 1 if trains else min(100, -(-config.invited // count))
@@ -65,7 +66,7 @@ class Workers:
 
     def prepare(self, federation: str) -> Iterator[int]:
         """Let every client read from its images what training needs; yields and raises like `answer`."""
-        return self._each(_prepare, federation, range(self._clients), at_once=1)
+        return self._each(_prepare, federation, _parts(range(self._config.federation.clients), 1))
 
     def answer(self, broadcast: Broadcast, clients: Sequence[int]) -> Iterator[int]:
         """Let these clients answer; yields each as it is done.
@@ -74,17 +75,17 @@ class Workers:
             RoundError: a worker died (out of memory, or killed).
             PrismError, PrivacyError: what a client raised.
         """
-        return self._each(_answer, broadcast, clients, at_once=self._at_once)
+        parts = _parts(clients, self._at_once)
+        if self._config.trains_alike:  # one process trains for all of a group
+            parts = [list(group) for _, group in itertools.groupby(clients, self._config.latent_group)]
+        return self._each(_answer, broadcast, parts)
 
     def _each(
         self,
         work: Callable[[_Worker, Sequence[int], Any], None],
         argument: object,
-        clients: Sequence[int],
-        *,
-        at_once: int,
+        parts: Sequence[Sequence[int]],
     ) -> Iterator[int]:
-        parts = [clients[start : start + at_once] for start in range(0, len(clients), at_once)]
         if self._here is not None:
             for part in parts:
                 work(self._here, part, argument)
@@ -110,6 +111,10 @@ class Workers:
             with on_their_own():
                 job = self._pool.submit(_evaluate, mask, samples, utility)
             return job.result()
+
+
+def _parts(clients: Sequence[int], at_once: int) -> list[Sequence[int]]:
+    return [clients[start : start + at_once] for start in range(0, len(clients), at_once)]
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from prism_secure.accounting.epsilons import own_cost
 from prism_secure.accounting.record_release import RecordRelease, group_epsilon
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
+from prism_secure.learning.training import LocalTrainer, _Training
 from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import moment_sum
 from prism_secure.rounds import simulation as federation
@@ -33,7 +34,7 @@ from prism_secure.run_folder import environment
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
-from .tiny_data import TINY, write_data
+from .tiny_data import TINY, outcome, same_secrets, write_data
 
 RECORD = "privacy.record_epsilon=2"
 SUMMED = "privacy.record_release=summed"
@@ -640,3 +641,41 @@ def test_groups_of_images_cost_what_the_gaussian_mechanism_says() -> None:
     for images in (1, 2, 7):
         exact = gaussian_mechanism.get_epsilon_gaussian(release.noise / (images * release.sensitivity), 1e-5)
         assert exact <= group_epsilon(release, images, 1e-5) <= exact * (1 + 1e-6) + 1e-6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clients_that_train_alike_train_once_and_to_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    store = f"privacy.record_store={tmp_path / 'store'}"
+    groups = [RECORD, SUMMED, "training.latent_groups=2", "federation.clients=4", store]
+    config = tiny(data, *groups, f"federation.workers={workers}")
+    assert config.trains_alike
+    trained, generate = [], LocalTrainer._shared_batch
+    monkeypatch.setattr(
+        LocalTrainer, "_shared_batch", lambda *given: trained.append(given[-1]) or generate(*given)
+    )
+    run(config, tmp_path / "once")
+    if workers == 1:  # others train elsewhere; the rehearsal is one more
+        assert len(trained) == 1 + 2 * config.federation.rounds
+    monkeypatch.setattr(_Training, "equals", lambda *_: False)
+    each = same_secrets(tmp_path / "once", tmp_path / "each")
+    run(tiny(data, *groups, "federation.workers=1"), each)
+    assert outcome(tmp_path / "once") == outcome(each)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["privacy.record_release=client"],
+        ["training.latent_groups=0"],
+        ["privacy.record_epsilon=inf"],
+        ["federation.client_fraction=0.75", "secure_sum.min_survivors=3"],
+    ],
+)
+def test_clients_whose_targets_latents_or_histories_differ_are_spread_over_all_workers(
+    data: Path, settings: list[str]
+) -> None:
+    alike = [RECORD, SUMMED, "federation.clients=4", "training.latent_groups=2"]
+    assert tiny(data, *alike).trains_alike
+    assert not tiny(data, *alike, *settings).trains_alike

@@ -41,9 +41,10 @@ def test_a_client_releases_packs_and_masks_a_hundred_million_bits(
     each = 1e9 / COORDINATES
     with capsys.disabled():
         print(
-            f"\nd = 10^8, clip = {clip}, CPU ns a coordinate: clip and flip "
-            f"{each * (clipped - started):.2f}, coins {each * (drawn - clipped):.2f}, packing {each * (packed - drawn):.2f}, {CLIENTS} masks "
-            f"{each * (masked - packed):.2f}; peak {peak:.2f} bytes a coordinate beside scores and theta"
+            f"\nd = 10^8, clip = {clip}, CPU ns a coordinate: "
+            f"clip and flip {each * (clipped - started):.2f}, coins {each * (drawn - clipped):.2f}, "
+            f"packing {each * (packed - drawn):.2f}, {CLIENTS} masks {each * (masked - packed):.2f}; "
+            f"peak {peak:.2f} bytes a coordinate beside scores and theta"
         )
     # A bit is 1 with the probability that the scores say, and the words are the bits' until they are masked.
     assert abs(bits.mean() - 0.5) < 5 * 0.5 / COORDINATES**0.5 + 1e-4

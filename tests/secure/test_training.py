@@ -1,6 +1,8 @@
 """Local training: deterministic, from the broadcast θ, with a state that survives a checkpoint."""
 
+import copy
 import io
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -173,3 +175,46 @@ def test_images_kept_for_the_next_client_change_no_result(mode):
     for own, kept in zip(*results, strict=True):
         assert torch.equal(own.scores, kept.scores)
     assert not torch.equal(results[0][0].scores, results[0][1].scores)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "root"])
+@pytest.mark.parametrize("averaging", ["ema", "faithful"])
+def test_a_training_is_repeated_only_where_something_differs(averaging, optimizer):
+    """Equal arguments in other tensors are one training; whatever differs makes another."""
+    matching = MomentMatching(averaging=averaging)
+    shared = _trainer(matching=matching, optimizer=optimizer)
+    target = shared.targets(*_data())
+    theta = initial_theta(shared.dimension, seed=0)
+    state = _train(shared, theta, target, steps=1, seed=3).state
+    how = {"steps": 2, "seed": 4, "progress": 0.5}
+
+    def train(theta, state, target, **how):
+        alone = _trainer(matching=matching, optimizer=optimizer).train(theta, state, target, **how)
+        together = shared.train(theta, state, target, shared=True, **how)
+        for name, array in alone.state.to_arrays().items():
+            assert np.array_equal(array, together.state.to_arrays()[name]), name
+        assert torch.equal(alone.scores, together.scores)
+        return together
+
+    def nudged(tensor):
+        changed = tensor.clone()
+        changed.view(-1)[0] += 1e-3
+        return changed
+
+    first = train(theta, state, target, **how)
+    assert train(*copy.deepcopy((theta, state, target)), **how) is first
+    others = [
+        (nudged(theta), state, target, how),
+        *((theta, state, replace(target, **{name: nudged(value)}), how)
+          for name, value in vars(target).items()),
+        *((theta, state, target, how | different)
+          for different in ({"steps": 1}, {"seed": 5}, {"progress": 0.6})),
+        *((theta, replace(state, averages=replace(state.averages, **{name: nudged(value)})), target, how)
+          for name, value in vars(state.averages).items() if torch.is_tensor(value) and value.numel()),
+        *((theta, replace(state, **{name: nudged(getattr(state, name))}), target, how)
+          for name in ("first", "second") if optimizer == "adam"),
+        (theta, replace(state, step=7), target, how),
+    ]  # fmt: skip
+    for *arguments, chosen in others:
+        train(theta, state, target, **how)
+        assert train(*arguments, **chosen) is not first
