@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from prism_privacy import Adjacency, View
 from prism_secure.cli import main
 from prism_secure.commands.init import recipe as written
 from prism_secure.config import Config, dump_config, load_config, nearest_recipe, stands_on
-from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe, read, text
+from prism_secure.config.recipes import DEFAULT, NAMES, SWEEPS, on_recipe, read, text
 from prism_secure.errors import ConfigError
-from prism_secure.sweep.recipe import read_recipe
+from prism_secure.rounds.components import Components
+from prism_secure.sweep.recipe import read_recipe, refuse_infinite
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -34,7 +36,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_all_files_of_recipes_have_a_name() -> None:
     folder = Path(written.__code__.co_filename).parents[1] / "config" / "recipes"
-    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(NAMES)
+    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted([*NAMES, *SWEEPS])
     assert DEFAULT in NAMES
 
 
@@ -85,6 +87,41 @@ def test_init_writes_the_recipe_and_a_deleted_line_keeps_its_value(name: str, tm
     assert len(lines) - len(kept) > 60
     path.write_text("".join(kept), "utf-8")
     assert load_config(path) == config, "all of them"
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_init_writes_a_sweep_that_is_planned_as_it_says(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    out = told(capsys, "init", "--recipe", name, str(path))
+    assert f"Then: prism-secure sweep {path} --out sweeps/first" in out
+    whole = path.read_text("utf-8")
+    assert whole.startswith("#:schema ")
+    assert whole.endswith(text(name))
+    recipe = read_recipe(path)
+    refuse_infinite(recipe)
+    points = recipe.grid()
+    written_runs = {"Twelve": 12, "Eighteen": 18}[re.search(r"(\w+) runs, \d+ minutes", whole)[1]]  # type: ignore[index]
+    assert len(points) * len(recipe.seeds) == written_runs
+    for settings in (points[0], points[-1]):
+        config = recipe.config(settings, recipe.seeds[-1])
+        assert config.secure_sum.simulate
+        components = Components(config)
+        assert min(components.partition.sizes) > 0
+        assert components.plan.epsilon(View.SUM, Adjacency.ZERO_OUT) == pytest.approx(
+            config.measured.epsilon, rel=2e-3
+        )
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweeps_recipe_is_no_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'recipe = "{name}"\n[sweep]\n[sweep.grid]\nprivacy.flip = [0.1]\n')
+    for read_it in (load_config, read_recipe):
+        with pytest.raises(ConfigError, match=rf"'{name}' is a sweep's, .*init --recipe {name} FILE"):
+            read_it(path)
+    assert "no recipe is called" in refused(capsys, "run", "--recipe", name, "--out", str(tmp_path / "run"))
 
 
 def test_init_without_a_name_writes_the_default(tmp_path: Path) -> None:

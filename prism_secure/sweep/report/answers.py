@@ -7,12 +7,12 @@ answer to a question about privacy: points beyond stand beside the others for co
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.subject import Subject
@@ -53,7 +53,7 @@ class Grouping:
         key: the setting, "federation.clients" say; "" for all points in one group.
         kinds: the groups in words, in the order of the values.
         kind_of: the group of each point, by its id.
-        share: how much of FID's variance over the points the groups explain, 0 to 1.
+        share: how much they explain of the variance of FID that epsilon leaves, 0 to 1.
     """
 
     key: str
@@ -105,25 +105,40 @@ def levels(subject: Subject, key: str) -> list[str]:
     return sorted(kept, key=order)
 
 
-def shares(subject: Subject) -> dict[str, float]:
+def shares(subject: Subject, epsilon: str | None = None) -> dict[str, float]:
     """How much of FID's variance over the points each setting explains by itself, the largest first.
 
-    1 - (1 - R²)(n - 1)/(n - k), R² being the share of the squares between the means of its k values over n
-    points: without the correction a setting with a value for each point would explain everything.
+    Least squares of FID on a constant for each of the setting's values, against one constant for all; each sum
+    of squares is divided by its degrees of freedom: a setting with a value for each point would explain all.
+
+    Args:
+        epsilon: explain what log epsilon leaves: both fits have a slope in it, over the points where it is
+            finite and not 0. Settings that move points along one curve explain little then, those that move
+            the curve much.
     """
     points = judged(subject.points)
-    values = np.array([point.mean("fid") for point in points])
-    total = float(((values - values.mean()) ** 2).sum()) if points else 0.0
+    if epsilon is not None:
+        points = [point for point in points if 0 < point.epsilon(epsilon) < math.inf]
+    fids = np.array([point.mean("fid") for point in points])
+    slope = [np.log([point.epsilon(epsilon) for point in points])] if epsilon is not None else []
+    left = _mean_square(np.column_stack([np.ones(len(points)), *slope]), fids)
+    exact = 1e-12 * float(np.var(fids)) if points else 0.0  # what is left by rounding explains nothing
     found = {}
     for key in subject.keys:
-        groups: dict[str, list[float]] = {}
-        for point in points:
-            groups.setdefault(in_words(point.settings[key]), []).append(point.mean("fid"))
-        inside = sum(statistics.pvariance(group) * len(group) for group in groups.values())
-        n, k = len(points), len(groups)
-        explained = total > 0 and n > k > 1
-        found[key] = max(0.0, 1 - inside / total * (n - 1) / (n - k)) if explained else 0.0
+        values = [in_words(point.settings[key]) for point in points]
+        columns = [[float(value == each) for value in values] for each in dict.fromkeys(values)]
+        inside = _mean_square(np.column_stack([*columns, *slope]), fids) if points else math.nan
+        found[key] = max(0.0, 1 - inside / left) if left > exact and not math.isnan(inside) else 0.0
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _mean_square(columns: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """What a fit leaves, for each degree of freedom; NaN where there is none."""
+    if not len(values):
+        return math.nan
+    solution, _, rank, _ = np.linalg.lstsq(columns, values, rcond=None)
+    free = len(values) - int(rank)
+    return float(((values - columns @ solution) ** 2).sum()) / free if free else math.nan
 
 
 def by_setting(subject: Subject, key: str = "", share: float = 0.0) -> Grouping:
@@ -144,17 +159,15 @@ def by_setting(subject: Subject, key: str = "", share: float = 0.0) -> Grouping:
     )
 
 
-def lines(subject: Subject, epsilons: Sequence[str]) -> Grouping:
-    """The groups whose points are joined: of the settings that leave an epsilon free to vary, the one that
-    explains most of FID's variance. A setting that fixes epsilon is the axis itself."""
-    for key, share in shares(subject).items():
-        if len(levels(subject, key)) < 2:
-            continue
-        seen: dict[str, set[tuple[float, ...]]] = {}
+def lines(subject: Subject) -> Grouping:
+    """The groups whose points are joined: of the settings that leave epsilon free to vary, the one that
+    explains most of the variance of FID that epsilon leaves. A setting that fixes epsilon is the axis."""
+    epsilon = leading(subject)
+    for key, share in shares(subject, epsilon).items():
+        seen: dict[str, set[float]] = {}
         for point in judged(subject.points):
-            cost = tuple(point.epsilon(name) for name in epsilons)
-            seen.setdefault(in_words(point.settings[key]), set()).add(cost)
-        if any(len(costs) > 1 for costs in seen.values()):
+            seen.setdefault(in_words(point.settings[key]), set()).add(point.epsilon(epsilon))
+        if len(seen) > 1 and any(len(costs) > 1 for costs in seen.values()):
             return by_setting(subject, key, share)
     return by_setting(subject)
 
@@ -220,8 +233,8 @@ def _by_group(subject: Subject, grouping: Grouping, name: str, limit: float) -> 
         found.append(f"{value} with {kind}")
     within = "" if math.isinf(limit) else f" at ε ≤ {limit:g}"
     return [
-        f"Of the settings that leave ε free, {grouping.name} explains most of FID’s variance over the points "
-        f"({grouping.share:.0%}): the best FID{within} is {', '.join(found)}."
+        f"Of the settings that leave ε free, {grouping.name} explains most of what ε leaves of FID’s "
+        f"variance ({grouping.share:.0%}): the best FID{within} is {', '.join(found)}."
     ]
 
 

@@ -161,7 +161,7 @@ def _plotly() -> str:
 
 def _grouping(subject: Subject) -> Grouping:
     """Which line of the figures each point is on."""
-    return lines(subject, [name.partition(".")[2] for name in views_of(subject)])
+    return lines(subject)
 
 
 def _figures(subject: Subject) -> dict[str, str]:
