@@ -108,7 +108,7 @@ def levels(subject: Subject, key: str) -> list[str]:
 def shares(subject: Subject, epsilon: str | None = None) -> dict[str, float]:
     """How much of FID's variance over the points each setting explains by itself, the largest first.
 
-    Least squares of FID on a constant for each of the setting's values, against one constant for all; each sum
+    Least squares of FID on a constant for each of its values, against one constant for all; each sum
     of squares is divided by its degrees of freedom: a setting with a value for each point would explain all.
 
     Args:
