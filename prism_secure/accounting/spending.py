@@ -35,6 +35,7 @@ from prism_privacy import (
 from prism_privacy.ledger.check import (
     OF_PERSONS,
     OWN_BEHAVIOUR,
+    OWN_FEATURES,
     SUM_NOT_RUN,
     says_of_persons,
     says_sum_not_run,
@@ -337,6 +338,8 @@ class Spending:
         ):
             if is_reference(value):
                 settings[name] = origin(value)
+        if self._config.own_features:
+            settings[OWN_FEATURES] = "; ".join(map(origin, self._config.own_features))
         if self._moments is not None:
             settings["record_release"] = self._config.privacy.record_release
             if (shared := self._moments.id(draw=True)) is not None:

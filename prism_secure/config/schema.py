@@ -19,6 +19,7 @@ _OF_ONES_OWN = {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"}
 _NAMED = {
     ("federation", "behaviour"): get_args(sections.Behaviour),
     ("aggregation", "rule"): get_args(sections.AggregationRule),
+    ("features", "extractors"): get_args(sections.Extractor),
 }
 """Words of settings that may name something of the user's own, too."""
 
@@ -65,7 +66,8 @@ def _setting(section: str, key: str, found: dict[str, Any]) -> dict[str, Any]:
     meaning = meanings()[section, key] + (f" It must be {must}." if must else "")
     found = {name: value for name, value in found.items() if name != "default"}
     if (words := _NAMED.get((section, key))) is not None:
-        found = {"anyOf": [{"enum": list(words)}, _OF_ONES_OWN]}
+        either = {"anyOf": [{"enum": list(words)}, _OF_ONES_OWN]}
+        found = found | {"items": either} if found.get("type") == "array" else either
     if "anyOf" in found:
         found["anyOf"] = [{"const": NONE} if each == {"type": "null"} else each for each in found["anyOf"]]
     elif None in found.get("enum", ()):

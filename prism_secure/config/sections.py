@@ -39,6 +39,7 @@ AggregationRule = Literal[
     "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
 ]
 Behaviour = Literal["train", "measure"]
+Extractor = Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,11 +220,10 @@ class Mask(Section, frozen=True):
 class Features(Section, frozen=True):
     """Frozen public features whose means, and variances if wanted, the generator matches."""
 
-    extractors: tuple[
-        Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"], ...
-    ] = ("efficientnet_lite0", "fourier")
-    """Their features side by side: of an ImageNet network (pooled: 192 averages over the whole image), random
-    ones of pixels, or the paper's VGG19-BN."""
+    extractors: tuple[str, ...] = ("efficientnet_lite0", "fourier")
+    """Their features side by side: of an ImageNet network ("efficientnet_lite0", or
+    "efficientnet_lite0_pooled": 192 averages over the whole image), random ones of pixels ("fourier"), of the
+    paper's VGG19-BN ("vgg19_bn"), or of "package.module:name", a network of your own."""
     bounded: bool = True
     """Take each feature's unit from public images, shorten an image's features to norm 1, and weigh all
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
@@ -232,10 +232,11 @@ class Features(Section, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        words, names = get_args(Extractor), self.extractors
         self._require(
             "extractors",
-            0 < len(self.extractors) == len(set(self.extractors)),
-            "one or more different extractors",
+            0 < len(names) == len(set(names)) and all(name in words or is_reference(name) for name in names),
+            f"one or more of {' | '.join(map(repr, words))} | 'package.module:name' of your own, each once",
         )
         named = self.vgg_layers
         ok = len(named) == len(set(named)) and all(1 <= layer <= 16 for layer in named)

@@ -88,6 +88,11 @@ class Config(Section, frozen=True):
                 "privacy.record_epsilon must be inf with a federation.behaviour of your own, because nothing "
                 f"says what that reads of the images; got {self.privacy.record_epsilon:g}"
             )
+        if self.record_level and self.own_features:
+            raise ValueError(
+                "privacy.record_epsilon must be inf with features.extractors of your own, because a release "
+                f"that is kept does not say which code it was made by; got {self.privacy.record_epsilon:g}"
+            )
         if self.record_level and not self.features.bounded:
             raise ValueError(
                 "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
@@ -235,6 +240,11 @@ class Config(Section, frozen=True):
     def own_behaviour(self) -> bool:
         """Whether clients do something of the user's own in a round."""
         return is_reference(self.federation.behaviour)
+
+    @property
+    def own_features(self) -> tuple[str, ...]:
+        """Extractors of the user's own."""
+        return tuple(filter(is_reference, self.features.extractors))
 
     @property
     def private_metrics(self) -> bool:

@@ -102,6 +102,11 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "federation.behaviour must be 'train' or 'measure' across machines, one of your own is for "
             f"`prism-secure run`; got {config.federation.behaviour!r}"
         )
+    if config.own_features:
+        raise ConfigError(
+            "features.extractors of your own are for `prism-secure run`, where one machine has the code; got "
+            f"{', '.join(config.own_features)}"
+        )
     if config.opens_moments and config.privacy.record_store is not None:
         raise ConfigError(
             "privacy.record_store is for one machine: across machines each federation sums the noisy moments "

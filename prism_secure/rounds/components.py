@@ -24,6 +24,7 @@ from prism_secure.data.features import (
     Concatenated,
     EfficientNetLite0,
     FeatureExtractor,
+    OwnFeatures,
     RandomFourierFeatures,
     Vgg19Bn,
 )
@@ -227,6 +228,8 @@ class Components:
             elif name == "fourier":
                 seed = public_seed(self.config.federation.seed, "fourier")
                 parts.append(RandomFourierFeatures(channels=channels, seed=seed))
+            elif name in self.config.own_features:
+                parts.append(OwnFeatures.of(name, image_size=size, channels=channels))
             else:
                 parts.append(Vgg19Bn(image_size=size, layers=self.config.features.vgg_layers))
         if not self.config.features.bounded:

@@ -12,6 +12,7 @@ __all__ = [
     "format_delta",
     "format_epsilon",
     "own_behaviour_words",
+    "own_features_words",
     "record_unit",
 ]
 
@@ -27,6 +28,14 @@ def own_behaviour_words(what: object) -> str:
     return (
         f"what clients answered comes from code of the run's own ({what}): clip and coins bound what left a "
         "client, and epsilon holds if what it kept for its next round follows from data and broadcasts alone"
+    )
+
+
+def own_features_words(what: object) -> str:
+    """Of a ledger whose header says that images were seen through code of the run's own."""
+    return (
+        f"features of images come from code of the run's own ({what}): images went through it one at a time, "
+        "and epsilon of one record holds if that code kept no memory of others"
     )
 
 

