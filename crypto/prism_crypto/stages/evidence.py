@@ -31,7 +31,15 @@ from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, check_available, hybrid_seal_keys
-from prism_crypto.primitives.keys import KEY_BYTES, AgreedKey, KeyPair, open_sealed, seal_keys
+from prism_crypto.primitives.keys import (
+    KEY_BYTES,
+    VOUCHER_BYTES,
+    AgreedKey,
+    KeyPair,
+    open_sealed,
+    seal_keys,
+    voucher,
+)
 from prism_crypto.primitives.shamir import PRIME, combine, off
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
@@ -41,6 +49,7 @@ from prism_crypto.wire.messages import (
     SEALED_SHARE_BYTES,
     VERSION,
     decode_records,
+    read_upload_statement,
     share_body,
     unmask_body,
 )
@@ -52,9 +61,11 @@ __all__ = [
     "PartEvidence",
     "SealEvidence",
     "UnmaskEvidence",
+    "VoucherEvidence",
     "Which",
     "encode_evidence",
     "half",
+    "is_false_voucher",
     "is_mask_secret",
     "is_root",
     "is_seed",
@@ -124,6 +135,19 @@ class PartEvidence(_Evidence, frozen=True, tag=5):
     root: bytes
 
 
+class VoucherEvidence(_Evidence, frozen=True, tag=6):
+    """On a chosen graph: a signed upload with a voucher that is not what its sender agreed on with another.
+
+    ``statement``: what the upload's signature covers, see `prism_crypto.wire.messages.upload_statement`.
+    """
+
+    adverts: bytes
+    statement: bytes
+    signature: bytes
+    receiver: int
+    proof: bytes
+
+
 class UnmaskEvidence(_Evidence, frozen=True, tag=4):
     """A signed last message that contradicts the sealed shares which its sender, as it says, received."""
 
@@ -135,7 +159,9 @@ class UnmaskEvidence(_Evidence, frozen=True, tag=4):
     signature: bytes
 
 
-Evidence: TypeAlias = AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence | PartEvidence
+Evidence: TypeAlias = (
+    AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence | PartEvidence | VoucherEvidence
+)
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
@@ -197,6 +223,32 @@ def opens(both: tuple[bytes, bytes], context: bytes, ends: tuple[int, int], pair
 def half(pair: bytes, which: int) -> bytes:
     """One of a pair of sealed shares."""
     return pair[which * SEALED_SHARE_BYTES :][:SEALED_SHARE_BYTES]
+
+
+def is_false_voucher(
+    vouchers: bytes, proof: bytes, context: bytes, ends: tuple[int, int], adverts: Mapping[int, Advert]
+) -> bool:
+    """Whether what ``ends[0]`` said to ``ends[1]`` when it uploaded is not what only these two can compute.
+
+    Args:
+        vouchers: the sender's records.
+        proof: the receiver's, of what the two agreed on.
+        context: ctx1 of the two.
+        ends: ids of sender and receiver.
+        adverts: those of the two.
+
+    Raises:
+        PublicKeyError: the proof does not hold.
+        EvidenceError: the sender said nothing to the receiver.
+        MessageError: these are no records.
+    """
+    sender, receiver = ends
+    said = decode_records(vouchers, VOUCHER_BYTES, stage=Stage.UPLOAD).get(receiver)
+    if said is None:
+        raise EvidenceError("nothing was vouched for to the one who says that it is false")
+    keys = adverts[receiver].sealing_key, adverts[sender].sealing_key
+    agreed = agreed_point(proof, *keys, context)
+    return voucher(AgreedKey(agreed), "uploaded", context, ends) != said
 
 
 def is_seed(secret: bytes, context0: bytes, owner: int, advert: Advert) -> bool:
@@ -332,6 +384,8 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
         raise EvidenceError("the accused client took no part in that session")
     if isinstance(evidence, UnmaskEvidence):
         return _contradicted(evidence, roster, context, adverts)
+    if isinstance(evidence, VoucherEvidence):
+        return _vouched_falsely(evidence, roster, context, adverts)
     roster.verify(accused, Stage.SHARE, share_body(context, accused, evidence.sealed), evidence.signature)
     dealt = None
     with suppress(MessageError):
@@ -376,6 +430,22 @@ def _sealed_garbage(
     if opens(both, between, ends, record):
         raise EvidenceError("the shares open")
     return Stage.SHARE, f"what it sealed for client {receiver} does not open to shares"
+
+
+def _vouched_falsely(
+    evidence: VoucherEvidence, roster: Roster, context: bytes, adverts: dict[int, Advert]
+) -> tuple[Stage, str]:
+    accused, receiver, stage = evidence.accused, evidence.receiver, Stage.UPLOAD
+    if evidence.session.graph != "chosen":
+        raise EvidenceError("there are vouchers on chosen graphs only")
+    covered, vouchers = read_upload_statement(evidence.statement)
+    roster.verify(accused, stage, context + u32(accused) + covered, evidence.signature)
+    if receiver not in adverts or receiver == accused:
+        raise EvidenceError("nothing was vouched for to the one who says that it is false")
+    between = _between(evidence, context, adverts, accused, receiver)
+    if not is_false_voucher(vouchers, evidence.proof, between, (accused, receiver), adverts):
+        raise EvidenceError("the voucher is true")
+    return stage, f"its voucher for client {receiver}, that its upload carries their mask, is false"
 
 
 def _sent_another_part(

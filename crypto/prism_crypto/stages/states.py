@@ -92,7 +92,8 @@ class Vouchers(Confidential):
     """On a chosen graph: what a client says to a neighbour, and what it will take from it.
 
     ``…_upload``: the sender's upload carries the common mask. ``…_count``: the sender counts the other one as
-    a survivor. ``holder``: whether the neighbour holds shares of this client's secrets.
+    a survivor. ``holder``: whether the neighbour holds shares of this client's secrets. ``sealing_key``,
+    ``owner`` and ``context`` are those of the neighbour, in case that its voucher is false.
     """
 
     our_upload: bytes
@@ -100,6 +101,9 @@ class Vouchers(Confidential):
     our_count: bytes
     their_count: bytes
     holder: bool
+    sealing_key: bytes
+    owner: bytes
+    context: bytes
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -107,8 +111,8 @@ class Uploaded(Confidential):
     """A client whose vector has left: it holds no more than the keys to shares, 64 bytes for each dealer.
 
     ``sharers`` is U2, as far as this client knows it: itself and its neighbours in a sparse graph.
-    ``received`` are the records of sealed shares that it was sent. ``vouchers``, on a chosen graph: by
-    neighbour.
+    ``received`` are the records of sealed shares that it was sent. On a chosen graph ``vouchers``, by
+    neighbour, and ``sealing``, the key that shows whose are false, until that is seen and shown.
     """
 
     party: Party
@@ -118,13 +122,21 @@ class Uploaded(Confidential):
     keys: dict[int, Secret]
     unopened: dict[int, Unopened]
     vouchers: dict[int, Vouchers] = field(default_factory=dict)
+    sealing: KeyPair | None = None
 
     def erase(self) -> None:
         """Overwrite all keys."""
+        self.forget_sealing()
         for pair in self.keys.values():
             pair.erase()
         for unopened in self.unopened.values():
             unopened.proof.erase()
+
+    def forget_sealing(self) -> None:
+        """Overwrite the sealing key, which nothing is left to be shown with."""
+        if self.sealing is not None:
+            self.sealing.erase()
+            self.sealing = None
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -156,12 +168,12 @@ class Vouched(Confidential):
     """A client on a chosen graph that knows whom it counts as a survivor, for good.
 
     ``survivors``: neighbours whose uploads carry the common mask. ``doubted``: those that were said to have
-    survived, without that.
+    survived, without that, and the false vouchers that came.
     """
 
     uploaded: Uploaded
     survivors: frozenset[int]
-    doubted: frozenset[int]
+    doubted: dict[int, bytes]
 
     def erase(self) -> None:
         """Overwrite all shares."""

@@ -11,10 +11,12 @@ signed or opens nothing, so a wrong answer costs one share, and shows who gave i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import mul
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +45,10 @@ from prism_crypto.stages.evidence import (
     PartEvidence,
     SealEvidence,
     UnmaskEvidence,
+    VoucherEvidence,
     Which,
     half,
+    is_false_voucher,
     is_mask_secret,
     is_seed,
     mask_pair,
@@ -63,6 +67,7 @@ from prism_crypto.wire.messages import (
     SEALED_BYTES,
     VERSION,
     ConfirmationsMessage,
+    DoubtedUnmaskMessage,
     OpenedMessage,
     UnmaskMessage,
     decode,
@@ -70,6 +75,8 @@ from prism_crypto.wire.messages import (
     decode_statements,
     encode,
     encode_records,
+    is_a,
+    read_upload_statement,
     share_body,
     unmask_body,
 )
@@ -175,7 +182,10 @@ def unmask_unconfirmed(state: Uploaded, data: bytes) -> tuple[Finished, bytes]:
 
 
 def release(
-    state: Uploaded, survivors: frozenset[int], withheld: AbstractSet[int] = frozenset()
+    state: Uploaded,
+    survivors: frozenset[int],
+    withheld: AbstractSet[int] = frozenset(),
+    doubts: Mapping[int, bytes] = MappingProxyType({}),
 ) -> tuple[Finished, bytes]:
     """Client: give one of the two keys to each dealer's shares, and forget the other.
 
@@ -183,6 +193,7 @@ def release(
         state: the client after its upload.
         survivors: whose seeds are to be opened; of all others whose shares it holds, the mask keys.
         withheld: dealers to whose shares no key is given.
+        doubts: on a chosen graph, of who signed false vouchers proofs of what was agreed on with it.
     """
     party = state.party
     seeds: dict[int, bytes] = {}
@@ -199,14 +210,10 @@ def release(
     if party.active:
         body = unmask_body(state.context, party.client_id, state.received, *fields)
         signature = party.signer().sign(Stage.UNMASK, body)
-    message = UnmaskMessage(
-        version=VERSION,
-        tag=tag(state.context),
-        seed_keys=fields[0],
-        mask_keys=fields[1],
-        complaints=fields[2],
-        signature=signature,
-    )
+    name = tag(state.context)
+    message: UnmaskMessage | DoubtedUnmaskMessage = UnmaskMessage(VERSION, name, *fields, signature)
+    if doubts:
+        message = DoubtedUnmaskMessage(VERSION, name, *fields, encode_records(doubts), signature)
     state.erase()
     return Finished(party, state.context, survivors), encode(message)
 
@@ -250,6 +257,8 @@ class Unmasking(Gathering):
         self.transcript = transcript
         self.survivors = self.expected
         self.unopened = unopened
+        # On a chosen graph: for each client what those signed at upload for whom it does not vouch.
+        self.doubted: dict[int, dict[int, tuple[bytes, bytes]]] = {}
         self._total = total
         self._alive = frozenset(self.survivors)
         self._sharing = frozenset(transcript.sharers)
@@ -275,7 +284,12 @@ class Unmasking(Gathering):
         record = ID_BYTES + max(KEY_BYTES, session.complaint_bytes)
         near = self.hall.topology.dealers(peer, self._sharing)
         limit = FRAME_BYTES + len(near) * record
-        message = decode(UnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
+        message: UnmaskMessage | DoubtedUnmaskMessage
+        if self.doubted.get(peer) and is_a(DoubtedUnmaskMessage, data):
+            limit += len(near) * record
+            message = decode(DoubtedUnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
+        else:
+            message = decode(UnmaskMessage, data, context, limit=limit, stage=stage, peer=peer)
         received = self.transcript.received[peer]
         fields = (message.seed_keys, message.mask_keys, message.complaints)
         self.check_signature(peer, unmask_body(context, peer, received, *fields), message.signature)
@@ -295,6 +309,8 @@ class Unmasking(Gathering):
                 raise ProtocolError(
                     f"expected {len(owners)} {what}, got {len(given)} or others", stage=stage, peer=peer
                 )
+        if isinstance(message, DoubtedUnmaskMessage):
+            self._check_doubts(peer, message.doubts)
         sealed = decode_records(received, session.dealt_bytes, stage=stage)
         honest = True
         for which, keys in enumerate(records[:2]):
@@ -313,6 +329,32 @@ class Unmasking(Gathering):
             adverts = contexts.seen(peer)
             self.hall.accuse(
                 UnmaskEvidence(VERSION, session, peer, adverts, received, *fields, message.signature)
+            )
+
+    def _check_doubts(self, peer: int, doubts: bytes) -> None:
+        """Blame those whose vouchers for a client are false.
+
+        Raises:
+            ProtocolError: one of them does not prove that. Nobody is blamed for it: who says so does no more
+                harm than by being silent.
+        """
+        contexts = self.transcript.contexts
+        for owner, proof in decode_records(doubts, PROOF_BYTES, stage=self.stage, peer=peer).items():
+            signature, statement = self.doubted[peer].get(owner, (b"", b""))
+            adverts = {i: self._advert(i) for i in (owner, peer)}
+            false = False
+            if statement:
+                with suppress(SecureSumError):
+                    _, vouchers = read_upload_statement(statement)
+                    between = contexts.between(owner, peer)
+                    false = is_false_voucher(vouchers, proof, between, (owner, peer), adverts)
+            if not false:
+                raise ProtocolError(
+                    f"says without proof that client {owner} vouched falsely", stage=self.stage, peer=peer
+                )
+            seen, session = contexts.seen(owner), self.hall.session
+            self.hall.accuse(
+                VoucherEvidence(VERSION, session, owner, seen, statement, signature, peer, proof)
             )
 
     def _check_complaints(self, peer: int, proofs: dict[int, bytes], sealed: dict[int, bytes]) -> bool:

@@ -30,7 +30,7 @@ from prism_crypto.primitives.hybrid import (
     hybrid_pair_seed,
     hybrid_seal_keys,
 )
-from prism_crypto.primitives.keys import KEY_BYTES, VOUCHER_BYTES, AgreedKey, pair_seed, seal_keys
+from prism_crypto.primitives.keys import KEY_BYTES, VOUCHER_BYTES, AgreedKey, KeyPair, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
@@ -60,6 +60,7 @@ from prism_crypto.wire.messages import (
     encode_records,
     is_a,
     upload_body,
+    upload_statement,
 )
 
 __all__ = ["Uploading", "packed", "upload"]
@@ -117,8 +118,9 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
         message = encode(UploadMessage(VERSION, name, content, lacking, signature))
     else:
         message = encode(VouchedUploadMessage(VERSION, name, content, lacking, said, signature))
+    sealing = KeyPair(state.sealing.private()) if party.chosen else None
     state.erase()
-    return Uploaded(party, state.context, sharers, received, keys, unopened, vouchers), message
+    return Uploaded(party, state.context, sharers, received, keys, unopened, vouchers, sealing), message
 
 
 def packed(values: NDArray[Any], session: Session) -> NDArray[np.uint64]:
@@ -294,7 +296,9 @@ class Uploading(Gathering):
         self.transcript = transcript
         self._total = np.zeros(hall.session.packing.length, dtype=np.uint64)
         self._unopened: dict[int, tuple[int, ...]] = {}
-        self._vouchers: dict[int, dict[int, bytes]] = {}
+        self._statements: dict[
+            int, tuple[bytes, bytes]
+        ] = {}  # on a chosen graph: signature, what it is under
 
     def accept(self, peer: int, data: bytes) -> None:
         """Check the signature and add one vector."""
@@ -338,7 +342,8 @@ class Uploading(Gathering):
                     stage=self.stage,
                     peer=peer,
                 )
-            self._vouchers[peer] = vouchers
+            statement = upload_statement(message.words, said, message.unopened)
+            self._statements[peer] = (message.signature, statement)
         self._total += np.frombuffer(message.words, dtype="<u8")
         self._unopened[peer] = unopened
 
@@ -381,7 +386,10 @@ class Uploading(Gathering):
         contexts = self.transcript.contexts
         unmasking = Unmasking(self.hall, self.transcript, self._total, self._unopened)
         if self.hall.session.graph == "chosen":
-            return Vouching(self.hall, unmasking), vouched_survivors(contexts, survivors, self._vouchers)
+            return (
+                Vouching(self.hall, unmasking, self._statements),
+                vouched_survivors(contexts, survivors, self._statements),
+            )
         outbound = survivor_messages(self.hall, contexts.common, self.expected, survivors)
         if self.hall.session.mode is Mode.ACTIVE:
             return Confirming(self.hall, unmasking), outbound

@@ -13,12 +13,17 @@ Bell et al. 2020, section 4, with vouchers in place of signatures; the proof is 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
-from prism_crypto.errors import ProtocolError, ThresholdError
-from prism_crypto.keeping.identity import SIGNATURE_BYTES
-from prism_crypto.primitives.context import DIGEST_BYTES, context1, tag
+from prism_crypto.errors import ProtocolError, SecureSumError, ThresholdError
+from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
+from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
+from prism_crypto.primitives.context import DIGEST_BYTES, context1, tag, u32
 from prism_crypto.primitives.keys import VOUCHER_BYTES, voucher
 from prism_crypto.stage import Stage
+from prism_crypto.stages.advert import owner_body
 from prism_crypto.stages.contexts import Contexts
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Neighbour, Party
@@ -28,6 +33,7 @@ from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
     VERSION,
+    DoubtedConfirmationsMessage,
     VouchedConfirmationsMessage,
     VouchedConfirmMessage,
     VouchedSurvivorsMessage,
@@ -37,6 +43,8 @@ from prism_crypto.wire.messages import (
     encode,
     encode_records,
     encode_statements,
+    is_a,
+    read_upload_statement,
     vouched_body,
 )
 
@@ -53,13 +61,17 @@ def vouchers_of(party: Party, peer: int, neighbour: Neighbour) -> Vouchers:
         our_count=voucher(agreed, "survivor", context, ours),
         their_count=voucher(agreed, "survivor", context, theirs),
         holder=neighbour.holder,
+        sealing_key=neighbour.sealing_key,
+        owner=neighbour.owner,
+        context=context,
     )
 
 
 def vouch(state: Uploaded, data: bytes) -> tuple[Vouched, bytes]:
     """Client, stage 4: see whose uploads carry the common mask, and vouch to those whose shares it holds.
 
-    A false voucher is the server's or its sender's; either way the sender gets no help from this client.
+    A false voucher is the server's or its sender's; either way the sender gets no help from this client. If
+    it is the sender's, the server shows that with the next message.
 
     Raises:
         MessageError, ContextMismatch: the message is not one of this session.
@@ -84,12 +96,19 @@ def vouch(state: Uploaded, data: bytes) -> tuple[Vouched, bytes]:
     vouchers = encode_records(sent)
     body = vouched_body(state.context, party.client_id, vouchers)
     signature = party.signer().sign(stage, body)
-    after = Vouched(state, believed, frozenset(said) - believed)
-    return after, encode(VouchedConfirmMessage(VERSION, tag(state.context), vouchers, signature))
+    doubted = {peer: shown for peer, shown in said.items() if peer not in believed}
+    if not doubted:
+        state.forget_sealing()
+    return Vouched(state, believed, doubted), encode(
+        VouchedConfirmMessage(VERSION, tag(state.context), vouchers, signature)
+    )
 
 
 def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
     """Client, stage 5: give the shares, if t of those that it chose count this client as a survivor.
+
+    If the server shows that somebody has signed the false voucher which came from it, the reply also proves
+    what this client has agreed on with that one, so that everybody sees that it is false.
 
     Raises:
         MessageError, ContextMismatch: the message is not one of this session.
@@ -105,7 +124,16 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
         2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + party.session.dealt_bytes)
     )
     limit = FRAME_BYTES + degree * (ID_BYTES + VOUCHER_BYTES) + len(uploaded.unopened) * dealing
-    message = decode(VouchedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
+    message: VouchedConfirmationsMessage | DoubtedConfirmationsMessage
+    doubts = b""
+    if state.doubted and is_a(DoubtedConfirmationsMessage, data):
+        most = party.session.invited.count  # whoever likes may be another's neighbour, and fail to open
+        signed = DIGEST_BYTES + 4 + most * (2 * ID_BYTES + VOUCHER_BYTES)
+        limit += len(state.doubted) * (2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + signed)
+        message = decode(DoubtedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
+        doubts = message.doubts
+    else:
+        message = decode(VouchedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
     said = decode_records(message.vouchers, VOUCHER_BYTES, stage=stage)
     true = 0
     for peer, shown in said.items():
@@ -122,16 +150,28 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
             stage=stage,
             peer=party.client_id,
         )
-    _check_appeals(uploaded, message)
-    return release(uploaded, state.survivors | {party.client_id}, withheld=state.doubted)
+    uploads = decode_statements(doubts, stage=stage)
+    views = _check_appeals(uploaded, message, uploads.keys())
+    false = _false_vouchers(state, uploads, views)
+    proofs = {peer: _proof(uploaded, peer) for peer in false}
+    survivors = state.survivors | {party.client_id}
+    return release(uploaded, survivors, withheld=state.doubted.keys(), doubts=proofs)
 
 
-def _check_appeals(state: Uploaded, message: VouchedConfirmationsMessage) -> None:
-    """As `stages.unmask.check_appeal` for each dealer, whose ctx1 the server has to show, too."""
+def _check_appeals(
+    state: Uploaded,
+    message: VouchedConfirmationsMessage | DoubtedConfirmationsMessage,
+    doubted: AbstractSet[int],
+) -> dict[int, bytes]:
+    """As `stages.unmask.check_appeal` for each dealer, whose ctx1 the server has to show, too.
+
+    Returns:
+        For each client of whom the server shows something, the hash of the adverts that it saw.
+    """
     stage = Stage.UNMASK
     statements = decode_statements(message.appeals, stage=stage)
     views = decode_records(message.views, DIGEST_BYTES, stage=stage)
-    if not statements.keys() == views.keys() == state.unopened.keys():
+    if statements.keys() != state.unopened.keys() or views.keys() != statements.keys() | doubted:
         raise ProtocolError(
             f"expected what {len(state.unopened)} clients have signed, got {len(statements)} or others",
             stage=stage,
@@ -139,21 +179,65 @@ def _check_appeals(state: Uploaded, message: VouchedConfirmationsMessage) -> Non
     for dealer, (signature, sealed) in statements.items():
         context = context1(state.party.session.context0, views[dealer])
         check_appeal(state, context, dealer, signature, sealed)
+    return views
+
+
+def _false_vouchers(
+    state: Vouched, uploads: Mapping[int, tuple[bytes, bytes]], views: Mapping[int, bytes]
+) -> list[int]:
+    """Those that have signed the false vouchers which came from them; if the server lies, it is not they.
+
+    Raises:
+        ProtocolError: the server shows something of a client whom this one does not doubt.
+    """
+    party, false = state.uploaded.party, []
+    for peer, (signature, statement) in uploads.items():
+        if peer not in state.doubted:
+            raise ProtocolError("is not doubted by this client", stage=Stage.UNMASK, peer=peer)
+        context = context1(party.session.context0, views[peer])
+        with suppress(SecureSumError):
+            covered, vouchers = read_upload_statement(statement)
+            body = context + u32(peer) + covered
+            pinned(party.roster).verify(peer, Stage.UPLOAD, body, signature)
+            records = decode_records(vouchers, VOUCHER_BYTES, stage=Stage.UNMASK)
+            if records.get(party.client_id) == state.doubted[peer]:
+                false.append(peer)
+    return false
+
+
+def _proof(state: Uploaded, peer: int) -> bytes:
+    """What this client and a neighbour that cheats have agreed on, proved; the neighbour knows it, too.
+
+    Raises:
+        PublicKeyError: nothing shows that it does.
+    """
+    assert state.sealing is not None
+    theirs = state.vouchers[peer]
+    try:
+        body = owner_body(state.party.session.context0, peer)
+        check_owner(curve_point(theirs.sealing_key), body, theirs.owner)
+        return prove_agreement(
+            state.sealing.private(), state.sealing.public, theirs.sealing_key, theirs.context
+        )
+    except SecureSumError as error:
+        error.at(Stage.UNMASK, peer)
+        raise
 
 
 def vouched_survivors(
-    contexts: Contexts, survivors: tuple[int, ...], vouchers: dict[int, dict[int, bytes]]
+    contexts: Contexts, survivors: tuple[int, ...], statements: Mapping[int, tuple[bytes, bytes]]
 ) -> dict[int, bytes]:
     """Server: for each survivor, how many they are, and what its neighbours among them say to it.
 
     Args:
         contexts: ctx1.
         survivors: U3.
-        vouchers: for each survivor what it says, by neighbour; emptied.
+        statements: for each survivor its signature and what it has signed with its upload.
     """
     inbox: dict[int, dict[int, bytes]] = {client_id: {} for client_id in survivors}
     for sender in survivors:
-        for receiver, said in vouchers.pop(sender).items():
+        _, vouchers = read_upload_statement(statements[sender][1])
+        for receiver, said in decode_records(vouchers, VOUCHER_BYTES, stage=Stage.UPLOAD).items():
             if receiver in inbox:
                 inbox[receiver][sender] = said
     return {
@@ -169,14 +253,23 @@ def vouched_survivors(
 class Vouching(Gathering):
     """Server at stage 4: collect the vouchers of those that count others as survivors, and pass them on.
 
-    It can't check them: only the two whom a voucher concerns can compute it.
+    It can't check them: only the two whom a voucher concerns can compute it. But who does not vouch for a
+    survivor whose shares it holds has seen a false voucher, or says so: it is shown what that one signed.
+
+    Args:
+        hall: the session.
+        unmasking: the next stage.
+        statements: for each survivor its signature and what it has signed with its upload.
     """
 
     stage = Stage.CONFIRM
 
-    def __init__(self, hall: Hall, unmasking: Unmasking) -> None:
+    def __init__(
+        self, hall: Hall, unmasking: Unmasking, statements: Mapping[int, tuple[bytes, bytes]]
+    ) -> None:
         super().__init__(hall, unmasking.survivors)
         self._unmasking = unmasking
+        self._statements = statements
         self._alive = frozenset(unmasking.survivors)
         self._for: dict[int, dict[int, bytes]] = {client_id: {} for client_id in unmasking.survivors}
 
@@ -210,17 +303,26 @@ class Vouching(Gathering):
                 f"{self.answered} clients confirmed, and none has {threshold} that count it as a survivor",
                 stage=self.stage,
             )
+        doubted = {peer: self._doubted(peer) for peer in ready}
+        self._unmasking.doubted = {
+            peer: {owner: self._statements[owner] for owner in owners} for peer, owners in doubted.items()
+        }
         self._unmasking.expect(tuple(ready))
-        return self._unmasking, {peer: self._confirmations(peer) for peer in ready}
+        return self._unmasking, {peer: self._confirmations(peer, doubted[peer]) for peer in ready}
 
-    def _confirmations(self, peer: int) -> bytes:
+    def _doubted(self, peer: int) -> list[int]:
+        """Survivors for which a client holds shares that opened, and does not vouch."""
+        owners = self.hall.topology.dealers(peer, self._alive)
+        unopened = self._unmasking.unopened[peer]
+        return [owner for owner in owners if peer not in self._for[owner] and owner not in unopened]
+
+    def _confirmations(self, peer: int, doubted: list[int]) -> bytes:
         transcript, unopened = self._unmasking.transcript, self._unmasking.unopened[peer]
-        return encode(
-            VouchedConfirmationsMessage(
-                VERSION,
-                tag(transcript.contexts.of(peer)),
-                encode_records(self._for[peer]),
-                encode_statements({dealer: transcript.dealt[dealer] for dealer in unopened}),
-                encode_records({dealer: transcript.contexts.digest(dealer) for dealer in unopened}),
-            )
-        )
+        contexts = transcript.contexts
+        name, vouchers = tag(contexts.of(peer)), encode_records(self._for[peer])
+        appeals = encode_statements({dealer: transcript.dealt[dealer] for dealer in unopened})
+        views = encode_records({dealer: contexts.digest(dealer) for dealer in (*unopened, *doubted)})
+        if not doubted:
+            return encode(VouchedConfirmationsMessage(VERSION, name, vouchers, appeals, views))
+        doubts = encode_statements({owner: self._statements[owner] for owner in doubted})
+        return encode(DoubtedConfirmationsMessage(VERSION, name, vouchers, appeals, doubts, views))

@@ -19,7 +19,7 @@ import msgspec
 
 from prism_crypto.errors import ContextMismatch, MessageError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES
-from prism_crypto.primitives.context import encode_ids, tag, u32, variable
+from prism_crypto.primitives.context import DIGEST_BYTES, encode_ids, tag, u32, variable
 from prism_crypto.primitives.keys import SEAL_OVERHEAD
 from prism_crypto.primitives.shamir import SHARE_BYTES
 from prism_crypto.stage import Stage
@@ -34,6 +34,8 @@ __all__ = [
     "AdvertsMessage",
     "ConfirmMessage",
     "ConfirmationsMessage",
+    "DoubtedConfirmationsMessage",
+    "DoubtedUnmaskMessage",
     "Message",
     "OpenedMessage",
     "ShareMessage",
@@ -55,9 +57,11 @@ __all__ = [
     "encode_records",
     "encode_statements",
     "is_a",
+    "read_upload_statement",
     "share_body",
     "unmask_body",
     "upload_body",
+    "upload_statement",
     "vouched_body",
 ]
 
@@ -145,6 +149,20 @@ class StopMessage(Message, frozen=True, tag=8):
     root: bytes
 
 
+class DoubtedUnmaskMessage(Message, frozen=True, tag=9):
+    """On a chosen graph, client to server: as `UnmaskMessage`, and from whom false vouchers came.
+
+    Records (client, proof of what was agreed on with it). The signature does not cover these: a proof speaks
+    for itself.
+    """
+
+    seed_keys: bytes
+    mask_keys: bytes
+    complaints: bytes
+    doubts: bytes
+    signature: bytes
+
+
 class AdvertsMessage(Message, frozen=True, tag=17):
     """Server to client: records (sender, advert); the hash of all adverts, for the sparse graph only."""
 
@@ -195,6 +213,16 @@ class VouchedConfirmationsMessage(Message, frozen=True, tag=23):
 
     vouchers: bytes
     appeals: bytes
+    views: bytes
+
+
+class DoubtedConfirmationsMessage(Message, frozen=True, tag=24):
+    """As `VouchedConfirmationsMessage`, and of those whose vouchers the receiver did not believe, what they
+    have signed with their uploads; ``views`` holds them, too."""
+
+    vouchers: bytes
+    appeals: bytes
+    doubts: bytes
     views: bytes
 
 
@@ -352,6 +380,26 @@ def upload_body(
     vouchers), whose shares did not open."""
     vouched = b"" if vouchers is None else _hash(vouchers)
     return context + u32(client_id) + _hash(words) + vouched + unopened
+
+
+def upload_statement(words: memoryview, vouchers: bytes, unopened: bytes) -> bytes:
+    """What an upload on a chosen graph signs beside context and id, in a form that is kept: its hash, the
+    vouchers after their length, whose shares did not open."""
+    return _hash(words) + variable(vouchers) + unopened
+
+
+def read_upload_statement(statement: bytes) -> tuple[bytes, bytes]:
+    """What an upload's signature covers after context and id, and the vouchers in it.
+
+    Raises:
+        MessageError: that is no `upload_statement`.
+    """
+    start = DIGEST_BYTES + 4
+    end = start + int.from_bytes(statement[DIGEST_BYTES:start])
+    vouchers = statement[start:end]
+    if len(statement) < end or len(statement) < start:
+        raise MessageError("not what an upload signs")
+    return statement[:DIGEST_BYTES] + _hash(vouchers) + statement[end:], vouchers
 
 
 def vouched_body(context: bytes, client_id: int, vouchers: bytes) -> bytes:
