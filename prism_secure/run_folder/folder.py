@@ -7,7 +7,7 @@ ledger.jsonl    what was released and what it cost, signed with ledger.key (0600
                 signed count of its lines, shows whether the end was cut off
 metrics.jsonl   one `RoundRecord` a line
 checkpoint/     the server's state after the last finished round, replaced atomically; the last round whose
-                uploads may have left their clients
+                uploads may have left their clients; with Flower, evidence against clients that have lied
 clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
                 its one noisy release), optimizer state, outbox. Private (0700): take it out before you pass a
                 run folder on
@@ -158,6 +158,10 @@ class RunFolder:
         return self.path / "checkpoint" / "uploading"
 
     @property
+    def blamed_path(self) -> Path:
+        return self.path / "checkpoint" / "blamed"
+
+    @property
     def model_path(self) -> Path:
         return self.path / "model.safetensors"
 
@@ -180,7 +184,9 @@ class RunFolder:
         Returns whether it did.
         """
         charged = len(whole_lines(self.ledger_path)) > 1  # beside its header
-        sent = (self.path / "moments.began").exists() or any((self.path / "checkpoint").iterdir())
+        sent = (self.path / "moments.began").exists() or any(
+            path != self.blamed_path for path in (self.path / "checkpoint").iterdir()
+        )
         if self._found is None or charged or sent:
             return False
         for name in _BEFORE_CHARGE:

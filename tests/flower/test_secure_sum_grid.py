@@ -31,6 +31,8 @@ from prism_crypto import (
     ThresholdError,
 )
 from prism_crypto.hello import say_hello
+from prism_crypto.primitives.hybrid import available
+from prism_crypto.session import Suite
 from prism_crypto.wire import messages as wire
 from prism_privacy import (
     Accountant,
@@ -214,6 +216,48 @@ def test_node_that_lies_costs_one_round_and_is_left_out_where_enough_are_left(
     result = summed.open(model(), CountSpec(11), round=next(federation.rounds))
     assert result.survivors == (0, 1, 2, 3)
     assert "client 2 can't be left out" in caplog.text
+
+
+def test_who_has_lied_is_left_out_by_a_server_that_starts_again_too(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    LyingDealer(federation, federation.root, monkeypatch)
+    how = {"min_survivors": 3, "timeout": 300, "poll": 0.01, "kept": tmp_path / "blamed"}
+    first = SecureSum(federation.grid, federation.roster, "tests", **how)
+    assert first.blamed == {}
+    with pytest.raises(ThresholdError, match="blamed: client 2 at share"):
+        first.open(model(), CountSpec(11), round=next(federation.rounds))
+    second = SecureSum(federation.grid, federation.roster, "tests", **how)
+    assert second.blamed == first.blamed
+    result = second.open(model(), CountSpec(11), round=next(federation.rounds))
+    assert result.survivors == (0, 1, 3)
+    # Kept evidence says nothing about other federations, nor under a roster with another key.
+    assert SecureSum(federation.grid, federation.roster, "others", **how).blamed == {}
+    keys = {i: federation.roster.public_key(i) for i in federation.roster.ids}
+    anew = Roster(keys | {2: Identity.generate(2).public_key})
+    assert SecureSum(federation.grid, anew, "tests", **how).blamed == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x91", b"\x92\xc4\x01a", b"\x81\x01\x02", b"no msgpack"])
+def test_a_file_that_holds_no_evidence_is_refused(
+    federation: Federation, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "blamed").write_bytes(content)
+    with pytest.raises(RunFolderError, match="must hold evidence against clients"):
+        SecureSum(federation.grid, federation.roster, "tests", kept=tmp_path / "blamed")
+
+
+@pytest.mark.skipif(not available(), reason="this cryptography has no ML-KEM-768")
+def test_a_hybrid_sum_opens_and_clients_may_demand_one(tmp_path: Path) -> None:
+    hybrid: Suite = "x25519+ml-kem-768"
+    roster = enroll_simulated(tmp_path, "tests", CLIENTS, Policy(min_survivors=3, suite=hybrid))
+    grid = LoopGrid(bits_app.app, {100 + i: tmp_path / f"{i:02d}" for i in range(CLIENTS)})
+    with pytest.raises(ThresholdError):  # every client refuses
+        SecureSum(grid, roster, "tests", timeout=300, poll=0.01).open(model(), CountSpec(11), round=1)
+    summed = SecureSum(grid, roster, "tests", suite=hybrid, timeout=300, poll=0.01)
+    result = summed.open(model(), CountSpec(11), round=2)
+    assert result.counts.tolist() == expected(tuple(range(CLIENTS))).tolist()
+    assert result.uplink_bytes[0] > 9_000
 
 
 def planned_without(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
+from pathlib import Path
 from typing import Literal
 
 from flwr.app import Message, RecordDict
@@ -26,7 +27,9 @@ from prism_crypto import (
     ThresholdError,
 )
 from prism_crypto.hello import check_hello, new_challenge
+from prism_crypto.session import Suite
 from prism_secure.flower.secure_aggregation import messages as sum_messages
+from prism_secure.flower.secure_aggregation.blamed import keep_blamed, read_blamed
 from prism_secure.run_folder.enrolment import session_clock
 
 _LONGEST_POLL = 3.0
@@ -43,15 +46,20 @@ class SecureSum:
         federation: its name, as the clients were enrolled.
         run_config: ``context.run_config`` of the server's app; a client that was given another one takes part
             in no sum. None: the app has no run configuration.
-        mode, threshold, min_survivors, colluders: see `prism_crypto.Session.plan`.
+        mode, threshold, min_survivors, colluders, suite: see `prism_crypto.Session.plan`.
+        kept: a file in which `blamed` is kept, so that it lasts beyond this process; None: it does not.
         timeout: seconds that a stage may take, the upload excepted.
         poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
             and to no more than Flower's own three seconds.
 
     Attributes:
-        blamed: who has broken the protocol in a session of this object, with evidence. They are left out of
-            the next ones, as many as `min_survivors` and the size of an offer allow.
+        blamed: who has broken the protocol in a session of this object, or as `kept` says in an earlier one,
+            with evidence. They are left out of the next ones, as many as `min_survivors` and the size of an
+            offer allow.
         session: the last that was planned (`prism_crypto.Session`), None before.
+
+    Raises:
+        RunFolderError: `kept` holds something else.
     """
 
     def __init__(
@@ -65,6 +73,8 @@ class SecureSum:
         threshold: int | None = None,
         min_survivors: int | None = None,
         colluders: int | None = None,
+        suite: Suite = "x25519",
+        kept: Path | None = None,
         timeout: float = 120.0,
         poll: float = 0.02,
     ) -> None:
@@ -80,7 +90,9 @@ class SecureSum:
         self._poll = poll
         self._number = 0
         self._clients: dict[int, int] = {}  # node id → client id, of those who have said hello
-        self.blamed: dict[int, Blame] = {}
+        self._suite = suite
+        self._kept = kept
+        self.blamed: dict[int, Blame] = {} if kept is None else read_blamed(kept, roster, federation)
         self.session: Session | None = None
 
     def open(
@@ -151,6 +163,8 @@ class SecureSum:
             for blame in server.blamed.values():
                 log(WARNING, "secure sum: %s, and there is evidence", blame)
             self.blamed |= server.blamed
+            if server.blamed and self._kept is not None:
+                keep_blamed(self._kept, self.blamed.values())
         log(INFO, "secure sum: round %d is open, %d clients in it", round, len(server.result.survivors))
         return server.result
 
@@ -202,6 +216,7 @@ class SecureSum:
                 colluders=self._colluders,
                 graph="complete",
                 roster=self._roster,
+                suite=self._suite,
                 excluded=excluded,
                 model_hash=model_hash,
                 binding=binding,
