@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rehearsal import HYBRID, needs_kem
 
 from prism_crypto import (
     CountSpec,
@@ -56,7 +57,7 @@ class Federation:
     def server(self, round: int, spec: CountSpec = SPEC, federation: str = "tests", **options) -> Server:
         session = Session.plan(
             spec, range(N), federation=federation, number=next(self.numbers), round=round,
-            roster=self.roster, threshold=3, min_survivors=3,
+            roster=self.roster, threshold=3, min_survivors=3, suite=options.pop("suite", "x25519"),
         )  # fmt: skip
         return Server(session, options.pop("deadlines", 10.0), roster=self.roster, **options)
 
@@ -114,6 +115,45 @@ def test_the_sum_is_exact_and_every_client_hears_it(federation: Federation):
         for client in federation.clients:
             counts, parties = client.result
             assert (counts.tolist(), parties) == (network.server.result.counts.tolist(), N)
+
+
+@needs_kem
+def test_a_hybrid_session_is_driven_as_any_other(federation: Federation):
+    network = Network(federation, federation.server(1, suite=HYBRID), 1)
+    check(network.run(), tuple(range(N)))
+    assert not network.errors
+    for client in federation.clients:
+        assert client.result[0].tolist() == network.server.result.counts.tolist()
+
+
+@needs_kem
+def test_a_client_that_stops_hears_why_and_its_vector_may_be_in_the_next_session(federation: Federation):
+    """Something on the way has altered what came for client 2."""
+    server = federation.server(1, suite=HYBRID)
+    network = Network(federation, server, 1)
+
+    def carry(client: int, request: bytes) -> bytes | None:
+        response = server.handle(client, request, network.now)
+        share_message = len(response) > 8_000 and response[1] == Stage.SHARE.number and response[0] != 2
+        if client != 2 or not share_message or server.stage is not Stage.UPLOAD:
+            return response
+        altered = bytearray(response)
+        altered[-1] ^= 1  # the hash of the last dealer's part
+        return bytes(altered)
+
+    network.carry = carry
+    check(network.run(), (0, 1, 3, 4))
+    assert "goes on without this client" in str(network.errors[2])
+    assert "stops" in str(server.refused[2])
+    assert not server.blamed
+    server = federation.server(1, suite=HYBRID)
+    again = Network(federation, server, 1, clients=[2])
+    assert again.requests[2] is not None
+    for _ in range(3):
+        again.now += 1.0
+        response = server.handle(2, again.requests[2], again.now)
+        again.requests[2] = federation.clients[2].handle(response)
+    assert 2 not in server._party.waiting  # it has advertised
 
 
 @pytest.mark.parametrize("seed", range(6))

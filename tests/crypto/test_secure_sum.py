@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rehearsal import Rehearsal
+from rehearsal import Rehearsal, needs_kem
 
 import prism_crypto
 from prism_crypto import (
@@ -434,8 +434,25 @@ def test_the_public_names_are_the_contract():
     assert all(hasattr(prism_crypto, name) for name in prism_crypto.__all__)
 
 
+HYBRID = [
+    pytest.param(case, marks=needs_kem)
+    for case in ("hybrid", "hybrid, semi-honest", "hybrid, sparse, all must survive")
+]
 SIMULATED = {
     "active": (5, 1, {}),
+    "hybrid": (5, 1, {"suite": "x25519+ml-kem-768"}),
+    "hybrid, semi-honest": (4, 200, {"mode": "semi_honest", "suite": "x25519+ml-kem-768"}),
+    "hybrid, sparse, all must survive": (
+        40,
+        1,
+        {
+            "mode": "semi_honest",
+            "graph": "harary",
+            "colluders": 1,
+            "min_survivors": 39,
+            "suite": "x25519+ml-kem-768",
+        },
+    ),
     "active, with colluders and room for drops": (20, 3, {"colluders": 3, "min_survivors": 18}),
     "semi-honest": (4, 200, {"mode": "semi_honest"}),
     "semi-honest, complete graph of many": (130, 1, {"mode": "semi_honest"}),
@@ -449,7 +466,7 @@ SIMULATED = {
 
 
 @pytest.mark.parametrize("dimension", [1, 61, 3000])
-@pytest.mark.parametrize("case", SIMULATED)
+@pytest.mark.parametrize("case", [case for case in SIMULATED if "hybrid" not in case] + HYBRID)
 def test_a_simulated_sum_is_the_real_one_to_the_last_byte(case, dimension):
     n, bound, options = SIMULATED[case]
     inputs = vectors(n, dimension, bound)

@@ -187,6 +187,16 @@ def test_start_after_which_something_may_have_left_is_kept(tmp_path: Path, sent:
     assert (tmp_path / "run" / sent).exists()
 
 
+def test_evidence_against_a_client_does_not_keep_a_start_that_charged_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", load_config()) as folder:
+        folder.blamed_path.write_bytes(b"\x90")
+        assert folder.withdraw()
+        assert folder.blamed_path.exists()  # it holds for whatever runs here next
+        assert not folder.config_path.exists()
+    with RunFolder(tmp_path / "run", load_config()) as folder:
+        assert folder.blamed_path.read_bytes() == b"\x90"
+
+
 def test_second_start_takes_nothing_away(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run", load_config()).close()
     with RunFolder(tmp_path / "run", load_config()) as folder:
