@@ -111,9 +111,9 @@ class AnotherKey(wire.Client):
     """Advertises one mask key and shares another."""
 
     def make_pairs(self, holders):
-        self.masking, kept = bytes(range(32)), self.masking
+        self.mask_secret, kept = bytes(range(32)), self.mask_secret
         pairs = super().make_pairs(holders)
-        self.masking = kept
+        self.mask_secret = kept
         return pairs
 
 
