@@ -79,6 +79,8 @@ class Hall:
     topology: Topology
     rng: Rng
     blamed: dict[int, Blame] = field(default_factory=dict)
+    undecided: dict[int, list[int]] = field(default_factory=dict)
+    """Who says of whom, without being able to show it, that it encapsulated something else than it signed."""
 
     def accuse(self, evidence: Evidence) -> None:
         """Record what proves that a client broke the protocol, if it does: anybody must come to the same.
@@ -94,9 +96,15 @@ class Hall:
 
     def named(self) -> str:
         """For errors: who is to blame, as far as anybody can tell."""
-        if not self.blamed:
-            return ""
-        return "; blamed: " + "; ".join(str(self.blamed[client_id]) for client_id in sorted(self.blamed))
+        said = ""
+        if self.blamed:
+            said = "; blamed: " + "; ".join(str(self.blamed[client_id]) for client_id in sorted(self.blamed))
+        for dealer, holders in sorted(self.undecided.items()):
+            said += (
+                f"; {len(holders)} clients say that client {dealer} encapsulated something else for them "
+                f"than it signed: it lies, or clients {', '.join(map(str, sorted(holders)))} do"
+            )
+        return said
 
 
 class Gathering(Confidential):

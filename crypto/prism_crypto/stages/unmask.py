@@ -366,6 +366,7 @@ class Unmasking(Gathering):
             ends, record = (dealer, peer), sealed[dealer]
             both = shown_keys(proof, claimed_agreement(proof), context, ends, (theirs, ours), record)
             if both is None:
+                self.hall.undecided.setdefault(dealer, []).append(peer)
                 continue  # one of the two is lying, and nothing shows which
             try:
                 agreed_point(proof[:PROOF_BYTES], ours, theirs, context)

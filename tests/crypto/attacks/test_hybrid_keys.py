@@ -40,6 +40,7 @@ from prism_crypto.errors import (
     SealError,
     SecureSumError,
     SignatureError,
+    ThresholdError,
 )
 from prism_crypto.primitives import hybrid
 from prism_crypto.stages.evidence import PartEvidence, UnmaskEvidence, encode_evidence
@@ -555,6 +556,18 @@ def test_a_secret_that_is_not_the_signed_one_costs_a_share_and_names_nobody(kind
     assert complaints == []
     assert room.server.blamed == {}
     assert len(room.server.result.survivors) == N
+
+
+@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind):
+    room = room_of()
+    room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": (3, 4, 5)}))
+    with refused(ThresholdError, Stage.UNMASK, None) as caught:
+        room.play(drop={6: Stage.CONFIRM})
+    assert "of client 2 opened" in str(caught.value)
+    assert "3 clients say that client 2 encapsulated something else" in str(caught.value)
+    assert "clients 3, 4, 5 do" in str(caught.value)
+    assert room.server.blamed == {}
 
 
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
