@@ -40,7 +40,7 @@ coverage: $(VENV)/.installed-dev
 	$(BIN)/python tests/coverage_floors.py .reached
 
 docs: $(VENV)/.installed-docs  ## the documents as a site, in site/; strict, and with no network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: $(VENV)/.installed-docs  ## run every notebook; an error in a cell fails
 	$(BIN)/jupyter nbconvert --execute --to markdown --output-dir notebooks/made notebooks/*.ipynb

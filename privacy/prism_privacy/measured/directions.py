@@ -146,7 +146,7 @@ class Directions:
 
 @dataclass(frozen=True, eq=False)
 class RowDirections:
-    """Directions along rows of one basis: V[y][:, j] = by_class[y, j] U[rows[j]], in few numbers; read-only.
+    """Directions along rows of one basis: `V[y][:, j] = by_class[y, j] U[rows[j]]`, few numbers; read-only.
 
     Hundreds of rows of U and two numbers a direction and class in place of V: a hundredth of the memory. A
     record's product with each row is exact and goes toward zero to 2^-30, is multiplied by its class's
