@@ -1,0 +1,71 @@
+"""What `prism-secure bench` says of what it measured. No test measures time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prism_secure.bench.rows import Bench, Row, compared, in_turn, markdown
+from prism_secure.cli import main
+from prism_secure.commands.bench import SUBJECTS
+
+
+def test_rows_say_medians_of_ratios_made_side_by_side() -> None:
+    row = Row(name="a", unit="s", ours=[1.0, 2.0, 10.0], instead="b", other=[3.0, 4.0, 10.0], limit=0.5)
+    assert (row.value, row.faster, row.of_limit) == (2.0, 2.0, 4.0)  # 3, 2 and 1 times
+    alone = Row(name="a", unit="s", ours=[1.0])
+    assert (alone.faster, alone.of_limit) == (None, None)
+
+
+def test_actions_are_measured_in_turn_by_the_time_of_the_processor() -> None:
+    called: list[str] = []
+    found = in_turn(3, lambda: called.append("a"), lambda: called.append("b") or time.sleep(0.05), least=0.0)  # type: ignore[func-returns-value]
+    assert called == ["a", "b"] * 3
+    assert [len(each) for each in found] == [3, 3]
+    assert max(found[1]) < 0.04, "sleeping takes no processor"
+
+
+def test_quick_actions_are_repeated_and_one_of_them_is_said() -> None:
+    called: list[int] = []
+    ((once,),) = in_turn(1, lambda: called.append(1), least=0.01, scale=1.0)
+    assert len(called) > 100
+    assert once < 1e-3
+
+
+def test_a_comparison_has_the_rows_that_both_have() -> None:
+    def bench(ours: float, other: float, name: str = "kept") -> Bench:
+        row = Row(name=name, unit="s", ours=[ours], instead="x", other=[other])
+        return Bench({}, {"release": [row]}, {"release": 1.0}, {"release": 1.0})
+
+    text = compared(bench(2.0, 4.0).rows, bench(1.0, 4.0))
+    assert "| release: kept | 1 | 2 s | 2.00 | 0.50 |" in text
+    assert "gone" not in compared(bench(2.0, 4.0).rows, bench(1.0, 4.0, "gone"))
+
+
+@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name not in ("sums", "cohort")])
+def test_each_subject_measures_both_sides_and_writes_them(
+    subject: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", subject, "--quick", "--tries", "1", "--out", str(tmp_path)]) == 0
+    found = msgspec.json.decode((tmp_path / "bench.json").read_bytes(), type=Bench)
+    assert list(found.rows) == [subject]
+    assert any(row.other for row in found.rows[subject])
+    assert all(value > 0 for row in found.rows[subject] for value in row.ours)
+    assert found.peak_mib[subject] > 10
+    assert (tmp_path / "bench.md").read_text() == markdown(found)
+    assert f"## {subject}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given", [["--tries", "0"], ["--compare", "nothing.json"], ["--compare", "other.json"]]
+)
+def test_what_cannot_be_measured_or_compared_is_said_first(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.json").write_text('{"rows": 3}')
+    assert main(["bench", "release", *given]) == 2
+    assert given[0] in capsys.readouterr().err
