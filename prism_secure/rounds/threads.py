@@ -15,12 +15,13 @@ def one_thread(device: str = "cpu") -> Iterator[None]:
 
     A graphics card has no deterministic kernels for some of what training needs, so there any will do.
     """
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(device == "cpu")
+    # torch.use_deterministic_algorithms does the same, but first loads torch's compiler, for a second.
+    torch.set_deterministic_debug_mode("error" if device == "cpu" else "default")
     try:
         with threadpoolctl.threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(mode)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from prism_secure.config import load_config
 from prism_secure.rounds.behaviours.measure import MeasuringServer
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.simulation import run
+from prism_secure.rounds.threads import one_thread
 
 from .test_measured_rounds import MEASURED
 from .tiny_data import TINY, write_data
@@ -64,3 +67,29 @@ def test_run_and_its_replay_take_one_thread(
     assert answers["replay"] == "passed"
     assert seen["answer"] == {1}
     assert threads() == {2}
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_kernels_that_add_in_any_order_are_refused_and_the_mode_is_restored(mode: int) -> None:
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        with one_thread():
+            assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+            with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+                torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+        assert torch.get_deterministic_debug_mode() == mode
+        with one_thread("cuda"):
+            assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def test_a_client_s_process_does_not_load_torch_s_compiler() -> None:
+    """It takes a second, in each of the processes of a run."""
+    code = (
+        "import sys; from prism_secure.rounds.threads import one_thread\n"
+        "with one_thread(): sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
