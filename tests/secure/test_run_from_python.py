@@ -90,6 +90,22 @@ def test_an_image_whose_noise_others_carry_has_no_epsilon_against_its_clients_up
         found.epsilon("image", "upload", "replace_one")
 
 
+def test_an_images_epsilon_of_measured_rounds_is_the_planned_one_of_each_view(tmp_path: Path) -> None:
+    """Of an image, and of a person where that is what a record is: nothing is claimed for the other."""
+    from .test_measured_rounds import MEASURED
+
+    config = load_config(None, [*TINY, *MEASURED, "measured.radius=2", "federation.rounds=2"])
+    found = run(config, tmp_path / "run")
+    last = verify_ledger(tmp_path / "run" / "ledger.jsonl").entries[-1].record
+    assert last is not None
+    assert last.spent is not None
+    seen = {view: found.epsilon("image", view, "replace_one") for view in View}
+    assert seen == {view: last.spent[view].planned for view in View}
+    assert 0 < seen[View.SUM] <= seen[View.UPLOAD] < math.inf
+    with pytest.raises(NotClaimed, match=r"\(image, upload, replace_one\)"):
+        found.epsilon("person", "sum", "replace_one")
+
+
 def test_known_coins_leave_no_epsilon_finite(tmp_path: Path) -> None:
     told = [*NOISY, "privacy.record_epsilon=2"]
     found = Run.open(fake_run.make_run(tmp_path / "run", told, rounds=2, coins="test"))
