@@ -265,9 +265,11 @@ def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None
         if reach.low < math.log10(limit) < reach.high:
             axes.axvline(math.log10(limit), color=drawing.INK, linewidth=0.7, linestyle=(0, (1, 3)), zorder=0)
             if scale:
+                room = math.log10(limit) - reach.low > 0.2 * span
                 axes.annotate(
                     f"{verdict} ≤ {limit}", (math.log10(limit), 1), xycoords=("data", "axes fraction"),
-                    xytext=(-3, -9), textcoords="offset points", ha="right", fontsize=7,
+                    xytext=(-3 if room else 3, -9), textcoords="offset points",
+                    ha="right" if room else "left", fontsize=7,
                 )  # fmt: skip
     axes.set_xlim(reach.low, reach.edge if reach.beyond else reach.edge + 0.02 * span)
     axes.xaxis.set_major_locator(FixedLocator(ticks))

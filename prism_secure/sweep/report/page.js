@@ -179,7 +179,7 @@ function answerFigure(colours) {
         const at = Math.log10(limit);
         if (at <= reach.low || at >= reach.high) continue;
         shapes.push({ type: "line", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: at, x1: at, y0: 0, y1: 1, line: { color: colours.ink, width: 1, dash: "dot" } });
-        if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: 1, xanchor: "right", yanchor: "top", showarrow: false, font: { size: 10 } });
+        if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: 1, xanchor: at - reach.low > 0.2 * (reach.edge - reach.low) ? "right" : "left", yanchor: "top", showarrow: false, font: { size: 10 } });
       }
       const marks = marksOf(view, metric), few = marks.length <= 40, kinds = [...new Set(marks.map(({ p }) => p.kind))].sort();
       // Kinds that have the same epsilons, as in a grid over epsilon, lie a little apart.
