@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prism_privacy import Accountant, Adjacency, MaskRelease, View, verify_ledger
+from prism_privacy import Accountant, Adjacency, MaskRelease, Participation, View, verify_ledger
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, NotClaimed, RunFolderError
 from prism_secure.quality.samples import read_grid
@@ -170,12 +170,15 @@ def test_notebooks_get_small_escaped_tables_of_runs_ledgers_and_accountants(
     accountant = Accountant(delta=1e-5)
     accountant.plan(MaskRelease(0.25, 1.0, cohort=100), rounds=3)
     accountant.spend(MaskRelease(0.25, 1.0, cohort=100), rounds=2)
+    many = Participation(delta=1e-5)
+    many.spend(MaskRelease(0.25, 1.0, cohort=100), ["ada", "ben"])
     found = Run.open(folder)
     ledger = verify_ledger(folder / "ledger.jsonl")
     shown = (
         (found, "<b>run"),
         (ledger, "intact to its end"),
         (accountant, "ε planned"),
+        (many, "2 clients at δ = 1e-5"),
         (accountant.guarantee(View.SUM, Adjacency.ZERO_OUT), "renyi"),
         (found.record, "one record, swap"),
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 
-from prism_privacy import _validate
+from prism_privacy import _validate, notebook
 from prism_privacy.accounting.accountant import Guarantee, guarantee_of
 from prism_privacy.errors import InvalidParameter, ParticipationExceeded
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.units import Adjacency, View
+from prism_privacy.wording import format_delta, format_epsilon
 
 __all__ = ["Participation"]
 
@@ -86,6 +87,17 @@ class Participation:
         return max(
             every, key=lambda found: found.epsilon, default=guarantee_of({}, self._delta, view, adjacency)
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: ε to date of the client that has spent most."""
+        rows = [
+            (f"{view}, {adjacency}", format_epsilon(self.guarantee(view, adjacency).epsilon))
+            for view in reversed(View)
+            for adjacency in Adjacency
+        ]
+        head = ("the client that spent most", "ε to date")
+        caption = f"{len(self._accounts)} clients at δ = {format_delta(self._delta)}"
+        return notebook.table(caption, rows, head)
 
     def planned(self, release: MaskRelease, view: View, adjacency: Adjacency) -> Guarantee:
         """ε of a client that takes part as often as the cap allows, always with `release`."""
