@@ -498,13 +498,17 @@ class Client:
         """A record for one holder."""
         beside = b"".join(self.encapsulated(peer))
         both = self.keys_to(self.me, peer, beside)
-        return seal_pair(both, self.context, self.me, peer, pair) + beside
+        return seal_pair(both, self.between(peer), self.me, peer, pair) + beside
+
+    def between(self, peer: int) -> bytes:
+        """The context of what this client and a peer agree on."""
+        return self.context
 
     def encapsulated(self, peer: int) -> list[bytes]:
         """Two ciphertexts, this client's part under the second's secret, hashes of secret and part."""
         if not self.session.hybrid:
             return []
-        where = (self.context, self.me, peer)
+        where = (self.between(peer), self.me, peer)
         (secret, first), (other, second) = (kem768.encapsulate(key, self.coins(32)) for key in self.kem[peer])
         self.dealt[peer] = [secret]
         part = kem768.part(self.mask_secret, *where)
@@ -524,17 +528,20 @@ class Client:
         known = {peer: advert.sealing for peer, advert in self.adverts.items()} | {
             self.me: self.advert[16:48]
         }
+        return self.seal_keys(sender, receiver, known, beside)
+
+    def seal_keys(self, sender: int, receiver: int, known: dict[int, bytes], beside: bytes) -> list[bytes]:
         other = receiver if sender == self.me else sender
         shared, keys = x25519(self.sealing, known[other]), (known[sender], known[receiver])
         if not self.session.hybrid:
-            return seal_keys(shared, self.context, sender, receiver, keys)
+            return seal_keys(shared, self.between(other), sender, receiver, keys)
         if sender == self.me:
             secret = self.dealt[receiver][0]
         else:
             secret = kem768.decapsulate(self.sealing_kem, beside[:1088])
-            shown = kem768.hashed("secret-hash", self.context, sender, receiver, secret)
+            shown = kem768.hashed("secret-hash", self.between(other), sender, receiver, secret)
             demand(shown == beside[2208:2240], "the secret that was signed")
-        return kem768.seal_keys(shared, secret, beside[:1088], self.context, (sender, receiver), keys)
+        return kem768.seal_keys(shared, secret, beside[:1088], self.between(other), (sender, receiver), keys)
 
     def deal(self, sealed: dict[int, bytes]) -> dict[int, bytes]:
         """What it sends of them; for cheats to change."""
@@ -552,20 +559,23 @@ class Client:
             theirs = self.adverts[peer].masking
             shared = x25519(self.masking, theirs)
             if self.session.hybrid:
-                ids, low = sorted((self.me, peer)), self.me < peer
-                parts = [kem768.part(self.mask_secret, self.context, self.me, peer), self.part_from(peer)]
-                both = ((ours, theirs), parts) if low else ((theirs, ours), parts[::-1])
-                seed = kem768.pair_seed(shared, both[1], self.context, (ids[0], ids[1]), both[0])
-                masks.append((1 if low else -1, seed))
+                masks.append((1 if self.me < peer else -1, self.hybrid_seed(peer, shared, ours, theirs)))
             elif self.me < peer:
                 masks.append((1, pair_seed(shared, self.context, (self.me, peer), (ours, theirs))))
             else:
                 masks.append((-1, pair_seed(shared, self.context, (peer, self.me), (theirs, ours))))
         return masks
 
-    def part_from(self, peer: int) -> bytes:
-        """What a peer adds to the seed of their mask."""
-        return part_of(self.sealed_for_me[peer], self.mask_kem, self.context, peer, self.me)
+    def hybrid_seed(self, peer: int, shared: bytes, ours: bytes, theirs: bytes) -> bytes:
+        """The seed of a mask, of the parts of those of the two who deal to the other."""
+        context, low, high = self.between(peer), *sorted((self.me, peer))
+        parts = {self.me: b"", peer: b""}
+        if peer in self.dealt:
+            parts[self.me] = kem768.part(self.mask_secret, context, self.me, peer)
+        if peer in self.sealed_for_me:
+            parts[peer] = part_of(self.sealed_for_me[peer], self.mask_kem, context, peer, self.me)
+        keys = (ours, theirs) if self.me == low else (theirs, ours)
+        return kem768.pair_seed(shared, [parts[low], parts[high]], context, (low, high), keys)
 
     def upload(self, data: bytes) -> bytes:
         session = self.session

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import reference as wire
+import reference_kem as kem768
 from reference import hashes, id_list, label, read_ids, read_records, u32, unwrap, wrap, write_records
 from reference_primitives import (
     demand,
@@ -39,7 +40,12 @@ def choose(ids: list[int], me: int, degree: int, rng: wire.Rng) -> list[int]:
 
 
 def chosen(advert: bytes) -> list[int]:
-    return read_ids(advert[176:-64])
+    """A choice has at most 512 clients: an advert with ML-KEM keys is longer than any without."""
+    return read_ids(advert[176 + (2 * 1184 if len(advert) >= 240 + 2 * 1184 else 0) : -64])
+
+
+def advert_bytes(session: wire.Session) -> int:
+    return session.advert_bytes() + 4 * session.degree
 
 
 def between(context0: bytes, adverts: dict[int, bytes], first: int, second: int) -> bytes:
@@ -52,13 +58,17 @@ def voucher(shared: bytes, usage: str, context: bytes, sender: int, receiver: in
 
 
 def read_advert(data: bytes, client: int, session: wire.Session) -> wire.Advert:
-    demand(len(data) == 240 + 4 * session.degree, "an advert's length")
+    demand(len(data) == advert_bytes(session), "an advert's length")
     context0 = session.context0()
     demand(data[:16] == context0[:16], "an advert of this context")
-    advert = wire.Advert(data[16:48], data[48:80], data[80:112], data[112:176])
+    kem = (data[112:1296], data[1296:2480]) if session.hybrid else ()
+    owner = data[112 + 1184 * len(kem) :][:64]
+    advert = wire.Advert(data[16:48], data[48:80], data[80:112], owner, kem)
     wire.check_public_key(advert.sealing)
     wire.check_public_key(advert.masking)
-    demand(advert.sealing != advert.masking, "two keys")
+    for key in kem:
+        kem768.check_key(key)
+    demand(len({advert.sealing, advert.masking, *kem}) == 2 + len(kem), "different keys")
     demand(set(chosen(data)) <= set(session.invited) - {client}, "a choice of others that are invited")
     ed25519_verify(
         session.roster[client], label("advertise") + context0 + u32(client) + data[16:-64], data[-64:]
@@ -79,7 +89,7 @@ class Client(wire.Client):
     def share(self, data: bytes) -> bytes:
         digest, blob = unwrap(data, wire.ADVERTS, self.context0[:16], bytes, bytes)
         demand(digest == b"", "no hash of adverts")
-        self.seen = read_records(blob, 240 + 4 * self.session.degree)
+        self.seen = read_records(blob, advert_bytes(self.session))
         demand(self.seen.get(self.me) == self.advert, "this client's own advert")
         self.context = wire.context1(self.context0, wire.all_adverts(self.seen))
         others = {i: advert for i, advert in self.seen.items() if i != self.me}
@@ -87,14 +97,13 @@ class Client(wire.Client):
         for i, advert in others.items():
             demand(i in self.choice or self.me in chosen(advert), "a neighbour")
         keys = [self.advert[16:48], self.advert[48:80]]
-        keys += [key for advert in self.adverts.values() for key in (advert.sealing, advert.masking)]
+        for advert in self.adverts.values():
+            keys += [advert.sealing, advert.masking, *advert.kem]
+        self.kem = {i: list(advert.kem) for i, advert in self.adverts.items()}
         demand(len(set(keys)) == len(keys), "no key twice")
         holders = [i for i in self.choice if i in self.adverts]
         demand(len(holders) >= self.session.threshold, "enough holders")
-        sealed = {
-            i: wire.seal_pair(self.keys_to(self.me, i), self.between(i), self.me, i, pair)
-            for i, pair in self.make_pairs(holders).items()
-        }
+        sealed = {i: self.sealed(i, pair) for i, pair in self.make_pairs(holders).items()}
         dealt = write_records(sealed)
         return wrap(wire.SHARE, self.context[:16], dealt, self.signed("share", hashes(dealt)))
 
@@ -107,11 +116,9 @@ class Client(wire.Client):
     def between(self, peer: int) -> bytes:
         return between(self.context0, self.seen, self.me, peer)
 
-    def keys_to(self, sender: int, receiver: int) -> list[bytes]:
-        peer = receiver if sender == self.me else sender
-        shared = x25519(self.sealing, self.seen[peer][16:48])
-        keys = (self.seen[sender][16:48], self.seen[receiver][16:48])
-        return wire.seal_keys(shared, self.between(peer), sender, receiver, keys)
+    def keys_to(self, sender: int, receiver: int, beside: bytes = b"") -> list[bytes]:
+        known = {i: self.seen[i][16:48] for i in (sender, receiver)}
+        return self.seal_keys(sender, receiver, known, beside)
 
     def voucher(self, usage: str, sender: int, receiver: int) -> bytes:
         peer = receiver if sender == self.me else sender
@@ -125,13 +132,15 @@ class Client(wire.Client):
             keys = (self.seen[low][48:80], self.seen[high][48:80])
             shared = x25519(self.masking, self.seen[peer][48:80])
             seed = wire.pair_seed(shared, self.between(peer), (low, high), keys)
+            if self.session.hybrid:
+                seed = self.hybrid_seed(peer, shared, self.advert[48:80], self.seen[peer][48:80])
             masks.append((1 if self.me == low else -1, seed))
         return masks
 
     def upload(self, data: bytes) -> bytes:
         count, listed, blob = unwrap(data, wire.SHARES, self.context[:16], int, bytes, bytes)
         self.sharers, self.received = read_ids(listed), blob
-        sealed = read_records(blob, 98)
+        sealed = self.sealed_for_me = read_records(blob, self.session.dealt_bytes())
         demand(set(self.sharers) <= set(self.seen) and self.me in self.sharers, "sharers that advertised")
         dealers = [i for i in self.sharers if i != self.me and self.me in chosen(self.seen[i])]
         demand(list(sealed) == dealers, "shares of all that shared and chose this client")
@@ -140,9 +149,9 @@ class Client(wire.Client):
         demand(len(set(self.masked) & set(self.choice)) >= self.session.threshold, "enough holders")
         self.keys, self.unopened = {}, {}
         for peer, box in sealed.items():
-            both = self.keys_to(peer, self.me)
             try:
-                for key, half in zip(both, (box[:49], box[49:]), strict=True):
+                both = self.keys_to(peer, self.me, box[98:])
+                for key, half in zip(both, (box[:49], box[49:98]), strict=True):
                     wire.open_share(key, self.between(peer), peer, self.me, half)
                 self.keys[peer] = both
             except wire.Refused:
@@ -221,7 +230,7 @@ class Server:
 
     def read(self, peer: int, fields: list[bytes]) -> Any:
         if self.stage == wire.SHARE:
-            sealed = read_records(fields[0], 98)
+            sealed = read_records(fields[0], self.session.dealt_bytes())
             demand(
                 list(sealed) == [i for i in chosen(self.adverts[peer]) if i in self.adverts], "those it chose"
             )
@@ -325,19 +334,36 @@ class Server:
                 demand(self.adverts[owner][80:112] == expected, "the committed seed")
                 self.add(-1, secret)
                 continue
+            root = secret
+            if self.session.hybrid:
+                secret = kem768.mask_key(root)
             demand(x25519_public(secret) == self.adverts[owner][48:80], "the advertised key")
             for peer in alive:
                 low, high = sorted((owner, peer))
                 keys = (self.adverts[low][48:80], self.adverts[high][48:80])
                 shared = x25519(secret, self.adverts[peer][48:80])
                 context = between(self.context0, self.adverts, owner, peer)
-                self.add(-1 if peer == low else 1, wire.pair_seed(shared, context, (low, high), keys))
+                seed = wire.pair_seed(shared, context, (low, high), keys)
+                if self.session.hybrid:
+                    parts = self.parts(owner, peer, root, context)
+                    seed = kem768.pair_seed(shared, [parts[low], parts[high]], context, (low, high), keys)
+                self.add(-1 if peer == low else 1, seed)
         session = self.session
         self.counts = wire.unpack(
             self.total, session.dimension, session.largest_total, session.bound, len(self.survivors)
         )
         content = wire.words_to_bytes(self.total)
         self.opened = wrap(wire.OPENED, self.context0[:16], len(self.survivors), content)
+
+    def parts(self, owner: int, peer: int, root: bytes, context: bytes) -> dict[int, bytes]:
+        """What a dropped client and a survivor added to the seed of their mask."""
+        parts = {owner: b"", peer: b""}
+        if peer in self.dealt[owner]:
+            parts[owner] = kem768.part(root, context, owner, peer)
+        if owner in self.dealt[peer]:
+            kem = kem768.mask_kem_seed(root)
+            parts[peer] = wire.part_of(self.dealt[peer][owner], kem, context, peer, owner)
+        return parts
 
     def add(self, sign: int, seed: bytes) -> None:
         stream = keystream_words(seed, len(self.total))

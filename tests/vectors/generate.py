@@ -81,6 +81,15 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "mode": "semi_honest",
         "drop": {0: Stage.UPLOAD},
     },
+    "hybrid_chosen": {
+        "graph": "chosen",
+        "suite": HYBRID,
+        "n": 6,
+        "degree": 4,
+        "threshold": 3,
+        "lost": 2,
+        "drop": {1: Stage.UPLOAD},
+    },
     "chosen": {
         "graph": "chosen",
         "n": 9,
