@@ -422,6 +422,9 @@ class SecureSum(Section, frozen=True):
     `colluders` ask for it."""
     min_survivors: Annotated[int, Meta(ge=2)] | None = None
     """The least number of clients whose sum may be opened; none: all clients."""
+    suite: Literal["x25519", "x25519+ml-kem-768"] = "x25519"
+    """How clients agree on keys: `x25519+ml-kem-768` keeps recorded sessions closed when X25519 falls. A
+    client's policy may demand it. It needs a `cryptography` that has ML-KEM, everywhere."""
     simulate: bool = False
     """Whether votes are added up in the clear instead: the same counts and model, and the sizes that messages
     would have had, without keys. For sweeps; ledger, report and card say that the secure sum was not run."""

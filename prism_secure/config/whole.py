@@ -78,6 +78,8 @@ class Config(Section, frozen=True):
             )
         if self.graph == "harary":
             self._check_sparse()
+        if self.secure_sum.suite != "x25519":
+            self._check_suite()
         if self.cohort < 1:
             raise ValueError(
                 f"privacy.colluders must leave an honest survivor: min_survivors = {self.min_survivors}, "
@@ -223,6 +225,15 @@ class Config(Section, frozen=True):
                 f"secure_sum.min_survivors and privacy.colluders must leave most of {n} clients honest and "
                 f"present: {error}"
             ) from None
+
+    def _check_suite(self) -> None:
+        from prism_crypto import PolicyError  # only hybrid sessions wait for the import
+        from prism_crypto.primitives.hybrid import check_available
+
+        try:
+            check_available()
+        except PolicyError as error:
+            raise ValueError(f"secure_sum.suite can't be {self.secure_sum.suite} here: {error}") from None
 
     def latent_group(self, client: int) -> int:
         """The clients that draw the same latents as this one in a round have the same number."""

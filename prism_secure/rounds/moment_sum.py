@@ -121,6 +121,7 @@ def _sum(
         min_survivors=config.moments_survivors,
         colluders=config.privacy.colluders,
         graph="complete",
+        suite=config.secure_sum.suite,
         simulate=config.secure_sum.simulate,
         context=SessionContext(
             federation=federation,

@@ -304,6 +304,7 @@ def open_securely(
         min_survivors=config.min_survivors,
         colluders=config.privacy.colluders,
         graph=config.graph,
+        suite=config.secure_sum.suite,
         simulate=config.secure_sum.simulate,
         context=SessionContext(
             federation=broadcast.federation,

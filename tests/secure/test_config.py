@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from prism_crypto.primitives import hybrid
 from prism_secure.config import Config, dump_config, load_config, meanings, sections
 from prism_secure.config.explain import bounds
 from prism_secure.errors import ConfigError
@@ -82,6 +83,18 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
         load_config(path)
     with pytest.raises(ConfigError, match=r"missing\.toml"):
         load_config(tmp_path / "missing.toml")
+
+
+def test_hybrid_keys_are_refused_where_cryptography_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    override = ["secure_sum.suite=x25519+ml-kem-768"]
+    if hybrid.available():
+        assert load_config(None, override).secure_sum.suite == "x25519+ml-kem-768"
+    monkeypatch.setattr(hybrid, "available", lambda: False)
+    with pytest.raises(ConfigError, match=r"secure_sum.suite can't be .* here: hybrid keys need ML-KEM-768"):
+        load_config(None, override)
+    with pytest.raises(ConfigError, match=r"secure_sum.suite must be"):
+        load_config(None, ["secure_sum.suite=ml-kem-768"])
+    assert load_config().secure_sum.suite == "x25519"
 
 
 def test_cohort_is_what_policies_guarantee_less_colluders() -> None:

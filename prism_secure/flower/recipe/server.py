@@ -97,6 +97,7 @@ class Rounds:
             threshold=config.threshold,
             min_survivors=config.min_survivors,
             colluders=config.privacy.colluders,
+            suite=config.secure_sum.suite,
             kept=run.blamed_path,
             timeout=timeout,
         )
