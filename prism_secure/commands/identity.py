@@ -58,6 +58,11 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="also take part in sessions against a server that only listens",
     )
+    enroll.add_argument(
+        "--hybrid-keys",
+        action="store_true",
+        help="take part only in sessions whose keys rest on ML-KEM-768 too (secure_sum.suite)",
+    )
     enroll.set_defaults(command=_enroll)
     show = add_command(actions, "list", "show a folder's members, policy and count of sessions")
     _add_folder(show)
@@ -89,6 +94,7 @@ def _enroll(options: argparse.Namespace, command: str) -> int:
             colluders=options.colluders,
             mode=Mode.SEMI_HONEST if options.semi_honest else Mode.ACTIVE,
             numbered_rounds=True,
+            suite="x25519+ml-kem-768" if options.hybrid_keys else "x25519",
         )
     except InputError as error:
         raise ConfigError(f"no policy: {error}") from None

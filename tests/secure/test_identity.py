@@ -41,6 +41,14 @@ def test_enrolled_client_has_all_that_a_session_needs(tmp_path: Path, members: l
     assert enrolment.policy.numbered_rounds
 
 
+@pytest.mark.parametrize(("options", "suite"), [((), "x25519"), (("--hybrid-keys",), "x25519+ml-kem-768")])
+def test_client_demands_hybrid_keys_if_it_was_told_to(
+    tmp_path: Path, members: list[str], options: tuple[str, ...], suite: str
+) -> None:
+    assert _enroll(tmp_path, "1", members, *options) == 0
+    assert Enrolment.load(tmp_path / "1").policy.suite == suite
+
+
 def test_private_parts_are_private(tmp_path: Path, members: list[str]) -> None:
     assert (tmp_path / "0").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "0" / "identity.json").stat().st_mode & 0o777 == 0o600
