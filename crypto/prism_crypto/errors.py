@@ -116,7 +116,7 @@ class SealError(SecureSumError):
 
 
 class PublicKeyError(SecureSumError):
-    """An X25519 public key is not canonical, of low order, repeated, or not the one that was sent."""
+    """A public key is not canonical, of low order, repeated, or not the one that was sent."""
 
 
 class ShareError(SecureSumError):
