@@ -571,6 +571,22 @@ def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind):
 
 
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind):
+    room = room_of()
+    room.cheat(LIAR, kind)
+    said: dict[tuple[Stage, int | None, int | None], bytes] = {}
+    room.play(intercept=lambda *message: said.setdefault(message[:3], bytes(message[3])))
+    for victim in DealCheat.victims:
+        adverts = take_apart(said[Stage.SHARE, SERVER, victim])[2][1]
+        received = take_apart(said[Stage.UPLOAD, SERVER, victim])[2][2]
+        *fields, signature = take_apart(said[Stage.UNMASK, victim, SERVER])[2]
+        assert fields[2]
+        evidence = UnmaskEvidence(2, room.session, victim, adverts, received, *fields, signature)
+        with pytest.raises(EvidenceError, match="agrees with what its sender received"):
+            verify_evidence(encode_evidence(evidence), room.roster)
+
+
+@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
 def test_whoever_gets_it_gives_nothing_away(kind):
     room = room_of()
     room.cheat(LIAR, kind)
@@ -669,6 +685,9 @@ def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(root):
     lost, complaints = played(room)
     assert lost is None
     assert [(type(error), error.peer) for error in complaints] == [(ProtocolError, LIAR)]
+    assert ("0 clients sent it" if root == b"" else "another root than that of its keys") in str(
+        complaints[0]
+    )
     assert room.server.blamed == {}
     assert LIAR not in room.server.result.survivors
 
