@@ -191,7 +191,7 @@ def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, 
     len(xs) - threshold (MacWilliams and Sloane 1977, chapter 10, theorem 4).
     """
     random = _field_elements(len(xs) - threshold, rng)
-    divisors = _inverted([prod(xi - xj for xj in xs if xj != xi) % PRIME for xi in xs])
+    divisors = _inverted(_differences(xs))
     weights = []
     for x, divisor in zip(xs, divisors, strict=True):
         value = 0
@@ -208,9 +208,24 @@ def lagrange_weights(xs: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
     w_i = Π_{j≠i} (at - x_j) / (x_i - x_j), ``at`` none of the points. The points are public: nothing secret
     is remembered.
     """
-    divisors = [(at - xi) * prod(xi - xj for xj in xs if xj != xi) % PRIME for xi in xs]
+    divisors = [(at - x) * difference % PRIME for x, difference in zip(xs, _differences(xs), strict=True)]
     product = prod(at - x for x in xs) % PRIME
     return tuple(product * inverse % PRIME for inverse in _inverted(divisors))
+
+
+def _differences(xs: tuple[int, ...]) -> list[int]:
+    """Π_{j≠i} (x_i - x_j) for each i, modulo the field's order; in time t² for t points.
+
+    Reduced after every 32 factors: without that the products grow to t words, and the time as t³.
+    """
+    blocks = [xs[i : i + 32] for i in range(0, len(xs), 32)]
+    products = []
+    for x in xs:
+        product = 1
+        for block in blocks:
+            product = product * prod([x - other or 1 for other in block]) % PRIME
+        products.append(product)
+    return products
 
 
 def _inverted(values: list[int]) -> list[int]:

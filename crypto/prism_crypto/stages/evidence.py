@@ -82,6 +82,9 @@ _MAX_PROOFS = 16
 """So many proofs of agreement are checked in one piece of evidence, some milliseconds each. Whoever complains
 rightly of so many, and wrongly of another, has given up as many confederates as an offer excludes."""
 
+_MAX_COMBINED = 1000
+"""The largest threshold of which shares are combined: that takes time t², a tenth of a second for so many."""
+
 Which: TypeAlias = Literal[0, 1]
 """Which of a client's two secrets: its self-mask seed, or its mask key."""
 
@@ -470,6 +473,8 @@ def _dealt_nonsense(
 ) -> tuple[Stage, str]:
     accused, which, threshold = evidence.accused, evidence.which, evidence.session.threshold
     what = ("self-mask seed", "mask key")[which]
+    if threshold > _MAX_COMBINED:
+        raise EvidenceError(f"shares are combined up to a threshold of {_MAX_COMBINED}, not {threshold}")
     keys = decode_records(evidence.keys, KEY_BYTES, stage=Stage.UNMASK)
     if not threshold <= len(keys) <= threshold + 1 or not keys.keys() <= dealt.keys():
         raise EvidenceError(f"expected keys to the shares of {threshold} clients, or of one more")
