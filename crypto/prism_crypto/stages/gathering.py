@@ -21,6 +21,9 @@ from prism_crypto.stages.evidence import Evidence, encode_evidence, verify_evide
 
 __all__ = ["Gathering", "Hall", "Topology"]
 
+_ENTRIES = (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD)
+"""The stages that a client passes on its way into the sum."""
+
 
 class Topology:
     """Who masks with whom in one session.
@@ -124,8 +127,8 @@ class Gathering(Confidential):
 
     @property
     def waiting(self) -> tuple[int, ...]:
-        """The clients that have not answered yet, increasing."""
-        return tuple(self._awaited)
+        """The clients that have not answered yet, and may, increasing."""
+        return tuple(peer for peer in self._awaited if not self._shut_out(peer))
 
     @property
     def answered(self) -> int:
@@ -135,17 +138,30 @@ class Gathering(Confidential):
     def receive(self, peer: int, data: bytes) -> None:
         """Take one client's message of this stage; a client whose message is refused may send another.
 
+        Not so who is to blame for something: it does not come into the sum any more. What is asked of it once
+        it is in is checked piece by piece, and taken.
+
         Raises:
-            OutOfOrder: the client is not expected (any more), or has answered already. The message was not
-                read.
+            OutOfOrder: the client is not expected (any more), has answered already, or is to blame. The
+                message was not read.
             SecureSumError: what `accept` finds.
         """
         if peer not in self._awaited:
             known = peer in self.expected
             reason = "has answered already" if known else "is not expected, or late"
             raise OutOfOrder(f"the client {reason}; its message was not read", stage=self.stage, peer=peer)
+        if self._shut_out(peer):
+            deed = self.hall.blamed[peer].reason
+            raise OutOfOrder(
+                f"the client is out of this session: {deed}; its message was not read",
+                stage=self.stage,
+                peer=peer,
+            )
         self.accept(peer, data)
         del self._awaited[peer]
+
+    def _shut_out(self, peer: int) -> bool:
+        return self.stage in _ENTRIES and peer in self.hall.blamed
 
     def accept(self, peer: int, data: bytes) -> None:
         """Read, check and keep one message."""

@@ -497,6 +497,20 @@ def test_a_part_that_is_not_the_signed_one_is_named_by_whoever_gets_it(kind, vic
     assert LIAR not in following.server.result.survivors
 
 
+def test_who_is_blamed_before_it_uploads_does_not_lose_the_sum():
+    """It is not listened to any more: what it masks with those that stop is then not in the sum."""
+    room = room_of()
+    room.cheat(LIAR, type("Early", (WrongPart,), {"victims": (LIAR - 1,)}))
+    lost, complaints = played(room)
+    assert lost is None
+    assert [type(error) for error in complaints] == [ProtocolError, OutOfOrder]
+    assert [error.peer for error in complaints] == [LIAR - 1, LIAR]
+    assert set(room.server.blamed) == {LIAR}
+    result = room.server.result
+    assert not {LIAR, LIAR - 1} & set(result.survivors)
+    assert result.counts.tolist() == room.expected(result.survivors)
+
+
 @pytest.mark.parametrize("kind", BAD_PARTS)
 def test_the_root_of_a_victim_that_is_only_silent_names_the_liar_too(kind):
     """It opens as that of any client that drops."""

@@ -12,7 +12,7 @@ from chosen import chosen_rehearsal
 from liars import DEVIATIONS, Liar, play
 from rehearsal import Rehearsal
 
-from prism_crypto import EvidenceError, Policy, Stage, verify_evidence
+from prism_crypto import EvidenceError, OutOfOrder, Policy, SecureSumError, Stage, verify_evidence
 from prism_crypto.primitives.shamir import PRIME, lagrange_weights
 from prism_crypto.stages import gathering, share
 
@@ -34,6 +34,50 @@ def test_two_liars_at_once(seed):
 def test_many_sessions_of_two_liars(seed):
     draw = random.Random(seed)
     play((draw.choice(sorted(DEVIATIONS)), draw.choice(sorted(DEVIATIONS))), seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "blamed_at"),
+    [
+        ("advertises_a_useless_key", Stage.ADVERTISE, Stage.ADVERTISE),
+        ("advertises_one_key_for_both", Stage.ADVERTISE, Stage.ADVERTISE),
+        ("signs_a_dealing_of_another_form", Stage.SHARE, Stage.SHARE),
+    ],
+)
+def test_who_is_blamed_on_the_way_into_the_sum_does_not_come_into_it(name, stage, blamed_at):
+    """It says what convicts it, and then what it should have said."""
+    room = Rehearsal(range(10), label="twice", policy=Policy(min_survivors=7), min_survivors=7)
+    liar, first, refused = Liar(3, name, random.Random(1), room), [], []
+
+    def intercept(at: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes | None:
+        said = liar(at, sender, receiver, message)
+        if (at, sender) == (stage, 3):
+            with pytest.raises(SecureSumError) as caught:
+                room.server.receive(3, said)
+            first.append(caught.value)
+            assert 3 not in room.server.waiting  # nobody is to wait for it
+            return message
+        return said
+
+    room.play(intercept=intercept, refused=refused)
+    assert [type(error) for error in first] != [OutOfOrder]
+    [error] = refused
+    assert (type(error), error.peer, error.stage) == (OutOfOrder, 3, stage)
+    assert room.server.blamed[3].reason in error.message
+    assert room.server.blamed[3].stage is blamed_at
+    result = room.server.result
+    assert result.survivors == tuple(i for i in room.ids if i != 3)
+    assert result.counts.tolist() == room.expected(result.survivors)
+
+
+def test_what_a_blamed_client_gives_at_unmask_is_checked_and_taken():
+    """Its vector is in the sum, and each of its keys opens what was signed, or nothing."""
+    room = Rehearsal(range(10), label="accused", policy=Policy(min_survivors=7), min_survivors=7)
+    liar, refused = Liar(4, "seals_garbage_for_some", random.Random(1), room), []
+    room.play(intercept=liar, refused=refused)
+    assert min(liar.victims) < 4  # it is blamed when its turn comes
+    assert refused == []
+    assert list(room.server.blamed) == [4]
 
 
 SPOILS_A_SHARE = [
