@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import Literal, TypeAlias, get_args
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -44,6 +45,18 @@ clients, 7 ms for each of the first 16 complaints in it (a core of 2026).
 
 _MAX_EVIDENCE = 4 * 2**20
 """Bytes of all of it, with room for a complete graph of some thousand clients."""
+
+
+class _Wishes(NamedTuple):
+    """What `Session.plan` was asked for, and fills in."""
+
+    mode: Mode | str
+    threshold: int | None
+    min_survivors: int | None
+    min_cohort: int | None
+    colluders: int | None
+    graph: GraphKind | Literal["auto"]
+    dropout: float
 
 
 class Invited(msgspec.Struct, frozen=True):
@@ -194,15 +207,46 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 ML-KEM, at every client and at the server.
             excluded: who broke the protocol in earlier sessions of this federation, as
                 `SecureSumServer.blamed` has them. They are taken out of ``invited``, and the evidence goes
-                with the offer.
+                with the offer: as many as it has room for, the smallest evidence first, and as
+                ``min_survivors`` and ``min_cohort`` let go. These are what they are with nobody out, as
+                policies and privacy accounts count on that. Who can't be left out is invited: see
+                ``session.invited``.
 
         Raises:
             PolicyError: the parameters asked for are not sound together.
             InputError: one of them is out of its range.
         """
-        out = {blame.client_id: blame.evidence for blame in excluded}
-        everyone = Invited.of(client_id for client_id in invited if client_id not in out)
-        evidence = tuple(out[client_id] for client_id in sorted(out))
+        ids = tuple(invited)
+
+        def planned(out: tuple[Blame, ...], least: int | None, cohort: int | None) -> Session:
+            return cls._planned(
+                Invited.of(client_id for client_id in ids if client_id not in {b.client_id for b in out}),
+                _Wishes(mode, threshold, least, cohort, colluders, graph, dropout),
+                federation=federation,
+                number=number,
+                round=round,
+                spec=spec,
+                suite=suite,
+                roster_hash=NO_ROSTER if roster is None else roster.hash,
+                excluded=tuple(b.evidence for b in sorted(out, key=attrgetter("client_id"))),
+                model_hash=model_hash,
+                binding=binding,
+            )
+
+        whole = session = planned((), min_survivors, min_cohort)
+        blamed = {blame.client_id: blame for blame in excluded if blame.client_id in ids}
+        gone: tuple[Blame, ...] = ()
+        for blame in sorted(blamed.values(), key=lambda blame: (len(blame.evidence), blame.client_id)):
+            with suppress(PolicyError, InputError):
+                session = planned((*gone, blame), whole.min_survivors, whole.min_cohort)
+                gone += (blame,)
+        return session
+
+    @classmethod
+    def _planned(
+        cls, everyone: Invited, wishes: _Wishes, *, excluded: tuple[bytes, ...], **fields: Any
+    ) -> Session:
+        mode, threshold, min_survivors, min_cohort, colluders, graph, dropout = wishes
         n = everyone.count
         if mode not in list(Mode):
             raise InputError(f"mode must be one of {', '.join(Mode)}, not {mode!r}")
@@ -226,10 +270,6 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         threshold = least if threshold is None else threshold
         min_survivors = threshold if min_survivors is None else min_survivors
         session = cls(
-            federation=federation,
-            number=number,
-            round=round,
-            spec=spec,
             invited=everyone,
             mode=mode,
             threshold=threshold,
@@ -238,12 +278,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             colluders=colluders,
             graph=graph,
             degree=degree,
-            suite=suite,
-            roster_hash=NO_ROSTER if roster is None else roster.hash,
-            excluded=evidence,
-            exclusions=_exclusions(evidence),
-            model_hash=model_hash,
-            binding=binding,
+            excluded=excluded,
+            exclusions=_exclusions(excluded),
+            **fields,
         )
         session.check()
         return session

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.primitives.graph import harary_degree
 from prism_crypto.session import Invited, Session
 from prism_crypto.spec import CountSpec
-from prism_crypto.stage import Mode
+from prism_crypto.stage import Mode, Stage
 
 ROSTER = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
 SPEC = CountSpec(100)
@@ -258,3 +261,49 @@ def test_parts_are_in_the_hash_and_in_the_offer_and_say_nothing_where_there_are_
     assert b"parts" not in whole.offer()
     with pytest.raises(MessageError):
         Session.from_offer(parted[0].offer().replace(b"\x92\x3c\x01", b"\x92\x3d\x01"))
+
+
+def _without(clients: int, sizes: dict[int, int], **how: Any) -> tuple[int, ...]:
+    """Whom a plan leaves out, of those to blame with so many bytes of evidence."""
+    blamed = [Blame(i, Stage.ADVERTISE, "it lied", "tests", 1, bytes(size)) for i, size in sizes.items()]
+    roster = Roster({i: Identity.generate(i).public_key for i in range(clients)})
+    how = {"federation": "tests", "number": 2, "roster": roster, "excluded": blamed, **how}
+    session = Session.plan(CountSpec(11), range(clients), **how)
+    assert len(session.excluded) == clients - session.invited.count
+    return tuple(i for i in range(clients) if i not in session.everyone)
+
+
+@pytest.mark.parametrize("liars", [15, 16, 17, 18])
+def test_a_plan_leaves_out_as_many_as_an_offer_holds(liars):
+    assert _without(60, dict.fromkeys(range(liars), 100)) == tuple(range(min(liars, 16)))
+
+
+def test_a_plan_leaves_out_those_with_the_smallest_evidence_first():
+    assert _without(30, {0: 2**22, 1: 2**21 + 5, 2: 5, 3: 2**21 - 9, 4: 0}) == (2, 3, 4)
+
+
+@pytest.mark.parametrize(("least", "out"), [(10, 0), (9, 1), (8, 2), (7, 3), (None, 3)])
+def test_a_plan_leaves_out_as_many_as_its_floor_lets_go(least, out):
+    """By default the floor is that of all ten, 7: what policies and privacy accounts count on."""
+    assert _without(10, dict.fromkeys(range(5), 0), min_survivors=least) == tuple(range(out))
+
+
+def test_a_plan_keeps_the_cohort_that_it_guarantees_with_nobody_out():
+    assert _without(10, dict.fromkeys(range(5), 0), min_survivors=7, min_cohort=7) == (0, 1, 2)
+    assert _without(10, dict.fromkeys(range(5), 0), min_survivors=9, colluders=1, min_cohort=8) == (0,)
+
+
+def test_liars_who_are_not_invited_take_no_room_in_a_plan():
+    assert _without(30, dict.fromkeys(range(100, 117), 0) | {3: 1}) == (3,)
+
+
+@pytest.mark.parametrize("graph", ["complete", "chosen"])
+def test_sessions_without_liars_are_as_sound_as_any(graph):
+    roster = Roster({i: Identity.generate(i).public_key for i in range(120)})
+    blamed = [Blame(i, Stage.ADVERTISE, "it lied", "tests", 1, b"") for i in range(6)]
+    plan = {"federation": "tests", "number": 2, "roster": roster, "graph": graph, "min_survivors": 100}
+    whole = Session.plan(CountSpec(11), range(120), colluders=3, **plan)
+    session = Session.plan(CountSpec(11), range(120), colluders=3, excluded=blamed, **plan)
+    session.check()
+    assert session.invited.ids == tuple(range(6, 120))
+    assert (session.min_survivors, session.min_cohort) == (whole.min_survivors, whole.min_cohort)

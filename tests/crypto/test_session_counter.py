@@ -9,6 +9,7 @@ import pytest
 
 from prism_crypto.errors import StateError
 from prism_crypto.keeping.session_counter import MAX_SESSION, MAX_STEP, MemoryCounter, SessionCounter
+from prism_crypto.primitives.chosen_graph import SESSIONS
 
 
 @pytest.fixture
@@ -191,3 +192,13 @@ def test_one_offer_shuts_nobody_out_of_a_clocks_sessions_for_years():
         counter.advance(now + 100 * day)
     counter.advance(now + MAX_STEP)
     counter.advance(now + 100 * day)
+
+
+def test_on_a_chosen_graph_three_hundred_offers_bring_a_client_to_the_end_of_its_numbers():
+    """As the page says: whatever step is allowed, a server that takes it each time comes to the end."""
+    last, offers = 1_796_000_000_000, 0  # a clock's milliseconds at the end of 2026
+    counter = MemoryCounter(last)
+    while last < SESSIONS:
+        last, offers = min(last + MAX_STEP, SESSIONS), offers + 1
+        counter.advance(last)
+    assert offers == 303

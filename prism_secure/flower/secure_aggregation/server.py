@@ -15,9 +15,7 @@ from flwr.serverapp import Grid
 from prism_crypto import (
     Blame,
     CountSpec,
-    InputError,
     Mode,
-    PolicyError,
     Roster,
     SecureSumError,
     SecureSumResult,
@@ -194,51 +192,34 @@ class SecureSum:
     def _planned(
         self, spec: CountSpec, invited: Iterable[int], round: int, *, model_hash: bytes, binding: bytes
     ) -> Session:
-        """The session, without as many of those who are to blame for something as can be left out.
-
-        The smallest evidence comes first: an offer has room for so much, and floors for so many to leave.
-        """
+        """The session, without as many of those who are to blame for something as can be left out."""
         everyone = tuple(invited)
-
-        def plan(
-            excluded: Iterable[Blame], min_survivors: int | None, min_cohort: int | None = None
-        ) -> Session:
-            return Session.plan(
-                spec,
-                everyone,
-                federation=self._federation,
-                number=self._number,
-                round=round,
-                mode=self._mode,
-                threshold=self._threshold,
-                min_survivors=min_survivors,
-                min_cohort=min_cohort,
-                colluders=self._colluders,
-                graph="complete",
-                roster=self._roster,
-                suite=self._suite,
-                excluded=excluded,
-                model_hash=model_hash,
-                binding=binding,
+        session = Session.plan(
+            spec,
+            everyone,
+            federation=self._federation,
+            number=self._number,
+            round=round,
+            mode=self._mode,
+            threshold=self._threshold,
+            min_survivors=self._min_survivors,
+            colluders=self._colluders,
+            graph="complete",
+            roster=self._roster,
+            suite=self._suite,
+            excluded=self.blamed.values(),
+            model_hash=model_hash,
+            binding=binding,
+        )
+        for client in sorted(self.blamed.keys() & session.everyone):
+            log(
+                WARNING,
+                "secure sum: client %d can't be left out, beside %d others: an offer holds no more evidence, "
+                "or min_survivors (%d) lets nobody else go",
+                client,
+                len(session.excluded),
+                session.min_survivors,
             )
-
-        whole = session = plan((), self._min_survivors)
-        gone: list[Blame] = []
-        blamed = [blame for client, blame in sorted(self.blamed.items()) if client in everyone]
-        for blame in sorted(blamed, key=lambda blame: len(blame.evidence)):
-            try:
-                # As many survivors as ever: that is what the clients' policies and epsilon count on.
-                session = plan((*gone, blame), whole.min_survivors, whole.min_cohort)
-            except (PolicyError, InputError) as error:
-                log(
-                    WARNING,
-                    "secure sum: client %d can't be left out, beside %d others: %s",
-                    blame.client_id,
-                    len(gone),
-                    error,
-                )
-            else:
-                gone.append(blame)
         return session
 
     def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
