@@ -111,23 +111,25 @@ def twice(cut: dict[int, bytes]) -> bytes:
 
 
 def signed(
-    context1: bytes, client: int, change: Callable[[bytes], bytes], received: bytes = b""
+    context1: bytes, client: int, change: Callable[[bytes], bytes], received: bytes = b"", seed: bytes = b""
 ) -> Callable[[bytes], bytes]:
     """A malicious client's message of a stage after the first: changed, and under its own signature again.
 
-    For the last stage ``received`` are the records that the client was sent before its upload.
+    For the last stage ``received`` are the records that the client was sent before its upload; for what it
+    deals, ``seed`` is that of its sealing key, which signs that.
     """
 
     def sign(data: bytes) -> bytes:
         kind, tag, fields = take_apart(change(data))
         content = {
-            wire.SHARE: ("share", wire.hashes(fields[0])),
+            wire.SHARE: ("dealing", wire.hashes(fields[0])),
             wire.UPLOAD: ("upload", wire.hashes(fields[0]) + fields[1] if len(fields) > 1 else b""),
             wire.UNMASK: ("unmask", wire.hashes(received, *fields[:-1])),
         }
         usage, body = content[kind]
         body = wire.label(usage) + context1 + wire.u32(client) + body
-        return wire.wrap(kind, tag, *fields[:-1], ed25519_sign(identity_key(client), body))
+        key = seed if kind == wire.SHARE else identity_key(client)
+        return wire.wrap(kind, tag, *fields[:-1], ed25519_sign(key, body))
 
     return sign
 

@@ -33,7 +33,7 @@ from prism_crypto.policy import Policy
 from prism_crypto.primitives import hybrid, shamir
 from prism_crypto.primitives.context import advert_digest, context1, tag
 from prism_crypto.primitives.hybrid import available
-from prism_crypto.primitives.keys import KeyPair
+from prism_crypto.primitives.keys import SealingKeyPair
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
 from prism_crypto.stages import confirm, evidence, share, unmask, upload
@@ -79,13 +79,15 @@ def targets() -> list[Target]:
 def _of_evidence(room: Rehearsal) -> list[Target]:
     """Evidence of every kind against one client, and the same with other sizes of the session."""
     liar, real = 3, []
-    key, commitment = KeyPair(bytes(range(32))).public, bytes(32)
+    pair, commitment = SealingKeyPair(bytes(range(32))), bytes(32)
     choice = tuple(i for i in room.ids if i != liar)[: room.session.degree]
     choice = choice * (len(room.ids) > 10)
     kem_keys = ()
     if room.session.hybrid:
         kem_keys = tuple(hybrid.HybridMaskPair(bytes([i]) * 32).kem.public for i in range(2))
-    advert = Advert(tag(room.session.context0), key, bytes(32), commitment, bytes(64), choice, b"", kem_keys)
+    advert = Advert(
+        tag(room.session.context0), pair.public, bytes(32), commitment, bytes(64), choice, b"", kem_keys
+    )
     signed = advert.signed_part(room.session.context0, liar)
     advert = msgspec.structs.replace(advert, signature=room.identities[liar].sign(Stage.ADVERTISE, signed))
     head, adverts = (
@@ -96,7 +98,7 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
     sealed = messages.encode_records({liar: bytes(room.session.dealt_bytes)})
     shut = messages.encode_records({liar: bytes(32)})
     signed = messages.share_body(context, liar, sealed)
-    signature = room.identities[liar].sign(Stage.SHARE, signed)
+    signature = pair.sign(messages.DEALING, signed)
     proof = messages.encode_records({liar: bytes(room.session.complaint_bytes)})
     last = messages.unmask_body(context, liar, sealed, shut, b"", proof)
     answer = room.identities[liar].sign(Stage.UNMASK, last)

@@ -84,9 +84,8 @@ class Liar:
         sealed = change(records)
         sealed = m.encode_records(records) if sealed is None else sealed
         body = m.share_body(self.context, self.client_id, sealed)
-        return m.encode(
-            msgspec.structs.replace(message, sealed=sealed, signature=self.sign(Stage.SHARE, body))
-        )
+        signature = self.session.key_signature(self.client_id, m.DEALING, body)
+        return m.encode(msgspec.structs.replace(message, sealed=sealed, signature=signature))
 
     def seal(self, holder: int, which: int, share: bytes) -> bytes:
         """A share of the liar's choice, sealed as it should be."""

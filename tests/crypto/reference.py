@@ -422,6 +422,10 @@ class Client:
     def sign(self, stage: str, body: bytes) -> bytes:
         return ed25519_sign(self.identity, label(stage) + body) if self.session.active else b""
 
+    def sign_by_key(self, usage: str, body: bytes) -> bytes:
+        """Under the sealing key, which is an Ed25519 key's scalar."""
+        return ed25519_sign(self.sealing_seed, label(usage) + body) if self.session.active else b""
+
     def advertise(self) -> bytes:
         said = self.make_keys()
         if self.session.active:
@@ -431,17 +435,17 @@ class Client:
 
     def make_keys(self) -> bytes:
         """Keys and commitment; the sealing key is the scalar of an Ed25519 key, which proves whose it is."""
-        owner, self.sealing_kem, kem = self.rng(32), b"", b""
+        self.sealing_seed, self.sealing_kem, kem = self.rng(32), b"", b""
         if self.session.hybrid:
             self.sealing_kem = self.rng(64)
         self.mask_secret, self.seed, self.dealing = (self.rng(32) for _ in range(3))
-        self.sealing, self.masking = sealing_scalar(owner), self.mask_secret
+        self.sealing, self.masking = sealing_scalar(self.sealing_seed), self.mask_secret
         self.dealt: dict[int, list[bytes]] = {}
         if self.session.hybrid:
             self.masking = kem768.mask_key(self.mask_secret)
             self.mask_kem = kem768.mask_kem_seed(self.mask_secret)
             kem = kem768.generate(self.sealing_kem)[0] + kem768.generate(self.mask_kem)[0]
-        self.owner = ed25519_sign(owner, label("owner") + self.context0 + u32(self.me))
+        self.owner = self.sign_by_key("owner", self.context0 + u32(self.me))
         keys = x25519_public(self.sealing) + x25519_public(self.masking)
         return keys + commitment(self.context0, self.me, self.seed) + kem
 
@@ -491,7 +495,7 @@ class Client:
         holders = {self.me: own[0]} | {peer: advert.sealing for peer, advert in self.adverts.items()}
         sealed = {peer: self.sealed(peer, pair) for peer, pair in self.make_pairs(sorted(holders)).items()}
         dealt = write_records(self.deal(sealed))
-        signature = self.sign("share", self.context + u32(self.me) + hashes(dealt))
+        signature = self.sign_by_key("dealing", self.context + u32(self.me) + hashes(dealt))
         return wrap(SHARE, self.context[:16], dealt, signature)
 
     def sealed(self, peer: int, pair: bytes) -> bytes:
@@ -659,8 +663,8 @@ class Client:
             demand(blob[:4] == u32(peer), "what was signed by each whose shares did not open")
             end = 72 + int.from_bytes(blob[68:72], "big")
             dealt = blob[72:end]
-            body = label("share") + self.context + u32(peer) + hashes(dealt)
-            ed25519_verify(self.session.roster[peer], body, blob[4:68])
+            body = label("dealing") + self.context + u32(peer) + hashes(dealt)
+            check_owner(self.adverts[peer].sealing, body, blob[4:68])
             demand(
                 read_records(dealt, self.session.dealt_bytes()).get(self.me) == self.unopened[peer],
                 "what came was signed",
@@ -704,7 +708,7 @@ class Server:
             self.got[peer] = [advert]
         elif self.stage == SHARE:
             blob, signature = unwrap(data, SHARE, tag, bytes, bytes)
-            self._verify(peer, "share", hashes(blob), signature)
+            self._verify(peer, "dealing", hashes(blob), signature)
             sealed = read_records(blob, session.dealt_bytes())
             holders = sorted([peer, *self._neighbours(peer, list(self.adverts))])
             demand(list(sealed) == holders, "a pair for the sender and each neighbour")
@@ -738,10 +742,11 @@ class Server:
                 self._judge(peer, dealer, proof)
 
     def _verify(self, peer: int, stage: str, body: bytes, signature: bytes) -> None:
-        if self.session.active:
-            ed25519_verify(
-                self.session.roster[peer], label(stage) + self.context + u32(peer) + body, signature
-            )
+        said = label(stage) + self.context + u32(peer) + body
+        if self.session.active and stage == "dealing":
+            check_owner(self.adverts[peer][16:48], said, signature)
+        elif self.session.active:
+            ed25519_verify(self.session.roster[peer], said, signature)
         else:
             demand(signature == b"", "no signature")
 

@@ -11,6 +11,7 @@ import reference as wire
 import reference_kem as kem768
 from reference import hashes, id_list, label, read_ids, read_records, u32, unwrap, wrap, write_records
 from reference_primitives import (
+    check_owner,
     demand,
     ed25519_verify,
     hkdf_sha256,
@@ -105,13 +106,16 @@ class Client(wire.Client):
         demand(len(holders) >= self.session.threshold, "enough holders")
         sealed = {i: self.sealed(i, pair) for i, pair in self.make_pairs(holders).items()}
         dealt = write_records(sealed)
-        return wrap(wire.SHARE, self.context[:16], dealt, self.signed("share", hashes(dealt)))
+        return wrap(wire.SHARE, self.context[:16], dealt, self.signed_by_key("dealing", hashes(dealt)))
 
     def dealing_context(self) -> bytes:
         return wire.context1(self.context0, wire.all_adverts({self.me: self.advert}))
 
     def signed(self, stage: str, body: bytes) -> bytes:
         return self.sign(stage, self.context + u32(self.me) + body)
+
+    def signed_by_key(self, usage: str, body: bytes) -> bytes:
+        return self.sign_by_key(usage, self.context + u32(self.me) + body)
 
     def between(self, peer: int) -> bytes:
         return between(self.context0, self.seen, self.me, peer)
@@ -162,7 +166,7 @@ class Client(wire.Client):
             words = [(word + sign * mask) % 2**64 for word, mask in zip(words, stream, strict=True)]
         content, lacking = wire.words_to_bytes(words), id_list(sorted(self.unopened))
         said = write_records({i: self.voucher("uploaded", self.me, i) for i in self.masked})
-        signature = self.signed("upload", hashes(content, said) + lacking)
+        signature = self.signed_by_key("vouched-upload", hashes(content, said) + lacking)
         return wrap(VOUCHED_UPLOAD, self.context[:16], content, lacking, said, signature)
 
     def confirm(self, data: bytes) -> bytes:
@@ -218,14 +222,18 @@ class Server:
         kind, types = kinds[self.stage]
         context = self.context(peer)
         *fields, signature = unwrap(data, kind, context[:16], *types)
-        usage, body = "share", hashes(*fields)
+        usage, body = "dealing", hashes(*fields)
         if self.stage == wire.UPLOAD:
-            usage, body = "upload", hashes(fields[0], fields[2]) + fields[1]
+            usage, body = "vouched-upload", hashes(fields[0], fields[2]) + fields[1]
         elif self.stage == wire.CONFIRM:
             usage = "confirm"
         elif self.stage == wire.UNMASK:
             usage, body = "unmask", hashes(self.received[peer], *fields)
-        ed25519_verify(self.session.roster[peer], label(usage) + context + u32(peer) + body, signature)
+        said = label(usage) + context + u32(peer) + body
+        if self.stage in (wire.SHARE, wire.UPLOAD):
+            check_owner(self.adverts[peer][16:48], said, signature)
+        else:
+            ed25519_verify(self.session.roster[peer], said, signature)
         self.got[peer] = self.read(peer, fields)
 
     def read(self, peer: int, fields: list[bytes]) -> Any:

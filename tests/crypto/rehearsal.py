@@ -22,6 +22,7 @@ from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.policy import Policy
 from prism_crypto.primitives import hybrid
+from prism_crypto.primitives.keys import SealingKeyPair
 from prism_crypto.server import SecureSumServer
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
@@ -188,6 +189,10 @@ class Rehearsal:
             "roster": dict(sorted(self.public_keys().items())),
         }
         return reference.Session(**{name: fields[name] for name in reference.Session.__annotations__})
+
+    def key_signature(self, client_id: int, usage: str, body: bytes) -> bytes:
+        """What a client signs with its sealing key, the first 32 bytes that it has drawn."""
+        return SealingKeyPair(self.rng[client_id].taken[:32]).sign(usage, body)
 
     def public_keys(self) -> dict[int, bytes]:
         return {i: key.public_key for i, key in self.identities.items()}

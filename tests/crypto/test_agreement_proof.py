@@ -155,7 +155,7 @@ def test_a_key_of_an_advert_is_lifted_to_the_curve_once(monkeypatch):
     monkeypatch.setattr(advert_module, "curve_point", counted)
     monkeypatch.setattr(agreement_proof, "curve_point", counted)
     sealing, masking = SealingKeyPair(bytes([1]) * 32), KeyPair(bytes([2]) * 32)
-    owner = sealing.prove(advert_module.owner_body(CONTEXT, 3))
+    owner = sealing.sign("owner", advert_module.owner_body(CONTEXT, 3))
     advert = advert_module.Advert(CONTEXT[:16], sealing.public, masking.public, bytes(32), owner)
     advert_module.check_usable(advert, CONTEXT, 3)
     assert lifted == [sealing.public, masking.public]

@@ -49,6 +49,7 @@ from prism_crypto.errors import (
 from prism_crypto.primitives.chosen_graph import SESSIONS
 from prism_crypto.session import COMPLETE_LIMIT
 from prism_crypto.stages.states import Vouched
+from prism_crypto.wire.messages import DEALING
 
 ADVERT = 240 + 4 * 12
 AFTER = [Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM, Stage.UNMASK]
@@ -97,7 +98,7 @@ def _encapsulates_something_else(room, liar: int, place: int):
             dealt[i] = dealt[i][:place] + bytes([dealt[i][place] ^ 1]) + dealt[i][place + 1 :]
         blob, context = wire.write_records(dealt), room.clients[liar]._state.context
         body = context + wire.u32(liar) + wire.hashes(blob)
-        return wire.wrap(kind, tag, blob, room.identities[liar].sign(Stage.SHARE, body))
+        return wire.wrap(kind, tag, blob, room.key_signature(liar, DEALING, body))
 
     return lie
 
@@ -471,6 +472,9 @@ class Cheat:
     def say(self, stage, message):
         return message
 
+    def dealing_signature(self, sealed: bytes) -> bytes:
+        return self.room.key_signature(self.id, DEALING, self.ctx + wire.u32(self.id) + wire.hashes(sealed))
+
 
 class WrongKey(Cheat):
     """Gives keys at unmask that open nothing."""
@@ -500,7 +504,7 @@ class Garbage(Cheat):
         for holder in list(cut)[: self.victims]:
             cut[holder] = bytes(SEALED_BYTES)
         sealed = wire.write_records(cut)
-        return wire.wrap(kind, tag, sealed, resign("share", self.ctx, self.id, sealed))
+        return wire.wrap(kind, tag, sealed, self.dealing_signature(sealed))
 
 
 class TooFewDealt(Cheat):
@@ -513,7 +517,7 @@ class TooFewDealt(Cheat):
         cut = wire.read_records(sealed, SEALED_BYTES)
         del cut[min(cut)]
         sealed = wire.write_records(cut)
-        return wire.wrap(kind, tag, sealed, resign("share", self.ctx, self.id, sealed))
+        return wire.wrap(kind, tag, sealed, self.dealing_signature(sealed))
 
 
 def test_wrong_keys_at_unmask_cost_nothing_and_convict_who_gave_them():

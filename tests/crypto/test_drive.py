@@ -563,7 +563,7 @@ def test_who_has_broken_the_protocol_is_named_and_can_be_left_out(federation: Fe
             records[0] = bytes(len(records[0]))
             sealed = messages.encode_records(records)
             body = messages.share_body(state.context, 2, sealed)
-            signature = federation.clients[2].identity.sign(Stage.SHARE, body)
+            signature = state.sealing.sign(messages.DEALING, body)
             lie = msgspec.structs.replace(message, sealed=sealed, signature=signature)
             request = request[:10] + messages.encode(lie)
         return server.handle(client, request, network.now)

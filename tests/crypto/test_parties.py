@@ -40,6 +40,7 @@ from prism_crypto.primitives.shamir import PRIME, SHARE_BYTES
 from prism_crypto.stages.advert import Advert, check_advert
 from prism_crypto.stages.party import Party
 from prism_crypto.wire.messages import (
+    DEALING,
     SEALED_BYTES,
     AdvertMessage,
     AdvertsMessage,
@@ -273,7 +274,7 @@ def test_the_server_wants_one_sealed_pair_for_each_neighbour(adverts):
 
     def dealt(change):
         sealed = change(parse(ShareMessage, good).sealed)
-        signature = room.identities[0].sign(Stage.SHARE, share_body(context, 0, sealed))
+        signature = room.key_signature(0, DEALING, share_body(context, 0, sealed))
         return {"sealed": sealed, "signature": signature}
 
     for fields, error in [

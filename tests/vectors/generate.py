@@ -191,7 +191,8 @@ def _liars(rehearsal: Rehearsal) -> Intercept:
         if (stage, receiver) == (Stage.UPLOAD, 3):
             received = take_apart(message)[2][2]
         if (stage, sender) == (Stage.SHARE, 1):
-            return signed(context, 1, records(0, 98, garbage))(message)
+            seed = rehearsal.rng[1].taken[:32]
+            return signed(context, 1, records(0, 98, garbage), seed=seed)(message)
         if (stage, sender) == (Stage.UNMASK, 3):
             return signed(context, 3, records(0, 32, alter_record(2, flip(0))), received)(message)
         return message

@@ -204,7 +204,7 @@ def one_active_client(n: int, d: int, dropout: float = 0.05, suite: Suite = "x25
         mask, kem = masks[i], ()
         if isinstance(pair, HybridSealingPair) and isinstance(mask, HybridMaskPair):
             kem = (pair.kem.public, mask.kem.public)
-        owner = pair.prove(owner_body(context0, i))
+        owner = pair.sign("owner", owner_body(context0, i))
         bare = Advert(tag(context0), pair.public, mask.public, own.commitment, owner, choice, kem_keys=kem)
         signature = signers[i].sign(Stage.ADVERTISE, bare.signed_part(context0, i))
         records[i] = bare.encode() + signature

@@ -4,8 +4,9 @@ A client that was sent something else than a share must show it to people who ho
 what it agreed on with the sender, one point S of Curve25519, and proves that S is what its own key and the
 sender's give: equality of two discrete logarithms (Chaum and Pedersen, CRYPTO 1992), made non-interactive by
 a hash (Fiat and Shamir 1986). Nothing but S leaves, and the sender knows S already: its advert carries a
-proof that it knows its private key (`check_owner`). Without that it could advertise a multiple of a victim's
-key, and S would tell what the victim agreed on.
+proof that it knows its private key (`check_owner`), without which it could advertise a multiple of a victim's
+key, and S would tell what the victim agreed on; and what it sent is signed with that key
+(`check_key_signature`), so nobody else has said it in its name.
 
 X25519 knows points by their u-coordinate alone; here they are points (x, y) of the birationally equivalent
 Edwards curve (RFC 7748, section 4.1), with the even x. A private key is a multiple of 8, a = 8·a'. With A and
@@ -20,18 +21,20 @@ Arithmetic is in Python integers, some milliseconds a proof. Proofs are made whe
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from prism_crypto.errors import PublicKeyError
+from prism_crypto.errors import PublicKeyError, SignatureError
 from prism_crypto.primitives.context import label
 
 __all__ = [
     "OWNER_BYTES",
     "PROOF_BYTES",
     "agreed_point",
+    "check_key_signature",
     "check_owner",
     "claimed_agreement",
     "curve_point",
@@ -82,21 +85,40 @@ def check_owner(point: Point, body: bytes, proof: bytes) -> None:
     Args:
         point: `curve_point` of the key.
         body: what the proof is bound to: ctx0 and the owner's id.
-        proof: of `prism_crypto.primitives.keys.SealingKeyPair.prove`.
+        proof: of `prism_crypto.primitives.keys.SealingKeyPair.sign`, for the usage ``"owner"``.
 
     Raises:
         PublicKeyError: it shows no such thing.
     """
-    y = point[1]
+    if not _signed_under(point[1], label("owner") + body, proof):
+        raise PublicKeyError("nothing shows that its sender knows the private half of a public key")
+
+
+def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes) -> None:
+    """Return if the owner of an X25519 key has signed this, as in `check_owner`.
+
+    Args:
+        public: the key, 32 bytes.
+        usage, body: what was signed.
+        signature: of `prism_crypto.primitives.keys.SealingKeyPair.sign`.
+
+    Raises:
+        SignatureError: it does not verify under that key.
+    """
+    u = int.from_bytes(public, "little")
+    # u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
+    y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
+    if not y or not _signed_under(y, label(usage) + body, signature):
+        raise SignatureError(f"the {usage} signature does not verify under the advertised sealing key")
+
+
+def _signed_under(y: int, message: bytes, signature: bytes) -> bool:
+    """Whether one of the two Edwards points with this y has signed a message."""
     for encoded in (y, y | 1 << 255):
-        try:
-            Ed25519PublicKey.from_public_bytes(encoded.to_bytes(32, "little")).verify(
-                proof, label("owner") + body
-            )
-        except (InvalidSignature, ValueError):
-            continue
-        return
-    raise PublicKeyError("nothing shows that its sender knows the private half of a public key")
+        with suppress(InvalidSignature, ValueError):
+            Ed25519PublicKey.from_public_bytes(encoded.to_bytes(32, "little")).verify(signature, message)
+            return True
+    return False
 
 
 def small_order(encoded: bytes) -> bool:

@@ -130,7 +130,7 @@ class KeyPair(Confidential):
 
 
 class SealingKeyPair(KeyPair):
-    """A pair whose owner can show that it knows the private half: the secret scalar of an Ed25519 key.
+    """A pair whose owner can sign, and show so that it knows the private half: an Ed25519 key's scalar.
 
     Both come from one seed (RFC 8032, section 5.1.5), as libsodium converts keys; using the two together is
     sound (Thormarker 2021).
@@ -142,9 +142,9 @@ class SealingKeyPair(KeyPair):
         super().__init__(hashlib.sha512(seed).digest()[:KEY_BYTES])
         self._seed = Secret(seed)
 
-    def prove(self, body: bytes) -> bytes:
-        """A signature of 64 bytes, for `prism_crypto.primitives.agreement_proof.check_owner`."""
-        return Ed25519PrivateKey.from_private_bytes(bytes(self._seed.reveal())).sign(label("owner") + body)
+    def sign(self, usage: str, body: bytes) -> bytes:
+        """64 bytes, for `prism_crypto.primitives.agreement_proof.check_key_signature` and `check_owner`."""
+        return Ed25519PrivateKey.from_private_bytes(bytes(self._seed.reveal())).sign(label(usage) + body)
 
     def erase(self) -> None:
         """Overwrite the seed, too."""

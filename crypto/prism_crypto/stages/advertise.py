@@ -59,7 +59,7 @@ def advertise(state: Ready) -> tuple[Advertised, bytes]:
     choice: tuple[int, ...] = ()
     if party.chosen:
         choice = choose(party.session.invited.ids or (), party.client_id, party.session.degree, party.rng)
-    owner = sealing.prove(owner_body(context0, party.client_id)) if party.active else b""
+    owner = sealing.sign("owner", owner_body(context0, party.client_id)) if party.active else b""
     kem_keys: tuple[bytes, ...] = ()
     if isinstance(sealing, HybridSealingPair) and isinstance(masking, HybridMaskPair):
         kem_keys = (sealing.kem.public, masking.kem.public)

@@ -28,7 +28,12 @@ from prism_crypto.errors import (
     ShareError,
 )
 from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
-from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
+from prism_crypto.primitives.agreement_proof import (
+    PROOF_BYTES,
+    agreed_point,
+    check_key_signature,
+    claimed_agreement,
+)
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
 from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, check_available, hybrid_seal_keys
 from prism_crypto.primitives.keys import (
@@ -45,9 +50,11 @@ from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_usable, read_advert
 from prism_crypto.wire.messages import (
+    DEALING,
     SEALED_BYTES,
     SEALED_SHARE_BYTES,
     VERSION,
+    VOUCHED_UPLOAD,
     decode_records,
     read_upload_statement,
     share_body,
@@ -389,7 +396,8 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
         return _contradicted(evidence, roster, context, adverts)
     if isinstance(evidence, VoucherEvidence):
         return _vouched_falsely(evidence, roster, context, adverts)
-    roster.verify(accused, Stage.SHARE, share_body(context, accused, evidence.sealed), evidence.signature)
+    body = share_body(context, accused, evidence.sealed)
+    _check_signed(evidence, roster, adverts[accused], DEALING, body, evidence.signature)
     dealt = None
     with suppress(MessageError):
         dealt = decode_records(evidence.sealed, session.dealt_bytes, stage=Stage.SHARE)
@@ -402,6 +410,19 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     if isinstance(evidence, PartEvidence):
         return _sent_another_part(evidence, context, adverts, dealt)
     return _dealt_nonsense(evidence, context, adverts, dealt)
+
+
+def _check_signed(
+    evidence: Evidence, roster: Roster, advert: Advert, usage: str, body: bytes, signature: bytes
+) -> None:
+    """Check that the accused has signed this with the sealing key of an advert that its identity has signed.
+
+    Raises:
+        SignatureError: it has not.
+    """
+    accused, context0 = evidence.accused, evidence.session.context0
+    roster.verify(accused, Stage.ADVERTISE, advert.signed_part(context0, accused), advert.signature)
+    check_key_signature(advert.sealing_key, usage, body, signature)
 
 
 def _between(
@@ -442,7 +463,8 @@ def _vouched_falsely(
     if evidence.session.graph != "chosen":
         raise EvidenceError("there are vouchers on chosen graphs only")
     covered, vouchers = read_upload_statement(evidence.statement)
-    roster.verify(accused, stage, context + u32(accused) + covered, evidence.signature)
+    body = context + u32(accused) + covered
+    _check_signed(evidence, roster, adverts[accused], VOUCHED_UPLOAD, body, evidence.signature)
     if receiver not in adverts or receiver == accused:
         raise EvidenceError("nothing was vouched for to the one who says that it is false")
     between = _between(evidence, context, adverts, accused, receiver)

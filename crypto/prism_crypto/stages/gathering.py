@@ -12,6 +12,7 @@ import msgspec
 from prism_crypto.blame import Blame
 from prism_crypto.errors import EvidenceError, MessageError, OutOfOrder, SecureSumError, ThresholdError
 from prism_crypto.keeping.identity import Roster, pinned
+from prism_crypto.primitives.agreement_proof import check_key_signature
 from prism_crypto.primitives.graph import harary, uniform_permutation
 from prism_crypto.primitives.randomness import Rng
 from prism_crypto.primitives.secret import Confidential
@@ -171,8 +172,16 @@ class Gathering(Confidential):
         """End the stage: the server at the next one, and the messages that open it."""
         raise NotImplementedError
 
-    def check_signature(self, peer: int, body: bytes, signature: bytes) -> None:
+    def check_signature(
+        self, peer: int, body: bytes, signature: bytes, under: tuple[str, bytes] | None = None
+    ) -> None:
         """Check a signature of this stage; in semi-honest mode there is none.
+
+        Args:
+            peer: the sender.
+            body: what is signed.
+            signature: by the sender's identity, or
+            under: with this usage, by this sealing key.
 
         Raises:
             SignatureError: it does not verify: the sender did not sign this, or something on the way altered
@@ -181,7 +190,11 @@ class Gathering(Confidential):
         """
         if self.hall.session.mode is Mode.ACTIVE:
             try:
-                pinned(self.hall.roster).verify(peer, self.stage, body, signature)
+                if under is None:
+                    pinned(self.hall.roster).verify(peer, self.stage, body, signature)
+                else:
+                    usage, key = under
+                    check_key_signature(key, usage, body, signature)
             except SecureSumError as error:
                 error.at(self.stage, peer)
                 raise

@@ -2,12 +2,13 @@
 
 Server to client, before: the adverts. Client to server: per neighbour two sealed Shamir shares, of the
 self-mask seed and of the mask key (hybrid: with what is encapsulated to the neighbour's two ML-KEM keys), and
-(active) a signature over all of them. A client deals to itself too,
+(active) a signature over all of them under its sealing key. A client deals to itself too,
 so that t clients are enough to open even when no more than t are left. On a chosen graph it deals to those
 that it chose, and to nobody else.
 
-The signed seals commit the dealer to its shares: whoever reveals the key to one of them later shows what was
-dealt, and can show nothing else.
+The signed seals commit an honest dealer to its shares: whoever reveals the key to one of them later shows
+what was dealt, and can show nothing else. The signature is under the key in the advert, which the identity
+has signed: a complaint answers nobody but who knows what it reveals.
 
 Bonawitz et al. 2017, figure 4, round 1.
 """
@@ -38,6 +39,7 @@ from prism_crypto.stages.states import Advertised, Shared
 from prism_crypto.stages.transcript import Transcript
 from prism_crypto.stages.upload import Uploading
 from prism_crypto.wire.messages import (
+    DEALING,
     FRAME_BYTES,
     ID_BYTES,
     VERSION,
@@ -106,7 +108,7 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     records = encode_records(sealed)
     signature = b""
     if party.active:
-        signature = party.signer().sign(Stage.SHARE, share_body(context, me, records))
+        signature = state.sealing.sign(DEALING, share_body(context, me, records))
     message = encode(ShareMessage(VERSION, tag(context), records, signature))
     own = agreements.pop(me, None)
     neighbours = {
@@ -220,7 +222,9 @@ class Sharing(Gathering):
         session, context = self.hall.session, self.contexts.of(peer)
         limit = FRAME_BYTES + (session.degree + 1) * (ID_BYTES + session.dealt_bytes)
         message = decode(ShareMessage, data, context, limit=limit, stage=self.stage, peer=peer)
-        self.check_signature(peer, share_body(context, peer, message.sealed), message.signature)
+        key = read_advert(self._adverts[peer], session).sealing_key
+        body = share_body(context, peer, message.sealed)
+        self.check_signature(peer, body, message.signature, under=(DEALING, key))
         expected = self.hall.topology.holders(peer, self._adverts)
         try:
             width = session.dealt_bytes

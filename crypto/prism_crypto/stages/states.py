@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from prism_crypto.primitives.keys import AgreedKey, KeyPair
+from prism_crypto.primitives.keys import AgreedKey, KeyPair, SealingKeyPair
 from prism_crypto.primitives.secret import Confidential, Secret
 from prism_crypto.stages.party import Neighbour, Party
 
@@ -41,7 +41,7 @@ class Advertised(Confidential):
     """A client whose advert has left. ``dealing`` is what its sharing polynomials are made of."""
 
     party: Party
-    sealing: KeyPair
+    sealing: SealingKeyPair
     masking: KeyPair
     seed: Secret
     dealing: Secret
@@ -62,7 +62,7 @@ class Shared(Confidential):
 
     party: Party
     context: bytes
-    sealing: KeyPair
+    sealing: SealingKeyPair
     masking: KeyPair
     seed: Secret
     own: AgreedKey | None
@@ -81,9 +81,10 @@ class Shared(Confidential):
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Unopened(Confidential):
-    """What came instead of a client's shares, and the proof of what was agreed on with that client."""
+    """What came instead of a client's shares, its key, and the proof of what was agreed on with it."""
 
     sealed: bytes
+    sealing_key: bytes
     proof: Secret
 
 

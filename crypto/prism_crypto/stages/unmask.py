@@ -32,7 +32,12 @@ from prism_crypto.errors import (
     ThresholdError,
 )
 from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
-from prism_crypto.primitives.agreement_proof import PROOF_BYTES, agreed_point, claimed_agreement
+from prism_crypto.primitives.agreement_proof import (
+    PROOF_BYTES,
+    agreed_point,
+    check_key_signature,
+    claimed_agreement,
+)
 from prism_crypto.primitives.context import tag
 from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, hybrid_pair_seed
 from prism_crypto.primitives.keys import KEY_BYTES, pair_seed
@@ -62,6 +67,7 @@ from prism_crypto.stages.states import Confirmed, Finished, Uploaded
 from prism_crypto.stages.survivors import read_survivors
 from prism_crypto.stages.transcript import Transcript
 from prism_crypto.wire.messages import (
+    DEALING,
     FRAME_BYTES,
     ID_BYTES,
     SEALED_BYTES,
@@ -141,17 +147,17 @@ def check_appeal(state: Uploaded, context: bytes, dealer: int, signature: bytes,
         state: the client.
         context: the dealer's ctx1.
         dealer: whose share did not open.
-        signature, sealed: what it has signed, as the server says.
+        signature, sealed: what it has signed with the key that this client has seen, as the server says.
 
     Raises:
         SealError: it is not. Nobody is named but in words: the server, or whatever carries its messages,
             altered the share.
     """
-    body, genuine = share_body(context, dealer, sealed), False
+    body, genuine, came = share_body(context, dealer, sealed), False, state.unopened[dealer]
     with suppress(SecureSumError):
-        pinned(state.party.roster).verify(dealer, Stage.SHARE, body, signature)
+        check_key_signature(came.sealing_key, DEALING, body, signature)
         records = decode_records(sealed, state.party.session.dealt_bytes, stage=Stage.UNMASK)
-        genuine = records.get(state.party.client_id) == state.unopened[dealer].sealed
+        genuine = records.get(state.party.client_id) == came.sealed
     if not genuine:
         raise SealError(
             f"the share of client {dealer} that does not open is not the one that client {dealer} signed",

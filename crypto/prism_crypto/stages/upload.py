@@ -49,6 +49,7 @@ from prism_crypto.wire.messages import (
     ID_BYTES,
     SEALED_BYTES,
     VERSION,
+    VOUCHED_UPLOAD,
     SharesMessage,
     StopMessage,
     UploadMessage,
@@ -111,8 +112,11 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
     if party.chosen:
         vouchers = {peer: vouchers_of(party, peer, state.neighbours[peer]) for peer in others}
         said = encode_records({peer: each.our_upload for peer, each in vouchers.items()})
-    if party.active:
-        signature = party.signer().sign(Stage.UPLOAD, upload_body(state.context, me, content, lacking, said))
+    body = upload_body(state.context, me, content, lacking, said)
+    if party.chosen:
+        signature = state.sealing.sign(VOUCHED_UPLOAD, body)
+    elif party.active:
+        signature = party.signer().sign(Stage.UPLOAD, body)
     name = tag(state.context)
     if said is None:
         message = encode(UploadMessage(VERSION, name, content, lacking, signature))
@@ -218,7 +222,7 @@ def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret
                 raise
             if both is None:  # it can show nothing of that, and gives nothing away
                 proof = bytes(party.session.complaint_bytes)
-            unopened[peer] = Unopened(record, Secret(proof))
+            unopened[peer] = Unopened(record, theirs, Secret(proof))
     return keys, unopened
 
 
@@ -325,7 +329,10 @@ class Uploading(Gathering):
                 f"expected {expected} bytes of words, not {message.words.nbytes}", stage=self.stage, peer=peer
             )
         body = upload_body(context, peer, message.words, message.unopened, said)
-        self.check_signature(peer, body, message.signature)
+        key = read_advert(self.transcript.adverts[peer], session).sealing_key
+        self.check_signature(
+            peer, body, message.signature, under=(VOUCHED_UPLOAD, key) if said is not None else None
+        )
         unopened = decode_ids(message.unopened, stage=self.stage, peer=peer)
         if len(unopened) > spare or not senders.issuperset(unopened):
             raise ProtocolError(

@@ -18,8 +18,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from prism_crypto.errors import ProtocolError, SecureSumError, ThresholdError
-from prism_crypto.keeping.identity import SIGNATURE_BYTES, pinned
-from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
+from prism_crypto.keeping.identity import SIGNATURE_BYTES
+from prism_crypto.primitives.agreement_proof import (
+    check_key_signature,
+    check_owner,
+    curve_point,
+    prove_agreement,
+)
 from prism_crypto.primitives.context import DIGEST_BYTES, context1, tag, u32
 from prism_crypto.primitives.keys import VOUCHER_BYTES, voucher
 from prism_crypto.stage import Stage
@@ -33,6 +38,7 @@ from prism_crypto.wire.messages import (
     FRAME_BYTES,
     ID_BYTES,
     VERSION,
+    VOUCHED_UPLOAD,
     DoubtedConfirmationsMessage,
     VouchedConfirmationsMessage,
     VouchedConfirmMessage,
@@ -198,7 +204,7 @@ def _false_vouchers(
         with suppress(SecureSumError):
             covered, vouchers = read_upload_statement(statement)
             body = context + u32(peer) + covered
-            pinned(party.roster).verify(peer, Stage.UPLOAD, body, signature)
+            check_key_signature(state.uploaded.vouchers[peer].sealing_key, VOUCHED_UPLOAD, body, signature)
             records = decode_records(vouchers, VOUCHER_BYTES, stage=Stage.UNMASK)
             if records.get(party.client_id) == state.doubted[peer]:
                 false.append(peer)

@@ -25,11 +25,13 @@ from prism_crypto.primitives.shamir import SHARE_BYTES
 from prism_crypto.stage import Stage
 
 __all__ = [
+    "DEALING",
     "FRAME_BYTES",
     "ID_BYTES",
     "SEALED_BYTES",
     "SEALED_SHARE_BYTES",
     "VERSION",
+    "VOUCHED_UPLOAD",
     "AdvertMessage",
     "AdvertsMessage",
     "ConfirmMessage",
@@ -66,6 +68,13 @@ __all__ = [
 ]
 
 VERSION = 2
+
+DEALING = "dealing"
+"""The usage of the signature under a client's sealing key over what it deals."""
+
+VOUCHED_UPLOAD = "vouched-upload"
+"""The usage of the signature under a client's sealing key over an upload with vouchers."""
+
 FRAME_BYTES = 160
 """More than all of a message but its records: kind, version, tag, lengths, one hash, one signature."""
 
@@ -90,7 +99,8 @@ class AdvertMessage(Message, frozen=True, tag=1):
 
 
 class ShareMessage(Message, frozen=True, tag=2):
-    """Client to server: records (receiver, pair of sealed shares), its own among them; its signature."""
+    """Client to server: records (receiver, pair of sealed shares), its own among them; its signature under
+    its sealing key."""
 
     sealed: bytes
     signature: bytes

@@ -62,7 +62,8 @@ def test_an_honest_server_refuses_a_key_whose_owner_is_not_shown_and_has_evidenc
 
 @pytest.mark.parametrize("proof", ["own", "victim's"])
 def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, monkeypatch):
-    monkeypatch.setattr("prism_crypto.stages.advertise.check_usable", lambda *_: None)  # it lies
+    for check in ("advertise.check_usable", "gathering.check_key_signature"):  # it lies
+        monkeypatch.setattr(f"prism_crypto.stages.{check}", lambda *_: None)
     room = Rehearsal(range(10))
     cheat, genuine, context = Cheat(room, proof), b"", b""
 
@@ -78,10 +79,9 @@ def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, monkeypat
             return wire.wrap(kind, tag, digest, wire.write_records(cut))
         if (stage, sender) == (Stage.SHARE, CHEAT):
             sealed = wire.write_records(dict.fromkeys(room.ids, GARBAGE))
-            body = wire.label("share") + context + wire.u32(CHEAT) + wire.hashes(sealed)
-            return wire.wrap(
-                take_apart(message)[0], context[:16], sealed, ed25519_sign(identity_key(CHEAT), body)
-            )
+            body = context + wire.u32(CHEAT) + wire.hashes(sealed)
+            signature = room.key_signature(CHEAT, "dealing", body)
+            return wire.wrap(take_apart(message)[0], context[:16], sealed, signature)
         return message
 
     with pytest.raises(PublicKeyError, match="private half") as caught:

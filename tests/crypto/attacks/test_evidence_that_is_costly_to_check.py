@@ -16,10 +16,11 @@ import reference as wire
 import prism_crypto.stages.evidence as evidence_module
 from prism_crypto import CountSpec, EvidenceError, Identity, Roster, Session, Stage, verify_evidence
 from prism_crypto.primitives.context import advert_digest, context1, self_mask_commitment
-from prism_crypto.primitives.keys import seal
+from prism_crypto.primitives.keys import SealingKeyPair, seal
 from prism_crypto.primitives.shamir import lagrange_weights
+from prism_crypto.stages.advert import Advert
 from prism_crypto.stages.evidence import DealingEvidence, encode_evidence
-from prism_crypto.wire.messages import VERSION, share_body
+from prism_crypto.wire.messages import DEALING, VERSION, share_body
 
 COLLUDER = 0
 KEY, SEED = bytes(range(32)), bytes(range(1, 33))
@@ -35,13 +36,17 @@ def made_up(threshold: int, shown: int) -> tuple[bytes, Roster]:
     context0 = session.context0
     commitment = self_mask_commitment(context0, COLLUDER, SEED)
     everyone = range(shown)
-    adverts = wire.write_records(dict.fromkeys(everyone, context0[:16] + bytes(64) + commitment + bytes(128)))
+    pair = SealingKeyPair(KEY)
+    advert = Advert(context0[:16], pair.public, bytes(32), commitment, bytes(64))
+    signature = identities[COLLUDER].sign(Stage.ADVERTISE, advert.signed_part(context0, COLLUDER))
+    advert = msgspec.structs.replace(advert, signature=signature)
+    adverts = wire.write_records(dict.fromkeys(everyone, advert.encode()))
     context = context1(context0, advert_digest([adverts], shown))
     # The constant polynomial: every share is the seed itself.
     sealed = wire.write_records(
         {i: seal(KEY, context, (COLLUDER, i), b"\0" + SEED) + bytes(49) for i in everyone}
     )
-    signature = identities[COLLUDER].sign(Stage.SHARE, share_body(context, COLLUDER, sealed))
+    signature = pair.sign(DEALING, share_body(context, COLLUDER, sealed))
     keys = wire.write_records(dict.fromkeys(everyone, KEY))
     evidence = DealingEvidence(VERSION, session, COLLUDER, adverts, sealed, signature, 0, keys)
     return encode_evidence(evidence), roster

@@ -14,7 +14,7 @@ from prism_crypto import EvidenceError, SecureSumError, Stage, verify_evidence
 from prism_crypto.errors import MessageError, OutOfOrder, ProtocolError
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES
 from prism_crypto.stages.evidence import VoucherEvidence, encode_evidence
-from prism_crypto.wire.messages import read_upload_statement, upload_statement
+from prism_crypto.wire.messages import VOUCHED_UPLOAD, read_upload_statement, upload_statement
 
 LIAR = 5
 ONCE = ["x25519", pytest.param(HYBRID, marks=needs_kem)]
@@ -43,7 +43,7 @@ class FalseVouchers:
             vouchers |= dict.fromkeys(self.victims, bytes(VOUCHER))
             blob, context = wire.write_records(vouchers), self.room.clients[self.liar]._state.context
             body = context + wire.u32(self.liar) + wire.hashes(words, blob) + lacking
-            signature = self.room.identities[self.liar].sign(Stage.UPLOAD, body)
+            signature = self.room.key_signature(self.liar, VOUCHED_UPLOAD, body)
             message = wire.wrap(kind, tag, words, lacking, blob, signature)
         if stage is Stage.UNMASK and sender is not None:
             self.last[sender] = bytes(message)
