@@ -10,6 +10,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from prism_crypto import FixedPoint, InputError
+from prism_crypto.primitives.keys import SEAL_OVERHEAD, seal
+from prism_crypto.stages import share
 from prism_secure.errors import DataError
 from prism_secure.flower import client_folder, secure_sum
 
@@ -104,6 +106,27 @@ def train_signs(message: Message, context: Context) -> Message:
     arrays = message.content["arrays"]
     mine = {name: Array(signs_of(client, name, array.shape)) for name, array in arrays.items()}
     return Message(RecordDict({"arrays": ArrayRecord(mine)}), reply_to=message)
+
+
+lying_app = ClientApp()
+
+
+def _lies(context: Context) -> bytes:
+    """In the clients' process: client 2 seals garbage for all others while a file says so, and signs that."""
+    folder = client_folder(context)
+
+    def sealed(key: bytes, between: bytes, ends: tuple[int, int], plain: bytes) -> bytes:
+        lying = ends[0] == 2 != ends[1] and (folder / "lies").exists()
+        return bytes(len(plain) + SEAL_OVERHEAD) if lying else seal(key, between, ends, plain)
+
+    if int(folder.name) == 2:
+        share.seal = sealed
+    return b""
+
+
+@secure_sum(lying_app, binding=_lies)
+def train_lying(message: Message, context: Context) -> Message:
+    return train(message, context)
 
 
 @app.evaluate()

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import bits_app
-import msgspec
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -33,7 +32,6 @@ from prism_crypto import (
 from prism_crypto.hello import say_hello
 from prism_crypto.primitives.hybrid import available
 from prism_crypto.session import Suite
-from prism_crypto.wire import messages as wire
 from prism_privacy import (
     Accountant,
     Adjacency,
@@ -165,63 +163,40 @@ def test_client_is_left_out_if_it_drops_before_its_upload(federation: Federation
     assert result.counts.tolist() == expected(survivors).tolist()
 
 
-class LyingDealer:
-    """A node whose shares are garbage to all others, under its own signature."""
-
-    def __init__(self, federation: Federation, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.identity = Identity.load(root / "02" / "identity.json")
-        made = server.SecureSumServer
-
-        def make(*arguments, **options):
-            self.server = made(*arguments, **options)
-            return self.server
-
-        monkeypatch.setattr(server, "SecureSumServer", make)
-        federation.grid.tamper = self
-
-    def __call__(self, node: int, kind: str, reply: Message) -> Message:
-        if (node, kind) != (102, sum_messages.message_type(Stage.SHARE)) or reply.has_error():
-            return reply
-        message = msgspec.msgpack.decode(sum_messages.unpacked(reply.content), type=wire.ShareMessage)
-        sealed = bytes(len(message.sealed))
-        width = wire.ID_BYTES + wire.SEALED_BYTES
-        own = message.sealed[2 * width : 3 * width]
-        records = dict.fromkeys(range(CLIENTS), sealed[: wire.SEALED_BYTES]) | {2: own[wire.ID_BYTES :]}
-        sealed = wire.encode_records(records)
-        body = wire.share_body(self.server._state.contexts.of(2), 2, sealed)
-        changed = msgspec.structs.replace(
-            message, sealed=sealed, signature=self.identity.sign(Stage.SHARE, body)
-        )
-        reply.content[sum_messages.RECORD]["message"] = wire.encode(changed)
-        return reply
+@pytest.fixture
+def lies(federation: Federation) -> Iterator[Path]:
+    """Client 2 seals garbage for all others, and signs that, while this file is there."""
+    federation.grid.app = bits_app.lying_app
+    path = federation.root / "02" / "lies"
+    path.touch()
+    yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(("min_survivors", "left_out"), [(3, True), (4, False)])
 def test_node_that_lies_costs_one_round_and_is_left_out_where_enough_are_left(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch, min_survivors: int, left_out: bool, caplog
+    federation: Federation, lies: Path, min_survivors: int, left_out: bool, caplog
 ) -> None:
-    LyingDealer(federation, federation.root, monkeypatch)
     summed = SecureSum(
         federation.grid, federation.roster, "tests", min_survivors=min_survivors, timeout=300, poll=0.01
     )
     with pytest.raises(ThresholdError, match="blamed: client 2 at share"):
         summed.open(model(), CountSpec(11), round=next(federation.rounds))
     assert summed.blamed.keys() == {2}
+    lies.unlink()  # it has thought better of it
     if left_out:
         result = summed.open(model(), CountSpec(11), round=next(federation.rounds))
         assert result.survivors == (0, 1, 3)
         assert result.counts.tolist() == expected((0, 1, 3)).tolist()
         return
-    federation.grid.tamper = lambda node, kind, reply: reply  # it has thought better of it
     result = summed.open(model(), CountSpec(11), round=next(federation.rounds))
     assert result.survivors == (0, 1, 2, 3)
     assert "client 2 can't be left out" in caplog.text
 
 
 def test_who_has_lied_is_left_out_by_a_server_that_starts_again_too(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    federation: Federation, lies: Path, tmp_path: Path
 ) -> None:
-    LyingDealer(federation, federation.root, monkeypatch)
     how = {"min_survivors": 3, "timeout": 300, "poll": 0.01, "kept": tmp_path / "blamed"}
     first = SecureSum(federation.grid, federation.roster, "tests", **how)
     assert first.blamed == {}

@@ -256,7 +256,7 @@ def vectors() -> dict[str, dict[str, Any]]:
     context0 = rehearsal.session.context0
     adverts = reference.all_adverts(reference.read_records(sent(Stage.SHARE, 0, 1), 240))
     context1 = reference.context1(context0, adverts)
-    cases = tampered(context0, context1, received=sent(Stage.UPLOAD, 0, 2))
+    cases = tampered(context0, context1, received=sent(Stage.UPLOAD, 0, 2), seed=rehearsal.rng[0].taken[:32])
     files["tampered"] = {
         "comment": "each entry replaces one message of the session and must be refused",
         "session": f"session_{base}",

@@ -33,16 +33,17 @@ class Tampered:
 LOW_ORDER = (0, 1, 325606250916557431795983626356110631294008115727848805560023387167927233504)
 
 
-def tampered(context0: bytes, context1: bytes, received: bytes) -> Iterator[Tampered]:
+def tampered(context0: bytes, context1: bytes, received: bytes, seed: bytes) -> Iterator[Tampered]:
     """Changes to the session ``active_drop_at_upload``: clients 0..3, 2 is silent from upload on, t = 3.
 
     Args:
         context0, context1: of that session.
         received: the records of shares that client 0 was sent.
+        seed: of client 0's sealing key.
     """
 
     def mine(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-        return signed(context1, 0, change, received)
+        return signed(context1, 0, change, received, seed)
 
     S, case = Stage, Tampered
     yield case("too_short", S.ADVERTISE, 1, None, lambda data: data[:-1], "MessageError", 1)
