@@ -70,6 +70,12 @@ class Case:
         demand(self.accused in self.roster, "a client of the roster")
         ed25519_verify(self.roster[self.accused], label(stage) + body, signature)
 
+    def signed_by_key(self, usage: str, body: bytes, signature: bytes) -> None:
+        """With the sealing key of an advert that the identity has signed."""
+        advert = self.records[self.accused]
+        self.signed("advertise", self.context0 + u32(self.accused) + advert[16:-64], advert[-64:])
+        check_owner(self.adverts[self.accused]["sealing"], label(usage) + body, signature)
+
     def cut(self, advert: bytes) -> dict[str, Any]:
         demand(len(advert) == 240 + self.kem_bytes + self.choices, "an advert's length")
         after = 112 + self.kem_bytes
@@ -96,7 +102,7 @@ class Case:
         if self.kind == 6:
             return self.false_voucher()
         sealed, signature = self.fields[1:3]
-        self.signed("share", self.context + u32(self.accused) + hashes(sealed), signature)
+        self.signed_by_key("dealing", self.context + u32(self.accused) + hashes(sealed), signature)
         holders = self.adverts[self.accused]["choice"] if self.chosen else self.records
         try:
             self.dealt = read_records(sealed, self.dealt_bytes)
@@ -166,6 +172,7 @@ class Case:
     def nonsense(self) -> bool:
         _, _, _, which, blob = self.fields
         keys, advert = read_records(blob, 32), self.adverts[self.accused]
+        demand(self.threshold <= 1000, "so few shares that they are combined")
         demand(set(keys) <= set(self.dealt) and len(keys) - self.threshold in (0, 1), "keys to t or t + 1")
         shares = {}
         for holder, key in keys.items():
@@ -240,7 +247,7 @@ class Case:
         demand(len(statement) >= end, "all of them")
         said = statement[36:end]
         body = self.context + u32(self.accused) + statement[:32] + hashes(said) + statement[end:]
-        self.signed("upload", body, signature)
+        self.signed_by_key("vouched-upload", body, signature)
         demand(receiver in self.adverts and receiver != self.accused, "a neighbour")
         shown = read_records(said, 16)
         demand(receiver in shown, "a voucher for it")
