@@ -8,7 +8,8 @@ import pytest
 import reference as wire
 from chosen import VOUCHER, chosen_rehearsal
 from forgery import records, refused, take_apart
-from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem
+from reference_primitives import ed25519_sign
+from rehearsal import HYBRID, SERVER, Rehearsal, identity_key, needs_kem
 
 from prism_crypto import EvidenceError, SecureSumError, Stage, verify_evidence
 from prism_crypto.errors import MessageError, OutOfOrder, ProtocolError
@@ -128,6 +129,40 @@ def test_a_server_that_forges_vouchers_is_told_nothing_and_names_nobody():
     assert lie.last[7][1] == UNDOUBTED
     assert room.server.blamed == {}
     assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+
+
+@pytest.mark.parametrize(("key", "told"), [("identity", False), ("old usage", False), ("sealing", True)])
+def test_an_identity_alone_vouches_for_nothing_that_is_shown_to_be_false(key, told):
+    """A server with a copy of an honest client's identity; only whoever knows an agreement is shown it."""
+    room, victim, holder = chosen_rehearsal(), None, 7
+    lie = FalseVouchers(room, 0)
+    contexts: dict[int, bytes] = {}
+
+    def forge(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        nonlocal victim
+        if stage is Stage.UPLOAD and sender is not None:
+            contexts[sender] = room.clients[sender]._state.context
+        if (stage, receiver) == (Stage.CONFIRM, holder):
+            victim = min(room.clients[holder]._state.keys)
+            message = records(1, VOUCHER, lambda cut: cut.update({victim: bytes(VOUCHER)}))(message)
+        if (stage, receiver) == (Stage.UNMASK, holder):
+            words, lacking, blob, _ = take_apart(lie.said[Stage.UPLOAD, victim, SERVER])[2]
+            blob = wire.write_records(wire.read_records(blob, VOUCHER) | {holder: bytes(VOUCHER)})
+            body = contexts[victim] + wire.u32(victim) + wire.hashes(words, blob) + lacking
+            signature = {
+                "identity": ed25519_sign(identity_key(victim), wire.label(VOUCHED_UPLOAD) + body),
+                "old usage": room.identities[victim].sign(Stage.UPLOAD, body),
+                "sealing": room.key_signature(victim, VOUCHED_UPLOAD, body),
+            }[key]
+            statement = upload_statement(memoryview(words), blob, lacking)
+            doubts = wire.u32(victim) + signature + wire.u32(len(statement)) + statement
+            kind, tag, (vouchers, appeals, _, views) = take_apart(message)
+            message = wire.wrap(kind, tag, vouchers, appeals, doubts, views)
+        return lie(stage, sender, receiver, message)
+
+    room.play(intercept=forge, refused=[])
+    assert (lie.last[holder][1] != UNDOUBTED) == told
+    assert room.server.blamed == {}
 
 
 @pytest.mark.parametrize("what", ["signature", "words", "voucher", "view", "another's"])
