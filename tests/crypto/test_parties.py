@@ -159,6 +159,8 @@ def test_the_server_refuses_an_advert_of_another_context_key_or_signature():
         with pytest.raises(error) as caught:
             server.receive(0, bad)
         assert (caught.value.stage, caught.value.peer) == (Stage.ADVERTISE, 0)
+        assert (0 in server.blamed) == (error is PublicKeyError)
+        server._hall.blamed.clear()  # who is blamed is not listened to any more
     with pytest.raises(SignatureError) as caught:
         server.receive(1, good)
     assert caught.value.peer == 1
@@ -297,6 +299,9 @@ def test_the_server_wants_one_sealed_pair_for_each_neighbour(adverts):
             room.server.receive(0, altered(ShareMessage, good, **dealt(change)))
         assert (caught.value.stage, caught.value.peer) == (Stage.SHARE, 0)
         assert room.server.blamed.keys() == {0}
+        with pytest.raises(OutOfOrder, match="out of this session"):
+            room.server.receive(0, good)
+        room.server._hall.blamed.clear()
     room.server.receive(0, good)
 
 

@@ -11,7 +11,9 @@ never put one randomized input into two sessions; and a client that has uploaded
 part in no session without one, or a server could undo the rule by leaving the number out.
 
 Neither may jump far: whoever could say 2^64 - 1 once would have shut the client out of all that comes. A
-server that has set a client ahead goes on above what it has said.
+server that has set a client ahead goes on above what it has said. (One that takes the largest step three
+hundred times is at 2^42, the end of numbers on a chosen graph: no step that lets an honest server skip months
+keeps it off.)
 
 A client whose file is gone, or was put back from a copy, does not know what it has seen: it must be enrolled
 again, under a new identity.

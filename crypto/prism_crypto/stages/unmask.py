@@ -5,8 +5,9 @@ each survivor the key to its share of the self-mask seed, for each client that s
 key to its share of the mask key. Which of the two follows from U2 and U3: both shares of one client never
 open.
 
-Bonawitz et al. 2017, figure 4, round 4, where the shares themselves are sent. A key opens what the dealer has
-signed or opens nothing, so a wrong answer costs one share, and shows who gave it.
+Bonawitz et al. 2017, figure 4, round 4, where the shares themselves are sent. A key opens what an honest
+dealer has signed or opens nothing, so a wrong answer costs one share, and shows who gave it. A seal that
+opens under two keys is its dealer's doing, and so are shares on no one polynomial.
 """
 
 from __future__ import annotations
