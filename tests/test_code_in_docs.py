@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
 BLOCK = re.compile(r"^```python\n(?!>>>)(.*?)^```", re.M | re.S)
-READERS = "fashion.safetensors", "sweeps/", "recipe.toml", "ledger.jsonl"
-"""A block that reads one of these needs what its reader has made."""
+READERS = "fashion.safetensors", "sweeps/", "runs/", ".toml", "ledger.jsonl"
+"""A block that names one of these needs what its reader has made, or trains."""
 OURS = "prism_crypto", "prism_privacy", "prism_secure"
 
 BLOCKS = [
