@@ -161,8 +161,9 @@ class Federation(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
     device: str = "cpu"
-    """Where clients train: cpu, cuda, or cuda:1 and so on. Features of real images, metrics and the deployed
-    network are computed on the CPU all the same. On a graphics card results repeat up to rounding only."""
+    """Where clients train, or in measured rounds the server: cpu, cuda, or cuda:1 and so on. Features of real
+    images, metrics and the deployed network are computed on the CPU all the same. On a graphics card results
+    repeat up to rounding only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

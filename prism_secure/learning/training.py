@@ -244,6 +244,11 @@ class LocalTrainer:
             self._last = asked, result
         return result
 
+    def features(self, mask: Tensor, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Of the images that `mask` (d,) makes, (B, D); all on the trainer's device."""
+        found: Tensor = self._matched(self.supermask(mask, latents, labels))
+        return found
+
     def _generate(self, scores: Tensor, draws: torch.Generator, progress: float) -> _Batch:
         leaf = scores.clone().requires_grad_(True)
         mask = training_mask(
@@ -252,7 +257,7 @@ class LocalTrainer:
         )  # fmt: skip
         latents, labels = draw_latents(self.batch_size, self.architecture, draws)
         latents, labels = latents.to(self.device), None if labels is None else labels.to(self.device)
-        features = self._matched(self.supermask(mask, latents, labels))
+        features = self.features(mask, latents, labels)
         return _Batch(leaf, features, labels, draws.get_state())
 
     def _shared_batch(self, scores: Tensor, draws: torch.Generator, progress: float, seed: int) -> _Batch:

@@ -318,10 +318,16 @@ def test_an_images_features_do_not_depend_on_its_place(monkeypatch: pytest.Monke
     assert np.array_equal(straight[order.numpy()], mixed)
 
 
-@pytest.mark.parametrize("wrong", [["mask.mode=bernoulli"], ["federation.device=cuda"]])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("mask.mode=bernoulli", r"behaviour = 'measure' needs mask.mode = 'hard'"),
+        ("federation.device=cuda:7", r"device is 'cuda:7', but torch .* finds \d+ graphics cards here"),
+    ],
+)
 def test_what_the_server_cannot_train_is_refused_before_anything_is_made(
-    wrong: list[str], data: Path, tmp_path: Path
+    wrong: str, said: str, data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"behaviour = 'measure' needs mask.mode = 'hard'"):
-        run(tiny(data, *wrong), tmp_path / "run")
+    with pytest.raises(ConfigError, match=said):
+        run(tiny(data, wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ def test_results_agree_with_the_cpus_and_come_back_to_it() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 4
+    assert len(found) == 6
     for each in found:
         assert each["devices"] == ["cpu"]
         assert each["apart"] < 1e-3 < each["moved"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import second_device  # noqa: F401  makes "card" a device
 import torch
 
 from prism_secure.data.features import Concatenated, EfficientNetLite0, RandomFourierFeatures
+from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.learning.moment_matching import MomentMatching
 from prism_secure.learning.training import LocalResult, LocalTrainer
 from prism_secure.model.generator import Architecture
@@ -37,6 +39,24 @@ def train(device: str, mode: str, averaging: str, classes: int, steps: int) -> L
     return again
 
 
+def serve(device: str, classes: int) -> list[torch.Tensor]:
+    """Steps of the server of measured rounds."""
+    features = RandomFourierFeatures(20)
+    trainer = LocalTrainer(
+        Architecture(latent=8, width=2, classes=classes),
+        model_seed=1,
+        extractor=features,
+        batch_size=10,
+        device=device,
+    )
+    rows = classes or 1
+    metric = Metric(torch.eye(rows), torch.eye(features.dimension), torch.ones(rows, features.dimension))
+    state = ServerState.start(trainer, initial_theta(trainer.dimension, seed=3))
+    target = np.full((rows, features.dimension), 0.1)
+    made = ServerTraining(trainer, steps=10).run(state, target, metric, steps=1, seed=4)
+    return [made.scores, made.smoothed, made.first, made.second, made.average]
+
+
 def tensors(result: LocalResult) -> list[torch.Tensor]:
     averages = result.state.averages
     kept = [result.state.first, result.state.second, averages.first, averages.second, averages.moments]
@@ -50,13 +70,15 @@ def apart(here: torch.Tensor, there: torch.Tensor) -> float:
 
 torch.set_num_threads(1)
 found = []
-for setting in (
+settings = (
     ("hard", "ema", 10, 1),
     ("bernoulli", "faithful", 0, 2),
     ("topk", "ema", 10, 1),
     ("annealed", "ema", 0, 1),
-):
-    here, there = (tensors(train(device, *setting)) for device in ("cpu", "card"))
+)
+pairs = [[tensors(train(device, *setting)) for device in ("cpu", "card")] for setting in settings]
+pairs += [[serve(device, classes) for device in ("cpu", "card")] for classes in (0, 10)]
+for here, there in pairs:
     found.append(
         {
             "devices": sorted({x.device.type for x in there}),

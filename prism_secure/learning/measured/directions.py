@@ -71,8 +71,9 @@ def principal_directions(prior: Prior, variances: Array, count: int, cost: Array
 
 
 def class_means(trainer: LocalTrainer, mask: Tensor, latents: Tensor, labels: Tensor | None) -> Tensor:
-    """Mean features (K, D) of the images that `mask` makes, by class; labels are balanced."""
-    features: Tensor = trainer.extractor(trainer.supermask(mask, latents, labels))
+    """Mean features (K, D) of the images that `mask` makes, by class; labels are balanced. All on the
+    trainer's device."""
+    features = trainer.features(mask, latents, labels)
     if labels is None:
         return features.mean(0, keepdim=True)
     member = torch.nn.functional.one_hot(labels.long(), trainer.architecture.classes).to(features.dtype)

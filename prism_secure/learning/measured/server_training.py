@@ -6,13 +6,12 @@ nothing in it. The scores that are deployed are a moving average of Adam's: sing
 with every batch, and the mask of the average is better than any of them, by up to 50 of FID early and less
 late. It is MADA's blend with a fixed λ = 1 − smoothing, a step instead of a round, in score space.
 
-Same state, same target, same seed: same result, bit for bit, on one number of threads. The state is all that
-is kept between rounds, and goes into a checkpoint as arrays.
+Same state, same target, same seed: same result, bit for bit, on one number of threads of a processor. The
+state is all that is kept between rounds, and goes into a checkpoint as arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +97,33 @@ class Metric:
     basis: Tensor
     weights: Tensor
 
+    def to(self, device: torch.device | str) -> Metric:
+        """The same on a device."""
+        return Metric(self.axes.to(device), self.basis.to(device), self.weights.to(device))
+
     def __call__(self, difference: Tensor) -> Tensor:
         """MᵀM times `difference` (K, D)."""
         inside = self.axes @ (difference @ self.basis.T)
         return (self.axes.T @ (self.weights * inside)) @ self.basis
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The metric that takes whole rows, in all directions alike.
+
+    Attributes:
+        weights: (K, 1), of the classes; 0 leaves one out.
+    """
+
+    weights: Tensor
+
+    def __call__(self, difference: Tensor) -> Tensor:
+        """`difference` (K, D), row by row."""
+        return self.weights * difference
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same on a device."""
+        return Rows(self.weights.to(device))
 
 
 class ServerTraining:
@@ -133,22 +155,23 @@ class ServerTraining:
         self,
         state: ServerState,
         target: NDArray[np.floating],
-        metric: Callable[[Tensor], Tensor],
+        metric: Metric | Rows,
         *,
         steps: int,
         seed: int,
     ) -> ServerState:
         """`steps` more steps towards `target` m̂ (K, D), with latents from `seed`; `state` is not changed.
 
-        `metric` weighs differences (K, D): a `Metric`, or any linear map that is its own transpose.
+        Steps are made on the trainer's device; what comes in and goes out is on the CPU.
         """
-        trainer = self.trainer
+        trainer, device = self.trainer, self.trainer.device
         draws = torch.Generator().manual_seed(seed)
-        goal = torch.from_numpy(target).float()
-        scores, smoothed = state.scores.clone(), state.smoothed.clone()
-        first, second, average = state.first.clone(), state.second.clone(), state.average.clone()
+        goal, metric = torch.from_numpy(target).float().to(device), metric.to(device)
+        kept = state.scores, state.smoothed, state.first, state.second, state.average
+        scores, smoothed, first, second, average = (each.to(device, copy=True) for each in kept)
         for step in range(state.step + 1, state.step + steps + 1):
             latents, labels = draw_latents(trainer.batch_size, trainer.architecture, draws)
+            latents, labels = latents.to(device), None if labels is None else labels.to(device)
             leaf = scores.clone().requires_grad_(True)
             mask = training_mask(leaf, "hard", temperature=trainer.temperature)
             moments = class_means(trainer, mask, latents, labels)
@@ -161,4 +184,5 @@ class ServerTraining:
                 smoothed.copy_(scores)
             else:
                 smoothed.lerp_(scores, 1 - self.smoothing)
-        return ServerState(scores, smoothed, first, second, average, state.step + steps)
+        made = (each.cpu() for each in (scores, smoothed, first, second, average))
+        return ServerState(*made, step=state.step + steps)

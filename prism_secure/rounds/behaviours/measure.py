@@ -69,15 +69,14 @@ class Measure(Behaviour):
     """See the module.
 
     Raises:
-        ConfigError: the server cannot train such masks, or not on this device.
+        ConfigError: the server cannot train such masks.
     """
 
     def __init__(self, components: Components) -> None:
         config = components.config
-        if config.mask.mode != "hard" or config.federation.device != "cpu":
+        if config.mask.mode != "hard":
             raise ConfigError(
-                "federation.behaviour = 'measure' needs mask.mode = 'hard' and federation.device = 'cpu', "
-                f"got {config.mask.mode!r} and {config.federation.device!r}"
+                f"federation.behaviour = 'measure' needs mask.mode = 'hard', got {config.mask.mode!r}"
             )
         self.components = components
         self._last: tuple[bytes, MeasuredRound] | None = None
@@ -386,7 +385,7 @@ class MeasuringServer:
         }
 
     def absorb(self, broadcast: Broadcast, opened: Opened) -> Step:
-        with one_thread():
+        with one_thread(self._behaviour.components.config.federation.device):
             return self._absorbed(broadcast, opened)
 
     def _absorbed(self, broadcast: Broadcast, opened: Opened) -> Step:
@@ -401,7 +400,7 @@ class MeasuringServer:
         """Train on what earlier rounds have told: the last round's training is most of all of it."""
         if self._state is None:
             return None
-        with one_thread():
+        with one_thread(self._behaviour.components.config.federation.device):
             return self._step(broadcast)
 
     def _step(self, broadcast: Broadcast) -> Step:

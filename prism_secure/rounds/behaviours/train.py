@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prism_secure.errors import RoundError
 from prism_secure.learning.aggregation import Step, aggregate, progress
-from prism_secure.learning.measured.server_training import ServerState, ServerTraining
+from prism_secure.learning.measured.server_training import Rows, ServerState, ServerTraining
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
 from prism_secure.public_seed import public_seed
@@ -109,12 +109,12 @@ class VotingServer(ServerSide):
             return step
         if moments is None:
             raise RoundError("training.end_steps needs the moments that opened before round 1, and got none")
-        rate, present = config.training.learning_rate, moments.present[:, None]
-        with one_thread():
+        rate = config.training.learning_rate
+        with one_thread(config.federation.device):
             state = ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
                 ServerState.start(trainer, torch.from_numpy(step.theta)),
                 moments.mean.numpy(),
-                lambda difference: present * difference,
+                Rows(moments.present[:, None]),
                 steps=steps,
                 seed=public_seed(config.federation.seed, "server latents", broadcast.round),
             )
