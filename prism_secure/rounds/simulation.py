@@ -39,6 +39,7 @@ from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import moments_are_open, open_moments
 from prism_secure.rounds.server import Server
+from prism_secure.rounds.threads import wait_together
 from prism_secure.rounds.workers import Workers
 from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
@@ -266,8 +267,8 @@ def _forget_uploads(
     """Delete the bits of the last finished round; who is in the next one does so itself when it answers."""
     if finished:
         busy = set(invited(config, finished + 1)) if finished < rounds else set()
-        for index in set(invited(config, finished)) - busy:
-            clients[index].forget_upload(folder.federation, finished)
+        over = [clients[index] for index in sorted(set(invited(config, finished)) - busy)]
+        wait_together(lambda client: client.forget_upload(folder.federation, finished), over)
 
 
 def _open_round(

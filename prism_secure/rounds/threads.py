@@ -1,12 +1,32 @@
-"""One thread: floats are added in one order, so a result does not depend on how many cores there are."""
+"""One thread for floats: they add up in one order, so a result does not depend on how many cores there are.
+
+Many threads for waiting on the disk: it takes many files down in the time of one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import threadpoolctl
 import torch
+
+_Item = TypeVar("_Item")
+WAITING = 16
+"""Files on their way to the disk at a time."""
+
+
+def wait_together(work: Callable[[_Item], object], items: Iterable[_Item]) -> None:
+    """Do work that mostly waits for the disk, and adds up no floats, for many items at a time.
+
+    Ends when all is done. Raises what the first of them raised, in the order of the items; what was not begun
+    by then is left.
+    """
+    with ThreadPoolExecutor(WAITING) as pool:
+        for _ in pool.map(work, items):
+            pass
 
 
 @contextlib.contextmanager

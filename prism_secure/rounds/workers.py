@@ -27,7 +27,7 @@ from prism_secure.errors import RoundError
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.threads import one_thread
+from prism_secure.rounds.threads import one_thread, wait_together
 from prism_secure.run_folder.folder import client_folder
 from prism_secure.run_folder.records import Quality
 
@@ -178,6 +178,9 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
     answering = [worker.client(client) for client in clients]
     if len(answering) > 1:
         worker.components.behaviour.together(broadcast, [client.side for client in answering])
+        if worker.components.config.measures:  # answers are known by now; what is left waits for the disk
+            wait_together(lambda client: client.answer(broadcast), answering)
+            return
     for client in answering:
         client.answer(broadcast)
 

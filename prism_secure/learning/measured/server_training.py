@@ -184,5 +184,6 @@ class ServerTraining:
                 smoothed.copy_(scores)
             else:
                 smoothed.lerp_(scores, 1 - self.smoothing)
-        made = (each.cpu() for each in (scores, smoothed, first, second, average))
-        return ServerState(*made, step=state.step + steps)
+        return ServerState(
+            scores.cpu(), smoothed.cpu(), first.cpu(), second.cpu(), average.cpu(), state.step + steps
+        )
