@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -18,11 +19,14 @@ from prism_privacy.accounting.kappa.store import (
     kappa,
 )
 
+computed_once = functools.cache(kappa_store.moment_table)
+
 
 @pytest.fixture
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder and an empty memory."""
+    """An empty cache folder and an empty memory; what a table is computed to is worked out but once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kappa_store, "moment_table", computed_once)
     forget()
     yield tmp_path / "prism-secure" / "kappa"
     forget()
