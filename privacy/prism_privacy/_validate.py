@@ -13,17 +13,17 @@ from prism_privacy.units import Adjacency, View
 MOST_COUNT = 10**100
 """The largest count: products of a few of them are still finite floats."""
 
+_REAL, _WHOLE = (float, int, SupportsFloat, SupportsIndex), (int, SupportsIndex)
+"""The usual types first: whether another one follows a protocol takes 14 µs to find out, at each release."""
+
 _E = TypeVar("_E", bound=Enum)
 
 
 def real(name: str, value: object) -> float:
     """A float that is not NaN; strings and booleans are refused."""
-    if type(value) is float:  # protocols take ten microseconds to check
-        number = value
-    elif isinstance(value, (bool, str, bytes)) or not isinstance(value, (SupportsFloat, SupportsIndex)):
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, _REAL):
         raise InvalidParameter(f"{name} must be a number, got {value!r}")
-    else:
-        number = float(value)
+    number = float(value)
     if math.isnan(number):
         raise InvalidParameter(f"{name} must be a number, got NaN")
     return number
@@ -71,12 +71,9 @@ def order(value: object) -> float:
 
 def count(name: str, value: object, *, least: int = 1) -> int:
     """An integer from `least` to `MOST_COUNT`; floats are refused even when they are whole."""
-    if type(value) is int:
-        number = value
-    elif isinstance(value, bool) or not isinstance(value, SupportsIndex):
+    if isinstance(value, bool) or not isinstance(value, _WHOLE):
         raise InvalidParameter(f"{name} must be an integer ≥ {least}, got {value!r}")
-    else:
-        number = operator.index(value)
+    number = operator.index(value)
     if number < least:
         raise InvalidParameter(f"{name} must be an integer ≥ {least}, got {number}")
     if number > MOST_COUNT:
