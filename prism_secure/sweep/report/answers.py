@@ -245,9 +245,11 @@ def not_told(subject: Subject) -> list[str]:
     if not points:
         return ["No run has been evaluated yet."]
     if seeds < 2:
+        waiting = any(len(point.runs) > 1 for point in points)
+        which = "No point has two finished seeds yet" if waiting else "Each point has one seed"
         return [
-            "Each point has one seed, so nothing here tells a difference from chance: two runs of one "
-            "setting differ, too, and close points may stand in any order (sweep.seeds = [0, 1, 2])."
+            f"{which}, so nothing here tells a difference from chance: two runs of one setting differ, too, and "
+            f"close points may stand in any order{'' if waiting else ' (sweep.seeds = [0, 1, 2])'}."
         ]
     found = []
     best = best_at(points, name, LIMITED)

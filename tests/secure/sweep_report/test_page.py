@@ -176,6 +176,18 @@ def test_a_page_of_one_seed_says_that_chance_decides_between_close_points(
         assert ("95% intervals over the seeds" in text) is not once
 
 
+@pytest.mark.parametrize(
+    ("left_out", "told"), [(4, "No run has been evaluated yet"), (3, "No point has two finished seeds yet")]
+)
+def test_a_page_of_a_sweep_that_has_just_begun_says_what_is_not_there(
+    left_out: int, told: str, tmp_path: Path
+) -> None:
+    grid = "privacy.flip = [0.1, 0.2]"
+    folder = fake_sweep.make_sweep(tmp_path / "begun", grid, rounds=2, images=False, leave_out=left_out)
+    assert main(["report", str(folder)]) == 0
+    assert told in (folder / "report.html").read_text("utf-8")
+
+
 def test_words_from_a_recipe_cannot_end_the_script(tmp_path: Path) -> None:
     assert "</script>" not in page_module._for_script({"label": "</script><script>alert(1)"})
 
