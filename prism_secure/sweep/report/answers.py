@@ -248,8 +248,8 @@ def not_told(subject: Subject) -> list[str]:
         waiting = any(len(point.runs) > 1 for point in points)
         which = "No point has two finished seeds yet" if waiting else "Each point has one seed"
         return [
-            f"{which}, so nothing here tells a difference from chance: two runs of one setting differ, too, and "
-            f"close points may stand in any order{'' if waiting else ' (sweep.seeds = [0, 1, 2])'}."
+            f"{which}, so nothing here tells a difference from chance: two runs of one setting differ, "
+            f"too, and close points may stand in any order{'' if waiting else ' (sweep.seeds = [0, 1, 2])'}."
         ]
     found = []
     best = best_at(points, name, LIMITED)
