@@ -25,7 +25,8 @@ def is_reference(text: str) -> bool:
 
 
 def origin(reference: str) -> str:
-    """A reference with the SHA-256 of the file that its module is in, as a ledger names it.
+    """A reference with the SHA-256 of the file that its module is in, as a ledger names it: of this file, not
+    of what it imports.
 
     Raises:
         ConfigError: its module cannot be found.
@@ -35,7 +36,9 @@ def origin(reference: str) -> str:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{reference!r} cannot be found: {error}") from None
-    file = None if found is None else found.origin
+    if found is None:
+        raise ConfigError(f"{reference!r} cannot be found: there is no module {module!r}")
+    file = found.origin
     if file is None or not Path(file).is_file():  # a namespace, or made by another program
         return f"{reference}, no source file"
     return f"{reference}, sha256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"

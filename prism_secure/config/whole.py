@@ -100,7 +100,7 @@ class Config(Section, frozen=True):
                 "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
                 "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
             )
-        if self.training.end_steps and not self.opens_moments:
+        if self.training.end_steps and not self.opens_moments and not self.measures:
             raise ValueError(
                 'training.end_steps must be 0 unless privacy.record_release = "summed" and '
                 "privacy.record_epsilon is finite: the server trains towards moments that everybody saw; "

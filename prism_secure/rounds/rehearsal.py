@@ -95,7 +95,7 @@ def rehearse(components: Components) -> None:
                 1,
                 planned_rounds=config.federation.rounds,
                 score_mean=None if layers is None else layers.mean_theta(client.scores(broadcast), 1),
-                moments=client.moments.targets() if config.opens_moments else None,
+                moments=client.moments.targets() if config.training.end_steps else None,
             )
         with as_config_error("the metrics cannot be computed"):
             Evaluation(made_up).rehearse(server.deployed())

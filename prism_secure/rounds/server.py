@@ -83,7 +83,7 @@ class Server:
         return self._move(self._side.absorb(self.broadcast(), opened))
 
     def lose(self, moments: FeatureMoments | None = None) -> float:
-        """Go on after a round that opened nothing; returns the mean step lambda, mostly 0."""
+        """Go on after a round that opened nothing; returns the mean step lambda: 0 where theta stays."""
         return self._move(self._side.lost(self.broadcast(), moments))
 
     def _move(self, step: Step | None) -> float:

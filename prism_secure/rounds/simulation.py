@@ -251,7 +251,7 @@ def _round(
         server,
         broadcast,
         sums,
-        moments=clients[0].moments.targets() if config.opens_moments else None,
+        moments=clients[0].moments.targets() if config.training.end_steps else None,
         spending=spending,
         evaluate=workers.evaluate,
         samples=folder.sample_path,

@@ -46,6 +46,7 @@ from prism_secure.errors import ConfigError, DataError, RoundError, RunFolderErr
 from prism_secure.flower import SecureSum, SecureSumGrid, secure_sum
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation import process, server
+from prism_secure.flower.secure_aggregation.blamed import keep_blamed
 from prism_secure.flower.secure_aggregation.terms import Terms
 from prism_secure.plug_in import track
 from prism_secure.run_folder.enrolment import enroll_simulated
@@ -211,6 +212,9 @@ def test_who_has_lied_is_left_out_by_a_server_that_starts_again_too(
     keys = {i: federation.roster.public_key(i) for i in federation.roster.ids}
     anew = Roster(keys | {2: Identity.generate(2).public_key})
     assert SecureSum(federation.grid, anew, "tests", **how).blamed == {}
+    # Nor does it get lost where it can't be checked: more is written beside it.
+    keep_blamed(tmp_path / "blamed", [])
+    assert SecureSum(federation.grid, federation.roster, "tests", **how).blamed == first.blamed
 
 
 @pytest.mark.parametrize("content", [b"", b"\x91", b"\x92\xc4\x01a", b"\x81\x01\x02", b"no msgpack"])

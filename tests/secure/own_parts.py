@@ -120,6 +120,17 @@ def not_flat(image_size: int, channels: int) -> torch.nn.Module:
     return torch.nn.Identity()
 
 
+class OneNumber(torch.nn.Module):
+    """Flat features of one image; of several, a number."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) if len(images) == 1 else images.sum()
+
+
+def one_number(image_size: int, channels: int) -> torch.nn.Module:
+    return OneNumber()
+
+
 def too_narrow(image_size: int, channels: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
 

@@ -15,6 +15,7 @@ import torch
 
 from prism_privacy import CoinSecret, verify_ledger
 from prism_secure.config import load_config
+from prism_secure.config.plugged import origin
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, FeatureError, RoundError, RunFolderError
 from prism_secure.rounds import client as client_module
@@ -290,6 +291,7 @@ def test_images_of_clients_go_through_ones_own_features_one_at_a_time(data: Path
         ("centred_by_batch", FeatureError, "the same features whatever other images are beside it"),
         ("not_finite", FeatureError, "must give finite features"),
         ("not_flat", FeatureError, r"must give features \(N, D\)"),
+        ("one_number", FeatureError, r"must give \(4, 64\) of 4 images, got \(\)"),
         ("too_narrow", FeatureError, "cannot take images: RuntimeError"),
         ("no_module", ConfigError, "must give a torch.nn.Module, got 8"),
         ("takes_nothing", ConfigError, "cannot be built: TypeError"),
@@ -302,6 +304,12 @@ def test_features_that_no_claim_could_rest_on_are_refused_before_anything_is_mad
     with pytest.raises(error, match=why):
         run(own_features(data, name), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_module_that_is_not_there_has_no_origin() -> None:
+    for reference in ("no_such_module_of_mine:x", "no_such_module_of_mine.inside:x"):
+        with pytest.raises(ConfigError, match="cannot be found: "):
+            origin(reference)
 
 
 def test_no_kept_release_is_made_of_features_of_ones_own(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from prism_privacy import verify_ledger
+from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.learning.measured.directions import class_means
@@ -86,6 +88,36 @@ def test_a_run_ends_with_it_and_is_charged_as_without(data: Path, tmp_path: Path
         assert read_records(folder)[-1].changed > 0
     assert spent[0] == spent[1]
     assert masks[0] != masks[1]
+    audit = audit_run(folder)
+    assert audit.verdict == "clean", summary(audit)
+    page = " ".join((folder / "report.html").read_text().split())
+    assert "after the last one the server trains 2 steps towards it" in page
+    assert "decided together" not in page
+
+
+def test_a_run_that_is_killed_after_it_ends_with_the_same_mask(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folders = (
+        tiny(data, "federation.rounds=1", "training.end_steps=2"),
+        [tmp_path / "0", tmp_path / "1"],
+    )
+    trained = []
+
+    def killed(self: Server, path: Path) -> None:
+        trained.append(self.theta)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folders[0])
+    shutil.copytree(folders[0], folders[1])
+    for folder in folders:
+        run(config, folder)
+        server = Server.of(Components(config), "federation")
+        server.load(folder / "checkpoint" / "server.safetensors")
+        assert server.theta.tobytes() == trained[0].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -102,5 +134,5 @@ def test_where_nothing_opens_or_masks_are_others_it_is_refused(setting: str, mes
 
 
 def test_measured_rounds_have_steps_of_their_own() -> None:
-    with pytest.raises(ConfigError, match="end_steps"):
+    with pytest.raises(ConfigError, match=r"training\.end_steps = 5 has no effect with"):
         load_config(None, ["training.end_steps=5"], recipe="cross-device")

@@ -44,14 +44,17 @@ class OwnFeatures(FeatureExtractor):
                 together = network(tried)
         except Exception as error:  # a user's code may raise anything
             raise FeatureError(f"{name} cannot take images: {type(error).__name__}: {error}") from error
-        for one in (*alone, together[:1] if isinstance(together, Tensor) else together):
+        for one in alone:
             if not isinstance(one, Tensor) or one.ndim != 2 or one.shape != alone[0].shape or len(one) != 1:
                 got = tuple(one.shape) if isinstance(one, Tensor) else one
                 raise FeatureError(f"{name} must give features (N, D) of N images, got {got} of one")
         found = torch.cat(alone)
         if not bool(torch.isfinite(found).all()):
             raise FeatureError(f"{name} must give finite features, got NaN or infinity")
-        if together.shape != found.shape or not torch.allclose(together, found, rtol=1e-3, atol=1e-4):
+        if not isinstance(together, Tensor) or together.shape != found.shape:
+            got = tuple(together.shape) if isinstance(together, Tensor) else together
+            raise FeatureError(f"{name} must give {tuple(found.shape)} of {len(tried)} images, got {got}")
+        if not torch.allclose(together, found, rtol=1e-3, atol=1e-4):
             raise FeatureError(
                 f"{name} must give an image the same features whatever other images are beside it: a layer "
                 "that looks at the whole batch, such as BatchNorm in training, is not for features"

@@ -1,10 +1,10 @@
 """The rounds of a recipe over the nodes of a Flower federation, as the coordinator runs them.
 
 The ledger is charged when it is known whose uploads are in the sum, and before it opens. A round that fails
-after an upload may have left is lost: no client takes part in it again, so it is charged, recorded with
-no survivors, and the next round starts from the same theta, or from what the server's own training on
-earlier sums makes of it. One that fails before is begun again. All of it
-is on disk before it happens, so the same command continues after a crash of anything.
+after an upload may have left, or is killed before the server has trained on what opened, is lost: no client
+takes part in it again, so it is charged, recorded with no survivors, and the next round starts from the same
+theta, or from what the server's own training on earlier sums makes of it. One that fails before is begun
+again. All of it is on disk before it happens, so the same command continues after a crash of anything.
 
 With a summed record-level release one session comes before round 1: the clients' shares of the noisy moments.
 What it opens goes with every theta. A client gives its share once, in the session of round 1 (and so its bits
@@ -265,8 +265,8 @@ class Rounds:
 
     @property
     def _targets(self) -> FeatureMoments | None:
-        """What opened before round 1, as clients train towards it, too."""
-        if self._release is None or self._moments is None:
+        """What opened before round 1, where the server trains towards it after the last."""
+        if self._release is None or self._moments is None or not self._recipe.config.training.end_steps:
             return None
         return FeatureMoments.of_release(self._release.as_opened(self._moments))
 

@@ -94,31 +94,33 @@ class VotingServer(ServerSide):
             score_mean=opened.score_mean,
         )
         self._move = step.move
-        return self._ended(step, broadcast, opened.moments)
+        ended = self._ended(step.theta, broadcast, opened.moments)
+        return step if ended is None else replace(step, theta=ended)
 
     def lost(self, broadcast: Broadcast, moments: FeatureMoments | None) -> Step | None:
-        nothing = Step(broadcast.theta, 0.0, np.zeros_like(broadcast.theta))
-        ended = self._ended(nothing, broadcast, moments)
-        return None if ended is nothing else ended
+        ended = self._ended(broadcast.theta, broadcast, moments)
+        return None if ended is None else Step(ended, 1.0, ended - broadcast.theta)
 
-    def _ended(self, step: Step, broadcast: Broadcast, moments: FeatureMoments | None) -> Step:
-        """The same step, or after the last round where the server's own training leads from it."""
+    def _ended(
+        self, theta: NDArray[np.float64], broadcast: Broadcast, moments: FeatureMoments | None
+    ) -> NDArray[np.float64] | None:
+        """Where the server's own training leads from theta, after the last round; None if there is none."""
         config, trainer = self._components.config, self._components.trainer
         steps = config.training.end_steps
         if not steps or broadcast.round < self._components.plan.rounds:
-            return step
+            return None
         if moments is None:
             raise RoundError("training.end_steps needs the moments that opened before round 1, and got none")
         rate = config.training.learning_rate
         with one_thread(config.federation.device):
             state = ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
-                ServerState.start(trainer, torch.from_numpy(step.theta)),
+                ServerState.start(trainer, torch.from_numpy(theta)),
                 moments.mean.numpy(),
                 Rows(moments.present[:, None]),
                 steps=steps,
                 seed=public_seed(config.federation.seed, "server latents", broadcast.round),
             )
-        return replace(step, theta=state.theta(config.mask.temperature, config.privacy.theta_min))
+        return state.theta(config.mask.temperature, config.privacy.theta_min)
 
     def saved(self) -> Arrays:
         return {"move": np.zeros(0) if self._move is None else self._move}

@@ -223,7 +223,7 @@ def _said(subject: Subject, best: Best) -> str:
 
 
 def _by_group(subject: Subject, grouping: Grouping, name: str, limit: float) -> list[str]:
-    if len(grouping.kinds) < 2:
+    if len(grouping.kinds) < 2 or not grouping.share:
         return []
     found = []
     for index, kind in enumerate(grouping.kinds):

@@ -138,6 +138,13 @@ def test_where_every_setting_fixes_epsilon_there_is_one_line() -> None:
     assert (found.key, set(found.kind_of.values())) == ("", {0})
 
 
+def test_what_explains_nothing_is_not_said_to() -> None:
+    three = [
+        Point(str(n), {"federation.clients": n, "privacy.clip": n % 3}, 100.0 + n, 1.0 + n) for n in range(3)
+    ]
+    assert "explains" not in words(subject(*three))
+
+
 def test_many_values_are_cut_into_ranges_that_hold_all_of_them() -> None:
     many = [Point(str(n), {"federation.clients": n}, 100.0, n % 7) for n in range(1, 31)]
     found = answers.by_setting(subject(*many), "federation.clients")
