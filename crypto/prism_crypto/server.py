@@ -98,7 +98,7 @@ class SecureSumServer(Confidential):
         """Who has broken the protocol so far, with evidence; also after the session is lost.
 
         Everybody comes to the same with `prism_crypto.verify_evidence`. The next session goes on without
-        them: `Session.plan(..., excluded=server.blamed.values())`. Who is only silent, or sends what its
+        as many of them as can be: `Session.plan(..., excluded=server.blamed.values())`. Who is only silent, or sends what its
         signature does not cover, is not among them: the network may have done that.
         """
         return dict(self._hall.blamed)
@@ -116,7 +116,8 @@ class SecureSumServer(Confidential):
             message: the bytes.
 
         Raises:
-            OutOfOrder: nobody expects a message of this client; it was not read.
+            OutOfOrder: nobody expects a message of this client, or it is blamed and its vector is not in; the
+                message was not read.
             MessageError, ContextMismatch, ProtocolError, PublicKeyError, SignatureError, ShareError: the
                 message is refused; ``peer`` is its sender. The session goes on.
         """

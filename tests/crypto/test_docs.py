@@ -6,9 +6,13 @@ import doctest
 import re
 from pathlib import Path
 
-from prism_crypto import CountSpec, Session
+import numpy as np
+import pytest
+
+from prism_crypto import CountSpec, Identity, Session, secure_sum
 from prism_crypto.primitives.chosen_graph import chosen_parameters
 from prism_crypto.primitives.graph import harary_degree
+from prism_crypto.primitives.keys import SealingKeyPair
 from prism_crypto.wire.packing import Packing
 
 PAGE = Path(__file__).parents[2] / "docs" / "secure-sum.md"
@@ -32,7 +36,7 @@ def test_the_figures_are_those_of_the_code():
 
 def test_the_worked_thresholds_are_right():
     def threshold(colluders):
-        from prism_crypto import Identity, Roster
+        from prism_crypto import Roster
 
         roster = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
         plan = Session.plan(
@@ -55,3 +59,32 @@ def test_the_table_of_chosen_graphs_is_what_the_bounds_give():
         wanted = None if lost else 1000 - int(colluders)
         expected = chosen_parameters(1000, gone=lost, corrupt=int(colluders), cohort=wanted)
         assert [int(x) for x in found] == list(expected)
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("n", [20, 60])
+def test_the_bytes_are_those_of_the_table(n, mode):
+    votes = [np.zeros(1000, dtype=np.int64)] * n
+    result = secure_sum(votes, mode=mode, graph="complete", simulate=True)
+    active, k, t = mode == "active", n - 1, 2 * n // 3 + 1
+    up = 8 * result.words + 360 + 138 * k + 410 * active
+    down = 100 + (226 + 128 * active) * (k + 1) + 68 * t * active
+    assert abs(result.uplink_bytes[1] - up) < 10
+    assert abs(result.downlink_bytes[1] - down) < 30
+    text = PAGE.read_text()
+    assert "| 8·(W+2) + 360 + 138·k (+ 410 active) |" in text
+    assert "| 100 + (116 + 102 + 8)·(k+1); active: 100 + (244 + 102 + 8)·(k+1) + 68·t |" in text
+
+
+def test_the_signatures_are_those_of_the_table(monkeypatch):
+    signed = []
+    for kind in (Identity, SealingKeyPair):
+
+        def sign(self, what, body, real=kind.sign):
+            signed.append(what)
+            return real(self, what, body)
+
+        monkeypatch.setattr(kind, "sign", sign)
+    secure_sum([np.zeros(3, dtype=np.int64)] * 4)
+    assert len(signed) == 4 * 6
+    assert "| Ed25519 (active) | 6 signatures, k + t verifications |" in PAGE.read_text()
