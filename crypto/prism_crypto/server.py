@@ -98,8 +98,8 @@ class SecureSumServer(Confidential):
         """Who has broken the protocol so far, with evidence; also after the session is lost.
 
         Everybody comes to the same with `prism_crypto.verify_evidence`. The next session goes on without
-        as many of them as can be: `Session.plan(..., excluded=server.blamed.values())`. Who is only silent, or sends what its
-        signature does not cover, is not among them: the network may have done that.
+        as many of them as can be: `Session.plan(..., excluded=server.blamed.values())`. Who is only silent,
+        or sends what its signature does not cover, is not among them: the network may have done that.
         """
         return dict(self._hall.blamed)
 
