@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -94,6 +94,21 @@ def write_records(records: dict[int, bytes]) -> bytes:
     return b"".join(u32(i) + records[i] for i in sorted(records))
 
 
+def array(items: Sequence[int | bytes]) -> bytes:
+    """A msgpack array of integers and of what is encoded already."""
+    head = bytes([0x90 | len(items)]) if len(items) < 16 else b"\xdc" + struct.pack(">H", len(items))
+    return head + b"".join(item if isinstance(item, bytes) else integer(item) for item in items)
+
+
+def integer(value: int) -> bytes:
+    """In its shortest form."""
+    if value < 128:
+        return bytes([value])
+    sizes = ((2**8, b"\xcc", ">B"), (2**16, b"\xcd", ">H"), (2**32, b"\xce", ">I"), (2**64, b"\xcf", ">Q"))
+    _, head, form = next(size for size in sizes if value < size[0])
+    return head + struct.pack(form, value)
+
+
 def wrap(kind: int, tag: bytes, *fields: int | bytes) -> bytes:
     """A message: the msgpack array [kind, 2, tag, fields...], everything in its shortest form."""
     out = bytes([0x90 | 3 + len(fields)])
@@ -102,17 +117,8 @@ def wrap(kind: int, tag: bytes, *fields: int | bytes) -> bytes:
             size = len(value)
             head = (b"\xc4", ">B") if size < 2**8 else (b"\xc5", ">H") if size < 2**16 else (b"\xc6", ">I")
             out += head[0] + struct.pack(head[1], size) + value
-        elif value < 128:
-            out += bytes([value])
         else:
-            sizes = (
-                (2**8, b"\xcc", ">B"),
-                (2**16, b"\xcd", ">H"),
-                (2**32, b"\xce", ">I"),
-                (2**64, b"\xcf", ">Q"),
-            )
-            _, head, form = next(size for size in sizes if value < size[0])
-            out += head + struct.pack(form, value)
+            out += integer(value)
     return out
 
 
@@ -173,14 +179,36 @@ class Session:
     exclusions: bytes = sha256("excluded", u32(0))
     model_hash: bytes = b""
     binding: bytes = b""
+    parts: list[tuple[int, int]] | None = None
 
     @property
     def largest_total(self) -> int:
         return len(self.invited) * self.bound
 
     @property
+    def cut(self) -> list[tuple[int, int]]:
+        """Length and bound of what is packed apart."""
+        return self.parts or [(self.dimension, self.bound)]
+
+    @property
     def words(self) -> int:
-        return word_count(self.dimension, self.largest_total) + 2
+        return sum(word_count(length, len(self.invited) * bound) + 2 for length, bound in self.cut)
+
+    def pack(self, values: list[int]) -> list[int]:
+        words, start = [], 0
+        for length, bound in self.cut:
+            words += pack(values[start : start + length], len(self.invited) * bound, bound)
+            start += length
+        return words
+
+    def unpack(self, words: list[int], survivors: int) -> list[int]:
+        counts, start = [], 0
+        for length, bound in self.cut:
+            total = len(self.invited) * bound
+            end = start + word_count(length, total) + 2
+            counts += unpack(words[start:end], length, total, bound, survivors)
+            start = end
+        return counts
 
     @property
     def spare(self) -> int:
@@ -221,6 +249,7 @@ class Session:
             self.exclusions,
             text(self.model_hash),
             text(self.binding),
+            *([] if self.parts is None else [text(array([array(part) for part in self.parts]))]),
         )
 
     @property
@@ -553,7 +582,7 @@ class Client:
 
     def packed(self) -> list[int]:
         """The vector before it is masked."""
-        return pack(self.values, self.session.largest_total, self.session.bound)
+        return self.session.pack(self.values)
 
     def masks(self, peers: list[int]) -> list[tuple[int, bytes]]:
         """Signs and seeds of the streams on this client's vector."""
@@ -913,7 +942,5 @@ class Server:
                         self._add(1, pair_seed(shared, self.context, (owner, peer), (ours, theirs)))
                     else:
                         self._add(-1, pair_seed(shared, self.context, (peer, owner), (theirs, ours)))
-        self.counts = unpack(
-            self.total, session.dimension, session.largest_total, session.bound, len(self.survivors)
-        )
+        self.counts = session.unpack(self.total, len(self.survivors))
         self.opened = wrap(OPENED, self.context[:16], len(self.survivors), words_to_bytes(self.total))

@@ -357,9 +357,7 @@ class Server:
                     seed = kem768.pair_seed(shared, [parts[low], parts[high]], context, (low, high), keys)
                 self.add(-1 if peer == low else 1, seed)
         session = self.session
-        self.counts = wire.unpack(
-            self.total, session.dimension, session.largest_total, session.bound, len(self.survivors)
-        )
+        self.counts = session.unpack(self.total, len(self.survivors))
         content = wire.words_to_bytes(self.total)
         self.opened = wrap(wire.OPENED, self.context0[:16], len(self.survivors), content)
 

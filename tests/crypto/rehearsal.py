@@ -158,8 +158,12 @@ class Rehearsal:
         self.clients = {i: self.client(i) for i in self.ids}
         self.server = SecureSumServer(self.session, roster=self.roster, rng=self.server_rng)
         bits = np.random.default_rng(0)
-        dimension, bound = self.session.spec.dimension, self.session.spec.bound
-        self.values = {i: bits.integers(0, bound, dimension, endpoint=True) for i in self.ids}
+        whole = self.session.spec
+        parts = ((whole.dimension, whole.bound),) if whole.parts is msgspec.UNSET else whole.parts
+        self.values = {
+            i: np.concatenate([bits.integers(0, bound, length, endpoint=True) for length, bound in parts])
+            for i in self.ids
+        }
 
     def client(self, client_id: int, **changes: Any) -> SecureSumClient:
         """A client of this session, with changes to what it is made of."""
@@ -182,6 +186,7 @@ class Rehearsal:
             "dimension": spec.dimension,
             "bound": spec.bound,
             "codec": spec.codec,
+            "parts": None if spec.parts is msgspec.UNSET else list(spec.parts),
             "mode": fields["mode"].value,
         }
         fields |= {

@@ -55,6 +55,8 @@ def ours(vector: dict[str, Any]) -> tuple[dict[int, Any], Any]:
     """`prism_crypto`'s clients and server."""
     fields = dict(vector["session"])
     spec = CountSpec(fields.pop("dimension"), fields.pop("bound"), fields.pop("codec"))
+    if parts := fields.pop("parts", None):
+        spec = CountSpec.of_parts(parts, spec.codec)
     roster = Roster({entry["id"]: bytes.fromhex(entry["public_key"]) for entry in vector["clients"]})
     session = Session(
         **{

@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "crypto")]
 import reference  # noqa: E402
 from chosen import chosen_rehearsal  # noqa: E402
 from forgery import alter_record, flip, records, signed, take_apart  # noqa: E402
+from msgspec import UNSET  # noqa: E402
 from rehearsal import (  # noqa: E402
     HYBRID,
     Intercept,
@@ -49,6 +50,11 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "min_cohort": 4,
         "model_hash": bytes(range(32)),
         "binding": b"flip=0.25",
+    },
+    "active_parts": {
+        "ids": range(4),
+        "spec": CountSpec.of_parts([(70, 1), (3, 1000), (1, 2**40)]),
+        "drop": {0: Stage.UPLOAD},
     },
     "active_with_liars": {"ids": range(7), "liars": True},
     "active_drops_after_upload": {"ids": range(7), "drop": {1: Stage.CONFIRM, 6: Stage.UNMASK}},
@@ -140,6 +146,7 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
         "dimension": session.spec.dimension,
         "bound": session.spec.bound,
         "codec": session.spec.codec,
+        **({} if session.spec.parts is UNSET else {"parts": list(map(list, session.spec.parts))}),
         "mode": session.mode.value,
         "threshold": session.threshold,
         "min_survivors": session.min_survivors,
