@@ -355,13 +355,13 @@ def deals_a_twin_of_its_key_to_any_and_drops_out(liar: Liar, at: Stage, message:
     return _deals_a_twin(liar, message, victim, helpers)
 
 
-def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], bytes]) -> bytes:
+def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], bytes] | None) -> bytes:
     if at is Stage.UPLOAD and liar.parsed(m.UploadMessage, message).unopened:
         liar.notes["honest"] = True  # it has reason to complain, and does not add to it
     if liar.notes.get("honest"):
         return message
     if at is Stage.UPLOAD:
-        liar.named, liar.victims = "blamed", liar.some(1, CLIENTS - THRESHOLD)
+        liar.named, liar.victims = "blamed" if proof else "refused", liar.some(1, CLIENTS - THRESHOLD)
         sharers = wire.read_records(liar.notes["received"], 98)
         liar.victims = tuple(i for i in liar.victims if i in sharers) or (
             next(i for i in sharers if i != liar.client_id),
@@ -373,7 +373,8 @@ def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], byt
         def change(cut: list[dict[int, bytes]]) -> None:
             for i in liar.victims:
                 cut[0].pop(i, None), cut[1].pop(i, None)
-                cut[2][i] = proof(i)
+                if proof is not None:
+                    cut[2][i] = proof(i)
 
         return liar.unmask(message, change)
     return message
@@ -391,6 +392,11 @@ def complains_of_shares_that_open(liar: Liar, at: Stage, message: bytes) -> byte
         return prove_agreement(liar.notes["private"], liar.state.sealing.public, theirs, liar.context)
 
     return _complains(liar, at, message, proof)
+
+
+@deviation
+def complains_and_leaves_the_proofs_out(liar: Liar, at: Stage, message: bytes) -> bytes:
+    return _complains(liar, at, message, None)
 
 
 @deviation
