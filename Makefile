@@ -43,7 +43,7 @@ docs: $(VENV)/.installed-docs  ## the documents as a site, in site/; strict, and
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: $(VENV)/.installed-docs  ## run every notebook; an error in a cell fails
-	$(BIN)/jupyter nbconvert --execute --to markdown --output-dir notebooks/made notebooks/*.ipynb
+	PYTHONWARNINGS='ignore:IProgress not found' $(BIN)/jupyter nbconvert --execute --to markdown --output-dir notebooks/made notebooks/*.ipynb
 
 dist: $(VENV)/.installed-docs  ## wheels and sdists of the three distributions, checked, in dist/
 	rm -rf dist
