@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from prism_privacy.accounting.kappa import store as kappa_store
+from prism_privacy.accounting.renyi import renyi_curve
+from prism_secure.cli import main
 from prism_secure.commands.config import _images
 from prism_secure.config import load_config
 from prism_secure.config.recipes import NAMES
@@ -150,3 +153,13 @@ def test_planned_epsilons_are_those_of_the_recipe_and_need_no_torch(told: list[l
     for word, view in (("ε(SUM)", View.SUM), ("ε(UPLOAD)", View.UPLOAD)):
         (line,) = (line for line in lines if f": {word} " in line)
         assert line.split()[-2:] == [format_epsilon(plan.epsilon(view, way)) for way in Adjacency]
+
+
+def test_constants_of_the_default_recipe_are_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A first run, or `config --epsilon`, would wait a second and more for them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kappa_store._curve.cache_clear()
+    kappa_store._table.cache_clear()
+    renyi_curve.cache_clear()
+    assert main(["config", "--epsilon"]) == 0
+    assert not list(tmp_path.rglob("*.npz"))
