@@ -255,9 +255,12 @@ def test_wrong_keys_of_more_than_the_sum_can_bear_name_them_and_the_next_session
     blamed = session.server.blamed
     assert blamed.keys() == {2, 4, 6, 8}
     assert "client 8 at unmask" in str(caught.value)
-    following = Rehearsal(range(10), number=2, counters=session.counters, excluded=blamed.values())
+    again = {"counters": session.counters, "excluded": blamed.values()}
+    following = Rehearsal(range(10), number=2, min_survivors=6, **again)
     following.play()
     assert following.server.result.counts.tolist() == following.expected((0, 1, 3, 5, 7, 9))
+    # With the floor of ten clients three may go.
+    assert Rehearsal(range(10), number=3, **again).session.invited.ids == (0, 1, 3, 5, 7, 8, 9)
 
 
 def test_a_semi_honest_session_bears_a_wrong_key_too_and_names_nobody():
