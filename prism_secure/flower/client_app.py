@@ -74,6 +74,11 @@ def check_policy(config: Config, policy: Policy) -> None:
         raise AgreementError(
             f"this recipe's sums are active, this client's policy lets {policy.mode.value} ones pass"
         )
+    if policy.suite not in ("x25519+ml-kem-768", config.secure_sum.suite):
+        raise AgreementError(
+            f"this recipe's keys are {config.secure_sum.suite}, this client's policy lets sessions of "
+            f"{policy.suite} pass; enrol it with --hybrid-keys"
+        )
 
 
 def check_recipe(config: Config, roster: Roster) -> None:

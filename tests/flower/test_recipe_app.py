@@ -290,6 +290,7 @@ def test_clients_refuse_a_server_with_another_privacy_setting(place: Place) -> N
         ({"privacy.colluders": 1}, {"colluders": 0}, "up to 1 clients collude.*bear 0 only"),
         ({"privacy.colluders": 2}, {"colluders": 1}, "up to 2 clients collude.*bear 1 only"),
         ({"secure_sum.mode": "active"}, {"mode": "semi_honest"}, "policy lets semi_honest ones pass"),
+        ({"secure_sum.suite": "x25519+ml-kem-768"}, {}, "policy lets sessions of x25519 pass; enrol it with"),
         ({"privacy.colluders": 1}, {"colluders": 1, "min_cohort": 7}, "over 8 honest clients.*7 only"),
     ],
 )
@@ -303,8 +304,8 @@ def test_policy_that_is_weaker_than_the_recipe_is_refused(recipe: dict, policy: 
     config = load_config(None, [f"{name}={value}" for name, value in settings.items()])
     with pytest.raises(AgreementError, match=message):
         client_app.check_policy(config, Policy(**{"min_survivors": 9, "min_cohort": config.cohort} | policy))
-    colluders = config.privacy.colluders
-    client_app.check_policy(config, Policy(min_survivors=9, min_cohort=config.cohort, colluders=colluders))
+    enough = {"colluders": config.privacy.colluders, "suite": config.secure_sum.suite}
+    client_app.check_policy(config, Policy(min_survivors=9, min_cohort=config.cohort, **enough))
 
 
 def test_policy_as_weak_as_the_recipe_is_enough() -> None:
