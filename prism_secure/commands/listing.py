@@ -55,7 +55,7 @@ def _list(options: argparse.Namespace, command: str) -> int:
         table.add_row(*map(Text, row))
     if table.row_count:
         console.print(table)
-        for why in why_infinite_in([run for run in shown if run.finished or run.records], of_images=False):
+        for why in why_infinite_in([run for run in shown if run.charged], of_images=False):
             print(f"{why}.", file=sys.stderr)  # other programs read lines of runs
     else:
         print(f"No runs and no sweeps under {options.folder}.")
@@ -103,8 +103,8 @@ def _folders(folder: Path) -> Iterator[Path]:
 def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
     from prism_secure.wording import format_epsilon
 
-    last = run.records[-1] if run.records else None
-    spent = run.planned if run.finished else None if last is None else last.epsilon
+    # The last charge, for all three: while a round goes on it is a round ahead of the records.
+    spent = run.planned if run.finished else run.spent
     epsilons = ("", "") if spent is None else (spent.sum_zero_out, spent.upload_zero_out)
     return (
         name,

@@ -266,6 +266,15 @@ class Run(os.PathLike[str]):
             None if entry is None else Epsilons.of({cell: _guaranteed(entry.spent(*cell)) for cell in CELLS})
         )
 
+    @cached_property
+    def spent(self) -> Epsilons | None:
+        """One client's epsilon to date by view and adjacency, the round that goes on included.
+
+        None before the first charge.
+        """
+        entry = self.charged
+        return None if entry is None else Epsilons.of({cell: entry.spent(*cell).to_date for cell in CELLS})
+
     @property
     def unbounded(self) -> tuple[Unbounded, ...]:
         """Each of its epsilons that is infinite, with its cause and what would make it finite."""
@@ -308,7 +317,9 @@ class Run(os.PathLike[str]):
     def objective(self, name: str) -> float:
         """A value by the names of `prism_secure.sweep.objectives`; NaN where it was not measured."""
         if name == "epsilon.record":
-            return math.inf if self.record is None else self.record.epsilon
+            return (
+                math.nan if self.charged is None else math.inf if self.record is None else self.record.epsilon
+            )
         if name.startswith("epsilon."):
             return math.nan if self.planned is None else getattr(self.planned, name.partition(".")[2])
         if name == "seconds":

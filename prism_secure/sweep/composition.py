@@ -1,15 +1,17 @@
 """What several runs cost together those whose data they used, and which runs those are.
 
 Each run's epsilon speaks of that run alone. Whoever sees all of them learns more, so a page that shows many
-shows the composed one beside them: `prism_privacy.ledger.composition`. For finished runs it is what
-`prism-secure audit budget` says.
+shows the composed one beside them: `prism_privacy.ledger.composition`. For finished runs, and for measured
+rounds of unfinished ones, it is what `prism-secure audit budget` says.
 
 **Which runs belong together.** Those over the same data set, whatever their partition and seed:
 an owner may then be another client in another run, and no run is left out.
 
 **What kind of statement.** Rounds count as charged, and as planned where an ended run might have gone on: who
-looks at results to decide about later rounds keeps the plan's epsilon. Where the *choice* of runs depended on
-earlier results (tpe, nsga2), the figure says what was spent, and is no guarantee that was fixed beforehand.
+looks at results to decide about later rounds keeps the plan's epsilon. Measured rounds differ, so no bound on
+those to come is known from the ones there were: of an unfinished run what is charged counts
+(`Composed.open`), and one that results stopped has no bound. Where the *choice* of runs depended on earlier
+results (tpe, nsga2), the figure says what was spent, and is no guarantee that was fixed beforehand.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from prism_secure.run_folder.run import Run
 from prism_secure.storage import whole_lines
 
 __all__ = ["Composed", "compose"]
+
+_GOES_ON = ("unfinished", "failed")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Composed:
         record_epsilon: of one image; `inf` if a run claims nothing for it.
         record_delta: of that epsilon.
         record_releases: how many distinct releases of the images there are.
+        open: how many count with what they have charged so far, and add to it if they go on.
     """
 
     runs: int
@@ -76,6 +81,7 @@ class Composed:
     record_epsilon: float
     record_delta: float
     record_releases: int
+    open: int = 0
 
 
 def owners(runs: Iterable[Run]) -> list[Owners]:
@@ -113,6 +119,7 @@ def compose(runs: Sequence[Run]) -> Composed:
         record_epsilon=image.epsilon(at) if charged else 0.0,
         record_delta=at,
         record_releases=image.releases,
+        open=sum(run.state in _GOES_ON and _measures(run.charged) for run in runs),
     )
 
 
@@ -132,7 +139,7 @@ def _charged(run: Run) -> Charged:
         opened = None
         if last.record is not None and settings.get("record_release") == "summed":
             opened = Opened(header["records"], shares=first.cohort)
-        if "client_clip" in last.release:
+        if _measures(last):
             entries = [LedgerEntry.from_line(decode_line(line, key)) for line in lines[1:]]
             return _measured(run, charging_one_client(entries), last)
         mask = MaskRelease(**last.release) if run.charged_rounds else None  # type: ignore[arg-type]
@@ -149,14 +156,18 @@ def _charged(run: Run) -> Charged:
 
 
 def _measured(run: Run, charges: list[LedgerEntry], last: LedgerEntry) -> Charged:
-    """What measured rounds charged: they differ, so that of an unfinished run no bound is known from them."""
+    """What measured rounds charged; of a run that results stopped they bound nothing."""
     clients, images = mask_releases(charges)
     return Charged(
         name=run.name,
         masks=clients,
         images=images,
-        claims=last.epsilon is not None and run.state == "done",
+        claims=last.epsilon is not None and run.state != "stopped",
         record=last.record,
         release=str(run.folder.resolve()),
         opened=None,
     )
+
+
+def _measures(last: LedgerEntry | None) -> bool:
+    return last is not None and "client_clip" in last.release

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prism_privacy import Adjacency, View
+from prism_privacy import Adjacency, View, verify_ledger
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
 from prism_secure.audit.checks.client_epsilon import metrics_agree
@@ -79,6 +79,26 @@ def test_metrics_and_console_say_what_an_image_has_spent_in_both_views(tmp_path:
     assert history.image_view.words == (
         "against an observer of the opened sums, while 8 of the 10 clients are honest"
     )
+
+
+@pytest.mark.parametrize("records", [2, 1, 0])
+def test_list_takes_all_epsilons_of_an_interrupted_run_from_its_ledgers_last_charge(
+    records: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_folder(tmp_path, 2)
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines[:records]))
+    last = verify_ledger(folder / "ledger.jsonl").entries[-1]
+    assert last.record is not None
+    assert last.record.spent is not None
+    cells = (
+        *(last.spent(view, Adjacency.ZERO_OUT) for view in (View.SUM, View.UPLOAD)),
+        last.record.spent[View.SUM],
+    )
+    assert main(["list", str(tmp_path)]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[1:3] == ["unfinished", f"{records}/4"]
+    assert row[-3:] == [format_epsilon(cell.to_date) for cell in cells]
 
 
 def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Path, plan: Plan) -> None:

@@ -116,13 +116,13 @@ def composed_table(subject: Subject) -> Table:
     """One row for each group of runs that touched the same owners' data: epsilon over all of them."""
     columns = (
         "data", "runs", "sum_zero_out", "sum_replace_one", "upload_zero_out", "upload_replace_one", "delta",
-        "record_epsilon", "record_delta", "record_releases",
+        "record_epsilon", "record_delta", "record_releases", "runs_open",
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
     for group in owners(subject.runs):
         total = compose(group.runs)
         cells = (getattr(total.epsilon, name) for name in columns[2:6])
-        record = (total.record_epsilon, total.record_delta, total.record_releases)
+        record = (total.record_epsilon, total.record_delta, total.record_releases, total.open)
         rows.append((group.words, total.runs, *cells, total.delta, *record))
     return Table("composed", columns, rows)
 

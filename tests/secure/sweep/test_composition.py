@@ -29,7 +29,7 @@ from prism_secure.sweep.composition import compose, owners
 from prism_secure.sweep.results import Run
 from prism_secure.wording import format_epsilon
 
-from .. import fake_run
+from .. import fake_run, test_measured_told
 
 RELEASE = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
 SUMMED = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)
@@ -106,6 +106,10 @@ def test_run_without_noise_makes_the_whole_infinite_and_one_that_never_began_cos
     waiting = Run("c", tmp_path / "c", runs[0].config)
     assert compose([runs[0], waiting]) == compose([runs[0]])
     assert compose([waiting]).epsilon.sum_zero_out == 0
+    for name in ("epsilon.record", "epsilon.sum_zero_out", "epsilon.upload_zero_out"):
+        assert math.isnan(waiting.objective(name)), (
+            "what charged nothing has no epsilon, infinite ones included"
+        )
 
 
 def test_runs_on_other_data_are_not_put_together_and_other_partitions_of_the_same_are(tmp_path: Path) -> None:
@@ -192,3 +196,36 @@ def test_test_coins_claim_nothing(tmp_path: Path) -> None:
     run = Run("a", folder, load_config(folder / "config.toml"))
     assert math.isinf(compose([run]).epsilon.sum_zero_out)
     assert math.isinf(run.records[-1].epsilon.sum_zero_out)
+
+
+@pytest.mark.parametrize("state", ["unfinished", "failed"])
+def test_measured_runs_that_go_on_count_with_what_they_have_charged(tmp_path: Path, state: str) -> None:
+    """As `audit budget` says, and not as infinite; the page says that more may come."""
+    folders = [test_measured_told.run_folder(tmp_path / name, 2) for name in "ab"]
+    if state == "failed":
+        (folders[0] / "FAILED").write_text("no memory\n")
+    runs = [Run.open(folder) for folder in folders]
+    assert runs[0].state == state
+    total = compose(runs)
+    cells = {
+        ("client", "sum", "zero_out"): (total.epsilon.sum_zero_out, total.delta),
+        ("record", None, "swap"): (total.record_epsilon, total.record_delta),
+    }
+    for (unit, view, adjacency), (found, delta) in cells.items():
+        limit = Limit(unit=unit, view=view, adjacency=adjacency, epsilon=100.0, delta=delta)  # type: ignore[arg-type]
+        (account,) = audit_budget(read_ledgers(folders, (), tmp_path), [limit])
+        assert math.isfinite(found)
+        assert account.epsilon == pytest.approx(found, rel=1e-12)
+    assert total.open == 2
+    assert compose([runs[0]]).epsilon.sum_zero_out == runs[0].spent.sum_zero_out  # type: ignore[union-attr]
+
+
+def test_measured_runs_that_results_stopped_have_no_bound_and_finished_ones_are_closed(
+    tmp_path: Path,
+) -> None:
+    folder = test_measured_told.run_folder(tmp_path / "a", 2)
+    (folder / "DONE").write_text("2 of 4 rounds: fid 70 < 80 is reached\n")
+    assert math.isinf(compose([Run.open(folder)]).epsilon.sum_zero_out)
+    whole = compose([Run.open(test_measured_told.run_folder(tmp_path / "b", 4, done=True))])
+    assert whole.open == 0
+    assert math.isfinite(whole.epsilon.sum_zero_out)
