@@ -6,6 +6,7 @@ answer to a question about privacy: points beyond stand beside the others for co
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.subject import Subject
-from prism_secure.sweep.results import SweepPoint, record_of
+from prism_secure.sweep.results import LEAST_SEEDS, SweepPoint, record_of
 from prism_secure.wording import LIMITED, format_epsilon
 
 __all__ = [
@@ -160,16 +161,38 @@ def by_setting(subject: Subject, key: str = "", share: float = 0.0) -> Grouping:
 
 
 def lines(subject: Subject) -> Grouping:
-    """The groups whose points are joined: of the settings that leave epsilon free to vary, the one that
-    explains most of the variance of FID that epsilon leaves. A setting that fixes epsilon is the axis."""
-    epsilon = leading(subject)
-    for key, share in shares(subject, epsilon).items():
-        seen: dict[str, set[float]] = {}
-        for point in judged(subject.points):
-            seen.setdefault(in_words(point.settings[key]), set()).add(point.epsilon(epsilon))
-        if len(seen) > 1 and any(len(costs) > 1 for costs in seen.values()):
+    """The groups whose points are joined: of the settings whose values can be compared at one epsilon, the
+    one that explains most of the variance of FID that epsilon leaves. What fixes epsilon is the axis."""
+    for key, share in shares(subject, leading(subject)).items():
+        if _apart_from_epsilon(subject, key):
             return by_setting(subject, key, share)
     return by_setting(subject)
+
+
+def _reaches(subject: Subject, key: str) -> list[tuple[float, float]]:
+    """From which epsilon to which each value of a setting was run, from the smallest on."""
+    seen: dict[str, list[float]] = {}
+    for point in judged(subject.points):
+        seen.setdefault(in_words(point.settings[key]), []).append(point.epsilon(leading(subject)))
+    return sorted((min(costs), max(costs)) for costs in seen.values())
+
+
+def _apart_from_epsilon(subject: Subject, key: str) -> bool:
+    """Whether some value of a setting has a line, and another one was run at epsilons that the line spans."""
+    reaches = _reaches(subject, key)
+    lines = any(first < last for first, last in reaches)
+    return lines and any(later[0] <= earlier[1] for earlier, later in itertools.pairwise(reaches))
+
+
+def _moves_with_epsilon(subject: Subject) -> list[str]:
+    """Settings none of whose values was run where another one was: nobody can tell them from epsilon."""
+    return [
+        key.partition(".")[2]
+        for key in subject.keys
+        if not key.endswith("epsilon")
+        and len(reaches := _reaches(subject, key)) > 1
+        and all(earlier[1] < later[0] for earlier, later in itertools.pairwise(reaches))
+    ]
 
 
 def leading(subject: Subject) -> str:
@@ -233,25 +256,33 @@ def _by_group(subject: Subject, grouping: Grouping, name: str, limit: float) -> 
         found.append(f"{value} with {kind}")
     within = "" if math.isinf(limit) else f" at ε ≤ {limit:g}"
     return [
-        f"Of the settings that leave ε free, {grouping.name} explains most of what ε leaves of FID’s "
-        f"variance ({grouping.share:.0%}): the best FID{within} is {', '.join(found)}."
+        f"Of the settings that can be compared at one ε, {grouping.name} explains most of what ε leaves of "
+        f"FID’s variance ({grouping.share:.0%}): the best FID{within} is {', '.join(found)}."
     ]
 
 
 def not_told(subject: Subject) -> list[str]:
     """What these runs cannot tell."""
     points, name = judged(subject.points), leading(subject)
-    seeds = max((len(point.finished) for point in points), default=0)
     if not points:
-        return ["No run has been evaluated yet."]
-    if seeds < 2:
-        waiting = any(len(point.runs) > 1 for point in points)
-        which = "No point has two finished seeds yet" if waiting else "Each point has one seed"
-        return [
-            f"{which}, so nothing here tells a difference from chance: two runs of one setting differ, "
-            f"too, and close points may stand in any order{'' if waiting else ' (sweep.seeds = [0, 1, 2])'}."
-        ]
+        return [_nothing_yet(subject)]
     found = []
+    if together := _moves_with_epsilon(subject):
+        found.append(
+            f"{' and '.join(together)} change{'s' if len(together) == 1 else ''} together with ε here, so "
+            "their effects cannot be told apart."
+        )
+    seeds = max(len(point.finished) for point in points)
+    if seeds < LEAST_SEEDS:
+        waiting = any(len(point.runs) > len(point.finished) for point in points)
+        advice = "" if any(len(p.runs) >= LEAST_SEEDS for p in points) else " (sweep.seeds = [0, 1, 2])"
+        number = "one seed" if seeds == 1 else "two seeds at most"
+        which = "No point has three finished seeds yet" if waiting else f"Each point has {number}"
+        found.append(
+            f"{which}, so nothing here tells a difference from chance: runs of one setting differ, "
+            f"too, and close points may stand in any order{advice}."
+        )
+        return found
     best = best_at(points, name, LIMITED)
     if best.point is None:
         best = best_at(points, name, math.inf)
@@ -261,10 +292,29 @@ def not_told(subject: Subject) -> list[str]:
             f" and {len(best.alike) - 6} more" if len(best.alike) > 6 else ""
         )
         found.append(
-            f"{seeds} seeds do not tell the best point ({subject.number(best.point)}) apart from {others}: "
-            "their 95% intervals meet."
+            f"{len(best.point.finished)} seeds do not tell the best point ({subject.number(best.point)}) "
+            f"apart from {others}: their 95% intervals meet."
+        )
+    few = [subject.number(point) for point in points if len(point.finished) < LEAST_SEEDS]
+    if few:
+        which = ", ".join(few[:6]) + " and others" * (len(few) > 6)
+        found.append(
+            f"{which} {'has' if len(few) == 1 else 'have'} fewer than "
+            "three finished seeds, hence no interval: their place may be chance."
         )
     found.append(
         "The best of many is flattered by the choice: measure it again with other seeds, or by gen2real."
     )
     return found
+
+
+def _nothing_yet(subject: Subject) -> str:
+    """Before there is an answer: what was asked."""
+    some = any(run.finished for run in subject.runs)
+    head = "No finished run was evaluated" if some else "No run has finished yet"
+    planned = []
+    for key in subject.keys:
+        values = levels(subject, key)
+        shown = f"{values[0]} … {values[-1]}" if len(values) > 2 * _MOST else ", ".join(values)
+        planned.append(f"{'ε' if key == 'measured.epsilon' else key.partition('.')[2]} = {shown}")
+    return f"{head}; planned: {'; '.join(planned)}." if planned else f"{head}."

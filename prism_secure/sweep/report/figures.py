@@ -35,6 +35,7 @@ class Mark:
         number: as the tables call it, "#3".
         epsilon, value: where it is; epsilon may be infinite.
         interval: 95%, of the value.
+        two: both seeds' values, where there are two.
         floor: what an audit found epsilon to be at least.
         kind: which line it belongs to.
         on_line: whether no point of its kind is better at no larger epsilon.
@@ -44,6 +45,7 @@ class Mark:
     epsilon: float
     value: float
     interval: tuple[float, float] | None = None
+    two: tuple[float, ...] = ()
     floor: float | None = None
     kind: int = 0
     on_line: bool = False
@@ -164,6 +166,8 @@ def _marks(axes: Axes, marks: Sequence[Mark], reach: Reach) -> None:
             x = reach.place(mark.epsilon) + aside
             if mark.interval:
                 axes.plot([x, x], mark.interval, color=colour, linewidth=1.0, alpha=0.75)
+            if mark.two:
+                axes.plot([x, x], mark.two, linestyle="none", marker="_", color=colour, markersize=7)
             if mark.floor:
                 axes.plot(
                     [reach.place(mark.floor) + aside, x], [mark.value] * 2,
@@ -271,6 +275,11 @@ def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None
                     xytext=(-3 if room else 3, -9), textcoords="offset points",
                     ha="right" if room else "left", fontsize=7,
                 )  # fmt: skip
+    if scale and (reach.beyond or reach.last > LIMITED):
+        axes.annotate(
+            f"ε > {LIMITED}: no meaningful guarantee", (1, 0), xycoords="axes fraction", xytext=(-3, 4),
+            textcoords="offset points", ha="right", fontsize=7,
+        )  # fmt: skip
     axes.set_xlim(reach.low, reach.edge if reach.beyond else reach.edge + 0.02 * span)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())

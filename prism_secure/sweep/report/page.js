@@ -171,7 +171,7 @@ function answerFigure(colours) {
       };
       made[`yaxis${id}`] = {
         domain: [Math.max(0, low), Math.min(1, high)], anchor: axes.xaxis, matches: !slim && column ? `y${row ? row + 1 : ""}` : undefined,
-        showticklabels: slim || !column, title: slim || !column ? { text: title(metric), standoff: 6 } : undefined,
+        showticklabels: slim || !column, title: slim || !column ? { text: heights[at] < 200 ? data.metrics[metric].replace(" (", "<br>(") : data.metrics[metric], standoff: 6 } : undefined,
       };
       if (slim || !row) notes.push({ text: data.views[named], xref: "paper", yref: "paper", x: from, y: high, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: slim ? 11.5 : 13 } });
       if (reach.beyond) shapes.push({ type: "rect", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: reach.high, x1: reach.edge, y0: 0, y1: 1, fillcolor: colours.faint, opacity: 0.4, line: { width: 0 } });
@@ -181,6 +181,7 @@ function answerFigure(colours) {
         shapes.push({ type: "line", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: at, x1: at, y0: 0, y1: 1, line: { color: colours.ink, width: 1, dash: "dot" } });
         if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: 1, xanchor: at - reach.low > 0.2 * (reach.edge - reach.low) ? "right" : "left", yanchor: "top", showarrow: false, font: { size: 10 } });
       }
+      if ((slim || !row) && (reach.beyond || reach.last > data.scale[1][0])) notes.push({ text: `ε > ${data.scale[1][0]}: no meaningful guarantee`, xref: `${axes.xaxis} domain`, yref: `${axes.yaxis} domain`, x: 1, y: 0, xanchor: "right", yanchor: "bottom", showarrow: false, font: { size: 10 } });
       const marks = marksOf(view, metric), few = marks.length <= 40, kinds = [...new Set(marks.map(({ p }) => p.kind))].sort();
       // Kinds that have the same epsilons, as in a grid over epsilon, lie a little apart.
       const x = (p, e = p.epsilon[view]) => reach.place(e) + 0.012 * (reach.edge - reach.low) * (kinds.indexOf(p.kind) - (kinds.length - 1) / 2);
@@ -199,13 +200,18 @@ function answerFigure(colours) {
           ...look, mode: "lines", showlegend: false, hoverinfo: "skip", line: { color, width: 1.6, shape: "hv" },
           x: [...best.map(({ p }) => x(p)), reach.high], y: [...best.map(({ p }) => p.mean[metric]), best.at(-1).p.mean[metric]],
         });
+        const pairs = mine.flatMap(({ p }) => (p.two[metric] ?? []).map((value) => [x(p), value]));
+        if (pairs.length) traces.push({
+          ...look, mode: "markers", showlegend: false, hoverinfo: "skip", marker: { symbol: "line-ew-open", size: 8, color, line: { color, width: 1.4 } },
+          x: pairs.map(([at]) => at), y: pairs.map(([, value]) => value),
+        });
         traces.push({
           ...look, showlegend: named, mode: few ? "markers+text" : "markers", cliponaxis: false,
           text: mine.map(({ p }) => p.number.slice(1)), textposition: "top right", textfont: { size: 10, color: colours.ink },
           marker: { color: mine.map(({ on }) => (on ? color : colours.paper)), symbol, size: mine.map(({ on }) => (on ? 9 : 7)), line: { color, width: 1.4 } },
-          error_y: { type: "data", array: mine.map(({ p }) => (p.interval[metric]?.length ? (p.interval[metric][1] - p.interval[metric][0]) / 2 : 0)), color, thickness: 1.1, width: 0 },
+          error_y: { type: "data", symmetric: false, array: mine.map(({ p }) => (p.interval[metric]?.length ? p.interval[metric][1] - p.mean[metric] : 0)), arrayminus: mine.map(({ p }) => (p.interval[metric]?.length ? p.mean[metric] - p.interval[metric][0] : 0)), color, thickness: 1.1, width: 0 },
           x: mine.map(({ p }) => x(p)), y: mine.map(({ p }) => p.mean[metric]),
-          customdata: mine.map(({ p }) => `${hover(p)}<br>ε = ${show(p.epsilon[view])}${p.floor[view] ? ` (audit: ≥ ${show(p.floor[view])})` : ""}<br>${title(metric)} = ${show(p.mean[metric])}${p.interval[metric]?.length ? ` (${p.interval[metric].map(show).join(" to ")})` : ""}`),
+          customdata: mine.map(({ p }) => `${hover(p)}<br>ε = ${show(p.epsilon[view])}${p.floor[view] ? ` (audit: ≥ ${show(p.floor[view])})` : ""}<br>${title(metric)} = ${show(p.mean[metric])}${p.interval[metric]?.length ? ` (${p.interval[metric].map(show).join(" to ")})` : p.two[metric]?.length ? ` (${p.two[metric].map(show).join(" and ")})` : ""}`),
           hovertemplate: "%{customdata}<extra></extra>",
         });
       });
@@ -232,7 +238,7 @@ function roundsFigure(colours) {
     const number = i ? i + 1 : "", column = i % columns, row = Math.floor(i / columns), top = 1 - row / rows, from = column / columns;
     made[`xaxis${number}`] = { domain: [from + (column ? 0.015 : 0), (column + 1) / columns - 0.01], anchor: `y${number}`, matches: i ? "x" : undefined, tick0: 0, dtick: step };
     if (i + columns >= panels.length) made[`xaxis${number}`].title = { text: "round", standoff: 4 };
-    made[`yaxis${number}`] = { domain: [top - 1 / rows + gap, top - gap / 2], anchor: `x${number}`, matches: i ? "y" : undefined, showticklabels: !column, title: column ? undefined : { text: title(metric) } };
+    made[`yaxis${number}`] = { domain: [top - 1 / rows + gap, top - gap / 2], anchor: `x${number}`, matches: i ? "y" : undefined, showticklabels: !column, title: column ? undefined : { text: data.metrics[metric].replace(" (", "<br>(") } };
     if (panels.length > 1) notes.push({ text: panel, xref: "paper", yref: "paper", x: from + (column ? 0.015 : 0), y: top - gap / 2, xanchor: "left", yanchor: "bottom", showarrow: false });
     for (const p of data.points) if (p.panel === panel && p.rounds[metric].length) {
       const kind = p.kind, named = data.kinds.length > 1 && !seen.has(kind);
@@ -257,7 +263,7 @@ function heatFigure(colours) {
   const drawn = cells.map((row) => row.map((v) => (v === null || v === Infinity ? null : v)));
   return [[{
     type: "heatmap", z: drawn, x: data.levels[across].map(level), y: data.levels[down].map(level), colorscale: "Cividis", text: cells.map((row) => row.map((v) => (v === null ? "" : show(v)))),
-    texttemplate: data.levels[across].length <= 12 ? "%{text}" : "", hovertemplate: `${short(down)} %{y}, ${short(across)} %{x}: %{text}<extra></extra>`, xgap: 2, ygap: 2, showscale: !slim, colorbar: { thickness: 12, outlinewidth: 0 },
+    texttemplate: data.levels[across].length <= 12 ? "%{text}" : "", hovertemplate: `${short(down)} %{y}, ${short(across)} %{x}: %{text}<extra></extra>`, xgap: 2, ygap: 2, showscale: !slim, colorbar: { thickness: 12, outlinewidth: 0, title: { text: (data.metrics[heat] ?? heat.replace("epsilon.", "ε ").replaceAll("_", " ")).replace(" (", "<br>("), font: { size: 11 } } },
   }], layout(colours, {
     xaxis: { type: "category", title: { text: short(across) }, showgrid: false }, yaxis: { type: "category", title: { text: short(down), standoff: 12 }, autorange: "reversed", showgrid: false },
     height: 150 + 44 * data.levels[down].length,
@@ -293,7 +299,7 @@ function begin() {
   const audited = data.points.some((p) => Object.keys(p.floor).length);
   controls("answer", choice("Quality:", metrics, "fid", change("answer", "metric")),
     choice("One client is:", [["zero_out", "left out"], ["replace_one", "replaced"]], "zero_out", change("answer", "adjacency")),
-    ...(near ? [choice("Axis:", [["near", `ε ≤ ${data.near}`], ["all", "all ε"]], "near", change("answer", "range"))] : []),
+    ...(near ? [choice("Axis:", [["near", `ε ≤ ${data.near} where a point is`], ["all", "all ε"]], "near", change("answer", "range"))] : []),
     ...(audited ? [choice("Audit’s lower bounds:", [["yes", "shown"], ["", "hidden"]], "yes", change("answer", "floors"))] : []));
   controls("rounds", choice("Quality:", metrics.filter(([name]) => name in data.points[0].rounds), "fid", change("rounds", "over")));
   if (data.heat) {
@@ -308,7 +314,7 @@ function begin() {
   });
   document.querySelectorAll(".plot").forEach((plot) => watch.observe(plot));
   // One after the other: the first figure is there before the last is worked out.
-  draw("answer")?.then(() => {
+  Promise.resolve(draw("answer")).then(() => {
     performance.mark("first-figure");
     requestAnimationFrame(() => setTimeout(() => { draw("rounds"); draw("heat"); performance.mark("all-figures"); }));
   });

@@ -47,6 +47,7 @@ from prism_secure.sweep.report.figures import (
     NEAR,
     Line,
     Mark,
+    Reach,
     answer_plot,
     epsilon_words,
     heat_plot,
@@ -65,6 +66,7 @@ from prism_secure.sweep.report.tables import (
     write_tables,
 )
 from prism_secure.sweep.results import (
+    LEAST_SEEDS,
     SweepPoint,
     front,
     image_views,
@@ -96,6 +98,7 @@ VIEWS = {
 }
 """The panels of the first figure; the page switches both to the stricter adjacency. One image's is in
 `views_of`."""
+_SHARES = ("gen2real", "gen2real_ceiling", "recall", "precision", "coverage", "label_accuracy")
 _OVER_ROUNDS = ("fid", "recall", "coverage", "kid", "label_accuracy")
 _LINE_POINTS = 25
 _PANELS = 9
@@ -174,7 +177,8 @@ def _figures(subject: Subject) -> dict[str, str]:
         for metric in BESIDE
         if metric == "fid" or any(math.isfinite(point.mean(metric)) for point in subject.points)
     }
-    figures["answer"] = answer_plot(rows, grouping.kinds)
+    if judged(subject.points):
+        figures["answer"] = answer_plot(rows, grouping.kinds)
     panels = _panels(subject, grouping)
     drawn: dict[str, list[Line]] = {panel: [] for panel in panels.kinds}
     for point in subject.points:
@@ -184,7 +188,7 @@ def _figures(subject: Subject) -> dict[str, str]:
             drawn[panels.kinds[panels.kind_of[point.id]]].append(
                 Line(rounds, values, grouping.kind_of[point.id])
             )
-    if any(drawn.values()):
+    if any(len(line.rounds) > 1 for found in drawn.values() for line in found):
         kept = {panel: found for panel, found in drawn.items() if found}
         figures["rounds"] = rounds_plot(kept, METRICS["fid"], grouping.kinds)
     keys = _heat_keys(subject)
@@ -212,13 +216,29 @@ def _marks(subject: Subject, grouping: Grouping, metric: str, epsilon: str) -> l
                 subject.number(point),
                 point.epsilon(epsilon),
                 value,
-                point.interval(metric),
+                _possible(point.interval(metric), metric),
+                tuple(point.values(metric)) if len(point.finished) == 2 else (),
                 lower_bounds(point.runs).get(epsilon),
                 kind,
                 better,
             )
         )
     return marks
+
+
+def _possible(interval: tuple[float, float] | None, metric: str) -> tuple[float, float] | None:
+    """What of an interval is drawn: nothing below 0, nor above 1 where a metric is a share."""
+    if interval is None or metric == "kid":  # unbiased, so it may be below 0
+        return interval
+    return max(interval[0], 0.0), min(interval[1], 1.0 if metric in _SHARES else math.inf)
+
+
+def _seeds(subject: Subject) -> str:
+    """How many runs a point has: 2 or 3."""
+    found = [len(point.runs) for point in subject.points if point.runs]
+    least, most = (min(found), max(found)) if found else (0, 0)
+    between = f"{least}{' or ' if most == least + 1 else ' to '}{most}" if most > least else f"{most}"
+    return f"{between} seed{'' if most == 1 else 's'} a point"
 
 
 def views_of(subject: Subject) -> dict[str, str]:
@@ -269,7 +289,13 @@ def _data(subject: Subject) -> dict[str, Any]:
                 "seeds": len(point.finished),
                 "mean": {name: _short(point.mean(name)) for name in DIRECTIONS if name not in EPSILONS},
                 "epsilon": {name: _short(point.epsilon(name.partition(".")[2])) for name in EPSILONS},
-                "interval": {name: [*map(_short, point.interval(name) or ())] for name in QUALITY},
+                "interval": {
+                    name: [*map(_short, _possible(point.interval(name), name) or ())] for name in QUALITY
+                },
+                "two": {
+                    name: [*map(_short, point.values(name))] if len(point.finished) == 2 else []
+                    for name in QUALITY
+                },
                 "floor": {f"epsilon.{cell}": value for cell, value in lower_bounds(point.runs).items()},
                 "panel": panels.kinds[panels.kind_of[point.id]],
                 "kind": grouping.kind_of[point.id],
@@ -318,7 +344,10 @@ class _Along:
 
     def title(self, subject: Subject) -> str:
         """Whose front it is, or whose fronts."""
-        return "; ".join(views_of(subject)[name] for name in self.views)
+        views = views_of(subject)
+        if len(self.views) == len(views) > 1:
+            return f"The same points for {'both' if len(views) == 2 else 'all three'} ε"
+        return "; ".join(views[name] for name in self.views)
 
     def drawn(self, subject: Subject) -> str:
         """As a file of its own."""
@@ -416,6 +445,10 @@ def _render(
         heat_keys=_heat_keys(subject),
         deltas=sorted({run.config.privacy.delta for run in subject.runs}),
         seeds=sorted({run.seed for run in subject.runs}),
+        seeds_a_point=_seeds(subject),
+        intervals=any(len(point.finished) >= LEAST_SEEDS for point in points),
+        pairs=any(len(point.finished) == 2 for point in points),
+        strip=_strip(subject),
         total_seconds=sum(run.seconds for run in subject.runs),
         total_bytes=sum(record.uplink_bytes for run in subject.runs for record in run.records),
         versions=_versions(subject),
@@ -423,6 +456,15 @@ def _render(
         plotly=plotly,
         script=(Path(__file__).parent / "page.js").read_text("utf-8"),
     )
+
+
+def _strip(subject: Subject) -> bool:
+    """Whether an axis of the first figure ends in a strip."""
+    costs = [
+        [point.epsilon(name.partition(".")[2]) for point in judged(subject.points)]
+        for name in views_of(subject)
+    ]
+    return any(Reach(each).beyond for each in costs)
 
 
 def _for_script(value: Any) -> str:

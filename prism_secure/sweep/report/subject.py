@@ -52,6 +52,11 @@ class Subject:
         return [run for point in self.points for run in point.runs]
 
     @property
+    def repeats(self) -> bool:
+        """Whether the command makes the runs again: that of a sweep does, one that shows runs does not."""
+        return bool(self.command and self.recipe)
+
+    @property
     def private_metrics(self) -> bool:
         """Whether some figures of quality say something about data that no epsilon covers."""
         return any(run.config.private_metrics for run in self.runs)

@@ -162,6 +162,68 @@ def test_the_lead_names_the_best_at_the_smallest_and_the_largest_limit_and_by_th
     assert "none with clients = 10" in told
 
 
+ROWS = {0.5: 200, 1.0: 350, 2.0: 700, 4.0: 1000, 7.0: 1000, 8.0: 1000}
+
+
+@pytest.mark.parametrize(
+    ("points", "together"),
+    [
+        # rows and coordinates grow with epsilon, and the largest ones have a line of their own
+        ([(e, rows, 4096 * (1 + (e > 2) + (e > 4))) for e, rows in ROWS.items()], ["coordinates", "rows"]),
+        ([(e, rows, 4096) for e, rows in ROWS.items()], ["rows"]),
+        ([(e, rows, c) for e, rows in ROWS.items() for c in (1, 2)], ["rows"]),
+    ],
+)
+def test_a_setting_that_changes_together_with_epsilon_is_not_ranked(
+    points: list[tuple[float, int, int]], together: list[str]
+) -> None:
+    about = subject(
+        *(
+            Point(
+                f"{e} {c}",
+                {"measured.epsilon": e, "measured.coordinates": c, "measured.rows": rows},
+                180 / e + c % 2,
+                e,
+                1.0,
+            )
+            for e, rows, c in points
+        )
+    )
+    varied = len(points) > len(ROWS)
+    assert answers.lines(about).key == ("measured.coordinates" if varied else "")
+    assert "rows = 200" not in words(about)
+    said = " ".join(answers.not_told(about))
+    change = "change together" if len(together) > 1 else "changes together"
+    assert f"{' and '.join(together)} {change} with ε here" in said
+    assert "measured.epsilon" not in said
+
+
+def test_of_two_seeds_nothing_is_told_apart() -> None:
+    pair = subject(
+        *(Point(str(e), {"measured.epsilon": e}, 100.0 / e, e, runs=(1, 2)) for e in (1.0, 2.0))  # type: ignore[arg-type]
+    )
+    assert "nothing here tells a difference from chance" in " ".join(answers.not_told(pair))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ([{"measured.epsilon": e} for e in (1.0, 2.0, 4.0, 8.0)], "planned: ε = 1, 2, 4, 8."),
+        ([{"federation.clients": n} for n in range(1, 31)], "planned: clients = 1 … 30."),
+        (
+            [{"measured.epsilon": e, "privacy.clip": c} for e in (1.0, 2.0) for c in (1, 3)],
+            "planned: ε = 1, 2; clip = 1, 3.",
+        ),
+    ],
+)
+def test_before_a_run_has_finished_the_page_says_what_was_asked(
+    settings: list[dict[str, float]], told: str
+) -> None:
+    begun = subject(*(Point(str(i), each, math.nan, math.nan) for i, each in enumerate(settings)))
+    (said,) = answers.not_told(begun)
+    assert said == f"No run has finished yet; {told}"
+
+
 @pytest.mark.parametrize("least", [10.0001, 1265.0, math.inf])
 def test_an_epsilon_that_guarantees_nothing_is_never_the_answer(least: float) -> None:
     poor = [Point(str(n), {"privacy.clip": n}, 80.0 - n, least * (1 + n)) for n in range(3)]
@@ -201,7 +263,7 @@ def test_what_cannot_be_told_follows_from_seeds_and_intervals(half: float | None
 def test_nothing_is_told_of_a_sweep_without_results() -> None:
     empty = subject(Point("a", {"privacy.clip": 1}, math.nan, math.nan))
     assert words(empty) == ""
-    assert answers.not_told(empty) == ["No run has been evaluated yet."]
+    assert answers.not_told(empty) == ["No run has finished yet; planned: clip = 1."]
     assert answers.best_at(empty.points, "sum_zero_out", math.inf).point is None
 
 

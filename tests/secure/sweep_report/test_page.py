@@ -172,12 +172,98 @@ def test_a_page_of_one_seed_says_that_chance_decides_between_close_points(
     assert main(["report", str(folder)]) == 0
     for page, once in ((folder, True), (sweep, False)):
         text = (page / "report.html").read_text("utf-8")
-        assert ("nothing here tells a difference from chance" in text) is once
-        assert ("95% intervals over the seeds" in text) is not once
+        assert "nothing here tells a difference from chance" in text
+        assert ("Each point has one seed, so" in text) is once
+        assert ("dashes are both" in text) is not once
+        assert "95% intervals over" not in text, "of two seeds there is none"
+
+
+def test_a_page_says_how_many_seeds_points_have_and_draws_intervals_of_three_and_both_of_two(
+    tmp_path: Path,
+) -> None:
+    folder = fake_sweep.make_sweep(
+        tmp_path / "three", "privacy.flip = [0.1, 0.2]", seeds=3, rounds=2, images=False, leave_out=1
+    )
+    shown = read_sweep(folder).points
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text("utf-8")
+    for words in ("2 points, 3 seeds a point (0, 1, 2)", "dashes are both", "95% intervals over three seeds"):
+        assert words in text, words
+    assert shown[0].interval("fid") is not None
+    assert shown[1].interval("fid") is None
+    assert "#2 has fewer than three finished seeds, hence no interval" in text
+    uneven = subject_of_runs([Run.open(run.folder) for point in shown for run in point.finished])
+    page_module.write_page(uneven, tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "2 points, 2 or 3 seeds a point (0, 1, 2)" in text
+    assert "<h2" in text
+    low, high = (f"{value:.1f}" for value in shown[1].values("fid"))
+    assert f"({low} and {high})" in text or "as above" in text
 
 
 @pytest.mark.parametrize(
-    ("left_out", "told"), [(4, "No run has been evaluated yet"), (3, "No point has two finished seeds yet")]
+    ("metric", "interval", "drawn"),
+    [
+        ("fid", (-6.4, 142.2), (0.0, 142.2)),
+        ("gen2real", (0.4, 1.2), (0.4, 1.0)),
+        ("recall", (-0.1, 0.3), (0.0, 0.3)),
+        ("density", (0.5, 1.4), (0.5, 1.4)),
+        ("kid", (-0.01, 0.02), (-0.01, 0.02)),
+    ],
+)
+def test_no_interval_is_drawn_beyond_what_a_metric_can_be(
+    metric: str, interval: tuple[float, float], drawn: tuple[float, float]
+) -> None:
+    assert page_module._possible(interval, metric) == drawn
+
+
+def test_a_page_mentions_a_strip_only_where_one_is_drawn(sweep: Path, tmp_path: Path) -> None:
+    words = "A grey strip"
+    assert words in (sweep / "report.html").read_text("utf-8"), "flip = 0 has an infinite epsilon"
+    folder = fake_sweep.make_sweep(
+        tmp_path / "far", "privacy.flip = [0.1, 0.2]", seeds=1, rounds=2, images=False
+    )
+    assert min(point.epsilon("upload_zero_out") for point in read_sweep(folder).points) > 2
+    for words_of, epsilons, drawn in (
+        ("no meaningful guarantee", [60.0, 1392.0], True),
+        ("no meaningful guarantee", [0.5, 2.0], False),
+        ("no meaningful guarantee", [2.0, math.inf], True),
+    ):
+        marks = [Mark(f"#{i}", epsilon, 100.0 - i) for i, epsilon in enumerate(epsilons)]
+        assert (words_of in answer_plot({"FID": {"ε": marks}}, ["all"])) is drawn, epsilons
+
+
+def test_a_page_explains_every_metric_of_its_table_and_omits_rounds_that_are_one(
+    sweep: Path, tmp_path: Path
+) -> None:
+    text = (sweep / "report.html").read_text("utf-8")
+    told = text[text.index('id="meaning"') :]
+    for metric in ("FID, KID", "Recall, coverage", "gen2real", "Label accuracy"):
+        assert f"<dt>{metric}</dt>" in told
+    assert 'id="figure-rounds"' in text
+    assert "hollow ones fall short of it" in text
+    folder = fake_sweep.make_sweep(
+        tmp_path / "one", "privacy.flip = [0.1, 0.2]", seeds=1, rounds=1, images=False
+    )
+    assert main(["report", str(folder)]) == 0
+    assert 'id="figure-rounds"' not in (folder / "report.html").read_text("utf-8")
+
+
+def test_only_a_command_that_makes_runs_is_given_to_repeat_them(sweep: Path, tmp_path: Path) -> None:
+    assert "<pre><code>prism-secure sweep flip.toml" in (sweep / "report.html").read_text("utf-8")
+    runs = [run for run in read_sweep(sweep).runs if run.finished][:2]
+    page_module.write_page(subject_of_runs(runs, "prism-secure demo"), tmp_path)
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "<pre><code>prism-secure demo" not in text
+    assert "This page was made by <code>prism-secure demo</code>" in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "told"),
+    [
+        (4, "No run has finished yet; planned: flip = 0.1, 0.2."),
+        (3, "No point has three finished seeds yet, so nothing"),
+    ],
 )
 def test_a_page_of_a_sweep_that_has_just_begun_says_what_is_not_there(
     left_out: int, told: str, tmp_path: Path
@@ -185,7 +271,15 @@ def test_a_page_of_a_sweep_that_has_just_begun_says_what_is_not_there(
     grid = "privacy.flip = [0.1, 0.2]"
     folder = fake_sweep.make_sweep(tmp_path / "begun", grid, rounds=2, images=False, leave_out=left_out)
     assert main(["report", str(folder)]) == 0
-    assert told in (folder / "report.html").read_text("utf-8")
+    text = (folder / "report.html").read_text("utf-8")
+    assert told in text
+    for words in ("What does ε cost in quality", 'id="figure-answer"', 'id="best"', 'href="#answer"'):
+        assert (words in text) is (left_out == 3), words
+    assert "no point has one up to" not in text or left_out == 3
+    runs = text[text.index('<table id="runs"') : text.index("</table>", text.index('<table id="runs"'))]
+    waiting = [row for row in runs.split("<tr>") if "<td>waiting" in row]
+    assert len(waiting) == left_out
+    assert not any("inf" in row for row in waiting), "what charged nothing has no epsilon"
 
 
 def test_words_from_a_recipe_cannot_end_the_script(tmp_path: Path) -> None:
@@ -248,9 +342,11 @@ def test_in_a_browser_figures_are_drawn_and_tables_sort_and_filter(
         assert figure["size"][0] == figure["place"] <= width
         assert figure["marks"] > 0, name
         assert figure["fixed"] == "none", f"{name} is shown twice"
-    assert told["axis"] == "coverage"
+    assert told["axis"] == "coverage (higher is better)"
     rounds = told["figures"]["rounds"]
-    assert {"round", "FID"} == set(rounds["titles"])
+    assert {"round", "FID (lower is better)"} == {
+        title.replace("FID(", "FID (") for title in rounds["titles"]
+    }
     assert set(rounds["across"]) >= {"2", "4"}
     assert all(tick.isdecimal() for tick in rounds["across"])
     audited = next(point for point in read_sweep(sweep).points if point.settings["privacy.flip"] > 0)
