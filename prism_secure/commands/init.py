@@ -100,8 +100,13 @@ def _init(options: argparse.Namespace, command: str) -> int:
     write_atomic(options.file, text.encode())
     write_atomic(beside, f"{json.dumps(schema(), indent=2, ensure_ascii=False)}\n".encode())
     print(f"Wrote {options.file}, and {FILE} beside it, by which editors complete and check it.")
-    command = f"sweep {options.file} --out sweeps" if sweeps else f"run --config {options.file} --out runs"
-    print(f"Then: prism-secure {command}/first")
+    name = options.recipe.removeprefix("sweep-")
+    again = (
+        f"sweep {options.file} --out sweeps/{name}"
+        if sweeps
+        else f"run --config {options.file} --out runs/first"
+    )
+    print(f"Then: prism-secure {again}")
     return 0
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import platform
+import tomllib
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from prism_secure.config.reading import NONE
 from prism_secure.errors import RunFolderError
 from prism_secure.storage import as_storage_error, make_folder, write_atomic
 from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id, read_recipe
@@ -53,15 +57,18 @@ class SweepFolder:
         if not kept.exists():
             write_atomic(self.path / COMMAND, f"{command}\n".encode())
             write_atomic(kept, recipe.dump().encode())
-        elif read_recipe(kept) != recipe:
-            old, new = kept.read_text("utf-8").splitlines(), recipe.dump().splitlines()
+            return
+        begun = read_recipe(kept)
+        if begun != recipe:
+            old, new = _settings(begun), _settings(recipe)
+            apart = [
+                f"{key} = {old.get(key, NONE)}, now {new.get(key, NONE)}"
+                for key in old | new
+                if old.get(key) != new.get(key)
+            ]
             raise RunFolderError(
-                f"{self.path} was started with another recipe ("
-                + "; ".join(
-                    [f"there: {line.strip()}" for line in old if line not in new]
-                    + [f"now: {line.strip()}" for line in new if line not in old]
-                )
-                + "); repeat it to continue, or choose another folder with --out"
+                f"{self.path} was started with another recipe ({'; '.join(apart)}); repeat that one to "
+                "continue, or choose another folder with --out"
             )
 
     def close(self) -> None:
@@ -109,6 +116,18 @@ class SweepFolder:
 
     def _write(self, file: PointFile) -> None:
         write_atomic(self._point(file.settings), point_text(file))
+
+
+def _settings(recipe: SweepRecipe) -> dict[str, Any]:
+    """All that a recipe says, by whole keys: "sweep.seeds", "sweep.grid.privacy.flip"."""
+
+    def flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in table.items():
+            found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+        return found
+
+    return flat(tomllib.loads(recipe.dump()))
 
 
 def machine() -> str:

@@ -56,6 +56,26 @@ def test_a_run_that_goes_on_states_its_plan_and_what_is_spent(tmp_path: Path) ->
     assert "the run may go on" in text
     assert "the plan that was fixed before round 1" in text
     assert text.count(" to date ") == 6
+    assert "This plan is unfinished: rates beside “to date” follow from its (ε, δ) alone" in text
+    assert "certified (ε, δ) curve allows" not in text
+    whole = disclosed(run_folder(tmp_path / "whole", 4, done=True))
+    assert "certified (ε, δ) curve allows" in whole
+    assert "This plan is unfinished" not in whole
+
+
+def test_the_epsilon_comes_before_the_worlds_and_every_cell_names_itself_where_it_is_narrow(
+    tmp_path: Path,
+) -> None:
+    folder = run_folder(tmp_path, 4, done=True)
+    text = disclosed(folder)
+    assert text.index(" ε δ ") < text.index("neighbouring worlds")
+    page = (folder / "disclosure.html").read_text("utf-8")
+    rows = re.findall(r'<tr><th scope="row">.*?</tr>', page)
+    assert len(rows) == len(certified(verify_ledger(folder / "ledger.jsonl")))
+    for row in rows:
+        named = re.findall(r'data-of="([^"]+)"', row)
+        rates = [f"at {rate} false positives, at most" for rate in ("0.1%", "1%", "10%")]
+        assert named == ["ε", "δ", *rates, "neighbouring worlds"]
 
 
 def test_it_speaks_of_persons_where_a_record_is_one(tmp_path: Path) -> None:

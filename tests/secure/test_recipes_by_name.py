@@ -95,7 +95,10 @@ def test_init_writes_a_sweep_that_is_planned_as_it_says(
 ) -> None:
     path = tmp_path / "mine.toml"
     out = told(capsys, "init", "--recipe", name, str(path))
-    assert f"Then: prism-secure sweep {path} --out sweeps/first" in out
+    shown = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text("utf-8")
+    folder = f"sweeps/{name.removeprefix('sweep-')}"
+    assert f"Then: prism-secure sweep {path} --out {folder}\n" in out
+    assert name != "sweep-epsilon" or f"prism-secure sweep epsilon.toml --out {folder}\n" in shown
     whole = path.read_text("utf-8")
     assert whole.startswith("#:schema ")
     assert whole.endswith(text(name))

@@ -331,9 +331,16 @@ def test_another_recipe_or_another_sweep_in_the_folder_is_refused(tmp_path: Path
     with pytest.raises(RunFolderError, match="goes on in"):
         SweepFolder(tmp_path / "sweep", recipe, "c")
     folder.close()
-    other = recipe_of(tmp_path, GRID, "federation.rounds=4")
-    with pytest.raises(RunFolderError, match="rounds = 3; now: rounds = 4"):
-        SweepFolder(tmp_path / "sweep", other, "c")
+    for other, named in (
+        ("federation.rounds=4", "(federation.rounds = 3, now 4)"),
+        ("sweep.seeds=[0,1,2,3]", ", now [0, 1, 2, 3])"),
+        ("sweep.grid.privacy.flip=[0.33]", "(sweep.grid.privacy.flip = "),
+        ("privacy.clip=0.77", "now 0.77)"),
+    ):
+        with pytest.raises(RunFolderError, match="started with another recipe") as refused:
+            SweepFolder(tmp_path / "sweep", recipe_of(tmp_path, GRID, other), "c")
+        assert named in str(refused.value)
+        assert "()" not in str(refused.value)
     with pytest.raises(RunFolderError, match="not a sweep"):
         SweepFolder(tmp_path, recipe, "c")
 
