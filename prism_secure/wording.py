@@ -167,16 +167,22 @@ def true_alarms(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS
     return min(1.0, up, down)
 
 
-def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Verdict:
+def verdict(
+    epsilon: float, delta: float, *, certified: float | None = None, moments_opened: bool = False
+) -> Verdict:
     """What a client-level epsilon promises against an observer of the sums.
 
+    certified        the largest true-positive rate at `FALSE_ALARMS` that all releases of a ledger leave,
+                     where it is known; it is never above what (epsilon, delta) alone give
     moments_opened   whether a record-level release over all clients was opened, which carries noise for
                      single images and not for whole clients
 
     >>> verdict(1e5, 1e-5).title
     'ε(SUM) = 100,000 is no meaningful guarantee by itself.'
     >>> verdict(0.5, 1e-5).text  # doctest: +ELLIPSIS
-    'By this bound, an attacker with a 1% false-positive rate detects at most 1.7% of the clients that ...'
+    'From ε and δ alone, an attacker with a 1% false-positive rate detects at most 1.7% of the clients ...'
+    >>> verdict(2.0, 1e-5, certified=0.0369).text  # doctest: +ELLIPSIS
+    'By all that ... at most 3.7% of the clients that ... into the sums; from ε and δ alone it would be 7.4%.'
     """
     if math.isinf(epsilon) and moments_opened:
         return Verdict(
@@ -192,20 +198,19 @@ def verdict(epsilon: float, delta: float, *, moments_opened: bool = False) -> Ve
             "The masks carry no noise, so no differential privacy holds: one opened sum can settle with "
             "certainty what a client contributed.",
         )
-    test = (
-        f"By this bound, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most {{share}} "
-        "of the clients that put anything of their own into the sums."
-    )
-    return _verdict(f"ε(SUM) = {format_epsilon(epsilon)}", epsilon, delta, test)
+    whom = "clients that put anything of their own into the sums"
+    return _verdict(f"ε(SUM) = {format_epsilon(epsilon)}", epsilon, delta, certified, whom)
 
 
-def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdict:
-    """What a record-level epsilon promises for one image of one client, or for one person.
+def image_verdict(
+    epsilon: float, delta: float, record: str = "image", *, certified: float | None = None
+) -> Verdict:
+    """What a record-level epsilon promises for one image of one client, or for one person; see `verdict`.
 
     >>> image_verdict(2.0, 1e-5).title
     'ε(one image) = 2.00 is a limited guarantee.'
     >>> image_verdict(2.0, 1e-5).text  # doctest: +ELLIPSIS
-    'By this bound, an attacker with a 1% false-positive rate detects at most 7.4% of the images ...'
+    'From ε and δ alone, an attacker with a 1% false-positive rate detects at most 7.4% of the images ...'
     >>> image_verdict(2.0, 1e-5, "person").title
     'ε(one person) = 2.00 is a limited guarantee.'
     """
@@ -216,16 +221,18 @@ def image_verdict(epsilon: float, delta: float, record: str = "image") -> Verdic
             f"{figure}: there is no guarantee.",
             "The release carries too little noise for any bound.",
         )
-    test = (
-        f"By this bound, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most {{share}} "
-        f"of the {record}s that a client really had."
+    return _verdict(figure, epsilon, delta, certified, f"{record}s that a client really had")
+
+
+def _verdict(figure: str, epsilon: float, delta: float, certified: float | None, whom: str) -> Verdict:
+    alone = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
+    percent = alone if certified is None else math.ceil(1000 * certified - 1e-9) / 10
+    source = "From ε and δ alone" if certified is None else "By all that the ledger certifies"
+    text = (
+        f"{source}, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most "
+        f"{percent:g}% of the {whom}"
     )
-    return _verdict(figure, epsilon, delta, test)
-
-
-def _verdict(figure: str, epsilon: float, delta: float, test: str) -> Verdict:
-    percent = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
-    text = test.format(share=f"{percent:g}%")
+    text += f"; from ε and δ alone it would be {alone:g}%." if percent < alone else "."
     if percent >= 100:
         text += (
             " That rules nothing out: the figure is shown because it is what can be proved, not because it "

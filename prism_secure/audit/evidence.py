@@ -194,7 +194,10 @@ class Evidence:
         """How many rounds the server has behind it, and theta, float64 (d,)."""
         path = self.folder / "checkpoint" / "server.safetensors"
         if not path.exists():
-            raise Unchecked("there is no checkpoint/server.safetensors", expected=not self.records)
+            raise Unchecked(
+                "there is no checkpoint/server.safetensors (`prism-secure demo` ships its runs without it)",
+                expected=not self.records,
+            )
         try:
             with safe_open(path, framework="np") as file:
                 return int(file.get_tensor("round")), file.get_tensor("theta")

@@ -29,6 +29,7 @@ from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.run_folder.history import LowerBound
 from prism_secure.storage import write_atomic
+from prism_secure.wording import format_delta, format_epsilon
 
 Check = Callable[[Evidence, Notebook], object]
 
@@ -194,11 +195,25 @@ def told(answers: Iterable[Answer]) -> list[str]:
 
 
 def summary(audit: RunAudit) -> list[str]:
-    """The audit as lines for a terminal, the verdict last."""
+    """The audit as lines for a terminal, at the end the verdict and what was spent."""
     counted = len(audit.findings)
     verdict = {
         "clean": "clean: nothing wrong was found in what could be looked at",
         "finding": f"{counted} finding{'s' if counted != 1 else ''}",
         "could not check": "no finding, but something that should be there could not be checked",
     }
-    return [*told(audit.answers), *audit.infinite, verdict[audit.verdict]]
+    return [*told(audit.answers), *audit.infinite, verdict[audit.verdict], *_recomputed(audit)]
+
+
+def _recomputed(audit: RunAudit) -> list[str]:
+    """What was spent by the ledger's end, as the oracle has it: each unit and adjacency with its views."""
+    if not audit.epsilons or audit.delta is None:
+        return []
+    cells: dict[str, list[str]] = {}
+    for cell in sorted(audit.epsilons, key=lambda cell: cell.view == "upload"):
+        unit = audit.record if cell.unit == "record" else cell.unit
+        cells.setdefault(f"{unit}, {cell.adjacency}:", []).append(
+            f"{cell.view.upper()} {format_epsilon(cell.oracle)}".strip()
+        )
+    shown = "; ".join(f"{whose} {', '.join(values)}" for whose, values in cells.items())
+    return [f"ε recomputed (δ = {format_delta(audit.delta)}): {shown}"]

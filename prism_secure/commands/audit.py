@@ -11,8 +11,8 @@ from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError
 
 RUN_HELP = """\
-Check a run folder for somebody who trusts neither the trainer nor this program: the ledger's chain and
-signatures; every epsilon, computed again by other code; settings, cohorts, survivors and rounds against each
+Check a run folder for somebody who does not trust the trainer: the ledger's chain and signatures; every
+epsilon, computed again by independent code; settings, cohorts, survivors and rounds against each
 other; the model against the last round; and, where the clients' private folders are there, their coins.
 
 Nothing in the folder is changed, except that audit.json is written into it.

@@ -15,6 +15,7 @@ machines `Layers` makes vectors of layers, `Bounds` and `prism_crypto.WeightedMe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -374,9 +375,23 @@ def _vectors(trees: Sequence[Tree], what: str, read: Read) -> tuple[Layers, list
                 raise InputError("expected one array a layer, and at least one number in them, got none")
             vectors.append(layers.joined(tree, read))
         except InputError as error:
+            client, error = _at_fault(trees, client, error)
             raise InputError(f"{what}[{client}]: {error.message}") from None
     assert layers is not None
     return layers, vectors
+
+
+def _at_fault(trees: Sequence[Tree], client: int, error: InputError) -> tuple[int, InputError]:
+    """Who and what to name: the first client, where all others have the same layers, and it has others."""
+    if client == 1 and len(trees) > 2:
+        with contextlib.suppress(InputError):  # of one that has no layers at all
+            others = {Layers.of(tree) for tree in trees[1:]}
+            if len(others) == 1 and Layers.of(trees[0]) not in others:
+                try:
+                    others.pop().flatten(trees[0])
+                except InputError as found:
+                    return 0, found
+    return client, error
 
 
 def _filled(masks: Sequence[Tree]) -> tuple[list[Any], dict[Any, tuple[int, ...]]]:

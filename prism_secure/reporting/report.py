@@ -7,6 +7,7 @@ on. It needs no network, no script and no other file.
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prism_privacy import Accountant, MomentRelease
+from prism_privacy import Accountant, LedgerError, MomentRelease
+from prism_privacy.ledger import attacker
 from prism_privacy.ledger.composition import charging_one_client, mask_releases
 from prism_privacy.moments.release import ADJACENCY_WORDS
-from prism_privacy.units import View
+from prism_privacy.units import Adjacency, Unit, View
 from prism_secure import wording
 from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.measured import coordinates
@@ -172,7 +174,25 @@ def _verdict(run: RunHistory) -> wording.Verdict:
         )
     assert run.to_date is not None
     opened, delta = run.opened is not None, run.config.privacy.delta
-    return wording.verdict(run.to_date.sum_zero_out, delta, moments_opened=opened)
+    epsilon = run.to_date.sum_zero_out
+    certified = _certified(run, Unit.CLIENT, epsilon)
+    return wording.verdict(epsilon, delta, certified=certified, moments_opened=opened)
+
+
+def _certified(run: RunHistory, unit: Unit, epsilon: float) -> float | None:
+    """The rate of true alarms that the ledger certifies beside this epsilon, as the disclosure has it.
+
+    None where epsilon and delta alone say it: nothing is signed, the plan is unfinished, or the releases
+    cannot be composed again (`audit run` says what is wrong with such a ledger).
+    """
+    if run.ledger is None:
+        return None
+    with contextlib.suppress(LedgerError):
+        for each in attacker.certified(run.ledger):
+            central = each.view is not View.UPLOAD and each.adjacency != Adjacency.REPLACE_ONE.value
+            if each.unit is unit and central and each.epsilon == each.to_date == epsilon:
+                return each.rates[attacker.FALSE_POSITIVE_RATES.index(wording.FALSE_ALARMS)]
+    return None
 
 
 def _release_words(release: Mapping[str, Any]) -> str:
@@ -417,7 +437,12 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         unfinished=run.charged_unfinished,
         verdict=_verdict(run) if run.to_date else None,
         client_first=config.measures and config.measured.unit == "client",
-        image_verdict=wording.image_verdict(image, run.record_guarantee.delta, config.record)
+        image_verdict=wording.image_verdict(
+            image,
+            run.record_guarantee.delta,
+            config.record,
+            certified=_certified(run, Unit.RECORD, image),
+        )
         if run.record_guarantee and image is not None
         else None,
         image_epsilon=image,

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from prism_privacy import verify_ledger
-from prism_privacy.ledger.attacker import certified
+from prism_privacy import LedgerError, LedgerReport, verify_ledger
+from prism_privacy.ledger import attacker
+from prism_privacy.ledger.attacker import Certified, certified
 from prism_secure.cli import main
-from prism_secure.wording import format_epsilon
+from prism_secure.reporting.report import write_report
+from prism_secure.wording import format_epsilon, true_alarms
 
 from . import test_measured_persons_told as persons
 from .fake_run import make_run
@@ -112,3 +114,36 @@ def test_a_damaged_ledger_and_a_sweep_are_refused(tmp_path: Path, capsys: pytest
     plausible = make_run(tmp_path / "plausible", ["privacy.clip=1"], rounds=2)
     assert main(["report", "--disclosure", str(plausible)]) == 4
     assert "its own releases cost" in capsys.readouterr().err
+
+
+def certified_in(text: str) -> list[str]:
+    """What the report's notices say of an attacker with 1% false alarms, client and image."""
+    return sorted(
+        re.findall(r"(By all that the ledger certifies|From ε and δ alone), an .*? at most (\S+%)", text)
+    )
+
+
+def test_the_report_says_the_rate_that_the_disclosure_says(tmp_path: Path) -> None:
+    run = run_folder(tmp_path, 4, done=True)
+    found = certified(verify_ledger(run / "ledger.jsonl"))
+    central = [each for each in found if each.view == "sum" and each.adjacency in ("zero_out", "swap")]
+    rates = [f"{math.ceil(each.rates[1] * 1000 - 1e-9) / 10:g}%" for each in central]
+    assert len(rates) == 2
+    text = text_of(write_report(run))
+    assert certified_in(text) == sorted(("By all that the ledger certifies", rate) for rate in rates)
+    alone = [math.ceil(1000 * true_alarms(each.epsilon, each.delta) - 1e-9) / 10 for each in central]
+    assert all(f"from ε and δ alone it would be {rate:g}%" in text for rate in alone)
+
+
+@pytest.mark.parametrize("spoilt", ["unfinished", "understated"])
+def test_a_report_that_has_no_certified_rate_says_what_its_rate_follows_from(
+    spoilt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_folder(tmp_path, 2 if spoilt == "unfinished" else 4, done=spoilt != "unfinished")
+    if spoilt == "understated":
+        monkeypatch.setattr(attacker, "certified", refuse)
+    assert [source for source, _ in certified_in(text_of(write_report(run)))] == ["From ε and δ alone"] * 2
+
+
+def refuse(report: LedgerReport) -> list[Certified]:
+    raise LedgerError("the ledger states less than its own releases cost")

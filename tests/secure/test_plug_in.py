@@ -192,6 +192,35 @@ def test_layers_that_are_none_or_differ_are_named_with_their_client():
             secure_counts([*good[:2], odd])
 
 
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ({"a": np.ones(2)}, r"layer 'b' is missing"),
+        ({"a": np.ones(2), "b": np.ones(1), "c": np.ones(1)}, r"layer 'c' is unknown; expected 'a', 'b'"),
+        ({"a": np.ones(3), "b": np.ones(1)}, r"layer 'a': expected shape \(2,\), got \(3,\)"),
+        ([np.ones(2), np.ones(1)], r"layer 'a' is missing"),
+    ],
+)
+def test_the_first_client_is_named_where_its_layers_alone_are_others(first, message):
+    others = [{"a": np.ones(2), "b": np.ones(1)}] * 3
+    with pytest.raises(InputError, match=rf"^values\[0\]: {message}"):
+        secure_mean([first, *others], codec=FixedPoint(4.0, 2**20))
+    for call, name in ((secure_counts, "masks"), (secure_votes, "votes")):
+        with pytest.raises(InputError, match=rf"^{name}\[0\]: {message}"):
+            call([first, *others])
+
+
+def test_no_client_is_taken_for_the_odd_one_where_none_is():
+    one, other = {"a": np.ones(2)}, {"b": np.ones(1)}
+    for clients in ([one, other, {"c": np.ones(1)}], [one, other, one], [one, other, other, one]):
+        with pytest.raises(InputError, match=r"^masks\[1\]: layer 'a' is missing"):
+            secure_counts(clients)
+    with pytest.raises(InputError, match=r"^masks\[1\]: layer 'a' is missing"):  # of two nobody knows
+        secure_counts([one, other], mode="semi_honest")
+    with pytest.raises(InputError, match=r"^masks\[1\]: layer 'a' is missing"):
+        secure_counts([one, other, None])
+
+
 @pytest.mark.parametrize(("odd", "bound"), [(2, 1), (-1, 1), (2.0, 1), (6, 5), (-1, 5)])
 def test_a_value_out_of_range_is_named_with_its_client_and_layer(odd, bound):
     good = {"v": np.array([1]), "w": np.array([0, 1])}

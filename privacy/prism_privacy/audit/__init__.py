@@ -1,4 +1,4 @@
-"""Auditors: what somebody finds out who trusts neither the trainer nor this package.
+"""Auditors: what somebody finds out who does not trust the trainer.
 
     audit_mechanism      tries to refute the claimed law and ε of a function (input, theta, seed) -> bits
     Claim                what the function is said to be

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import math
 import shutil
 import tomllib
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from prism_privacy.errors import InvalidParameter
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.checks import coins, model
-from prism_secure.audit.run_audit import RunAudit, audit_run
+from prism_secure.audit.findings import Recomputed
+from prism_secure.audit.run_audit import RunAudit, audit_run, summary
 from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.cli import main
 from prism_secure.config import Config, load_config
@@ -46,6 +48,7 @@ from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import encode
 from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose
+from prism_secure.wording import format_epsilon
 
 from .tampering import (
     accounted,
@@ -83,7 +86,8 @@ def test_honest_run_is_clean_and_its_page_and_json_say_so(
 ) -> None:
     page, data = tmp_path / "a.html", tmp_path / "a.json"
     assert main(["audit", "run", str(honest), "--html", str(page), "--json", str(data)]) == 0
-    assert "clean" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert told[-3].startswith("clean")
     text = page.read_text("utf-8")
     assert "No finding." in text
     assert "://" not in text
@@ -95,8 +99,34 @@ def test_honest_run_is_clean_and_its_page_and_json_say_so(
     assert set(outcomes.values()) == {"passed"}
     assert len(kept["lower_bounds"]) == 4
     stated = {(cell["view"], cell["adjacency"]): cell["ledger"] for cell in kept["epsilons"]}
+    oracle = {(cell["view"], cell["adjacency"]): format_epsilon(cell["oracle"]) for cell in kept["epsilons"]}
+    assert len(oracle) == 4
+    assert told[-2] == "ε recomputed (δ = 1e-5): " + "; ".join(
+        f"client, {which}: SUM {oracle['sum', which]}, UPLOAD {oracle['upload', which]}"
+        for which in ("zero_out", "replace_one")
+    )
     for bound in kept["lower_bounds"]:
         assert 0 < bound["epsilon"] < stated[bound["view"], bound["adjacency"]]
+
+
+@pytest.mark.parametrize(
+    ("record", "views", "said"),
+    [
+        ("image", {"upload": 82.4241, "sum": 1.2091}, "image, swap: SUM 1.21, UPLOAD 82.5"),
+        ("person", {"": 1.9991}, "person, swap: 2.00"),
+        ("image", {"sum": math.inf}, "image, swap: SUM inf"),
+    ],
+)
+def test_the_last_line_says_what_one_record_has_spent_as_recomputed(
+    record: str, views: dict[str, float], said: str
+) -> None:
+    cells = [
+        Recomputed(unit="record", view=view, adjacency="swap", rounds=3, ledger=0.1, oracle=epsilon)
+        for view, epsilon in views.items()
+    ]
+    found = {"name": "run", "verdict": "clean", "answers": [], "lower_bounds": [], "record": record}
+    assert summary(RunAudit(**found, epsilons=cells, delta=1e-5))[-1] == f"ε recomputed (δ = 1e-5): {said}"
+    assert summary(RunAudit(**found, epsilons=[], delta=None))[-1].startswith("clean")
 
 
 # The ledger's own protection.
