@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = """\
 Compare run folders: the settings in which they differ, their quality and their planned epsilon, and epsilon
 composed over all of them where they touched the same owners' data. Runs that differ in the seed alone are one
-point of the page, with an interval.
+point of the page, with an interval of three or more.
 """
 
 EXAMPLES = """\

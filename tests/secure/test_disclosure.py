@@ -76,7 +76,7 @@ def test_the_epsilon_comes_before_the_worlds_and_every_cell_names_itself_where_i
     assert len(rows) == len(certified(verify_ledger(folder / "ledger.jsonl")))
     for row in rows:
         named = re.findall(r'data-of="([^"]+)"', row)
-        rates = [f"at {rate} false positives, at most" for rate in ("0.1%", "1%", "10%")]
+        rates = [f"true positives at {rate} false ones, at most" for rate in ("0.1%", "1%", "10%")]
         assert named == ["ε", "δ", *rates, "neighbouring worlds"]
 
 
