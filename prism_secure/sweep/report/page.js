@@ -230,7 +230,9 @@ function wholeStep(least) {
 }
 
 function roundsFigure(colours) {
-  const metric = chosen.over, traces = [], made = {}, notes = [], panels = data.panels;
+  const metric = chosen.over, traces = [], made = {}, notes = [];
+  const begun = data.panels.filter((panel) => data.points.some((p) => p.panel === panel && p.rounds[metric].length));
+  const panels = begun.length ? begun : data.panels;
   const columns = Math.min(narrow() ? 1 : 3, panels.length), rows = Math.ceil(panels.length / columns), seen = new Set();
   const height = rows * (panels.length > 1 ? 190 : 300) + 80, gap = 34 / height;
   const last = Math.max(1, ...data.points.flatMap((p) => p.rounds[metric].map((r) => r[0]))), step = wholeStep(last / (narrow() ? 5 : 6));
