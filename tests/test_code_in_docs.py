@@ -10,6 +10,7 @@ import builtins
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,19 @@ def test_a_block_that_stands_by_itself_runs(
         pytest.skip("a part of the reader's program")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "block", "exec"), {"__name__": "block"})
+
+
+def test_federated_averaging_between_machines_gives_the_weighted_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = [each.values[0] for each in BLOCKS if "layers.split(values)" in str(each.values[0])]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block, "block", "exec"), names)
+    assert {name: values.tolist() for name, values in names["model"].items()} == {
+        name: values.tolist() for name, values in names["trained"].items()
+    }
+    assert names["weight"] == 4 * names["examples"]
 
 
 def test_some_blocks_stand_by_themselves() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prism_privacy import verify_ledger
+from prism_secure.audit.run_audit import audit_run
 from prism_secure.cli import main
 from prism_secure.commands import demo
 from prism_secure.quality.samples import read_grid
@@ -43,6 +44,18 @@ def test_its_ledgers_are_whole_and_no_secret_is_in_it(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert not {name for name in names if name.endswith((".key", ".pem")) or "secret" in name}
     assert demo.BUNDLE.stat().st_size < 400_000
+
+
+def test_the_audit_of_its_runs_says_what_was_left_out_of_them(tmp_path: Path) -> None:
+    demo._unpack(tmp_path)
+    run = tmp_path / "runs" / demo.SHOWN
+    assert not (run / "checkpoint").exists()
+    audit = audit_run(run, replay=False)
+    unchecked = {answer.name: answer.reason for answer in audit.answers if answer.outcome == "unchecked"}
+    assert set(unchecked) == {"rounds", "model"}
+    assert all("`prism-secure demo` ships its runs without it" in reason for reason in unchecked.values())
+    assert audit.exit_code == 2
+    assert {answer.name for answer in audit.answers if answer.outcome == "skipped"} == {"secrets", "kept"}
 
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

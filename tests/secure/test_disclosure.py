@@ -8,17 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from prism_privacy import LedgerError, LedgerReport, verify_ledger
+from prism_privacy import LedgerError, LedgerReport, Unit, View, verify_ledger
 from prism_privacy.ledger import attacker
 from prism_privacy.ledger.attacker import Certified, certified
+from prism_secure.accounting.spending import Spending
 from prism_secure.cli import main
+from prism_secure.config import load_config
+from prism_secure.reporting.disclosure import _percent
 from prism_secure.reporting.report import write_report
 from prism_secure.wording import format_epsilon, true_alarms
 
 from . import test_measured_persons_told as persons
-from .fake_run import make_run
+from .fake_run import PARAMETERS, make_run
+from .test_measured_spending import Place
 from .test_measured_told import run_folder, text_of
 
+ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = (
     "Unit and neighbouring data sets", "δ: how often may it fail?", "Composition: what is added up?",
     "Trust model: on whom does it count?", "What is not covered", "How to check it",
@@ -143,6 +148,30 @@ def test_a_report_that_has_no_certified_rate_says_what_its_rate_follows_from(
     if spoilt == "understated":
         monkeypatch.setattr(attacker, "certified", refuse)
     assert [source for source, _ in certified_in(text_of(write_report(run)))] == ["From ε and δ alone"] * 2
+
+
+def test_rates_in_the_documents_are_those_of_the_default_recipe(tmp_path: Path) -> None:
+    config = load_config(recipe="cross-device")
+    clients, each = config.federation.clients, 10
+    with Spending(config, Place(tmp_path), PARAMETERS, 0, sizes=[each] * clients) as spent:
+        for number in range(1, config.federation.rounds + 1):
+            spent.charge(number)
+    found = certified(verify_ledger(tmp_path / "ledger.jsonl"))
+    [told] = [
+        one for one in found if (one.unit, one.view, one.adjacency) == (Unit.CLIENT, View.SUM, "zero_out")
+    ]
+    least, one, ten = map(_percent, told.rates)
+    alone = _percent(true_alarms(told.epsilon, told.delta))
+    pages = {
+        "README.md": (f"true-positive rate of at most {one},", f"from ε and δ alone it is {alone}."),
+        "docs/get-started.md": (f"detects at most {one} of the clients", f"alone it would be {alone})"),
+        "docs/concepts.md": (f"detects at most {alone} of", f"certifies less, {one}, and {ten} with 10%"),
+        "docs/audit.md": (f"that is {least}, {one} and {ten}.",),
+        "docs/images/one-client.svg": (f"at most {alone} hits",),
+    }
+    for page, words in pages.items():
+        text = " ".join((ROOT / page).read_text("utf-8").split())
+        assert [each for each in words if each not in text] == [], page
 
 
 def refuse(report: LedgerReport) -> list[Certified]:
