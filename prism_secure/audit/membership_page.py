@@ -47,7 +47,7 @@ class Attack:
 
 
 def attack(worlds: Membership, *, count: int, seed: int, delta: float) -> Attack:
-    """Simulate `count` worlds with the client and as many without, under both views.
+    """Simulate `count` worlds with the client's data and as many without, under both views.
 
     Args:
         seed: draws the worlds: nothing private is in them.

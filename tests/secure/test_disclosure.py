@@ -176,3 +176,17 @@ def test_rates_in_the_documents_are_those_of_the_default_recipe(tmp_path: Path) 
 
 def refuse(report: LedgerReport) -> list[Certified]:
     raise LedgerError("the ledger states less than its own releases cost")
+
+
+def test_pages_compare_worlds_by_the_client_s_data_and_not_by_its_taking_part(tmp_path: Path) -> None:
+    text = disclosed(run_folder(tmp_path, 4, done=True))
+    assert "in place of its answer the client sends random bits that do not depend on its data" in text
+    assert "that a client takes part is public" in text
+    concepts = (ROOT / "docs/concepts.md").read_text("utf-8")
+    picture = (ROOT / "docs/images/one-client.svg").read_text("utf-8")
+    assert "What one client's data reveals" in concepts
+    assert "The client takes part in both, which is public" in concepts
+    assert picture.count(">with its data<") == 2
+    assert "the client</text>" not in picture
+    page = (ROOT / "prism_secure/audit/membership.html.jinja").read_text("utf-8")
+    assert "data in a world without them" in page

@@ -110,7 +110,7 @@ def _trimmed(one: Floats, other: Floats) -> tuple[Floats, Floats]:
 
 
 def scores(worlds: Membership, view: View, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Log-likelihood ratios in `count` simulated worlds without the client, and in as many with it."""
+    """Log-likelihood ratios in `count` simulated worlds without the client's data, as many with them."""
     out, present = worlds.laws(view)
     ratio = np.log(present) - np.log(out)
     draws = worlds.coordinates * worlds.rounds
@@ -148,7 +148,7 @@ def roc(without: Floats, present: Floats, fpr: Floats, confidence: float = 0.95)
     """The attack as a curve; thresholds come from half of `without`, all rates from the rest.
 
     Args:
-        without, present: scores in worlds without and with the client.
+        without, present: scores in worlds without and with the client's data.
         fpr: rates of false alarms, in (0, 1).
         confidence: of each band, pointwise.
     """

@@ -32,7 +32,7 @@ VIEW_WORDS = {
     View.UPLOAD: "an observer of what one client sent, as if there were no secure sum",
 }
 ADJACENCY_OF_CLIENTS = {
-    Adjacency.ZERO_OUT: "in place of its answer the client sends coins of the public point",
+    Adjacency.ZERO_OUT: "in place of its answer the client sends random bits that do not depend on its data",
     Adjacency.REPLACE_ONE: "the client has any other data",
 }
 
