@@ -116,7 +116,7 @@ def test_a_run_of_another_configuration_is_refused_before_torch(folder: Path):
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 4, done.stderr
-    assert "another configuration: federation.rounds = 3, now 10. To continue it: " in done.stderr
+    assert "another configuration: federation.rounds = 3, now 1; training.end_steps = 0, now " in done.stderr
     assert "nearest to recipe" not in done.stderr, "both stand on one"
 
 

@@ -144,7 +144,7 @@ def test_a_client_that_misses_rounds_pays_for_those_that_it_is_in(tmp_path: Path
         assert entries[-1].record.spent[view].to_date == pytest.approx(found)  # type: ignore[union-attr, index]
     with (
         spending(config_of(), tmp_path, None) as spent,
-        pytest.raises(RunFolderError, match="round 5 is none"),
+        pytest.raises(RunFolderError, match="round 5 is not one"),
     ):
         spent.charge(3, federation_round=5)
 

@@ -152,7 +152,8 @@ def test_settings_of_the_recipe_are_muted_and_changes_stand_out_with_its_value(t
     source = page_of(fake_run.make_run(tmp_path, ["privacy.clip=2.5", "federation.rounds=2"])).source
     changed = re.findall(r'<tr class="changed"><th scope="row">(\w+)</th><td class="n">(.*?)</td>', source)
     assert {key: text for key, text in changed if not key.startswith("record_")} == {
-        "rounds": f"2<small>one-shot: {load_config().federation.rounds}</small>",
+        "rounds": "2<small>one-shot: 1</small>",
+        "end_steps": "0<small>one-shot: 4000</small>",
         "clip": "2.5<small>one-shot: unclipped</small>",
     }
 

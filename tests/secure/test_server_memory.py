@@ -24,6 +24,7 @@ from prism_crypto import (
 from prism_crypto.wire.packing import Packing
 from prism_secure.config import load_config
 from prism_secure.rounds.behaviours.train import VotingServer
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 
 CLIENTS, DIMENSION = 4, 4096
@@ -112,7 +113,7 @@ def test_secure_sums_server_never_holds_a_clients_bits(masks: list[NDArray[np.ui
 
 def test_federations_server_keeps_probabilities_only(masks: list[NDArray[np.uint8]]) -> None:
     config = load_config(None, [f"federation.clients={CLIENTS}"])
-    server = Server(config, "memory", DIMENSION, VotingServer(config))
+    server = Server(config, "memory", DIMENSION, VotingServer(Components(config)))
     server.absorb(np.sum(masks, axis=0, dtype=np.int64), CLIENTS, planned_rounds=2)
     assert not any(_holds(server, bits) for bits in masks)
     assert server.round == 1

@@ -175,9 +175,9 @@ def test_scores_and_theta_are_inverse_under_the_temperature():
 
 
 def test_unknown_mode_and_density_are_refused():
-    with pytest.raises(ValueError, match="none of"):
+    with pytest.raises(ValueError, match="is not one of"):
         training_mask(torch.zeros(2), "soft")
-    with pytest.raises(ValueError, match="none of"):
+    with pytest.raises(ValueError, match="is not one of"):
         deployed_mask(torch.zeros(2), "soft")
     with pytest.raises(ValueError, match="density"):
         deployed_mask(torch.zeros(2), "topk", density=0.0)

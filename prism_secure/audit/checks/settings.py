@@ -104,9 +104,10 @@ def cohort(evidence: Evidence, notes: Notebook) -> None:
             config=config.federation.clients,
         )
     kept = {entry.round: entry for entry in evidence.charges}
+    alone = config.measures or config.training.end_steps > 0  # the server trains on after a lost round, too
     for record in evidence.records:
         entry = kept.get(record.round)
-        if record.lost:
+        if record.lost and (alone or record.step == 0):
             continue
         needed = least if entry is None else max(least, entry.cohort + entry.colluders)
         if not needed <= record.survivors <= clients:
