@@ -76,7 +76,7 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
     shape = len(ROWS), len(units)
-    fig, axes = plt.subplots(*shape, figsize=(4.9 * len(units), 8), sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(*shape, figsize=(4.9 * len(units), 8.6), sharex=True, sharey="row", squeeze=False)
     for column, unit in enumerate(units):
         curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
         for (of, clients, method, epsilon), lines in found.items():
@@ -106,9 +106,18 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
                 axis.set_ylabel(label)
         axes[0][column].set_title(TITLES[unit], fontsize=11)
         axes[-1][column].set_xlabel("ε(SUM) at δ = 1e-5")
-        axes[0][column].legend(frameon=False, fontsize=8)
-    for row in axes:
-        row[0].set_ylim(0, 1.05 * max(axis.dataLim.y1 for axis in row))
+        axes[-1][column].legend(
+            *axes[0][column].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.22),
+            ncols=2, frameon=False, fontsize=8,
+        )  # fmt: skip
+    for row, metric in zip(axes, ROWS, strict=True):
+        most = max(axis.dataLim.y1 for axis in row)
+        if metric == "fid":
+            row[0].set_yscale("log")
+            row[0].set_yticks(ticks := [40, 60, 100, 200, 400, 600], [str(tick) for tick in ticks])
+            row[0].minorticks_off()
+        else:
+            row[0].set_ylim(0, 1.05 * most)
     fig.tight_layout()
     fig.savefig(folder / "frontier.svg", metadata={"Date": None})
     fig.savefig(folder / "frontier.png", dpi=130)

@@ -309,7 +309,7 @@ def _record_epsilon(point: Point) -> float:
 
 
 def trained(
-    components: Components, means: Array, noise: float, *, posterior: bool, steps: int | None
+    components: Components, means: Array, noise: float, *, posterior: bool, steps: int | None = None
 ) -> NDArray[np.bool_]:
     """The mask of the server's training on noisy class means (K, D), by default in measured rounds' steps.
 
