@@ -98,12 +98,15 @@ def main() -> None:
         server.absorb(counts, voters, planned_rounds=config.federation.rounds)
         if not server.is_evaluated(config.federation.rounds):
             continue
-        quality = measure(server.deployed(), options.out / f"{options.name}.png")
+        utility = server.evaluates_utility(config.federation.rounds)
+        quality = measure(server.deployed(), options.out / f"{options.name}.png", utility=utility)
         length, p = float(np.linalg.norm(mean_move)), centre / SCALE
         history.append(
             {
                 "round": server.round,
                 "fid": round(quality.fid, 1),
+                "recall": quality.recall,
+                "gen2real": quality.gen2real,
                 "label_accuracy": quality.label_accuracy,
                 "agreement": round(length / clip, 3) if clip else None,
                 "signal_to_noise": round(length / float(np.sqrt((p * (1 - p)).sum() / n)), 3),
