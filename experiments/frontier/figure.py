@@ -76,7 +76,8 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
     shape = len(ROWS), len(units)
-    fig, axes = plt.subplots(*shape, figsize=(4.9 * len(units), 8.6), sharex=True, sharey="row", squeeze=False)
+    size = 4.9 * len(units), 8.6
+    fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
     for column, unit in enumerate(units):
         curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
         for (of, clients, method, epsilon), lines in found.items():

@@ -85,8 +85,18 @@ def test_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
         load_config(tmp_path / "missing.toml")
 
 
+@pytest.mark.skipif(not hybrid.available(), reason="this cryptography has no ML-KEM-768")
+def test_hybrid_keys_in_active_mode_need_as_many_confirmations_as_survivors() -> None:
+    suite = "secure_sum.suite=x25519+ml-kem-768"
+    with pytest.raises(ConfigError, match=r"threshold must be min_survivors = 10 with hybrid keys .*got 7"):
+        load_config(None, [suite])
+    with pytest.raises(ConfigError, match=r"suite must be 'x25519' on a graph that clients choose"):
+        load_config(None, [suite, "secure_sum.mode=active"], recipe="cross-device")
+    assert load_config(None, [suite, "secure_sum.threshold=10"]).threshold == 10
+
+
 def test_hybrid_keys_are_refused_where_cryptography_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    override = ["secure_sum.suite=x25519+ml-kem-768"]
+    override = ["secure_sum.suite=x25519+ml-kem-768", "secure_sum.mode=semi_honest"]
     if hybrid.available():
         assert load_config(None, override).secure_sum.suite == "x25519+ml-kem-768"
     monkeypatch.setattr(hybrid, "available", lambda: False)

@@ -227,8 +227,13 @@ class Encapsulated(NamedTuple):
         return b"".join(self)
 
     def shows(self, secret: bytes, context: bytes, ends: tuple[int, int]) -> bool:
-        """Whether this is the secret that the dealer says to have encapsulated for its seals."""
-        return hmac.compare_digest(_hash("secret-hash", context, ends, secret), self.secret_hash)
+        """Whether this is the secret that the dealer says to have encapsulated for its seals.
+
+        Zeros never are: a holder shows them where it has another secret than the one that was signed, and
+        a dealer that signed the hash of zeros would have it convicted of a false complaint.
+        """
+        hashed = _hash("secret-hash", context, ends, secret)
+        return any(secret) and hmac.compare_digest(hashed, self.secret_hash)
 
     def names(self, part: bytes, context: bytes, ends: tuple[int, int]) -> bool:
         """Whether this is the part that the dealer says to have sent."""

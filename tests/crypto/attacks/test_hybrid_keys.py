@@ -858,3 +858,24 @@ def test_each_label_of_a_hybrid_session_is_its_own():
     assert len(labels) == len(usages) + 1
     assert all(each.startswith(b"prism-crypto/v2+ml-kem-768/") for each in labels)
     assert not any(each.startswith(b"prism-crypto/v2/") for each in labels)
+
+
+class SignsTheHashOfZeros(wire.Client):
+    """A dealer that signs, for two holders, the hash of what holders show who have no such secret."""
+
+    victims = (0, 4)
+
+    def encapsulated(self, peer):
+        found = super().encapsulated(peer)
+        if peer in self.victims:
+            found[3] = kem.hashed("secret-hash", self.between(peer), self.me, peer, bytes(32))
+        return found
+
+
+def test_a_dealer_that_signs_the_hash_of_zeros_has_no_holder_convicted():
+    room = Rehearsal(range(7), suite=HYBRID, threshold=5)
+    room.cheat(2, SignsTheHashOfZeros)
+    room.play()
+    assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
+    assert room.server.blamed == {}
+    assert sorted(room.server._hall.undecided[2]) == [0, 4]
