@@ -248,10 +248,12 @@ class _Clock:
 
     @contextmanager
     def during(self, name: str) -> Iterator[None]:
+        if self._timings is None:
+            yield
+            return
         start = time.thread_time()
         yield
-        if self._timings is not None:
-            self._timings[name] = self._timings.get(name, 0.0) + time.thread_time() - start
+        self._timings[name] = self._timings.get(name, 0.0) + time.thread_time() - start
 
 
 def _checked_drop(drop: Mapping[int, Stage]) -> dict[int, Stage]:
