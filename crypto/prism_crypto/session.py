@@ -415,6 +415,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return max(self.threshold, self.min_survivors)
 
     @property
+    def confirmations(self) -> int:
+        """Complete graph: how many must sign U3 before a client helps to open: t; hybrid: the quorum.
+
+        In a hybrid session a lying server can make clients stop, list them as survivors, and take their masks
+        off. Whoever has signed has not stopped.
+        """
+        return self.quorum if self.hybrid else self.threshold
+
+    @property
     def spare(self) -> int:
         """How many clients' shares may fail to open at one client before it stops: n - t, one at least.
 

@@ -107,7 +107,7 @@ def message_bytes(session: Session) -> tuple[dict[Stage, int], dict[Stage, int]]
     }
     if active:
         sent[Stage.CONFIRM] = ConfirmMessage(VERSION, name, signature)
-        signatures = bytes(session.threshold * (ID_BYTES + SIGNATURE_BYTES))
+        signatures = bytes(session.confirmations * (ID_BYTES + SIGNATURE_BYTES))
         received[Stage.CONFIRM] = ConfirmationsMessage(VERSION, name, signatures, b"")
     return _sizes(sent), _sizes(received)
 

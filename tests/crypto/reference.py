@@ -222,6 +222,10 @@ class Session:
     def quorum(self) -> int:
         return max(self.threshold, self.min_survivors)
 
+    @property
+    def confirmations(self) -> int:
+        return self.quorum if self.hybrid else self.threshold
+
     def roster_hash(self) -> bytes:
         return sha256("roster", u32(len(self.roster)), write_records(self.roster))
 
@@ -664,7 +668,7 @@ class Client:
             demand(set(signatures) <= set(self.survivors), "signatures of survivors")
             for peer, signature in signatures.items():
                 ed25519_verify(self.session.roster[peer], self.confirmed, signature)
-            demand(len({*signatures, self.me}) >= self.session.threshold, "enough signatures")
+            demand(len({*signatures, self.me}) >= self.session.confirmations, "enough signatures")
             self._read_appeals(appeals)
         else:
             self._read_survivors(data)
@@ -818,7 +822,7 @@ class Server:
 
     def close(self) -> dict[int, bytes]:
         present, session, tag = sorted(self.got), self.session, self.context[:16]
-        least = session.threshold if self.stage in (CONFIRM, UNMASK) else session.quorum
+        least = session.confirmations if self.stage == CONFIRM else session.quorum
         demand(self.stage == UNMASK or len(present) >= least, "enough clients")
         got, self.got, self.expected = self.got, {}, present
         if self.stage == ADVERT:
@@ -852,7 +856,7 @@ class Server:
             }
         if self.stage == CONFIRM:
             self.stage = UNMASK
-            signatures = write_records({i: got[i][0] for i in present[: session.threshold]})
+            signatures = write_records({i: got[i][0] for i in present[: session.confirmations]})
             return {
                 i: wrap(
                     CONFIRMATIONS,

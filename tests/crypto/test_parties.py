@@ -570,7 +570,7 @@ def test_too_few_confirmations_end_the_session():
     room, outbound = until_upload()
     for i in (0, 1, 2):
         room.server.receive(i, room.clients[i].confirm(outbound[i]))
-    with pytest.raises(ThresholdError, match="3 clients confirmed, the threshold is 4"):
+    with pytest.raises(ThresholdError, match="3 clients confirmed, this session needs 4"):
         room.server.close()
     with pytest.raises(OutOfOrder, match="session is over"):
         room.server.receive(3, b"")

@@ -1,7 +1,8 @@
 """Stage 4, confirm (active mode): the survivors agree on who survived, before anybody helps to open.
 
 Server to client, before: the survivor set U3. Client to server: one signature over ctx1, U2 and U3. It signs
-once a session. Since 2t > n + c, two different sets can't both find t signers.
+once a session. Since 2t > n + c, two different sets can't both find t signers. In a hybrid session
+max(t, min_survivors) sign: a lying server can make the others stop, and take their masks off.
 
 Bonawitz et al. 2017, figure 4, round 3 (ConsistencyCheck), with U2 and the context under the signature.
 """
@@ -15,7 +16,7 @@ from prism_crypto.stage import Stage
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.states import Confirmed, Uploaded
 from prism_crypto.stages.survivors import read_survivors
-from prism_crypto.stages.unmask import Unmasking
+from prism_crypto.stages.unmask import Unmasking, too_few_confirmed
 from prism_crypto.wire.messages import (
     FRAME_BYTES,
     VERSION,
@@ -46,7 +47,7 @@ def confirm(state: Uploaded, data: bytes) -> tuple[Confirmed, bytes]:
 
 
 class Confirming(Gathering):
-    """Server: collect the signatures, and pass on t of them."""
+    """Server: collect the signatures, and pass on as many as clients demand, `Session.confirmations`."""
 
     stage = Stage.CONFIRM
 
@@ -65,19 +66,16 @@ class Confirming(Gathering):
         self._signatures[peer] = message.signature
 
     def close(self) -> tuple[Unmasking, dict[int, bytes]]:
-        """Send t signatures to all that signed, and to each what was signed by those of whom it complains.
+        """Send signatures to all that signed, and to each what was signed by those of whom it complains.
 
         Raises:
-            ThresholdError: fewer than t signed.
+            ThresholdError: fewer signed than clients demand.
         """
-        threshold = self.hall.session.threshold
-        signers = sorted(self._signatures)
-        if len(signers) < threshold:
-            raise ThresholdError(
-                f"{len(signers)} clients confirmed, the threshold is {threshold}{self.hall.named()}",
-                stage=self.stage,
-            )
-        records = encode_records({signer: self._signatures[signer] for signer in signers[:threshold]})
+        session, signers = self.hall.session, sorted(self._signatures)
+        if too_few := too_few_confirmed(session, len(signers)):
+            raise ThresholdError(f"{too_few}{self.hall.named()}", stage=self.stage)
+        passed_on = signers[: session.confirmations]
+        records = encode_records({signer: self._signatures[signer] for signer in passed_on})
         message = encode(ConfirmationsMessage(VERSION, tag(self._context), records, b""))
         outbound = dict.fromkeys(signers, message)
         dealt, unopened = self._unmasking.transcript.dealt, self._unmasking.unopened

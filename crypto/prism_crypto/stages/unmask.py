@@ -1,9 +1,9 @@
 """Stage 5, unmask: the clients open the shares that open the sum, and nothing else.
 
-Server to client, before: t confirmations (active) or the survivor set (semi-honest). Client to server: for
-each survivor the key to its share of the self-mask seed, for each client that shared and did not survive the
-key to its share of the mask key. Which of the two follows from U2 and U3: both shares of one client never
-open.
+Server to client, before: confirmations (active; t, hybrid: as many as must survive) or the survivor set
+(semi-honest). Client to server: for each survivor the key to its share of the self-mask seed, for each client
+that shared and did not survive the key to its share of the mask key. Which of the two follows from U2 and U3:
+both shares of one client never open.
 
 Bonawitz et al. 2017, figure 4, round 4, where the shares themselves are sent. A key opens what an honest
 dealer has signed or opens nothing, so a wrong answer costs one share, and shows who gave it. A seal that
@@ -44,6 +44,7 @@ from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, hybrid_
 from prism_crypto.primitives.keys import KEY_BYTES, pair_seed
 from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 from prism_crypto.primitives.shamir import PRIME, combine, parity_weights, recover
+from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, read_advert
 from prism_crypto.stages.evidence import (
@@ -88,7 +89,16 @@ from prism_crypto.wire.messages import (
     unmask_body,
 )
 
-__all__ = ["Opened", "Unmasking", "check_appeal", "read_opened", "release", "unmask", "unmask_unconfirmed"]
+__all__ = [
+    "Opened",
+    "Unmasking",
+    "check_appeal",
+    "read_opened",
+    "release",
+    "too_few_confirmed",
+    "unmask",
+    "unmask_unconfirmed",
+]
 
 
 def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
@@ -103,7 +113,7 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
             did not open here.
         SignatureError: a signature over anything else.
         SealError: a share that did not open is not the one that its dealer signed.
-        ThresholdError: fewer than t signatures, this client's own included.
+        ThresholdError: fewer signatures than `Session.confirmations`, this client's own included.
     """
     uploaded, stage = state.uploaded, Stage.UNMASK
     party = uploaded.party
@@ -118,14 +128,20 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
             raise ProtocolError("confirmed, but did not survive", stage=stage, peer=peer)
         _verify(party, peer, state, signature)
     signers = len(signatures.keys() | {party.client_id})
-    if signers < party.session.threshold:
-        raise ThresholdError(
-            f"{signers} clients confirmed, the threshold is {party.session.threshold}",
-            stage=stage,
-            peer=party.client_id,
-        )
+    if too_few := too_few_confirmed(session, signers):
+        raise ThresholdError(too_few, stage=stage, peer=party.client_id)
     _check_appeals(uploaded, message.appeals)
     return release(uploaded, frozenset(state.survivors))
+
+
+def too_few_confirmed(session: Session, signers: int) -> str:
+    """What to say where this many have signed the survivor set; empty if they are enough."""
+    if signers >= session.confirmations:
+        return ""
+    return (
+        f"{signers} clients confirmed, this session needs {session.confirmations} "
+        f"(threshold {session.threshold}, min_survivors {session.min_survivors})"
+    )
 
 
 def _check_appeals(state: Uploaded, appeals: bytes) -> None:
