@@ -52,6 +52,7 @@ class Observer:
         corrupt: the colluders: the server knows all shares that they hold.
         masked: for each honest client that uploaded, with whom it masked.
         seeds, keys: for each client the honest holders who opened a share of its seed, of its mask key.
+        stopped: who has shown the root of its mask keys in place of an upload.
     """
 
     choices: dict[int, tuple[int, ...]]
@@ -61,6 +62,7 @@ class Observer:
     seeds: dict[int, set[int]] = field(default_factory=dict)
     keys: dict[int, set[int]] = field(default_factory=dict)
     received: dict[int, frozenset[int]] = field(default_factory=dict)
+    stopped: set[int] = field(default_factory=set)
 
     def uploaded(self, client_id: int, state: Uploaded) -> None:
         self.masked[client_id] = frozenset(state.vouchers)
@@ -87,7 +89,7 @@ class Observer:
 
     @property
     def keys_open(self) -> set[int]:
-        return self._open(self.keys)
+        return self._open(self.keys) | self.stopped
 
     def sums(self) -> list[frozenset[int]]:
         """The smallest sets of honest clients whose sum the server can compute.

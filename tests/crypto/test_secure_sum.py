@@ -437,6 +437,7 @@ def test_the_public_names_are_the_contract():
 SIMULATED = {
     "active": (5, 1, {}),
     "hybrid": (5, 1, {"suite": "x25519+ml-kem-768"}),
+    "hybrid, all must confirm": (6, 1, {"suite": "x25519+ml-kem-768", "min_survivors": 6}),
     "hybrid, semi-honest": (4, 200, {"mode": "semi_honest", "suite": "x25519+ml-kem-768"}),
     "hybrid, sparse, all must survive": (
         40,

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import reference as wire
 from chosen import VOUCHER, Observer, choice, chosen_rehearsal
-from forgery import SEALED_BYTES, take_apart
-from rehearsal import Rehearsal
+from forgery import take_apart
+from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto.errors import SecureSumError
 from prism_crypto.stage import Stage
 from prism_crypto.stages import advertise as advertising
 from prism_crypto.stages import vouch
+from prism_crypto.stages.states import Stopped
 
 CORRUPT = frozenset({0})
 FORGED = bytes(VOUCHER)
@@ -42,6 +43,10 @@ class Liar:
         """Whether it makes up what it lacks of ``subject``'s vouchers for ``client``."""
         return False
 
+    def alters(self, client: int) -> bool:
+        """Whether it alters parts of masks on their way to ``client``, which stops then: hybrid sessions."""
+        return False
+
     def play(self) -> Observer:
         session, clients = self.session, dict(self.session.clients)
         adverts = session.play(until=Stage.ADVERTISE)
@@ -53,13 +58,17 @@ class Liar:
         uploaded: dict[int, dict[int, bytes]] = {}
         for i in session.ids:
             message = _ask(clients, i, "upload", self._sharers(i, shares[i]), session.values[i])
-            if message is not None:
+            if message is not None and isinstance(clients[i]._state, Stopped):
+                seen.stopped.add(i)
+                del clients[i]
+            elif message is not None:
                 seen.uploaded(i, clients[i]._state)
                 uploaded[i] = wire.read_records(take_apart(message)[2][2], VOUCHER)
 
         counted: dict[int, dict[int, bytes]] = {}
         for i in list(clients):
-            said = {j: uploaded[j].get(i) for j in seen.masked[i] if j in uploaded and self.survived(j, i)}
+            near = [j for j in seen.masked[i] if j in uploaded or j in seen.stopped]
+            said = {j: uploaded.get(j, {}).get(i) for j in near if self.survived(j, i)}
             lie = wire.wrap(22, _tag(shares[i]), session.session.quorum, self._vouchers(said, i))
             message = _ask(clients, i, "confirm", lie)
             if message is not None:
@@ -76,7 +85,10 @@ class Liar:
     def _sharers(self, client: int, message: bytes) -> bytes:
         kind, tag, (count, listed, sealed) = take_apart(message)
         kept = [j for j in wire.read_ids(listed) if j == client or self.shared(j, client)]
-        boxes = {j: box for j, box in wire.read_records(sealed, SEALED_BYTES).items() if j in kept}
+        dealt = wire.read_records(sealed, self.session.session.dealt_bytes)
+        boxes = {j: box for j, box in dealt.items() if j in kept}
+        if self.alters(client):
+            boxes |= {j: box[:-96] + FORGED + box[-80:] for j, box in boxes.items()}
         return wire.wrap(kind, tag, count, wire.id_list(kept), wire.write_records(boxes))
 
     def _vouchers(self, said: dict[int, bytes | None], client: int) -> bytes:
@@ -132,6 +144,41 @@ def test_no_lie_opens_a_sum_in_which_somebody_lacks_t_of_its_choices(rate, group
         assert given  # the clients do go on with a few lies among them
     if not rate and groups == 1:
         assert opened == 4  # who tells the truth opens one sum a session
+
+
+class Stopper(Splitter):
+    """Makes some clients stop beside, and tells everybody that they have survived."""
+
+    def __init__(self, session: Rehearsal, seed: int, rate: float, count: int) -> None:
+        super().__init__(session, seed, rate, 1)
+        ids = sorted(set(session.ids) - CORRUPT)
+        self.victims = set(np.random.default_rng(seed + 100).choice(ids, count, replace=False).tolist())
+
+    def alters(self, client: int) -> bool:
+        return client in self.victims
+
+    def forges(self, subject: int, client: int) -> bool:
+        return subject in self.victims or super().forges(subject, client)
+
+
+@needs_kem
+@pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.0, 2), (0.0, 6), (0.0, 14), (0.1, 4)])
+def test_clients_that_stop_are_none_of_the_t_that_anybody_in_a_sum_has(rate, count):
+    """Whoever counts on them refuses: a root tells no voucher. So the cohort is what it is without them."""
+    opened = []
+    for seed in range(2):
+        session = chosen_rehearsal(label=f"stops {seed}", suite=HYBRID)
+        liar = Stopper(session, seed, rate, count)
+        seen = liar.play()
+        assert seen.stopped == liar.victims
+        assert not seen.stopped & set(seen.masked)
+        assert not seen.seeds_open & (seen.keys_open - seen.stopped)
+        assert not seen.breaches()
+        opened += seen.sums()
+    if count <= 2 and not rate:
+        assert opened  # t of each client's choices are left
+    if count == 14:
+        assert not opened  # and here of nobody's
 
 
 def rig(monkeypatch, graph: dict[int, list[int]]) -> Rehearsal:

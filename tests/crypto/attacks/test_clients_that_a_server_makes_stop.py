@@ -1,0 +1,203 @@
+"""Broken if a server that makes clients of a hybrid session stop opens a sum of fewer than must survive.
+
+A client that gets another part of a mask than the signed one stops and shows its root, by which its masks
+come off. A lying server alters such parts itself, lists those clients as survivors all the same, and shows
+the others as many confirmations as there can be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import reference as wire
+from forgery import take_apart
+from rehearsal import HYBRID, Rehearsal, needs_kem
+
+from prism_crypto import Session, Stage
+from prism_crypto.errors import MessageError, OutOfOrder, SecureSumError, ThresholdError
+from prism_crypto.primitives.keystream import add_keystream
+from prism_crypto.primitives.shamir import combine
+from prism_crypto.stages.evidence import half, open_share
+from prism_crypto.stages.unmask import Unmasking
+
+pytestmark = needs_kem
+
+DEALT, PART = 2370, 98 + 2 * 1088
+
+
+def room_of(n: int, survivors: int, **how: Any) -> Rehearsal:
+    return Rehearsal(range(n), suite=HYBRID, min_survivors=survivors, **how)
+
+
+def altered(shares: bytes, client: int) -> bytes:
+    """The message to a client with one bit of another's part of a mask flipped."""
+    kind, tag, (count, ids, blob) = take_apart(shares)
+    dealt = wire.read_records(blob, DEALT)
+    dealer = next(i for i in dealt if i != client)
+    record = bytearray(dealt[dealer])
+    record[PART] ^= 1
+    return wire.wrap(kind, tag, count, ids, wire.write_records(dealt | {dealer: bytes(record)}))
+
+
+def sum_without(room: Rehearsal, stopped: set[int]) -> list[int]:
+    """What the server opens that makes these stop, and tells the others that all have survived.
+
+    The errors of clients that refuse fly out of here.
+    """
+    clients, server, session = room.clients, room.server, room.session
+    inbox = room.play(until=Stage.SHARE)
+    transcript, roots = server._state.transcript, {}
+    for i in room.ids:
+        if i in stopped:
+            stop = clients[i].upload(altered(inbox[i], i), room.values[i])
+            kind, _, (roots[i],) = take_apart(stop)
+            assert kind == 8
+        else:
+            vector = [room.values[i]] if not isinstance(clients[i], wire.Client) else []
+            server.receive(i, clients[i].upload(inbox[i], *vector))
+    total, context = server._state._total, transcript.contexts.common
+    others = [i for i in room.ids if i not in stopped]
+    everybody = wire.wrap(wire.SURVIVORS, context[:16], len(room.ids), wire.id_list(room.ids))
+    signed = {i: take_apart(clients[i].confirm(everybody))[2][0] for i in others}
+    shown = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(signed), b"")
+    keys = {i: wire.read_records(take_apart(clients[i].unmask(shown))[2][0], 32) for i in others}
+
+    unmasking = Unmasking(server._hall, transcript, total, dict.fromkeys(others, ()))
+    for owner in others:
+        shares = {}
+        for holder in others:
+            record = wire.read_records(transcript.received[holder], DEALT)[owner]
+            shares[holder + 1] = open_share(keys[holder][owner], context, (owner, holder), half(record, 0))
+        add_keystream(total, combine(shares, session.threshold), subtract=True)
+    for owner, root in roots.items():
+        unmasking._remove_pair_masks(owner, root)
+    return session.packing.unpack(total, survivors=len(others), bound=session.spec.bound).tolist()
+
+
+def second_implementation(room: Rehearsal, stopped: set[int]) -> None:
+    for i in set(room.ids) - stopped:
+        room.cheat(i, wire.Client)
+
+
+@pytest.mark.parametrize(
+    ("n", "survivors", "stopped"), [(7, 7, {6}), (7, 7, {0, 3}), (7, 6, {1, 2}), (4, 4, {3})]
+)
+def test_it_opens_nothing_if_fewer_confirm_than_must_survive(n, survivors, stopped):
+    room, came = room_of(n, survivors), n - len(stopped)
+    assert came >= room.session.threshold
+    said = f"{came} clients confirmed, this session needs {survivors} "
+    with pytest.raises(ThresholdError, match=said) as caught:
+        sum_without(room, stopped)
+    assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, min(set(room.ids) - stopped))
+
+
+def test_the_second_implementation_opens_nothing_either():
+    room = room_of(4, 4)
+    second_implementation(room, {3})
+    with pytest.raises(wire.Refused, match="enough signatures"):
+        sum_without(room, {3})
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_nothing_else_keeps_it_from_that_sum(second, monkeypatch):
+    """With t confirmations, as in sessions of X25519, it has the sum of t where all believe in four."""
+    for kind in (Session, wire.Session):
+        monkeypatch.setattr(kind, "confirmations", property(lambda session: session.threshold))
+    room = room_of(4, 4)
+    if second:
+        second_implementation(room, {3})
+    assert sum_without(room, {3}) == room.expected((0, 1, 2))
+
+
+def test_what_it_opens_is_a_sum_of_as_many_as_must_survive():
+    room = room_of(7, 5)
+    assert sum_without(room, {0, 5}) == room.expected((1, 2, 3, 4, 6))
+
+
+def test_an_honest_server_says_how_many_confirmed_and_how_many_must():
+    needs = r"3 clients confirmed, this session needs 4 \(threshold 3, min_survivors 4\)"
+    with pytest.raises(ThresholdError, match=needs):
+        room_of(4, 4).play(drop={1: Stage.CONFIRM})
+    classical = Rehearsal(range(4), min_survivors=4)
+    classical.play(drop={1: Stage.CONFIRM})
+    assert classical.server.result.survivors == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("silent", [Stage.CONFIRM, Stage.UNMASK])
+def test_clients_of_either_implementation_and_the_other_server_need_as_many(silent):
+    room = room_of(4, 4)
+    room.server = wire.Server(room.reference_session())
+    if silent is Stage.CONFIRM:
+        with pytest.raises(wire.Refused, match="enough clients"):
+            room.play(drop={1: silent})
+    else:
+        room.play(drop={1: silent})
+        assert room.server.counts == room.expected(tuple(room.ids))
+    room = room_of(4, 4)
+    second_implementation(room, {2})
+    if silent is Stage.CONFIRM:
+        with pytest.raises(ThresholdError, match="3 clients confirmed, this session needs 4"):
+            room.play(drop={1: silent})
+    else:
+        room.play(drop={1: silent})
+        assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+
+
+def test_who_confirmed_may_be_silent_at_unmask():
+    room = room_of(7, 7)
+    room.play(drop={1: Stage.UNMASK, 6: Stage.UNMASK})
+    assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("stopped", [{2}, {2, 5}])
+def test_a_server_that_lists_none_of_those_that_stop_opens_the_sum_of_the_rest_or_none(mode, stopped):
+    room, refusals = room_of(7, 6, mode=mode), []
+
+    def alter(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        return altered(message, receiver) if stage is Stage.UPLOAD and receiver in stopped else message
+
+    if len(stopped) == 1:
+        room.play(intercept=alter, refused=refusals)
+        assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
+    else:
+        with pytest.raises(ThresholdError, match="5 of 7 clients uploaded, this session needs 6"):
+            room.play(intercept=alter, refused=refusals)
+    assert {error.peer for error in refusals} == stopped
+    assert room.server.blamed == {}
+
+
+@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("at", list(Stage))
+def test_a_client_stops_in_place_of_its_upload_and_never_later(mode, at):
+    """So no root is open beside a vector, nor does the server take one at another stage."""
+    room, shares, tried = room_of(4, 4, mode=mode), [], []
+
+    def again(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if (stage, receiver) == (Stage.UPLOAD, 1):
+            shares.append(altered(message, 1))
+        if stage is at and sender == 1:
+            if at is not Stage.UPLOAD:
+                stop = wire.wrap(8, take_apart(message)[1], room.rng[1].taken[96:128])
+                with pytest.raises(MessageError):
+                    room.server.receive(1, stop)
+            if shares:
+                with pytest.raises(OutOfOrder):
+                    room.clients[1].upload(shares[0], room.values[1])
+            tried.append(at)
+        return message
+
+    room.play(intercept=again)
+    assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+    assert tried == [at] or (mode, at) == ("semi_honest", Stage.CONFIRM)
+
+
+def test_a_stop_of_one_that_has_uploaded_is_refused():
+    room = room_of(4, 4)
+    inbox = room.play(until=Stage.SHARE)
+    client = room.clients[1]
+    room.server.receive(1, client.upload(inbox[1], room.values[1]))
+    with pytest.raises(SecureSumError):
+        room.server.receive(1, wire.wrap(8, client._state.context[:16], room.rng[1].taken[96:128]))
+    assert room.server.waiting == (0, 2, 3)
