@@ -167,14 +167,7 @@ class Config(Section, frozen=True):
         clients = "federation.clients" if self.everybody else "the clients a round invites"
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
-        hybrid = self.secure_sum.suite != "x25519" and self.secure_sum.mode == "active"
         if self.graph == "chosen":
-            if hybrid:
-                raise ValueError(
-                    "secure_sum.suite must be 'x25519' on a graph that clients choose, where a lying server "
-                    "may open hybrid sums of fewer clients than epsilon counts on; got "
-                    f"{self.secure_sum.suite!r}"
-                )
             return  # it has a threshold of its own, and bears these colluders
         if self.threshold > survivors:
             raise ValueError(self._too_few_for_the_threshold(clients))
@@ -189,12 +182,6 @@ class Config(Section, frozen=True):
             )
         if not ok:
             raise ValueError(f"privacy.colluders must be below {bound}, got {self.privacy.colluders}")
-        if hybrid and self.threshold < survivors:
-            raise ValueError(
-                f"secure_sum.threshold must be min_survivors = {survivors} with hybrid keys in active mode, "
-                "where a lying server may open a sum of no more clients than the threshold; got "
-                f"{self.threshold}"
-            )
 
     def _too_few_for_the_threshold(self, clients: str) -> str:
         """What was set that asks for more shares than survivors have: nobody need have set the threshold."""

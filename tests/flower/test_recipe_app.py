@@ -291,7 +291,7 @@ def test_clients_refuse_a_server_with_another_privacy_setting(place: Place) -> N
         ({"privacy.colluders": 2}, {"colluders": 1}, "up to 2 clients collude.*bear 1 only"),
         ({"secure_sum.mode": "active"}, {"mode": "semi_honest"}, "policy lets semi_honest ones pass"),
         (
-            {"secure_sum.suite": "x25519+ml-kem-768", "secure_sum.threshold": 9},
+            {"secure_sum.suite": "x25519+ml-kem-768"},
             {},
             "policy lets sessions of x25519 pass; enrol it with",
         ),
