@@ -9,31 +9,46 @@ import random
 
 import pytest
 from chosen import chosen_rehearsal
-from liars import DEVIATIONS, Liar, play
-from rehearsal import Rehearsal
+from liars import Liar, play, ways_to_lie
+from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto import EvidenceError, OutOfOrder, Policy, SecureSumError, Stage, verify_evidence
 from prism_crypto.primitives.shamir import PRIME, lagrange_weights
 from prism_crypto.stages import gathering, share
 
+WAYS = ways_to_lie("x25519")
+
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", sorted(DEVIATIONS))
+@pytest.mark.parametrize("name", WAYS)
 def test_one_liar_of_every_kind(name, seed):
     assert play((name,), seed) in ("opened", "opened in the next session")
+
+
+@needs_kem
+@pytest.mark.parametrize("name", ways_to_lie(HYBRID))
+def test_one_liar_of_every_kind_in_a_hybrid_session(name):
+    assert play((name,), 0, HYBRID) in ("opened", "opened in the next session")
+
+
+@needs_kem
+@pytest.mark.parametrize("seed", range(1000, 1006))
+def test_two_liars_at_once_in_a_hybrid_session(seed):
+    draw, ways = random.Random(seed), ways_to_lie(HYBRID)
+    play((draw.choice(ways), draw.choice(ways)), seed, HYBRID)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1030))
 def test_two_liars_at_once(seed):
     draw = random.Random(seed)
-    play((draw.choice(sorted(DEVIATIONS)), draw.choice(sorted(DEVIATIONS))), seed)
+    play((draw.choice(WAYS), draw.choice(WAYS)), seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2000, 2400))
 def test_many_sessions_of_two_liars(seed):
     draw = random.Random(seed)
-    play((draw.choice(sorted(DEVIATIONS)), draw.choice(sorted(DEVIATIONS))), seed)
+    play((draw.choice(WAYS), draw.choice(WAYS)), seed)
 
 
 @pytest.mark.parametrize(
