@@ -35,8 +35,11 @@ __all__ = [
 
 EXTRACTORS = {
     "classifier": "the small Fashion-MNIST classifier that ships with this package (128 features); such "
-    "figures compare with each other, not with the InceptionV3 figures of papers",
-    "inception_v3": "InceptionV3",
+    "figures compare with each other, not with the Inception figures of papers",
+    "inception_v3": "torchvision’s InceptionV3, which is not the network of published FID figures; such "
+    "figures compare with each other, not with those of papers",
+    "inception_fid": "the Inception network of published FID figures, from FID’s own weights; such a figure "
+    "compares with a published one of as many generated images against the same real ones",
 }
 """What the networks are, by `metrics.features`, that compare generated images with held-out ones."""
 CLIENT_UNIT = "everything one client contributes"

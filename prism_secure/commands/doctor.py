@@ -78,6 +78,7 @@ def findings() -> Iterator[Finding]:
     yield _tried("features", _features)
     yield _tried("features: vgg19_bn", _vgg, needed=False)
     yield _tried("metrics: inception_v3", _inception, needed=False)
+    yield _tried("metrics: inception_fid", _inception_fid, needed=False)
     yield _tried("report", _report)
     for extra, (packages, purpose) in EXTRAS.items():
         versions = {package: _version(package) for package in packages}
@@ -165,6 +166,13 @@ def _inception() -> str:
 
     metric_features("inception_v3")
     return "weights found"
+
+
+def _inception_fid() -> str:
+    from prism_secure.quality.networks import metric_features
+
+    metric_features("inception_fid")
+    return "FID's own weights found"
 
 
 def _report() -> str:

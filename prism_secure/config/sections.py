@@ -448,8 +448,9 @@ class Metrics(Section, frozen=True):
     """Evaluate after each so many rounds, and after the last."""
     samples: Annotated[int, Meta(ge=200)] = 2000
     """Generated images that are compared with the held-out ones."""
-    features: Literal["classifier", "inception_v3"] = "classifier"
-    """The network that compares them; figures of different ones do not compare."""
+    features: Literal["classifier", "inception_v3", "inception_fid"] = "classifier"
+    """The network that compares them; figures of different ones do not compare. "inception_fid" is that of
+    published FID figures, from FID's own weights; "inception_v3" is torchvision's, which is another."""
     utility: (
         Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or at least 1"})] | Literal["end", "off"]
     ) = "end"

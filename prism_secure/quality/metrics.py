@@ -19,7 +19,7 @@ machine and number of threads: floating point sums depend on them in the last di
   These four look at all pairs, so they take at most 4,000 images of each kind, chosen at random once.
 - inception score (Salimans et al. 2016): how sure the network is of each image's class and how even classes
   are over all images, mean over ten parts; from 1 to the number of classes. It knows no real images. The
-  shipped classifier gives a figure of its own, InceptionV3 one near those in the literature.
+  shipped classifier gives a figure of its own, `inception_fid` that of the literature.
 - sliced Wasserstein distance: root mean square, over 200 random directions, of the 2-Wasserstein distance of
   the features' projections; 0 is best. Matching moments lowers FID, which knows two of them, and this less.
 - copies: where the clients' images are public, the share of generated images that are nearer to one of these

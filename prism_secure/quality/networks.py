@@ -1,13 +1,14 @@
 """The frozen networks on whose features generated and held-out images are compared.
 
-`ClassifierFeatures` ships with the package. `InceptionFeatures` needs torchvision's InceptionV3 weights on
-this machine; its figures are near those in the literature, but not the same, because the usual FID code
-carries another conversion of the network. Figures of the two networks must never be compared.
+`ClassifierFeatures` ships with the package. `prism_secure.quality.inception_fid` has the network of published
+FID figures, and needs FID's own weights on this machine. `InceptionFeatures` needs torchvision's InceptionV3
+weights: another network, whose figures do not compare with papers'. Figures of two networks never compare.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -121,10 +122,17 @@ class InceptionFeatures(MetricFeatures):
 
 
 def metric_features(name: str) -> MetricFeatures:
-    """The network that `metrics.features` names: "classifier" or "inception_v3"."""
-    known: dict[str, type[ClassifierFeatures] | type[InceptionFeatures]] = {
+    """The network that `metrics.features` names: "classifier", "inception_v3" or "inception_fid".
+
+    Raises:
+        FeatureError: there is none of that name, or its weights are missing or others.
+    """
+    from prism_secure.quality.inception_fid import FidInceptionFeatures  # it needs this module
+
+    known: dict[str, Callable[[], MetricFeatures]] = {
         "classifier": ClassifierFeatures,
         "inception_v3": InceptionFeatures,
+        "inception_fid": FidInceptionFeatures,
     }
     if name not in known:
         raise FeatureError(f"unknown metric features {name!r}, expected one of {', '.join(known)}")

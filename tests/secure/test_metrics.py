@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from prism_secure._torchvision import torchvision
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.errors import DataError, FeatureError
-from prism_secure.quality import classifier
+from prism_secure.quality import classifier, inception_fid
 from prism_secure.quality.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
+from prism_secure.quality.inception_fid import FidInceptionFeatures
 from prism_secure.quality.metrics import NEIGHBOURS, Evaluator, evaluate
 from prism_secure.quality.networks import (
     ClassifierFeatures,
@@ -315,7 +317,7 @@ def test_the_file_holds_the_weights_of_this_network_and_nothing_else():
 
 def test_metric_features_go_by_name():
     assert isinstance(metric_features("classifier"), ClassifierFeatures)
-    with pytest.raises(FeatureError, match="'vgg', expected one of classifier, inception_v3"):
+    with pytest.raises(FeatureError, match="'vgg', expected one of classifier, inception_v3, inception_fid"):
         metric_features("vgg")
 
 
@@ -360,9 +362,122 @@ def test_inception_features_are_the_input_of_its_last_layer(inception: Inception
     assert not inception.network.training
 
 
+@pytest.fixture(scope="module")
+def fid_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of random weights, of the names and shapes of FID's own, and its SHA-256."""
+    torch.manual_seed(0)
+    network = inception_fid.network()
+    for name, value in network.state_dict().items():
+        if value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value)
+        elif name.endswith("running_mean"):
+            value.normal_(0, 0.1)
+    path = tmp_path_factory.mktemp("fid") / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def of_fid(fid_weights: tuple[Path, str]) -> FidInceptionFeatures:
+    path, digest = fid_weights
+    return FidInceptionFeatures(path, sha256=digest)
+
+
+def test_weights_of_fid_are_read_under_both_names_and_by_their_digest_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fid_weights: tuple[Path, str]
+):
+    path, digest = fid_weights
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(
+        FeatureError, match=r"put pt_inception.* of pytorch-fid, or .* of torch-fidelity"
+    ) as found:
+        metric_features("inception_fid")
+    assert str(found.value).endswith(f"into {folder}")
+    assert "\n" not in str(found.value)
+    folder.mkdir()
+    for name in inception_fid.FILES:
+        (folder / name).write_bytes(path.read_bytes())
+        assert FidInceptionFeatures(sha256=digest).num_features == 2048
+        # Weights that fit, but not FID's: the recipe's name has no way around the digest.
+        with pytest.raises(
+            FeatureError, match=f"{name} is damaged or another file: expected SHA-256 6726825d0af"
+        ):
+            metric_features("inception_fid")
+        (folder / name).unlink()
+
+
+def test_weights_of_another_network_are_not_taken_for_those_of_fid(tmp_path: Path):
+    path = tmp_path / "torchvision.pth"
+    torch.save(torchvision.models.inception_v3(weights=None, init_weights=False).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(FeatureError, match="does not hold FID's Inception") as found:
+        FidInceptionFeatures(path, sha256=digest)
+    assert "\n" not in str(found.value)
+
+
+def test_fid_inception_takes_256_levels_and_leaves_out_the_last_bias(of_fid: FidInceptionFeatures):
+    levels = torch.randint(0, 256, (2, 1, 28, 28), dtype=torch.uint8)
+    seen: list[Tensor] = []
+    hook = of_fid.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        features, logits = of_fid(to_float(levels))
+        of_fid(to_float(levels).repeat(1, 3, 1, 1) + 0.001)  # less than half a level
+    hook.remove()
+    assert features.shape == (2, 2048)
+    assert logits is not None
+    assert logits.shape == (2, 1008)
+    assert torch.allclose(logits, features @ of_fid.head.weight.T, atol=1e-4)
+    assert torch.equal(seen[0], seen[1])
+    assert seen[0].shape == (2, 3, 299, 299)
+    assert torch.equal(seen[0][:, :, 0, 0], ((levels[:, :, 0, 0].float() - 128) / 128).expand(-1, 3))
+
+
+def test_images_are_resized_as_tensorflow_1_does():
+    # Its legacy bilinear resize, written out: no half pixel, the last row repeated, no smoothing.
+    image = torch.randn(1, 1, 5, 7)
+    for side in (3, 5, 11):
+        expected = torch.empty(side, side)
+        for i in range(side):
+            for j in range(side):
+                y, x = i * 5 / side, j * 7 / side
+                a, b = int(y), int(x)
+                c, d = min(a + 1, 4), min(b + 1, 6)
+                top = image[0, 0, a, b] * (1 - x + b) + image[0, 0, a, d] * (x - b)
+                low = image[0, 0, c, b] * (1 - x + b) + image[0, 0, c, d] * (x - b)
+                expected[i, j] = top * (1 - y + a) + low * (y - a)
+        found = inception_fid.resized_as_tensorflow_1(image, side)[0, 0]
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", ["Mixed_5b", "Mixed_6b", "Mixed_7b", "Mixed_7c"])
+def test_pools_of_fid_inception_are_its_own(of_fid: FidInceptionFeatures, block: str):
+    mixed = getattr(of_fid.network, block)
+    images = torch.randn(1, mixed.branch1x1.conv.in_channels, 4, 4)
+    padded = torch.full((images.shape[1], 6, 6), torch.nan)
+    padded[:, 1:5, 1:5] = images[0]
+    around = padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3)  # NaN is what padding adds
+    worst = torch.full_like(around, -torch.inf)
+    pooled = torch.where(around.isnan(), worst, around).amax(3) if block == "Mixed_7c" else around.nanmean(3)
+    with torch.no_grad():
+        ours = mixed(images)
+        own = mixed.branch_pool(pooled[None])
+        assert torch.allclose(ours[:, -own.shape[1] :], own, atol=1e-5)
+        theirs = torchvision_block(mixed).forward(mixed, images)
+    # All but the pool's branch is torchvision's block.
+    assert torch.allclose(ours[:, : -own.shape[1]], theirs[:, : -own.shape[1]], atol=1e-5)
+    assert not torch.allclose(ours[:, -own.shape[1] :], theirs[:, -own.shape[1] :], atol=1e-3)
+
+
+def torchvision_block(mixed: torch.nn.Module) -> type:
+    return next(each for each in type(mixed).mro() if each.__module__ == "torchvision.models.inception")
+
+
 @pytest.mark.slow
-def test_all_metrics_work_on_inception_features(inception: InceptionFeatures, dataset: Dataset):
-    measured = evaluate(dataset.test_images[:16], dataset.train_images[:16], features=inception)
+@pytest.mark.parametrize("which", ["inception", "of_fid"])
+def test_all_metrics_work_on_inception_features(which: str, request: pytest.FixtureRequest, dataset: Dataset):
+    network = request.getfixturevalue(which)
+    measured = evaluate(dataset.test_images[:16], dataset.train_images[:16], features=network)
     names = {
         "fid",
         "kid",

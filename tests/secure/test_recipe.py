@@ -42,6 +42,7 @@ from .tiny_data import TINY, write_data
     ("overrides", "error"),
     [
         (["metrics.features=inception_v3"], FeatureError),
+        (["metrics.features=inception_fid"], FeatureError),
         (['features.extractors=["vgg19_bn"]'], FeatureError),
         (["data.source=images", "data.folder=nowhere"], DataError),
         (["training.batch_size=15"], ConfigError),

@@ -132,7 +132,8 @@ def test_doctor_names_what_is_missing_and_fails_for_what_is_broken(
     def broken() -> str:
         raise ArithmeticError("1 + 1 came out as 3")
 
-    for name in ("_torch", "_cuda", "_accountant", "_bundled", "_features", "_vgg", "_inception", "_report"):
+    inceptions = "_inception", "_inception_fid"
+    for name in ("_torch", "_cuda", "_accountant", "_bundled", "_features", "_vgg", *inceptions, "_report"):
         monkeypatch.setattr(doctor, name, lambda: "")
     monkeypatch.setattr(doctor, "_secure_sum", broken)
     monkeypatch.setattr(doctor, "EXTRAS", {"sweep": (("no-such-package",), "sweeps")})
