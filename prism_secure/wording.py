@@ -16,12 +16,12 @@ import msgspec
 
 __all__ = [
     "CLIENT_UNIT",
-    "EXTRACTORS",
     "RECORD_UNIT",
     "SCALE",
     "SEEN",
     "SUM_NOT_RUN",
     "Verdict",
+    "extractor_words",
     "format_bytes",
     "format_delta",
     "format_epsilon",
@@ -42,6 +42,19 @@ EXTRACTORS = {
     "compares with a published one of as many generated images against the same real ones",
 }
 """What the networks are, by `metrics.features`, that compare generated images with held-out ones."""
+
+
+def extractor_words(features: str, digest: str | None = None) -> str:
+    """What compared the images: one of `EXTRACTORS`, or a network of the user's own and its weights' SHA-256.
+
+    >>> extractor_words("mine:features", "ab12").partition(";")[0]
+    'mine:features, a network of the owner’s own with weights of SHA-256 ab12'
+    """
+    weights = f" with weights of SHA-256 {digest}" if digest else ""
+    own = f"{features}, a network of the owner’s own{weights}; such figures compare with those of the same"
+    return EXTRACTORS.get(features, f"{own} alone")
+
+
 CLIENT_UNIT = "everything one client contributes"
 RECORD_UNIT = "one image of one client"
 """What an epsilon protects, in words."""

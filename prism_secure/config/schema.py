@@ -20,6 +20,7 @@ _NAMED = {
     ("federation", "behaviour"): get_args(sections.Behaviour),
     ("aggregation", "rule"): get_args(sections.AggregationRule),
     ("features", "extractors"): get_args(sections.Extractor),
+    ("metrics", "features"): get_args(sections.MetricNetwork),
 }
 """Words of settings that may name something of the user's own, too."""
 

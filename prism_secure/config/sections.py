@@ -40,6 +40,7 @@ AggregationRule = Literal[
 ]
 Behaviour = Literal["train", "measure"]
 Extractor = Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"]
+MetricNetwork = Literal["classifier", "inception_v3", "inception_fid"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -448,9 +449,10 @@ class Metrics(Section, frozen=True):
     """Evaluate after each so many rounds, and after the last."""
     samples: Annotated[int, Meta(ge=200)] = 2000
     """Generated images that are compared with the held-out ones."""
-    features: Literal["classifier", "inception_v3", "inception_fid"] = "classifier"
-    """The network that compares them; figures of different ones do not compare. "inception_fid" is that of
-    published FID figures, from FID's own weights; "inception_v3" is torchvision's, which is another."""
+    features: str = "classifier"
+    """The network that compares them; figures of different ones do not compare. "classifier" ships with the
+    package; "inception_fid" is that of published FID figures, from FID's own weights; "inception_v3" is
+    torchvision's, which is another; "package.module:name" is one of your own, trained on public images."""
     utility: (
         Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or at least 1"})] | Literal["end", "off"]
     ) = "end"
@@ -463,3 +465,7 @@ class Metrics(Section, frozen=True):
     """What you declare the clients' images to be: metrics never look at private ones. Where they and the
     held-out ones are public, utility has a ceiling, trained on real images, and copies are looked for. None:
     private where images come from files of your own, else public."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_named("features", MetricNetwork)

@@ -15,6 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from prism_secure.config import Config, Data
+from prism_secure.config.plugged import is_reference
 from prism_secure.config.sections import Source
 from prism_secure.errors import RunFolderError
 
@@ -63,6 +64,12 @@ def foreign_features(config: Config) -> str:
     >>> foreign_features(Config(data=Data(source="mnist", folder="/a"))).partition(":")[0]
     "the metrics' features come from a classifier of clothes (Fashion-MNIST)"
     """
+    if is_reference(config.metrics.features):
+        return (
+            f"the metrics' features come from {config.metrics.features}, a network of your own: where that "
+            "was trained on other images than these, FID, recall and their companions may miss what matters; "
+            "gen2real does not use these features"
+        )
     if config.metrics.features != "classifier" or data_set(config.data) == "fashion_mnist":
         return ""
     return (

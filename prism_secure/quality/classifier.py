@@ -10,18 +10,21 @@ Figures on these features are comparable with each other only, never with an Inc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from prism_secure.data.bundled import CLASSES
 from prism_secure.errors import FeatureError
 from prism_secure.pinned import read_pinned
+from prism_secure.storage import write_atomic
 
-__all__ = ["CLASSES", "FEATURE_DIM", "FashionClassifier", "load_classifier"]
+__all__ = ["CLASSES", "FEATURE_DIM", "FashionClassifier", "load_classifier", "save_classifier"]
 
 FEATURE_DIM = 128
 """Length of the feature vector of one image."""
@@ -49,10 +52,14 @@ class FashionClassifier(nn.Module):
     Args:
         channels: of the images; the shipped weights are for grey ones.
         classes: how many labels there are.
+        names: what they are called, where that is known.
     """
 
-    def __init__(self, channels: int = 1, classes: int = len(CLASSES)) -> None:
+    def __init__(
+        self, channels: int = 1, classes: int = len(CLASSES), *, names: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
+        self.channels, self.names = channels, names
         self.trunk = nn.Sequential(
             *_block(channels, 32, pool=True),
             *_block(32, 64, pool=True),
@@ -75,10 +82,28 @@ class FashionClassifier(nn.Module):
         return out
 
 
+def save_classifier(model: nn.Module, path: Path, *, names: Sequence[str]) -> None:
+    """Write a classifier of one's own, and what its classes are called, for `load_classifier`.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    write_atomic(path, save(state, metadata={"classes": msgspec.json.encode(tuple(names)).decode()}))
+
+
+def _names(data: bytes) -> tuple[str, ...]:
+    """The names in a file that could be read, () if it has none: its header is JSON behind eight bytes."""
+    header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    told = header.get("__metadata__", {}).get("classes", "[]")
+    return msgspec.json.decode(told, type=tuple[str, ...])
+
+
 def load_classifier(path: Path | None = None, device: torch.device | str = "cpu") -> FashionClassifier:
     """The trained classifier, frozen and in eval mode.
 
-    `path` defaults to the weights that ship with the package, which must have the known SHA-256. Raises
+    `path` defaults to the weights that ship with the package, which must have the known SHA-256. A file of
+    one's own (`save_classifier`) says itself how many channels and classes there are, and their names. Raises
     `FeatureError` when the file is missing, damaged, another one, or holds weights of another network.
 
     >>> model = load_classifier()
@@ -86,9 +111,14 @@ def load_classifier(path: Path | None = None, device: torch.device | str = "cpu"
     torch.Size([2, 128])
     """
     pin, path = SHA256 if path is None else "", WEIGHTS if path is None else Path(path)
-    model = FashionClassifier()
+    data = read_pinned(path, pin, FeatureError, "reinstall prism-secure")
     try:
-        model.load_state_dict(load(read_pinned(path, pin, FeatureError, "reinstall prism-secure")))
+        state = load(data)
+        first, last = state.get("trunk.0.weight"), state.get("head.bias")
+        channels = 1 if first is None or first.ndim < 2 else first.shape[1]
+        classes = len(CLASSES) if last is None else len(last)
+        model = FashionClassifier(channels, classes, names=CLASSES if pin else _names(data))
+        model.load_state_dict(state)
     except SafetensorError as error:
         raise FeatureError(
             f"classifier weights at {path} cannot be read ({error}): reinstall prism-secure"

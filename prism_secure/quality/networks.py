@@ -7,6 +7,7 @@ weights: another network, whose figures do not compare with papers'. Figures of 
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prism_secure.errors import FeatureError
+from prism_secure.config.plugged import is_reference, plugged
+from prism_secure.errors import ConfigError, FeatureError
 from prism_secure.pinned import read_pinned
-from prism_secure.quality.classifier import CLASSES, FEATURE_DIM, load_classifier
+from prism_secure.quality.classifier import FEATURE_DIM, load_classifier
 
-__all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features"]
+__all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features", "weights_digest"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -52,22 +54,31 @@ class ClassifierFeatures(MetricFeatures):
     """The shipped Fashion-MNIST classifier: 128 non-negative features of the grey image at 32×32.
 
     Colour is reduced to luma and other sizes are resized, so that any data set can be measured; label
-    accuracy means something for Fashion-MNIST only.
+    accuracy means something for the classifier's own classes only.
+
+    Args:
+        weights: a file that `experiments/classifier/own.py` made, for a classifier of one's own: of its
+            channels, and with the names of its classes.
+
+    Raises:
+        FeatureError: see `load_classifier`.
     """
 
     name = "classifier"
     num_features = FEATURE_DIM
-    classes = CLASSES
     luma: Tensor
 
     def __init__(self, weights: Path | None = None) -> None:
         super().__init__()
-        self.network = load_classifier(weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        found = load_classifier(weights)
+        self.classes, self.channels = found.names, found.channels
+        self.network = found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("luma", torch.tensor(_LUMA).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        grey = (images * self.luma).sum(1, keepdim=True) if images.shape[1] == 3 else images
-        features = self.network.features(resized(grey, 32))
+        if images.shape[1] > self.channels:
+            images = (images * self.luma).sum(1, keepdim=True)
+        features = self.network.features(resized(images.expand(-1, self.channels, -1, -1), 32))
         return features, self.network.head(features)
 
 
@@ -122,11 +133,16 @@ class InceptionFeatures(MetricFeatures):
 
 
 def metric_features(name: str) -> MetricFeatures:
-    """The network that `metrics.features` names: "classifier", "inception_v3" or "inception_fid".
+    """The network that `metrics.features` names: one of the package, or "package.module:name" of the user's.
+
+    The latter is called without arguments, and gives `MetricFeatures`.
 
     Raises:
+        ConfigError: the user's cannot be imported or called, or gives something else.
         FeatureError: there is none of that name, or its weights are missing or others.
     """
+    if is_reference(name):
+        return _own(name)
     from prism_secure.quality.inception_fid import FidInceptionFeatures  # it needs this module
 
     known: dict[str, Callable[[], MetricFeatures]] = {
@@ -137,3 +153,32 @@ def metric_features(name: str) -> MetricFeatures:
     if name not in known:
         raise FeatureError(f"unknown metric features {name!r}, expected one of {', '.join(known)}")
     return known[name]().eval()
+
+
+def _own(reference: str) -> MetricFeatures:
+    make = plugged(reference, "metrics.features")
+    try:
+        made = make()
+    except FeatureError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise ConfigError(
+            f"metrics.features = {reference!r} cannot be built: {type(error).__name__}: {error}; it is "
+            "called without arguments"
+        ) from error
+    if not isinstance(made, MetricFeatures):
+        raise ConfigError(
+            f"metrics.features = {reference!r} must give a prism_secure.quality.networks.MetricFeatures, got "
+            f"{made!r}"
+        )
+    return made.requires_grad_(False).eval()
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers with their names: the same on every device."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\0".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()

@@ -48,12 +48,13 @@ def fewest_images(classes: int) -> int:
     return 11 * classes
 
 
-def train_classifier(images: Tensor, labels: Tensor, *, classes: int) -> nn.Module:
+def train_classifier(images: Tensor, labels: Tensor, *, classes: int, epochs: int = EPOCHS) -> nn.Module:
     """The small classifier, trained on `images` and selected by an eleventh of them.
 
     Args:
         images: uint8, or float32 in [-1, 1], (N, 1 or 3, H, W).
         labels: integers (N,), from 0 to `classes` - 1.
+        epochs: how long; every measurement takes the default.
 
     Raises:
         DataError: fewer than two classes, too few images, or labels that do not fit.
@@ -77,10 +78,10 @@ def train_classifier(images: Tensor, labels: Tensor, *, classes: int) -> nn.Modu
         network: nn.Module = FashionClassifier(images.shape[1], classes)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
-    steps = EPOCHS * -(-len(training) // BATCH)
+    steps = epochs * -(-len(training) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps, pct_start=0.2)
     best, chosen = -1.0, network.state_dict()
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         network.train()
         shuffled = training[torch.randperm(len(training), generator=draws)]
         for index in torch.split(shuffled, BATCH):

@@ -455,7 +455,9 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         adjacency_words=ADJACENCY_WORDS,
         status=run.status,
         source=ABOUT[config.data.source].name,
-        extractor=wording.EXTRACTORS[config.metrics.features],
+        extractor=wording.extractor_words(
+            config.metrics.features, judged[-1].quality.features if judged and judged[-1].quality else None
+        ),
         curves=_curves(run, planned),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))

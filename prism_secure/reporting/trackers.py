@@ -61,7 +61,8 @@ def values(record: RoundRecord, config: Config) -> Values:
         "round/lambda": record.step,
     }
     if record.quality is not None and not config.private_metrics:
-        found |= {f"quality/{name}": x for name, x in msgspec.structs.asdict(record.quality).items()}
+        measured = msgspec.structs.asdict(record.quality)
+        found |= {f"quality/{name}": x for name, x in measured.items() if not isinstance(x, str)}
     drawn = {name: float(x) for name, x in (epsilons | found).items() if x is not None and math.isfinite(x)}
     unbounded = {name: "inf" for name, x in epsilons.items() if x is not None and not math.isfinite(x)}
     return drawn | unbounded  # an epsilon that is left out would be taken for small

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prism_secure.config.plugged import is_reference
 from prism_secure.data import to_float
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator, nearest
+from prism_secure.quality.networks import weights_digest
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.quality.utility import IMAGES, accuracy, ceiling, fewest_images, train_classifier
 from prism_secure.rounds.components import Components
@@ -135,4 +137,6 @@ class Evaluation:
             scale=2,
         )
         first = images[: min(COLUMNS, components.architecture.classes or COLUMNS)]
-        return Quality(**measured), encode_png(grid), first
+        own = is_reference(components.config.metrics.features)
+        digest = weights_digest(components.metric_network) if own else None
+        return Quality(**measured, features=digest), encode_png(grid), first

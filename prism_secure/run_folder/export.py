@@ -28,7 +28,7 @@ from prism_secure.model.model_card import (
 )
 from prism_secure.quality.samples import read_grid
 from prism_secure.run_folder.history import RunHistory, read_history
-from prism_secure.wording import EXTRACTORS
+from prism_secure.wording import extractor_words
 
 if TYPE_CHECKING:
     from prism_secure.model.model_file import ModelFile
@@ -244,7 +244,7 @@ def _measured(history: RunHistory) -> QualityCard | None:
     known = found.label_accuracy if data_set(history.config.data) == "fashion_mnist" else None
     return QualityCard(
         round=last.round,
-        features=EXTRACTORS[metrics.features],
+        features=extractor_words(metrics.features, found.features),
         samples=metrics.samples,
         fid=json_safe(found.fid, nan=True),
         kid=json_safe(found.kid, nan=True),

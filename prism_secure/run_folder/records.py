@@ -30,6 +30,9 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy on held-out images of a classifier trained on generated ones; see `quality.utility`."""
     gen2real_ceiling: float | None = None
     """`gen2real` after training on as many of the clients' images; None unless these are declared public."""
+    features: str | None = None
+    """SHA-256 of the weights of a network of the user's own that measured all but `gen2real`; None where the
+    package names the weights. Figures of different ones do not compare."""
 
 
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):

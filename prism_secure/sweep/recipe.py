@@ -246,6 +246,11 @@ def read_recipe(
         raise ConfigError(f"{path}: method = {sweep.method!r} takes its keys from [sweep.{used}] alone")
     axes = {name: parse_axis(name, axis, used) for name, axis in getattr(sweep, used).items()}
     recipe = SweepRecipe(base, sweep, axes, parse_until(sweep.until))
+    if "metrics.features" in axes:
+        raise ConfigError(
+            f"{path}: metrics.features cannot vary in a sweep: figures in the features of different networks "
+            "do not compare"
+        )
     _check(recipe)
     return recipe
 

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from prism_secure._torchvision import torchvision
 from prism_secure.data import Dataset, load, to_float
-from prism_secure.errors import DataError, FeatureError
+from prism_secure.errors import ConfigError, DataError, FeatureError
 from prism_secure.quality import classifier, inception_fid
-from prism_secure.quality.classifier import CLASSES, WEIGHTS, FashionClassifier, load_classifier
+from prism_secure.quality.classifier import (
+    CLASSES,
+    WEIGHTS,
+    FashionClassifier,
+    load_classifier,
+    save_classifier,
+)
 from prism_secure.quality.inception_fid import FidInceptionFeatures
 from prism_secure.quality.metrics import NEIGHBOURS, Evaluator, evaluate
 from prism_secure.quality.networks import (
@@ -25,6 +31,7 @@ from prism_secure.quality.networks import (
     InceptionFeatures,
     MetricFeatures,
     metric_features,
+    weights_digest,
 )
 from prism_secure.run_folder.records import Quality
 
@@ -319,6 +326,48 @@ def test_metric_features_go_by_name():
     assert isinstance(metric_features("classifier"), ClassifierFeatures)
     with pytest.raises(FeatureError, match="'vgg', expected one of classifier, inception_v3, inception_fid"):
         metric_features("vgg")
+
+
+# --- one of the user's own
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_classifier_of_ones_own_is_read_as_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+):
+    torch.manual_seed(channels)
+    path = tmp_path / "mine.safetensors"
+    save_classifier(FashionClassifier(channels, 3), path, names=("ä", "b", "c"))
+    module = f"my_metric_{channels}"
+    code = (
+        "from pathlib import Path\nfrom prism_secure.quality.networks import ClassifierFeatures\n"
+        f"def features():\n    return ClassifierFeatures(Path({str(path)!r}))\n"
+        "def other():\n    return 3\ndef needy(images):\n    return None\n"
+    )
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = metric_features(f"{module}:features")
+    assert found.classes == ("ä", "b", "c")
+    for given in (1, 3):
+        features, logits = found(torch.rand(2, given, 28, 28) * 2 - 1)
+        assert features.shape == (2, 128)
+        assert logits is not None
+        assert logits.shape == (2, 3)
+    grey = torch.rand(2, 1, 28, 28) * 2 - 1
+    assert torch.allclose(found(grey)[0], found(grey.repeat(1, 3, 1, 1))[0], atol=1e-4)
+    first = weights_digest(found)
+    assert first == weights_digest(metric_features(f"{module}:features"))
+    save_classifier(FashionClassifier(channels, 3), path, names=("ä", "b", "c"))
+    assert first != weights_digest(metric_features(f"{module}:features"))
+    with pytest.raises(ConfigError, match=r"must give a prism_secure.quality.networks.MetricFeatures, got 3"):
+        metric_features(f"{module}:other")
+    with pytest.raises(ConfigError, match=r"cannot be built: TypeError.*without arguments"):
+        metric_features(f"{module}:needy")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        metric_features(f"{module}:missing")
+    path.unlink()
+    with pytest.raises(FeatureError, match=r"mine.safetensors"):
+        metric_features(f"{module}:features")
 
 
 def test_inception_without_weights_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,9 @@ from prism_secure.data.sources import foreign_features
 from prism_secure.errors import ConfigError, DataError
 from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard
 from prism_secure.quality import metrics, utility
+from prism_secure.quality.classifier import FashionClassifier, save_classifier
 from prism_secure.quality.metrics import Evaluator, nearest
+from prism_secure.quality.networks import metric_features, weights_digest
 from prism_secure.quality.samples import read_grid
 from prism_secure.quality.utility import accuracy, ceiling, train_classifier
 from prism_secure.reporting.report import write_report
@@ -29,7 +31,10 @@ from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import Quality
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.objectives import direction
+from prism_secure.sweep.recipe import read_recipe
+from prism_secure.sweep.report import subject_of_runs
 from prism_secure.sweep.report.tables import QUALITY
 
 from .fake_run import make_run, sample_file
@@ -295,6 +300,64 @@ def test_features_of_other_data_are_said_to_be_so(tmp_path: Path):
     assert "classifier of clothes" in said("data.source=images", f"data.folder={tmp_path}")
     assert said("data.source=mnist", f"data.folder={tmp_path}", "metrics.features=inception_v3") == ""
     assert said("data.source=fashion_mnist", f"data.folder={tmp_path}") == ""
+    # Of one's own network nobody here knows what it was trained on, clothes or not.
+    for source in ("mnist", "fashion_mnist"):
+        own = said(f"data.source={source}", f"data.folder={tmp_path}", "metrics.features=mine:features")
+        assert "mine:features, a network of your own" in own
+
+
+def test_a_run_measured_by_ones_own_network_names_its_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "mine.safetensors"
+    save_classifier(FashionClassifier(1, 4), path, names=("a", "b", "c", "d"))
+    (tmp_path / "mine_in_a_run.py").write_text(
+        "from pathlib import Path\nfrom prism_secure.quality.networks import ClassifierFeatures\n"
+        f"def features():\n    return ClassifierFeatures(Path({str(path)!r}))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "mine_in_a_run:features"
+    own = measured(recipe(folder, f"metrics.features={name}", "metrics.utility=off"), tmp_path / "x.png")
+    assert own.features == weights_digest(metric_features(name))
+    assert measured(recipe(folder, "metrics.utility=off"), tmp_path / "x.png").features is None
+    with pytest.raises(
+        ConfigError, match=r"features must be 'classifier' .*'package.module:name' of your own"
+    ):
+        load_config(None, ["metrics.features=inception"])
+
+
+def test_figures_of_different_features_are_not_put_side_by_side(tmp_path: Path):
+    def made(name: str, *settings: str, digest: str | None = None) -> Run:
+        make_run(tmp_path / name, list(settings), rounds=2)
+        log = tmp_path / name / "metrics.jsonl"
+        lines = [msgspec.json.decode(line) for line in log.read_bytes().splitlines()]
+        for line in lines:
+            line["quality"]["features"] = digest
+        log.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        return Run.open(tmp_path / name)
+
+    shipped, own = made("a"), "metrics.features=mine:features"
+    assert len(subject_of_runs([shipped, made("b", "federation.seed=1")]).points) == 1
+    first, same = made("c", own, digest="11"), made("d", own, "federation.seed=1", digest="11")
+    assert subject_of_runs([first, same]).points[0].runs == (first, same)
+    with pytest.raises(ConfigError, match=r"different features \(classifier, mine:features\)"):
+        subject_of_runs([shipped, first])
+    with pytest.raises(ConfigError, match=r"\(classifier, inception_fid\)"):
+        subject_of_runs([shipped, made("e", "metrics.features=inception_fid")])
+    with pytest.raises(ConfigError, match=r"\(mine:features with other weights\)"):
+        subject_of_runs([first, made("f", own, digest="22")])
+    page = write_report(tmp_path / "c").read_text("utf-8")
+    assert "mine:features, a network of the owner’s own with weights of SHA-256 11" in page
+    assert "a network of your own" in page.lower().replace("\n", " ")
+
+
+def test_a_sweep_does_not_vary_what_measures_it(tmp_path: Path):
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        '[sweep]\nmethod = "grid"\n[sweep.grid]\n"metrics.features" = ["classifier", "inception_fid"]\n'
+    )
+    with pytest.raises(ConfigError, match=r"metrics.features cannot vary"):
+        read_recipe(path)
 
 
 # --- told

@@ -76,7 +76,12 @@ class Subject:
 
 
 def subject_of_sweep(sweep: Sweep) -> Subject:
-    """Everything in a sweep's folder."""
+    """Everything in a sweep's folder.
+
+    Raises:
+        ConfigError: the weights behind the metrics changed while it ran.
+    """
+    _require_one_ruler(sweep.runs)
     return Subject(
         title="A sweep over " + " × ".join(key.partition(".")[2] for key in sweep.keys),
         points=_with_short_paths(sweep.points),
@@ -92,7 +97,7 @@ def subject_of_runs(runs: Sequence[Run], command: str = "") -> Subject:
     """Runs by themselves: those that differ in nothing but the seed are one point.
 
     Raises:
-        ConfigError: fewer than two, or one twice.
+        ConfigError: fewer than two, one twice, or measured in different features.
     """
     folders = [run.folder.resolve() for run in runs]
     if len(runs) < 2:
@@ -100,6 +105,7 @@ def subject_of_runs(runs: Sequence[Run], command: str = "") -> Subject:
     if len(set(folders)) < len(folders):
         twice = next(run.folder for run in runs if folders.count(run.folder.resolve()) > 1)
         raise ConfigError(f"{twice} is named more than once")
+    _require_one_ruler(runs)
     flat = [_flat(run) for run in runs]
     keys = tuple(key for key in flat[0] if len({json.dumps(settings[key]) for settings in flat}) > 1)
     points: dict[str, tuple[Settings, list[Run]]] = {}
@@ -120,6 +126,18 @@ def subject_of_runs(runs: Sequence[Run], command: str = "") -> Subject:
         adaptive=False,
         names={run.folder: str(run.folder) for run in runs},
     )
+
+
+def _require_one_ruler(runs: Sequence[Run]) -> None:
+    """FID and its companions are distances in features: those of two networks are in two units."""
+    weights = {run.quality.features for run in runs if run.quality}
+    found = sorted({run.config.metrics.features for run in runs})
+    if len(found) > 1 or len(weights) > 1:
+        which = ", ".join(found) if len(found) > 1 else f"{found[0]} with other weights"
+        raise ConfigError(
+            f"these runs were measured in different features ({which}), whose figures do not compare: name "
+            "runs of one metrics.features and one file of weights"
+        )
 
 
 def _flat(run: Run) -> dict[str, Any]:
