@@ -20,7 +20,7 @@ import math
 import re
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,7 @@ from prism_secure.learning.measured.prior import Prior
 from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.rows import ROWS, SPECTRUM, Expected, best_rows, expected_rounds
 from prism_secure.learning.measured.schedule import answer_clips
-from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
+from prism_secure.learning.measured.server_training import Metric, Rows, ServerState, ServerTraining
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
 from prism_secure.rounds.components import Components
@@ -320,7 +320,7 @@ def trained(
         posterior: draw them towards the prior and weigh them by what is known, along the basis's rows.
     """
     config, trainer = components.config, components.trainer
-    metric: Callable[[torch.Tensor], torch.Tensor] = lambda difference: difference  # noqa: E731
+    metric: Metric | Rows = Rows(torch.ones(CLASSES, 1))
     if posterior:
         basis, spectrum = components.public_basis
         prior = guess(spectrum, config.measured.prior, basis)
@@ -340,7 +340,7 @@ def trained(
     state = training.run(
         ServerState.start(trainer, torch.from_numpy(server.theta)),
         means,
-        metric,  # type: ignore[arg-type]
+        metric,
         steps=steps,
         seed=public_seed(config.federation.seed, "server latents", 1),
     )

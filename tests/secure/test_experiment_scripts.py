@@ -155,6 +155,18 @@ def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
         point.of("client-6000-e1-measured-s0", None).measured()
 
 
+def test_one_shot_of_the_frontier_trains_towards_what_opened(tiny: list[str]) -> None:
+    components = Components(load_config(None, tiny))
+    dimension = components.trainer.extractor.dimension
+    trained = script("frontier/frontier.py")["trained"]
+    masks = [
+        trained(components, np.full((10, dimension), mean), 0.1, posterior=False, steps=30)
+        for mean in (-1.0, 1.0)
+    ]
+    assert masks[0].dtype == bool
+    assert not np.array_equal(*masks)
+
+
 def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
     figure = script("frontier/figure.py")
     line = {
