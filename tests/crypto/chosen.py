@@ -52,7 +52,7 @@ class Observer:
         corrupt: the colluders: the server knows all shares that they hold.
         masked: for each honest client that uploaded, with whom it masked.
         seeds, keys: for each client the honest holders who opened a share of its seed, of its mask key.
-        stopped: who has shown the root of its mask keys in place of an upload.
+        stopped: who has stopped in place of an upload; the worst is assumed, that its mask key is open then.
     """
 
     choices: dict[int, tuple[int, ...]]

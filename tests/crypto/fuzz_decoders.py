@@ -105,7 +105,7 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
     found = (
         evidence.AdvertEvidence(*head, advert.encode()),
         evidence.SealEvidence(*head, adverts, sealed, signature, 0, bytes(room.session.complaint_bytes)),
-        evidence.PartEvidence(*head, adverts, sealed, signature, liar, bytes([1]) * 32),
+        evidence.PartEvidence(*head, adverts, sealed, signature, liar, bytes([1]) * 64),
         evidence.DealingEvidence(*head, adverts, sealed, signature, 0, shut),
         evidence.UnmaskEvidence(*head, adverts, sealed, shut, b"", proof, answer),
     )
@@ -163,7 +163,8 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
         if stage is not Stage.ADVERTISE:
             found.append((f"{name}: client, {stage.value}", _client(live, mode, stage), [seen[stage]]))
     if rehearsal.session.hybrid:
-        stop = messages.StopMessage(messages.VERSION, tag(finished.context), rehearsal.rng[1].taken[96:128])
+        seed = hybrid.HybridMaskPair(rehearsal.rng[1].taken[96:128]).kem_seed()
+        stop = messages.StopMessage(messages.VERSION, tag(finished.context), seed)
         refusing = partial(_refusing, gatherings[Stage.UPLOAD])
         found.append((f"{name}: server, stop", refusing, [messages.encode(stop)]))
     found.append((f"{name}: opened", partial(unmask.read_opened, finished), [opened]))

@@ -518,8 +518,9 @@ def hybrid_stops_without_reason(liar: Liar, at: Stage, message: bytes) -> bytes:
     if at is not Stage.UPLOAD:
         return message
     liar.named = "refused"
-    root = liar.draw.choice((liar.session.rng[liar.client_id].taken[96:128], liar.draw.randbytes(32)))
-    return m.encode(m.StopMessage(m.VERSION, liar.context[:16], root))
+    own = hybrid.HybridMaskPair(liar.session.rng[liar.client_id].taken[96:128]).kem_seed()
+    seed = liar.draw.choice((own, liar.draw.randbytes(64), liar.draw.randbytes(32)))
+    return m.encode(m.StopMessage(m.VERSION, liar.context[:16], seed))
 
 
 @deviation

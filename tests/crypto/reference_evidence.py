@@ -202,10 +202,9 @@ class Case:
         return not right
 
     def another_part(self) -> bool:
-        _, _, _, holder, root = self.fields
-        demand(self.hybrid and holder in self.dealt and len(root) == 32, "something encapsulated")
-        seed = kem.mask_kem_seed(root)
-        demand(kem.generate(seed)[0] == self.adverts[holder]["kem"][1], "the root of that key")
+        _, _, _, holder, seed = self.fields
+        demand(self.hybrid and holder in self.dealt and len(seed) == 64, "something encapsulated")
+        demand(kem.generate(seed)[0] == self.adverts[holder]["kem"][1], "the seed of that key")
         try:
             wire.part_of(self.dealt[holder], seed, self.between(self.accused, holder), self.accused, holder)
         except Refused:

@@ -77,18 +77,18 @@ def test_a_part_arrives_and_nothing_else_passes_for_it():
     secret, sent = hybrid.encapsulate_for(dealer, keys, CONTEXT, ENDS)
     assert hybrid.Encapsulated.cut(sent.encode()) == sent
     assert len(sent.encode()) == hybrid.ENCAPSULATED_BYTES
-    assert sent.part(holder, CONTEXT, ENDS) == dealer.part(CONTEXT, ENDS)
+    assert sent.part(holder.kem, CONTEXT, ENDS) == dealer.part(CONTEXT, ENDS)
     assert sealing.kem.decapsulate(sent.sealing) == secret
     assert sent.shows(secret, CONTEXT, ENDS)
     draw = random.Random(1)
     for field in ("masking", "wrapped", "part_hash"):
         value = bytearray(getattr(sent, field))
         value[draw.randrange(len(value))] ^= 4
-        assert sent._replace(**{field: bytes(value)}).part(holder, CONTEXT, ENDS) is None
+        assert sent._replace(**{field: bytes(value)}).part(holder.kem, CONTEXT, ENDS) is None
     for context, ends in ((CONTEXT[::-1], ENDS), (CONTEXT, ENDS[::-1]), (CONTEXT, (3, 70001))):
-        assert sent.part(holder, context, ends) is None
+        assert sent.part(holder.kem, context, ends) is None
         assert not sent.shows(secret, context, ends)
-    assert sent.part(dealer, CONTEXT, ENDS) is None
+    assert sent.part(dealer.kem, CONTEXT, ENDS) is None
     assert not sent.shows(bytes(32), CONTEXT, ENDS)
     assert not sent.shows(secret + b"\0", CONTEXT, ENDS)
     assert not sent.shows(b"", CONTEXT, ENDS)

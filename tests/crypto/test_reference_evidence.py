@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from chosen import chosen_rehearsal
-from liars import DEVIATIONS, Liar, _run
+from liars import Liar, _run
 from reference_evidence import convicted
 from rehearsal import HYBRID, Rehearsal, needs_kem
 

@@ -53,9 +53,11 @@ __all__ = [
     "ENCAPSULATED_BYTES",
     "KEM_KEY_BYTES",
     "KEM_SECRET_BYTES",
+    "KEM_SEED_BYTES",
     "Encapsulated",
     "HybridMaskPair",
     "HybridSealingPair",
+    "Kem",
     "available",
     "check_available",
     "check_kem_key",
@@ -67,9 +69,9 @@ __all__ = [
 
 KEM_KEY_BYTES = 1184
 KEM_SECRET_BYTES = 32
+KEM_SEED_BYTES = 64
 CIPHERTEXT_BYTES = 1088
 
-_KEM_SEED_BYTES = 64
 _FORM = struct.Struct(f"{CIPHERTEXT_BYTES}s{CIPHERTEXT_BYTES}s32s32s32s")
 
 ENCAPSULATED_BYTES = _FORM.size
@@ -86,7 +88,7 @@ def hybrid_label(usage: str) -> bytes:
 def available() -> bool:
     """Whether the `cryptography` that is installed, and the library under it, have ML-KEM-768."""
     try:
-        return mlkem is not None and bool(mlkem.MLKEM768PrivateKey.from_seed_bytes(bytes(_KEM_SEED_BYTES)))
+        return mlkem is not None and bool(mlkem.MLKEM768PrivateKey.from_seed_bytes(bytes(KEM_SEED_BYTES)))
     except UnsupportedAlgorithm:
         return False
 
@@ -125,7 +127,7 @@ def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     return secret, ciphertext
 
 
-class _Kem(Confidential):
+class Kem(Confidential):
     """The ML-KEM half of a key pair."""
 
     __slots__ = ("_key", "public")
@@ -159,12 +161,12 @@ class HybridSealingPair(SealingKeyPair):
 
     def __init__(self, seed: bytes | bytearray, kem_seed: bytes) -> None:
         super().__init__(seed)
-        self.kem = _Kem(kem_seed)
+        self.kem = Kem(kem_seed)
 
     @classmethod
     def generate(cls, rng: Rng) -> Self:
         """Draw a fresh pair: 32 bytes, then 64."""
-        return cls(draw(rng, KEY_BYTES), draw(rng, _KEM_SEED_BYTES))
+        return cls(draw(rng, KEY_BYTES), draw(rng, KEM_SEED_BYTES))
 
     def erase(self) -> None:
         """Drop the ML-KEM key, too."""
@@ -186,11 +188,15 @@ class HybridMaskPair(KeyPair):
         super().__init__(derived.derive(hybrid_label("mask-key")))
         self._root = Secret(root)
         self._parts = derived
-        self.kem = _Kem(derived.derive(hybrid_label("kem-d")) + derived.derive(hybrid_label("kem-z")))
+        self.kem = Kem(self.kem_seed())
 
     def private(self) -> bytearray:
         """The root; not a copy."""
         return self._root.reveal()
+
+    def kem_seed(self) -> bytes:
+        """The ML-KEM key's seed, `KEM_SEED_BYTES`: neither the root follows from it, nor the X25519 key."""
+        return self._parts.derive(hybrid_label("kem-d")) + self._parts.derive(hybrid_label("kem-z"))
 
     def part(self, context: bytes, ends: tuple[int, int]) -> bytes:
         """What this client, ``ends[0]``, adds to the seed of its mask with ``ends[1]``: 32 bytes."""
@@ -239,9 +245,9 @@ class Encapsulated(NamedTuple):
         """Whether this is the part that the dealer says to have sent."""
         return hmac.compare_digest(_hash("part-hash", context, ends, part), self.part_hash)
 
-    def part(self, pair: HybridMaskPair, context: bytes, ends: tuple[int, int]) -> bytes | None:
-        """The part, as the owner of ``pair`` has it; None if it is not the one that the dealer signed."""
-        part = _wrapped(self.wrapped, pair.kem.decapsulate(self.masking), self.masking, context, ends)
+    def part(self, kem: Kem, context: bytes, ends: tuple[int, int]) -> bytes | None:
+        """The part, as the owner of ``kem`` has it; None if it is not the one that the dealer signed."""
+        part = _wrapped(self.wrapped, kem.decapsulate(self.masking), self.masking, context, ends)
         return part if self.names(part, context, ends) else None
 
 

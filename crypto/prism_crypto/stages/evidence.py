@@ -35,7 +35,14 @@ from prism_crypto.primitives.agreement_proof import (
     claimed_agreement,
 )
 from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
-from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, check_available, hybrid_seal_keys
+from prism_crypto.primitives.hybrid import (
+    KEM_SEED_BYTES,
+    Encapsulated,
+    HybridMaskPair,
+    Kem,
+    check_available,
+    hybrid_seal_keys,
+)
 from prism_crypto.primitives.keys import (
     KEY_BYTES,
     VOUCHER_BYTES,
@@ -73,8 +80,8 @@ __all__ = [
     "encode_evidence",
     "half",
     "is_false_voucher",
+    "is_kem_seed",
     "is_mask_secret",
-    "is_root",
     "is_seed",
     "mask_pair",
     "open_share",
@@ -135,14 +142,14 @@ class DealingEvidence(_Evidence, frozen=True, tag=3):
 class PartEvidence(_Evidence, frozen=True, tag=5):
     """Hybrid sessions: signed sealed shares with which a part of a mask came that is not the one signed.
 
-    ``root``: the receiver's, which was reconstructed because it dropped.
+    ``seed``: of the receiver's ML-KEM key for masks, which it has shown, or whose root was reconstructed.
     """
 
     adverts: bytes
     sealed: bytes
     signature: bytes
     receiver: int
-    root: bytes
+    seed: bytes
 
 
 class VoucherEvidence(_Evidence, frozen=True, tag=6):
@@ -282,7 +289,7 @@ def is_mask_secret(
     pair = mask_pair(secret, advert)
     right = pair.public == advert.mask_key
     if right and isinstance(pair, HybridMaskPair):
-        right = is_root(secret, advert) and all(
+        right = pair.kem.public == advert.kem_keys[1] and all(
             Encapsulated.cut(record[SEALED_BYTES:]).names(
                 pair.part(context, (owner, holder)), context, (owner, holder)
             )
@@ -292,12 +299,9 @@ def is_mask_secret(
     return right
 
 
-def is_root(root: bytes, advert: Advert) -> bool:
-    """Whether both keys for masks of a hybrid advert are derived from this."""
-    pair = HybridMaskPair(root)
-    right = (pair.public, pair.kem.public) == (advert.mask_key, advert.kem_keys[1])
-    pair.erase()
-    return right
+def is_kem_seed(seed: bytes, advert: Advert) -> bool:
+    """Whether the ML-KEM key for masks of a hybrid advert is derived from this."""
+    return len(seed) == KEM_SEED_BYTES and Kem(seed).public == advert.kem_keys[1]
 
 
 def mask_pair(secret: bytes, advert: Advert) -> KeyPair:
@@ -477,15 +481,14 @@ def _sent_another_part(
     evidence: PartEvidence, context: bytes, adverts: dict[int, Advert], dealt: dict[int, bytes]
 ) -> tuple[Stage, str]:
     accused, receiver, session = evidence.accused, evidence.receiver, evidence.session
-    if not session.hybrid or receiver not in dealt or len(evidence.root) != KEY_BYTES:
-        raise EvidenceError("nothing was encapsulated to the one whose root this is said to be")
-    pair = HybridMaskPair(evidence.root)
+    if not session.hybrid or receiver not in dealt:
+        raise EvidenceError("nothing was encapsulated to the one whose seed this is said to be")
     # Whatever seed gives this public key: what an honest client encapsulates to it comes out right.
-    if pair.kem.public != adverts[receiver].kem_keys[1]:
-        raise EvidenceError(f"that is not the root of the keys of client {receiver}")
+    if not is_kem_seed(evidence.seed, adverts[receiver]):
+        raise EvidenceError(f"that is not the seed of the key of client {receiver}")
     between = _between(evidence, context, adverts, accused, receiver)
     beside = Encapsulated.cut(dealt[receiver][SEALED_BYTES:])
-    if beside.part(pair, between, (accused, receiver)) is not None:
+    if beside.part(Kem(evidence.seed), between, (accused, receiver)) is not None:
         raise EvidenceError("the part is the one that was signed")
     return Stage.SHARE, f"the part of a mask that it sent to client {receiver} is not the one that it signed"
 

@@ -524,7 +524,7 @@ class Unmasking(Gathering):
             between = self.transcript.contexts.between(owner, peer)
             if isinstance(pair, HybridMaskPair):
                 ours_part = pair.part(between, (owner, peer)) if peer in dealt else b""
-                theirs_part = self._part_of(peer, owner, pair, secret)
+                theirs_part = self._part_of(peer, owner, pair)
                 parts = (ours_part, theirs_part) if owner < peer else (theirs_part, ours_part)
                 seed = hybrid_pair_seed(agreed, parts, between, ids, keys)
             else:
@@ -533,19 +533,20 @@ class Unmasking(Gathering):
         add_keystreams(self._total, masks)
         pair.erase()
 
-    def _part_of(self, dealer: int, owner: int, pair: HybridMaskPair, root: bytes) -> bytes:
+    def _part_of(self, dealer: int, owner: int, pair: HybridMaskPair) -> bytes:
         """What a survivor added to the seed of its mask with a dropped client; empty if it dealt none."""
         record = self._dealt(dealer).get(owner)
         if record is None:
             return b""
         beside, ends = Encapsulated.cut(record[SEALED_BYTES:]), (dealer, owner)
-        part = beside.part(pair, self.transcript.contexts.between(dealer, owner), ends)
+        part = beside.part(pair.kem, self.transcript.contexts.between(dealer, owner), ends)
         if part is not None:
             return part
         session, (signature, records) = self.hall.session, self.transcript.dealt[dealer]
         if session.mode is Mode.ACTIVE:
             adverts = self.transcript.contexts.seen(dealer)
-            self.hall.accuse(PartEvidence(VERSION, session, dealer, adverts, records, signature, owner, root))
+            seed = pair.kem_seed()
+            self.hall.accuse(PartEvidence(VERSION, session, dealer, adverts, records, signature, owner, seed))
         raise ShareError(
             f"the part of its mask with client {owner} is not the one that it signed",
             stage=self.stage,

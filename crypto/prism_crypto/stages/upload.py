@@ -24,20 +24,22 @@ from prism_crypto.errors import InputError, MessageError, ProtocolError, SealErr
 from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
 from prism_crypto.primitives.hybrid import (
+    KEM_SEED_BYTES,
     Encapsulated,
     HybridMaskPair,
     HybridSealingPair,
+    Kem,
     hybrid_pair_seed,
     hybrid_seal_keys,
 )
-from prism_crypto.primitives.keys import KEY_BYTES, VOUCHER_BYTES, AgreedKey, KeyPair, pair_seed, seal_keys
+from prism_crypto.primitives.keys import VOUCHER_BYTES, AgreedKey, KeyPair, pair_seed, seal_keys
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import owner_body, read_advert
 from prism_crypto.stages.confirm import Confirming
-from prism_crypto.stages.evidence import PartEvidence, half, is_root, open_share
+from prism_crypto.stages.evidence import PartEvidence, half, is_kem_seed, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.states import Shared, Stopped, Unopened, Uploaded, Vouchers
 from prism_crypto.stages.survivors import survivor_messages
@@ -71,7 +73,7 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
     """Client: open the shares it was sent, then pack and mask its vector.
 
     In a hybrid session: if a dealer's part of a mask is not the one that it signed, there is no mask with it,
-    and no sum with this client in it. It stops then, and shows the server by the root of its mask keys who
+    and no sum with this client in it. It stops then, and shows the server by its ML-KEM key for masks who
     is to blame.
 
     Args:
@@ -95,7 +97,7 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
     parts, wrong = _parts(state, sealed)
     if wrong:
         assert isinstance(state.masking, HybridMaskPair)
-        stop = StopMessage(VERSION, tag(state.context), bytes(state.masking.private()))
+        stop = StopMessage(VERSION, tag(state.context), state.masking.kem_seed())
         state.erase()
         return Stopped(f"what came from client {wrong[0]} is not what goes with it"), encode(stop)
     keys, unopened = _open_all(state, sealed)
@@ -256,7 +258,7 @@ def _parts(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, bytes], l
         if peer == me:
             continue
         beside = Encapsulated.cut(record[SEALED_BYTES:])
-        part = beside.part(state.masking, state.neighbours[peer].context, (peer, me))
+        part = beside.part(state.masking.kem, state.neighbours[peer].context, (peer, me))
         if part is None:
             wrong.append(peer)
         else:
@@ -357,25 +359,25 @@ class Uploading(Gathering):
     def _stopped(self, peer: int, data: bytes) -> NoReturn:
         """A client shows why it does not upload: it counts as silent, whoever is to blame."""
         session, contexts = self.hall.session, self.transcript.contexts
-        limit = FRAME_BYTES + KEY_BYTES
+        limit = FRAME_BYTES + KEM_SEED_BYTES
         message = decode(StopMessage, data, contexts.of(peer), limit=limit, stage=self.stage, peer=peer)
         advert = read_advert(self.transcript.adverts[peer], session)
-        if len(message.root) != KEY_BYTES or not is_root(message.root, advert):
-            raise ProtocolError("stops with another root than that of its keys", stage=self.stage, peer=peer)
-        pair, wrong = HybridMaskPair(message.root), []
+        if not is_kem_seed(message.seed, advert):
+            raise ProtocolError("stops with another seed than that of its key", stage=self.stage, peer=peer)
+        kem, wrong = Kem(message.seed), []
         received = decode_records(self.transcript.received[peer], session.dealt_bytes, stage=self.stage)
         for dealer, record in received.items():
             beside, context = Encapsulated.cut(record[SEALED_BYTES:]), contexts.between(dealer, peer)
-            if dealer == peer or beside.part(pair, context, (dealer, peer)) is not None:
+            if dealer == peer or beside.part(kem, context, (dealer, peer)) is not None:
                 continue
             wrong.append(dealer)
             if session.mode is Mode.ACTIVE:
                 signature, records = self.transcript.dealt[dealer]
                 seen = contexts.seen(dealer)
                 self.hall.accuse(
-                    PartEvidence(VERSION, session, dealer, seen, records, signature, peer, message.root)
+                    PartEvidence(VERSION, session, dealer, seen, records, signature, peer, message.seed)
                 )
-        pair.erase()
+        kem.erase()
         raise ProtocolError(
             f"stops: {len(wrong)} clients sent it another part of a mask than they signed{self.hall.named()}",
             stage=self.stage,

@@ -150,13 +150,13 @@ class VouchedConfirmMessage(Message, frozen=True, tag=7):
 
 
 class StopMessage(Message, frozen=True, tag=8):
-    """In hybrid sessions, client to server, in place of an upload: the root of its keys for masks.
+    """In hybrid sessions, client to server, in place of an upload: the seed of its ML-KEM key for masks.
 
-    A dealer has sent it another part of a mask than it signed, and that shows who. There is no upload that
-    the root could lay bare: to the session it is a client that dropped.
+    A dealer has sent it another part of a mask than it signed, and that shows who. It opens no mask: each
+    rests on the X25519 key for masks, too. To the session this is a client that dropped.
     """
 
-    root: bytes
+    seed: bytes
 
 
 class DoubtedUnmaskMessage(Message, frozen=True, tag=9):

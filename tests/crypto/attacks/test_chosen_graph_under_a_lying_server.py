@@ -164,7 +164,7 @@ class Stopper(Splitter):
 @needs_kem
 @pytest.mark.parametrize(("rate", "count"), [(0.0, 0), (0.0, 2), (0.0, 6), (0.0, 14), (0.1, 4)])
 def test_clients_that_stop_are_none_of_the_t_that_anybody_in_a_sum_has(rate, count):
-    """Whoever counts on them refuses: a root tells no voucher. So the cohort is what it is without them."""
+    """Whoever counts on them refuses: a stop tells no voucher. So the cohort is what it is without them."""
     opened = []
     for seed in range(2):
         session = chosen_rehearsal(label=f"stops {seed}", suite=HYBRID)

@@ -1,8 +1,9 @@
 """Broken if a server that makes clients of a hybrid session stop opens a sum of fewer than must survive.
 
-A client that gets another part of a mask than the signed one stops and shows its root, by which its masks
-come off. A lying server alters such parts itself, lists those clients as survivors all the same, and shows
-the others as many confirmations as there can be.
+A client that gets another part of a mask than the signed one stops and shows its ML-KEM key for masks. A
+lying server alters such parts itself, lists those clients as survivors all the same, and shows the others as
+many confirmations as there can be. The masks of those that stopped rest on X25519 alone then, and on parts of
+the server's own that it passes on in their names: they come off when X25519 falls.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ from typing import Any
 
 import pytest
 import reference as wire
+import reference_kem as kem
 from forgery import take_apart
-from rehearsal import HYBRID, Rehearsal, needs_kem
+from rehearsal import HYBRID, Rehearsal, Stream, needs_kem
 
-from prism_crypto import Session, Stage
+from prism_crypto import MemoryCounter, Session, Stage
 from prism_crypto.errors import MessageError, OutOfOrder, SecureSumError, ThresholdError
+from prism_crypto.primitives.hybrid import (
+    Encapsulated,
+    HybridMaskPair,
+    Kem,
+    encapsulate_for,
+    hybrid_pair_seed,
+)
 from prism_crypto.primitives.keystream import add_keystream
 from prism_crypto.primitives.shamir import combine
+from prism_crypto.stages.advert import read_advert
 from prism_crypto.stages.evidence import half, open_share
-from prism_crypto.stages.unmask import Unmasking
 
 pytestmark = needs_kem
 
@@ -28,6 +37,10 @@ DEALT, PART = 2370, 98 + 2 * 1088
 
 def room_of(n: int, survivors: int, **how: Any) -> Rehearsal:
     return Rehearsal(range(n), suite=HYBRID, min_survivors=survivors, **how)
+
+
+def kem_seed_of(room: Rehearsal, client: int) -> bytes:
+    return HybridMaskPair(room.rng[client].taken[96:128]).kem_seed()
 
 
 def altered(shares: bytes, client: int) -> bytes:
@@ -40,22 +53,37 @@ def altered(shares: bytes, client: int) -> bytes:
     return wire.wrap(kind, tag, count, ids, wire.write_records(dealt | {dealer: bytes(record)}))
 
 
+def forged(shares: bytes, client: int, parts: dict[int, HybridMaskPair], room: Rehearsal) -> bytes:
+    """The message to a client with parts of the server's own, and their hashes, for those of some dealers."""
+    kind, tag, (count, ids, blob) = take_apart(shares)
+    dealt, transcript = wire.read_records(blob, DEALT), room.server._state.transcript
+    keys = read_advert(transcript.adverts[client], room.session).kem_keys
+    for dealer, pair in parts.items():
+        real = Encapsulated.cut(dealt[dealer][98:])
+        _, own = encapsulate_for(pair, (keys[0], keys[1]), transcript.contexts.common, (dealer, client))
+        changed = own._replace(sealing=real.sealing, secret_hash=real.secret_hash)
+        dealt[dealer] = dealt[dealer][:98] + changed.encode()
+    return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+
+
 def sum_without(room: Rehearsal, stopped: set[int]) -> list[int]:
-    """What the server opens that makes these stop, and tells the others that all have survived.
+    """What a server opens that makes these stop, says that all have survived, and breaks X25519.
 
     The errors of clients that refuse fly out of here.
     """
     clients, server, session = room.clients, room.server, room.session
     inbox = room.play(until=Stage.SHARE)
-    transcript, roots = server._state.transcript, {}
+    transcript, shown_keys = server._state.transcript, {}
+    parts = {i: HybridMaskPair(bytes([i]) * 32) for i in stopped}
     for i in room.ids:
         if i in stopped:
             stop = clients[i].upload(altered(inbox[i], i), room.values[i])
-            kind, _, (roots[i],) = take_apart(stop)
-            assert kind == 8
+            kind, _, (seed,) = take_apart(stop)
+            assert (kind, len(seed)) == (8, 64)
+            shown_keys[i] = Kem(seed)
         else:
             vector = [room.values[i]] if not isinstance(clients[i], wire.Client) else []
-            server.receive(i, clients[i].upload(inbox[i], *vector))
+            server.receive(i, clients[i].upload(forged(inbox[i], i, parts, room), *vector))
     total, context = server._state._total, transcript.contexts.common
     others = [i for i in room.ids if i not in stopped]
     everybody = wire.wrap(wire.SURVIVORS, context[:16], len(room.ids), wire.id_list(room.ids))
@@ -63,15 +91,25 @@ def sum_without(room: Rehearsal, stopped: set[int]) -> list[int]:
     shown = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(signed), b"")
     keys = {i: wire.read_records(take_apart(clients[i].unmask(shown))[2][0], 32) for i in others}
 
-    unmasking = Unmasking(server._hall, transcript, total, dict.fromkeys(others, ()))
     for owner in others:
         shares = {}
         for holder in others:
             record = wire.read_records(transcript.received[holder], DEALT)[owner]
             shares[holder + 1] = open_share(keys[holder][owner], context, (owner, holder), half(record, 0))
         add_keystream(total, combine(shares, session.threshold), subtract=True)
-    for owner, root in roots.items():
-        unmasking._remove_pair_masks(owner, root)
+    for gone, shown_key in shown_keys.items():
+        broken = HybridMaskPair(room.rng[gone].taken[96:128])  # for its X25519 key
+        for peer in others:
+            record = wire.read_records(transcript.received[gone], DEALT)[peer]
+            theirs = Encapsulated.cut(record[98:]).part(shown_key, context, (peer, gone))
+            each = {gone: parts[gone].part(context, (gone, peer)), peer: theirs}
+            public = {gone: broken.public, peer: read_advert(transcript.adverts[peer], session).mask_key}
+            low, high = sorted(each)
+            agreed = broken.agree(public[peer])
+            both, ends = (each[low], each[high]), (public[low], public[high])
+            add_keystream(
+                total, hybrid_pair_seed(agreed, both, context, (low, high), ends), subtract=peer < gone
+            )
     return session.packing.unpack(total, survivors=len(others), bound=session.spec.bound).tolist()
 
 
@@ -171,7 +209,7 @@ def test_a_server_that_lists_none_of_those_that_stop_opens_the_sum_of_the_rest_o
 @pytest.mark.parametrize("mode", ["active", "semi_honest"])
 @pytest.mark.parametrize("at", list(Stage))
 def test_a_client_stops_in_place_of_its_upload_and_never_later(mode, at):
-    """So no root is open beside a vector, nor does the server take one at another stage."""
+    """So no key of a stop is open beside a vector, nor does the server take one at another stage."""
     room, shares, tried = room_of(4, 4, mode=mode), [], []
 
     def again(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
@@ -179,7 +217,7 @@ def test_a_client_stops_in_place_of_its_upload_and_never_later(mode, at):
             shares.append(altered(message, 1))
         if stage is at and sender == 1:
             if at is not Stage.UPLOAD:
-                stop = wire.wrap(8, take_apart(message)[1], room.rng[1].taken[96:128])
+                stop = wire.wrap(8, take_apart(message)[1], kem_seed_of(room, 1))
                 with pytest.raises(MessageError):
                     room.server.receive(1, stop)
             if shares:
@@ -199,5 +237,29 @@ def test_a_stop_of_one_that_has_uploaded_is_refused():
     client = room.clients[1]
     room.server.receive(1, client.upload(inbox[1], room.values[1]))
     with pytest.raises(SecureSumError):
-        room.server.receive(1, wire.wrap(8, client._state.context[:16], room.rng[1].taken[96:128]))
+        room.server.receive(1, wire.wrap(8, client._state.context[:16], kem_seed_of(room, 1)))
     assert room.server.waiting == (0, 2, 3)
+
+
+def test_a_copied_machine_whose_one_copy_stops_shows_no_mask_of_what_the_other_uploads():
+    """The two have the same keys, so what a stop shows must open none of the masks, nor any share."""
+    room, pair = room_of(4, 4), HybridMaskPair(Stream("rehearsal: client 3")(128)[96:])
+    copy = room.client(3, rng=Stream("rehearsal: client 3"), counter=MemoryCounter())
+    copy.advertise()
+    stops: list[bytes] = []
+
+    def show(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if (stage, receiver) == (Stage.SHARE, 3):
+            copy.share(message)
+        if (stage, receiver) == (Stage.UPLOAD, 3):
+            stops.append(copy.upload(altered(message, 3), room.values[3]))
+        return message
+
+    room.play(intercept=show)
+    assert room.server.result.survivors == (0, 1, 2, 3)
+    [stop] = stops
+    assert take_apart(stop)[2] == [pair.kem_seed()]
+    mask_key = kem.mask_key(bytes(pair.private()))
+    assert bytes(pair.private()) not in stop
+    assert mask_key not in stop
+    assert Kem(pair.kem_seed()).public == pair.kem.public

@@ -685,23 +685,21 @@ def test_a_complaint_about_the_honest_convicts_its_author_if_it_decides_anything
 class Stops(wire.Client):
     """Stops without a reason."""
 
-    root = b""
+    shown = b""
 
     def upload(self, data: bytes) -> bytes:
         super().upload(data)
-        return wire.wrap(8, self.context[:16], self.root or self.mask_secret)
+        return wire.wrap(8, self.context[:16], self.shown or kem.mask_kem_seed(self.mask_secret))
 
 
-@pytest.mark.parametrize("root", [b"", bytes(32), b"short", bytes(33)])
-def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(root):
+@pytest.mark.parametrize("seed", [b"", bytes(64), bytes(32), b"short", bytes(65)])
+def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(seed):
     room = room_of()
-    room.cheat(LIAR, type("Stops", (Stops,), {"root": root}))
+    room.cheat(LIAR, type("Stops", (Stops,), {"shown": seed}))
     lost, complaints = played(room)
     assert lost is None
     assert [(type(error), error.peer) for error in complaints] == [(ProtocolError, LIAR)]
-    assert ("0 clients sent it" if root == b"" else "another root than that of its keys") in str(
-        complaints[0]
-    )
+    assert ("0 clients sent it" if seed == b"" else "another seed than that of its key") in str(complaints[0])
     assert room.server.blamed == {}
     assert LIAR not in room.server.result.survivors
 
@@ -735,19 +733,20 @@ def test_a_server_that_alters_a_part_frames_nobody(place):
 
     lost, complaints = played(room, intercept=alter)
     assert lost is None
-    assert [error.peer for error in complaints] == [4]  # it stops, and shows a root that convicts nobody
+    assert [error.peer for error in complaints] == [4]  # it stops, and shows a key that convicts nobody
     assert room.server.blamed == {}
     adverts = take_apart(said[Stage.SHARE, SERVER])[2][1]
     sealed, signature = take_apart(said[Stage.SHARE, 1])[2]
-    root = room.rng[4].taken[96:128]
+    seed = kem.mask_kem_seed(room.rng[4].taken[96:128])
     for receiver in (0, 4, 1):
-        for claimed in (root, bytes(32), b"", room.rng[receiver].taken[96:128]):
+        own = room.rng[receiver].taken[96:128]
+        for claimed in (seed, bytes(64), b"", own, kem.mask_kem_seed(own)):
             evidence = PartEvidence(2, room.session, 1, adverts, sealed, signature, receiver, claimed)
-            with pytest.raises(EvidenceError, match=r"the part is the one|not the root|whose root this is"):
+            with pytest.raises(EvidenceError, match=r"the part is the one|not the seed|whose seed this is"):
                 verify_evidence(encode_evidence(evidence), room.roster)
     records = wire.read_records(sealed, 2370)
     records[4] = records[4][:place] + flipped(records[4][place:])
-    evidence = PartEvidence(2, room.session, 1, adverts, wire.write_records(records), signature, 4, root)
+    evidence = PartEvidence(2, room.session, 1, adverts, wire.write_records(records), signature, 4, seed)
     with pytest.raises(EvidenceError, match="signature does not verify"):
         verify_evidence(encode_evidence(evidence), room.roster)
 
