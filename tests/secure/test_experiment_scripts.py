@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import runpy
 import sys
@@ -217,3 +218,96 @@ def test_the_released_means_tell_classes_apart() -> None:
     assert (other.told_apart(images) == 9 - labels).double().mean() > 0.99
     with pytest.raises(SystemExit, match="need one"):
         utility["Made"](spread, None, None, images, labels, torch.Generator()).told_apart(images)
+
+
+@pytest.fixture
+def bench() -> dict[str, Any]:
+    return script("utility/dpimagebench.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    # Counted once in the networks of the benchmark's own code, for grey images.
+    [("resnet", 10, 1_730_426), ("wrn", 10, 8_948_922), ("resnext", 10, 34_425_546)],
+)
+def test_networks_of_the_benchmark_have_its_size(
+    bench: dict[str, Any], name: str, classes: int, parameters: int
+) -> None:
+    with torch.device("meta"):
+        network = bench["ARCHITECTURES"][name](1, classes)
+    assert sum(each.numel() for each in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["resnet", "wrn", "resnext"])
+def test_networks_of_the_benchmark_take_grey_and_colour(bench: dict[str, Any], name: str) -> None:
+    for channels, side in ((1, 28), (3, 32)):
+        network = bench[name](channels, 5, each=1).eval()
+        with torch.no_grad():
+            assert network(torch.zeros(2, channels, side, side)).shape == (2, 5)
+
+
+def generated_set(folder: Path, count: int = 24) -> Path:
+    """Two images a class and four more, of which each class has its own brightness."""
+    labels = np.arange(count) % 10
+    images = np.repeat(labels * 25, 32 * 32).reshape(count, 32, 32).astype(np.uint8)
+    np.savez(folder / "set.npz", images=images, labels=labels)
+    for name, values in (
+        ("images-idx3", images[:20, 2:30, 2:30]),
+        ("labels-idx1", labels[:20].astype(np.uint8)),
+    ):
+        write_idx(folder / name, values)
+        (folder / f"t10k-{name}-ubyte.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    return folder / "set.npz"
+
+
+def test_the_benchmark_selects_by_generated_images_and_then_opens_the_test_set(
+    bench: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = generated_set(tmp_path)
+    functions = bench["measure"].__globals__
+    functions["ARCHITECTURES"] = {"wrn": lambda *sizes: bench["wrn"](*sizes, each=1)}
+    opened, read, train = [], functions["read_test"], functions["chosen"]
+    functions["read_test"] = lambda folder: opened.append("test") or read(folder)
+    functions["chosen"] = lambda *given, **named: opened.append("train") or train(*given, **named)
+    options = SimpleNamespace(
+        set=path, real=tmp_path, out=tmp_path / "out.jsonl", device="cpu", seed=0, count=24, epochs=2,
+        only=None, side=28,
+    )  # fmt: skip
+    (row,) = bench["measure"](options)
+    assert opened == ["train", "test"]
+    assert 0 <= row["gen2real"] <= 1
+    assert row["epoch"] in (1, 2)
+    assert row["whole_protocol"] is False
+    assert "NOT the protocol" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.jsonl").read_text())["architecture"] == "wrn"
+    options.count = 25
+    with pytest.raises(SystemExit, match=r"takes 25 images, .* has 24"):
+        bench["measure"](options)
+
+
+def test_the_epoch_taken_is_the_best_on_images_kept_apart(bench: dict[str, Any], tmp_path: Path) -> None:
+    images, labels = bench["read_set"](generated_set(tmp_path), 24)
+    functions, figures, seen = bench["chosen"].__globals__, iter([0.5, 0.9, 0.7]), []
+
+    def heard(network: torch.nn.Module, given: torch.Tensor, _: torch.Tensor) -> float:
+        seen.append((given, {name: value.clone() for name, value in network.state_dict().items()}))
+        return next(figures)
+
+    functions["accuracy"] = heard
+    made = lambda *sizes: bench["resnet"](*sizes, each=1)  # noqa: E731
+    network, epoch, best = bench["chosen"](made, images, labels, classes=10, device="cpu", seed=0, epochs=3)
+    assert (epoch, best) == (2, 0.9)
+    assert all(torch.equal(value, seen[1][1][name]) for name, value in network.state_dict().items())
+    assert all(len(given) == 2 for given, _ in seen)  # a twelfth
+
+
+def test_the_mean_of_the_parameters_follows_the_benchmark(bench: dict[str, Any]) -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    averaged, expected = bench["Averaged"](network), 0.0
+    for step in range(1, 30):
+        torch.nn.init.constant_(network.weight, float(step))
+        averaged.update(network)
+        decay = min(0.9999, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert averaged.with_statistics_of(network).weight.item() == pytest.approx(expected, rel=1e-5)
