@@ -37,7 +37,7 @@ def require_run(path: Path, *, error: type[PrismError] = RunFolderError, sweep: 
         if sweep:
             return
         raise error(f"{path} is not a run folder: it is a sweep, whose runs are {path / 'runs'}/*")
-    if not any((path / name).exists() for name in _OF_A_RUN):
+    if not is_run_folder(path):
         raise error(
             f"{path} is not a run folder: it has no config.toml and no ledger.jsonl; `prism-secure list "
             f"{path}` finds the runs and sweeps below it"
@@ -79,6 +79,15 @@ def require_file(path: Path, what: str, *, error: type[PrismError] = ConfigError
         raise error(f"{path} is not {what}: {found}")
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether a run began in this folder.
+
+    >>> is_run_folder(Path("no-such-folder"))
+    False
+    """
+    return any((path / mark).exists() for mark in _OF_A_RUN)
+
+
 def file_of(path: Path, name: str, what: str, *, error: type[PrismError] = ConfigError) -> Path:
     """The file `path`, or the one called `name` in the run folder `path`.
 
@@ -86,7 +95,7 @@ def file_of(path: Path, name: str, what: str, *, error: type[PrismError] = Confi
         `error`: neither is there; `what` says of which kind it should be.
     """
     inside = path / name
-    if path.is_dir() and not inside.is_file() and any((path / mark).exists() for mark in _OF_A_RUN):
+    if path.is_dir() and not inside.is_file() and is_run_folder(path):
         raise error(
             f"{path} is a run folder without {name}: its run has not come so far, or it was taken out"
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prism_secure.commands.first_checks import file_of, require_new_file
+from prism_secure.commands.first_checks import file_of, is_run_folder, require_new_file
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.errors import ConfigError, ModelError
 
@@ -32,7 +33,8 @@ examples:
   prism-secure generate --model runs/first --count 100 --out grid.png         the model of a finished run
   prism-secure generate --model fashion.safetensors --card                    what it says about itself
 
-exit codes: 0 done, 2 impossible request, 5 disk, 7 the file is damaged or no model
+exit codes: 0 done, 2 impossible request, 4 a run folder's ledger does not vouch for its model, 5 disk,
+7 the file is damaged or no model
 """
 
 _MOST_IN_A_GRID = 10_000
@@ -86,12 +88,19 @@ def _generate(options: argparse.Namespace, command: str) -> int:
             raise ConfigError(
                 "--vary-contrast is for data sets, and a .png is one grid: name a folder or .npz"
             )
+    named = options.model
     options.model = file_of(
         options.model, "model.safetensors", "a model file, nor a run folder", error=ModelError
     )
     from prism_secure.model.model_file import read_model_file  # torch is not imported to say the above
 
     model = read_model_file(options.model)
+    if model.card is None and is_run_folder(named):
+        # What `export` would write into the file is still in the folder.
+        from prism_secure.run_folder.export import run_card
+        from prism_secure.run_folder.history import read_history
+
+        model = dataclasses.replace(model, card=run_card(read_history(named), model))
     if options.card:
         if model.card is None:
             raise ConfigError(f"{options.model} has no card; `prism-secure export` writes one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -331,6 +332,32 @@ def test_command_writes_the_card_beside_the_model(exported: Path, capsys: pytest
     assert "Licence of the data: ask us" in beside
     assert main(["generate", "--model", str(exported), "--card"]) == 0
     assert capsys.readouterr().out == beside
+
+
+def test_a_data_set_made_from_a_run_folder_tells_epsilon_too(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = exported.parent.parent / "run"
+    for out, card in (("set.npz", "set.npz.md"), ("set", "set/README.md")):
+        assert main(["generate", "--model", str(run), "--count", "10", "--out", str(tmp_path / out)]) == 0
+        told = (tmp_path / card).read_text("utf-8")
+        assert "Nothing is known of ε" not in told
+        assert "everything one client contributes" in told
+        assert "## Quality" in told
+    assert main(["generate", "--model", str(run), "--card"]) == 0
+    capsys.readouterr()
+    # The file alone has no card, and says so.
+    alone = ["generate", "--model", str(run / "model.safetensors"), "--count", "10"]
+    assert main([*alone, "--out", str(tmp_path / "alone.npz")]) == 0
+    assert "Nothing is known of ε" in (tmp_path / "alone.npz.md").read_text("utf-8")
+    # Nor is one made up where the ledger does not vouch for the model.
+    shutil.copytree(run, tmp_path / "other")
+    path = tmp_path / "other" / "model.safetensors"
+    model = read_model_file(path)
+    write_model(path, model.architecture, model.seed, ~model.mask)
+    assert main(["generate", "--model", str(tmp_path / "other"), "--out", str(tmp_path / "y.npz")]) == 4
+    assert "model" in capsys.readouterr().err
+    assert not (tmp_path / "y.npz").exists()
 
 
 def test_card_does_not_replace_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
