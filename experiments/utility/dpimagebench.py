@@ -242,7 +242,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a line is added for each architecture")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=28, help="of the real images; generated ones are resized")
     parser.add_argument("--count", type=int, default=60_000, help="images; fewer is another protocol")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="fewer is another protocol")
     parser.add_argument("--only", choices=ARCHITECTURES, action="append", help="may be repeated")
@@ -253,7 +252,12 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """Train, select and only then open the test images; a line of --out for each architecture."""
     images, labels = read_set(options.set, options.count)
-    images = fit(images, options.side)
+    # Before hours of training: only the size is looked at here.
+    channels, side, _ = read_test(options.real)[0].shape[1:]
+    if images.shape[1] != channels:
+        raise SystemExit(f"real images have {channels} channels, generated ones {images.shape[1]}")
+    images = fit(images, side)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     classes, names = int(labels.max()) + 1, options.only or list(ARCHITECTURES)
     trained = {}
     for name in names:
@@ -268,10 +272,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
             {"epoch": epoch, "selected_by": selected, "seconds": time.monotonic() - start},
         )
     real = read_test(options.real)
-    if real[0].shape[1:] != images.shape[1:]:
-        raise SystemExit(
-            f"real images are {tuple(real[0].shape[1:])}, generated ones {tuple(images.shape[1:])}"
-        )
     whole = options.count == 60_000 and options.epochs == EPOCHS and set(names) == set(ARCHITECTURES)
     rows: list[dict[str, object]] = []
     for name, (network, told) in trained.items():

@@ -267,19 +267,25 @@ def test_the_benchmark_selects_by_generated_images_and_then_opens_the_test_set(
     functions = bench["measure"].__globals__
     functions["ARCHITECTURES"] = {"wrn": lambda *sizes: bench["wrn"](*sizes, each=1)}
     opened, read, train = [], functions["read_test"], functions["chosen"]
-    functions["read_test"] = lambda folder: opened.append("test") or read(folder)
+    functions["read_test"] = lambda folder: opened.append("size" if not opened else "test") or read(folder)
     functions["chosen"] = lambda *given, **named: opened.append("train") or train(*given, **named)
     options = SimpleNamespace(
         set=path, real=tmp_path, out=tmp_path / "out.jsonl", device="cpu", seed=0, count=24, epochs=2,
-        only=None, side=28,
+        only=None,
     )  # fmt: skip
     (row,) = bench["measure"](options)
-    assert opened == ["train", "test"]
+    assert opened == ["size", "train", "test"]
     assert 0 <= row["gen2real"] <= 1
     assert row["epoch"] in (1, 2)
     assert row["whole_protocol"] is False
     assert "NOT the protocol" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.jsonl").read_text())["architecture"] == "wrn"
+    np.savez(tmp_path / "colour.npz", images=np.zeros((24, 32, 32, 3), np.uint8), labels=np.arange(24) % 10)
+    options.set, opened[:] = tmp_path / "colour.npz", []
+    with pytest.raises(SystemExit, match="1 channels, generated ones 3"):
+        bench["measure"](options)
+    assert opened == ["size"]  # before any training
+    options.set = path
     options.count = 25
     with pytest.raises(SystemExit, match=r"takes 25 images, .* has 24"):
         bench["measure"](options)
