@@ -40,6 +40,7 @@ from prism_secure.audit.played_rounds import (
 from prism_secure.config import load_config
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.rounds.behaviours.behaviour import MeasuredAnswer
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure, in_features, terms
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -190,7 +191,7 @@ class Subject:
 
     def before_coins(self, has: Records, folder: str) -> tuple[Array, Array]:
         """What a client makes of its images in round 1: answer (k,), as a share of A; probabilities (m,)."""
-        behaviour, broadcast = self.components.behaviour, self.broadcast()
+        behaviour, broadcast = behaviour_of(self.components), self.broadcast()
         assert isinstance(behaviour, Measure)
         said = self.client(has, folder).side.answer(broadcast, None)
         assert isinstance(said, MeasuredAnswer)

@@ -21,6 +21,7 @@ from prism_privacy import CoinSecret, MeasuredRound
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import ConfigError
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -94,7 +95,7 @@ class PlayedRounds:
     """
 
     def __init__(self, components: Components, folder: Path, secret: bytes) -> None:
-        behaviour = components.behaviour
+        behaviour = behaviour_of(components)
         if not isinstance(behaviour, Measure):
             raise ConfigError(
                 'this audit is for measured rounds, federation.behaviour = "measure", got '

@@ -31,6 +31,7 @@ from prism_secure.flower.recipe.client import own_data
 from prism_secure.flower.recipe.server import Rounds
 from prism_secure.reporting.report import write_report
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.rehearsal import check_components
 from prism_secure.run_folder.enrolment import read_membership
 from prism_secure.run_folder.folder import RunFolder
 from prism_secure.run_folder.history import check_whole
@@ -52,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
     federation, roster = read_membership(folder)
     check_recipe(config, roster)
     recipe = own_data(config, given.get("own-data")) or Components(config)
-    recipe.check()
+    check_components(recipe)
     with RunFolder(out, config, federation=federation) as run:
         if run.federation != federation:
             raise ConfigError(f"{out} is a run of federation {run.federation!r}, not {federation!r}")

@@ -3,7 +3,8 @@
 In the order in which a bit passes them:
 
     simulation       `run`: the loop, in an order that no kill can spoil
-    components       a configuration's objects; rehearsal tries a round of them before anything is charged
+    components       a configuration's objects
+    rehearsal        builds all of them and tries a round in small, before anything is charged
     broadcast        what clients are sent, and the digest that binds coins and sessions to it
     behaviours       what a client says, and what the server does with the sum: train, measure, one's own
     client           clips what is said, draws its bits, keeps them in its outbox

@@ -29,6 +29,8 @@ from prism_secure.errors import RunFolderError
 from prism_secure.learning.clip_filling import fill_clip
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
 from prism_secure.rounds.behaviours.behaviour import Answer, MeasuredAnswer
+from prism_secure.rounds.behaviours.choice import behaviour_of
+from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import ClientMoments, packed, read_arrays
@@ -68,7 +70,7 @@ class Client:
         self._may_miss = may_miss
         self._outbox = Outbox(folder / "outbox")
         self.moments = ClientMoments(folder, index, components)
-        self.side = components.behaviour.client(index, folder, self.moments)
+        self.side = behaviour_of(components).client(index, folder, self.moments)
 
     def prepare(self, federation: str) -> None:
         """Before round 1: read what is needed of the data; safe to repeat."""
@@ -154,9 +156,7 @@ class Client:
 
     def _measured(self, answers: NDArray[np.int64], broadcast: Broadcast) -> NDArray[np.uint8]:
         """The bits of a measured round, uint8 (m,), for answers int64 (k,): clip and noise are exact."""
-        from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient  # they import this room
-
-        behaviour = self._components.behaviour
+        behaviour = behaviour_of(self._components)
         assert isinstance(behaviour, Measure)
         assert isinstance(self.side, MeasuringClient)
         p = behaviour.probabilities(self.side, answers, broadcast)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from prism_privacy import Accountant, Adjacency, PrivacyError, View, spent_table
+from prism_privacy import View
 from prism_secure.accounting.measured import cut_off, image_view
 from prism_secure.accounting.plan import Plan, large_delta
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
-from prism_secure.config.plugged import plugged
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.data.features import (
     POOLED_TAPS,
@@ -32,8 +32,7 @@ from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.data.sources import foreign_features
 from prism_secure.dimensions import check_batch
-from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
-from prism_secure.learning.aggregation import rule_of
+from prism_secure.errors import ConfigError
 from prism_secure.learning.measured.rows import SPECTRUM
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
@@ -41,10 +40,11 @@ from prism_secure.learning.training import LocalTrainer
 from prism_secure.model.generator import Architecture
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
-from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.environment import Facts
 from prism_secure.wording import SUM_NOT_RUN, format_epsilon
+
+Made = TypeVar("Made")
 
 FEW_HELD_OUT = 200
 """Metrics over fewer held-out images come with a word of warning."""
@@ -56,28 +56,18 @@ FOURIER_WEIGHT = 0.6
 """Of random Fourier features, where they are bounded: pixels count less than what is seen in them."""
 
 
-@contextlib.contextmanager
-def as_config_error(what: str) -> Iterator[None]:
-    """Whatever arithmetic, memory, disk or torch refuses becomes a `ConfigError` that begins with `what`.
-
-    Any other error is a fault of the program, and keeps its traceback, with `what` below it.
-    """
-    try:
-        yield
-    except PrismError:
-        raise
-    except (ArithmeticError, MemoryError, OSError, PrivacyError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{what}: {error}") from error
-    except Exception as error:
-        error.add_note(f"{what}: a fault of the program, found before anything was charged")
-        raise
-
-
 class Components:
     """Data, network, features and trainer of one configuration, each built when first asked for."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._made: dict[Callable[[Components], object], object] = {}
+
+    def once(self, make: Callable[[Components], Made]) -> Made:
+        """`make(self)`, made by the first call and given again by every other: what builds on components."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast(Made, self._made[make])
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -276,39 +266,6 @@ class Components:
         )
 
     @cached_property
-    def behaviour(self) -> Behaviour:
-        """What clients do in a round, and the server with its sum.
-
-        Raises:
-            ConfigError: it is one of the user's own that cannot be imported, called, or built.
-        """
-        from prism_secure.rounds.behaviours.train import Train  # builds on these components
-
-        name = self.config.federation.behaviour
-        if self.config.measures:
-            from prism_secure.rounds.behaviours.measure import Measure
-
-            return Measure(self)
-        if not self.config.own_behaviour:
-            return Train(self)
-        make = plugged(name, "federation.behaviour")
-        try:
-            made: Behaviour = make(self)
-        except Exception as error:  # a user's code may raise anything
-            raise ConfigError(
-                f"federation.behaviour = {name!r} cannot be built: {type(error).__name__}: {error}"
-            ) from error
-        missing = [
-            part for part in ("client", "server", "together") if not callable(getattr(made, part, None))
-        ]
-        if missing:
-            raise ConfigError(
-                f"federation.behaviour = {name!r} must give a Behaviour "
-                f"(prism_secure.rounds.behaviours.behaviour), got {made!r} without {' and '.join(missing)}"
-            )
-        return made
-
-    @cached_property
     def metric_network(self) -> MetricFeatures:
         """In whose features generated images are compared with held-out ones.
 
@@ -330,55 +287,6 @@ class Components:
             return self.plan.measured[0].coordinates
         layers = self.score_layers
         return self.trainer.dimension if layers is None else layers.start
-
-    def check(self) -> None:
-        """Build and try everything once, so that what cannot work is said before anything is charged.
-
-        Raises:
-            ConfigError, DataError, FeatureError: data, weights, sizes or settings that a run would trip over
-                later.
-        """
-        _ = self.behaviour
-        rule_of(self.config.aggregation)
-        self._find_files()
-        _ = self.trainer
-        _ = self.partition
-        privacy = self.config.privacy
-        with as_config_error(
-            f"what privacy.flip = {privacy.flip:g}, privacy.clip = {privacy.clip}, privacy.record_epsilon = "
-            f"{privacy.record_epsilon:g} and privacy.delta = {privacy.delta:g} cost together cannot be "
-            "computed; take one that is less extreme"
-        ):
-            release = self.record_release
-            _ = release and release.guarantee
-            plan = self.plan
-            for view in View:
-                for adjacency in Adjacency:
-                    plan.epsilon(view, adjacency)
-            accountant = Accountant(delta=privacy.delta)
-            accountant.spend(plan.mask)
-            spent_table(accountant, plan.mask)
-        from prism_secure.rounds.rehearsal import rehearse
-
-        rehearse(self)
-
-    def _find_files(self) -> None:
-        """Load what files hold, and name all that are missing at once, not one after the other is there."""
-        missing = list[DataError | FeatureError]()
-        needed: list[Callable[[], object]] = [
-            lambda: self.dataset,
-            lambda: self.metric_network,
-        ]
-        if "vgg19_bn" in self.config.features.extractors:
-            needed.append(Vgg19Bn.weights_file)
-        for load_files in needed:
-            try:
-                load_files()
-            except (DataError, FeatureError) as error:
-                missing.append(error)
-        if missing:
-            public = "; ".join(map(public_text, missing))
-            raise type(missing[0])("; ".join(map(str, missing)), public=public)
 
     @cached_property
     def record_release(self) -> RecordRelease | None:

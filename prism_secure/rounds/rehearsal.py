@@ -1,8 +1,13 @@
-"""A round in small before anything is charged, from made-up images: what fails here would fail later."""
+"""Before anything is charged: everything is built, and a round in small is made from made-up images.
+
+What fails here would fail later.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +16,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_privacy import CoinSecret
+from prism_privacy import Accountant, Adjacency, CoinSecret, PrivacyError, View, spent_table
 from prism_secure.data import to_float
+from prism_secure.data.features import Vgg19Bn
+from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError, public_text
+from prism_secure.learning.aggregation import rule_of
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.client import Client
-from prism_secure.rounds.components import Components, as_config_error
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import FEW, Evaluation
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.threads import one_thread
+
+
+@contextlib.contextmanager
+def as_config_error(what: str) -> Iterator[None]:
+    """Whatever arithmetic, memory, disk or torch refuses becomes a `ConfigError` that begins with `what`.
+
+    Any other error is a fault of the program, and keeps its traceback, with `what` below it.
+    """
+    try:
+        yield
+    except PrismError:
+        raise
+    except (ArithmeticError, MemoryError, OSError, PrivacyError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what}: {error}") from error
+    except Exception as error:
+        error.add_note(f"{what}: a fault of the program, found before anything was charged")
+        raise
 
 
 class MadeUp(Components):
@@ -99,3 +125,52 @@ def rehearse(components: Components) -> None:
             )
         with as_config_error("the metrics cannot be computed"):
             Evaluation(made_up).rehearse(server.deployed())
+
+
+def check_components(components: Components) -> None:
+    """Build and try everything once, so that what cannot work is said before anything is charged.
+
+    Raises:
+        ConfigError, DataError, FeatureError: data, weights, sizes or settings that a run would trip over
+            later.
+    """
+    _ = behaviour_of(components)
+    rule_of(components.config.aggregation)
+    _find_files(components)
+    _ = components.trainer
+    _ = components.partition
+    privacy = components.config.privacy
+    with as_config_error(
+        f"what privacy.flip = {privacy.flip:g}, privacy.clip = {privacy.clip}, privacy.record_epsilon = "
+        f"{privacy.record_epsilon:g} and privacy.delta = {privacy.delta:g} cost together cannot be "
+        "computed; take one that is less extreme"
+    ):
+        release = components.record_release
+        _ = release and release.guarantee
+        plan = components.plan
+        for view in View:
+            for adjacency in Adjacency:
+                plan.epsilon(view, adjacency)
+        accountant = Accountant(delta=privacy.delta)
+        accountant.spend(plan.mask)
+        spent_table(accountant, plan.mask)
+    rehearse(components)
+
+
+def _find_files(components: Components) -> None:
+    """Load what files hold, and name all that are missing at once, not one after the other is there."""
+    missing = list[DataError | FeatureError]()
+    needed: list[Callable[[], object]] = [
+        lambda: components.dataset,
+        lambda: components.metric_network,
+    ]
+    if "vgg19_bn" in components.config.features.extractors:
+        needed.append(Vgg19Bn.weights_file)
+    for load_files in needed:
+        try:
+            load_files()
+        except (DataError, FeatureError) as error:
+            missing.append(error)
+    if missing:
+        public = "; ".join(map(public_text, missing))
+        raise type(missing[0])("; ".join(map(str, missing)), public=public)

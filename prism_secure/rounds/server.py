@@ -17,6 +17,7 @@ from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import packed
@@ -49,7 +50,7 @@ class Server:
     @classmethod
     def of(cls, components: Components, federation: str) -> Server:
         """The server of a configuration, before round 1."""
-        side = components.behaviour.server()
+        side = behaviour_of(components).server()
         return cls(components.config, federation, components.trainer.dimension, side)
 
     def broadcast(self) -> Broadcast:

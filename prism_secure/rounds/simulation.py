@@ -79,7 +79,9 @@ def run(
     components = Components(config)
     if not is_done(out):
         listener.note("checking the recipe: its data, its weights, its epsilons, and a round in small")
-        components.check()
+        from prism_secure.rounds.rehearsal import check_components  # seconds of imports: metrics' networks
+
+        check_components(components)
     with RunFolder(out, config) as folder:
         history = check_whole(out)
         if folder.done:

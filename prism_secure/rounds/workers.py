@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from prism_secure.children import on_their_own
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -132,9 +133,7 @@ class _Worker:
     """What one worker process keeps between jobs."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        from prism_secure.rounds.evaluation import (
-            Evaluation,  # seconds of imports that the parent does not need
-        )
+        from prism_secure.rounds.evaluation import Evaluation  # seconds of imports: metrics' networks
 
         self.components = Components(config)
         self.evaluate = Evaluation(self.components)
@@ -177,7 +176,7 @@ def _prepare(worker: _Worker, clients: Sequence[int], federation: str) -> None:
 def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> None:
     answering = [worker.client(client) for client in clients]
     if len(answering) > 1:
-        worker.components.behaviour.together(broadcast, [client.side for client in answering])
+        behaviour_of(worker.components).together(broadcast, [client.side for client in answering])
         if worker.components.config.measures:  # answers are known by now; what is left waits for the disk
             wait_together(lambda client: client.answer(broadcast), answering)
             return

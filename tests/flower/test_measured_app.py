@@ -24,6 +24,7 @@ from prism_secure.flower.recipe.client import RecipeClient, known_coins, own_dat
 from prism_secure.flower.recipe.messages import read_broadcast, write_broadcast
 from prism_secure.flower.secure_aggregation import link
 from prism_secure.flower.secure_aggregation.messages import RECORD
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
@@ -205,7 +206,7 @@ def test_a_broadcast_arrives_with_all_that_coins_are_bound_to(recipe: Components
     assert {name: array.dtype for name, array in found.public.items()} == {
         name: array.dtype for name, array in honest.public.items()
     }
-    recipe.behaviour.check(found)
+    behaviour_of(recipe).check(found)
 
 
 def with_public(broadcast: Broadcast, **changed: np.ndarray | None) -> RecordDict:

@@ -18,6 +18,7 @@ from prism_secure.accounting import measured as plans
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.rounds.behaviours import choice
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient, Records
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -62,8 +63,9 @@ def honest(components: Components) -> Broadcast:
 
 
 def behaviour_of(components: Components) -> Measure:
-    assert isinstance(components.behaviour, Measure)
-    return components.behaviour
+    behaviour = choice.behaviour_of(components)
+    assert isinstance(behaviour, Measure)
+    return behaviour
 
 
 def clients(components: Components, folder: Path) -> list[MeasuringClient]:

@@ -14,6 +14,7 @@ from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.learning.measured.prior import Prior
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -114,7 +115,7 @@ def test_rows_by_the_rule_are_chosen_once_and_kept(data: Path, tmp_path: Path) -
     server, whole = Server.of(Components(config), "f"), Components(config).public_basis[0]
     asked = server.broadcast().public["basis"]
     assert 1 <= len(asked) <= len(whole)
-    behaviour = Components(config).behaviour
+    behaviour = behaviour_of(Components(config))
     assert isinstance(behaviour, Measure)
     behaviour.checked_round(server.broadcast())
     killed_in_round(2, config, tmp_path / "run")
@@ -126,7 +127,7 @@ def test_rows_by_the_rule_are_chosen_once_and_kept(data: Path, tmp_path: Path) -
 
 def test_many_clients_at_once_answer_what_each_answers_alone(components: Components, tmp_path: Path) -> None:
     broadcast = Server.of(components, "f").broadcast()
-    behaviour = components.behaviour
+    behaviour = behaviour_of(components)
     assert isinstance(behaviour, Measure)
     clients = [
         Client(index, tmp_path / str(index), components, coins=CoinSecret.for_test(bytes(32)))
@@ -170,7 +171,7 @@ def test_one_clients_answers_are_not_anothers_of_the_same_number(
     kept = load(path.read_bytes())
     path.write_bytes(save({**kept, "features": kept["features"] // 2}))
     right = other.side.answer(broadcast, None).answers
-    components.behaviour.together(broadcast, [one.side])
+    behaviour_of(components).together(broadcast, [one.side])
     assert np.array_equal(other.side.answer(broadcast, None).answers, right)
     assert not np.array_equal(one.side.answer(broadcast, None).answers, right)
 
@@ -178,7 +179,7 @@ def test_one_clients_answers_are_not_anothers_of_the_same_number(
 def test_a_broadcast_of_another_form_is_refused(components: Components) -> None:
     """theta (d, 2) with fewer rows of the basis could have the bytes, and so the digest, of theta (d,)."""
     honest = Server.of(components, "f").broadcast()
-    behaviour = components.behaviour
+    behaviour = behaviour_of(components)
     assert isinstance(behaviour, Measure)
     for theta in (np.stack([honest.theta] * 2, 1), honest.theta.astype(np.float32), np.array(0.5)):
         with pytest.raises(AgreementError, match=r"theta must be float64 of the shape \(d,\)"):
@@ -212,7 +213,7 @@ def test_a_killed_run_goes_on_to_the_same_model(finished: Path, data: Path, tmp_
 def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: Path) -> None:
     """What a server changes of a round is seen before data are read, or gives other coins."""
     honest = Server.of(components, "f").broadcast()
-    behaviour = components.behaviour
+    behaviour = behaviour_of(components)
     assert isinstance(behaviour, Measure)
     behaviour.checked_round(honest)
 
@@ -252,7 +253,7 @@ def test_a_client_answers_its_own_plan_alone(components: Components, tmp_path: P
 def test_how_long_an_answer_is_moves_no_bit_further(components: Components, tmp_path: Path) -> None:
     """A is the server's to say: a client's and an image's bits move within the planned radii all the same."""
     honest = Server.of(components, "f").broadcast()
-    behaviour = components.behaviour
+    behaviour = behaviour_of(components)
     assert isinstance(behaviour, Measure)
     planned = behaviour.planned(1)
     features, labels = components.features(0, alike=True)

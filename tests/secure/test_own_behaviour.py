@@ -20,6 +20,7 @@ from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, FeatureError, RoundError, RunFolderError
 from prism_secure.rounds import client as client_module
 from prism_secure.rounds import simulation
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -324,4 +325,10 @@ def test_no_claim_for_one_image_stands_beside_a_behaviour_of_ones_own(data: Path
     for epsilon in ("2.0", "100"):
         with pytest.raises(ConfigError, match=r"record_epsilon must be inf with a federation.behaviour of"):
             echo(data, f"privacy.record_epsilon={epsilon}")
-    assert isinstance(Components(tiny(data)).behaviour, Train)
+    assert isinstance(behaviour_of(Components(tiny(data))), Train)
+
+
+def test_components_have_one_behaviour_and_share_it_with_no_others(data: Path) -> None:
+    one, other = Components(tiny(data)), Components(tiny(data))
+    assert behaviour_of(one) is behaviour_of(one)
+    assert behaviour_of(one) is not behaviour_of(other)

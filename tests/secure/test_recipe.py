@@ -31,6 +31,7 @@ from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.moments import ClientMoments
+from prism_secure.rounds.rehearsal import check_components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.sweep.results import read_sweep
@@ -220,7 +221,7 @@ def test_rehearsal_reads_no_image_of_the_run_and_touches_no_store(
 
     monkeypatch.setattr(type(recipe.extractor), "forward", watched(extract))
     monkeypatch.setattr(recipe.metric_network, "forward", watched(features))
-    recipe.check()
+    check_components(recipe)
     assert len(seen) > 20
     assert real.isdisjoint(seen)
     assert not (tmp_path / "store").exists()
@@ -286,7 +287,7 @@ def test_all_files_that_are_missing_are_named_at_once(tmp_path: Path) -> None:
 
 def test_default_recipe_can_be_built() -> None:
     recipe = Components(load_config())
-    recipe.check()
+    check_components(recipe)
     assert recipe.trainer.dimension == 307_600
     assert recipe.partition.sizes == (1000,) * 10
 

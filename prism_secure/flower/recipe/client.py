@@ -26,6 +26,7 @@ from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.flower.recipe import messages as recipe_messages
+from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -132,7 +133,7 @@ class RecipeClient:
         recipe_messages.check_session(
             content, round=broadcast.round + summed, dimension=self.recipe.sent_bits, bound=1
         )
-        self.recipe.behaviour.check(broadcast)
+        behaviour_of(self.recipe).check(broadcast)
         client.check(self.federation, broadcast.round - 1, broadcast.round)
         self._charge(broadcast)
         if release is not None and summed:

@@ -1,0 +1,42 @@
+"""Which behaviour `federation.behaviour` names: one that is built in, or the user's own."""
+
+from __future__ import annotations
+
+from prism_secure.config.plugged import plugged
+from prism_secure.errors import ConfigError
+from prism_secure.rounds.behaviours.behaviour import Behaviour
+from prism_secure.rounds.behaviours.measure import Measure
+from prism_secure.rounds.behaviours.train import Train
+from prism_secure.rounds.components import Components
+
+
+def behaviour_of(components: Components) -> Behaviour:
+    """What clients do in a round, and the server with its sum; the same object for the same components.
+
+    Raises:
+        ConfigError: it is one of the user's own that cannot be imported, called, or built.
+    """
+    return components.once(_made)
+
+
+def _made(components: Components) -> Behaviour:
+    config = components.config
+    if config.measures:
+        return Measure(components)
+    if not config.own_behaviour:
+        return Train(components)
+    name = config.federation.behaviour
+    make = plugged(name, "federation.behaviour")
+    try:
+        made: Behaviour = make(components)
+    except Exception as error:  # a user's code may raise anything
+        raise ConfigError(
+            f"federation.behaviour = {name!r} cannot be built: {type(error).__name__}: {error}"
+        ) from error
+    missing = [part for part in ("client", "server", "together") if not callable(getattr(made, part, None))]
+    if missing:
+        raise ConfigError(
+            f"federation.behaviour = {name!r} must give a Behaviour "
+            f"(prism_secure.rounds.behaviours.behaviour), got {made!r} without {' and '.join(missing)}"
+        )
+    return made
