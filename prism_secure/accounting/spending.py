@@ -36,6 +36,8 @@ from prism_privacy.ledger.check import (
     OF_PERSONS,
     OWN_BEHAVIOUR,
     OWN_FEATURES,
+    OWN_NETWORK,
+    OWN_RULE,
     SUM_NOT_RUN,
     says_of_persons,
     says_sum_not_run,
@@ -332,19 +334,27 @@ class Spending:
             settings |= SUM_NOT_RUN
         if self._config.data.person is not None:
             settings |= OF_PERSONS
-        for name, value in (
-            (OWN_BEHAVIOUR, self._config.federation.behaviour),
-            ("aggregation.rule", self._config.aggregation.rule),
-        ):
-            if is_reference(value):
-                settings[name] = origin(value)
-        if self._config.own_features:
-            settings[OWN_FEATURES] = "; ".join(map(origin, self._config.own_features))
+        settings |= self._own_code()
         if self._moments is not None:
             settings["record_release"] = self._config.privacy.record_release
             if (shared := self._moments.id(draw=True)) is not None:
                 settings["record_id"] = shared
         return settings
+
+    def _own_code(self) -> dict[str, str]:
+        """The settings that name parts of the user's own, each with its source's SHA-256."""
+        code = {
+            name: origin(value)
+            for name, value in (
+                (OWN_BEHAVIOUR, self._config.federation.behaviour),
+                (OWN_NETWORK, self._config.model.network),
+                (OWN_RULE, self._config.aggregation.rule),
+            )
+            if is_reference(value)
+        }
+        if self._config.own_features:
+            code[OWN_FEATURES] = "; ".join(map(origin, self._config.own_features))
+        return code
 
     def _refuse_other_release(self, ledger: Ledger) -> None:
         """Refuse unless the store still holds the release that the ledger charged."""
@@ -373,6 +383,14 @@ class Spending:
                 f"{'a person' if says_of_persons(ledger.settings) else 'an image'}, and data.person is "
                 f"{self._config.data.person or 'none'}; put the run's own ledger back"
             )
+        code = self._own_code()
+        for name in (OWN_BEHAVIOUR, OWN_FEATURES, OWN_NETWORK, OWN_RULE):
+            if (stated := ledger.settings.get(name)) != code.get(name):
+                raise RunFolderError(
+                    f"{ledger.path} was begun with other code: its header says {name} is "
+                    f"{stated or 'built in'}, and now it is {code.get(name, 'built in')}; put the code back, "
+                    "or start another run"
+                )
         entries = [entry for entry in ledger.entries if entry.kind != "end"]
         moments = entries.pop(0) if entries and entries[0].kind == "moments" else None
         charged = [entry.round for entry in entries]

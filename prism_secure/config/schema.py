@@ -19,6 +19,7 @@ _OF_ONES_OWN = {"type": "string", "pattern": r"^[\w.]+:[\w.]+$"}
 _NAMED = {
     ("federation", "behaviour"): get_args(sections.Behaviour),
     ("aggregation", "rule"): get_args(sections.AggregationRule),
+    ("model", "network"): get_args(sections.Network),
     ("features", "extractors"): get_args(sections.Extractor),
     ("metrics", "features"): get_args(sections.MetricNetwork),
 }

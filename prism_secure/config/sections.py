@@ -39,6 +39,7 @@ AggregationRule = Literal[
     "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
 ]
 Behaviour = Literal["train", "measure"]
+Network = Literal["resnet"]
 Extractor = Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"]
 MetricNetwork = Literal["classifier", "inception_v3", "inception_fid"]
 
@@ -174,8 +175,11 @@ class Federation(Section, frozen=True):
 
 
 class Model(Section, frozen=True):
-    """PRISM's ResNet generator, frozen at random."""
+    """The generator, frozen at random: PRISM's ResNet, or one of your own."""
 
+    network: str = "resnet"
+    """PRISM's ResNet ("resnet"), or "package.module:name", a network of your own, which is given the other
+    settings here and reads of them what it likes."""
     width: Annotated[int, Meta(ge=1, le=1024)] = 16
     """Channels of the last block (ngf)."""
     max_channels: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
@@ -192,6 +196,7 @@ class Model(Section, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require_named("network", Network)
         power = self.image_size & (self.image_size - 1) == 0
         self._require("image_size", power, "a power of two from 8 to 256")
 

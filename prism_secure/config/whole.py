@@ -253,6 +253,11 @@ class Config(Section, frozen=True):
         return is_reference(self.federation.behaviour)
 
     @property
+    def own_network(self) -> bool:
+        """Whether the generator is a network of the user's own."""
+        return is_reference(self.model.network)
+
+    @property
     def own_features(self) -> tuple[str, ...]:
         """Extractors of the user's own."""
         return tuple(filter(is_reference, self.features.extractors))

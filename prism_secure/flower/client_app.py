@@ -24,6 +24,7 @@ from flwr.clientapp import ClientApp
 
 from prism_crypto import Mode, Policy, Roster
 from prism_secure.config import Config, load_config
+from prism_secure.config.plugged import origin
 from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.flower.secure_aggregation.client import client_folder, secure_sum
 from prism_secure.run_folder.enrolment import Enrolment
@@ -130,4 +131,6 @@ def binding(config: Config) -> bytes:
     agreed: dict[str, object] = {"mask": config.mask, "privacy": privacy}
     if config.measures:  # the clips of every round follow from these
         agreed |= {"measured": config.measured, "rounds": config.federation.rounds}
+    if config.own_network:  # the same code, too
+        agreed["network"] = origin(config.model.network)
     return msgspec.json.encode(agreed)

@@ -35,7 +35,8 @@ from prism_secure.learning.moment_matching import (
     MomentMatching,
     feature_moments,
 )
-from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.model.generator import Architecture, draw_latents
+from prism_secure.model.network import build_network
 from prism_secure.model.supermask import Supermask, scores_from_theta, training_mask
 
 
@@ -163,9 +164,9 @@ class LocalTrainer:
             )
         self.architecture = architecture
         self.device = torch.device(device)
-        self.supermask = Supermask(
-            ResNetGenerator(architecture), seed=model_seed, law=architecture.weights
-        ).to(self.device)
+        self.supermask = Supermask(build_network(architecture), seed=model_seed, law=architecture.weights).to(
+            self.device
+        )
         self.extractor = extractor
         self._matched = extractor if self.device.type == "cpu" else copy.deepcopy(extractor).to(self.device)
         self.mask_mode: MaskMode = mask_mode

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
+from prism_secure.model.generator import Architecture, draw_latents
+from prism_secure.model.network import build_network
 from prism_secure.model.supermask import Supermask
 
 CALIBRATION_SEED = 20_250_308
@@ -49,7 +50,7 @@ class DeployedGenerator:
 
     def __init__(self, architecture: Architecture, *, seed: int, mask: Tensor) -> None:
         self.architecture = architecture
-        network = ResNetGenerator(architecture, running_statistics=True)
+        network = build_network(architecture, running_statistics=True)
         supermask = Supermask(network, seed=seed, law=architecture.weights)
         supermask.load_mask(torch.as_tensor(mask))
         self.network = network

@@ -11,6 +11,7 @@ change what is trained. `prism_secure.model.deployed` computes fixed statistics 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, get_args
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prism_secure.config.sections import WeightLaw
+
+_OWN = re.compile(r"[\w.]+:[\w.]+, sha256 [0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class Architecture:
         classes: 0 for an unconditional generator, else the number of labels it takes.
         max_channels: cap on the channels at low resolution; 0 for none.
         weights: how the frozen weights are drawn, see `prism_secure.model.supermask`.
+        network: "" for `ResNetGenerator`, or "package.module:name, sha256 …" for one of the user's own, see
+            `prism_secure.model.network`; the digest is of the file that its module is in.
 
     >>> Architecture(latent=8, width=4).stage_channels
     (32, 16, 8, 4)
@@ -46,6 +51,7 @@ class Architecture:
     classes: int = 0
     max_channels: int = 0
     weights: WeightLaw = "signed_constant"
+    network: str = ""
 
     def __post_init__(self) -> None:
         if self.image_size < 8 or self.image_size & (self.image_size - 1):
@@ -59,6 +65,16 @@ class Architecture:
             raise ValueError("classes and max_channels can't be negative")
         if self.weights not in get_args(WeightLaw):
             raise ValueError(f"weights must be one of {', '.join(get_args(WeightLaw))}, not {self.weights!r}")
+        if self.network and not _OWN.fullmatch(self.network):
+            raise ValueError(
+                "network must be empty or 'package.module:name, sha256 (64 hex digits)', not "
+                f"{self.network!r}"
+            )
+
+    @property
+    def own_reference(self) -> str:
+        """What names a network of the user's own, without its digest."""
+        return self.network.partition(",")[0]
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
@@ -68,8 +84,10 @@ class Architecture:
         return tuple(min(c, self.max_channels) if self.max_channels else c for c in sizes)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a header; the usual weights are left out, as in older files."""
+        """Plain values, for a header; the usual weights and network are left out, as in older files."""
         values = asdict(self)
+        if not self.network:
+            del values["network"]
         if self.weights == "signed_constant":
             del values["weights"]
         return values

@@ -257,6 +257,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
     weights: Count
     kept: Count
     """How many of them the mask keeps."""
+    network: str = ""
+    """A network of the makers' own, with the SHA-256 of its source; "" for the built-in one."""
     score_layers: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """Share of the layers whose scores the clients sent, instead of votes."""
 
@@ -282,6 +284,11 @@ class ModelCard(_Part, frozen=True, kw_only=True):
         }
         return front_matter(matter) + "\n" + "\n\n".join(parts) + "\n"
 
+    def _code_needed(self) -> str:
+        if not self.network:
+            return ""
+        return f" The network is code of its makers' own, which has to be here: {shown(self.network)}."
+
     def _opening(self) -> str:
         kind = "class-conditional generator" if self.data.classes else "generator"
         share = self.kept / max(1, self.weights)
@@ -292,7 +299,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
             f"Trained by {self.data.clients} clients that never sent an image or a weight: the network was "
             f"frozen at random, the bits that they sent led to which of its {self.weights:,} weights "
             f"are kept ({self.kept:,}, {share:.1%} of them), and {self._opened()}. The file holds "
-            "the network's sizes, the seed of its weights and one bit for each; it holds no code.\n\n"
+            "the network's sizes, the seed of its weights and one bit for each; it holds no code."
+            f"{self._code_needed()}\n\n"
             f"- Licence of this model: {shown(self.licence)}\n"
             f"- Licence of the data: {shown(self.data.licence)}\n\n"
             "```\n"

@@ -5,6 +5,9 @@ or `coded`, uint8, the same bytes as a zlib stream (RFC 1950) where that is shor
 named after the format, is JSON: the architecture, the seed, the number of weights, a model card if there is
 one, and a SHA-256 over all of these and the tensor. The 307,600 weights of the default take 38 KB.
 
+A network of the user's own is named, with the SHA-256 of its source: reading the file imports that module,
+if the same source is on this machine, and refuses otherwise.
+
 The digest finds damage. It proves no origin: whoever writes a file writes its digest, and its card.
 """
 
@@ -22,10 +25,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from prism_secure.errors import ModelError
+from prism_secure.errors import ConfigError, ModelError
 from prism_secure.model.deployed import MOST_FLOATS, DeployedGenerator, largest_activation
-from prism_secure.model.generator import Architecture, ResNetGenerator
+from prism_secure.model.generator import Architecture
 from prism_secure.model.model_card import ModelCard, plain
+from prism_secure.model.network import weight_count
 from prism_secure.storage import write_atomic
 
 __all__ = ["ModelFile", "read_model", "read_model_file", "write_model"]
@@ -168,9 +172,13 @@ def _architecture(path: Path, known: _Header) -> Architecture:
         raise ModelError(
             f"{path} asks for activations of {floats:,} numbers an image, expected at most {MOST_FLOATS:,}"
         )
-    # On the meta device a network has sizes and no memory: nothing is made that the file doesn't pay for.
-    with torch.device("meta"):
-        weights = sum(each.numel() for each in ResNetGenerator(sizes).parameters())
+    try:  # nothing is made that the file doesn't pay for
+        weights = weight_count(sizes)
+    except ConfigError as error:
+        raise ModelError(
+            f"{path} needs the network that it was made with, {sizes.network}, in a module that can be "
+            f"imported here: {error}"
+        ) from error
     if known.weights != weights:
         raise ModelError(f"{path} holds a mask of {known.weights} bits for a network of {weights} weights")
     return sizes

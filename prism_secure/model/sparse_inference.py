@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prism_secure.errors import ModelError
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generator import UpBlock
 
@@ -36,7 +37,12 @@ def sparse_generator(model: DeployedGenerator) -> DeployedGenerator:
     """The same model with sparse weights in its first layer and its blocks; `model` stays as it is.
 
     The last convolution stays dense: it has a thousandth of the weights.
+
+    Raises:
+        ModelError: its network is of the user's own.
     """
+    if model.architecture.network:
+        raise ModelError(f"sparse weights are for the built-in network, got {model.architecture.network}")
     other = copy.copy(model)
     other.network = copy.deepcopy(model.network)
     other.network.add_module("stem", _SparseLinear(model.network.stem.weight))

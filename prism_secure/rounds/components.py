@@ -38,6 +38,7 @@ from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
 from prism_secure.learning.score_layers import ScoreLayers
 from prism_secure.learning.training import LocalTrainer
 from prism_secure.model.generator import Architecture
+from prism_secure.model.network import architecture_of, check_network
 from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
 from prism_secure.rounds.threads import one_thread
@@ -105,16 +106,8 @@ class Components:
     @cached_property
     def architecture(self) -> Architecture:
         """The generator's sizes, from the model's settings and the data's channels and classes."""
-        model = self.config.model
-        return Architecture(
-            latent=model.latent,
-            width=model.width,
-            max_channels=model.max_channels,
-            image_size=model.image_size,
-            channels=self.dataset.channels,
-            classes=len(self.dataset.classes) if model.conditional else 0,
-            weights=model.weights,
-        )
+        classes = len(self.dataset.classes) if self.config.model.conditional else 0
+        return architecture_of(self.config, channels=self.dataset.channels, classes=classes)
 
     @property
     def facts(self) -> Facts:
@@ -238,6 +231,7 @@ class Components:
         """Trains any client's scores, one after the other."""
         config, training, classes = self.config, self.config.training, self.architecture.classes
         check_batch(config, classes)
+        check_network(self.architecture)
         device = torch.device(config.federation.device)
         if device.type == "cuda" and (device.index or 0) >= (cards := torch.cuda.device_count()):
             raise ConfigError(

@@ -112,6 +112,7 @@ def run_card(
         licence=licence,
         weights=len(model.mask),
         kept=int(model.mask.sum()),
+        network=model.architecture.network,
         score_layers=history.config.mask.score_layers,
     )
 

@@ -28,6 +28,7 @@ from prism_privacy.wording import (
     format_epsilon,
     own_behaviour_words,
     own_features_words,
+    own_network_words,
 )
 
 _HEADER_FIELDS = {"kind", "federation", "public_key", "clients", "records", "units", "settings"}
@@ -37,6 +38,10 @@ OWN_BEHAVIOUR: Final = "federation.behaviour"
 """The setting of a header that names what clients do, where it is code of the run's own."""
 OWN_FEATURES: Final = "features.extractors"
 """The one that names what clients' images are seen through, where it is code of the run's own."""
+OWN_NETWORK: Final = "model.network"
+"""The one that names the generator, where it is code of the run's own."""
+OWN_RULE: Final = "aggregation.rule"
+"""The one that names the server's step, where it is code of the run's own: it sees opened sums alone."""
 OF_PERSONS: Final = {"record": "person"}
 """Among a header's settings: a record is all images of one person with its client."""
 
@@ -179,6 +184,8 @@ def check_ledger(
         warnings.append(own_behaviour_words(own))
     if (own := header["settings"].get(OWN_FEATURES)) is not None:
         warnings.append(own_features_words(own))
+    if (own := header["settings"].get(OWN_NETWORK)) is not None:
+        warnings.append(own_network_words(own))
     warnings += [word for entry in entries for word in entry.warnings]
     end_checked = _check_head_file(path, key, hashes, need_head=need_head)
     if head is not None and head not in hashes:
