@@ -408,7 +408,7 @@ def _complains(liar: Liar, at: Stage, message: bytes, proof: Callable[[int], byt
     if liar.notes.get("honest"):
         return message
     if at is Stage.UPLOAD:
-        liar.named, liar.victims = "blamed" if proof else "refused", liar.some(1, CLIENTS - THRESHOLD)
+        liar.named, liar.victims = "blamed" if proof else "refused", liar.some(1, liar.session.session.spare)
         sharers = wire.read_records(liar.notes["received"], liar.session.session.dealt_bytes)
         liar.victims = tuple(i for i in liar.victims if i in sharers) or (
             next(i for i in sharers if i != liar.client_id),
