@@ -1,5 +1,4 @@
-"""How long a mask and a vector of features will be, from the settings alone: nothing is built, no torch;
-but a network of the user's own, which alone knows its weights.
+"""How long a mask and a vector of features will be, from the settings alone: nothing is built, no torch.
 
 The networks themselves say the same of what they are; the tests hold the two together.
 """
@@ -26,12 +25,8 @@ _FOURIER = 200 * 2 * 2  # features of each of two sides and two bandwidths
 
 
 def mask_dimension(config: Config, *, channels: int, classes: int) -> int:
-    """d, the number of the generator's weights, for images of 1 or 3 channels; 0 classes: unconditional."""
+    """d, the weights of the built-in network, for images of 1 or 3 channels; 0 classes: unconditional."""
     model = config.model
-    if config.own_network:
-        from prism_secure.model.network import architecture_of, weight_count
-
-        return weight_count(architecture_of(config, channels=channels, classes=classes))
     doublings = model.image_size.bit_length() - 3
     stages = [model.width << (doublings - i) for i in range(doublings + 1)]
     if model.max_channels:

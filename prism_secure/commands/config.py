@@ -69,7 +69,12 @@ def _print_plan(config: Config) -> None:
     channels, counts = _images(config)
     classes = len(counts) if config.model.conditional else 0
     check_batch(config, classes)
-    dimension = mask_dimension(config, channels=channels, classes=classes)
+    if config.own_network:  # which alone knows its weights, and needs torch to tell
+        from prism_secure.model.network import architecture_of, weight_count
+
+        dimension = weight_count(architecture_of(config, channels=channels, classes=classes))
+    else:
+        dimension = mask_dimension(config, channels=channels, classes=classes)
     sizes, persons, release = None, None, None
     if config.data.person is not None:  # who has which label matters, and that is more than the counts say
         from prism_secure.rounds.components import Components

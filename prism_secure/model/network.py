@@ -147,7 +147,7 @@ def _images(network: nn.Module, given: tuple[Tensor, Tensor | None], architectur
         _refuse(architecture, f"give images {form}, got {got}")
     if images.dtype != torch.float32 or not bool((images.abs() <= 1).all()):
         _refuse(architecture, f"give float32 images in [-1, 1], got {images.dtype} in {_range(images)}")
-    return images.clone()
+    return torch.clone(images)
 
 
 def _part(given: tuple[Tensor, Tensor | None], index: int) -> tuple[Tensor, Tensor | None]:

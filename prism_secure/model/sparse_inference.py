@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prism_secure.errors import ModelError
 from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.model.generator import UpBlock
+from prism_secure.model.generator import ResNetGenerator, UpBlock
 
 __all__ = ["sparse_generator", "weight_bytes"]
 
@@ -41,12 +41,13 @@ def sparse_generator(model: DeployedGenerator) -> DeployedGenerator:
     Raises:
         ModelError: its network is of the user's own.
     """
-    if model.architecture.network:
+    dense = model.network
+    if not isinstance(dense, ResNetGenerator):
         raise ModelError(f"sparse weights are for the built-in network, got {model.architecture.network}")
     other = copy.copy(model)
-    other.network = copy.deepcopy(model.network)
-    other.network.add_module("stem", _SparseLinear(model.network.stem.weight))
-    other.network.add_module("blocks", _SparseBlocks(model.network.blocks))
+    other.network = copy.deepcopy(dense)
+    other.network.add_module("stem", _SparseLinear(dense.stem.weight))
+    other.network.add_module("blocks", _SparseBlocks(dense.blocks))
     return other
 
 
