@@ -44,22 +44,30 @@ def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = No
     """Write the network to `path`; the card goes into its documentation and metadata, and nothing else does.
 
     Raises:
-        ConfigError: the extra `onnx` is not installed.
+        ConfigError: the extra `onnx` is not installed, or a network of the user's own cannot be traced.
         StorageError: the disk refused.
     """
     require_packages()
     latents, labels = draw_latents(_EXAMPLES, model.architecture, torch.Generator().manual_seed(0))
     named = {"latents": latents} if labels is None else {"latents": latents, "labels": labels}
-    with _quietly():
-        program = torch.onnx.export(
-            model.network,
-            tuple(named.values()),
-            input_names=list(named),
-            output_names=["images"],
-            dynamic_shapes=tuple({0: torch.export.Dim("N")} for _ in named),
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                model.network,
+                tuple(named.values()),
+                input_names=list(named),
+                output_names=["images"],
+                dynamic_shapes=tuple({0: torch.export.Dim("N")} for _ in named),
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:
+        if not model.architecture.network:
+            raise
+        why = str(error.__cause__ or error).strip().splitlines()
+        raise ConfigError(
+            f"{model.architecture.own_reference} cannot be written as ONNX; torch says: {' '.join(why[-1:])}"
+        ) from error
     assert program is not None
     proto = program.model_proto
     _without_notes(proto)

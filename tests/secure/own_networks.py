@@ -14,7 +14,7 @@ class Brush(nn.Module):
     def __init__(self, architecture: Architecture, *, running_statistics: bool) -> None:
         super().__init__()
         self.sizes, wide, pixels = architecture, 8 * architecture.width, architecture.image_size**2
-        self.lift = nn.Linear(architecture.latent + architecture.classes, wide, bias=False)
+        self.stem = nn.Linear(architecture.latent + architecture.classes, wide, bias=False)
         self.norm = nn.BatchNorm1d(wide, affine=False, momentum=None, track_running_stats=running_statistics)
         self.paint = nn.Linear(wide, architecture.channels * pixels, bias=False)
 
@@ -22,7 +22,7 @@ class Brush(nn.Module):
         if labels is not None:
             latents = torch.cat([latents, 3 * nn.functional.one_hot(labels, self.sizes.classes)], dim=1)
         side = self.sizes.image_size
-        drawn = self.paint(torch.relu(self.norm(self.lift(latents))))
+        drawn = self.paint(torch.relu(self.norm(self.stem(latents))))
         return torch.tanh(drawn).unflatten(1, (self.sizes.channels, side, side))
 
 
@@ -44,11 +44,11 @@ class KeepsStatistics(Brush):
         super().__init__(architecture, running_statistics=True)
 
 
-class KeepsNone(Brush):
-    """Once deployed an image depends on those beside it."""
+class Centred(Brush):
+    """An image depends on those beside it, once deployed, too."""
 
-    def __init__(self, architecture: Architecture, *, running_statistics: bool) -> None:
-        super().__init__(architecture, running_statistics=False)
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return super().forward(latents - latents.mean(0), labels)
 
 
 class Draws(Brush):
@@ -74,7 +74,15 @@ class Bright(Brush):
 
 class Fails(Brush):
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.lift(latents[:, :1])
+        return self.stem(latents[:, :1])
+
+
+class Untraceable(Brush):
+    """Python decides by numbers, which no trace can follow."""
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        images = super().forward(latents, labels)
+        return images if float(images.sum()) > 0 else images.abs() / 2
 
 
 def no_weights(architecture: Architecture, *, running_statistics: bool) -> nn.Module:

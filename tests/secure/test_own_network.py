@@ -19,6 +19,7 @@ from prism_privacy import verify_ledger
 from prism_secure.cli import main
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
+from prism_secure.dimensions import mask_dimension
 from prism_secure.errors import ConfigError, ModelError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.model import onnx_export
@@ -128,6 +129,15 @@ def test_generate_and_onnx_work_from_the_model_file(
     np.testing.assert_allclose(images, model.generate(5, seed=7)[0].numpy(), atol=1e-5)
 
 
+def test_what_onnx_cannot_hold_is_said_in_one_message(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    architecture = Components(tiny(data, "own_networks:Untraceable")).architecture
+    model = DeployedGenerator(architecture, seed=1, mask=torch.ones(weight_count(architecture)))
+    with pytest.raises(ConfigError, match="own_networks:Untraceable cannot be written as ONNX; torch says: "):
+        onnx_export.write_onnx(tmp_path / "m.onnx", model)
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_a_model_whose_code_is_not_here_or_another_is_refused_in_one_message(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +163,7 @@ def test_a_model_whose_code_is_not_here_or_another_is_refused_in_one_message(
         ("Remembers", "whatever it made before"),
         ("KeepsStatistics", "whatever it made before"),
         ("Draws", "whatever it made before"),
-        ("KeepsNone", "does not depend on those beside it"),
+        ("Centred", "does not depend on those beside it"),
         ("Biased", r"got bias \(3,\)"),
         ("Flat", r"must give images \(10, 1, 8, 8\), got \(10, 64\)"),
         ("Bright", r"must give float32 images in \[-1, 1\]"),
@@ -193,10 +203,10 @@ def test_it_is_swept_like_any_setting(data: Path) -> None:
     assert len({run_id(config) for config in configs}) == 2
 
 
-def test_a_plan_is_told_without_data_or_training(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = [*TINY, f"data.folder={data}", f"model.network={BRUSH}"]
-    assert main(["config", "--epsilon", *(word for each in settings for word in ("--set", each))]) == 0
-    assert f"{8 * 4 * 18 + 8 * 4 * 64:,}" in capsys.readouterr().out
+def test_its_mask_has_a_length_before_anything_is_trained(data: Path) -> None:
+    config = tiny(data)
+    expected = Components(config).trainer.dimension
+    assert mask_dimension(config, channels=1, classes=10) == expected == 8 * 4 * 18 + 8 * 4 * 64
 
 
 @pytest.mark.parametrize(
