@@ -19,14 +19,13 @@ from prism_privacy import verify_ledger
 from prism_secure.cli import main
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
-from prism_secure.dimensions import mask_dimension
 from prism_secure.errors import ConfigError, ModelError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.model import onnx_export
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generator import Architecture, draw_latents
 from prism_secure.model.model_file import read_model, read_model_file, write_model
-from prism_secure.model.network import weight_count
+from prism_secure.model.network import architecture_of, weight_count
 from prism_secure.model.sparse_inference import sparse_generator
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
@@ -206,7 +205,8 @@ def test_it_is_swept_like_any_setting(data: Path) -> None:
 def test_its_mask_has_a_length_before_anything_is_trained(data: Path) -> None:
     config = tiny(data)
     expected = Components(config).trainer.dimension
-    assert mask_dimension(config, channels=1, classes=10) == expected == 8 * 4 * 18 + 8 * 4 * 64
+    architecture = architecture_of(config, channels=1, classes=10)
+    assert weight_count(architecture) == expected == 8 * 4 * 18 + 8 * 4 * 64
 
 
 @pytest.mark.parametrize(
