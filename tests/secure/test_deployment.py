@@ -94,7 +94,7 @@ def _batches(architecture: Architecture, count: int, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ResNetGenerator, "forward", forward)
     monkeypatch.setattr(deployment, "Supermask", lambda *_, **__: Mock())
-    monkeypatch.setattr(deployment, "ResNetGenerator", _SmallNetwork)
+    monkeypatch.setattr(deployment, "build_network", _SmallNetwork)
     DeployedGenerator(architecture, seed=0, mask=torch.ones(1)).generate(count, seed=0)
     return sizes
 

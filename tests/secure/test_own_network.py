@@ -209,6 +209,12 @@ def test_its_mask_has_a_length_before_anything_is_trained(data: Path) -> None:
     assert weight_count(architecture) == expected == 8 * 4 * 18 + 8 * 4 * 64
 
 
+def test_a_plan_counts_the_bits_of_its_mask(capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["--set", f"model.network={BRUSH}"]
+    assert main(["config", "--epsilon", "--recipe", "one-shot", *own]) == 0
+    assert f"{128 * (64 + 10) + 128 * 32 * 32:,} mask bits" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "setting",
     [
