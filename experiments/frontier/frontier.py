@@ -63,6 +63,8 @@ ROOM = 1 / 3
 """How much of 1/2 - f the moves of bits may fill, as a root mean square."""
 FLIPS = (0.35, 0.25, 0.15)
 FEWEST_BITS, MOST_BITS = 1 << 12, 1 << 18
+ALL_BITS = 1 << 28
+"""Of all clients in a round, at most: a simulation draws coins for each of them."""
 _NAME = re.compile(
     r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(?:-t(\d+))?(-real)?"
 )
@@ -214,8 +216,9 @@ def expected(config: Config, sizes: Sequence[int], spectrum: Array) -> tuple[Exp
 def settings_of(point: Point, spectrum: Array) -> Config:
     """Rows (the product's rule), f and m of measured rounds, by public numbers: see `ROOM`."""
     sizes = [point.images] * point.clients
+    most = min(MOST_BITS, 2 ** int(math.log2(ALL_BITS / point.clients)))
     for flip in FLIPS:
-        fixed = f"privacy.flip={flip}", f"measured.coordinates={MOST_BITS}"
+        fixed = f"privacy.flip={flip}", f"measured.coordinates={most}"
 
         def of(rows: int, fixed: tuple[str, ...] = fixed) -> tuple[Expected, float]:
             return expected(point.measured(*fixed, f"measured.rows={rows}"), sizes, spectrum)
@@ -223,11 +226,11 @@ def settings_of(point: Point, spectrum: Array) -> Config:
         rows = point.given_rows or best_rows(lambda rows: of(rows)[0], SPECTRUM)
         filled = of(rows)[1] / (ROOM * (0.5 - flip))
         if filled <= 1:  # bits move by C/√m
-            bits = max(FEWEST_BITS, 2 ** math.ceil(math.log2(MOST_BITS * filled**2)))
+            bits = max(FEWEST_BITS, 2 ** math.ceil(math.log2(most * filled**2)))
             return point.measured(
                 f"privacy.flip={flip}", f"measured.coordinates={bits}", f"measured.rows={rows}"
             )
-    raise SystemExit(f"no f of {FLIPS} and m up to {MOST_BITS} have room for {point}")
+    raise SystemExit(f"no f of {FLIPS} and m up to {most} have room for {point}")
 
 
 # The two methods.
