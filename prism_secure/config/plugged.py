@@ -69,3 +69,33 @@ def plugged(reference: str, setting: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{setting} = {reference!r} must be something to call, got {found!r}")
     return found  # type: ignore[no-any-return]
+
+
+def built(
+    reference: str,
+    setting: str,
+    *arguments: object,
+    called: str = "",
+    passes: tuple[type[Exception], ...] = (),
+    **named: object,
+) -> Any:
+    """What a reference's call with these arguments gives.
+
+    Args:
+        reference, setting: as in `plugged`.
+        called: how it is called, for the message.
+        passes: errors that it may raise, and that are left as they are.
+
+    Raises:
+        ConfigError: as `plugged`, or the call fails.
+    """
+    make = plugged(reference, setting)
+    try:
+        return make(*arguments, **named)
+    except passes:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        how = f"; it is called {called}" if called else ""
+        raise ConfigError(
+            f"{setting} = {reference!r} cannot be built: {type(error).__name__}: {error}{how}"
+        ) from error

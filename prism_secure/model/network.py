@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prism_secure.config import Config
-from prism_secure.config.plugged import origin, plugged
+from prism_secure.config.plugged import built, origin
 from prism_secure.errors import ConfigError
 from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
 
@@ -65,14 +65,13 @@ def build_network(architecture: Architecture, *, running_statistics: bool = Fals
     reference = architecture.own_reference
     if (here := origin(reference)) != architecture.network:  # before any of its code runs
         raise ConfigError(f"{_SETTING} must be {architecture.network}, got {here}: its code has changed")
-    make = plugged(reference, _SETTING)
-    try:
-        made = make(architecture, running_statistics=running_statistics)
-    except Exception as error:  # a user's code may raise anything
-        raise ConfigError(
-            f"{_SETTING} = {reference!r} cannot be built: {type(error).__name__}: {error}; it is called with "
-            f"an Architecture and running_statistics={running_statistics}"
-        ) from error
+    made = built(
+        reference,
+        _SETTING,
+        architecture,
+        called=f"with an Architecture and running_statistics={running_statistics}",
+        running_statistics=running_statistics,
+    )
     if not isinstance(made, nn.Module):
         raise ConfigError(f"{_SETTING} = {reference!r} must give a torch.nn.Module, got {made!r}")
     shapes = {name: tuple(each.shape) for name, each in made.named_parameters()}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prism_secure.config.plugged import is_reference, plugged
+from prism_secure.config.plugged import built, is_reference
 from prism_secure.errors import ConfigError, FeatureError
 from prism_secure.pinned import read_pinned
 from prism_secure.quality.classifier import FEATURE_DIM, load_classifier
@@ -156,16 +156,7 @@ def metric_features(name: str) -> MetricFeatures:
 
 
 def _own(reference: str) -> MetricFeatures:
-    make = plugged(reference, "metrics.features")
-    try:
-        made = make()
-    except FeatureError:
-        raise
-    except Exception as error:  # a user's code may raise anything
-        raise ConfigError(
-            f"metrics.features = {reference!r} cannot be built: {type(error).__name__}: {error}; it is "
-            "called without arguments"
-        ) from error
+    made = built(reference, "metrics.features", called="without arguments", passes=(FeatureError,))
     if not isinstance(made, MetricFeatures):
         raise ConfigError(
             f"metrics.features = {reference!r} must give a prism_secure.quality.networks.MetricFeatures, got "

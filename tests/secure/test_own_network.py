@@ -32,23 +32,13 @@ from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.export import export_run
 from prism_secure.sweep.recipe import read_recipe, run_id
 
+from .test_measured_rounds import MEASURED
 from .tiny_data import TINY, outcome, write_data
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DIGEST = hashlib.sha256((HERE / "own_networks.py").read_bytes()).hexdigest()
 BRUSH = "own_networks:Brush"
-MEASURED = [
-    "federation.behaviour=measure",
-    "federation.local_steps=32",  # the default: nobody reads it
-    "privacy.flip=0.25",
-    "measured.epsilon=inf",
-    "measured.radius=20",
-    "measured.directions=16",
-    "measured.coordinates=1024",
-    "measured.steps=2",
-    "measured.end_steps=2",
-]
 ONE_SHOT = ["privacy.record_epsilon=4", "privacy.record_release=summed", "training.end_steps=2"]
 
 

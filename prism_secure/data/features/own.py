@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from prism_secure.config.plugged import plugged
+from prism_secure.config.plugged import built
 from prism_secure.data.features.extractor import FeatureExtractor
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import ConfigError, FeatureError
@@ -69,14 +69,13 @@ class OwnFeatures(FeatureExtractor):
             ConfigError: it cannot be imported, called, or gives no module.
             FeatureError: as above.
         """
-        make = plugged(reference, "features.extractors")
-        try:
-            made = make(image_size=image_size, channels=channels)
-        except Exception as error:  # a user's code may raise anything
-            raise ConfigError(
-                f"features.extractors = {reference!r} cannot be built: {type(error).__name__}: {error}; it "
-                f"is called with image_size={image_size} and channels={channels}"
-            ) from error
+        made = built(
+            reference,
+            "features.extractors",
+            called=f"with image_size={image_size} and channels={channels}",
+            image_size=image_size,
+            channels=channels,
+        )
         if not isinstance(made, nn.Module):
             raise ConfigError(
                 f"features.extractors = {reference!r} must give a torch.nn.Module, got {made!r}"

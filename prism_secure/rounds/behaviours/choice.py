@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prism_secure.config.plugged import plugged
+from prism_secure.config.plugged import built
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.rounds.behaviours.measure import Measure
@@ -26,13 +26,7 @@ def _made(components: Components) -> Behaviour:
     if not config.own_behaviour:
         return Train(components)
     name = config.federation.behaviour
-    make = plugged(name, "federation.behaviour")
-    try:
-        made: Behaviour = make(components)
-    except Exception as error:  # a user's code may raise anything
-        raise ConfigError(
-            f"federation.behaviour = {name!r} cannot be built: {type(error).__name__}: {error}"
-        ) from error
+    made: Behaviour = built(name, "federation.behaviour", components)
     missing = [part for part in ("client", "server", "together") if not callable(getattr(made, part, None))]
     if missing:
         raise ConfigError(
