@@ -289,7 +289,10 @@ def test_blocks_are_sums_of_the_counts_in_them(at_low: int, at_high: int, flip: 
     assert sums[:start].sum() + sums[start + blocks.size :].sum() < TAIL
 
 
-@pytest.mark.parametrize(("cohort", "flip"), [(12_345, 0.25), (20_001, 0.03), (11_000, 0.45)])
+@pytest.mark.parametrize(
+    ("cohort", "flip"),
+    [(1_500, 0.35), (3_001, 0.25), (10_000, 0.05), (12_345, 0.25), (20_001, 0.03), (11_000, 0.45)],
+)
 def test_in_blocks_kappa_is_a_percent_above_single_configurations(cohort: int, flip: float) -> None:
     grid = OrderGrid((0.05, 1.5), 5)
     table = moment_table(cohort, flip, 1.0, grid)

@@ -25,7 +25,7 @@ to `_EXACT` clients every m is taken by itself; above, an interval leaves out at
 clients, and above `_FINE_CLIENTS` there are `_COARSE` intervals. The law of others (a, b) read backwards is
 that of (b, a).
 
-**Blocks of counts** (above `_FINE_CLIENTS`). X grows with the count k: with w the others' law and t =
+**Blocks of counts** (above `_EACH_COUNT` clients). X grows with the count k: with w the others' law and t =
 w(k−1)/w(k), X = (1−2f)(t−1)/(1−f+f·t), and t grows because w, a sum of Bernoullis, is log-concave. Cut the
 counts into blocks k_i ≤ k < k_(i+1). There X lies between X(k_i) and X(k_(i+1)), and for every convex φ
     Σ_block V φ(λX) ≤ M·((1−p)·φ(λX(k_i)) + p·φ(λX(k_(i+1)))),  M = Σ_block V,  p: the mean of X is kept
@@ -33,7 +33,7 @@ counts into blocks k_i ≤ k < k_(i+1). There X lies between X(k_i) and X(k_(i+1
 w(k_(i+1) −1)), because V = (1−f)w(k) + f·w(k−1), V·X = (1−2f)(w(k−1) − w(k)) and the sums telescope. So three
 numbers a block are enough. The right-hand side sums the law with mass on the X(k_i) only, which has mean 0
 and values above −1 like that of X, so all that follows holds for it. Blocks of `_BLOCK` standard deviations
-cost about `_BLOCK`²/6 of κ, and a cohort of 10⁶ has as many of them as one of 10⁴.
+cost about `_BLOCK`²/6 of κ where α is not huge, and a cohort of 10⁶ has as many of them as one of 10⁴.
 
 **Between nodes** (`curve.py`), for one m and hence for the maximum over m, which keeps convexity:
     G(λ) = g/λ² is convex in λ when α ∉ (2, 3) or backward.
@@ -69,6 +69,7 @@ from prism_privacy.accounting.kappa.edge_counts import TAIL, edge_blocks, edge_c
 __all__ = ["LEAST_MOVE", "MOST_CLIENTS", "MomentTable", "OrderGrid", "moment_table"]
 
 _EXACT = 250
+_EACH_COUNT = 1_000
 _FINE_CLIENTS = 10_000
 _COARSE = 128
 _BLOCK = 0.125
@@ -120,7 +121,7 @@ def _nodes(cohort: int, flip: float, reach: float) -> Floats:
 
     None but the last moves p by less than `LEAST_MOVE`: below, rounding costs more than the chord from 0.
     """
-    least = 32 if cohort <= _FINE_CLIENTS else 24
+    least = 32 if cohort <= _EACH_COUNT else 24
     count = 512 if cohort == 1 else max(least, min(512, 16_000 // cohort))
     nodes = reach * (np.arange(1, count + 1) / count) ** 2
     return nodes[nodes >= min(LEAST_MOVE / (1.0 - 2.0 * flip), reach)]
@@ -249,7 +250,7 @@ def moment_table(
 ) -> MomentTable:
     """The table for n = `cohort`, f = `flip` ∈ (0, 1/2) and λ up to `reach` ∈ (0, 1].
 
-    One core takes about 2 s at n = 1000, 8 s at n = 10⁴ and, in blocks, 1 s at n = 10⁶ for 126 orders. With
+    One core takes about a second for 126 orders: at n = 1,000, and in blocks from there to n = 10⁶. With
     `extremes_only` just m = 1 and m = n are taken: that is a quick estimate, not a bound.
     """
     orders = grid.orders
@@ -263,7 +264,7 @@ def moment_table(
     pairs = [(0, cohort - 1), (cohort - 1, 0)] if extremes_only else _configurations(cohort)
     for at_low, at_high in pairs:
         length = int(_BLOCK * np.sqrt((at_low + at_high) * flip * (1.0 - flip)))
-        if cohort <= _FINE_CLIENTS or length < 2:
+        if cohort <= _EACH_COUNT or length < 2:
             others = edge_counts(at_low, at_high, flip)
             ahead, behind, second, cubed = _moments(others, flip, grid, nodes)
             size = others.size
