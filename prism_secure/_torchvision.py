@@ -2,13 +2,13 @@
 
     from prism_secure._torchvision import torchvision
 
-Everything in this package takes torchvision from here, and imports this module before torchmetrics, which
-imports torchvision by itself. The reason: a torchvision built for CUDA beside a CPU-only torch (what two
-package indexes together easily give) cannot load its compiled library, and then `import torchvision` fails
-with "operator torchvision::nms does not exist", because it registers shapes for two operators that nobody has
-declared. Nothing used here, data sets and networks, needs those operators. So where the import fails for want
-of them, this module declares the two names, `nms` and `qnms`, without an implementation, and imports again;
-calling one still fails, loudly.
+Everything in this package takes torchvision from here, where it needs it and not before: importing it takes
+a second. The reason: a torchvision built for CUDA beside a CPU-only torch (what two package indexes together
+easily give) cannot load its compiled library, and then `import torchvision` fails with "operator
+torchvision::nms does not exist", because it registers shapes for two operators that nobody has declared.
+Nothing used here, data sets and networks, needs those operators. So where the import fails for want of them,
+this module declares the two names, `nms` and `qnms`, without an implementation, and imports again; calling
+one still fails, loudly.
 
 torchvision itself tries to load its library, under whatever name its version gives it, and torch then says
 which operators there are. Nothing is declared before that: an operator that the library defines after all

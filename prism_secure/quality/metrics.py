@@ -3,10 +3,10 @@
     evaluator = Evaluator(dataset.test_images, classes=dataset.classes)     # once
     evaluator(generated, labels)                                            # each round
 
-FID, KID and inception score are torchmetrics'; the features come from `prism_secure.quality.networks`.
-Give held-out images only: against training images a generator that copies them would look perfect. All that
-is random is the choice of subsets, from a fixed seed; the same images give the same figures (on one
-machine and number of threads: floating point sums depend on them in the last digits).
+The features come from `prism_secure.quality.networks`. Give held-out images only: against training images a
+generator that copies them would look perfect. All that is random is the choice of subsets, from a fixed seed;
+the same images give the same figures (on one machine and number of threads: floating point sums depend on
+them in the last digits).
 
 - FID (Heusel et al. 2017): the Fréchet distance of two Gaussians fitted to the features; 0 is best. It is
   biased upward for few images, so compare figures of equal numbers only.
@@ -29,18 +29,11 @@ machine and number of threads: floating point sums depend on them in the last di
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-
-from prism_secure import _torchvision  # noqa: F401  torchmetrics imports torchvision
-
-# isort: split
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.inception import InceptionScore
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
 
 from prism_secure.data import to_float
 from prism_secure.errors import DataError
@@ -52,21 +45,12 @@ NEIGHBOURS = 5
 KID_SUBSETS, KID_SUBSET_SIZE = 20, 1000
 MANIFOLD_LIMIT = 4000
 SLICES = 200
+_PARTS = 10
+"""Of the images, for the inception score."""
 _BATCH = 250
 _COMPARED = 5000
 """Images that others are compared with at once."""
 _SEED = 0
-
-
-class _Given(nn.Module):
-    """Stands where torchmetrics expects a network: the features are computed once, for all metrics."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 class Evaluator:
@@ -109,8 +93,7 @@ class Evaluator:
         if train_images is not None:
             # As many of each, for a fair chance: the nearest of more images is nearer.
             self._train, _ = self._features(_some(train_images, len(_some(real))), "training")
-        self._fid = FrechetInceptionDistance(_Given(self.network.num_features), reset_real_features=False)
-        self._fid.update(real, real=True)
+        self._gaussian = _gaussian(real)
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         """Measure generated `images`, in the form of `test_images`, with the classes they were meant to show.
@@ -157,25 +140,21 @@ class Evaluator:
         return torch.cat(features), torch.cat(logits) if logits else None
 
     def _frechet(self, fake: Tensor) -> float:
-        self._fid.reset()
-        self._fid.update(fake, real=False)
-        return float(self._fid.compute())
+        (mean, covariance), (made, spread) = self._gaussian, _gaussian(fake)
+        # The trace of (covariance · spread)^½: its eigenvalues are the roots of the product's.
+        shared = torch.linalg.eigvals(covariance @ spread).sqrt().real.sum()
+        return float((mean - made).square().sum() + covariance.trace() + spread.trace() - 2 * shared)
 
     def _kernel(self, fake: Tensor) -> float:
         size = min(KID_SUBSET_SIZE, len(fake), len(self._real))
-        with warnings.catch_warnings():
-            # It keeps all features in memory: 2 MB here.
-            warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all", UserWarning)
-            metric = KernelInceptionDistance(
-                _Given(self.network.num_features), subsets=KID_SUBSETS, subset_size=size
+        draws = torch.Generator().manual_seed(_SEED)
+        found = 0.0
+        for _ in range(KID_SUBSETS):
+            real, made = (
+                rows[torch.randperm(len(rows), generator=draws)[:size]] for rows in (self._real, fake)
             )
-        metric.update(self._real, real=True)
-        metric.update(fake, real=False)
-        # Subsets come from torch's CPU generator: seed it here and give it back as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_SEED)
-            mean, _ = metric.compute()
-        return float(mean)
+            found += _discrepancy(real, made)
+        return found / KID_SUBSETS
 
     def _sliced(self, fake: Tensor) -> float:
         draws = torch.Generator().manual_seed(_SEED)
@@ -212,15 +191,33 @@ def _reach(features: Tensor) -> Tensor:
     return torch.cdist(features, features).kthvalue(NEIGHBOURS + 1).values  # the nearest is the row itself
 
 
+def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of the rows of `features` (N, D)."""
+    return features.mean(0), torch.cov(features.T)
+
+
+def _discrepancy(real: Tensor, fake: Tensor) -> float:
+    """Squared maximum mean discrepancy of as many rows each, without bias; the kernel is (x·y/D + 1)³."""
+    count, width = real.shape
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / width + 1) ** 3
+
+    alike = 0.0
+    for rows in (real, fake):
+        pairs = kernel(rows, rows)
+        alike += float(pairs.sum() - pairs.trace()) / (count * (count - 1))
+    return alike - 2 * float(kernel(real, fake).mean())
+
+
 def _inception_score(logits: Tensor) -> float:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `InceptionScore` will save all", UserWarning)
-        metric = InceptionScore(_Given(logits.shape[1]))
-    metric.update(logits.double().cpu())
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_SEED)
-        mean, _ = metric.compute()
-    return float(mean)
+    logits = logits.double().cpu()
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(_SEED))
+    scores = []
+    for part in logits[order].log_softmax(1).chunk(_PARTS):
+        mean = part.logsumexp(0) - math.log(len(part))
+        scores.append(math.exp((part.exp() * (part - mean)).sum(1).mean()))
+    return sum(scores) / len(scores)
 
 
 def _some(rows: Tensor, most: int | None = None) -> Tensor:

@@ -143,16 +143,20 @@ def metric_features(name: str) -> MetricFeatures:
     """
     if is_reference(name):
         return _own(name)
-    from prism_secure.quality.inception_fid import FidInceptionFeatures  # it needs this module
-
     known: dict[str, Callable[[], MetricFeatures]] = {
         "classifier": ClassifierFeatures,
         "inception_v3": InceptionFeatures,
-        "inception_fid": FidInceptionFeatures,
+        "inception_fid": _fid_inception,
     }
     if name not in known:
         raise FeatureError(f"unknown metric features {name!r}, expected one of {', '.join(known)}")
     return known[name]().eval()
+
+
+def _fid_inception() -> MetricFeatures:
+    from prism_secure.quality.inception_fid import FidInceptionFeatures  # which needs this module
+
+    return FidInceptionFeatures()
 
 
 def _own(reference: str) -> MetricFeatures:

@@ -32,8 +32,8 @@ __all__ = [
 
 _FILE = "environment.json"
 _PACKAGES = (
-    "prism-secure", "torch", "torchvision", "numpy", "scipy", "cryptography", "dp-accounting", "torchmetrics",
-    "msgspec", "pillow", "matplotlib",
+    "prism-secure", "torch", "torchvision", "numpy", "scipy", "cryptography", "dp-accounting", "msgspec",
+    "pillow", "matplotlib",
 )  # fmt: skip
 
 
