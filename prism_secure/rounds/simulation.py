@@ -38,6 +38,7 @@ from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moment_sum import moments_are_open, open_moments
+from prism_secure.rounds.rehearsal import check_components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.threads import wait_together
 from prism_secure.rounds.workers import Workers
@@ -79,8 +80,6 @@ def run(
     components = Components(config)
     if not is_done(out):
         listener.note("checking the recipe: its data, its weights, its epsilons, and a round in small")
-        from prism_secure.rounds.rehearsal import check_components  # seconds of imports: metrics' networks
-
         check_components(components)
     with RunFolder(out, config) as folder:
         history = check_whole(out)

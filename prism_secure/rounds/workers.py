@@ -28,6 +28,7 @@ from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.threads import one_thread, wait_together
 from prism_secure.run_folder.folder import client_folder
 from prism_secure.run_folder.records import Quality
@@ -55,7 +56,7 @@ class Workers:
         else:
             # One process imports what all need, and forks: seconds for each worker but the first.
             forks = multiprocessing.get_context("forkserver")
-            forks.set_forkserver_preload([__name__, "prism_secure.rounds.evaluation"])
+            forks.set_forkserver_preload([__name__])
             self._pool = ProcessPoolExecutor(count, forks, initializer=_start, initargs=(config, folder))
             self._open.callback(self._pool.shutdown, wait=True, cancel_futures=True)
 
@@ -133,8 +134,6 @@ class _Worker:
     """What one worker process keeps between jobs."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        from prism_secure.rounds.evaluation import Evaluation  # seconds of imports: metrics' networks
-
         self.components = Components(config)
         self.evaluate = Evaluation(self.components)
         self._folder = folder
