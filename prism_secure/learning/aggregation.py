@@ -53,11 +53,16 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """θ_{t+1} (d,), the mean λ that made it, and the move (d,) for the next round's momentum."""
+    """θ_{t+1} (d,), the mean λ that made it, the move (d,) for the next round's momentum, and the loss.
+
+    The loss is that of the server's own training on what was opened, where it trains: nothing of a client's
+    data but through opened sums may be in it, or ε would not cover it.
+    """
 
     theta: Vector
     mean_lambda: float
     move: Vector
+    loss: float | None = None
 
 
 def vote_variance(counts: NDArray[np.integer], survivors: int, flip: float) -> Vector:

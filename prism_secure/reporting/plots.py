@@ -64,9 +64,12 @@ def curves_plot(
     *,
     last: int,
     budgets: Mapping[str, float] | None = None,
+    losses: Sequence[tuple[int, float]] = (),
     name: str = "curves",
 ) -> str:
-    """FID and epsilon over the same rounds, one panel under the other; every line is named where it ends.
+    """FID, epsilon and the server's loss over the same rounds, one panel under the other.
+
+    Every line is named where it ends.
 
     Epsilons that stay small have a linear axis. Larger and infinite ones lie in a slim panel of their own, on
     a logarithmic axis, at whose upper end infinity has its place.
@@ -77,6 +80,7 @@ def curves_plot(
         last: where the round axis ends.
         budgets: what all rounds together may cost, by whom it is for ("one client"): lines across the panel
             of small epsilons.
+        losses: rounds after which the server trained and its mean loss; drawn from two rounds on.
         name: a word that is unique in the page: the ids inside the SVG begin with it.
     """
     curves, budgets = [curve for curve in curves if len(curve.values)], budgets or {}
@@ -89,6 +93,9 @@ def curves_plot(
         panels.append((1.5, lambda axes: _small(axes, small, budgets)))
     if large:
         panels.append((0.9, lambda axes: _large(axes, large, beside=bool(small))))
+    losses = [(number, value) for number, value in losses if 0 < value < math.inf]
+    if len(losses) > 1:
+        panels.append((0.9, lambda axes: _losses(axes, losses)))
     with mpl.rc_context(STYLE):
         shares = [share for share, _ in panels]
         right = 1 - (5.1 * max((len(curve.text) for curve in curves), default=8) + 14) / (72 * _WIDTH)
@@ -102,10 +109,15 @@ def curves_plot(
         _round_axis(every[-1], last)
         for axes, (_, draw) in zip(every, panels, strict=True):
             draw(axes)
-        return as_svg(figure, name, _in_words(fid, curves, budgets))
+        return as_svg(figure, name, _in_words(fid, curves, budgets, losses))
 
 
-def _in_words(fid: Sequence[tuple[int, float]], curves: Sequence[Curve], budgets: Mapping[str, float]) -> str:
+def _in_words(
+    fid: Sequence[tuple[int, float]],
+    curves: Sequence[Curve],
+    budgets: Mapping[str, float],
+    losses: Sequence[tuple[int, float]],
+) -> str:
     parts = []
     if fid:
         parts.append(
@@ -116,6 +128,8 @@ def _in_words(fid: Sequence[tuple[int, float]], curves: Sequence[Curve], budgets
         grown = f"grows from {first} to {now}" if first != now else f"is {now} throughout"
         parts.append(f"{curve.label} {grown}")
     parts += [f"the budget of {whose} is {format_epsilon(value)}" for whose, value in budgets.items()]
+    if len(losses) > 1:
+        parts.append(f"the loss of the server goes from {losses[0][1]:.3g} to {losses[-1][1]:.3g}")
     return "; ".join(parts or ["No round is finished yet"]) + "."
 
 
@@ -188,6 +202,19 @@ def _large(axes: Axes, curves: Sequence[Curve], *, beside: bool) -> None:
         curves,
         lambda curve: [10 ** at[id(curve)] if math.isinf(v) else max(v, 10.0**low) for v in curve.values],
     )
+
+
+def _losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
+    _title(axes, "The server’s loss on opened values (logarithmic)")
+    x, y = zip(*losses, strict=True)
+    axes.set_yscale("log")
+    axes.set_ylim(10.0 ** math.floor(math.log10(min(y))), 10.0 ** math.ceil(math.log10(max(y))))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: decade(round(math.log10(y)))))
+    axes.grid(axis="y")
+    axes.plot(x, y, color=INK, marker="o" if len(y) <= _MANY else None, clip_on=False)
+    _name_ends(axes, [(x[-1], y[-1], f"loss {y[-1]:.3g}", INK, True)])
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], heights: Callable[[Curve], list[float]]) -> None:

@@ -327,7 +327,13 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
         curves,
         last=config.federation.rounds,
         budgets=_budgets(config),
+        losses=_losses(records),
     )
+
+
+def _losses(records: Sequence[RoundRecord]) -> list[tuple[int, float]]:
+    """Rounds after which the server trained, each with its mean loss on what had opened."""
+    return [(record.round, record.server_loss) for record in records if record.server_loss is not None]
 
 
 def _budgets(config: Config) -> dict[str, float]:
@@ -459,6 +465,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
             config.metrics.features, judged[-1].quality.features if judged and judged[-1].quality else None
         ),
         curves=_curves(run, planned),
+        losses=_losses(records),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))
         if samples

@@ -59,6 +59,7 @@ def values(record: RoundRecord, config: Config) -> Values:
         "wire/uplink_bytes": record.uplink_bytes,
         "round/seconds": record.seconds,
         "round/lambda": record.step,
+        "round/server_loss": record.server_loss,
     }
     if record.quality is not None and not config.private_metrics:
         measured = msgspec.structs.asdict(record.quality)

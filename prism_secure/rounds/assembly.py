@@ -66,7 +66,7 @@ def close_round(
     layers, survivors = components.score_layers, len(bits.survivors)
     score_mean = None if layers is None else layers.mean_theta(sums[1].counts, len(sums[1].survivors))
     planned, before = spending.planned_rounds, server.deployed()
-    step = server.absorb(
+    moved = server.absorb(
         bits.counts, survivors, planned_rounds=planned, score_mean=score_mean, moments=moments
     )
     quality = quality_if_due(server, planned, evaluate, samples)
@@ -80,11 +80,12 @@ def close_round(
         bits_per_parameter=sum(each.bits_per_coordinate * len(each.counts) for each in sums) / coordinates,
         uplink_bytes=sum(sum(each.uplink_bytes.values()) for each in sums),
         downlink_bytes=sum(sum(each.downlink_bytes.values()) for each in sums) + sent * broadcast.nbytes,
-        step=step,
+        step=moved.step,
         seconds=clock.now() - clock.began,
         secure_sum_seconds=clock.opened - clock.uploading,
         quality=quality,
         changed=server.changed(before),
+        server_loss=moved.loss,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,18 @@ from prism_secure.rounds.moments import packed
 from prism_secure.storage import write_atomic
 
 Vector = NDArray[np.float64]
+
+
+class Moved(NamedTuple):
+    """What moved theta in a round.
+
+    Attributes:
+        step: the mean step lambda; 0 where theta stays.
+        loss: mean loss of the server's own training on what was opened; None where it does not train.
+    """
+
+    step: float
+    loss: float | None
 
 
 class Server:
@@ -69,8 +82,8 @@ class Server:
         planned_rounds: int,
         score_mean: Vector | None = None,
         moments: FeatureMoments | None = None,
-    ) -> float:
-        """Move theta by what a round opened; returns the mean step lambda.
+    ) -> Moved:
+        """Move theta by what a round opened.
 
         Args:
             counts: int64 (k,), the sum of the survivors' bits.
@@ -83,17 +96,17 @@ class Server:
         opened = Opened(counts, survivors, done, score_mean, moments)
         return self._move(self._side.absorb(self.broadcast(), opened))
 
-    def lose(self, moments: FeatureMoments | None = None) -> float:
-        """Go on after a round that opened nothing; returns the mean step lambda: 0 where theta stays."""
+    def lose(self, moments: FeatureMoments | None = None) -> Moved:
+        """Go on after a round that opened nothing."""
         return self._move(self._side.lost(self.broadcast(), moments))
 
-    def _move(self, step: Step | None) -> float:
+    def _move(self, step: Step | None) -> Moved:
         self.round += 1
         if step is None:
-            return 0.0
+            return Moved(0.0, None)
         low = self._config.privacy.theta_min
         self.theta = np.clip(np.asarray(step.theta, np.float64), low, 1 - low)
-        return step.mean_lambda
+        return Moved(step.mean_lambda, step.loss)
 
     def deployed(self) -> NDArray[np.bool_]:
         """The one mask that would be deployed now, bool (d,)."""

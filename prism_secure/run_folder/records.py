@@ -57,6 +57,12 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """None in rounds that were not evaluated."""
     changed: int | None = None
     """Bits of the deployed mask that differ from those before the round; None in records that do not say."""
+    server_loss: float | None = None
+    """What the server's own training minimises, its mean over the steps after this round: how far generated
+    moments are, squared, from those that opened answers tell of (measured rounds; as these tell more, more is
+    compared, so it need not fall) or from the one opened sum (one shot). A function of opened, noisy values
+    and public ones, so it costs no epsilon; never a client's loss. None where the server does not train, and
+    in older records."""
 
     @property
     def lost(self) -> bool:

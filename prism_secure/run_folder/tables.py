@@ -75,7 +75,7 @@ class Table:
 _EPSILONS = tuple(name for name in Epsilons.__struct_fields__ if name != "unit")
 _COSTS = (
     "bits_per_parameter", "uplink_bytes", "downlink_bytes", "step", "seconds", "secure_sum_seconds",
-    "changed",
+    "changed", "server_loss",
 )  # fmt: skip
 ROUND_COLUMNS = (
     "round",

@@ -83,8 +83,17 @@ def test_the_model_and_its_cost_are_those_of_one_process(tmp_path: Path) -> None
     theirs, ours = (read_records(folder) for folder in (place.out, alone))
     for one, other in zip(theirs, ours, strict=True):
         assert one.survivors == 4
-        for name in ("survivors", "epsilon", "record", "bits_per_parameter", "step", "changed"):
+        for name in (
+            "survivors",
+            "epsilon",
+            "record",
+            "bits_per_parameter",
+            "step",
+            "changed",
+            "server_loss",
+        ):
             assert getattr(one, name) == getattr(other, name)
+        assert one.server_loss is not None
     ledgers = [place.out, alone, *(place.root / f"{client:02d}" for client in range(4))]
     charged = [
         [

@@ -329,8 +329,13 @@ def test_policy_that_guarantees_less_than_epsilon_assumes_stops_the_client(tmp_p
 SUMMED = ["privacy.record_epsilon=10", "privacy.record_release=summed"]
 
 
-def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tuple[int, int]]) -> np.ndarray:
-    """theta by clients that are given the opened moments, without Flower; `absent`: (client, round)."""
+def with_moments(
+    config: Config, folder: Path, opened: NoisySums, absent: set[tuple[int, int]]
+) -> tuple[np.ndarray, list[float | None]]:
+    """theta, and the server's loss by round, by clients that are given the opened moments, without Flower.
+
+    `absent`: (client, round).
+    """
     recipe = Components(config)
     clients = []
     for index in range(4):
@@ -338,20 +343,21 @@ def with_moments(config: Config, folder: Path, opened: NoisySums, absent: set[tu
         coins = known_coins(KEY, index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
         clients[-1].moments.receive(opened)
-    server = Server.of(recipe, FEDERATION)
+    server, losses = Server.of(recipe, FEDERATION), []
     for _ in range(config.federation.rounds):
         broadcast = server.broadcast()
         there = [client for client in clients if (client.index, broadcast.round) not in absent]
         for client in there:
             client.answer(broadcast)
         counts = np.sum([client.bits(broadcast) for client in there], axis=0, dtype=np.int64)
-        server.absorb(
+        moved = server.absorb(
             counts,
             len(there),
             planned_rounds=config.federation.rounds,
             moments=clients[0].moments.targets(),
         )
-    return server.theta
+        losses.append(moved.loss)
+    return server.theta, losses
 
 
 def opened_moments(place: Place) -> NoisySums:
@@ -374,8 +380,10 @@ def test_moments_are_summed_once_before_round_1_and_all_train_from_them(tmp_path
     noise = (opened.first - exact) / opened.release.noise
     assert 0.9 < noise.std() * np.sqrt(3 / 4) < 1.1  # three shares carry all of it, four are in
     assert np.abs(opened.counts - np.bincount(labels, minlength=10)).max() < 20 * opened.release.noise
-    expected = with_moments(place.config, tmp_path / "in-process", opened, set())
+    expected, losses = with_moments(place.config, tmp_path / "in-process", opened, set())
     assert place.theta().tobytes() == expected.tobytes()
+    assert [record.server_loss for record in read_records(place.out)] == losses
+    assert [loss is None for loss in losses] == [True, False]
     # shares are gone where their sum has come back, and the session is there for the report
     assert not list(place.root.glob("0?/share*"))
     assert json.loads((place.out / "moments.json").read_text())["survivors"] == 4
@@ -435,7 +443,7 @@ def test_client_without_a_share_in_the_moments_trains_from_them(tmp_path: Path) 
     place.train()
     assert json.loads((place.out / "moments.json").read_text())["survivors"] == 3
     assert [record.survivors for record in read_records(place.out)] == [4, 4]
-    expected = with_moments(place.config, tmp_path / "in-process", opened_moments(place), set())
+    expected, _ = with_moments(place.config, tmp_path / "in-process", opened_moments(place), set())
     assert place.theta().tobytes() == expected.tobytes()
 
 
@@ -467,7 +475,7 @@ def test_server_that_stops_after_the_moments_does_not_ask_for_them_again(tmp_pat
     place.grid.push_messages = push
     place.train()
     assert sum(kind == "train.upload" for _, kind in place.grid.sent) == 12
-    expected = with_moments(place.config, tmp_path / "in-process", opened, set())
+    expected, _ = with_moments(place.config, tmp_path / "in-process", opened, set())
     assert place.theta().tobytes() == expected.tobytes()
 
 

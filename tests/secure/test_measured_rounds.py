@@ -67,6 +67,27 @@ def test_a_round_is_answered_by_all_clients_and_kept(finished: Path) -> None:
     assert kept["round"] == 2
 
 
+def test_the_servers_loss_follows_from_what_opened_and_from_no_client(
+    finished: Path, components: Components, tmp_path: Path
+) -> None:
+    """With the opened counts held, a server among clients with another image writes the same loss."""
+    for record in read_records(finished):
+        assert record.server_loss is not None
+        assert 0 < record.server_loss < np.inf
+    others = Components(tiny(write_data(tmp_path / "other", swap=0)))
+    images = [each.dataset.train_images.numpy() for each in (components, others)]
+    assert not np.array_equal(*images)
+    told = []
+    for each, counts in ((components, 2), (others, 2), (components, 1)):
+        server = Server.of(each, "f")
+        opened = np.full(each.sent_bits, counts, np.int64)
+        opened[:5] = 3
+        told.append(server.absorb(opened, 3, planned_rounds=2).loss)
+        assert server.lose().loss is not None, "it trains on after a round that opens nothing"
+    assert told[0] == told[1]
+    assert told[0] != told[2], "what opened has a say"
+
+
 def test_the_posterior_comes_near_the_moments_of_the_clients_images(data: Path, tmp_path: Path) -> None:
     """The answers are of the clients' own images: what is open along what was asked shrinks to the noise.
 

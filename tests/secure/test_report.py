@@ -563,6 +563,34 @@ def test_names_at_the_lines_ends_lie_apart() -> None:
     assert abs(first - second) > 8
 
 
+def test_the_servers_loss_is_drawn_over_the_same_rounds_from_two_on() -> None:
+    title, curves = "The server’s loss on opened values", [Curve("ε(SUM)", "sum", [1.0, 2.0])]
+    svg = curves_plot([(1, 300.0), (2, 120.0)], curves, last=2, losses=[(1, 0.7), (2, 0.0123)])
+    assert title in svg
+    assert ">loss 0.0123<" in svg, "its line is named where it ends"
+    assert "the loss of the server goes from 0.7 to 0.0123" in svg
+    assert set(re.findall(r"var\(--(\w+)\)", svg)) == {"ink", "faint", "one", "font"}
+    above, below = heights(svg, "ink")[-2:]
+    assert above < below, "a smaller loss lies lower"
+    for few in ([], [(2, 0.5)], [(1, math.nan), (2, 0.5)], [(1, 0.0), (2, 0.5)]):
+        assert title not in curves_plot([], curves, last=2, losses=few)
+
+
+def test_a_run_whose_server_wrote_no_loss_has_a_page_without_it(tmp_path: Path) -> None:
+    folder = fake_run.make_run(tmp_path, rounds=3)
+    assert "server’s loss" not in page_of(folder).text.lower()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line |= {"server_loss": 0.5 / 4**number} if number else {}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(folder)
+    assert "The server’s loss on opened values" in page.source
+    assert "never from a client’s, and so costs no ε" in page.text
+    time = page.source[page.source.index('<table id="time-table"') :]
+    cells = [re.findall(r'<td class="n">(.*?)</td>', row) for row in re.findall("<tr>.*?</tr>", time)[1:4]]
+    assert [row[7] for row in cells] == ["–", "0.125", "0.0312"], "each round's as text"
+
+
 def test_the_plot_leaves_colours_fonts_and_size_to_the_page() -> None:
     svg = curves_plot([(1, 300.0), (2, 120.0)], [Curve("ε(SUM)", "sum", [1.0, 2.0])], last=2)
     assert not re.search(r"#[0-9a-f]{6}\b|DejaVu|<svg[^>]* width=|<style|<metadata", svg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from functools import partialmethod
@@ -43,6 +44,18 @@ def test_record_reads_back_with_its_infinities() -> None:
     assert decode(encode(record)) == record
     bare = msgspec.structs.replace(record, quality=None)
     assert decode(encode(bare)) == bare
+    trained = msgspec.structs.replace(record, server_loss=0.1 + 0.2)
+    assert decode(encode(trained)).server_loss == 0.1 + 0.2
+
+
+def test_a_record_of_before_there_was_a_field_reads_without_it() -> None:
+    """Each that may be missing, one by one; the sums of a round may not."""
+    whole = json.loads(encode(_record(1)))
+    for name in ("server_loss", "changed", "record"):
+        older = {key: whole[key] for key in whole if key != name}
+        assert getattr(decode(json.dumps(older).encode()), name) is None
+    with pytest.raises(msgspec.ValidationError, match="survivors"):
+        decode(json.dumps({key: whole[key] for key in whole if key != "survivors"}).encode())
 
 
 def test_a_round_repeated_after_a_kill_is_kept_once(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_metrics_are_one_row_a_round_and_polars_would_take_them_as_they_are(fini
         assert (row["fid"], row["gen2real"]) == (record.quality.fid, None)
         assert row["epsilon_to_date.upload_zero_out"] == record.epsilon.upload_zero_out
         assert (row["uplink_bytes"], row["seconds"]) == (record.uplink_bytes, record.seconds)
+        assert row["server_loss"] == record.server_loss
     assert hasattr(table, "__arrow_c_stream__")
     assert table.column("fid").chunk(0).to_numpy(zero_copy_only=True)[1] == finished.records[1].quality.fid  # type: ignore[union-attr]
 

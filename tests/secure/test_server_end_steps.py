@@ -65,7 +65,7 @@ def test_a_lost_last_round_ends_no_other_way(data: Path, steps: int) -> None:
     components = Components(tiny(data, "federation.rounds=1", f"training.end_steps={steps}"))
     server, moments = Server.of(components, "federation"), components.targets(0)
     before = server.theta
-    server.lose(moments)
+    assert (server.lose(moments).loss is None) is (steps == 0)
     assert server.round == 1
     assert np.array_equal(server.theta, before) is (steps == 0)
 
@@ -85,7 +85,9 @@ def test_a_run_ends_with_it_and_is_charged_as_without(data: Path, tmp_path: Path
         entries = verify_ledger(folder / "ledger.jsonl").entries
         spent.append([(entry.kind, entry.release, entry.epsilon, entry.record) for entry in entries])
         masks.append((folder / "model.safetensors").read_bytes())
-        assert read_records(folder)[-1].changed > 0
+        last = read_records(folder)[-1]
+        assert last.changed > 0
+        assert (last.server_loss is None) is (steps == 0)
     assert spent[0] == spent[1]
     assert masks[0] != masks[1]
     audit = audit_run(folder)
@@ -93,6 +95,8 @@ def test_a_run_ends_with_it_and_is_charged_as_without(data: Path, tmp_path: Path
     page = " ".join((folder / "report.html").read_text().split())
     assert "after the last one the server trains 2 steps towards it" in page
     assert "decided together" not in page
+    assert f"The server’s loss, {last.server_loss:.3g} after round 1, is what its own training" in page
+    assert "computed from opened values, never from a client’s, and so costs no ε" in page
 
 
 def test_a_run_that_is_killed_after_it_ends_with_the_same_mask(
@@ -102,7 +106,7 @@ def test_a_run_that_is_killed_after_it_ends_with_the_same_mask(
         tiny(data, "federation.rounds=1", "training.end_steps=2"),
         [tmp_path / "0", tmp_path / "1"],
     )
-    trained = []
+    trained, losses = [], []
 
     def killed(self: Server, path: Path) -> None:
         trained.append(self.theta)
@@ -112,12 +116,16 @@ def test_a_run_that_is_killed_after_it_ends_with_the_same_mask(
         patch.setattr(Server, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(config, folders[0])
+    killed_loss = read_records(folders[0])[-1].server_loss
+    assert killed_loss is not None
     shutil.copytree(folders[0], folders[1])
     for folder in folders:
         run(config, folder)
         server = Server.of(Components(config), "federation")
         server.load(folder / "checkpoint" / "server.safetensors")
         assert server.theta.tobytes() == trained[0].tobytes()
+        losses.append(read_records(folder)[-1].server_loss)
+    assert losses[0] == losses[1] == killed_loss
 
 
 @pytest.mark.parametrize(

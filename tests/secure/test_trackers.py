@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from prism_secure.cli import main
@@ -143,6 +144,9 @@ def test_only_finite_numbers_are_drawn() -> None:
     assert {name for name, x in found.items() if isinstance(x, str)} == {"epsilon/sum", "epsilon/upload"}
     assert not any(name.startswith("quality/") for name in found)
     assert all(math.isfinite(x) for x in found.values() if not isinstance(x, str))
+    assert "round/server_loss" not in found
+    trained = msgspec.structs.replace(unclipped, server_loss=0.25)
+    assert values(trained, config) == found | {"round/server_loss": 0.25}
     assert values(record_of(CONFIG, 3), CONFIG)["epsilon/sum"] == record_of(CONFIG, 3).epsilon.sum_zero_out
 
 

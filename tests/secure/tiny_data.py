@@ -22,6 +22,7 @@ from prism_secure.rounds import simulation
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.simulation import Bits
+from prism_secure.run_folder.folder import read_records
 
 TINY = [
     "federation.clients=3",
@@ -85,9 +86,11 @@ def same_secrets(finished: Path, out: Path) -> Path:
     return out
 
 
-def outcome(out: Path) -> tuple[bytes, bytes]:
+def outcome(out: Path) -> tuple[bytes, bytes, list[float | None]]:
     """What two runs that are the same have in common, to the byte."""
-    return (out / "model.safetensors").read_bytes(), (out / "checkpoint" / "server.safetensors").read_bytes()
+    losses = [record.server_loss for record in read_records(out)]
+    model, checkpoint = out / "model.safetensors", out / "checkpoint" / "server.safetensors"
+    return model.read_bytes(), checkpoint.read_bytes(), losses
 
 
 def killed(run: Callable[[], object]) -> None:

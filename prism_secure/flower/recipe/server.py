@@ -239,7 +239,7 @@ class Rounds:
         spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
         server, planned = self._server, spending.planned_rounds
         before = server.deployed()
-        step = server.lose(self._targets)
+        moved = server.lose(self._targets)
         quality = quality_if_due(server, planned, self._measure, self._run.sample_path)
         return RoundRecord(
             round=broadcast.round,
@@ -249,11 +249,12 @@ class Rounds:
             bits_per_parameter=0.0,
             uplink_bytes=0,
             downlink_bytes=0,
-            step=step,
+            step=moved.step,
             seconds=time.monotonic() - began,
             secure_sum_seconds=0.0,
             quality=quality,
             changed=server.changed(before),
+            server_loss=moved.loss,
         )
 
     def _await_nodes(self, began: float) -> None:

@@ -39,6 +39,8 @@ class ServerState:
         first, second: Adam's moments, float32 (d,).
         average: uncorrected moving average of generated moments, float32 (K, D).
         step: how many steps were made.
+        loss: ‖M(μ(θ) − m̂)‖², its mean over the steps of the last `ServerTraining.run`; None before the
+            first. It says how training goes and is no part of the checkpoint.
     """
 
     scores: Tensor
@@ -47,6 +49,7 @@ class ServerState:
     second: Tensor
     average: Tensor
     step: int
+    loss: float | None = None
 
     @classmethod
     def start(cls, trainer: LocalTrainer, theta: Tensor) -> ServerState:
@@ -169,6 +172,7 @@ class ServerTraining:
         goal, metric = torch.from_numpy(target).float().to(device), metric.to(device)
         kept = state.scores, state.smoothed, state.first, state.second, state.average
         scores, smoothed, first, second, average = (each.to(device, copy=True) for each in kept)
+        losses = []
         for step in range(state.step + 1, state.step + steps + 1):
             latents, labels = draw_latents(trainer.batch_size, trainer.architecture, draws)
             latents, labels = latents.to(device), None if labels is None else labels.to(device)
@@ -176,7 +180,9 @@ class ServerTraining:
             mask = training_mask(leaf, "hard", temperature=trainer.temperature)
             moments = class_means(trainer, mask, latents, labels)
             average.mul_(self.decay).add_(moments.detach(), alpha=1 - self.decay)
-            pull = metric(goal - average / (1 - self.decay**step))
+            difference = goal - average / (1 - self.decay**step)
+            pull = metric(difference)
+            losses.append((difference * pull).sum())  # read after the last step: no step waits for it
             (gradient,) = torch.autograd.grad(moments, leaf, -pull)
             now = rate(step - 1, self.steps, start=self.start, end=self.end)
             adam_step(scores, gradient, first, second, step, now, trainer.betas)
@@ -185,5 +191,11 @@ class ServerTraining:
             else:
                 smoothed.lerp_(scores, 1 - self.smoothing)
         return ServerState(
-            scores.cpu(), smoothed.cpu(), first.cpu(), second.cpu(), average.cpu(), state.step + steps
+            scores.cpu(),
+            smoothed.cpu(),
+            first.cpu(),
+            second.cpu(),
+            average.cpu(),
+            state.step + steps,
+            float(torch.stack(losses).double().mean()) if losses else state.loss,
         )

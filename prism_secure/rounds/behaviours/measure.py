@@ -407,7 +407,7 @@ class MeasuringServer:
         config = self._behaviour.components.config
         self._state = self._trained(broadcast)
         theta = self._state.theta(config.mask.temperature, config.privacy.theta_min)
-        return Step(theta, 1.0, theta - broadcast.theta)
+        return Step(theta, 1.0, theta - broadcast.theta, self._state.loss)
 
     def _trained(self, broadcast: Broadcast) -> ServerState:
         components, prior = self._behaviour.components, self._prior

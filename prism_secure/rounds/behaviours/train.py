@@ -95,15 +95,20 @@ class VotingServer(ServerSide):
         )
         self._move = step.move
         ended = self._ended(step.theta, broadcast, opened.moments)
-        return step if ended is None else replace(step, theta=ended)
+        if ended is None:
+            return step
+        return replace(step, theta=self._theta(ended), loss=ended.loss)
 
     def lost(self, broadcast: Broadcast, moments: FeatureMoments | None) -> Step | None:
         ended = self._ended(broadcast.theta, broadcast, moments)
-        return None if ended is None else Step(ended, 1.0, ended - broadcast.theta)
+        if ended is None:
+            return None
+        theta = self._theta(ended)
+        return Step(theta, 1.0, theta - broadcast.theta, ended.loss)
 
     def _ended(
         self, theta: NDArray[np.float64], broadcast: Broadcast, moments: FeatureMoments | None
-    ) -> NDArray[np.float64] | None:
+    ) -> ServerState | None:
         """Where the server's own training leads from theta, after the last round; None if there is none."""
         config, trainer = self._components.config, self._components.trainer
         steps = config.training.end_steps
@@ -113,13 +118,16 @@ class VotingServer(ServerSide):
             raise RoundError("training.end_steps needs the moments that opened before round 1, and got none")
         rate = config.training.learning_rate
         with one_thread(config.federation.device):
-            state = ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
+            return ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
                 ServerState.start(trainer, torch.from_numpy(theta)),
                 moments.mean.numpy(),
                 Rows(moments.present[:, None]),
                 steps=steps,
                 seed=public_seed(config.federation.seed, "server latents", broadcast.round),
             )
+
+    def _theta(self, state: ServerState) -> NDArray[np.float64]:
+        config = self._components.config
         return state.theta(config.mask.temperature, config.privacy.theta_min)
 
     def saved(self) -> Arrays:

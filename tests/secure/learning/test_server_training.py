@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prism_secure.data.features import RandomFourierFeatures
-from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
+from prism_secure.learning.measured.server_training import Metric, Rows, ServerState, ServerTraining
 from prism_secure.learning.training import LocalTrainer
 from prism_secure.model.generator import Architecture
 from prism_secure.model.supermask import initial_theta
@@ -66,6 +66,31 @@ def test_resume_from_a_file_is_bit_for_bit():
     assert resumed.step == straight.step == 7
     for name, value in straight.to_arrays().items():
         assert np.array_equal(value, resumed.to_arrays()[name]), name
+
+
+def test_the_loss_is_the_mean_over_steps_of_what_they_minimise():
+    """By its definition, from the averages that single steps leave; metrics of weights 0 and 1."""
+    training, target = _training(), _target()
+    for metric, kept in (
+        (_metric(), EXTRACTOR.dimension),
+        (_metric(10), 10),
+        (Rows(torch.tensor([[1.0], [0.0]])), None),
+    ):
+        state = _start(training)
+        assert state.loss is None
+        told, seen = [], []
+        for number in range(3):
+            state = training.run(state, target, metric, steps=1, seed=number)
+            apart = state.average.double().numpy() / (1 - training.decay**state.step) - target
+            told.append(state.loss)
+            seen.append(np.square(apart[:1] if kept is None else apart[:, :kept]).sum())
+        assert told == pytest.approx(seen, rel=1e-5)
+    whole = [training.run(_start(training), target, metric, steps=count, seed=3) for count in (1, 2, 3)]
+    means = [state.loss * state.step for state in whole]
+    assert means[0] < means[1] < means[2]
+    apart = whole[2].average.double().numpy() / (1 - training.decay**3) - target
+    assert means[2] - means[1] == pytest.approx(np.square(apart[:1]).sum(), rel=1e-4)
+    assert "loss" not in state.to_arrays()
 
 
 def test_another_seed_gives_other_scores():
