@@ -159,7 +159,7 @@ def _train(
         sizes=components.public_sizes,
         persons=components.partition.persons,
     )
-    with spending, Workers(config, folder.path) as workers:
+    with spending, Workers(components, folder.path) as workers:
         rounds = spending.planned_rounds
         # 4. Uploads that a kill left behind after their round was in the checkpoint.
         _forget_uploads(server.round, rounds, clients, config, folder)

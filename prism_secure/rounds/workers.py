@@ -38,11 +38,12 @@ class Workers:
     """A pool for one run; use it as a context manager. A single worker is this process itself.
 
     Args:
-        config: the run's configuration.
+        components: the run's; a single worker uses what they have built.
         folder: the run folder, whose `clients/NN` the clients use.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, components: Components, folder: Path) -> None:
+        config = components.config
         count = min(config.federation.workers, config.federation.clients)
         self._config = config
         # Training takes seconds a client; what is quick is quicker for many at once.
@@ -52,7 +53,7 @@ class Workers:
         self._here: _Worker | None = None
         if count == 1:
             self._open.enter_context(one_thread(config.federation.device))
-            self._here = _Worker(config, folder)
+            self._here = _Worker(components, folder)
         else:
             # One process imports what all need, and forks: seconds for each worker but the first.
             forks = multiprocessing.get_context("forkserver")
@@ -133,9 +134,9 @@ def _worker_death_named() -> Iterator[None]:
 class _Worker:
     """What one worker process keeps between jobs."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.components = Components(config)
-        self.evaluate = Evaluation(self.components)
+    def __init__(self, components: Components, folder: Path) -> None:
+        self.components = components
+        self.evaluate = Evaluation(components)
         self._folder = folder
 
     def client(self, index: int) -> Client:
@@ -153,7 +154,7 @@ def _start(config: Config, folder: Path) -> None:
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _until_exit.enter_context(one_thread(config.federation.device))
-    _worker = _Worker(config, folder)
+    _worker = _Worker(Components(config), folder)
 
 
 def _end_with(sentinel: int) -> None:
