@@ -258,7 +258,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str, bool]]) 
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=10, pad=6)
+    axes.set_title(text, loc="left", fontsize=10, pad=6, y=1.0)  # its place is known, and not searched for
 
 
 def _round_axis(axes: Axes, last: int) -> None:

@@ -163,7 +163,7 @@ def _resolved(config: Config) -> dict[tuple[str, str], str]:
     }
 
 
-def _verdict(run: RunHistory) -> wording.Verdict:
+def _verdict(run: RunHistory, certified: list[attacker.Certified]) -> wording.Verdict:
     if run.test_coins:
         return wording.Verdict(
             "none",
@@ -175,23 +175,31 @@ def _verdict(run: RunHistory) -> wording.Verdict:
     assert run.to_date is not None
     opened, delta = run.opened is not None, run.config.privacy.delta
     epsilon = run.to_date.sum_zero_out
-    certified = _certified(run, Unit.CLIENT, epsilon)
-    return wording.verdict(epsilon, delta, certified=certified, moments_opened=opened)
+    rate = _true_alarms(certified, Unit.CLIENT, epsilon)
+    return wording.verdict(epsilon, delta, certified=rate, moments_opened=opened)
 
 
-def _certified(run: RunHistory, unit: Unit, epsilon: float) -> float | None:
-    """The rate of true alarms that the ledger certifies beside this epsilon, as the disclosure has it.
+def _certified(run: RunHistory) -> list[attacker.Certified]:
+    """What the ledger certifies, as the disclosure has it.
 
-    None where epsilon and delta alone say it: nothing is signed, the plan is unfinished, or the releases
-    cannot be composed again (`audit run` says what is wrong with such a ledger).
+    Empty where nothing is signed, or the releases cannot be composed again (`audit run` says what is wrong
+    with such a ledger).
     """
-    if run.ledger is None:
-        return None
-    with contextlib.suppress(LedgerError):
-        for each in attacker.certified(run.ledger):
-            central = each.view is not View.UPLOAD and each.adjacency != Adjacency.REPLACE_ONE.value
-            if each.unit is unit and central and each.epsilon == each.to_date == epsilon:
-                return each.rates[attacker.FALSE_POSITIVE_RATES.index(wording.FALSE_ALARMS)]
+    if run.ledger is not None:
+        with contextlib.suppress(LedgerError):
+            return attacker.certified(run.ledger)
+    return []
+
+
+def _true_alarms(certified: list[attacker.Certified], unit: Unit, epsilon: float) -> float | None:
+    """The rate of true alarms beside this epsilon.
+
+    None where epsilon and delta alone say it: nothing is certified, or the plan is unfinished.
+    """
+    for each in certified:
+        central = each.view is not View.UPLOAD and each.adjacency != Adjacency.REPLACE_ONE.value
+        if each.unit is unit and central and each.epsilon == each.to_date == epsilon:
+            return each.rates[attacker.FALSE_POSITIVE_RATES.index(wording.FALSE_ALARMS)]
     return None
 
 
@@ -417,7 +425,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     samples = [(number, read_grid(path)) for number, path in pages.thin(run.samples, _EMERGENCE)]
     judged = [record for record in records if record.quality is not None]
     last, planned = records[-1] if records else None, _planned(run)
-    guarantee = run.record_guarantee
+    guarantee, certified = run.record_guarantee, _certified(run)
     spent = guarantee.spent if guarantee else None
     image = guarantee.epsilon if guarantee else None
     if spent:
@@ -441,13 +449,13 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         to_date=run.to_date,
         charged=run.rounds[-1].round if run.rounds else len(records),
         unfinished=run.charged_unfinished,
-        verdict=_verdict(run) if run.to_date else None,
+        verdict=_verdict(run, certified) if run.to_date else None,
         client_first=config.measures and config.measured.unit == "client",
         image_verdict=wording.image_verdict(
             image,
             run.record_guarantee.delta,
             config.record,
-            certified=_certified(run, Unit.RECORD, image),
+            certified=_true_alarms(certified, Unit.RECORD, image),
         )
         if run.record_guarantee and image is not None
         else None,
