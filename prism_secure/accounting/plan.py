@@ -326,6 +326,7 @@ def large_delta(config: Config, images: int) -> str:
 
 
 _DEFAULT = Config()
+_EXTRACTORS = _DEFAULT.features.extractors
 MEANINGFUL = 100.0
 """The largest epsilon that is offered as a remedy: above it, a test may be right whatever it says."""
 IMAGE = None
@@ -368,12 +369,17 @@ def why_infinite(config: Config, dimension: int | None, images: int | None) -> t
 
 
 def _accounted(config: Config) -> Config:
-    """What an epsilon depends on, and nothing else: runs of a sweep have it in common."""
+    """What an epsilon depends on, or what may be set, and nothing else: runs of a sweep have it in common."""
     who = config.federation
     return Config(
-        federation=Federation(clients=who.clients, client_fraction=who.client_fraction, rounds=who.rounds),
+        federation=Federation(
+            clients=who.clients,
+            client_fraction=who.client_fraction,
+            rounds=who.rounds,
+            behaviour=who.behaviour,
+        ),
         mask=Mask(score_layers=config.mask.score_layers),
-        features=Features(bounded=config.features.bounded),
+        features=Features(bounded=config.features.bounded, extractors=config.own_features or _EXTRACTORS),
         training=Training(variance_weight=config.training.variance_weight),
         privacy=msgspec.structs.replace(config.privacy, record_store=None),
         secure_sum=config.secure_sum,
@@ -416,6 +422,10 @@ def _cause(config: Config, images: int | None, view: View) -> str:
 
 
 def _cause_for_images(config: Config) -> str:
+    if not config.keeps_to_the_release:
+        return f"nothing says what federation.behaviour = {config.federation.behaviour!r} reads of the images"
+    if config.own_features:
+        return f"a release of features of your own promises nothing ({', '.join(config.own_features)})"
     if not config.record_level:
         return "clients train from exact moments of their images (privacy.record_epsilon = inf)"
     return (

@@ -39,6 +39,10 @@ AggregationRule = Literal[
     "fixed", "schedule", "sampled", "expected", "coupled", "cosine", "kalman", "kalman_global"
 ]
 Behaviour = Literal["train", "measure"]
+KEEP_TO_THE_RELEASE = frozenset({"train"})
+"""Behaviours whose clients know of their images what was released of them before round 1 and no more
+(`prism_secure.rounds.moments`), so that rounds add nothing to `privacy.record_epsilon`. Beside any other,
+built in or not, it must be inf."""
 Network = Literal["resnet"]
 Extractor = Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"]
 MetricNetwork = Literal["classifier", "inception_v3", "inception_fid"]

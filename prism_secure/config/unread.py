@@ -43,20 +43,21 @@ def set_in_vain(config: Config) -> str:
     """What was set and is never read, with why and the mend, for a message; "" where nothing was."""
     behaviour = config.federation.behaviour
     found = {
-        f"{section}.{key} = {value!r}": (why, default)
+        (section, key): (f"{section}.{key} = {value!r}", why, default)
         for (section, key), why in NEVER_READ.get(behaviour, {}).items()
         if (value := getattr(getattr(config, section), key)) != (default := _defaults()[section, key])
     }
     if not found:
         return ""
-    (first, (why, default)), *others = found.items()
-    names = ", ".join([first, *(name for name, _ in others[:3])])
+    (first, why, default), *others = found.values()
+    names = ", ".join([first, *(name for name, _, _ in others[:3])])
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     has, it, left = ("have", "them", "s") if others else ("has", "it", f" {default!r}")
-    other = START_FROM["train" if behaviour == "measure" else "measure"]
+    read = [recipes for other, recipes in START_FROM.items() if not found.keys() & NEVER_READ.get(other, {})]
+    start = f", or start from a recipe that reads {it}: {' or '.join(read)}" if read else ""
     return (
         f'{names}{more} {has} no effect with federation.behaviour = "{behaviour}": {why}; leave {it} at the '
-        f"default{left}, or start from a recipe that reads {it}: {other}"
+        f"default{left}{start}"
     )
 
 

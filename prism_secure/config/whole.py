@@ -9,6 +9,7 @@ import msgspec
 
 from prism_secure.config.plugged import is_reference
 from prism_secure.config.sections import (
+    KEEP_TO_THE_RELEASE,
     Aggregation,
     Budget,
     Data,
@@ -85,10 +86,11 @@ class Config(Section, frozen=True):
                 f"privacy.colluders must leave an honest survivor: min_survivors = {self.min_survivors}, "
                 f"got {self.privacy.colluders}"
             )
-        if self.record_level and self.own_behaviour:
+        if self.record_level and not self.keeps_to_the_release:
             raise ValueError(
-                "privacy.record_epsilon must be inf with a federation.behaviour of your own, because nothing "
-                f"says what that reads of the images; got {self.privacy.record_epsilon:g}"
+                "privacy.record_epsilon must be inf with federation.behaviour = "
+                f"{self.federation.behaviour!r}, because nothing says what that reads of the images; got "
+                f"{self.privacy.record_epsilon:g}"
             )
         if self.record_level and self.own_features:
             raise ValueError(
@@ -253,9 +255,9 @@ class Config(Section, frozen=True):
         return groups and self.opens_moments and self.everybody
 
     @property
-    def own_behaviour(self) -> bool:
-        """Whether clients do something of the user's own in a round."""
-        return is_reference(self.federation.behaviour)
+    def keeps_to_the_release(self) -> bool:
+        """Whether rounds may follow a record-level release and cost an image nothing more."""
+        return self.federation.behaviour in KEEP_TO_THE_RELEASE
 
     @property
     def own_network(self) -> bool:

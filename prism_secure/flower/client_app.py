@@ -103,9 +103,9 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "secure_sum.simulate is for `prism-secure run`; across machines nothing but the secure sum hides "
             "what a client sends, so it must be false"
         )
-    if config.own_behaviour:
+    if config.federation.behaviour not in ("train", "measure"):  # whose agreement `binding` knows
         raise ConfigError(
-            "federation.behaviour must be 'train' or 'measure' across machines, one of your own is for "
+            "federation.behaviour must be 'train' or 'measure' across machines, others are for "
             f"`prism-secure run`; got {config.federation.behaviour!r}"
         )
     if config.own_features:

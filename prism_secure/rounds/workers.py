@@ -46,7 +46,7 @@ class Workers:
         config = components.config
         count = min(config.federation.workers, config.federation.clients)
         self._config = config
-        # Training takes seconds a client; what is quick is quicker for many at once.
+        # Training takes seconds a client; other behaviours get to see many at once (`Behaviour.together`).
         trains = config.federation.behaviour == "train"
         self._at_once = 1 if trains else min(100, -(-config.invited // count))
         self._open = contextlib.ExitStack()

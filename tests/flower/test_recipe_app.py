@@ -8,6 +8,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from prism_privacy import NoisySums
 from prism_privacy.ledger import verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.audit.run_audit import audit_run, summary
-from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config import Config, dump_config, load_config, sections
 from prism_secure.errors import AgreementError, ConfigError, RoundError, RunFolderError
 from prism_secure.flower import client_app
 from prism_secure.flower.recipe import client as recipe_client
@@ -589,4 +590,12 @@ def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:
 def test_recipe_that_is_for_one_machine_is_refused(overrides: list[str], named: str) -> None:
     config = load_config(None, overrides)
     with pytest.raises(ConfigError, match=named):
+        client_app.check_recipe(config, SimpleNamespace(ids=tuple(range(config.federation.clients))))
+
+
+def test_one_more_built_in_behaviour_is_for_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the clients' agreement holds what its bits depend on."""
+    monkeypatch.setattr(sections, "Behaviour", Literal["train", "measure", "third"])
+    config = load_config(None, ["federation.behaviour=third"], recipe="prism")
+    with pytest.raises(ConfigError, match=r"must be 'train' or 'measure' across machines.*got 'third'"):
         client_app.check_recipe(config, SimpleNamespace(ids=tuple(range(config.federation.clients))))

@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -14,20 +15,26 @@ import pytest
 import torch
 
 from prism_privacy import CoinSecret, verify_ledger
-from prism_secure.config import load_config
+from prism_secure.accounting.plan import why_infinite
+from prism_secure.config import load_config, sections
 from prism_secure.config.plugged import origin
+from prism_secure.config.unread import NEVER_READ, START_FROM
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, FeatureError, RoundError, RunFolderError
 from prism_secure.rounds import client as client_module
 from prism_secure.rounds import simulation
+from prism_secure.rounds.behaviours import choice
 from prism_secure.rounds.behaviours.choice import behaviour_of
+from prism_secure.rounds.behaviours.measure import Measure
 from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import packed, read_arrays
+from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
+from prism_secure.run_folder.history import read_history
 from prism_secure.sweep.recipe import read_recipe, run_id
 
 from .tiny_data import TINY, outcome, same_secrets, write_data
@@ -323,9 +330,84 @@ def test_no_kept_release_is_made_of_features_of_ones_own(data: Path) -> None:
 def test_no_claim_for_one_image_stands_beside_a_behaviour_of_ones_own(data: Path) -> None:
     """The opened moments' claim says that masks cost nothing more; of other reading of images it is false."""
     for epsilon in ("2.0", "100"):
-        with pytest.raises(ConfigError, match=r"record_epsilon must be inf with a federation.behaviour of"):
+        with pytest.raises(ConfigError, match=rf"must be inf with .*behaviour = '{HERE}:Echo', because"):
             echo(data, f"privacy.record_epsilon={epsilon}")
-    assert isinstance(behaviour_of(Components(tiny(data))), Train)
+
+
+@pytest.fixture
+def third(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A built-in behaviour more, added as CONTRIBUTING says: it reads its clients' images in every round."""
+    from own_parts import Echo
+
+    monkeypatch.setattr(sections, "Behaviour", Literal["train", "measure", "third"])
+    monkeypatch.setattr(choice, "BUILT_IN", {**choice.BUILT_IN, "third": Echo})
+    return "federation.behaviour=third"
+
+
+@pytest.mark.parametrize("release", ["summed", "client"])
+def test_one_more_built_in_behaviour_claims_nothing_for_an_image(
+    third: str, release: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"must be inf with .*behaviour = 'third', because nothing"):
+        tiny(data, third, "privacy.record_epsilon=2.0", f"privacy.record_release={release}")
+    config = tiny(data, third, f"privacy.record_release={release}")
+    run(config, tmp_path / "run")
+    assert read_history(tmp_path / "run").record_guarantee is None
+    told = [str(why) for why in why_infinite(config, 1000, 20)]
+    (why,) = [each for each in told if each.startswith("ε(image)")]
+    assert "nothing says what federation.behaviour = 'third' reads of the images" in why
+    assert "record_epsilon=" not in why  # which would be refused
+
+
+def test_no_behaviour_stands_in_for_another(third: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(behaviour_of(Components(tiny(data, third)))).__name__ == "Echo"
+    monkeypatch.setattr(choice, "BUILT_IN", {"train": Train, "measure": Measure})  # forgotten
+    with pytest.raises(ConfigError, match=r"behaviour = 'third' cannot be imported"):
+        behaviour_of(Components(tiny(data, third)))
+
+
+def test_lists_of_built_in_behaviours_name_the_same() -> None:
+    names = set(get_args(sections.Behaviour))
+    assert names == set(choice.BUILT_IN) == set(NEVER_READ) == set(START_FROM)
+    assert names >= sections.KEEP_TO_THE_RELEASE
+
+
+@pytest.mark.parametrize("release", ["summed", "client"])
+@pytest.mark.parametrize("name", sorted(sections.KEEP_TO_THE_RELEASE))
+def test_who_keeps_to_the_release_answers_without_its_images(
+    name: str, release: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = ("privacy.record_epsilon=2.0", f"privacy.record_release={release}")
+    components = Components(tiny(data, f"federation.behaviour={name}", *claims))
+    client = Client(0, tmp_path / "00", components, coins=CoinSecret.for_test(bytes(32)))
+    server = Server.of(components, "f")
+    client.prepare("f")
+    if (made := components.record_release) is not None and made.summed:
+        client.moments.receive(made.plan.open(client.moments.share(), 1))
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("a client has read its images after the release")
+
+    for way in ("_images", "features", "targets", "persons"):
+        monkeypatch.setattr(components, way, read)
+    client.answer(server.broadcast())
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        (
+            f"federation.behaviour={HERE}:Echo",
+            f"nothing says what federation.behaviour = '{HERE}:Echo'",
+        ),
+        (f'features.extractors=["{HERE}:pooled"]', f"features of your own promises nothing ({HERE}:pooled)"),
+        (f'features.extractors=["fourier","{HERE}:pooled"]', "features of your own promises nothing"),
+    ],
+)
+def test_no_remedy_for_an_image_is_offered_that_would_be_refused(own: str, why: str, data: Path) -> None:
+    (told,) = [each for each in map(str, why_infinite(tiny(data, own), 1000, 20)) if "ε(image)" in each]
+    assert why in told
+    assert "privacy.record_epsilon=" not in told
 
 
 def test_components_have_one_behaviour_and_share_it_with_no_others(data: Path) -> None:

@@ -82,6 +82,25 @@ def test_a_setting_that_nobody_reads_is_refused_by_name(
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("unread", "ending"),
+    [
+        ([("measured", "rows")], "600, or start from a recipe that reads it: cross-device or cross-silo"),
+        ([("federation", "local_steps")], "32, or start from a recipe that reads it: one-shot or prism"),
+        ([("training", "batch_size")], "reads it: cross-device or cross-silo or one-shot or prism"),
+        ([("measured", "rows"), ("federation", "local_steps")], "leave them at the defaults"),
+    ],
+)
+def test_one_more_behaviour_is_sent_to_a_recipe_that_reads_the_setting(
+    unread: list[tuple[str, str]], ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NEVER_READ, "mine:third", dict.fromkeys(unread, "nobody asks"))
+    own = ["federation.behaviour=mine:third", "privacy.record_epsilon=inf", "training.batch_size=20"]
+    with pytest.raises(ConfigError, match="nobody asks") as error:
+        load_config(None, [*own, "measured.rows=30", "federation.local_steps=8"])
+    assert str(error.value).endswith(ending)
+
+
 def test_at_its_default_it_is_no_fault_and_a_behaviour_of_ones_own_may_read_all() -> None:
     load_config(None, ["federation.local_steps=32", "aggregation.lambda_end=0.2"], recipe="cross-device")
     load_config(None, ["measured.epsilon=2"])

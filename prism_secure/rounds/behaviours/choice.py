@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from prism_secure.config.plugged import built
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.behaviours.behaviour import Behaviour
 from prism_secure.rounds.behaviours.measure import Measure
 from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.components import Components
+
+BUILT_IN: Mapping[str, Callable[[Components], Behaviour]] = {"train": Train, "measure": Measure}
+"""By name. Whether rounds of one may stand beside an epsilon for an image, `KEEP_TO_THE_RELEASE` in
+`prism_secure.config.sections` says: unless it does, they may not."""
 
 
 def behaviour_of(components: Components) -> Behaviour:
@@ -20,12 +26,9 @@ def behaviour_of(components: Components) -> Behaviour:
 
 
 def _made(components: Components) -> Behaviour:
-    config = components.config
-    if config.measures:
-        return Measure(components)
-    if not config.own_behaviour:
-        return Train(components)
-    name = config.federation.behaviour
+    name = components.config.federation.behaviour
+    if name in BUILT_IN:
+        return BUILT_IN[name](components)
     made: Behaviour = built(name, "federation.behaviour", components)
     missing = [part for part in ("client", "server", "together") if not callable(getattr(made, part, None))]
     if missing:
