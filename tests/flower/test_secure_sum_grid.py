@@ -395,7 +395,9 @@ def test_server_that_lowers_what_clients_demand_gets_no_advert(federation: Feder
     )
     with pytest.raises(ThresholdError):
         summed.open(model(), CountSpec(11), round=next(federation.rounds))
-    assert all("PolicyError" in reply.error.reason for reply in federation.grid.replies)
+    asked = [reply for reply in federation.grid.replies if reply.metadata.message_type != "train.hello"]
+    assert len(asked) == CLIENTS
+    assert all("PolicyError" in reply.error.reason for reply in asked)
 
 
 def test_a_stage_that_is_asked_for_twice_is_answered_once(federation: Federation) -> None:
@@ -567,6 +569,48 @@ def test_node_that_does_not_prove_whose_it_is_is_not_invited(federation: Federat
     )
     assert result.survivors == (0, 2, 3)
     assert (101, "train.advertise") not in federation.grid.sent
+
+
+@pytest.mark.parametrize(
+    ("stage", "mode", "invite"),
+    [
+        *itertools.product([Stage.ADVERTISE], ["active", "semi_honest"], ["roster", "asked"]),
+        (Stage.SHARE, "active", "roster"),
+        (Stage.UPLOAD, "semi_honest", "roster"),
+        (Stage.UNMASK, "semi_honest", "asked"),
+    ],
+)
+def test_node_that_answers_as_another_client_is_taken_for_silent(
+    tmp_path: Path, stage: Stage, mode: str, invite: str, caplog
+) -> None:
+    """Client 0 is away, and node 101, of client 1, answers in its place, from this stage on."""
+    roster = enroll_simulated(tmp_path, "tests", CLIENTS, Policy(min_survivors=2, min_cohort=2, mode=mode))
+    grid = LoopGrid(bits_app.app, {100 + i: tmp_path / f"{i:02d}" for i in range(CLIENTS)})
+    kinds = [sum_messages.message_type(each) for each in Stage]
+    answered: list[str] = []
+
+    def tamper(node: int, kind: str, reply: Message) -> Message | None:
+        if kind not in kinds[list(Stage).index(stage) :] or node not in (100, 101) or reply.has_error():
+            return reply
+        if node == 100:
+            return unavailable(reply)
+        reply.content[sum_messages.RECORD]["client"] = 0
+        answered.append(kind)
+        return reply
+
+    grid.tamper = tamper
+    summed = SecureSum(grid, roster, "tests", mode=mode, min_survivors=2, timeout=300, poll=0.01)
+    seen: dict[Stage, tuple[int, ...]] = {}
+    options = {"nodes": list(grid.contexts), "invite": invite, "closed": seen.__setitem__}
+    with pytest.raises(ThresholdError):  # two of four are left
+        summed.open(model(), CountSpec(11), round=1, **options)
+    assert answered[0] == sum_messages.message_type(stage)
+    assert all(set(clients) == {0, 1, 2, 3} for clients in seen.values()), "those before"
+    assert len(seen) == list(Stage).index(stage) - (stage is Stage.UNMASK and mode == "semi_honest")
+    refusal = (
+        "is refused" if (stage, mode, invite) == (Stage.ADVERTISE, "active", "roster") else "says that it"
+    )
+    assert any("node 101" in line and refusal in line for line in caplog.messages)
 
 
 def test_client_that_has_moved_to_another_node_is_found_there(federation: Federation) -> None:

@@ -117,7 +117,7 @@ class SecureSum:
             invite: ``"roster"``: all clients of the roster are invited, whoever is asked; those who are away
                 have dropped out. ``"asked"``: those behind `nodes` are, a sample of any size that
                 `min_survivors` and the clients' policies allow. Nodes that have not said yet whose they are
-                do so first, by a signature.
+                do so first, by a signature; in semi-honest mode always, because nothing in it is signed.
             closed: told of each stage that has ended and of the clients that are still in, before the next
                 one begins. What it raises ends the session.
 
@@ -128,7 +128,7 @@ class SecureSum:
         """
         asked = list(self._grid.get_node_ids() if nodes is None else nodes)
         clients: dict[int, int] = {}
-        if invite == "asked":
+        if invite == "asked" or self._mode == Mode.SEMI_HONEST:  # in which no advert is signed
             least = max(3 if self._mode == Mode.ACTIVE else 2, self._min_survivors or 0)
             _check_number(len(asked), "nodes are asked", least)
             clients = self._introduced(asked, round)
@@ -137,7 +137,7 @@ class SecureSum:
         self._number = max(self._number + 1, session_clock())
         session = self._planned(
             spec,
-            sorted(clients.values()) if clients else self._roster.ids,
+            sorted(clients.values()) if invite == "asked" else self._roster.ids,
             round,
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
@@ -147,7 +147,7 @@ class SecureSum:
         server = SecureSumServer(session, roster=self._roster)
         offer = sum_messages.offered(content, session.offer(), self._run_config)
         outbound: dict[int, RecordDict] = dict.fromkeys(asked, offer)
-        places = {client: node for node, client in clients.items()}  # else as found at advertise
+        places = {client: node for node, client in clients.items()}  # else by its signed advert
         try:
             while (stage := server.stage) is not None:
                 wait = train_timeout if stage is Stage.UPLOAD else self._timeout
@@ -223,7 +223,15 @@ class SecureSum:
         return session
 
     def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
-        """Hand one reply to the state machine; one that is refused is that of a silent client."""
+        """Hand one reply to the state machine; one that is refused is that of a silent client.
+
+        A reply names its client, and nobody takes its word: it must come from that client's node. Which one
+        that is a signature has said before, over a hello or, in active mode, the advert (which only the first
+        reply brings, checked by `receive`). The node is not in the reply: it is the one that was asked.
+
+        Args:
+            places: client id → node id, as signed; an advert that is taken adds its own.
+        """
         stage = server.stage
         assert stage is not None
         try:
