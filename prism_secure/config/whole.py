@@ -371,7 +371,7 @@ class Config(Section, frozen=True):
 
     @property
     def record_level(self) -> bool:
-        """Whether epsilon is claimed for one image: clients train from one noisy release, not from images."""
+        """Whether privacy.record_epsilon is finite: clients train from one noisy release, not from images."""
         return math.isfinite(self.privacy.record_epsilon)
 
     @property

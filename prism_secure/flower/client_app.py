@@ -1,4 +1,4 @@
-"""prism-secure's own `ClientApp`: one client of a recipe (`recipe_client`), where its data is.
+"""prism-secure's own `ClientApp`: one client of a recipe (`recipe.client`), where its data is.
 
 The client's folder holds, beside what `prism_secure.run_folder.enrolment` lists,
 

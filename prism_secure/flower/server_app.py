@@ -1,4 +1,4 @@
-"""prism-secure's own `ServerApp`: settings in, the rounds of a recipe out (`recipe_server`).
+"""prism-secure's own `ServerApp`: settings in, the rounds of a recipe out (`recipe.server`).
 
 Run configuration (``flwr run --run-config``):
 

@@ -172,7 +172,10 @@ RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (fixed, schedule, sampled, expected, coupled, cosine, kalman, kalman_global)
 }
-assert tuple(RULES) == get_args(AggregationRule)
+assert tuple(RULES) == get_args(AggregationRule), (
+    f"AggregationRule in config/sections.py must name the rules in this order: {', '.join(RULES)}; got "
+    f"{', '.join(get_args(AggregationRule))}"
+)
 
 
 def rule_of(settings: Aggregation) -> Rule:

@@ -1,4 +1,7 @@
-"""Epsilons in words, rounded up: what is read is never below what was computed."""
+"""Epsilons in words, rounded up: what is read is never below what was computed.
+
+For notebooks and messages of this package; the pages of a run have `prism_secure.wording`.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
 """MADA's rules against their definitions, slow and obvious."""
 
-from typing import get_args
+import runpy
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
 
 from prism_privacy import debias
-from prism_secure.config import Aggregation, load_config
+from prism_secure.config import Aggregation, load_config, meanings, sections
 from prism_secure.config.sections import AggregationRule
 from prism_secure.errors import ConfigError
+from prism_secure.learning import aggregation
 from prism_secure.learning.aggregation import aggregate, vote_variance
 
 RULES = get_args(AggregationRule)
@@ -186,3 +188,16 @@ def test_a_vote_that_does_not_fit_is_refused():
         debias(COUNTS, N, 0.5)
     with pytest.raises(ValueError, match="survivors"):
         debias(COUNTS, 0, 0.1)
+
+
+def test_the_setting_explains_every_rule_in_order_and_no_other():
+    """What `config --explain` prints below `rule`: the names, then one's own."""
+    listed = meanings()["aggregation", "rule"].partition(" is made of: ")[2].partition(", or a function")[0]
+    assert listed.split(", ") == list(aggregation.RULES)
+
+
+@pytest.mark.parametrize("named", [RULES[::-1], RULES[:-1], (*RULES, "median")])
+def test_rules_that_the_setting_does_not_name_in_order_are_said_in_words(named, monkeypatch):
+    monkeypatch.setattr(sections, "AggregationRule", Literal[named])
+    with pytest.raises(AssertionError, match=rf"in this order: fixed, schedule, .*; got {', '.join(named)}$"):
+        runpy.run_path(aggregation.__file__)

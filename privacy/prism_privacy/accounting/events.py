@@ -129,7 +129,10 @@ class Masks:
 
 @dataclass(frozen=True)
 class RecordMasks:
-    """One round's mask bits as one record moves them.
+    """One round's mask bits as one record moves them, for ledgers that are added up.
+
+    What a run itself has spent of a record, its accountant says: `RecordGuarantee.measured` in
+    `ledger/entry.py`.
 
     release    its clip is the whole radius of a record under `adjacency`
     """
