@@ -47,7 +47,7 @@ from prism_secure.audit.played_rounds import Planted, PlayedRounds, Records, See
 from prism_secure.config import Config
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.threads import one_thread
-from prism_secure.run_folder.one_run import CONFIDENCE, Guessed, OneRun, write_one_run
+from prism_secure.run_folder.one_run_record import CONFIDENCE, Guessed, OneRun, write_one_run
 
 Array = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from prism_secure.config import Config
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import checkpoint_round, read_config, read_federation, read_records
-from prism_secure.run_folder.one_run import OneRun, read_one_run
+from prism_secure.run_folder.one_run_record import OneRun, read_one_run
 from prism_secure.run_folder.records import MomentSession, RoundRecord
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prism_secure.run_folder.history import LowerBound
-from prism_secure.run_folder.one_run import FILE as ONE_RUN
+from prism_secure.run_folder.one_run_record import FILE as ONE_RUN
 from prism_secure.run_folder.run import Run
 from prism_secure.run_folder.tables import ROUND_COLUMNS, Cell, Table, round_rows, setting, uniform
 from prism_secure.storage import write_atomic

@@ -23,7 +23,7 @@ from prism_secure.errors import RunFolderError
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.history import read_history
-from prism_secure.run_folder.one_run import read_one_run
+from prism_secure.run_folder.one_run_record import read_one_run
 
 from .. import tiny_data
 from .planted_in_measured_rounds import (
