@@ -89,7 +89,7 @@ def data_set_named(name: str) -> str:
 
 
 class DataIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run resolved its data to, in its private part (`prism_secure.data.identity`); never shown.
+    """What a run resolved its data to, in its private part (`prism_secure.data.fingerprint`); never shown.
 
     Attributes:
         source: of the configuration.

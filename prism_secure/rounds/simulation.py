@@ -26,7 +26,7 @@ from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
-from prism_secure.data.identity import keep_identity
+from prism_secure.data.fingerprint import keep_identity
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import PrismError, RoundError, RunFolderError, StorageError, public_text
 from prism_secure.model.model_card import model_words

@@ -10,7 +10,7 @@ import torch
 
 from prism_secure.config import load_config
 from prism_secure.data import Dataset, load
-from prism_secure.data.identity import changed, keep_identity
+from prism_secure.data.fingerprint import changed, keep_identity
 from prism_secure.data.sources import IDENTITY_FILE, read_identity
 from prism_secure.errors import ConfigError
 

@@ -8,7 +8,7 @@ from prism_secure.audit.checks.file_modes import check_mode
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.data import BUNDLED
-from prism_secure.data.identity import changed
+from prism_secure.data.fingerprint import changed
 from prism_secure.data.sources import IDENTITY_FILE
 from prism_secure.errors import PrismError
 from prism_secure.rounds.components import Components

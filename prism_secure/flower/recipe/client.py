@@ -21,7 +21,7 @@ from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
-from prism_secure.data.identity import keep_identity
+from prism_secure.data.fingerprint import keep_identity
 from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, RunFolderError

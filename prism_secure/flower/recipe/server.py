@@ -27,7 +27,7 @@ from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Sta
 from prism_privacy import NoisySums
 from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.spending import Spending
-from prism_secure.data.identity import keep_identity
+from prism_secure.data.fingerprint import keep_identity
 from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.flower.recipe.client import OwnData

@@ -26,7 +26,7 @@ from prism_privacy import (
 from prism_secure.cli import main
 from prism_secure.config import dump_config, load_config
 from prism_secure.data import load
-from prism_secure.data.identity import KEY_FILE, keep_identity
+from prism_secure.data.fingerprint import KEY_FILE, keep_identity
 from prism_secure.rounds.simulation import run
 
 from .. import tiny_data

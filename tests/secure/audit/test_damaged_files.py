@@ -13,11 +13,11 @@ import pytest
 from prism_secure.audit.run_audit import RunAudit, audit_run
 from prism_secure.cli import main
 from prism_secure.config import load_config
-from prism_secure.data.identity import KEY_FILE
+from prism_secure.data.fingerprint import KEY_FILE
 from prism_secure.rounds.simulation import run
 
 from .. import tiny_data
-from ..test_data_identity import Killed
+from ..test_data_fingerprint import Killed
 from .tampering import caught_by, copy, texts
 
 SETTINGS = [

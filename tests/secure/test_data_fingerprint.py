@@ -14,8 +14,8 @@ from PIL import Image
 
 from prism_privacy import PrivacyError
 from prism_secure.config import Config, Data, load_config
-from prism_secure.data import identity, load
-from prism_secure.data.identity import KEY_FILE, keep_identity
+from prism_secure.data import fingerprint, load
+from prism_secure.data.fingerprint import KEY_FILE, keep_identity
 from prism_secure.data.idx import read_idx, write_idx
 from prism_secure.data.sources import DataIdentity, Whose, by_data, read_identity
 from prism_secure.errors import DataError, PrismError, RunFolderError
@@ -68,7 +68,7 @@ def kept(out: Path) -> DataIdentity:
 def test_key_lies_with_the_data_private_and_is_drawn_once(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(lambda _: identity._key_of(data), range(32)))
+        keys = set(pool.map(lambda _: fingerprint._key_of(data), range(32)))
     assert len(keys) == 1
     assert (data / KEY_FILE).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in data.iterdir() if path.name.startswith(".")] == [KEY_FILE]
@@ -118,7 +118,7 @@ def test_read_only_data_are_told_and_still_watched(tmp_path: Path, monkeypatch: 
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     data = write_data(tmp_path / "data")
-    monkeypatch.setattr(identity, "write_secret_file", read_only)
+    monkeypatch.setattr(fingerprint, "write_secret_file", read_only)
     told = Told()
     with pytest.raises(KeyboardInterrupt):
         run(tiny(data), tmp_path / "run", listener=type("Both", (Killed,), {"note": told.note})())
@@ -263,7 +263,7 @@ def test_resume_without_the_key_is_refused_and_goes_on_when_it_is_back(tmp_path:
     key = (data / KEY_FILE).read_text()
     (data / KEY_FILE).unlink()
     if how == "another":
-        identity._key_of(data)
+        fingerprint._key_of(data)
     with pytest.raises(RunFolderError, match="put it back") as refused:
         run(tiny(data), out)
     assert str(tmp_path) not in str(refused.value)
