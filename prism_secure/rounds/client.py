@@ -28,12 +28,13 @@ from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.clip_filling import fill_clip
 from prism_secure.model.supermask import scores_from_theta, theta_from_scores
+from prism_secure.rounds.arrays import packed, read_arrays
 from prism_secure.rounds.behaviours.behaviour import Answer, MeasuredAnswer
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.moments import ClientMoments, packed, read_arrays
+from prism_secure.rounds.moments import ClientMoments
 from prism_secure.run_folder.folder import saved_round
 from prism_secure.storage import write_atomic
 

@@ -7,14 +7,13 @@ then on it is all there is: a client whose release is gone draws no other, but s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from prism_privacy import NoisySums, moments_once
 from prism_privacy.durable_files import locked_directory
@@ -22,6 +21,7 @@ from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.moment_matching import FeatureMoments
+from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.components import Components
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
 
@@ -178,20 +178,3 @@ class ClientMoments:
             f"{path} is gone: client {self._index} trains from this release "
             "of its images alone, and a second one would cost epsilon on top of the first; put it back"
         )
-
-
-def packed(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
-    """Arrays as a safetensors file, each in C order: of another order it would keep the bytes as they lie."""
-    return save({name: np.asarray(array, order="C") for name, array in arrays.items()})
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a safetensors file.
-
-    Raises:
-        RunFolderError: it is damaged.
-    """
-    try:
-        return load(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise RunFolderError(f"{path} is damaged: {error}") from None

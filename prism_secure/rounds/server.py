@@ -17,11 +17,11 @@ from prism_secure.learning.aggregation import Step, progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import deployed_mask, initial_theta
 from prism_secure.public_seed import public_seed
+from prism_secure.rounds.arrays import packed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.moments import packed
 from prism_secure.storage import write_atomic
 
 Vector = NDArray[np.float64]

@@ -23,6 +23,7 @@ from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, FeatureError, RoundError, RunFolderError
 from prism_secure.rounds import client as client_module
 from prism_secure.rounds import simulation
+from prism_secure.rounds.arrays import packed, read_arrays
 from prism_secure.rounds.behaviours import choice
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure
@@ -30,7 +31,6 @@ from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.moments import packed, read_arrays
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records

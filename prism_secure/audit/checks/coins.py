@@ -27,9 +27,9 @@ from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.config.invitations import invited
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
 from prism_secure.public_seed import public_seed
+from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.moments import read_arrays
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.environment import describe_environment, read_environment

@@ -48,10 +48,11 @@ from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.public_seed import public_seed
+from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.behaviours.behaviour import Behaviour, ClientSide, MeasuredAnswer, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.moments import ClientMoments, read_arrays
+from prism_secure.rounds.moments import ClientMoments
 from prism_secure.rounds.threads import one_thread
 from prism_secure.storage import make_private_folder, write_atomic
 
