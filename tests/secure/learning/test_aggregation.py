@@ -1,4 +1,4 @@
-"""MADA's rules against their definitions, slow and obvious."""
+"""The aggregation rules against their definitions, slow and obvious."""
 
 import runpy
 from typing import Literal, get_args
