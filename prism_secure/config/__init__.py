@@ -4,12 +4,17 @@ Recipes are settings that go together; a file or `--set` names only what differs
 resolved `config.toml`, which reproduces the run.
 
     sections    what can be set, one struct a section
-    whole       all sections together
+    whole       all sections together, and what may not stand side by side
     recipes     by name: cross-device (the default), cross-silo, one-shot, prism
     reading     from TOML and overrides, and back
     explain     each setting in words
     unread      those that a run of one kind never reads
     schema      all of them as JSON Schema
+    invitations  which clients a round invites
+    plugged     parts of the user's own, "package.module:name": naming one runs nothing, asking for it imports
+                its module and so runs the user's code
+
+It reads TOML files and no data, and imports no torch.
 """
 
 from __future__ import annotations

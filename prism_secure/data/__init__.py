@@ -1,7 +1,18 @@
 """Images, how clients share them, and the frozen public features that they are seen through.
 
-One module a kind of source; `sources` says what each is called without reading it. `load` and its kin come
-from `dataset`, which imports torch, so they are imported when they are asked for.
+    sources          what is known of each source of images without reading it
+    dataset          the images of a run; `load` and its kin, imported when asked for, because of torch
+    bundled, published, celeba, idx, image_folder    one module a kind of source
+    raw              what each of these hands over, and the check that all pass
+    deep, fit        pictures of 16 bits brought to 8; all to one size and number of channels
+    skipped          which files were left out: told to who runs this, and to nobody else
+    partition        who holds which training images
+    fingerprint      which data a run reads: kept in its private part, refused where they changed
+    public_images    images that belong to nobody, drawn from a seed
+    features         the frozen networks
+
+Files of images are read here, and nowhere else. It writes a key beside them and, into the private part of a
+run folder, what was read under that key.
 """
 
 from importlib import import_module

@@ -6,6 +6,9 @@ sums               secure sums of trees in one process: counts, votes, weighted 
 masked_layers      layers with learned masks over frozen weights
 dp_scores          DP-SGD on the scores, through Opacus
 measured_gradient  gradients in few public directions, carried by the bits that are summed
+
+Each works by itself, in somebody else's loop: it reads no configuration and no run folder, takes data and
+coins from its caller, and writes no file but the ledger that `track` is given.
 """
 
 from prism_secure.plug_in.layers import Layers, like, release_mask

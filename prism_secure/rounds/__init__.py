@@ -11,6 +11,7 @@ In the order in which a bit passes them:
     server           theta, moved by an opened sum
     assembly         from an opened sum to the round's record
     evaluation       the deployed mask on held-out images
+    arrays           files of what clients and the server keep between rounds
     workers, threads  clients and evaluations side by side, each on one thread
     moments, moment_sum  what clients know of their images; with a summed release, opened before round 1
 

@@ -8,5 +8,6 @@ measured_epsilon record epsilon, and settings, of measured rounds
 rounds           rounds, ending: everything that was released was charged
 model            model: the mask is that of the last round
 coins            secrets, replay: nobody else could know the noise
+data             data: the images are still those that the run read
 file_modes       what others must not read, they cannot
 """

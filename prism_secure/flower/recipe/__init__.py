@@ -1,4 +1,8 @@
-"""The recipes of `prism-secure run` as Flower apps: client, server, and their messages.
+"""The recipes of `prism-secure run` as Flower apps; drives the parties of `prism_secure.rounds`.
 
-Drives the parties of `prism_secure.rounds` over Flower's transport.
+    client      one client: its data, its coins, its own ledger
+    server      the rounds, as the coordinator runs them
+    messages    the request for moments, and each round's broadcast
+
+The server's side has no images and no coins.
 """

@@ -7,6 +7,10 @@
     two_worlds_bound, one_run_bound, independent_bound, clopper_pearson
                          the statistics, for audits of other things
 
+By module: black_box, claim and probes say what is asked of whom; law, goodness_of_fit and structure judge the
+answers, by exact_tests, as checks; lower_bounds and membership are what attackers reach; mechanism is the
+whole audit. None of them reads a run folder.
+
 >>> import numpy as np
 >>> def leaky(bits, theta, seed):
 ...     return bits ^ (np.random.default_rng(seed).random(bits.size) < 0.125)
