@@ -170,11 +170,6 @@ class Config(Section, frozen=True):
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
         if self.graph == "chosen":
-            if self.secure_sum.suite != "x25519":
-                raise ValueError(
-                    "secure_sum.suite must be 'x25519' on a graph that clients choose, where hybrid sessions "
-                    f"are proved, but nobody has attacked them yet; got {self.secure_sum.suite!r}"
-                )
             return  # it has a threshold of its own, and bears these colluders
         if self.threshold > survivors:
             raise ValueError(self._too_few_for_the_threshold(clients))

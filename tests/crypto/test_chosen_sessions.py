@@ -85,6 +85,20 @@ def test_the_sum_of_a_hybrid_session_is_exact_too(first, second):
     assert not room.server.blamed
 
 
+@needs_kem
+@pytest.mark.parametrize(("n", "gone"), [(10, (3,)), (40, (1, 17, 33, 39))])
+@pytest.mark.parametrize("at", list(Stage))
+def test_a_hybrid_session_opens_exactly_as_it_was_planned(n, gone, at):
+    """With the degree and threshold of `Session.plan`, and as many dropouts as it plans for."""
+    room = Rehearsal(range(n), suite=HYBRID, graph="chosen")
+    assert room.session.min_survivors == n - len(gone)
+    room.play(drop=dict.fromkeys(gone, at))
+    lost = gone if at.before(Stage.CONFIRM) else ()
+    assert room.server.result.survivors == tuple(i for i in room.ids if i not in lost)
+    assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
+    assert not room.server.blamed
+
+
 def _encapsulates_something_else(room, liar: int, place: int):
     """A dealer that changes one byte of each record, and signs that."""
 
@@ -144,9 +158,10 @@ def test_everybody_reads_the_opened_sum(room):
         assert survivors == len(room.ids)
 
 
-def test_secure_sum_takes_the_chosen_graph_and_its_simulation_the_sizes_of_an_average_client():
+@pytest.mark.parametrize("suite", ["x25519", pytest.param(HYBRID, marks=needs_kem)])
+def test_secure_sum_takes_the_chosen_graph_and_its_simulation_the_sizes_of_an_average_client(suite):
     bits = [np.random.default_rng(i).integers(0, 2, 50) for i in range(40)]
-    how = {"graph": "chosen", "colluders": 1, "min_survivors": 38}
+    how = {"graph": "chosen", "colluders": 1, "min_survivors": 38, "suite": suite}
     real = secure_sum(bits, drop={3: Stage.UPLOAD, 30: Stage.CONFIRM}, **how)
     assert real.counts.tolist() == np.sum([bits[i] for i in range(40) if i != 3], axis=0).tolist()
     real, simulated = secure_sum(bits, **how), secure_sum(bits, simulate=True, **how)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from prism_crypto import CountSpec, Session
+from prism_crypto.primitives import hybrid
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, verify_ledger
 from prism_secure.accounting.spending import Spending
 from prism_secure.audit.run_audit import audit_run
@@ -26,6 +27,8 @@ from . import fake_run
 from .tiny_data import TINY, write_data
 
 CLIENTS = SPARSE_ABOVE + 1
+
+needs_kem = pytest.mark.skipif(not hybrid.available(), reason="this cryptography has no ML-KEM-768")
 
 
 def _cohort(*overrides: str) -> Config:
@@ -63,9 +66,13 @@ def test_sparse_secure_sum_opens_the_exact_sum() -> None:
     assert sum(opened.uplink_bytes.values()) / CLIENTS < sum(complete.uplink_bytes.values()) / 30
 
 
-def test_an_active_run_of_many_clients_charges_for_the_cohort_of_their_own_graph(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["x25519", pytest.param("x25519+ml-kem-768", marks=needs_kem)])
+def test_an_active_run_of_many_clients_charges_for_the_cohort_of_their_own_graph(
+    tmp_path: Path, suite: str
+) -> None:
     settings = [
         *TINY,
+        f"secure_sum.suite={suite}",
         f"data.folder={write_data(tmp_path / 'data', train=402)}",
         f"federation.clients={CLIENTS}",
         "federation.rounds=1",
