@@ -1,0 +1,164 @@
+"""Broken if parts of masks that a server forges open a vector, or a sum of too few, on a chosen graph.
+
+The server puts parts of its own in place of what honest clients sent, with the hashes that go with them. It
+alters others, so that clients stop and show a key. It tells each client something else of who shared and who
+survived. Then X25519 falls. An observer has the seeds of the masks that are really on each upload, and works
+out which sums open.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference as wire
+from chosen import Observer, chosen_rehearsal
+from forgery import take_apart
+from rehearsal import HYBRID, Rehearsal, needs_kem
+
+from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, encapsulate_for
+from prism_crypto.stages import upload as uploading
+from prism_crypto.stages.advert import read_advert
+
+from . import test_chosen_graph_under_a_lying_server as lying
+
+pytestmark = needs_kem
+
+FORGER = HybridMaskPair(bytes([7]) * 32)
+
+
+class Seer(Observer):
+    """What the server knows where it may have broken X25519.
+
+    Attributes:
+        seeds_of: for each client and peer the seed that the client used; whether it deals to the peer, and
+            whether the peer deals to it.
+        forged: dealer and holder, where the holder got a part of the server's own.
+        fallen: whether X25519 has fallen.
+        own_parts: whether a client's own part hides anything; without, what it guards against is seen.
+    """
+
+    seeds_of: dict[tuple[int, int], tuple[bytes, bool, bool]]
+    forged: set[tuple[int, int]]
+    fallen = own_parts = True
+
+    def _root_open(self, client: int) -> bool:
+        return client in self.corrupt or client in self._open(self.keys)
+
+    def _kem_open(self, client: int) -> bool:
+        return client in self.corrupt or client in self.keys_open
+
+    def _known(self, client: int, peer: int) -> bool:
+        """Whether the server knows the seed on a client's upload for its mask with a peer."""
+        if self._root_open(client) or self._root_open(peer):
+            return True
+        _, deals, is_dealt = self.seeds_of[client, peer]
+        ours = not deals or self._kem_open(peer) or not self.own_parts
+        theirs = not is_dealt or (peer, client) in self.forged or self._kem_open(client)
+        return self.fallen and ours and theirs
+
+    def sums(self) -> list[frozenset[int]]:
+        """As `Observer.sums`, of masks that may differ at their two ends."""
+        alive = {i for i in self.masked if i not in self.corrupt}
+        hidden, together = alive - self.seeds_open, {i: set() for i in alive}
+        for i in alive:
+            for j in self.masked[i]:
+                if self._known(i, j):
+                    continue
+                if (j, i) in self.seeds_of and self.seeds_of[i, j][0] == self.seeds_of[j, i][0]:
+                    together[i].add(j)
+                else:
+                    hidden.add(i)
+        found, left = [], set(alive)
+        while left:
+            part, queue = set(), {left.pop()}
+            while queue:
+                part.add(i := queue.pop())
+                queue |= together[i] - part
+            left -= part
+            if not part & hidden:
+                found.append(frozenset(part))
+        return found
+
+
+class Forger(lying.Stopper):
+    """Forges the parts of some dealers for some holders; ``stops`` clients are made to stop."""
+
+    def __init__(self, session: Rehearsal, seed: int, rate: float, groups: int, stops: int, forge: float):
+        super().__init__(session, seed, rate, stops)
+        lying.Splitter.__init__(self, session, seed, rate, groups)
+        self._draw = np.random.default_rng(seed + 999)
+        self._rate = forge
+        self.forged: set[tuple[int, int]] = set()
+
+    def _sharers(self, client: int, message: bytes) -> bytes:
+        kind, tag, (count, ids, blob) = take_apart(super()._sharers(client, message))
+        dealt = wire.read_records(blob, self.session.session.dealt_bytes)
+        transcript = self.session.server._state.transcript
+        keys = read_advert(transcript.adverts[client], self.session.session).kem_keys
+        for dealer, record in dealt.items():
+            if client in self.victims or dealer in lying.CORRUPT or self._draw.random() >= self._rate:
+                continue
+            ends, context = (dealer, client), transcript.contexts.between(dealer, client)
+            _, own = encapsulate_for(FORGER, (keys[0], keys[1]), context, ends)
+            real = Encapsulated.cut(record[98:])
+            own = own._replace(sealing=real.sealing, secret_hash=real.secret_hash)
+            dealt[dealer] = record[:98] + own.encode()
+            self.forged.add(ends)
+        return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+
+
+def attack(monkeypatch: pytest.MonkeyPatch, label: str, *how: float) -> tuple[Forger, Seer]:
+    session = chosen_rehearsal(label=label, suite=HYBRID)
+    seeds_of, real = {}, uploading._pair_seed
+
+    def spied(state, peer, part):
+        seed, neighbour = real(state, peer, part), state.neighbours[peer]
+        seeds_of[state.party.client_id, peer] = bytes(seed), neighbour.holder, neighbour.dealer
+        return seed
+
+    monkeypatch.setattr(uploading, "_pair_seed", spied)
+    monkeypatch.setattr(lying, "Observer", Seer)
+    liar = Forger(session, 0, *how)
+    seen = liar.play()
+    seen.seeds_of, seen.forged = seeds_of, liar.forged
+    return liar, seen
+
+
+@pytest.mark.parametrize(
+    ("rate", "groups", "stops", "forge"),
+    [
+        (0, 1, 0, 0),
+        (0, 1, 0, 0.05),
+        (0, 1, 0, 1),
+        (0, 1, 2, 0.3),
+        (0, 1, 4, 1),
+        (0.1, 1, 2, 1),
+        (0, 2, 2, 0.3),
+    ],
+)
+def test_no_part_that_is_forged_opens_a_vector_or_a_sum_of_too_few(monkeypatch, rate, groups, stops, forge):
+    liar, seen = attack(monkeypatch, f"{rate} {groups} {stops} {forge}", rate, groups, stops, forge)
+    assert seen.stopped == liar.victims if groups == 1 else seen.stopped < liar.victims
+    assert bool(liar.forged) == bool(forge)
+    for seen.fallen in (False, True):
+        assert not seen.breaches()
+        assert not seen.seeds_open & (seen.keys_open - seen.stopped)
+        if not (rate or stops or forge) and groups == 1:
+            assert seen.sums() == [frozenset(seen.masked) - seen.corrupt]
+
+
+def test_a_client_whose_part_was_forged_for_a_holder_is_in_no_sum(monkeypatch):
+    _, seen = attack(monkeypatch, "some", 0, 1, 0, 0.05)
+    spoilt = {i for ends in seen.forged for i in ends} - seen.corrupt
+    for seen.fallen in (False, True):
+        assert not any(spoilt & part for part in seen.sums())
+    for dealer, holder in seen.forged:
+        assert seen.seeds_of[dealer, holder][0] != seen.seeds_of[holder, dealer][0]
+
+
+def test_a_clients_own_part_is_what_keeps_its_masks_closed(monkeypatch):
+    """Were it known, everybody's vector would open by itself: the observer does see such a breach."""
+    _, seen = attack(monkeypatch, "own part", 0, 1, 0, 1)
+    assert seen.sums() == []
+    seen.own_parts = False
+    assert {len(part) for part in seen.breaches()} == {1}
