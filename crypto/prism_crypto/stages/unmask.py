@@ -290,6 +290,31 @@ class Unmasking(Gathering):
         self._keys: dict[int, dict[int, bytes]] = {owner: {} for owner in transcript.sharers}
         self._parity: dict[tuple[int, ...], tuple[int, ...]] = {}
 
+    def check_holders(self, present: AbstractSet[int], stage: Stage, said: str) -> None:
+        """Go on only if each secret that the sum needs has t holders left: none gives a key in vain.
+
+        Who complains of a dealer, or doubts it, counts among its holders: what it can prove is still wanted.
+
+        Args:
+            present: the clients that are left to give keys.
+            stage: where we are.
+            said: how many are left, for the error. It names nobody: the silent may have lost their network.
+
+        Raises:
+            ThresholdError: a secret has fewer.
+        """
+        threshold, topology = self.hall.session.threshold, self.hall.topology
+        short = sum(
+            sum(i in present for i in topology.holders(owner, self._sharing)) < threshold
+            for owner in self.transcript.sharers
+            if self._needed(owner)
+        )
+        if short:
+            raise ThresholdError(
+                f"{said}; {short} secrets have fewer than {threshold} holders left{self.hall.named()}",
+                stage=stage,
+            )
+
     def expect(self, signers: tuple[int, ...]) -> None:
         """Listen to those only that have confirmed."""
         self.expected = signers
@@ -416,12 +441,13 @@ class Unmasking(Gathering):
         """
         threshold, sharers = self.hall.session.threshold, self.transcript.sharers
         secrets = {owner: self._recovered(owner) for owner in sharers if self._needed(owner)}
+        short = sum(len(self._shares[owner]) < threshold for owner in secrets)
         for owner, secret in secrets.items():
             if len(self._shares[owner]) < threshold:
-                # Its owner may be innocent: those who hold the shares may have lost them.
+                # The owner is not named, it may be innocent: those who hold the shares may have lost them.
                 raise ThresholdError(
-                    f"{len(self._shares[owner])} shares of a secret of client {owner} opened, "
-                    f"the threshold is {threshold}{self.hall.named()}",
+                    f"{self.answered} of {len(self.expected)} clients gave keys; {short} secrets have fewer "
+                    f"than {threshold} shares that open{self.hall.named()}",
                     stage=self.stage,
                 )
             if secret is None:

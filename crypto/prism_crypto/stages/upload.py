@@ -388,12 +388,14 @@ class Uploading(Gathering):
         """Fix the survivors, U3, and tell them.
 
         Raises:
-            ThresholdError: too few uploads.
+            ThresholdError: too few uploads, or too few holders of a secret among those who sent them.
         """
         self.check_quorum("uploaded")
         survivors = tuple(sorted(self._unopened))
         contexts = self.transcript.contexts
         unmasking = Unmasking(self.hall, self.transcript, self._total, self._unopened)
+        said = f"{len(survivors)} of {len(self.expected)} clients uploaded"
+        unmasking.check_holders(frozenset(survivors), self.stage, said)
         if self.hall.session.graph == "chosen":
             return (
                 Vouching(self.hall, unmasking, self._statements),

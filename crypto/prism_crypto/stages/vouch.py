@@ -298,17 +298,14 @@ class Vouching(Gathering):
         """Send each client that answered what those that it chose say to it, if t of them do.
 
         Raises:
-            ThresholdError: nobody has so many.
+            ThresholdError: a secret that the sum needs has fewer than t holders among these clients.
         """
         threshold = self.hall.session.threshold
         ready = [
             peer for peer in self.expected if peer not in self._awaited and len(self._for[peer]) >= threshold
         ]
-        if not ready:
-            raise ThresholdError(
-                f"{self.answered} clients confirmed, and none has {threshold} that count it as a survivor",
-                stage=self.stage,
-            )
+        said = f"{self.answered} of {len(self.expected)} survivors confirmed"
+        self._unmasking.check_holders(frozenset(ready), self.stage, said)
         doubted = {peer: self._doubted(peer) for peer in ready}
         self._unmasking.doubted = {
             peer: {owner: self._statements[owner] for owner in owners} for peer, owners in doubted.items()

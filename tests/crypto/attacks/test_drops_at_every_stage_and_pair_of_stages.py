@@ -7,8 +7,11 @@ same as silence: it is not read.
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable
 
 import pytest
+from chosen import choice, chosen_rehearsal
 from forgery import refused
 from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem, stages
 
@@ -116,3 +119,50 @@ def test_all_drops_in_one_call(mode):
         alive = tuple(i for i in range(7) if i not in drop or Stage.UPLOAD.before(drop[i]))
         assert result.survivors == alive
         assert result.counts.tolist() == session.expected(alive)
+
+
+def ends_before_a_key_leaves(session: Rehearsal, gone: Iterable[int], at: Stage, message: str) -> None:
+    """The server says at the very stage how many are left; no client has given a key by then."""
+    given = []
+
+    def see(stage: Stage, sender: int | None, receiver: int | None, sent: bytes) -> bytes:
+        if stage is Stage.UNMASK and sender is not SERVER:
+            given.append(sender)
+        return sent
+
+    with pytest.raises(ThresholdError) as caught:
+        session.play(drop=dict.fromkeys(gone, at), intercept=see)
+    assert not given
+    assert (caught.value.stage, caught.value.peer) == (at, None)
+    assert re.fullmatch(message, caught.value.message), caught.value.message
+
+
+@pytest.mark.parametrize("suite", ["x25519", pytest.param(HYBRID, marks=needs_kem)])
+@pytest.mark.parametrize(
+    ("graph", "n", "gone", "message"),
+    [
+        ("complete", 10, 4, r"6 clients confirmed, this session needs 7 \(.*\)"),
+        ("chosen", 10, 2, r"8 of 10 survivors confirmed; \d+ secrets have fewer than 5 holders left"),
+        ("chosen", 40, 9, r"31 of 40 survivors confirmed; \d+ secrets have fewer than 14 holders left"),
+        ("chosen", 40, 39, r"1 of 40 survivors confirmed; \d+ secrets have fewer than 14 holders left"),
+    ],
+)
+def test_where_too_few_confirm_nobody_gives_a_key_in_vain(graph, n, gone, message, suite):
+    session = Rehearsal(range(n), graph=graph, suite=suite)
+    ends_before_a_key_leaves(session, range(gone), Stage.CONFIRM, message)
+
+
+@pytest.mark.parametrize("suite", ["x25519", pytest.param(HYBRID, marks=needs_kem)])
+@pytest.mark.parametrize("gone", [4, 5])
+def test_where_too_few_holders_of_a_secret_upload_nobody_gives_a_key_in_vain(gone, suite):
+    """Of 24 clients 18 must survive, of each secret's 12 holders 8: five of these are too many."""
+    session = chosen_rehearsal(suite=suite)
+    session.play(until=Stage.ADVERTISE)
+    silent = choice(session, 0)[:gone]
+    session = chosen_rehearsal(suite=suite)
+    if gone == 4:
+        session.play(drop=dict.fromkeys(silent, Stage.UPLOAD))
+        assert session.server.result.survivors == tuple(i for i in session.ids if i not in silent)
+        return
+    message = r"19 of 24 clients uploaded; \d+ secrets have fewer than 8 holders left"
+    ends_before_a_key_leaves(session, silent, Stage.UPLOAD, message)
