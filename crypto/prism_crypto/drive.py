@@ -220,7 +220,7 @@ class Client(Confidential):
                 return self._enter(self._wanted, payload) if kind == _OFFER else _frame(_JOIN, 0, None)
             return self._go_on(self._wanted, self._party, kind, number, stage, payload)
         except SecureSumError as error:
-            error.at(stage, self.client_id)
+            error.at(stage)
             if self._party is not None:
                 self._party.abort()
             self._party, self._wanted = None, None

@@ -21,7 +21,8 @@
     └── StateError                 the session counter is missing or damaged, would go back or jump too far
 
 A message names what was expected, what came, from whom and at which stage. It never holds a secret, and
-the state machines raise from frames that hold none.
+the state machines raise from frames that hold none. ``peer`` is whom the error is about or who reports it;
+only ``server.blamed`` names a liar.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class SecureSumError(Exception):
     Args:
         message: what was expected and what came, free of secrets.
         stage: the stage of the protocol at which it happened, where there is one.
-        peer: the client it is about (the sender of a bad message, the owner of a bad share), where known.
+        peer: the client it is about (in whose name a bad message came, the owner of a bad share), where
+            known; no blame. What a client hears from the server about itself names nobody.
     """
 
     def __init__(self, message: str, *, stage: Stage | None = None, peer: int | None = None) -> None:

@@ -352,13 +352,13 @@ def test_adverts_that_are_kept_back_end_in_too_few_holders(room):
         for i in chosen[:5]:
             del cut[i]
 
-    with refused(ThresholdError, Stage.SHARE, 5):
+    with refused(ThresholdError, Stage.SHARE, None):
         room.clients[5].share(records(1, ADVERT, fewer)(inbox[5]))
 
 
 def test_its_own_advert_replaced_or_of_another_session_is_refused(room):
     inbox = room.play(until=Stage.ADVERTISE)
-    with refused(ProtocolError, Stage.SHARE, 5):
+    with refused(ProtocolError, Stage.SHARE, None):
         room.clients[5].share(records(1, ADVERT, lambda cut: cut.pop(5) and None)(inbox[5]))
     other = chosen_rehearsal(number=2)
     told = other.play(until=Stage.ADVERTISE)
@@ -415,7 +415,7 @@ def test_too_few_surviving_holders_end_the_session_for_a_client(room):
         for i in sorted(holders)[:5]:
             del cut[i]
 
-    with refused(ThresholdError, Stage.CONFIRM, 5):
+    with refused(ThresholdError, Stage.CONFIRM, None):
         room.clients[5].confirm(records(1, VOUCHER, fewer)(inbox[5]))
 
 
@@ -430,7 +430,7 @@ def test_a_client_that_too_few_count_as_a_survivor_gives_nothing(how):
             if how == "kept back":
                 del cut[i]
 
-    with refused(ThresholdError, Stage.UNMASK, 5):
+    with refused(ThresholdError, Stage.UNMASK, None):
         room.clients[5].unmask(records(0, VOUCHER, change)(inbox[5]))
 
 

@@ -144,6 +144,7 @@ def test_a_client_that_stops_hears_why_and_its_vector_may_be_in_the_next_session
     network.carry = carry
     check(network.run(), (0, 1, 3, 4))
     assert "goes on without this client" in str(network.errors[2])
+    assert network.errors[2].peer is None  # what a client hears about itself is no word about anybody
     assert "stops" in str(server.refused[2])
     assert not server.blamed
     server = federation.server(1, suite=HYBRID)

@@ -209,7 +209,10 @@ class Roster:
             pass
         else:
             return
-        raise SignatureError(f"the {stage} signature does not verify", peer=client_id)
+        raise SignatureError(
+            f"the {stage} signature does not verify; something on the way may have altered what it is under",
+            peer=client_id,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the roster to a new file (mode 0644).

@@ -109,7 +109,10 @@ def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes
     # u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
     y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
     if not y or not _signed_under(y, label(usage) + body, signature):
-        raise SignatureError(f"the {usage} signature does not verify under the advertised sealing key")
+        raise SignatureError(
+            f"the {usage} signature does not verify under the advertised sealing key; something on the way may "
+            "have altered what it is under"
+        )
 
 
 def _signed_under(y: int, message: bytes, signature: bytes) -> bool:

@@ -61,7 +61,7 @@ class Party(Confidential):
             what: how to call them in the error.
 
         Raises:
-            ThresholdError: too few.
+            ThresholdError: too few; nobody is named: this client reports what the server says.
         """
         session = self.session
         if total < session.quorum:
@@ -69,13 +69,11 @@ class Party(Confidential):
                 f"{total} clients {what}, this session needs {session.quorum} "
                 f"(threshold {session.threshold}, min_survivors {session.min_survivors})",
                 stage=stage,
-                peer=self.client_id,
             )
         if known < session.threshold:
             raise ThresholdError(
                 f"{known} of the holders of its shares {what}, the threshold is {session.threshold}",
                 stage=stage,
-                peer=self.client_id,
             )
 
 

@@ -163,7 +163,7 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
         if message.digest:
             raise MessageError("a hash of adverts that this client hashes itself", stage=stage)
         if records.pop(party.client_id, None) != state.advert:
-            raise ProtocolError("this client's own advert was replaced", stage=stage, peer=party.client_id)
+            raise ProtocolError("this client's own advert was replaced", stage=stage)
         for client_id in records:
             if client_id not in session.everyone:
                 raise ProtocolError("an advert of a client that was not invited", stage=stage, peer=client_id)

@@ -54,7 +54,7 @@ def read_survivors(state: Uploaded, data: bytes, stage: Stage) -> tuple[int, ...
                 "said to have survived, but did not share with this client", stage=stage, peer=peer
             )
     if party.client_id not in survivors:
-        raise ProtocolError("this client uploaded, and is left out", stage=stage, peer=party.client_id)
+        raise ProtocolError("this client uploaded, and is left out", stage=stage)
     if not party.sparse and message.count != len(survivors):
         raise MessageError(
             f"{message.count} clients are said to survive, {len(survivors)} listed", stage=stage

@@ -125,11 +125,11 @@ def unmask(state: Confirmed, data: bytes) -> tuple[Finished, bytes]:
     signatures = decode_records(message.signatures, SIGNATURE_BYTES, stage=stage)
     for peer, signature in signatures.items():
         if peer not in state.survivors:
-            raise ProtocolError("confirmed, but did not survive", stage=stage, peer=peer)
+            raise ProtocolError("said to have confirmed, but did not survive", stage=stage, peer=peer)
         _verify(party, peer, state, signature)
     signers = len(signatures.keys() | {party.client_id})
     if too_few := too_few_confirmed(session, signers):
-        raise ThresholdError(too_few, stage=stage, peer=party.client_id)
+        raise ThresholdError(too_few, stage=stage)
     _check_appeals(uploaded, message.appeals)
     return release(uploaded, frozenset(state.survivors))
 
@@ -186,7 +186,7 @@ def _verify(party: Party, peer: int, state: Confirmed, signature: bytes) -> None
     if peer == party.client_id:
         # Ed25519 is deterministic: any other signature of this client is not of its making.
         if signature != state.signature:
-            raise SignatureError("not the confirmation that this client sent", stage=Stage.UNMASK, peer=peer)
+            raise SignatureError("not the confirmation that this client sent", stage=Stage.UNMASK)
         return
     try:
         pinned(party.roster).verify(peer, Stage.CONFIRM, state.body, signature)

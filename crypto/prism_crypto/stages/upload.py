@@ -167,7 +167,7 @@ def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, di
         if peer != me and peer not in state.neighbours:
             raise ProtocolError("said to have shared, but did not advertise here", stage=stage, peer=peer)
     if me not in sharers:
-        raise ProtocolError("this client shared, and is left out", stage=stage, peer=me)
+        raise ProtocolError("this client shared, and is left out", stage=stage)
     dealers = [
         peer for peer in sharers if (not party.chosen if peer == me else state.neighbours[peer].dealer)
     ]

@@ -146,7 +146,7 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
         expected = uploaded.vouchers.get(peer)
         if expected is None or not expected.holder:
             raise ProtocolError(
-                "vouches for this client, and holds none of its shares", stage=stage, peer=peer
+                "said to vouch for this client, and holds none of its shares", stage=stage, peer=peer
             )
         true += hmac.compare_digest(shown, expected.their_count)
     if true < party.session.threshold:
@@ -154,7 +154,6 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
             f"{true} of those that this client chose count it as a survivor, the threshold is "
             f"{party.session.threshold}",
             stage=stage,
-            peer=party.client_id,
         )
     uploads = decode_statements(doubts, stage=stage)
     views = _check_appeals(uploaded, message, uploads.keys())

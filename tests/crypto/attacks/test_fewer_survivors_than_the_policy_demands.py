@@ -69,7 +69,7 @@ def test_a_client_told_of_too_few_refuses_whatever_the_server_does(stage, change
     def lie(at, sender, receiver, message):
         return change(message) if at is stage and sender is SERVER else message
 
-    with refused(ThresholdError, stage, 0):
+    with refused(ThresholdError, stage, None):
         session().play(intercept=lie)
 
 
@@ -77,7 +77,7 @@ def test_a_semi_honest_client_told_of_too_few_survivors_keeps_its_shares():
     def lie(at, sender, receiver, message):
         return survivors(0, 1, 2, 3, 4)(message) if at is Stage.UNMASK and sender is SERVER else message
 
-    with refused(ThresholdError, Stage.UNMASK, 0):
+    with refused(ThresholdError, Stage.UNMASK, None):
         session("semi_honest").play(intercept=lie)
 
 
@@ -101,7 +101,7 @@ def test_a_server_of_its_own_making_does_not_open_five_either():
     context = rehearsal.clients[0]._state.context
     told = wire.wrap(wire.SURVIVORS, context[:16], 5, wire.id_list([0, 1, 2, 3, 4]))
     for i in range(5):
-        with refused(ThresholdError, Stage.CONFIRM, i):
+        with refused(ThresholdError, Stage.CONFIRM, None):
             rehearsal.clients[i].confirm(told)
 
 
@@ -139,5 +139,5 @@ def test_in_a_sparse_graph_the_number_of_survivors_is_held_against_the_policy():
             return refield(lambda fields: [37, fields[1]])(message)
         return message
 
-    with refused(ThresholdError, Stage.UNMASK, 0):
+    with refused(ThresholdError, Stage.UNMASK, None):
         rehearsal.play(intercept=lie)

@@ -82,7 +82,7 @@ def test_sharer_sets_that_differ_are_seen_in_the_confirmations():
     told = wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(seen), b"")
     with refused(SignatureError, Stage.UNMASK, 0):
         session.clients[1].unmask(told)
-    with refused(ThresholdError, Stage.UNMASK, 2):
+    with refused(ThresholdError, Stage.UNMASK, None):
         alone = {i: signature for i, signature in seen.items() if i != 0}
         session.clients[2].unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(alone), b""))
 
@@ -138,7 +138,7 @@ def test_no_group_small_enough_to_be_told_apart_goes_on(victim):
         for other in set(cut) - set(group):
             del cut[other]
 
-    with refused(ThresholdError, Stage.SHARE, victim):
+    with refused(ThresholdError, Stage.SHARE, None):
         session.clients[victim].share(records(1, ADVERT_BYTES, keep)(adverts[victim]))
 
 
@@ -153,5 +153,5 @@ def test_a_clients_own_confirmation_cannot_be_replaced():
     """Whatever is said to be its own signature must be the one that it made."""
     session = Rehearsal()
     swap = records(0, SIGNATURE_BYTES, lambda cut: cut.update({0: cut[1]}))
-    with refused(SignatureError, Stage.UNMASK, 0):
+    with refused(SignatureError, Stage.UNMASK, None):
         session.play(intercept=only(Stage.UNMASK, SERVER, 0, swap))

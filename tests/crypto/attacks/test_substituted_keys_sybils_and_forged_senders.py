@@ -56,7 +56,7 @@ def test_a_clients_own_advert_cannot_be_replaced_even_by_one_that_it_signed():
     session, earlier = Rehearsal(), Rehearsal(label="the same client's other draw")
     another = advert_of(earlier.clients[1].advertise())
     replace = records(1, ADVERT_BYTES, lambda cut: cut.update({1: another}))
-    with refused(ProtocolError, Stage.SHARE, 1):
+    with refused(ProtocolError, Stage.SHARE, None):
         session.play(intercept=only(Stage.SHARE, SERVER, 1, replace))
 
 
