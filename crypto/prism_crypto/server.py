@@ -104,6 +104,15 @@ class SecureSumServer(Confidential):
         return dict(self._hall.blamed)
 
     @property
+    def unproved(self) -> dict[int, str]:
+        """Against whom there is evidence that convicts nobody, and why: `Session.plan` can't exclude them.
+
+        It is above 4 MiB, as it can be where a thousand clients of a hybrid session deal to the same one, or
+        would take too long to check. To do without such a client, plan the next session without its id.
+        """
+        return dict(self._hall.unproved)
+
+    @property
     def waiting(self) -> tuple[int, ...]:
         """The clients that have not answered in this stage, increasing."""
         return self._state.waiting if isinstance(self._state, Gathering) else ()

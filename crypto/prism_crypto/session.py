@@ -44,7 +44,7 @@ clients, 7 ms for each of the first 16 complaints in it (a core of 2026).
 """
 
 _MAX_EVIDENCE = 4 * 2**20
-"""Bytes of all of it, with room for a complete graph of some thousand clients."""
+"""Bytes of all of it: one piece of a complete graph of 12,000 clients fits, in hybrid sessions of 840."""
 
 
 class _Wishes(NamedTuple):

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
 from prism_crypto.keeping.identity import Identity, Roster
 from prism_crypto.primitives.graph import harary_degree
-from prism_crypto.session import Invited, Session
+from prism_crypto.session import _MAX_EVIDENCE, Invited, Session
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
+from prism_crypto.stages.advert import advert_bytes
 
 ROSTER = Roster({i: Identity(i, bytes([i + 1]) * 32).public_key for i in range(10)})
 SPEC = CountSpec(100)
@@ -307,3 +309,12 @@ def test_sessions_without_liars_are_as_sound_as_any(graph):
     session.check()
     assert session.invited.ids == tuple(range(6, 120))
     assert (session.min_survivors, session.min_cohort) == (whole.min_survivors, whole.min_cohort)
+
+
+@pytest.mark.parametrize(("suite", "most"), [("x25519", 12_000), pytest.param(HYBRID, 840, marks=needs_kem)])
+def test_one_piece_of_evidence_of_so_large_a_complete_graph_fits_an_offer(suite, most):
+    """The adverts that its accused saw, and what it dealt or was dealt, one record a client."""
+    session = Rehearsal(range(3), suite=suite).session
+    record = 2 * 4 + advert_bytes(session) + session.dealt_bytes
+    assert 0.95 * _MAX_EVIDENCE < most * record < _MAX_EVIDENCE
+    assert (most * 1.02) * record > _MAX_EVIDENCE

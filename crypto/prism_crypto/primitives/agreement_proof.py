@@ -110,8 +110,8 @@ def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes
     y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
     if not y or not _signed_under(y, label(usage) + body, signature):
         raise SignatureError(
-            f"the {usage} signature does not verify under the advertised sealing key; something on the way may "
-            "have altered what it is under"
+            f"the {usage} signature does not verify under the advertised sealing key; something on the way "
+            "may have altered what it is under"
         )
 
 

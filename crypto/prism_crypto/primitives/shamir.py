@@ -44,7 +44,8 @@ def coefficients(secret: bytes | bytearray, context: bytes, usage: str) -> Rng:
     """The randomness of one polynomial: SHAKE-256 of a secret and a context, read from front to back.
 
     A client whose state was copied shares the same values again in the same context: what it seals for one
-    neighbour under one key is one message.
+    neighbour under one key is one message. (In a hybrid session each dealing has seal keys of its own, as
+    encapsulations are random; the shares in them are the same.)
 
     Args:
         secret: 32 bytes, drawn for this and revealed to nobody.

@@ -325,8 +325,12 @@ def verify_evidence(evidence: bytes, roster: Roster) -> Blame:
 
     What was found is kept, so that evidence offered again costs a hash.
     """
-    if not isinstance(evidence, bytes) or len(evidence) > _MAX_BYTES:
-        raise EvidenceError(f"this evidence proves nothing: expected bytes, {_MAX_BYTES} at most")
+    if not isinstance(evidence, bytes):
+        raise EvidenceError(f"this evidence proves nothing: expected bytes, not {type(evidence).__name__}")
+    if len(evidence) > _MAX_BYTES:
+        raise EvidenceError(
+            f"this evidence proves nothing: expected {_MAX_BYTES} bytes at most, got {len(evidence)}"
+        )
     seen = (hashlib.sha256(evidence).digest(), roster.hash)
     if seen not in _verdicts:
         if len(_verdicts) >= _MAX_VERDICTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -83,26 +82,35 @@ class Hall:
     topology: Topology
     rng: Rng
     blamed: dict[int, Blame] = field(default_factory=dict)
+    unproved: dict[int, str] = field(default_factory=dict)
+    """Whose misbehaviour the server has seen and can't prove to others, and why."""
     undecided: dict[int, list[int]] = field(default_factory=dict)
     """Who says of whom, without being able to show it, that it encapsulated something else than it signed."""
 
     def accuse(self, evidence: Evidence) -> None:
         """Record what proves that a client broke the protocol, if it does: anybody must come to the same.
 
-        What does not prove it blames nobody and ends nothing: whether the sum opens is for the stages to say.
+        What does not prove it, above all evidence that is too long, blames nobody and ends nothing: whether
+        the sum opens is for the stages to say. That there was something is recorded.
         """
         if evidence.accused in self.blamed:
             return
         bare = msgspec.structs.replace(evidence, session=self.session.summary())
-        with suppress(EvidenceError):
+        try:
             blame = verify_evidence(encode_evidence(bare), pinned(self.roster))
-            self.blamed[blame.client_id] = blame
+        except EvidenceError as error:
+            self.unproved[evidence.accused] = error.message
+            return
+        self.unproved.pop(blame.client_id, None)
+        self.blamed[blame.client_id] = blame
 
     def named(self) -> str:
         """For errors: who is to blame, as far as anybody can tell."""
         said = ""
         if self.blamed:
             said = "; blamed: " + "; ".join(str(self.blamed[client_id]) for client_id in sorted(self.blamed))
+        for client_id, reason in sorted(self.unproved.items()):
+            said += f"; there is evidence against client {client_id} that convicts nobody: {reason}"
         for dealer, holders in sorted(self.undecided.items()):
             said += (
                 f"; {len(holders)} clients say that client {dealer} encapsulated something else for them "

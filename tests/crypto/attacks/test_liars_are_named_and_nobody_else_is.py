@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from chosen import chosen_rehearsal
@@ -14,6 +15,7 @@ from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto import EvidenceError, OutOfOrder, Policy, SecureSumError, Stage, verify_evidence
 from prism_crypto.primitives.shamir import PRIME, lagrange_weights
+from prism_crypto.stages import evidence as evidence_module
 from prism_crypto.stages import gathering, share
 
 WAYS = ways_to_lie("x25519")
@@ -102,8 +104,8 @@ SPOILS_A_SHARE = [
 ]
 
 
-def _session(name: str) -> tuple[Rehearsal, Liar]:
-    room = Rehearsal(range(10), label="accused", policy=Policy(min_survivors=7), min_survivors=7)
+def _session(name: str, **how: str) -> tuple[Rehearsal, Liar]:
+    room = Rehearsal(range(10), label="accused", policy=Policy(min_survivors=7), min_survivors=7, **how)
     liar = Liar(4, name, random.Random(1), room)
     room.play(intercept=liar)
     return room, liar
@@ -122,7 +124,39 @@ def test_an_accusation_that_proves_nothing_does_not_lose_a_sum_that_opens(name, 
     result = room.server.result
     assert refused
     assert room.server.blamed == {}
+    assert room.server.unproved == {4: "this evidence proves nothing"}
     assert result.counts.tolist() == room.expected(result.survivors)
+
+
+@pytest.mark.parametrize("suite", ["x25519", pytest.param(HYBRID, marks=needs_kem)])
+@pytest.mark.parametrize("name", ["seals_garbage_for_some", "gives_wrong_keys_at_unmask"])
+def test_evidence_that_is_too_long_is_told_and_not_lost_in_silence(name, suite, monkeypatch):
+    monkeypatch.setattr(evidence_module, "_MAX_BYTES", 3000)
+    room, _ = _session(name, suite=suite)
+    assert room.server.blamed == {}
+    [(accused, reason)] = room.server.unproved.items()
+    assert accused == 4
+    assert re.fullmatch(r"this evidence proves nothing: expected 3000 bytes at most, got \d{4,6}", reason)
+    told = room.server._hall.named()
+    assert told == f"; there is evidence against client 4 that convicts nobody: {reason}"
+
+
+def test_who_is_convicted_after_all_is_not_among_the_unproved(monkeypatch):
+    """The first complaint's evidence is refused, the second one's is not."""
+    tries = []
+
+    def late(evidence, roster):
+        tries.append(evidence)
+        if len(tries) == 1:
+            raise EvidenceError("this evidence proves nothing")
+        return verify_evidence(evidence, roster)
+
+    monkeypatch.setattr(gathering, "verify_evidence", late)
+    room, liar = _session("seals_garbage_for_some")
+    assert len(liar.victims) > 1
+    assert len(tries) == 2
+    assert set(room.server.blamed) == {4}
+    assert room.server.unproved == {}
 
 
 def test_nobody_is_accused_twice(monkeypatch):
