@@ -76,7 +76,10 @@ class AgreedKey(Confidential):
         return hmac.digest(self._prk.reveal(), info + b"\x01", "sha256")
 
     def combined(self, secret: bytes) -> AgreedKey:
-        """A key that is secret while either this one or ``secret`` is: HKDF-Extract of both."""
+        """A key that is secret while either this one or ``secret`` is: HKDF-Extract of both.
+
+        Both are in the message, under an empty salt: HMAC is taken for an extractor, or a random oracle.
+        """
         return AgreedKey(secret + bytes(self._prk.reveal()))
 
     def erase(self) -> None:
