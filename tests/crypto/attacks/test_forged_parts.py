@@ -1,9 +1,9 @@
-"""Broken if parts of masks that a server forges open a vector, or a sum of too few, on a chosen graph.
+"""Broken if parts of masks that somebody forges open a vector, a sum of too few, or get an innocent blamed.
 
 The server puts parts of its own in place of what honest clients sent, with the hashes that go with them. It
 alters others, so that clients stop and show a key. It tells each client something else of who shared and who
 survived. Then X25519 falls. An observer has the seeds of the masks that are really on each upload, and works
-out which sums open.
+out which sums open. (On the complete graph: `test_clients_that_a_server_makes_stop`.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from chosen import Observer, chosen_rehearsal
 from forgery import take_apart
 from rehearsal import HYBRID, Rehearsal, needs_kem
 
+from prism_crypto import SignatureError, Stage, SumError
 from prism_crypto.primitives.hybrid import Encapsulated, HybridMaskPair, encapsulate_for
 from prism_crypto.stages import upload as uploading
 from prism_crypto.stages.advert import read_advert
@@ -80,6 +81,16 @@ class Seer(Observer):
         return found
 
 
+def forged(session: Rehearsal, dealer: int, holder: int, record: bytes) -> bytes:
+    """What a dealer deals to a holder, with another part and its hash; only public things are needed."""
+    transcript, ends = session.server._state.transcript, (dealer, holder)
+    keys = read_advert(transcript.adverts[holder], session.session).kem_keys
+    context = transcript.contexts.between(dealer, holder)
+    _, own = encapsulate_for(FORGER, (keys[0], keys[1]), context, ends)
+    real = Encapsulated.cut(record[98:])
+    return record[:98] + own._replace(sealing=real.sealing, secret_hash=real.secret_hash).encode()
+
+
 class Forger(lying.Stopper):
     """Forges the parts of some dealers for some holders; ``stops`` clients are made to stop."""
 
@@ -93,17 +104,11 @@ class Forger(lying.Stopper):
     def _sharers(self, client: int, message: bytes) -> bytes:
         kind, tag, (count, ids, blob) = take_apart(super()._sharers(client, message))
         dealt = wire.read_records(blob, self.session.session.dealt_bytes)
-        transcript = self.session.server._state.transcript
-        keys = read_advert(transcript.adverts[client], self.session.session).kem_keys
         for dealer, record in dealt.items():
             if client in self.victims or dealer in lying.CORRUPT or self._draw.random() >= self._rate:
                 continue
-            ends, context = (dealer, client), transcript.contexts.between(dealer, client)
-            _, own = encapsulate_for(FORGER, (keys[0], keys[1]), context, ends)
-            real = Encapsulated.cut(record[98:])
-            own = own._replace(sealing=real.sealing, secret_hash=real.secret_hash)
-            dealt[dealer] = record[:98] + own.encode()
-            self.forged.add(ends)
+            dealt[dealer] = forged(self.session, dealer, client, record)
+            self.forged.add((dealer, client))
         return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
 
@@ -162,3 +167,28 @@ def test_a_clients_own_part_is_what_keeps_its_masks_closed(monkeypatch):
     assert seen.sums() == []
     seen.own_parts = False
     assert {len(part) for part in seen.breaches()} == {1}
+
+
+@pytest.mark.parametrize("graph", ["complete", "chosen"])
+def test_one_part_replaced_on_the_way_loses_the_sum_and_nobody_is_blamed_for_it(graph):
+    """Whoever carries one message to one client can do that; the documents say so."""
+    session = Rehearsal(range(10), suite=HYBRID) if graph == "complete" else chosen_rehearsal(suite=HYBRID)
+    refusals = []
+
+    def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if (stage, receiver) != (Stage.UPLOAD, 4):
+            return message
+        kind, tag, (count, ids, blob) = take_apart(message)
+        dealt = wire.read_records(blob, session.session.dealt_bytes)
+        dealer = next(i for i in dealt if i != 4)
+        dealt[dealer] = forged(session, dealer, 4, dealt[dealer])
+        return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+
+    with pytest.raises(SumError) as caught:
+        session.play(intercept=carry, refused=refusals)
+    assert caught.value.peer is None
+    assert [(type(error), error.peer, error.stage) for error in refusals] == [
+        (SignatureError, 4, Stage.UNMASK)
+    ]
+    assert "something on the way may have altered" in str(refusals[0])
+    assert session.server.blamed == session.server.unproved == {}
