@@ -79,7 +79,7 @@ def _print(subject: Subject) -> None:
                 subject.label(point) if subject.keys else "",
                 str(run.seed),
                 f"{len(run.records)}/{run.config.federation.rounds}",
-                f"{run.quality.fid:.1f}" if run.quality else "–",
+                f"{run.quality.fid:.1f}{run.measured_in}" if run.quality else "–",
                 *("–" if math.isnan(value) else format_epsilon(value) for value in epsilons),
                 run.image_view.short if run.image_view else "",
             )

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from prism_secure.run_folder.run import Run
 
 HELP = """\
-List run folders and sweeps under a folder: state, rounds, FID, and epsilon of one client (ZERO_OUT) and,
-where it is claimed, of one image: to date, and of a run that is over what its plan guarantees, also if it
-stopped early. A sweep is one line; name its own folder to see its runs.
+List run folders and sweeps under a folder: state, rounds, the last FID (with its round, where that is not
+the last one of a run that is over), and epsilon of one client (ZERO_OUT) and, where it is claimed, of one
+image: to date, and of a run that is over what its plan guarantees, also if it stopped early. A sweep is one
+line, with the best FID of its finished runs; name its own folder to see them all.
 """
 
 
@@ -110,7 +111,7 @@ def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
         name,
         run.state,
         f"{len(run.records)}/{run.config.federation.rounds}",
-        f"{run.quality.fid:.1f}" if run.quality else "",
+        f"{run.quality.fid:.1f}{run.measured_in}" if run.quality else "",
         *(format_epsilon(value) if isinstance(value, float) else "" for value in epsilons),
         "" if run.record is None else format_epsilon(_of_an_image(run.record, run.finished)),
         " ".join(filter(None, [what, run.reason and f"({run.reason})"])),
@@ -130,7 +131,7 @@ def _sweep_row(name: str, folder: Path) -> tuple[str, ...]:
     sweep = read_sweep(folder)
     counts = sweep.counts()
     finished = counts["done"] + counts["stopped"]
-    best = min((run.quality.fid for run in sweep.runs if run.quality), default=None)
+    best = min((run.quality.fid for run in sweep.runs if run.finished and run.quality), default=None)
     words = [f"sweep of {', '.join(sweep.keys)}: {finished} of {len(sweep.runs)} runs finished"]
     if counts["failed"]:
         words.append(f"{counts['failed']} failed")

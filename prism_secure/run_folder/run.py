@@ -175,7 +175,7 @@ class Run(os.PathLike[str]):
         ]
         for name in ("fid", "recall", "gen2real"):
             if not math.isnan(value := self.objective(name)):
-                rows.append((name.replace("fid", "FID"), f"{value:.4g}"))
+                rows.append((name.replace("fid", "FID") + self.measured_in, f"{value:.4g}"))
         if self.folder.exists():
             rows += [
                 (f"ε({', '.join(claim)})", format_epsilon(value)) for claim, value in self.epsilons.items()
@@ -224,9 +224,22 @@ class Run(os.PathLike[str]):
         return [msgspec.structs.replace(record, epsilon=nothing) for record in records]
 
     @cached_property
+    def evaluated(self) -> RoundRecord | None:
+        """The last evaluated round."""
+        return next((record for record in reversed(self.records) if record.quality), None)
+
+    @property
     def quality(self) -> Quality | None:
         """The metrics of the last evaluated round."""
-        return next((record.quality for record in reversed(self.records) if record.quality), None)
+        return self.evaluated and self.evaluated.quality
+
+    @property
+    def measured_in(self) -> str:
+        """Which round its metrics are of, " (round 6)", where it is not the last one of a finished run."""
+        last = self.evaluated
+        if last is None or (self.finished and last.round == len(self.records)):
+            return ""
+        return f" (round {last.round})"
 
     @cached_property
     def charged(self) -> LedgerEntry | None:

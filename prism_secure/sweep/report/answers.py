@@ -21,12 +21,13 @@ from prism_secure.sweep.results import LEAST_SEEDS, SweepPoint, record_of
 from prism_secure.wording import LIMITED, format_epsilon
 
 __all__ = [
-    "LIMITS", "Best", "Grouping", "best_at", "by_setting", "judged", "learned", "least", "levels", "lines",
-    "not_told", "shares",
+    "LIMITS", "Best", "Grouping", "best_at", "by_setting", "judged", "learned", "least", "levels", "limits",
+    "lines", "not_told", "shares",
 ]  # fmt: skip
 
 LIMITS = (1, 2, 4, 8, LIMITED)
 """Epsilons that somebody may have to spend."""
+_SMALLER = (0.1, 0.25, 0.5)
 _MOST = 6
 """Lines that are told apart by colour and mark; more values of a number are cut into ranges."""
 
@@ -86,6 +87,17 @@ def best_at(points: Sequence[SweepPoint], epsilon: str, limit: float) -> Best:
         if other is not best and own and (ends := other.interval("fid")) and ends[0] <= own[1]
     ]
     return Best(limit, best, tuple(alike))
+
+
+def limits(points: Sequence[SweepPoint], epsilons: Sequence[str]) -> list[float]:
+    """The rows of the first table: `LIMITS`, before them smaller ones with a point of their own, last inf."""
+    reached = [point.epsilon(name) for point in judged(points) for name in epsilons]
+    own = [
+        limit
+        for below, limit in itertools.pairwise((0, *_SMALLER))
+        if any(below < epsilon <= limit for epsilon in reached)
+    ]
+    return [*own, *LIMITS, math.inf]
 
 
 def least(points: Sequence[SweepPoint], epsilon: str) -> SweepPoint | None:

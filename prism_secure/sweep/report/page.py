@@ -31,7 +31,6 @@ from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.along import Strip, real_strip, strips, strips_plot
 from prism_secure.sweep.report.answers import (
-    LIMITS,
     Grouping,
     best_at,
     by_setting,
@@ -39,6 +38,7 @@ from prism_secure.sweep.report.answers import (
     learned,
     least,
     levels,
+    limits,
     lines,
     not_told,
     shares,
@@ -407,7 +407,7 @@ def _render(
     grouping, points = _grouping(subject), judged(subject.points)
     best = [
         (limit, {name: best_at(points, name.partition(".")[2], limit) for name in views})
-        for limit in (*LIMITS, math.inf)
+        for limit in limits(points, [name.partition(".")[2] for name in views])
     ]
     answered = [name for name in views if best[-2][1][name].point is not None]
     return pages.render(

@@ -13,6 +13,7 @@ from prism_secure.commands import doctor
 from prism_secure.commands.init import recipe
 from prism_secure.config import dump_config, load_config, meanings
 from prism_secure.config.recipes import DEFAULT, NAMES
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import read_recipe
 from prism_secure.sweep.results import sweep_run
@@ -37,6 +38,31 @@ def test_init_writes_the_default_recipe_with_every_setting_explained(
 
     assert main(["init", str(path)]) == 2
     assert "not overwritten" in capsys.readouterr().err
+
+
+def test_an_fid_that_is_not_a_finished_runs_last_says_its_round_wherever_it_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a list, a comparison and a notebook: of a run that goes on, and of one that stopped after it."""
+    two = {"rounds": 3, "every": 2, "images": False}
+    folders = {
+        "open": fake_run.make_run(tmp_path / "open", ["federation.rounds=5"], done=False, **two),
+        "stopped": fake_run.make_run(tmp_path / "stopped", ["federation.rounds=5"], **two),
+        "over": fake_run.make_run(tmp_path / "over", ["federation.rounds=3"], **two),
+    }
+    (folders["stopped"] / "DONE").write_text("3 of 5 rounds: enough\n")
+    assert main(["list", str(tmp_path)]) == 0
+    assert main(["compare", *map(str, folders.values())]) == 0
+    said = capsys.readouterr().out.splitlines()
+    for name, folder in folders.items():
+        late = " (round 2)" if name != "over" else ""
+        fid = f"{Run.open(folder).quality.fid:.1f}"
+        lines = [line for line in said if re.match(rf"(\S*/)?{name}\s", line)]
+        assert len(lines) == 2, "one of each command"
+        for line in lines:
+            assert f" {fid}{late} " in line
+        assert f">FID{late}<" in Run.open(folder)._repr_html_()
+        assert ("(round" in "".join(lines)) == bool(late)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,6 +102,7 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
         compute(job, number)
     finish(job, "")
 
+    first, half = (Run.open(tmp_path / "runs" / name) for name in ("first", "half"))
     assert main(["list", str(tmp_path)]) == 0
     shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
     assert set(shown) == {"runs/first", "runs/half", "runs/odd", "sweep"}
@@ -84,6 +111,9 @@ def test_list_shows_runs_and_sweeps_and_what_is_wrong_with_some(
     assert "unfinished" in shown["runs/half"]
     assert "damaged" in shown["runs/odd"]
     assert "1 of 2 runs finished" in shown["sweep"]
+    assert f" {half.quality.fid:.1f} (round 1) " in shown["runs/half"], "it is not the run's"
+    assert f" {first.quality.fid:.1f} " in shown["runs/first"]
+    assert "(round" not in shown["runs/first"] + shown["sweep"]
 
     assert main(["list", str(tmp_path / "sweep")]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -83,6 +83,29 @@ def test_the_best_within_a_limit_is_what_a_search_of_all_points_finds(limit: flo
     assert found == (min(within, key=lambda point: point.mean("fid")) if within else None)
 
 
+@pytest.mark.parametrize(
+    ("reached", "own"),
+    [
+        ([1.0, 4.0], []),
+        ([0.5, 4.0], [0.5]),
+        ([0.51, 0.99], []),
+        ([0.1, 0.3, 20.0], [0.1, 0.5]),
+        ([0.0, 0.2], [0.25]),
+        ([math.nan, math.inf], []),
+    ],
+)
+def test_epsilons_below_1_have_a_row_where_some_point_lies_there(
+    reached: list[float], own: list[float]
+) -> None:
+    points = [Point(str(epsilon), {}, 100.0, epsilon) for epsilon in reached]
+    whole = [*own, *answers.LIMITS, math.inf]
+    assert answers.limits(points, ["sum_zero_out"]) == whole  # type: ignore[arg-type]
+    of_images = [Point(str(epsilon), {}, 100.0, 2.0, record=epsilon) for epsilon in reached]
+    assert answers.limits(of_images, ["sum_zero_out", "record"]) == whole  # type: ignore[arg-type]
+    unmeasured = [Point(str(epsilon), {}, math.nan, epsilon) for epsilon in reached]
+    assert answers.limits(unmeasured, ["sum_zero_out"])[0] == 1  # type: ignore[arg-type]
+
+
 def test_points_whose_intervals_meet_the_bests_are_named_and_others_are_not() -> None:
     fids = {"a": 100.0, "b": 108.0, "c": 111.0}
     points = [Point(name, {}, fid, 1.0, 5.0) for name, fid in fids.items()]

@@ -118,11 +118,11 @@ def test_the_first_table_and_sentence_answer_at_each_epsilon(sweep: Path) -> Non
     table = text[text.index('<table id="best-at"') :].split("</table>")[0]
     assert text.index('<table id="best-at"') == text.index("<table"), "the first one"
     rows = [re.sub(r"<[^>]+>|\s+", " ", row) for row in table.split("<tr>")[2:]]
-    assert [re.search(r"ε ≤ \d+|any ε", row)[0] for row in rows] == [
-        "ε ≤ 1", "ε ≤ 2", "ε ≤ 4", "ε ≤ 8", "ε ≤ 10", "any ε"
+    assert [re.search(r"ε ≤ [\d.]+|any ε", row)[0] for row in rows] == [
+        "ε ≤ 0.5", "ε ≤ 1", "ε ≤ 2", "ε ≤ 4", "ε ≤ 8", "ε ≤ 10", "any ε"
     ]  # fmt: skip
     points = read_sweep(sweep).points
-    for limit, row in zip((1, 2, 4, 8, 10), rows, strict=False):
+    for limit, row in zip((0.5, 1, 2, 4, 8, 10), rows, strict=False):
         within = [point for point in points if point.epsilon("sum_zero_out") <= limit]
         best = min(within, key=lambda point: point.mean("fid"))
         number = points.index(best) + 1
