@@ -59,7 +59,7 @@ UNREAD = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see `prism_secure.errors`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = command_parser()
     options, rest = parser.parse_known_args(arguments)
     options.rest = rest
     if options.rest and not options.takes_rest:
@@ -107,7 +107,8 @@ def _told_to_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Of every command; the reference is made from it."""
     parser = argparse.ArgumentParser(
         prog="prism-secure",
         description="Federated generative models with secure aggregation and differential privacy.",

@@ -13,12 +13,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
-from nbconvert import MarkdownExporter
+if TYPE_CHECKING:  # what is made from code needs none of it
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ("*.md", "docs/**/*.md", "docs/site/*.css", "experiments/**/*.md", "examples/**/*.md",
@@ -31,6 +31,9 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The pages of the repository, what they link to, and the reference."""
+    from mkdocs.structure.files import File, Files
+    from nbconvert import MarkdownExporter
+
     shown = {path for pattern in SHOWN for path in ROOT.glob(pattern)}
     linked = {path for page in shown if page.suffix == ".md" for path in _linked(page)}
     found = Files([file for file in files if file.src_dir != config.docs_dir])  # the theme's
@@ -88,11 +91,11 @@ def reference() -> Iterator[tuple[str, str]]:
 
 
 def _commands() -> str:
-    from prism_secure.cli import _parser
+    from prism_secure.cli import command_parser
 
     os.environ["COLUMNS"] = "100"
     parts = ["# Commands\n\nMade from the parsers: what `--help` prints.\n"]
-    for name, parser in _subparsers(_parser(), "prism-secure"):
+    for name, parser in _subparsers(command_parser(), "prism-secure"):
         parts.append(f"## {name}\n\n```text\n{parser.format_help()}```\n")
     return "\n".join(parts)
 

@@ -64,13 +64,15 @@ def _draw(run: Path) -> None:
     from prism_secure.data.bundled import CLASSES
     from prism_secure.model.model_file import read_model
     from prism_secure.quality.samples import encode_png, sample_grid
+    from prism_secure.run_folder.folder import read_records
     from prism_secure.storage import make_folder, write_atomic
 
     images, labels = read_model(run / "model.safetensors").generate(10 * len(CLASSES), seed=0)
     assert labels is not None  # it is class-conditional
     make_folder(run / "samples")
     grid = sample_grid(images.numpy(), labels.numpy(), names=CLASSES)
-    write_atomic(run / "samples" / "round-0008.png", encode_png(grid))
+    last = read_records(run)[-1].round
+    write_atomic(run / "samples" / f"round-{last:04d}.png", encode_png(grid))
 
 
 def _last_samples(run: Path) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.config import stands_on
 
 if TYPE_CHECKING:
     from prism_secure.sweep.results import Sweep
@@ -83,7 +82,6 @@ def _sweep(options: argparse.Namespace, command: str) -> int:
         storage=options.storage,
         fail_fast=options.fail_fast,
         dashboard=options.dashboard,
-        told=stands_on(options.recipe),
     )
     results, failed = ended.sweep, ended.failed
     counts = results.counts()

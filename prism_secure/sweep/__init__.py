@@ -71,10 +71,9 @@ def sweep(
 
     from rich.console import Console
 
-    from prism_secure.config import stands_on
     from prism_secure.errors import RoundError
     from prism_secure.sweep.carry_out import carry_out
-    from prism_secure.sweep.recipe import read_recipe, recipe_tables
+    from prism_secure.sweep.recipe import read_recipe
     from prism_secure.sweep.report import write_sweep_page
 
     folder = Path(out)
@@ -85,7 +84,6 @@ def sweep(
         workers=workers,
         storage=storage,
         fail_fast=fail_fast,
-        told="" if quiet else stands_on(recipe_tables(recipe)),
         console=Console(quiet=True) if quiet else None,
     )
     write_sweep_page(folder)

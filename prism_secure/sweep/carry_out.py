@@ -41,7 +41,6 @@ def carry_out(
     storage: str | None = None,
     fail_fast: bool = False,
     dashboard: bool = False,
-    told: str = "",
     console: Console | None = None,
 ) -> Ended:
     """Make all runs of a recipe that are not there yet, and say meanwhile how they go on.
@@ -53,7 +52,6 @@ def carry_out(
         storage: "postgresql://..." for many machines; None: a file in the folder.
         fail_fast: end at the first failure.
         dashboard: serve Optuna's page of the study meanwhile.
-        told: a line to say first.
         console: where to; None: standard output.
 
     Raises:
@@ -92,8 +90,8 @@ def carry_out(
         study = PointStudy(recipe, folder.study_name(recipe), url, folder.owner)
         open_things.callback(study.close)
         display = open_things.enter_context(Display(total, at_once, console, record=recipe.record))
-        if told:
-            display.note(told)
+        if recipe.stands_on:
+            display.note(recipe.stands_on)
         display.note(f"{points} points, {total} runs, {at_once} at once; {out / RUNS}")
         if dashboard:
             display.note(f"Dashboard: {serve_dashboard(url)}")

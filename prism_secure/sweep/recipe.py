@@ -29,7 +29,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -45,6 +45,7 @@ from prism_secure.config import (
     config_of,
     dump_config,
     read_toml,
+    stands_on,
 )
 from prism_secure.config.reading import NONE
 from prism_secure.config.recipes import on_recipe
@@ -111,12 +112,14 @@ class SweepRecipe:
         sweep: the table `[sweep]`.
         axes: what each varied key may be.
         until: `sweep.until`, parsed.
+        stands_on: what its file takes the rest from, in a line; a resolved recipe leaves nothing out.
     """
 
     base: Config
     sweep: SweepTable
     axes: Mapping[str, Axis]
     until: Until | None
+    stands_on: str = field(default="", compare=False)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -223,7 +226,9 @@ def read_recipe(
             points that cannot be run: all of a grid are tried before anything starts.
     """
     path = "the recipe" if isinstance(source, Mapping) or "\n" in str(source) else source
-    raw = on_recipe(recipe_tables(source))
+    tables = recipe_tables(source)
+    told = stands_on(tables if path == "the recipe" else Path(path))
+    raw = on_recipe(tables)
     for override in overrides or []:
         apply_override(raw, override)
     table = raw.pop("sweep", None)
@@ -245,7 +250,7 @@ def read_recipe(
     if getattr(sweep, unused) or not getattr(sweep, used):
         raise ConfigError(f"{path}: method = {sweep.method!r} takes its keys from [sweep.{used}] alone")
     axes = {name: parse_axis(name, axis, used) for name, axis in getattr(sweep, used).items()}
-    recipe = SweepRecipe(base, sweep, axes, parse_until(sweep.until))
+    recipe = SweepRecipe(base, sweep, axes, parse_until(sweep.until), told)
     if "metrics.features" in axes:
         raise ConfigError(
             f"{path}: metrics.features cannot vary in a sweep: figures in the features of different networks "

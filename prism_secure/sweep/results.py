@@ -41,7 +41,7 @@ from prism_secure.wording import format_epsilon
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Run", "Sweep", "SweepPoint", "read_sweep"]
+__all__ = ["Sweep", "SweepPoint", "read_sweep"]
 
 RECIPE, COMMAND, POINTS, RUNS, RELEASES = SWEEP_RECIPE, "command.txt", "points", "runs", "releases"
 

@@ -23,8 +23,8 @@ from prism_secure.reporting.progress import Silent
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.export import export_run
 from prism_secure.run_folder.records import RoundRecord
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import owners
-from prism_secure.sweep.results import Run
 
 from .tiny_data import TINY, write_data
 

@@ -162,13 +162,8 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(script.read_bytes(), 6, mtime=0)).decode()
 
 
-def _grouping(subject: Subject) -> Grouping:
-    """Which line of the figures each point is on."""
-    return lines(subject)
-
-
 def _figures(subject: Subject) -> dict[str, str]:
-    figures, grouping = {}, _grouping(subject)
+    figures, grouping = {}, lines(subject)
     rows = {
         METRICS[metric]: {
             words: _marks(subject, grouping, metric, name.partition(".")[2])
@@ -276,7 +271,7 @@ def _panels(subject: Subject, grouping: Grouping) -> Grouping:
 
 def _data(subject: Subject) -> dict[str, Any]:
     """What the page's script draws from."""
-    grouping = _grouping(subject)
+    grouping = lines(subject)
     panels = _panels(subject, grouping)
     points = []
     for point in subject.points:
@@ -404,7 +399,7 @@ def _render(
     views = views_of(subject)
     floors = {point.id: lower_bounds(point.runs) for point in subject.points}
     finished = [run for run in subject.runs if run.finished]
-    grouping, points = _grouping(subject), judged(subject.points)
+    grouping, points = lines(subject), judged(subject.points)
     best = [
         (limit, {name: best_at(points, name.partition(".")[2], limit) for name in views})
         for limit in limits(points, [name.partition(".")[2] for name in views])

@@ -25,8 +25,8 @@ from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import read_ledgers
 from prism_secure.commands.listing import _row
 from prism_secure.config import Config, dump_config, load_config
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose, owners
-from prism_secure.sweep.results import Run
 from prism_secure.wording import format_epsilon
 
 from .. import fake_run, test_measured_told

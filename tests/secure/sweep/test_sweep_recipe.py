@@ -164,3 +164,19 @@ def test_sweep_with_a_finite_epsilon_somewhere_may_begin(
     tmp_path: Path, text: str, overrides: list[str]
 ) -> None:
     refuse_infinite(read(tmp_path, text, *overrides))
+
+
+def test_what_a_recipe_stands_on_is_read_with_it(tmp_path: Path) -> None:
+    """Of a file by its path, of tables and text alike; a resolved one stands on nothing, and is equal."""
+    path = tmp_path / "mine.toml"
+    text = "[sweep]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\n"
+    path.write_text(text)
+    assert read_recipe(path).stands_on.startswith(f"{path} names no recipe")
+    for source in (text, {"sweep": {"grid": {"privacy.flip": [0.1, 0.2]}}}):
+        assert read_recipe(source).stands_on.startswith("the recipe names no recipe")
+    named = read_recipe(
+        'recipe = "cross-device"\n' + text.replace("privacy.flip", "measured.steps").replace("0.", "")
+    )
+    assert named.stands_on == "stands on recipe cross-device"
+    again = read_recipe(named.dump())
+    assert (again, again.stands_on) == (named, "")

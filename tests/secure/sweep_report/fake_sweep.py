@@ -15,8 +15,9 @@ from prism_secure.config import dump_config
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord, encode
+from prism_secure.run_folder.run import Run
 from prism_secure.sweep.recipe import point_id, read_recipe
-from prism_secure.sweep.results import PointFile, Run, point_text, sweep_run
+from prism_secure.sweep.results import PointFile, point_text, sweep_run
 
 from .. import fake_run
 
