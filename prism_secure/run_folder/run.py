@@ -231,7 +231,7 @@ class Run(os.PathLike[str]):
     @property
     def quality(self) -> Quality | None:
         """The metrics of the last evaluated round."""
-        return self.evaluated and self.evaluated.quality
+        return self.evaluated.quality if self.evaluated else None
 
     @property
     def measured_in(self) -> str:
