@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from prism_secure.config import Config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.learning.aggregation import progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import theta_from_scores
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality

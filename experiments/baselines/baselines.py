@@ -39,13 +39,13 @@ from prism_privacy.moments.discrete_gaussian import (
 )
 from prism_privacy.moments.noisy_sums import fresh_coins
 from prism_secure.config import Config, load_config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.learning.aggregation import progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState, adam_step
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generator import Architecture, ResNetGenerator, draw_latents
 from prism_secure.model.supermask import Supermask, deployed_mask, initial_theta, theta_from_scores
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.networks import metric_features
 from prism_secure.rounds.components import Components

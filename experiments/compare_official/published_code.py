@@ -30,8 +30,8 @@ import torch
 from compare import REGIMES, recipe, write_images
 from torch import Tensor, nn
 
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.networks import metric_features
 from prism_secure.rounds.components import Components

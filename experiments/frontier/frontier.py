@@ -36,6 +36,7 @@ from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.measured import concentration, releases
 from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
 from prism_secure.config import Config, load_config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
 from prism_secure.learning.measured.directions import AskedRows
 from prism_secure.learning.measured.prior import Prior
@@ -43,7 +44,6 @@ from prism_secure.learning.measured.row_posterior import RowPosterior
 from prism_secure.learning.measured.rows import ROWS, SPECTRUM, Expected, best_rows, expected_rounds
 from prism_secure.learning.measured.schedule import answer_clips
 from prism_secure.learning.measured.server_training import Metric, Rows, ServerState, ServerTraining
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation

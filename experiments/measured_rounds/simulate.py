@@ -26,6 +26,7 @@ from results import append, done
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, calibrate
 from prism_secure.accounting.clip_rules import clip_shares
 from prism_secure.config import load_config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.learning.measured.directions import principal_directions
 from prism_secure.learning.measured.prior import Prior
@@ -34,7 +35,6 @@ from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.supermask import initial_theta
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 

@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from prism_secure.config import load_config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import read_idx
 from prism_secure.data.fit import fit
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generated_set import varied
 from prism_secure.model.model_file import read_model
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
 from prism_secure.rounds.components import Components

@@ -61,9 +61,9 @@ def _print_plan(config: Config) -> None:
     from prism_secure.accounting.measured import cut_off
     from prism_secure.accounting.plan import Plan, large_delta
     from prism_secure.accounting.record_release import RecordRelease
+    from prism_secure.config.dimensions import check_batch, feature_dimension, mask_dimension
+    from prism_secure.config.public_seed import public_seed
     from prism_secure.data.partition import partition
-    from prism_secure.dimensions import check_batch, feature_dimension, mask_dimension
-    from prism_secure.public_seed import public_seed
     from prism_secure.wording import SUM_NOT_RUN, format_delta, format_epsilon
 
     channels, counts = _images(config)

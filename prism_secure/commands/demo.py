@@ -50,7 +50,7 @@ def _demo(options: argparse.Namespace, command: str) -> int:
 
 
 def _unpack(out: Path) -> None:
-    from prism_secure.pinned import read_pinned
+    from prism_secure.data.pinned import read_pinned
     from prism_secure.storage import as_storage_error, make_folder
 
     bundle = read_pinned(BUNDLE, SHA256, DataError, "reinstall prism-secure")

@@ -11,6 +11,8 @@ resolved `config.toml`, which reproduces the run.
     unread      those that a run of one kind never reads
     schema      all of them as JSON Schema
     invitations  which clients a round invites
+    public_seed  the seed of each public thing, from the federation's one
+    dimensions  how long a mask and a vector of features will be, by the settings alone
     plugged     parts of the user's own, "package.module:name": naming one runs nothing, asking for it imports
                 its module and so runs the user's code
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from prism_secure.config import Config
-from prism_secure.public_seed import public_seed
+from prism_secure.config.public_seed import public_seed
 
 
 def invited(config: Config, round_number: int) -> tuple[int, ...]:

@@ -10,6 +10,8 @@
     fingerprint      which data a run reads: kept in its private part, refused where they changed
     public_images    images that belong to nobody, drawn from a seed
     features         the frozen networks
+    pinned           files that others made, read only if they are the ones that were looked at
+    torchvision_shim  torchvision, also where its compiled operators do not load
 
 Files of images are read here, and nowhere else. It writes a key beside them and, into the private part of a
 run folder, what was read under that key.

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from prism_secure.data.pinned import read_pinned
 from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
-from prism_secure.pinned import read_pinned
 
 __all__ = ["CLASSES", "load_bundled"]
 

@@ -6,8 +6,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from prism_secure._torchvision import torchvision
 from prism_secure.data.raw import Raw, as_images, as_labels
+from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import DataError
 
 __all__ = ["PUBLISHED", "load_published"]

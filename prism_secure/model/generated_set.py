@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import PrismError, pip_install
 from prism_secure.model.model_card import NOT_STATED, front_matter, mask_digest, plain, shown
 from prism_secure.model.model_file import ModelFile
-from prism_secure.public_seed import public_seed
 from prism_secure.storage import as_storage_error, make_folder, sync_folder, write_atomic
 
 __all__ = ["SUFFIXES", "card_path", "data_card", "require_packages", "varied", "write_set"]

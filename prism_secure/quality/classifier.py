@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from prism_secure.data.bundled import CLASSES
+from prism_secure.data.pinned import read_pinned
 from prism_secure.errors import FeatureError
-from prism_secure.pinned import read_pinned
 from prism_secure.storage import write_atomic
 
 __all__ = ["CLASSES", "FEATURE_DIM", "FashionClassifier", "load_classifier", "save_classifier"]

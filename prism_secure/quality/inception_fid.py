@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prism_secure._torchvision import torchvision
+from prism_secure.data.pinned import read_pinned
+from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import FeatureError
-from prism_secure.pinned import read_pinned
 from prism_secure.quality.networks import MetricFeatures
 
 __all__ = ["FILES", "SHA256", "FidInceptionFeatures"]

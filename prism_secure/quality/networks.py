@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prism_secure.config.plugged import built, is_reference
+from prism_secure.data.pinned import read_pinned
 from prism_secure.errors import ConfigError, FeatureError
-from prism_secure.pinned import read_pinned
 from prism_secure.quality.classifier import FEATURE_DIM, load_classifier
 
 __all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features", "weights_digest"]
@@ -110,7 +110,7 @@ class InceptionFeatures(MetricFeatures):
             )
         again = f"put torchvision's {self.FILE} there again"
         file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
-        from prism_secure._torchvision import torchvision
+        from prism_secure.data.torchvision_shim import torchvision
 
         network = torchvision.models.inception_v3(weights=None, init_weights=False)
         try:

@@ -12,7 +12,7 @@ In the order in which a bit passes them:
     assembly         from an opened sum to the round's record
     evaluation       the deployed mask on held-out images
     arrays           files of what clients and the server keep between rounds
-    workers, threads  clients and evaluations side by side, each on one thread
+    workers, children, threads  clients and evaluations side by side, in processes and on one thread each
     moments, moment_sum  what clients know of their images; with a summed release, opened before round 1
 
 Learning, privacy and the secure sum meet here, and only here.

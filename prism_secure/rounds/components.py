@@ -17,6 +17,8 @@ from prism_secure.accounting.measured import cut_off, image_view
 from prism_secure.accounting.plan import Plan, large_delta
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.config import Config
+from prism_secure.config.dimensions import check_batch
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.data.features import (
     POOLED_TAPS,
@@ -31,7 +33,6 @@ from prism_secure.data.features import (
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.data.sources import foreign_features
-from prism_secure.dimensions import check_batch
 from prism_secure.errors import ConfigError
 from prism_secure.learning.measured.rows import SPECTRUM
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
@@ -39,7 +40,6 @@ from prism_secure.learning.score_layers import ScoreLayers
 from prism_secure.learning.training import LocalTrainer
 from prism_secure.model.generator import Architecture
 from prism_secure.model.network import architecture_of, check_network
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.networks import MetricFeatures, metric_features
 from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.environment import Facts

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from prism_secure.config.plugged import is_reference
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
 from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.public_seed import public_seed
 from prism_secure.quality.metrics import Evaluator, nearest
 from prism_secure.quality.networks import weights_digest
 from prism_secure.quality.samples import encode_png, sample_grid

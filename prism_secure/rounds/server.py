@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from prism_secure.config import Config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import RunFolderError
 from prism_secure.learning.aggregation import Step, progress
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.supermask import deployed_mask, initial_theta
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.arrays import packed
 from prism_secure.rounds.behaviours.behaviour import Opened, ServerSide
 from prism_secure.rounds.behaviours.choice import behaviour_of

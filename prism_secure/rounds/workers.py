@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.children import on_their_own
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
+from prism_secure.rounds.children import on_their_own
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation

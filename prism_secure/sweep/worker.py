@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from prism_secure.children import on_their_own
 from prism_secure.config import Config
 from prism_secure.errors import PrismError, public_text
+from prism_secure.rounds.children import on_their_own
 from prism_secure.run_folder.records import RoundRecord
 
 __all__ = ["Asked", "Crew", "Died", "Ended", "Event", "Job", "devices"]

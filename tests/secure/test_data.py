@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 
 import prism_secure
-from prism_secure._torchvision import torchvision
 from prism_secure.data import SOURCES, Dataset, load, read_idx, to_float
 from prism_secure.data.bundled import FILE, load_bundled
 from prism_secure.data.fit import fit, with_channels
@@ -28,6 +27,7 @@ from prism_secure.data.image_folder import read_image
 from prism_secure.data.skipped import FILE as SKIPPED
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.data.sources import ABOUT
+from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import ConfigError, DataError
 from prism_secure.quality.classifier import CLASSES
 

@@ -15,9 +15,9 @@ from prism_privacy.accounting.renyi import renyi_curve
 from prism_secure.cli import main
 from prism_secure.commands.config import _images
 from prism_secure.config import load_config
+from prism_secure.config.dimensions import _LITE0_TAPS, feature_dimension, mask_dimension
 from prism_secure.config.recipes import NAMES
 from prism_secure.data.features import DEFAULT_TAPS, POOLED_TAPS, EfficientNetLite0, RandomFourierFeatures
-from prism_secure.dimensions import _LITE0_TAPS, feature_dimension, mask_dimension
 from prism_secure.model.generator import Architecture, ResNetGenerator
 from prism_secure.model.supermask import Supermask
 from prism_secure.rounds.components import Components

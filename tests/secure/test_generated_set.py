@@ -14,14 +14,14 @@ import torch
 import yaml
 from PIL import Image
 
-from prism_secure._torchvision import torchvision
 from prism_secure.cli import main
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import load
+from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.model.generated_set import varied
 from prism_secure.model.generator import Architecture, ResNetGenerator
 from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard, front_matter
 from prism_secure.model.model_file import read_model_file, write_model
-from prism_secure.public_seed import public_seed
 
 NAMES = ("cat", "../dog", "sea lion", "d'or")
 GREY = Architecture(latent=6, width=4, image_size=8, classes=4)

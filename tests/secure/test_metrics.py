@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from prism_secure._torchvision import torchvision
 from prism_secure.data import Dataset, load, to_float
+from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import ConfigError, DataError, FeatureError
 from prism_secure.quality import classifier, inception_fid
 from prism_secure.quality.classifier import (

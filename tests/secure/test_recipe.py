@@ -14,6 +14,7 @@ from PIL import Image
 from prism_privacy import SummedMoments, verify_ledger
 from prism_secure.cli import main
 from prism_secure.config import Config, load_config
+from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
 from prism_secure.errors import (
     ConfigError,
@@ -24,7 +25,6 @@ from prism_secure.errors import (
     StorageError,
 )
 from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.public_seed import public_seed
 from prism_secure.reporting.progress import Silent
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client

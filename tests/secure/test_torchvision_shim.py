@@ -91,7 +91,7 @@ def fake_torchvision(folder: Path, library: str = "_C.so", content: bytes | None
 
 def test_torchvision_imports_in_a_fresh_process_without_warnings():
     code = (
-        "from prism_secure._torchvision import DECLARED, torchvision\n"
+        "from prism_secure.data.torchvision_shim import DECLARED, torchvision\n"
         "import torchvision.datasets, torchvision.models, torchvision.extension\n"
         "assert DECLARED == (() if torchvision.extension._has_ops() else ('nms', 'qnms')), DECLARED\n"
     )
@@ -109,7 +109,7 @@ def test_without_its_library_torchvision_fails_alone_and_imports_through_the_shi
         "    assert 'nms does not exist' in str(error), error\n"
         "    print('fails alone')\n"
         "assert 'torchvision' not in sys.modules\n"
-        "from prism_secure._torchvision import DECLARED, torchvision\n"
+        "from prism_secure.data.torchvision_shim import DECLARED, torchvision\n"
         f"assert torchvision.__file__.startswith({str(tmp_path)!r})\n"
         "assert DECLARED == ('nms', 'qnms'), DECLARED\n"
         "try:\n"
@@ -126,7 +126,7 @@ def test_operators_that_somebody_else_declared_are_left_alone(tmp_path: Path, ru
         "import torch\n"
         "own = torch.library.Library('torchvision', 'FRAGMENT')\n"
         "own.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
-        "from prism_secure._torchvision import DECLARED\n"
+        "from prism_secure.data.torchvision_shim import DECLARED\n"
         "assert DECLARED == ('qnms',), DECLARED\n",
         fake_torchvision(tmp_path),
     )
@@ -138,7 +138,7 @@ def test_nothing_is_declared_beside_a_library_that_loads_whatever_its_file_is_ca
     tmp_path: Path, library: str, run: Run
 ):
     found = run(
-        "from prism_secure._torchvision import DECLARED, torchvision\n"
+        "from prism_secure.data.torchvision_shim import DECLARED, torchvision\n"
         "import torch\n"
         "assert DECLARED == (), DECLARED\n"
         "assert torch.ops.torchvision.nms and torch.ops.torchvision.qnms\n",
@@ -150,7 +150,8 @@ def test_nothing_is_declared_beside_a_library_that_loads_whatever_its_file_is_ca
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path, library: str, run: Run):
     found = run(
-        "from prism_secure._torchvision import DECLARED\nassert DECLARED == ('nms', 'qnms'), DECLARED\n",
+        "from prism_secure.data.torchvision_shim import DECLARED\n"
+        "assert DECLARED == ('nms', 'qnms'), DECLARED\n",
         fake_torchvision(tmp_path, library, b"built for another torch"),
     )
     assert found.returncode == 0, found.stderr
@@ -159,7 +160,7 @@ def test_beside_a_library_that_does_not_load_torchvision_imports(tmp_path: Path,
 def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path, run: Run):
     path = fake_torchvision(tmp_path, content=b"loads") / "torchvision" / "__init__.py"
     path.write_text(path.read_text() + "raise RuntimeError('compiled with different CUDA major versions')\n")
-    found = run("import prism_secure._torchvision", tmp_path)
+    found = run("import prism_secure.data.torchvision_shim", tmp_path)
     assert found.returncode != 0
     assert "RuntimeError: compiled with different CUDA major versions" in found.stderr
     assert "already" not in found.stderr
@@ -167,8 +168,8 @@ def test_a_torchvision_that_is_broken_otherwise_says_so_itself(tmp_path: Path, r
 
 def test_nothing_is_declared_once_torchvision_is_imported(tmp_path: Path, run: Run):
     found = run(
-        "import torchvision\nfrom prism_secure import _torchvision\n"
-        "assert _torchvision.torchvision is torchvision\nassert _torchvision.DECLARED == ()\n",
+        "import torchvision\nfrom prism_secure.data import torchvision_shim\n"
+        "assert torchvision_shim.torchvision is torchvision\nassert torchvision_shim.DECLARED == ()\n",
         fake_torchvision(tmp_path, content=b"loads"),
     )
     assert found.returncode == 0, found.stderr
@@ -176,9 +177,9 @@ def test_nothing_is_declared_once_torchvision_is_imported(tmp_path: Path, run: R
 
 def test_every_module_that_imports_torchvision_goes_through_the_shim():
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "_torchvision.py":
+        if path.name == "torchvision_shim.py":
             continue
         text = path.read_text()
         assert 'Library("torchvision"' not in text, path
         if re.search(r"^\s*(import|from) torchvision", text, re.MULTILINE):
-            assert "_torchvision" in text, f"{path} imports torchvision without the shim"
+            assert "torchvision_shim" in text, f"{path} imports torchvision without the shim"

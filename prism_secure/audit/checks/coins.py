@@ -25,8 +25,8 @@ from prism_secure.audit.checks.measured_epsilon import is_measured
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.config.invitations import invited
+from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import ConfigError, DataError, FeatureError, PrismError
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components

