@@ -14,6 +14,7 @@ from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.learning.measured.prior import Prior
+from prism_secure.rounds import components as components_module
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.behaviours.measure import Measure, MeasuringClient
 from prism_secure.rounds.broadcast import Broadcast
@@ -325,6 +326,7 @@ def test_an_images_features_do_not_depend_on_how_many_others_there_are(
 
 def test_an_images_features_do_not_depend_on_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the default network, whose sums on several threads depend on the place in a batch."""
+    monkeypatch.setattr(components_module, "PUBLIC_IMAGES", 20)  # a scale of each feature: any will do
     found = Components(load_config(None, ["federation.clients=1000"], recipe="cross-device"))
     images, labels = found._images(0)
     order = torch.tensor([3, 1, 4, 0, 9, 2, 6, 5, 8, 7])
