@@ -56,6 +56,8 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp(request.param)
     data = tiny_data.write_data(place / "data")
     run(load_config(None, settings(request.param, data)), place / "run")
+    whole = copy(place / "run", place / "whole")
+    assert audit_run(whole, replay=False).verdict == "clean", "what is found below is of the damage"
     return place / "run"
 
 
@@ -94,6 +96,10 @@ def restore(spoilt: Path, kept: Path) -> None:
     shutil.copy2(kept, spoilt)
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def outcome(audit: RunAudit, name: str) -> str:
     return next(answer.outcome for answer in audit.answers if answer.name == name)
 
@@ -109,6 +115,7 @@ def test_every_damaged_file_is_said_and_breaks_nothing(finished: Path, tmp_path:
             assert audit.verdict != "clean", f"{name} is {how}"
         assert str(finished.parent / "data") not in str(audit.as_dict()), "the report says where the data lie"
         restore(folder / name, path)
+    assert contents(folder) == contents(finished), "an audit changes nothing"
     assert audit_run(folder, replay=False).verdict == "clean"
 
 
