@@ -6,6 +6,7 @@ nor user name enters it, and of paths only those of the command, with the home d
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -150,6 +151,7 @@ def _without_home(word: str) -> str:
     return "".join([before and shlex.quote(before), '"$HOME"', after and shlex.quote(after)])
 
 
+@functools.cache  # a process runs what it has loaded, whatever is installed meanwhile
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
