@@ -20,6 +20,7 @@ from prism_secure.config.recipes import text as about
 from prism_secure.config.schema import FILE, TITLE, schema
 from prism_secure.errors import ConfigError
 from prism_secure.storage import make_folder, write_atomic
+from prism_secure.sweep.objectives import DIRECTIONS
 
 HELP = """\
 Write a recipe: every setting with its value, what it means and what it takes, and a table [sweep],
@@ -49,9 +50,7 @@ SWEEP = """\
 #points = 24
 # Each point is run once for each seed.
 #seeds = [0, 1, 2]
-# What a search improves; an epsilon is the planned one. Others: epsilon.sum_zero_out,
-# epsilon.sum_replace_one, epsilon.upload_zero_out, kid, precision, recall, density, coverage,
-# label_accuracy, bits_per_parameter, seconds.
+{objectives}
 #objectives = ["{cost}", "fid"]
 # End a run after the round in which this holds; its planned epsilon stays.
 #until = "fid<80"
@@ -135,7 +134,18 @@ def recipe(name: str = DEFAULT) -> str:
         varied, cost = "privacy.flip", "epsilon.sum_zero_out"
         values, low, high = [0.0, 0.05, 0.1], 0.01, 0.2
     survivors = config.federation.clients * 4 // 5
-    sweep = SWEEP.format(varied=varied, cost=cost, values=values, low=low, high=high, survivors=survivors)
+    objectives = _comment(
+        f"What a search improves; an epsilon is the planned one. Any of {', '.join(DIRECTIONS)}."
+    )
+    sweep = SWEEP.format(
+        varied=varied,
+        cost=cost,
+        values=values,
+        low=low,
+        high=high,
+        survivors=survivors,
+        objectives="\n".join(objectives),
+    )
     return "\n".join([*parts, sweep])
 
 

@@ -14,6 +14,7 @@ from prism_secure.config import Config, dump_config, load_config, nearest_recipe
 from prism_secure.config.recipes import DEFAULT, NAMES, SWEEPS, on_recipe, read, text
 from prism_secure.errors import ConfigError
 from prism_secure.rounds.components import Components
+from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import read_recipe, refuse_infinite
 
 
@@ -253,3 +254,9 @@ def test_tables_of_settings_are_not_changed_by_laying_them_on_a_recipe() -> None
     raw = {"recipe": "prism", "federation": {"rounds": 4}}
     assert on_recipe(raw)["federation"]["local_steps"] == 50
     assert raw == {"recipe": "prism", "federation": {"rounds": 4}}
+
+
+def test_init_names_every_objective_of_a_search() -> None:
+    words = re.sub(r"\s*\n# ", " ", written())
+    (listed,) = re.findall(r"an epsilon is the planned one\. Any of (.*)\.\n", words)
+    assert listed.split(", ") == list(DIRECTIONS)
