@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,11 @@ def chosen_rehearsal(
 def choice(session: Rehearsal, client_id: int) -> tuple[int, ...]:
     """Whom a client has chosen, by its advert."""
     return read_advert(session.clients[client_id]._state.advert, session.session).choice
+
+
+def saw(adverts: dict[int, bytes]) -> bytes:
+    """The ids and hashes of the adverts that a client was shown, as a server shows them to others."""
+    return wire.write_records({i: hashlib.sha256(advert).digest() for i, advert in sorted(adverts.items())})
 
 
 @dataclass

@@ -31,7 +31,7 @@ from prism_crypto import session
 from prism_crypto.errors import SecureSumError
 from prism_crypto.policy import Policy
 from prism_crypto.primitives import hybrid, shamir
-from prism_crypto.primitives.context import advert_digest, context1, tag
+from prism_crypto.primitives.context import advert_digest, context1, sighting, tag, u32, view_digest
 from prism_crypto.primitives.hybrid import available
 from prism_crypto.primitives.keys import SealingKeyPair
 from prism_crypto.spec import CountSpec
@@ -94,7 +94,10 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
         (messages.VERSION, room.session.summary(), liar),
         messages.encode_records({liar: advert.encode()}),
     )
-    context = context1(room.session.context0, advert_digest([adverts], 1))
+    everything = advert_digest([adverts], 1)
+    if room.session.graph == "chosen":
+        everything = view_digest([sighting(liar, advert.encode())])
+    context = context1(room.session.context0, everything)
     sealed = messages.encode_records({liar: bytes(room.session.dealt_bytes)})
     shut = messages.encode_records({liar: bytes(32)})
     signed = messages.share_body(context, liar, sealed)
@@ -190,6 +193,8 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
         )
         statements = messages.encode_statements({1: (bytes(64), b"sealed"), 3: (b"\1" * 64, b"")})
         found.append(("statements", partial(messages.decode_statements, stage=Stage.UNMASK), [statements]))
+        views = messages.encode_views({1: u32(1) + bytes(32) + u32(3) + b"\1" * 32, 3: b""})
+        found.append(("views", partial(messages.decode_views, stage=Stage.UNMASK), [views]))
         found.append(("ids", lambda data: messages.decode_ids(data, stage=Stage.UPLOAD), [bytes(range(16))]))
         found.append(("shares", _combine, [bytes(range(70)), b"\xff" * 70]))
         found.append(("words", partial(_unpack, rehearsal.session.packing), [bytes(16)]))

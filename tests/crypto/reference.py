@@ -274,6 +274,12 @@ def all_adverts(adverts: dict[int, bytes]) -> bytes:
     return sha256("adverts", u32(len(adverts)), write_records(adverts))
 
 
+def view(adverts: dict[int, bytes]) -> bytes:
+    """On chosen graphs: the hash over the hashes of the adverts that somebody saw."""
+    hashed = {i: hashlib.sha256(advert).digest() for i, advert in adverts.items()}
+    return sha256("view", write_records(dict(sorted(hashed.items()))))
+
+
 def context1(context0: bytes, adverts: bytes) -> bytes:
     return sha256("context1", context0, adverts)
 

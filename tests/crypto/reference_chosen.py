@@ -51,7 +51,7 @@ def advert_bytes(session: wire.Session) -> int:
 
 def between(context0: bytes, adverts: dict[int, bytes], first: int, second: int) -> bytes:
     pair = {i: adverts[i] for i in (first, second)}
-    return wire.context1(context0, wire.all_adverts(pair))
+    return wire.context1(context0, wire.view(pair))
 
 
 def voucher(shared: bytes, usage: str, context: bytes, sender: int, receiver: int) -> bytes:
@@ -92,7 +92,7 @@ class Client(wire.Client):
         demand(digest == b"", "no hash of adverts")
         self.seen = read_records(blob, advert_bytes(self.session))
         demand(self.seen.get(self.me) == self.advert, "this client's own advert")
-        self.context = wire.context1(self.context0, wire.all_adverts(self.seen))
+        self.context = wire.context1(self.context0, wire.view(self.seen))
         others = {i: advert for i, advert in self.seen.items() if i != self.me}
         self.adverts = {i: read_advert(advert, i, self.session) for i, advert in others.items()}
         for i, advert in others.items():
@@ -109,7 +109,7 @@ class Client(wire.Client):
         return wrap(wire.SHARE, self.context[:16], dealt, self.signed_by_key("dealing", hashes(dealt)))
 
     def dealing_context(self) -> bytes:
-        return wire.context1(self.context0, wire.all_adverts({self.me: self.advert}))
+        return wire.context1(self.context0, wire.view({self.me: self.advert}))
 
     def signed(self, stage: str, body: bytes) -> bytes:
         return self.sign(stage, self.context + u32(self.me) + body)
@@ -274,7 +274,7 @@ class Server:
 
     def context(self, client: int) -> bytes:
         seen = [client, *self.near(client, list(self.adverts))]
-        return wire.context1(self.context0, wire.all_adverts({i: self.adverts[i] for i in sorted(seen)}))
+        return wire.context1(self.context0, wire.view({i: self.adverts[i] for i in sorted(seen)}))
 
     def wrapped(self, kind: int, client: int, *fields: int | bytes) -> bytes:
         return wrap(kind, self.context(client)[:16], *fields)

@@ -96,7 +96,8 @@ class Case:
         demand(len(self.records) <= len(self.roster), "no more adverts than clients")
         self.adverts = {i: self.cut(advert) for i, advert in self.records.items()}
         demand(self.accused in self.adverts, "the accused among them")
-        self.context = wire.context1(self.context0, wire.all_adverts(self.records))
+        hashed = wire.view(self.records) if self.chosen else wire.all_adverts(self.records)
+        self.context = wire.context1(self.context0, hashed)
         if self.kind == 4:
             return self.contradiction()
         if self.kind == 6:
@@ -134,7 +135,7 @@ class Case:
         if not self.chosen or first not in self.records or second not in self.records:
             return self.context
         both = {i: self.records[i] for i in (first, second)}
-        return wire.context1(self.context0, wire.all_adverts(both))
+        return wire.context1(self.context0, wire.view(both))
 
     def keys_of(self, shown: bytes, dealer: int, holder: int, record: bytes) -> list[bytes] | None:
         """The keys of the seals, by what a holder shows; None if nobody can tell. Refused: no proof."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 
 from prism_crypto.primitives.context import (
+    SIGHTING_BYTES,
     advert_digest,
     context1,
     digest,
     encode_ids,
     label,
+    pair_context,
     self_mask_commitment,
+    sighting,
     tag,
     u32,
     u64,
     variable,
+    view_digest,
 )
 
 
@@ -45,3 +49,17 @@ def test_a_commitment_binds_context_owner_and_seed():
     assert base != self_mask_commitment(b"\1" * 32, 1, b"s" * 32)
     assert base != self_mask_commitment(bytes(32), 2, b"s" * 32)
     assert base != self_mask_commitment(bytes(32), 1, b"t" * 32)
+
+
+def test_a_view_depends_on_ids_and_adverts_and_is_shown_by_their_hashes():
+    seen = {1: b"a", 2: b"b", 3: b"ab"}
+    sightings = [sighting(i, advert) for i, advert in seen.items()]
+    assert [len(each) for each in sightings] == [SIGHTING_BYTES] * 3
+    assert sightings[0] == u32(1) + hashlib.sha256(b"a").digest()
+    assert view_digest(sightings) == hashlib.sha256(b"prism-crypto/v2/view\0" + b"".join(sightings)).digest()
+    assert view_digest(reversed(sightings)) == view_digest(sightings)
+    assert len({view_digest(each) for each in ([], sightings[:1], sightings[:2], sightings)}) == 4
+    assert sighting(1, b"b") != sighting(2, b"b")
+    context0, (one, two, _) = bytes(32), sightings
+    assert pair_context(context0, one, two) == context1(context0, view_digest([one, two]))
+    assert pair_context(context0, two, one) == pair_context(context0, one, two)

@@ -29,8 +29,10 @@ from prism_crypto.wire.messages import (
     decode,
     decode_ids,
     decode_records,
+    decode_views,
     encode,
     encode_records,
+    encode_views,
 )
 
 CONTEXT = bytes(range(32))
@@ -167,6 +169,24 @@ def test_records_out_of_order_or_broken_are_refused(blob):
     with pytest.raises(MessageError) as caught:
         decode_records(blob, 3, stage=Stage.SHARE, peer=9)
     assert (caught.value.stage, caught.value.peer) == (Stage.SHARE, 9)
+
+
+def test_what_clients_saw_reads_back_and_in_one_form_only():
+    one, two = u32(1) + bytes(32), u32(2) + bytes([7]) * 32
+    blob = encode_views({5: one + two, 3: b""})
+    assert blob == u32(3) + u32(0) + u32(5) + u32(72) + one + two
+    assert decode_views(blob, stage=Stage.UNMASK) == {3: {}, 5: {1: bytes(32), 2: bytes([7]) * 32}}
+    for bad in (
+        blob[:-1],
+        blob + b"\0",
+        u32(5) + u32(72) + two + one,  # not by increasing id
+        u32(5) + u32(72) + one + one,
+        u32(5) + u32(0) + u32(3) + u32(0),
+        u32(5) + u32(2**32 - 1) + one,
+        u32(5) + u32(35) + one[:-1],
+    ):
+        with pytest.raises(MessageError):
+            decode_views(bad, stage=Stage.UNMASK)
 
 
 @pytest.mark.parametrize("blob", [b"\0\0\0", u32(1) + u32(1), u32(2) + u32(1)])

@@ -26,8 +26,10 @@ from prism_crypto.primitives.context import (
     context1,
     encode_ids,
     pair_context,
+    sighting,
     tag,
     u32,
+    view_digest,
 )
 from prism_crypto.primitives.hybrid import (
     HybridMaskPair,
@@ -210,9 +212,10 @@ def one_active_client(n: int, d: int, dropout: float = 0.05, suite: Suite = "x25
         records[i] = bare.encode() + signature
 
     everything = encode_records(records)
-    context = context1(context0, advert_digest([everything], len(records)))
+    seen = {i: sighting(i, advert) for i, advert in records.items()}
+    context = context1(context0, view_digest(seen.values()))
     agreed = {i: pair.agree(own.sealing_key) for i, pair in keys.items()}
-    between = {i: pair_context(context0, u32(0) + records[0], u32(i) + records[i]) for i in keys}
+    between = {i: pair_context(context0, seen[0], seen[i]) for i in keys}
 
     def says(usage: str, senders: tuple[int, ...]) -> bytes:
         return encode_records({i: voucher(agreed[i], usage, between[i], (i, 0)) for i in senders})

@@ -14,6 +14,7 @@ from functools import cache
 
 __all__ = [
     "DIGEST_BYTES",
+    "SIGHTING_BYTES",
     "TAG_BYTES",
     "advert_digest",
     "context1",
@@ -22,13 +23,16 @@ __all__ = [
     "label",
     "pair_context",
     "self_mask_commitment",
+    "sighting",
     "tag",
     "u32",
     "u64",
     "variable",
+    "view_digest",
 ]
 
 DIGEST_BYTES = 32
+SIGHTING_BYTES = 4 + DIGEST_BYTES
 TAG_BYTES = 16
 """Messages name their context by the first 16 bytes of its hash: enough to tell sessions apart."""
 
@@ -83,14 +87,27 @@ def context1(context0: bytes, adverts: bytes) -> bytes:
     return digest("context1", context0, adverts)
 
 
+def sighting(client_id: int, advert: bytes) -> bytes:
+    """That somebody has seen this advert: id and hash, `SIGHTING_BYTES`."""
+    return u32(client_id) + hashlib.sha256(advert).digest()
+
+
+def view_digest(sightings: Iterable[bytes]) -> bytes:
+    """What `advert_digest` is to the other graphs, on one that clients choose: of the adverts that one saw.
+
+    It is over their hashes, so that who shows what somebody saw need not show the adverts.
+    """
+    return digest("view", *sorted(sightings))
+
+
 def pair_context(context0: bytes, first: bytes, second: bytes) -> bytes:
     """ctx1 of two clients on a graph that clients choose: ctx0, and the adverts of both.
 
     Args:
         context0: ctx0.
-        first, second: id (four bytes) and advert of each, in either order.
+        first, second: the `sighting` of each, in either order.
     """
-    return context1(context0, advert_digest(sorted((first, second)), 2))
+    return context1(context0, view_digest((first, second)))
 
 
 def self_mask_commitment(context0: bytes, client_id: int, seed: bytes | bytearray) -> bytes:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prism_crypto.primitives.context import advert_digest, context1, pair_context, u32
+from prism_crypto.primitives.context import (
+    advert_digest,
+    context1,
+    pair_context,
+    sighting,
+    u32,
+    view_digest,
+)
 from prism_crypto.session import Session
 
 __all__ = ["Contexts"]
@@ -28,7 +35,8 @@ class Contexts:
         self._context0 = session.context0
         self._records = {client_id: u32(client_id) + advert for client_id, advert in adverts.items()}
         self._seen = seen
-        self._digests: dict[int, bytes] = {}
+        self._sightings = {i: sighting(i, advert) for i, advert in adverts.items()} if seen else {}
+        self._contexts: dict[int, bytes] = {}
         self.everything = advert_digest(self._records.values(), len(self._records))
         """The hash of all adverts."""
         self._one = context1(self._context0, self.everything)
@@ -42,21 +50,20 @@ class Contexts:
         """The context of what this client sends and is sent."""
         if self._seen is None:
             return self._one
-        return context1(self._context0, self.digest(client_id))
+        if client_id not in self._contexts:
+            view = view_digest([self._sightings[i] for i in self._seen[client_id]])
+            self._contexts[client_id] = context1(self._context0, view)
+        return self._contexts[client_id]
 
-    def digest(self, client_id: int) -> bytes:
-        """The hash of the adverts that this client has seen."""
-        if self._seen is None:
-            return self.everything
-        if client_id not in self._digests:
-            self._digests[client_id] = advert_digest([self.seen(client_id)], len(self._seen[client_id]))
-        return self._digests[client_id]
+    def view(self, client_id: int) -> bytes:
+        """On a chosen graph: the ids and hashes of the adverts that this client has seen, as records."""
+        return b"".join(self._sightings[i] for i in (self._seen or {})[client_id])
 
     def between(self, first: int, second: int) -> bytes:
         """The context of what two clients agree on."""
         if self._seen is None:
             return self._one
-        return pair_context(self._context0, self._records[first], self._records[second])
+        return pair_context(self._context0, self._sightings[first], self._sightings[second])
 
     def seen(self, client_id: int) -> bytes:
         """The adverts that this client has seen, its own among them, as records."""

@@ -34,7 +34,15 @@ from prism_crypto.primitives.agreement_proof import (
     check_key_signature,
     claimed_agreement,
 )
-from prism_crypto.primitives.context import advert_digest, context1, pair_context, self_mask_commitment, u32
+from prism_crypto.primitives.context import (
+    advert_digest,
+    context1,
+    pair_context,
+    self_mask_commitment,
+    sighting,
+    u32,
+    view_digest,
+)
 from prism_crypto.primitives.hybrid import (
     KEM_SEED_BYTES,
     Encapsulated,
@@ -396,7 +404,10 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     # Made-up sessions of thousands would keep whoever checks them busy: there are no more than are pinned.
     if len(records) > len(roster):
         raise EvidenceError(f"{len(records)} adverts, where {len(roster)} clients are pinned")
-    context = context1(session.context0, advert_digest([evidence.adverts], len(records)))
+    everything = advert_digest([evidence.adverts], len(records))
+    if session.graph == "chosen":
+        everything = view_digest(sighting(client_id, data) for client_id, data in records.items())
+    context = context1(session.context0, everything)
     adverts = {client_id: read_advert(data, session) for client_id, data in records.items()}
     if accused not in adverts:
         raise EvidenceError("the accused client took no part in that session")
@@ -439,8 +450,8 @@ def _between(
     """ctx1 of two clients, by the adverts that the accused one saw; it opens nothing of others."""
     if evidence.session.graph != "chosen" or first not in adverts or second not in adverts:
         return context
-    records = (u32(client_id) + adverts[client_id].encode() for client_id in (first, second))
-    return pair_context(evidence.session.context0, *records)
+    both = (sighting(client_id, adverts[client_id].encode()) for client_id in (first, second))
+    return pair_context(evidence.session.context0, *both)
 
 
 def _sealed_garbage(

@@ -23,8 +23,10 @@ from prism_crypto.primitives.context import (
     context1,
     encode_ids,
     pair_context,
+    sighting,
     tag,
     u32,
+    view_digest,
 )
 from prism_crypto.primitives.hybrid import HybridMaskPair, encapsulate_for, hybrid_seal_keys
 from prism_crypto.primitives.keys import AgreedKey, seal, seal_keys
@@ -77,8 +79,8 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     points = [holder + 1 for holder in holders]
     # What a key depends on, the polynomials do, and on nothing else: on a chosen graph not on who else was
     # seen, or two copies of this client, shown other neighbours, would seal two messages under one key.
-    ours = u32(me) + state.advert
-    dealt_in = context1(session.context0, advert_digest([ours], 1)) if party.chosen else context
+    ours = sighting(me, state.advert)
+    dealt_in = context1(session.context0, view_digest([ours])) if party.chosen else context
     seed_shares, mask_key_shares = (
         split(secret, session.threshold, points, coefficients(state.dealing.reveal(), dealt_in, usage))
         for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
@@ -87,7 +89,7 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
     contexts = dict.fromkeys(keys, context)
     if party.chosen:
         for peer, advert in adverts.items():
-            contexts[peer] = pair_context(session.context0, ours, u32(peer) + advert.encode())
+            contexts[peer] = pair_context(session.context0, ours, sighting(peer, advert.encode()))
     for peer, key in keys.items():
         if party.chosen and peer == me:
             continue
@@ -168,9 +170,10 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
             if client_id not in session.everyone:
                 raise ProtocolError("an advert of a client that was not invited", stage=stage, peer=client_id)
         total = len(records) + 1
-        entries = message.adverts
-        everything = advert_digest([entries], total)
+        everything = advert_digest([message.adverts], total)
         if party.chosen:
+            sightings = (sighting(peer, advert) for peer, advert in records.items())
+            everything = view_digest([sighting(party.client_id, state.advert), *sightings])
             total, known = session.quorum, sum(peer in records for peer in state.choice)
             party.check_quorum(total, known, stage, "advertised")
         else:

@@ -16,8 +16,9 @@ import hmac
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from typing import TypeAlias
 
-from prism_crypto.errors import ProtocolError, SecureSumError, ThresholdError
+from prism_crypto.errors import ProtocolError, SealError, SecureSumError, ThresholdError
 from prism_crypto.keeping.identity import SIGNATURE_BYTES
 from prism_crypto.primitives.agreement_proof import (
     check_key_signature,
@@ -25,7 +26,7 @@ from prism_crypto.primitives.agreement_proof import (
     curve_point,
     prove_agreement,
 )
-from prism_crypto.primitives.context import DIGEST_BYTES, context1, tag, u32
+from prism_crypto.primitives.context import DIGEST_BYTES, SIGHTING_BYTES, context1, tag, u32, view_digest
 from prism_crypto.primitives.keys import VOUCHER_BYTES, voucher
 from prism_crypto.stage import Stage
 from prism_crypto.stages.advert import owner_body
@@ -46,15 +47,20 @@ from prism_crypto.wire.messages import (
     decode,
     decode_records,
     decode_statements,
+    decode_views,
     encode,
     encode_records,
     encode_statements,
+    encode_views,
     is_a,
     read_upload_statement,
     vouched_body,
 )
 
 __all__ = ["Vouching", "unmask_vouched", "vouch", "vouched_survivors", "vouchers_of"]
+
+_View: TypeAlias = Mapping[int, bytes]
+"""The adverts that a client has seen, its own among them: their hashes, by id."""
 
 
 def vouchers_of(party: Party, peer: int, neighbour: Neighbour) -> Vouchers:
@@ -120,22 +126,22 @@ def unmask_vouched(state: Vouched, data: bytes) -> tuple[Finished, bytes]:
         MessageError, ContextMismatch: the message is not one of this session.
         ProtocolError: a voucher of somebody whom this client did not choose, or who did not share; or not
             what those have signed whose shares did not open here.
-        SealError: a share that did not open is not the one that its dealer signed.
+        SealError: a share that did not open is not the one that its dealer signed, or was dealt to another
+            advert than this client's.
         ThresholdError: fewer than t vouchers that are true.
     """
     uploaded, stage = state.uploaded, Stage.UNMASK
     party = uploaded.party
     degree = party.session.degree
-    dealing = (
-        2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + party.session.dealt_bytes)
-    )
+    most = party.session.invited.count  # whoever likes may be another's neighbour, and fail to open
+    view = ID_BYTES + 4 + most * SIGHTING_BYTES
+    dealing = view + ID_BYTES + SIGNATURE_BYTES + 4 + degree * (ID_BYTES + party.session.dealt_bytes)
     limit = FRAME_BYTES + degree * (ID_BYTES + VOUCHER_BYTES) + len(uploaded.unopened) * dealing
     message: VouchedConfirmationsMessage | DoubtedConfirmationsMessage
     doubts = b""
     if state.doubted and is_a(DoubtedConfirmationsMessage, data):
-        most = party.session.invited.count  # whoever likes may be another's neighbour, and fail to open
         signed = DIGEST_BYTES + 4 + most * (2 * ID_BYTES + VOUCHER_BYTES)
-        limit += len(state.doubted) * (2 * ID_BYTES + DIGEST_BYTES + SIGNATURE_BYTES + 4 + signed)
+        limit += len(state.doubted) * (view + ID_BYTES + SIGNATURE_BYTES + 4 + signed)
         message = decode(DoubtedConfirmationsMessage, data, uploaded.context, limit=limit, stage=stage)
         doubts = message.doubts
     else:
@@ -167,30 +173,55 @@ def _check_appeals(
     state: Uploaded,
     message: VouchedConfirmationsMessage | DoubtedConfirmationsMessage,
     doubted: AbstractSet[int],
-) -> dict[int, bytes]:
-    """As `stages.unmask.check_appeal` for each dealer, whose ctx1 the server has to show, too.
+) -> Mapping[int, _View]:
+    """As `stages.unmask.check_appeal` for each dealer, of whom the server has to show, too, what it saw.
 
     Returns:
-        For each client of whom the server shows something, the hash of the adverts that it saw.
+        For each client of whom the server shows something, which adverts it saw.
+
+    Raises:
+        SealError: also where a dealer has seen another advert in this client's name, or this client one in
+            the dealer's. An honest dealer's shares don't open then, and what the two agreed on stays theirs.
     """
     stage = Stage.UNMASK
     statements = decode_statements(message.appeals, stage=stage)
-    views = decode_records(message.views, DIGEST_BYTES, stage=stage)
+    views = decode_views(message.views, stage=stage)
     if statements.keys() != state.unopened.keys() or views.keys() != statements.keys() | doubted:
         raise ProtocolError(
             f"expected what {len(state.unopened)} clients have signed, got {len(statements)} or others",
             stage=stage,
         )
     for dealer, (signature, sealed) in statements.items():
-        context = context1(state.party.session.context0, views[dealer])
-        check_appeal(state, context, dealer, signature, sealed)
+        if not _saw_the_same(state, dealer, views[dealer]):
+            raise SealError(
+                f"client {dealer} has not seen this client's advert, or has sent this client another one",
+                stage=stage,
+            )
+        check_appeal(state, _context(state.party, views[dealer]), dealer, signature, sealed)
     return views
 
 
+def _context(party: Party, view: _View) -> bytes:
+    """ctx1 of a client that has seen these adverts."""
+    return context1(party.session.context0, view_digest(u32(i) + seen for i, seen in view.items()))
+
+
+def _saw_the_same(state: Uploaded, peer: int, view: _View) -> bool:
+    """Whether a neighbour has seen this client's own advert, and sent the one that this client has seen.
+
+    Who has a copy of a client's identity can advertise in its name. What an honest neighbour that was shown
+    such an advert deals and vouches is wrong to the client itself, and no proof that the neighbour cheats.
+    """
+    both = {i: view[i] for i in (state.party.client_id, peer) if i in view}
+    return _context(state.party, both) == state.vouchers[peer].context
+
+
 def _false_vouchers(
-    state: Vouched, uploads: Mapping[int, tuple[bytes, bytes]], views: Mapping[int, bytes]
+    state: Vouched, uploads: Mapping[int, tuple[bytes, bytes]], views: Mapping[int, _View]
 ) -> list[int]:
     """Those that have signed the false vouchers which came from them; if the server lies, it is not they.
+
+    Nor is it they who have seen another advert in this client's name.
 
     Raises:
         ProtocolError: the server shows something of a client whom this one does not doubt.
@@ -199,10 +230,11 @@ def _false_vouchers(
     for peer, (signature, statement) in uploads.items():
         if peer not in state.doubted:
             raise ProtocolError("is not doubted by this client", stage=Stage.UNMASK, peer=peer)
-        context = context1(party.session.context0, views[peer])
+        if not _saw_the_same(state.uploaded, peer, views[peer]):
+            continue
         with suppress(SecureSumError):
             covered, vouchers = read_upload_statement(statement)
-            body = context + u32(peer) + covered
+            body = _context(party, views[peer]) + u32(peer) + covered
             check_key_signature(state.uploaded.vouchers[peer].sealing_key, VOUCHED_UPLOAD, body, signature)
             records = decode_records(vouchers, VOUCHER_BYTES, stage=Stage.UNMASK)
             if records.get(party.client_id) == state.doubted[peer]:
@@ -323,7 +355,7 @@ class Vouching(Gathering):
         contexts = transcript.contexts
         name, vouchers = tag(contexts.of(peer)), encode_records(self._for[peer])
         appeals = encode_statements({dealer: transcript.dealt[dealer] for dealer in unopened})
-        views = encode_records({dealer: contexts.digest(dealer) for dealer in (*unopened, *doubted)})
+        views = encode_views({dealer: contexts.view(dealer) for dealer in (*unopened, *doubted)})
         if not doubted:
             return encode(VouchedConfirmationsMessage(VERSION, name, vouchers, appeals, views))
         doubts = encode_statements({owner: self._statements[owner] for owner in doubted})

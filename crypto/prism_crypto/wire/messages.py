@@ -219,7 +219,7 @@ class VouchedSurvivorsMessage(Message, frozen=True, tag=22):
 
 class VouchedConfirmationsMessage(Message, frozen=True, tag=23):
     """On a chosen graph, server to client: records (holder of its shares, its voucher); and of those whose
-    shares did not open, what they have signed, and records (client, hash of the adverts that it saw)."""
+    shares did not open, what they have signed, and which adverts they saw, see `encode_views`."""
 
     vouchers: bytes
     appeals: bytes
@@ -376,6 +376,28 @@ def decode_statements(
     if encode_statements(statements) != blob:
         raise MessageError("not a list of signed statements", stage=stage, peer=peer)
     return statements
+
+
+def encode_views(views: Mapping[int, bytes]) -> bytes:
+    """For each client, by increasing id, the records (id, hash) of the adverts that it saw."""
+    return b"".join(u32(client_id) + variable(view) for client_id, view in sorted(views.items()))
+
+
+def decode_views(blob: bytes, *, stage: Stage) -> dict[int, dict[int, bytes]]:
+    """Read what `encode_views` wrote: for each client the hashes of adverts, by id.
+
+    Raises:
+        MessageError: anything else.
+    """
+    views: dict[int, bytes] = {}
+    start = 0
+    while start < len(blob):
+        client_id, length = struct.unpack(">2I", blob[start : start + 8].ljust(8))
+        views[client_id] = blob[start + 8 : start + 8 + length]
+        start += 8 + length
+    if encode_views(views) != blob:
+        raise MessageError("not a list of what clients saw", stage=stage)
+    return {client_id: decode_records(view, DIGEST_BYTES, stage=stage) for client_id, view in views.items()}
 
 
 def share_body(context: bytes, client_id: int, sealed: bytes) -> bytes:

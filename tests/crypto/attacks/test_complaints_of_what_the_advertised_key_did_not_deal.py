@@ -3,8 +3,8 @@
 A complaint opens both of the shares that the dealer has sealed for its holder, and t of them its vector. So
 it may only answer a dealing by whoever holds the sealing key in the advert. The identity's signature is less:
 a server that has an old copy of a client's identity signs garbage in its name, in the session that the client
-is in; and on a chosen graph a copy of a client, made before its advert, has signed a dealing of other keys,
-under a hash of adverts that the holder can't look into.
+is in; and on a chosen graph a copy of a client, made before its advert, has signed a dealing of other keys.
+(A copy of the holder: `test_second_adverts_in_a_clients_name`.)
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import suppress
 
 import pytest
 import reference as wire
-from chosen import choice, chosen_rehearsal
+from chosen import choice, chosen_rehearsal, saw
 from forgery import SEALED_BYTES, records, refield, refused, take_apart
 from reference_primitives import ed25519_sign, x25519_public
 from rehearsal import SERVER, Rehearsal, Stream, identity_key
 
 from prism_crypto import EvidenceError, MemoryCounter, verify_evidence
 from prism_crypto.errors import SealError, SecureSumError
-from prism_crypto.primitives.context import advert_digest
 from prism_crypto.stage import Stage
 from prism_crypto.stages import gathering
 from prism_crypto.stages.advert import read_advert
 from prism_crypto.stages.evidence import DealingEvidence, SealEvidence, VoucherEvidence, encode_evidence
+from prism_crypto.wire.messages import encode_views
 
 CLONED = VICTIM = 5
 GARBAGE = bytes(SEALED_BYTES)
@@ -81,7 +81,7 @@ def test_a_clones_dealing_is_no_proof_against_the_copy_that_a_holder_has_seen():
     seen = shown(CLONED, other, read_advert(other, room.session).choice)
     _, sealed, signature = dealing(clone, seen)
     by_clone = wire.read_records(sealed, SEALED_BYTES)
-    view = advert_digest([seen], len(wire.read_records(seen, len(other))))
+    view = encode_views({CLONED: saw(wire.read_records(seen, len(other)))})
 
     uploads: dict[int, dict[int, bytes]] = {}
     for i, client in clients.items():
@@ -105,7 +105,7 @@ def test_a_clones_dealing_is_no_proof_against_the_copy_that_a_holder_has_seen():
     for i, client in clients.items():
         lied = CLONED in client._state.uploaded.unopened
         said = wire.write_records({j: counted[j][i] for j in chosen[i] if i in counted[j]})
-        appeals = (statement, wire.u32(CLONED) + view) if lied else (b"", b"")
+        appeals = (statement, view) if lied else (b"", b"")
         try:
             message = client.unmask(wire.wrap(23, dealt[i][0], said, *appeals))
         except SecureSumError:
@@ -167,8 +167,9 @@ def test_evidence_holds_a_key_that_the_identity_signed_and_what_that_key_signed(
     }
     records = dict.fromkeys(room.ids, known[holder]) | known if kind != "voucher" else known
     adverts = wire.write_records(records)
-    context = wire.context1(session.context0, wire.all_adverts(records))
-    pair = context if kind != "voucher" else wire.context1(session.context0, wire.all_adverts(known))
+    hashed = wire.all_adverts if kind != "voucher" else wire.view
+    context = wire.context1(session.context0, hashed(records))
+    pair = context if kind != "voucher" else wire.context1(session.context0, hashed(known))
     theirs = known[accused][16:48]
     proof = wire.prove_agreement(wire.sealing_scalar(ours), known[holder][16:48], theirs, pair)
     sealed = wire.write_records(dict.fromkeys(room.ids, GARBAGE)) if kind == "seals" else b"no records"
