@@ -344,6 +344,11 @@ class Server(Confidential):
         return dict(self._party.blamed)
 
     @property
+    def unproved(self) -> dict[int, str]:
+        """Against whom there is evidence that convicts nobody; see `SecureSumServer.unproved`."""
+        return dict(self._party.unproved)
+
+    @property
     def due(self) -> float | None:
         """When the present stage ends at the latest; None before the first request and at the end."""
         return None if self.stage is None else self._ends

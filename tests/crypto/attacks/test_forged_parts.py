@@ -187,6 +187,7 @@ def test_one_part_replaced_on_the_way_loses_the_sum_and_nobody_is_blamed_for_it(
     with pytest.raises(SumError) as caught:
         session.play(intercept=carry, refused=refusals)
     assert caught.value.peer is None
+    assert "a part of a mask was altered on the way" in str(caught.value)
     assert [(type(error), error.peer, error.stage) for error in refusals] == [
         (SignatureError, 4, Stage.UNMASK)
     ]
