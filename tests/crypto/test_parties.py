@@ -640,7 +640,7 @@ def test_a_wrong_key_costs_its_share_and_names_who_gave_it(blob, owner):
     assert room.server.blamed.keys() == {2}
     if owner == 4:
         with pytest.raises(
-            ThresholdError, match=r"1 secrets have fewer than 4 .*; blamed: client 2"
+            ThresholdError, match=r"secrets with fewer than 4 .*: 1; blamed: client 2"
         ) as caught:
             room.server.close()
         assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, None)
@@ -657,7 +657,7 @@ def test_too_few_shares_end_the_session_and_name_nobody():
         room.server.receive(i, room.clients[i].unmask(outbound[i]))
     with pytest.raises(ThresholdError) as caught:
         room.server.close()
-    assert caught.value.message == "3 of 4 clients gave keys; 5 secrets have fewer than 4 shares that open"
+    assert caught.value.message == "3 of 4 clients gave keys; secrets with fewer than 4 shares that open: 5"
     assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, None)
     assert not room.server.blamed
 

@@ -311,7 +311,7 @@ class Unmasking(Gathering):
         )
         if short:
             raise ThresholdError(
-                f"{said}; {short} secrets have fewer than {threshold} holders left{self.hall.named()}",
+                f"{said}; secrets with fewer than {threshold} holders left: {short}{self.hall.named()}",
                 stage=stage,
             )
 
@@ -446,8 +446,8 @@ class Unmasking(Gathering):
             if len(self._shares[owner]) < threshold:
                 # The owner is not named, it may be innocent: those who hold the shares may have lost them.
                 raise ThresholdError(
-                    f"{self.answered} of {len(self.expected)} clients gave keys; {short} secrets have fewer "
-                    f"than {threshold} shares that open{self.hall.named()}",
+                    f"{self.answered} of {len(self.expected)} clients gave keys; secrets with fewer than "
+                    f"{threshold} shares that open: {short}{self.hall.named()}",
                     stage=self.stage,
                 )
             if secret is None:

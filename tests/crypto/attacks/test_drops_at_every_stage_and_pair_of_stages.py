@@ -142,9 +142,9 @@ def ends_before_a_key_leaves(session: Rehearsal, gone: Iterable[int], at: Stage,
     ("graph", "n", "gone", "message"),
     [
         ("complete", 10, 4, r"6 clients confirmed, this session needs 7 \(.*\)"),
-        ("chosen", 10, 2, r"8 of 10 survivors confirmed; \d+ secrets have fewer than 5 holders left"),
-        ("chosen", 40, 9, r"31 of 40 survivors confirmed; \d+ secrets have fewer than 14 holders left"),
-        ("chosen", 40, 39, r"1 of 40 survivors confirmed; \d+ secrets have fewer than 14 holders left"),
+        ("chosen", 10, 2, r"8 of 10 survivors confirmed; secrets with fewer than 5 holders left: \d+"),
+        ("chosen", 40, 9, r"31 of 40 survivors confirmed; secrets with fewer than 14 holders left: \d+"),
+        ("chosen", 40, 39, r"1 of 40 survivors confirmed; secrets with fewer than 14 holders left: \d+"),
     ],
 )
 def test_where_too_few_confirm_nobody_gives_a_key_in_vain(graph, n, gone, message, suite):
@@ -164,5 +164,5 @@ def test_where_too_few_holders_of_a_secret_upload_nobody_gives_a_key_in_vain(gon
         session.play(drop=dict.fromkeys(silent, Stage.UPLOAD))
         assert session.server.result.survivors == tuple(i for i in session.ids if i not in silent)
         return
-    message = r"19 of 24 clients uploaded; \d+ secrets have fewer than 8 holders left"
+    message = r"19 of 24 clients uploaded; secrets with fewer than 8 holders left: \d+"
     ends_before_a_key_leaves(session, silent, Stage.UPLOAD, message)

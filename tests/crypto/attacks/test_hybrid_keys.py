@@ -578,7 +578,7 @@ def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind):
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": (3, 4, 5)}))
     with refused(ThresholdError, Stage.UNMASK, None) as caught:
         room.play(drop={6: Stage.CONFIRM})
-    assert "1 secrets have fewer than 5 shares that open" in str(caught.value)
+    assert "secrets with fewer than 5 shares that open: 1" in str(caught.value)
     assert "3 clients say that client 2 encapsulated something else" in str(caught.value)
     assert "clients 3, 4, 5 do" in str(caught.value)
     assert room.server.blamed == {}
