@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prism_crypto import CountSpec, Session
+from prism_crypto import CountSpec, SecureSumResult, Session
 from prism_crypto.primitives import hybrid
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, verify_ledger
 from prism_secure.accounting.spending import Spending
@@ -20,7 +20,7 @@ from prism_secure.errors import ConfigError
 from prism_secure.reporting.report import write_report
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.broadcast import Broadcast
-from prism_secure.rounds.simulation import open_securely
+from prism_secure.rounds.simulation import Bits, open_securely
 from prism_secure.run_folder.folder import RunFolder, read_records
 
 from . import fake_run
@@ -44,14 +44,6 @@ def _cohort(*overrides: str) -> Config:
     )
 
 
-def test_the_sum_on_the_clients_own_graph_is_exact() -> None:
-    bits = np.random.default_rng(0).integers(0, 2, (CLIENTS, 30), dtype=np.uint8)
-    config = _cohort("privacy.colluders=10", "secure_sum.mode=active")
-    opened = open_securely(config, Broadcast("f", 1, np.full(30, 0.5)), [lambda row=row: row for row in bits])
-    assert np.array_equal(opened.counts, bits.sum(0))
-    assert len(opened.survivors) == CLIENTS
-
-
 def test_sparse_secure_sum_opens_the_exact_sum() -> None:
     bits = np.random.default_rng(0).integers(0, 2, (CLIENTS, 30), dtype=np.uint8)
     theta = np.full(30, 0.5)
@@ -67,9 +59,16 @@ def test_sparse_secure_sum_opens_the_exact_sum() -> None:
 
 
 @pytest.mark.parametrize("suite", ["x25519", pytest.param("x25519+ml-kem-768", marks=needs_kem)])
-def test_an_active_run_of_many_clients_charges_for_the_cohort_of_their_own_graph(
-    tmp_path: Path, suite: str
+def test_an_active_run_of_many_clients_opens_the_exact_sum_and_charges_for_the_cohort_of_their_own_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
 ) -> None:
+    def opened(config: Config, broadcast: Broadcast, bits: list[Bits]) -> SecureSumResult:
+        found = open_securely(config, broadcast, bits)
+        assert np.array_equal(found.counts, np.sum([each() for each in bits], axis=0, dtype=np.int64))
+        assert len(found.survivors) == CLIENTS
+        return found
+
+    monkeypatch.setattr(federation, "open_securely", opened)
     settings = [
         *TINY,
         f"secure_sum.suite={suite}",
