@@ -16,6 +16,7 @@ import gzip
 import importlib.util
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.along import Strip, real_strip, strips, strips_plot
 from prism_secure.sweep.report.answers import (
+    SHOWS,
     Grouping,
     best_at,
     by_setting,
@@ -239,8 +241,20 @@ def _seeds(subject: Subject) -> str:
 def views_of(subject: Subject) -> dict[str, str]:
     """The epsilons that say anything here, and whom each is against: one image's where some run claims it."""
     seen = image_views(subject.runs)
-    return VIEWS | (
-        {"epsilon.record": f"ε of one {record_of(subject.runs)}: {' or '.join(seen)}"} if seen else {}
+    return VIEWS | ({"epsilon.record": f"ε of one {record_of(subject.runs)}: {_whom(seen)}"} if seen else {})
+
+
+def _whom(views: Iterable[str]) -> str:
+    """Against whom, as short as a title has to be: the table marks each point with its own.
+
+    >>> _whom(["SUM, 100 of 100 honest", "SUM, 300 of 300 honest", "all"])
+    'SUM, honest as in the table or all'
+    """
+    kinds: dict[str, list[str]] = {}
+    for view in views:
+        kinds.setdefault(view.partition(",")[0], []).append(view)
+    return " or ".join(
+        found[0] if len(found) == 1 else f"{kind}, honest as in the table" for kind, found in kinds.items()
     )
 
 
@@ -414,6 +428,7 @@ def _render(
         points=subject.points,
         front_ids={name: {point.id for point in found} for name, found in fronts.items()},
         grouping=grouping,
+        shows=SHOWS,
         panels=_panels(subject, grouping),
         learned=learned(subject, grouping),
         not_told=not_told(subject),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,14 @@ def test_what_explains_nothing_is_not_said_to() -> None:
         Point(str(n), {"federation.clients": n, "privacy.clip": n % 3}, 100.0 + n, 1.0 + n) for n in range(3)
     ]
     assert "explains" not in words(subject(*three))
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.0, False), (0.0049, False), (0.0051, True)])
+def test_what_would_be_0_percent_is_not_said_to_explain(share: float, said: bool) -> None:
+    grouping = replace(answers.lines(CLIENTS_DECIDE), share=share)
+    told = " ".join(answers.learned(CLIENTS_DECIDE, grouping))
+    assert ("explains most" in told) is said
+    assert "0%" not in told
 
 
 def test_many_values_are_cut_into_ranges_that_hold_all_of_them() -> None:

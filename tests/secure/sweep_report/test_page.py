@@ -21,6 +21,7 @@ from prism_secure.run_folder.run import Run
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.report import page as page_module
 from prism_secure.sweep.report import subject_of_runs, subject_of_sweep, tables
+from prism_secure.sweep.report.answers import by_setting
 from prism_secure.sweep.report.figures import Mark, answer_plot
 from prism_secure.sweep.results import read_sweep
 from prism_secure.wording import format_epsilon
@@ -404,6 +405,34 @@ def test_the_epsilon_of_one_image_names_its_view_wherever_it_stands(
     assert f"{words}.</p>" in text
     (together,) = [line for line in said.splitlines() if "together: " in line]
     assert together.endswith(f"{words}."), "of several, the one that needs somebody's honesty"
+
+
+def test_cohorts_of_many_sizes_have_a_short_title_and_a_mark_each(tmp_path: Path) -> None:
+    """A panel's title has no room for a condition of each; a point has, in the table and at its images."""
+    folders = []
+    for clients in (10, 20, 30):
+        told = ["privacy.record_epsilon=2", "privacy.record_release=summed", f"federation.clients={clients}"]
+        folders.append(fake_run.make_run(tmp_path / f"{clients}", told, rounds=2))
+    assert main(["compare", *map(str, folders), "--out", str(tmp_path / "page")]) == 0
+    text = html.unescape((tmp_path / "page" / "report.html").read_text("utf-8"))
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])
+    assert data["views"]["epsilon.record"] == "ε of one image: SUM, honest as in the table"
+    table = text[text.index('<table id="points"') :].split("</table>")[0]
+    for clients in (10, 20, 30):
+        assert table.count(f">SUM, {clients} of {clients} honest</small>") == 1
+
+
+@pytest.mark.parametrize("share", [0.004, 0.37])
+def test_a_line_is_said_to_explain_what_it_does(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fake_sweep.make_sweep(tmp_path / "sweep", rounds=2)
+    monkeypatch.setattr(
+        page_module, "lines", lambda subject: replace(by_setting(subject, "privacy.clip"), share=share)
+    )
+    text = html.unescape(page_module.write_sweep_page(folder).read_text("utf-8"))
+    assert ("(37%; least squares" in text) is (share > 0.3)
+    assert ("no setting that can be compared at one ε explains anything that shows" in text) is (share < 0.3)
 
 
 @pytest.mark.parametrize(
