@@ -599,3 +599,15 @@ def test_one_more_built_in_behaviour_is_for_one_machine(monkeypatch: pytest.Monk
     config = load_config(None, ["federation.behaviour=third"], recipe="prism")
     with pytest.raises(ConfigError, match=r"must be 'train' or 'measure' across machines.*got 'third'"):
         client_app.check_recipe(config, SimpleNamespace(ids=tuple(range(config.federation.clients))))
+
+
+def test_semi_honest_recipe_trains_once_nodes_have_said_whose_they_are(tmp_path: Path) -> None:
+    place = Place(tmp_path, "secure_sum.mode=semi_honest")
+    for client in range(4):
+        policy = tmp_path / f"{client:02d}" / "policy.json"
+        policy.unlink()
+        Policy(min_survivors=3, min_cohort=3, mode="semi_honest").save(policy)
+    place.train()
+    assert [record.survivors for record in read_records(place.out)] == [4, 4]
+    hellos = [node for node, kind in place.grid.sent if kind == "train.hello"]
+    assert sorted(hellos) == [100, 101, 102, 103]  # once for all rounds
