@@ -193,7 +193,7 @@ def _reach(features: Tensor) -> Tensor:
 
 def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of the rows of `features` (N, D)."""
-    return features.mean(0), torch.cov(features.T)
+    return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
 
 
 def _discrepancy(real: Tensor, fake: Tensor) -> float:

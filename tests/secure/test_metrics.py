@@ -164,6 +164,7 @@ class Logits(Known):
 @pytest.mark.parametrize(
     ("real", "fake", "width"),
     [
+        (60, 50, 1),
         (60, 50, 3),
         (1300, 1100, 3),  # so many that subsets are drawn
         (40, 30, 64),  # fewer images than features: the covariances have no full rank
