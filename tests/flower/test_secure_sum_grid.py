@@ -32,6 +32,7 @@ from prism_crypto import (
 from prism_crypto.hello import say_hello
 from prism_crypto.primitives.hybrid import available
 from prism_crypto.session import Suite
+from prism_crypto.stages import evidence
 from prism_privacy import (
     Accountant,
     Adjacency,
@@ -172,6 +173,17 @@ def lies(federation: Federation) -> Iterator[Path]:
     path.touch()
     yield path
     path.unlink(missing_ok=True)
+
+
+def test_node_that_lies_where_the_evidence_is_too_long_is_told_and_not_blamed(
+    federation: Federation, lies: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr(evidence, "_MAX_BYTES", 1000)
+    summed = SecureSum(federation.grid, federation.roster, "tests", min_survivors=3, timeout=300, poll=0.01)
+    with pytest.raises(ThresholdError, match="evidence against client 2 that convicts nobody"):
+        summed.open(model(), CountSpec(11), round=next(federation.rounds))
+    assert summed.blamed == {}
+    assert "evidence against client 2 convicts nobody: this evidence proves nothing" in caplog.text
 
 
 @pytest.mark.parametrize(("min_survivors", "left_out"), [(3, True), (4, False)])

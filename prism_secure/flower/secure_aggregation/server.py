@@ -160,8 +160,8 @@ class SecureSum:
         finally:
             for blame in server.blamed.values():
                 log(WARNING, "secure sum: %s, and there is evidence", blame)
-            for client, why in server.unproved.items():
-                log(WARNING, "secure sum: client %d: no evidence that can be kept: %s", client, why)
+            for unproved in server.unproved.items():
+                log(WARNING, "secure sum: evidence against client %d convicts nobody: %s", *unproved)
             self.blamed |= server.blamed
             if server.blamed and self._kept is not None:
                 keep_blamed(self._kept, self.blamed.values())
