@@ -81,6 +81,8 @@ def advert_digest(records: Iterable[bytes], count: int) -> bytes:
 def context1(context0: bytes, adverts: bytes) -> bytes:
     """ctx1: everything in ctx0, and exactly these adverts (their `advert_digest`).
 
+    On a chosen graph those that a client has seen (their `view_digest`).
+
     All keys and signatures after the adverts depend on it: clients to whom a server showed different adverts
     can't open each other's shares.
     """

@@ -404,9 +404,10 @@ def _convicted(evidence: Evidence, roster: Roster) -> tuple[Stage, str]:
     # Made-up sessions of thousands would keep whoever checks them busy: there are no more than are pinned.
     if len(records) > len(roster):
         raise EvidenceError(f"{len(records)} adverts, where {len(roster)} clients are pinned")
-    everything = advert_digest([evidence.adverts], len(records))
     if session.graph == "chosen":
         everything = view_digest(sighting(client_id, data) for client_id, data in records.items())
+    else:
+        everything = advert_digest([evidence.adverts], len(records))
     context = context1(session.context0, everything)
     adverts = {client_id: read_advert(data, session) for client_id, data in records.items()}
     if accused not in adverts:

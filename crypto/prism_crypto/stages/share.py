@@ -170,13 +170,13 @@ def _read_adverts(state: Advertised, data: bytes) -> tuple[dict[int, Advert], by
             if client_id not in session.everyone:
                 raise ProtocolError("an advert of a client that was not invited", stage=stage, peer=client_id)
         total = len(records) + 1
-        everything = advert_digest([message.adverts], total)
         if party.chosen:
             sightings = (sighting(peer, advert) for peer, advert in records.items())
             everything = view_digest([sighting(party.client_id, state.advert), *sightings])
             total, known = session.quorum, sum(peer in records for peer in state.choice)
             party.check_quorum(total, known, stage, "advertised")
         else:
+            everything = advert_digest([message.adverts], total)
             party.check_quorum(total, total, stage, "advertised")
 
     adverts = {
