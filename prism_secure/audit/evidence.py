@@ -27,7 +27,7 @@ from prism_secure.audit.findings import Unchecked
 from prism_secure.audit.oracle import Mask
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
-from prism_secure.data.sources import DataIdentity, read_identity
+from prism_secure.data.sources import DataFingerprint, read_fingerprint
 from prism_secure.errors import RunFolderError, public_text
 from prism_secure.run_folder.environment import Facts, read_environment
 from prism_secure.run_folder.folder import read_config, read_federation, read_records
@@ -58,10 +58,10 @@ class Evidence:
             raise Unchecked(str(error)) from None
 
     @cached_property
-    def identity(self) -> DataIdentity | None:
+    def identity(self) -> DataFingerprint | None:
         """What the run resolved its data to, where its private part is here and says so."""
         try:
-            return read_identity(self.folder)
+            return read_fingerprint(self.folder)
         except RunFolderError as error:
             raise Unchecked(self.told(error)) from None
 
@@ -81,7 +81,7 @@ class Evidence:
             self._said.add(str(error))
             print(f"prism-secure: {error}", file=sys.stderr)
         with contextlib.suppress(RunFolderError):  # nor is it said where the data lie
-            identity = read_identity(self.folder)
+            identity = read_fingerprint(self.folder)
             public = public.replace(identity.folder, "data.folder") if identity else public
         return public
 

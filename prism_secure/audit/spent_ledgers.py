@@ -22,7 +22,7 @@ from prism_privacy.ledger.composition import (
 )
 from prism_secure.audit.budget_file import LedgerOwner
 from prism_secure.config import Config
-from prism_secure.data.sources import DataIdentity, Whose, data_set_named, read_identity
+from prism_secure.data.sources import DataFingerprint, Whose, data_set_named, read_fingerprint
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder.folder import read_config
 
@@ -44,7 +44,7 @@ class SpentLedger:
     report: LedgerReport
     config: Config | None
     owner: LedgerOwner | None
-    identity: DataIdentity | None
+    identity: DataFingerprint | None
 
     @cached_property
     def whose(self) -> Whose:
@@ -118,7 +118,7 @@ def read_ledgers(paths: Iterable[Path], owners: Sequence[LedgerOwner], beside: P
         owner = named.pop(file.resolve(), None) or named.pop(path.resolve(), None)
         config = read_config(file.parent) if (file.parent / "config.toml").exists() else None
         name = path.name if path.is_dir() else str(path)
-        found[report.head] = SpentLedger(name, report, config, owner, read_identity(file.parent))
+        found[report.head] = SpentLedger(name, report, config, owner, read_fingerprint(file.parent))
         times[report.head] = file.stat().st_mtime
     if named:
         missing = ", ".join(owner.path for owner in named.values())

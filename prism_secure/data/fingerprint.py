@@ -27,11 +27,11 @@ from prism_privacy import PrivacyError
 from prism_privacy.durable_files import read_secret_file, write_secret_file
 from prism_secure.config import Data
 from prism_secure.data import BUNDLED, Dataset
-from prism_secure.data.sources import IDENTITY_FILE, DataIdentity, data_set
+from prism_secure.data.sources import FINGERPRINT_FILE, DataFingerprint, data_set
 from prism_secure.errors import DataError, RunFolderError
 from prism_secure.storage import write_atomic
 
-__all__ = ["KEY_FILE", "changed", "keep_identity"]
+__all__ = ["KEY_FILE", "changed", "keep_fingerprint"]
 
 KEY_FILE = ".prism-secure.key"
 _KEY_BYTES = 32
@@ -41,7 +41,7 @@ class _Unkept(Exception):
     """No key can be kept with the data, for a reason in words that hold no path."""
 
 
-def keep_identity(
+def keep_fingerprint(
     place: Path, data: Data, dataset: Dataset, note: Callable[[str], object], *, begun: bool
 ) -> None:
     """Keep which data a run reads, before it spends anything on them; or see that they have not changed.
@@ -61,18 +61,18 @@ def keep_identity(
     """
     if data.source == BUNDLED:
         return
-    path = place / IDENTITY_FILE
+    path = place / FINGERPRINT_FILE
     if not path.exists():
         if begun:
-            note(f"no {IDENTITY_FILE} says which images this run has read before: it is made now")
+            note(f"no {FINGERPRINT_FILE} says which images this run has read before: it is made now")
         found = msgspec.json.encode(_identify(data, dataset, note))
         write_atomic(path, msgspec.json.format(found) + b"\n", mode=0o600)
         return
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=DataIdentity)
+        kept = msgspec.json.decode(path.read_bytes(), type=DataFingerprint)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(
-            f"clients/{IDENTITY_FILE} is damaged ({error}), so whether the images have changed "
+            f"clients/{FINGERPRINT_FILE} is damaged ({error}), so whether the images have changed "
             "cannot be told; put it back"
         ) from None
     if parts := changed(kept, _folder(data), dataset):
@@ -82,7 +82,7 @@ def keep_identity(
         )
 
 
-def changed(kept: DataIdentity, folder: Path, dataset: Dataset) -> list[str]:
+def changed(kept: DataFingerprint, folder: Path, dataset: Dataset) -> list[str]:
     """Which parts differ from what was kept, of "training" and "held-out".
 
     Args:
@@ -112,12 +112,12 @@ _UNTOLD = (
     "the key that lay beside them"
 )
 _MEND = (
-    f"put it back, or, if you know that they are the same, delete clients/{IDENTITY_FILE}: they are then "
+    f"put it back, or, if you know that they are the same, delete clients/{FINGERPRINT_FILE}: they are then "
     "recorded anew"
 )
 
 
-def _identify(data: Data, dataset: Dataset, note: Callable[[str], object]) -> DataIdentity:
+def _identify(data: Data, dataset: Dataset, note: Callable[[str], object]) -> DataFingerprint:
     folder = _folder(data)
     key, shared = secrets.token_bytes(_KEY_BYTES), False
     if not data_set(data):
@@ -129,7 +129,7 @@ def _identify(data: Data, dataset: Dataset, note: Callable[[str], object]) -> Da
                 "same whether files change, but that other runs read these files is told by their path alone"
             )
     digests = _digests(key, dataset)
-    return DataIdentity(
+    return DataFingerprint(
         source=data.source,
         folder=str(folder),
         key=_name_of(key) if shared else "",

@@ -88,7 +88,7 @@ def data_set_named(name: str) -> str:
     return known.data_set or name if known else name
 
 
-class DataIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run resolved its data to, in its private part (`prism_secure.data.fingerprint`); never shown.
 
     Attributes:
@@ -108,18 +108,18 @@ class DataIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     held_out: str
 
 
-IDENTITY_FILE = "data.json"
+FINGERPRINT_FILE = "data.json"
 
 
-def read_identity(folder: Path) -> DataIdentity | None:
+def read_fingerprint(folder: Path) -> DataFingerprint | None:
     """What the private part of a run folder, or the folder of one enrolled client, says of its data.
 
     Raises:
         RunFolderError: it is damaged.
     """
-    for path in (folder / "clients" / IDENTITY_FILE, folder / IDENTITY_FILE):
+    for path in (folder / "clients" / FINGERPRINT_FILE, folder / FINGERPRINT_FILE):
         try:
-            return msgspec.json.decode(path.read_bytes(), type=DataIdentity)
+            return msgspec.json.decode(path.read_bytes(), type=DataFingerprint)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
@@ -136,7 +136,7 @@ class Whose:
         name: of a published data set, or what a data owner calls the data; "" where neither is known.
         declared: `data.folder` as a configuration has it.
         folder: the same, absolute; "" where only an earlier run knew what it was relative to.
-        key: see `DataIdentity`.
+        key: see `DataFingerprint`.
         source: of the configuration.
     """
 
@@ -148,7 +148,7 @@ class Whose:
     source: str = ""
 
     @classmethod
-    def of(cls, data: Data, identity: DataIdentity | None) -> Whose:
+    def of(cls, data: Data, identity: DataFingerprint | None) -> Whose:
         """By a run's configuration and, where its private part is there, what it resolved.
 
         >>> Whose.of(Data(), None).name, Whose.of(Data(source="images", folder="/a/scans"), None).label
@@ -165,7 +165,7 @@ class Whose:
         return cls(label, "", declared, folder, identity.key if identity else "", data.source)
 
     @classmethod
-    def kept(cls, identity: DataIdentity) -> Whose:
+    def kept(cls, identity: DataFingerprint) -> Whose:
         """By what was resolved alone, as beside the ledger of a client on its own machine."""
         return cls.of(Data(source=identity.source, folder=identity.folder), identity)
 

@@ -26,7 +26,7 @@ from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
 from prism_secure.config.invitations import invited
-from prism_secure.data.fingerprint import keep_identity
+from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import PrismError, RoundError, RunFolderError, StorageError, public_text
 from prism_secure.model.model_card import model_words
@@ -141,7 +141,7 @@ def _train(
     config = components.config
     private, begun = folder.path / "clients", folder.ledger_path.exists()
     # 1. What the run is of: its data, its environment. A continued run must find the same data.
-    keep_identity(private, config.data, components.dataset, listener.note, begun=begun)
+    keep_fingerprint(private, config.data, components.dataset, listener.note, begun=begun)
     keep_environment(folder.path, command, components.facts, listener.note, begun=begun)
     keep_skipped(private, components.dataset.skipped, listener.note)
     # 2. The server as the last finished round left it.

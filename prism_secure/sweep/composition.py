@@ -34,7 +34,7 @@ from prism_privacy.ledger.entry import LedgerEntry
 from prism_privacy.ledger.line import decode_line, parse
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config.invitations import most_participations
-from prism_secure.data.sources import Whose, by_data, read_identity
+from prism_secure.data.sources import Whose, by_data, read_fingerprint
 from prism_secure.errors import RunFolderError
 from prism_secure.run_folder.run import Run
 from prism_secure.storage import whole_lines
@@ -91,7 +91,7 @@ def owners(runs: Iterable[Run]) -> list[Owners]:
         RunFolderError: what a run keeps of its data is damaged.
     """
     groups = by_data(
-        runs, lambda run: Whose.of(run.config.data, read_identity(run.folder)), lambda run: run.name
+        runs, lambda run: Whose.of(run.config.data, read_fingerprint(run.folder)), lambda run: run.name
     )
     return [Owners(group.label, group.members, bool(group.undecided)) for group in groups]
 

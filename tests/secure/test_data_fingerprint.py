@@ -15,9 +15,9 @@ from PIL import Image
 from prism_privacy import PrivacyError
 from prism_secure.config import Config, Data, load_config
 from prism_secure.data import fingerprint, load
-from prism_secure.data.fingerprint import KEY_FILE, keep_identity
+from prism_secure.data.fingerprint import KEY_FILE, keep_fingerprint
 from prism_secure.data.idx import read_idx, write_idx
-from prism_secure.data.sources import DataIdentity, Whose, by_data, read_identity
+from prism_secure.data.sources import DataFingerprint, Whose, by_data, read_fingerprint
 from prism_secure.errors import DataError, PrismError, RunFolderError
 from prism_secure.reporting.progress import Silent
 from prism_secure.rounds.simulation import run
@@ -56,8 +56,8 @@ def killed(config: Config, out: Path) -> Path:
     return out
 
 
-def kept(out: Path) -> DataIdentity:
-    found = read_identity(out)
+def kept(out: Path) -> DataFingerprint:
+    found = read_fingerprint(out)
     assert found is not None
     return found
 
@@ -84,7 +84,8 @@ def test_what_is_kept_is_absolute_private_and_no_bare_hash(
         (tmp_path / place).mkdir()
         if place == "c":
             (tmp_path / "data" / KEY_FILE).unlink()
-        keep_identity(tmp_path / place, Data(source="idx", folder="data"), dataset, pytest.fail, begun=False)
+        data = Data(source="idx", folder="data")
+        keep_fingerprint(tmp_path / place, data, dataset, pytest.fail, begun=False)
     a, b, c = (kept(tmp_path / place) for place in ("a", "b", "c"))
     assert a.folder == str((tmp_path / "data").resolve())
     assert (tmp_path / "a" / "data.json").stat().st_mode & 0o777 == 0o600
@@ -159,14 +160,14 @@ def test_image_folders_do_not_see_a_key(tmp_path: Path, layout: str) -> None:
 
 
 def test_bundled_images_leave_no_record_and_published_ones_no_key(tmp_path: Path) -> None:
-    keep_identity(tmp_path, Data(), load(), pytest.fail, begun=False)
+    keep_fingerprint(tmp_path, Data(), load(), pytest.fail, begun=False)
     assert list(tmp_path.iterdir()) == []
     raw = tmp_path / "data" / "FashionMNIST" / "raw"
     raw.parent.mkdir(parents=True)
     write_data(raw)
     settings = Data(source="fashion_mnist", folder=str(tmp_path / "data"))
     dataset = load("fashion_mnist", folder=tmp_path / "data")
-    keep_identity(tmp_path, settings, dataset, pytest.fail, begun=False)
+    keep_fingerprint(tmp_path, settings, dataset, pytest.fail, begun=False)
     assert kept(tmp_path).key == ""
     assert not list((tmp_path / "data").glob(".*"))
 
@@ -294,7 +295,7 @@ def test_run_of_an_older_program_says_that_nothing_was_kept(interrupted: Path, t
 
 
 def _own(declared: str, folder: str = "", key: str = "") -> Whose:
-    found = folder and DataIdentity(source="images", folder=folder, key=key, training="", held_out="")
+    found = folder and DataFingerprint(source="images", folder=folder, key=key, training="", held_out="")
     return Whose.of(Data(source="images", folder=declared), found or None)
 
 
@@ -346,7 +347,7 @@ def test_runs_of_a_sweep_are_put_together_wherever_somebody_stands(
     for name, config in configs.items():
         folder = tmp_path / name / "clients"
         folder.mkdir(parents=True)
-        keep_identity(folder, config.data, load("idx", folder=data), pytest.fail, begun=False)
+        keep_fingerprint(folder, config.data, load("idx", folder=data), pytest.fail, begun=False)
     (tmp_path / "elsewhere").mkdir()
     for place in (tmp_path, tmp_path / "elsewhere"):
         monkeypatch.chdir(place)

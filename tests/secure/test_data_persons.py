@@ -10,8 +10,8 @@ import torch
 
 from prism_secure.config import load_config
 from prism_secure.data import Dataset, load
-from prism_secure.data.fingerprint import changed, keep_identity
-from prism_secure.data.sources import IDENTITY_FILE, read_identity
+from prism_secure.data.fingerprint import changed, keep_fingerprint
+from prism_secure.data.sources import FINGERPRINT_FILE, read_fingerprint
 from prism_secure.errors import ConfigError
 
 from .test_data import error_of, save, write_celeba, write_mnist_files
@@ -235,9 +235,9 @@ def test_changed_persons_are_changed_data(tmp_path: Path) -> None:
     def loaded() -> Dataset:
         return load("idx", folder=tmp_path / "data", person="file")
 
-    keep_identity(tmp_path, config.data, loaded(), print, begun=False)
-    assert (tmp_path / IDENTITY_FILE).exists()
-    kept = read_identity(tmp_path)
+    keep_fingerprint(tmp_path, config.data, loaded(), print, begun=False)
+    assert (tmp_path / FINGERPRINT_FILE).exists()
+    kept = read_fingerprint(tmp_path)
     assert kept is not None
     assert changed(kept, tmp_path / "data", loaded()) == []
     names.write_text("b\na\n" * 6)

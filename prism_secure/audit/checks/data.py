@@ -9,7 +9,7 @@ from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import Notebook, Unchecked
 from prism_secure.data import BUNDLED
 from prism_secure.data.fingerprint import changed
-from prism_secure.data.sources import IDENTITY_FILE
+from prism_secure.data.sources import FINGERPRINT_FILE
 from prism_secure.errors import PrismError
 from prism_secure.rounds.components import Components
 
@@ -23,10 +23,11 @@ def data(evidence: Evidence, notes: Notebook) -> None:
     if kept is None:
         _ = evidence.clients  # skipped where the private part is not here
         raise Unchecked(
-            f"no {IDENTITY_FILE} says what images the run had: it is gone, or an older program made the run",
+            f"no {FINGERPRINT_FILE} says what images the run had: it is gone, or an older program made "
+            "the run",
             expected=not evidence.charges,
         )
-    check_mode(notes, evidence.folder / "clients" / IDENTITY_FILE, evidence, 0o600)
+    check_mode(notes, evidence.folder / "clients" / FINGERPRINT_FILE, evidence, 0o600)
     folder = Path(kept.folder)
     if not folder.is_dir():
         raise Unchecked("the data are no longer here, or not yet", expected=True)

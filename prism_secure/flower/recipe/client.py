@@ -21,7 +21,7 @@ from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
-from prism_secure.data.fingerprint import keep_identity
+from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, RunFolderError
@@ -184,7 +184,7 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
         begun = (folder / "ledger.jsonl").exists()
-        keep_identity(folder, config.data, recipe.dataset, partial(log, INFO), begun=begun)
+        keep_fingerprint(folder, config.data, recipe.dataset, partial(log, INFO), begun=begun)
         keep_skipped(folder, recipe.dataset.skipped, partial(log, INFO))
         if recipe.uncovered:
             log(INFO, recipe.uncovered)

@@ -27,7 +27,7 @@ from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Sta
 from prism_privacy import NoisySums
 from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.spending import Spending
-from prism_secure.data.fingerprint import keep_identity
+from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
 from prism_secure.flower.recipe.client import OwnData
@@ -112,7 +112,7 @@ class Rounds:
         recipe, run, server = self._recipe, self._run, self._server
         dimension = recipe.trainer.dimension
         private, begun = run.path / "clients", run.ledger_path.exists()
-        keep_identity(private, recipe.config.data, recipe.dataset, partial(log, INFO), begun=begun)
+        keep_fingerprint(private, recipe.config.data, recipe.dataset, partial(log, INFO), begun=begun)
         keep_environment(run.path, COMMAND, recipe.facts, partial(log, INFO), begun=begun)
         own_data = recipe.facts.own_data
         with Spending(

@@ -26,7 +26,7 @@ from prism_privacy import (
 from prism_secure.cli import main
 from prism_secure.config import dump_config, load_config
 from prism_secure.data import load
-from prism_secure.data.fingerprint import KEY_FILE, keep_identity
+from prism_secure.data.fingerprint import KEY_FILE, keep_fingerprint
 from prism_secure.rounds.simulation import run
 
 from .. import tiny_data
@@ -55,7 +55,7 @@ def ledger_folder(
     if data is not None:
         (path / "clients").mkdir()
         told = load_config(None, ["data.source=idx", *overrides]).data
-        keep_identity(path / "clients", told, load("idx", folder=data), pytest.fail, begun=False)
+        keep_fingerprint(path / "clients", told, load("idx", folder=data), pytest.fail, begun=False)
         overrides = ("data.source=idx", *overrides)
     if config:
         (path / "config.toml").write_text(dump_config(load_config(None, list(overrides))))
