@@ -209,9 +209,9 @@ def test_vgg_without_weights_says_where_they_belong_and_downloads_nothing(tmp_pa
 
 
 def test_vgg_takes_sixteen_relu_maps_of_the_papers_size(tmp_path):
-    from prism_secure.data import torchvision_shim  # noqa: F401, I001  must come before torchvision
-    from torchvision.models import vgg
+    from prism_secure.data.torchvision_shim import torchvision
 
+    vgg = torchvision.models.vgg
     path = tmp_path / Vgg19Bn.FILE
     layers = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
     torch.save(

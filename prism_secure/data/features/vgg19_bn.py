@@ -60,8 +60,9 @@ class Vgg19Bn(FeatureExtractor):
         path = self.weights_file(weights)
         again = f"put torchvision's {self.FILE} there again"
         file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
-        from prism_secure.data import torchvision_shim  # noqa: F401, I001  must come before torchvision
-        from torchvision.models import vgg
+        from prism_secure.data.torchvision_shim import torchvision
+
+        vgg = torchvision.models.vgg
 
         # Only the convolutions: building the classifier's 120 million weights would take most of the time.
         self.layers = vgg.make_layers(vgg.cfgs["E"], batch_norm=True)
