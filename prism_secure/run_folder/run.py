@@ -224,19 +224,19 @@ class Run(os.PathLike[str]):
         return [msgspec.structs.replace(record, epsilon=nothing) for record in records]
 
     @cached_property
-    def evaluated(self) -> RoundRecord | None:
+    def last_evaluated(self) -> RoundRecord | None:
         """The last evaluated round."""
         return next((record for record in reversed(self.records) if record.quality), None)
 
     @property
     def quality(self) -> Quality | None:
         """The metrics of the last evaluated round."""
-        return self.evaluated.quality if self.evaluated else None
+        return self.last_evaluated.quality if self.last_evaluated else None
 
     @property
     def measured_in(self) -> str:
         """Which round its metrics are of, " (round 6)", where it is not the last one of a finished run."""
-        last = self.evaluated
+        last = self.last_evaluated
         if last is None or (self.finished and last.round == len(self.records)):
             return ""
         return f" (round {last.round})"

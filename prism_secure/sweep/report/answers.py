@@ -21,14 +21,26 @@ from prism_secure.sweep.results import LEAST_SEEDS, SweepPoint, record_of
 from prism_secure.wording import LIMITED, format_epsilon
 
 __all__ = [
-    "LIMITS", "SHOWS", "Best", "Grouping", "best_at", "by_setting", "judged", "learned", "least", "levels",
-    "limits", "lines", "not_told", "shares",
+    "LEAST_SHARE",
+    "LIMITS",
+    "Best",
+    "Grouping",
+    "best_at",
+    "by_setting",
+    "judged",
+    "learned",
+    "least",
+    "levels",
+    "limits",
+    "lines",
+    "not_told",
+    "shares",
 ]  # fmt: skip
 
 LIMITS = (1, 2, 4, 8, LIMITED)
 """Epsilons that somebody may have to spend."""
 _SMALLER = (0.1, 0.25, 0.5)
-SHOWS = 0.005
+LEAST_SHARE = 0.005
 """A smaller share of the variance is 0% in words."""
 _MOST = 6
 """Lines that are told apart by colour and mark; more values of a number are cut into ranges."""
@@ -260,7 +272,7 @@ def _said(subject: Subject, best: Best) -> str:
 
 
 def _by_group(subject: Subject, grouping: Grouping, name: str, limit: float) -> list[str]:
-    if len(grouping.kinds) < 2 or grouping.share < SHOWS:
+    if len(grouping.kinds) < 2 or grouping.share < LEAST_SHARE:
         return []
     found = []
     for index, kind in enumerate(grouping.kinds):

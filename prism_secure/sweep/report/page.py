@@ -32,7 +32,7 @@ from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.along import Strip, real_strip, strips, strips_plot
 from prism_secure.sweep.report.answers import (
-    SHOWS,
+    LEAST_SHARE,
     Grouping,
     best_at,
     by_setting,
@@ -428,7 +428,7 @@ def _render(
         points=subject.points,
         front_ids={name: {point.id for point in found} for name, found in fronts.items()},
         grouping=grouping,
-        shows=SHOWS,
+        shows=LEAST_SHARE,
         panels=_panels(subject, grouping),
         learned=learned(subject, grouping),
         not_told=not_told(subject),
