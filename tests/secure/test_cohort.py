@@ -62,10 +62,13 @@ def test_sparse_secure_sum_opens_the_exact_sum() -> None:
 def test_an_active_run_of_many_clients_opens_the_exact_sum_and_charges_for_the_cohort_of_their_own_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
 ) -> None:
+    sums = []
+
     def opened(config: Config, broadcast: Broadcast, bits: list[Bits]) -> SecureSumResult:
         found = open_securely(config, broadcast, bits)
         assert np.array_equal(found.counts, np.sum([each() for each in bits], axis=0, dtype=np.int64))
         assert len(found.survivors) == CLIENTS
+        sums.append(found)
         return found
 
     monkeypatch.setattr(federation, "open_securely", opened)
@@ -84,6 +87,7 @@ def test_an_active_run_of_many_clients_opens_the_exact_sum_and_charges_for_the_c
     config = load_config(None, settings)
     assert config.graph == "chosen"
     federation.run(config, tmp_path / "run")
+    assert len(sums) == 1
     entry, *_ = verify_ledger(tmp_path / "run" / "ledger.jsonl").entries
     assert entry.cohort == config.cohort == MaskRelease(**entry.release).cohort < CLIENTS - 14
     (record,) = read_records(tmp_path / "run")
