@@ -369,7 +369,7 @@ def why_infinite(config: Config, dimension: int | None, images: int | None) -> t
 
 
 def _accounted(config: Config) -> Config:
-    """What an epsilon depends on, or what may be set, and nothing else: runs of a sweep have it in common."""
+    """What an epsilon, or a remedy for it, depends on, and nothing else: runs of a sweep share it."""
     who = config.federation
     return Config(
         federation=Federation(

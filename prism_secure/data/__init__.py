@@ -13,7 +13,7 @@
     pinned           files that others made, read only if they are the ones that were looked at
     torchvision_shim  torchvision, also where its compiled operators do not load
 
-Files of images are read here, and nowhere else. It writes a key beside them and, into the private part of a
+Data sets are read here, and nowhere else. It writes a key beside them and, into the private part of a
 run folder, what was read under that key.
 """
 

@@ -123,7 +123,7 @@ def test_run_prints_a_line_a_round_and_where_the_report_is(
 
 
 def test_a_run_s_process_loads_no_compiler_and_no_torchvision(quick: Path, tmp_path: Path) -> None:
-    """They take a second each, in every process that trains or measures."""
+    """They take up to a second each, in every process that trains or measures."""
     heavy = {"torch._dynamo", "torchvision", "sympy", "scipy.signal", "scipy.stats", "pandas", "pyarrow"}
     command = ["run", "--config", str(quick), "--out", str(tmp_path / "run")]
     code = f"import sys; from prism_secure.cli import main; code = main({command}); "

@@ -12,9 +12,9 @@
 `Measure.probabilities`, whose clip is its own.
 
 So whatever a behaviour does, no more of a client leaves than its clip and its coins let through, and that is
-what the ledger charges. Nothing says what it costs a single image: beside a record-level release only those
-may stand that read nothing else of the images (`KEEP_TO_THE_RELEASE`). Three things it must keep to, because
-nothing can check them:
+what the ledger charges. What it costs a single image nothing says: beside a record-level release only
+behaviours may stand that read nothing else of the images (`KEEP_TO_THE_RELEASE`). Three things it must keep
+to, because nothing can check them:
 
     a client's state follows from its data, broadcasts and its earlier state, never from coins or uploads
     `answer` is a function of its arguments: a round that was cut short is repeated, to the same bits

@@ -12,8 +12,8 @@ from prism_secure.rounds.behaviours.train import Train
 from prism_secure.rounds.components import Components
 
 BUILT_IN: Mapping[str, Callable[[Components], Behaviour]] = {"train": Train, "measure": Measure}
-"""By name. Whether rounds of one may stand beside an epsilon for an image, `KEEP_TO_THE_RELEASE` in
-`prism_secure.config.sections` says: unless it does, they may not."""
+"""By name. Only those in `KEEP_TO_THE_RELEASE` of `prism_secure.config.sections` may stand beside an epsilon
+for an image."""
 
 
 def behaviour_of(components: Components) -> Behaviour:

@@ -94,7 +94,7 @@ def test_the_best_within_a_limit_is_what_a_search_of_all_points_finds(limit: flo
         ([math.nan, math.inf], []),
     ],
 )
-def test_epsilons_below_1_have_a_row_where_some_point_lies_there(
+def test_limits_below_1_have_a_row_where_each_is_the_first_to_hold_a_point(
     reached: list[float], own: list[float]
 ) -> None:
     points = [Point(str(epsilon), {}, 100.0, epsilon) for epsilon in reached]
