@@ -14,7 +14,6 @@ from prism_secure.cli import main
 from prism_secure.config import Config, load_config
 from prism_secure.errors import RunFolderError
 from prism_secure.reporting.progress import Silent
-from prism_secure.rounds import rehearsal
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.environment import read_environment
@@ -183,7 +182,7 @@ def _refused(config: Config, folder: Path, name: str, content: Content) -> None:
 def test_every_file_that_a_run_goes_on_from_is_missed_before_a_round_is_charged(
     config: Config, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(rehearsal, "check_components", lambda _: None)  # quicker, and of no run folder
+    monkeypatch.setattr(federation, "check_components", lambda _: None)  # quicker, and of no run folder
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     _refused(config, folder, name, FILES[name])
 
@@ -202,7 +201,7 @@ def test_before_round_1_is_done_nothing_that_is_gone_is_begun_anew(
     assert _charged(folder)[0] == ("moments", 0)
     kept = _contents(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(rehearsal, "check_components", lambda _: None)
+        patch.setattr(federation, "check_components", lambda _: None)
         _refused(config, folder, name, None)
     (folder / name).write_bytes(kept[name])
     (folder / name).chmod(0o600)

@@ -11,7 +11,6 @@ import pytest
 from prism_privacy import verify_ledger
 from prism_secure.config import Config, load_config
 from prism_secure.errors import RunFolderError
-from prism_secure.rounds import rehearsal
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.simulation import run
 from prism_secure.rounds.workers import Workers
@@ -61,7 +60,7 @@ def entries(folder: Path) -> list[bytes]:
 def test_whatever_still_says_that_moments_were_opened_or_charged_stops_a_second_release(
     opened: tuple[Config, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(rehearsal, "check_components", lambda _: None)  # quicker, and of no run folder
+    monkeypatch.setattr(federation, "check_components", lambda _: None)  # quicker, and of no run folder
     config, kept = opened
     folder = Path(shutil.copytree(kept, tmp_path / "run"))
     for name in gone:

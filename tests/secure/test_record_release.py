@@ -25,7 +25,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
 from prism_secure.learning.training import LocalTrainer, _Training
 from prism_secure.reporting.progress import Silent
-from prism_secure.rounds import moment_sum, rehearsal
+from prism_secure.rounds import moment_sum
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -202,7 +202,7 @@ def test_a_kill_on_the_way_to_the_store_makes_no_second_release(
         made.append(client)
         return honest(self, client, *images)
 
-    monkeypatch.setattr(rehearsal, "check_components", lambda _: None)  # its rehearsal makes one, too
+    monkeypatch.setattr(federation, "check_components", lambda _: None)  # its rehearsal makes one, too
     monkeypatch.setattr(RecordRelease, "make", counted)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -279,7 +279,7 @@ def test_runs_over_the_same_images_share_one_release_and_only_the_very_same(
         made.append(self.of(client).sigma)
         return honest(self, client, *images)
 
-    monkeypatch.setattr(rehearsal, "check_components", lambda _: None)  # its rehearsal makes one, too
+    monkeypatch.setattr(federation, "check_components", lambda _: None)  # its rehearsal makes one, too
     monkeypatch.setattr(RecordRelease, "make", counted)
     store = tmp_path / "store"
     shared = [f"privacy.record_store={store}", "federation.rounds=1"]

@@ -16,7 +16,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited
 from prism_secure.errors import RunFolderError
 from prism_secure.reporting.progress import Silent
-from prism_secure.rounds import rehearsal, simulation
+from prism_secure.rounds import simulation
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import RunFolder
 from prism_secure.run_folder.records import RoundRecord
@@ -42,7 +42,7 @@ class Killed(Silent):
 
 @pytest.fixture(autouse=True)
 def _no_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "check_components", lambda _: None)  # quicker, and of no run folder
+    monkeypatch.setattr(simulation, "check_components", lambda _: None)  # quicker, and of no run folder
 
 
 @pytest.fixture
