@@ -170,5 +170,5 @@ def test_a_client_that_is_left_out_of_the_survivors_does_not_sign():
     again = Rehearsal()
     for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD):
         call(again, stage, kept)
-    with refused(ProtocolError, Stage.CONFIRM, 1):
+    with refused(ProtocolError, Stage.CONFIRM, None):
         again.clients[1].confirm(survivors(0, 2, 3, 4)(kept[Stage.CONFIRM, SERVER, 1]))
