@@ -26,6 +26,7 @@ from prism_crypto import (
     Policy,
     PolicyError,
     Roster,
+    SecureSumClient,
     Stage,
     ThresholdError,
 )
@@ -623,6 +624,37 @@ def test_node_that_answers_as_another_client_is_taken_for_silent(
         "is refused" if (stage, mode, invite) == (Stage.ADVERTISE, "active", "roster") else "says that it"
     )
     assert any("node 101" in line and refusal in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("away", ["no node of its own", "said no hello"])
+def test_node_that_answers_as_a_client_that_said_no_hello_is_taken_for_silent(
+    tmp_path: Path, away: str, caplog
+) -> None:
+    """Only hellos are signed: node 101 says its own, and goes on as client 0, of which it has nothing."""
+    mode, policy = "semi_honest", Policy(min_survivors=2, min_cohort=2, mode="semi_honest")
+    roster = enroll_simulated(tmp_path, "tests", CLIENTS, policy)
+    first = 1 if away == "no node of its own" else 0
+    grid = LoopGrid(bits_app.app, {100 + i: tmp_path / f"{i:02d}" for i in range(first, CLIENTS)})
+    summed = SecureSum(grid, roster, "tests", mode=mode, min_survivors=2, timeout=300, poll=0.01)
+    forged: list[SecureSumClient] = []
+
+    def tamper(node: int, kind: str, reply: Message) -> Message | None:
+        if node == 100:
+            return unavailable(reply)
+        if node == 101 and kind == sum_messages.message_type(Stage.ADVERTISE):
+            assert summed.session is not None
+            forged.append(SecureSumClient(0, summed.session, policy))
+            record = reply.content[sum_messages.RECORD]
+            record["client"], record["message"] = 0, forged[0].advertise()
+        return reply
+
+    grid.tamper = tamper
+    seen: dict[Stage, tuple[int, ...]] = {}
+    with pytest.raises(ThresholdError):  # two of four are left
+        summed.open(model(), CountSpec(11), round=1, closed=seen.__setitem__)
+    assert forged
+    assert seen == {}
+    assert any("node 101 says that it is client 0" in line for line in caplog.messages)
 
 
 def test_client_that_has_moved_to_another_node_is_found_there(federation: Federation) -> None:

@@ -128,7 +128,8 @@ class SecureSum:
         """
         asked = list(self._grid.get_node_ids() if nodes is None else nodes)
         clients: dict[int, int] = {}
-        if invite == "asked" or self._mode == Mode.SEMI_HONEST:  # in which no advert is signed
+        hellos = invite == "asked" or self._mode == Mode.SEMI_HONEST  # in which no advert is signed
+        if hellos:
             least = max(3 if self._mode == Mode.ACTIVE else 2, self._min_survivors or 0)
             _check_number(len(asked), "nodes are asked", least)
             clients = self._introduced(asked, round)
@@ -152,7 +153,7 @@ class SecureSum:
             while (stage := server.stage) is not None:
                 wait = train_timeout if stage is Stage.UPLOAD else self._timeout
                 for node, reply in self._exchange(stage, outbound, round, wait):
-                    self._take(server, places, node, reply)
+                    self._take(server, places, node, reply, hellos)
                 inbox = server.close()
                 if closed is not None:
                     closed(stage, tuple(sorted(inbox)) or server.result.survivors)
@@ -224,7 +225,9 @@ class SecureSum:
             )
         return session
 
-    def _take(self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message) -> None:
+    def _take(
+        self, server: SecureSumServer, places: dict[int, int], node: int, reply: Message, hellos: bool
+    ) -> None:
         """Hand one reply to the state machine; one that is refused is that of a silent client.
 
         A reply names its client, and nobody takes its word: it must come from that client's node. Which one
@@ -232,7 +235,8 @@ class SecureSum:
         reply brings, checked by `receive`). The node is not in the reply: it is the one that was asked.
 
         Args:
-            places: client id → node id, as signed; an advert that is taken adds its own.
+            places: client id → node id, as signed; without hellos an advert that is taken adds its own.
+            hellos: whether nodes have said a hello: no other node is any client's then.
         """
         stage = server.stage
         assert stage is not None
@@ -241,7 +245,7 @@ class SecureSum:
                 log(WARNING, "secure sum, %s: node %d: %s", stage.value, node, reply.error.reason)
                 return
             client = sum_messages.sender(reply.content)
-            if places.get(client, node) != node:
+            if places.get(client, None if hellos else node) != node:
                 log(WARNING, "secure sum, %s: node %d says that it is client %d", stage.value, node, client)
                 self._clients.pop(node, None)  # it may have been enrolled anew, and is asked again
                 return
