@@ -116,7 +116,7 @@ def encode_png(image: Image.Image) -> bytes:
     if _KEY in image.info:
         text.add_text(_KEY, image.info[_KEY])
     file = io.BytesIO()
-    image.save(file, "png", optimize=True, pnginfo=text)
+    image.save(file, "png", pnginfo=text)
     return file.getvalue()
 
 
