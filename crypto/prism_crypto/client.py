@@ -182,9 +182,7 @@ class SecureSumClient(Confidential):
         Errors: see `stages.confirm.confirm` and `stages.vouch.vouch`. A client does this once a session.
         """
         if self.session.mode is not Mode.ACTIVE:
-            raise OutOfOrder(
-                "a semi-honest session has no confirm stage", stage=Stage.CONFIRM, peer=self.client_id
-            )
+            raise OutOfOrder("a semi-honest session has no confirm stage", stage=Stage.CONFIRM)
         if self.session.graph == "chosen":
             return self._deliver(self._step(Uploaded, Stage.CONFIRM, partial(vouch, data=survivors)))
         return self._deliver(self._step(Uploaded, Stage.CONFIRM, partial(confirm, data=survivors)))
@@ -222,7 +220,7 @@ class SecureSumClient(Confidential):
             OutOfOrder: there is none, or it was not kept (``resends=False``), or the client has aborted.
         """
         if self._reply is None:
-            raise OutOfOrder("there is no reply to send again", stage=self.stage, peer=self.client_id)
+            raise OutOfOrder("there is no reply to send again", stage=self.stage)
         return self._reply
 
     def abort(self) -> None:
@@ -237,7 +235,7 @@ class SecureSumClient(Confidential):
             try:
                 self._counter.advance(self.session.number, self.session.round)
             except StateError as error:
-                error.at(Stage.ADVERTISE, self.client_id)
+                error.at(Stage.ADVERTISE)
                 raise
         return advertise(state)
 
@@ -264,7 +262,7 @@ class SecureSumClient(Confidential):
         try:
             self._counter.uploaded(self.session.round)
         except StateError as error:
-            error.at(Stage.UPLOAD, self.client_id)
+            error.at(Stage.UPLOAD)
             raise
         self._recorded = True
 
@@ -297,7 +295,7 @@ class SecureSumClient(Confidential):
             reason = "this client has finished the session"
         else:
             reason = f"the next stage of this client is {self.stage.value}"
-        return OutOfOrder(f"{stage.value} is out of order: {reason}", stage=stage, peer=self.client_id)
+        return OutOfOrder(f"{stage.value} is out of order: {reason}", stage=stage)
 
     @staticmethod
     def _deliver(outcome: _Outcome) -> bytes:

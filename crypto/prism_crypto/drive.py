@@ -208,7 +208,7 @@ class Client(Confidential):
                 vector, the client is out of the session.
         """
         if self._wanted is None:
-            raise OutOfOrder("join comes first", peer=self.client_id)
+            raise OutOfOrder("join comes first")
         kind, number, stage, payload = _read(response)
         self.waiting = kind == _WAIT
         try:

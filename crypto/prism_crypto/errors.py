@@ -57,7 +57,8 @@ class SecureSumError(Exception):
         message: what was expected and what came, free of secrets.
         stage: the stage of the protocol at which it happened, where there is one.
         peer: the client it is about (in whose name a bad message came, the owner of a bad share), where
-            known; no blame. What a client hears from the server about itself names nobody.
+            known; no blame. Of itself a client names nobody for what a server can bring about: its offer, the
+            order of its messages, what they say of this client.
     """
 
     def __init__(self, message: str, *, stage: Stage | None = None, peer: int | None = None) -> None:

@@ -88,7 +88,7 @@ numbered_rounds=False, suite='x25519')
             except (PolicyError, InputError) as error:
                 problem = error.message
         if problem:
-            raise PolicyError(problem, stage=Stage.ADVERTISE, peer=client_id)
+            raise PolicyError(problem, stage=Stage.ADVERTISE)
 
     def _shortfall(self, session: Session, client_id: int, roster: Roster | None) -> str:
         if self.mode is Mode.ACTIVE and session.mode is not Mode.ACTIVE:

@@ -30,5 +30,5 @@ def test_a_refused_vector_costs_the_round():
     shares = low.play(until=Stage.SHARE)
     with pytest.raises(InputError, match=r"outside 0\.\.10"):
         low.clients[VICTIM].upload(shares[VICTIM], np.full(40, 17))
-    with refused(StateError, Stage.ADVERTISE, VICTIM):
+    with refused(StateError, Stage.ADVERTISE, None):
         offer(2, 20, counters).clients[VICTIM].advertise()

@@ -352,5 +352,5 @@ def test_it_is_overwritten_when_the_client_leaves(until):
         assert any(pair.private())
         room.clients[client_id].abort()
         assert not pair.private()
-        with refused(OutOfOrder, Stage.UNMASK, client_id):
+        with refused(OutOfOrder, Stage.UNMASK, None):
             room.clients[client_id].unmask(b"")

@@ -237,7 +237,7 @@ DEMANDING = Policy(min_survivors=2, suite=HYBRID)
 
 def test_a_client_that_demands_hybrid_keys_joins_no_other_session():
     room = Rehearsal(range(4))
-    with refused(PolicyError, Stage.ADVERTISE, 1) as caught:
+    with refused(PolicyError, Stage.ADVERTISE, None) as caught:
         room.client(1, policy=DEMANDING).advertise()
     assert "demands keys of x25519+ml-kem-768, the session has x25519" in str(caught.value)
     assert room.counters[1].last == 0
@@ -294,7 +294,7 @@ def test_where_cryptography_has_no_mlkem_a_hybrid_session_is_refused_in_one_sent
     monkeypatch.setattr(hybrid, "available", lambda: False)
     with pytest.raises(PolicyError, match=r"hybrid keys need ML-KEM-768, which cryptography .* pip install"):
         room_of(4)
-    with refused(PolicyError, Stage.ADVERTISE, 0):
+    with refused(PolicyError, Stage.ADVERTISE, None):
         room.client(0, session=Session.from_offer(room.session.offer())).advertise()
     with pytest.raises(PolicyError, match="hybrid keys need ML-KEM-768"):
         secure_sum([np.ones(3, int)] * 3, suite=HYBRID)

@@ -61,9 +61,9 @@ def test_a_late_upload_is_not_read(stage):
 def test_a_client_without_the_dropped_ones_share_of_the_seed_cannot_be_talked_into_it():
     session, seen = kept_back()
     changed = survivors(*session.ids)(seen[Stage.CONFIRM, SERVER, 0])
-    with refused(OutOfOrder, Stage.CONFIRM, 0):
+    with refused(OutOfOrder, Stage.CONFIRM, None):
         session.clients[0].confirm(changed)
-    with refused(OutOfOrder, Stage.UNMASK, 0):
+    with refused(OutOfOrder, Stage.UNMASK, None):
         session.clients[0].unmask(seen[Stage.UNMASK, SERVER, 0])
 
 

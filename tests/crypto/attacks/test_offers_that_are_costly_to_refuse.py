@@ -63,7 +63,7 @@ def no_search(monkeypatch):
 def test_an_offer_below_the_policy_is_refused_without_a_search(no_search, size, policy):
     offer = costly(*size).offer()
     assert len(offer) < 400
-    with refused(PolicyError, Stage.ADVERTISE, 0):
+    with refused(PolicyError, Stage.ADVERTISE, None):
         policy.check(Session.from_offer(offer), 0, ROSTER)
 
 
@@ -90,7 +90,7 @@ def test_a_chosen_graph_of_too_many_neighbours_is_refused_uncomputed(monkeypatch
         degree=degree,
         roster_hash=roster.hash,
     ).offer()
-    with refused(PolicyError, Stage.ADVERTISE, 0) as caught:
+    with refused(PolicyError, Stage.ADVERTISE, None) as caught:
         Policy(min_survivors=2).check(Session.from_offer(offer), 0, roster)
     assert f"at most {MAX_DEGREE} neighbours, not {degree}" in str(caught.value)
 
@@ -98,7 +98,7 @@ def test_a_chosen_graph_of_too_many_neighbours_is_refused_uncomputed(monkeypatch
 def test_an_active_client_refuses_it_without_a_search(no_search):
     active = Rehearsal()
     client = active.client(0, session=costly(*SIZES[0]), policy=Policy(min_survivors=4))
-    with refused(PolicyError, Stage.ADVERTISE, 0):
+    with refused(PolicyError, Stage.ADVERTISE, None):
         client.advertise()
 
 
@@ -111,7 +111,7 @@ def test_the_search_ends_at_the_largest_degree(monkeypatch, size):
         graph, "hypergeometric_ways", lambda *counts: (tried.append(counts[-1]), real(*counts))[1]
     )
     sessions._sparse.cache_clear()
-    with refused(PolicyError, Stage.ADVERTISE, 0):
+    with refused(PolicyError, Stage.ADVERTISE, None):
         Policy(min_survivors=2, mode="semi_honest").check(costly(*size), 0, None)
     assert max(tried, default=0) <= MAX_DEGREE
     assert len(tried) <= MAX_DEGREE

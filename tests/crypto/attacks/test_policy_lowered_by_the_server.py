@@ -42,8 +42,8 @@ LOWERED = {
 }
 
 
-def refuses(client, counter: MemoryCounter, client_id: int = 3) -> str:
-    with refused(PolicyError, Stage.ADVERTISE, client_id) as caught:
+def refuses(client, counter: MemoryCounter) -> str:
+    with refused(PolicyError, Stage.ADVERTISE, None) as caught:
         client.advertise()
     assert counter.last == 0, "the session number is spent although nothing left"
     return str(caught.value)

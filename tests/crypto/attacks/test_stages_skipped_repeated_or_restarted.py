@@ -53,7 +53,7 @@ def test_a_client_does_nothing_but_the_next_stage(mode, done, asked):
         if done is None or stage.number > done.number:
             break
         assert call(session, stage, kept) == kept[stage, 1, SERVER]
-    with refused(OutOfOrder, asked, 1):
+    with refused(OutOfOrder, asked, None):
         call(session, asked, kept)
     # The refusal costs nothing: the client goes on where it was.
     for stage in stages(mode):
@@ -86,9 +86,9 @@ def test_after_an_error_a_client_is_done_for_good(stage):
         call(session, stage, {(stage, SERVER, 1): b"garbage"})
     assert session.clients[1].stage is None
     for again in Stage:
-        with refused(OutOfOrder, again, 1):
+        with refused(OutOfOrder, again, None):
             call(session, again, kept)
-    with refused(OutOfOrder, None, 1):
+    with refused(OutOfOrder, None, None):
         session.clients[1].resend()
 
 
@@ -97,9 +97,9 @@ def test_a_client_that_left_says_nothing_more():
     session = Rehearsal()
     call(session, Stage.ADVERTISE, kept)
     session.clients[1].abort()
-    with refused(OutOfOrder, Stage.SHARE, 1):
+    with refused(OutOfOrder, Stage.SHARE, None):
         call(session, Stage.SHARE, kept)
-    with refused(OutOfOrder, None, 1):
+    with refused(OutOfOrder, None, None):
         session.clients[1].resend()
 
 
@@ -109,7 +109,7 @@ def test_a_client_signs_one_survivor_set_only():
     for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD, Stage.CONFIRM):
         call(again, stage, kept)
     for told in (kept[Stage.CONFIRM, SERVER, 1], survivors(0, 1, 2, 3)(kept[Stage.CONFIRM, SERVER, 1])):
-        with refused(OutOfOrder, Stage.CONFIRM, 1):
+        with refused(OutOfOrder, Stage.CONFIRM, None):
             again.clients[1].confirm(told)
     assert again.clients[1].resend() == kept[Stage.CONFIRM, 1, SERVER]
 
@@ -119,9 +119,9 @@ def test_a_semi_honest_client_is_not_talked_into_confirming_and_an_active_one_no
     session = Rehearsal()
     for stage in (Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD):
         call(session, stage, kept)
-    with refused(OutOfOrder, Stage.UNMASK, 1):
+    with refused(OutOfOrder, Stage.UNMASK, None):
         session.clients[1].unmask(kept[Stage.CONFIRM, SERVER, 1])  # the survivor set, as in semi-honest mode
-    with refused(OutOfOrder, Stage.CONFIRM, 1):
+    with refused(OutOfOrder, Stage.CONFIRM, None):
         Rehearsal(mode="semi_honest").clients[1].confirm(kept[Stage.CONFIRM, SERVER, 1])
 
 
@@ -161,7 +161,7 @@ def test_a_server_that_skips_the_confirmations_gets_no_shares():
     """Straight from the uploads to unmask, with the survivor set in place of signatures."""
     session = Rehearsal()
     inbox = session.play(until=Stage.UPLOAD)
-    with refused(OutOfOrder, Stage.UNMASK, 0):
+    with refused(OutOfOrder, Stage.UNMASK, None):
         session.clients[0].unmask(inbox[0])
 
 

@@ -89,7 +89,7 @@ def test_sybils_invited_by_the_server_fail_against_the_pinned_roster():
     victim = SecureSumClient(
         0, offered, Policy(min_survivors=2), identity=honest, roster=pinned, counter=MemoryCounter()
     )
-    with refused(PolicyError, Stage.ADVERTISE, 0):
+    with refused(PolicyError, Stage.ADVERTISE, None):
         victim.advertise()
 
 
@@ -99,7 +99,7 @@ def test_a_server_with_the_right_roster_hash_and_unknown_ids_is_refused():
     victim = SecureSumClient(
         0, offered, Policy(min_survivors=2), identity=identity(0), roster=pinned, counter=MemoryCounter()
     )
-    with refused(PolicyError, Stage.ADVERTISE, 0) as caught:
+    with refused(PolicyError, Stage.ADVERTISE, None) as caught:
         victim.advertise()
     assert "77" in str(caught.value)
 

@@ -62,7 +62,7 @@ def test_no_client_whose_upload_has_left_joins_another_session_of_that_round(cou
     session(1, counters, round=5, mode=mode).play()
     again = session(2, counters, round=round, mode=mode)
     for i in again.ids:
-        with refused(StateError, Stage.ADVERTISE, i):
+        with refused(StateError, Stage.ADVERTISE, None):
             again.clients[i].advertise()
         assert again.rng[i].taken == b"", "keys were drawn for a session that is refused"
         assert counters[i].last == 1, "the number is spent although nothing left"
@@ -76,7 +76,7 @@ def test_an_upload_that_the_server_says_it_never_got_counts_as_sent(counters):
         )
     )
     assert VICTIM not in first.server.result.survivors
-    with refused(StateError, Stage.ADVERTISE, VICTIM):
+    with refused(StateError, Stage.ADVERTISE, None):
         session(2, counters).clients[VICTIM].advertise()
 
 
@@ -86,7 +86,7 @@ def test_of_two_sessions_open_at_once_only_one_gets_the_upload(counters):
     one, two = until_upload(first), until_upload(second)
     second.clients[VICTIM].upload(two[VICTIM], second.values[VICTIM])
     late = first.clients[VICTIM]
-    with refused(StateError, Stage.UPLOAD, VICTIM):
+    with refused(StateError, Stage.UPLOAD, None):
         late.upload(one[VICTIM], first.values[VICTIM])
     assert late.stage is None
     with pytest.raises(OutOfOrder):
@@ -139,7 +139,7 @@ def test_an_upload_that_is_held_back_leaves_no_shares_behind(counters, monkeypat
     counters[VICTIM].uploaded(1)  # by another session of this round
     real = client_module.upload
     monkeypatch.setattr(client_module, "upload", lambda *a, **k: (made.append(real(*a, **k)), made[-1])[1])
-    with refused(StateError, Stage.UPLOAD, VICTIM):
+    with refused(StateError, Stage.UPLOAD, None):
         rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])
     [(after, _)] = made
     assert len(after.keys) == 5
@@ -152,7 +152,7 @@ def test_a_client_killed_once_the_round_is_recorded_has_lost_the_round_not_the_s
     shares = until_upload(rehearsal)
     rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])  # sent or not, who knows
     reborn = {**counters, VICTIM: SessionCounter(counters[VICTIM].path)}
-    with refused(StateError, Stage.ADVERTISE, VICTIM):
+    with refused(StateError, Stage.ADVERTISE, None):
         session(2, reborn).clients[VICTIM].advertise()
     assert session(2, reborn, round=2).clients[VICTIM].advertise()
 

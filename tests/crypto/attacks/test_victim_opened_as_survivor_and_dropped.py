@@ -72,7 +72,7 @@ def test_a_client_that_has_given_its_shares_gives_no_others(mode):
     session.play(intercept=note)
     changed = last[0] if mode == "active" else survivors(0, 1, 2, 4)(last[0])
     for message in (last[0], changed):
-        with refused(OutOfOrder, Stage.UNMASK, 0):
+        with refused(OutOfOrder, Stage.UNMASK, None):
             session.clients[0].unmask(message)
 
 
@@ -169,7 +169,7 @@ def test_a_second_server_cannot_continue_the_session_with_another_survivor_set()
     for i in (0, 1, 2, 4):
         second.receive(i, kept[Stage.UPLOAD, i, SERVER])
     told = second.close()
-    with refused(OutOfOrder, Stage.CONFIRM, 0):
+    with refused(OutOfOrder, Stage.CONFIRM, None):
         session.clients[0].confirm(told[0])
     with refused(SignatureError, Stage.CONFIRM, 0):
         second.receive(0, kept[Stage.CONFIRM, 0, SERVER])
