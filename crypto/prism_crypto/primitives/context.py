@@ -1,7 +1,8 @@
 """What a session binds: the hashes over everything that all parties must see alike.
 
 Each hash input starts with ``prism-crypto/v2/`` and its usage, so that no value made for one purpose is valid
-for another. Integers are big-endian of fixed width, variable fields carry their length, sets are strictly
+for another; the plain SHA-256 of a long field (an advert, records) stands only inside such an input or, as a
+`sighting`, in a list that makes one. Integers are big-endian of fixed width, variable fields carry their length, sets are strictly
 increasing: an input has one parse.
 """
 
@@ -90,7 +91,7 @@ def context1(context0: bytes, adverts: bytes) -> bytes:
 
 
 def sighting(client_id: int, advert: bytes) -> bytes:
-    """That somebody has seen this advert: id and hash, `SIGHTING_BYTES`."""
+    """That somebody has seen this advert: id and plain SHA-256, `SIGHTING_BYTES`."""
     return u32(client_id) + hashlib.sha256(advert).digest()
 
 

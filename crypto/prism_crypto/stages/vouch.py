@@ -194,7 +194,8 @@ def _check_appeals(
     for dealer, (signature, sealed) in statements.items():
         if not _saw_the_same(state, dealer, views[dealer]):
             raise SealError(
-                f"client {dealer} has not seen this client's advert, or has sent this client another one",
+                f"client {dealer} has not seen this client's advert, or has sent this client another one, "
+                "or the server says so",
                 stage=stage,
             )
         check_appeal(state, _context(state.party, views[dealer]), dealer, signature, sealed)
