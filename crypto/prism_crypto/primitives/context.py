@@ -2,8 +2,8 @@
 
 Each hash input starts with ``prism-crypto/v2/`` and its usage, so that no value made for one purpose is valid
 for another; the plain SHA-256 of a long field (an advert, records) stands only inside such an input or, as a
-`sighting`, in a list that makes one. Integers are big-endian of fixed width, variable fields carry their length, sets are strictly
-increasing: an input has one parse.
+`sighting`, in a list that makes one. Integers are big-endian of fixed width, variable fields carry their
+length, sets are strictly increasing: an input has one parse.
 """
 
 from __future__ import annotations
