@@ -20,10 +20,6 @@ IN_PROSE = {
     "prism_privacy/accounting/kappa",
     "prism_secure/commands",  # each is named like its command
     "prism_secure/data/features",
-    "prism_secure/quality",
-    "prism_secure/reporting",
-    "prism_secure/sweep",
-    "prism_secure/sweep/report",
 }
 """Rooms that say what they hold without naming each module."""
 

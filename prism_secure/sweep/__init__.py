@@ -10,7 +10,9 @@
     engine        hands runs to workers until every point is done
     display       what one sees meanwhile
     dashboard     Optuna's own page of the study
+    folder        the files of a sweep
     results       a sweep's folder, read: the interface for tables and pages
+    report        the page that it ends with
     composition   epsilon over several runs on the same owners' data
 
 Reading needs nothing but the folder; sweeping needs Optuna (the extra `sweep`).
