@@ -686,15 +686,18 @@ class Client:
         body = self.context + u32(self.me) + hashes(self.received, *fields)
         return wrap(UNMASK, self.context[:16], *fields, self.sign("unmask", body))
 
-    def complain(self, peer: int) -> bytes:
+    def agreement(self, peer: int) -> bytes:
         advert = self.adverts[peer]
         check_owner(advert.sealing, label("owner") + self.context0 + u32(peer), advert.owner)
-        proof = prove_agreement(self.sealing, self.advert[16:48], self.adverts[peer].sealing, self.context)
+        return prove_agreement(self.sealing, self.advert[16:48], advert.sealing, self.between(peer))
+
+    def complain(self, peer: int) -> bytes:
+        proof = self.agreement(peer)
         if not self.session.hybrid:
             return proof
         beside = self.unopened[peer][98:]
         secret = kem768.decapsulate(self.sealing_kem, beside[:1088])
-        shown = kem768.hashed("secret-hash", self.context, peer, self.me, secret)
+        shown = kem768.hashed("secret-hash", self.between(peer), peer, self.me, secret)
         return proof + secret if shown == beside[2208:2240] else bytes(128)
 
     def _read_appeals(self, blob: bytes) -> None:

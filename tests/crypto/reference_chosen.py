@@ -5,6 +5,7 @@ Written from the page's description, to disagree with `prism_crypto` where that 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import reference as wire
@@ -21,6 +22,7 @@ from reference_primitives import (
 )
 
 VOUCHED_UPLOAD, VOUCHED_CONFIRM, VOUCHED_SURVIVORS, VOUCHED_CONFIRMATIONS = 6, 7, 22, 23
+DOUBTED_UNMASK, DOUBTED_CONFIRMATIONS = 9, 24
 
 
 def below(count: int, rng: wire.Rng) -> int:
@@ -75,6 +77,19 @@ def read_advert(data: bytes, client: int, session: wire.Session) -> wire.Advert:
         session.roster[client], label("advertise") + context0 + u32(client) + data[16:-64], data[-64:]
     )
     return advert
+
+
+def read_texts(blob: bytes, signed: bool) -> dict[int, tuple[bytes, bytes]]:
+    """By id what follows it: a signature or nothing, and as many bytes as the next four say."""
+    found, ids, width = {}, [], 64 if signed else 0
+    while blob:
+        head, size = blob[: 8 + width], int.from_bytes(blob[4 + width : 8 + width], "big")
+        demand(len(blob) >= 8 + width + size, "as many bytes as are said")
+        ids.append(int.from_bytes(head[:4], "big"))
+        found[ids[-1]] = head[4 : 4 + width], blob[8 + width :][:size]
+        blob = blob[8 + width + size :]
+    demand(ids == sorted(set(ids)), "increasing ids")
+    return found
 
 
 class Client(wire.Client):
@@ -171,7 +186,7 @@ class Client(wire.Client):
 
     def confirm(self, data: bytes) -> bytes:
         count, blob = unwrap(data, VOUCHED_SURVIVORS, self.context[:16], int, bytes)
-        said = read_records(blob, 16)
+        said = self.told = read_records(blob, 16)
         demand(set(said) <= set(self.masked), "survivors with whom it masked")
         self.listed = set(said)
         self.survivors = sorted(i for i in said if said[i] == self.voucher("uploaded", i, self.me))
@@ -183,28 +198,72 @@ class Client(wire.Client):
         return wrap(VOUCHED_CONFIRM, self.context[:16], counts, self.signed("confirm", hashes(counts)))
 
     def unmask(self, data: bytes) -> bytes:
-        blob, appeals, views = unwrap(data, VOUCHED_CONFIRMATIONS, self.context[:16], bytes, bytes, bytes)
+        doubts = b""
+        if data[1] == DOUBTED_CONFIRMATIONS and self.listed - set(self.survivors):
+            kind = DOUBTED_CONFIRMATIONS
+            blob, appeals, doubts, views = unwrap(data, kind, self.context[:16], *[bytes] * 4)
+        else:
+            blob, appeals, views = unwrap(data, VOUCHED_CONFIRMATIONS, self.context[:16], *[bytes] * 3)
         said = read_records(blob, 16)
         demand(set(said) <= set(self.masked) & set(self.choice), "vouchers of holders")
         true = [i for i in said if said[i] == self.voucher("survivor", i, self.me)]
         demand(len(true) >= self.session.threshold, "enough that count this client")
-        demand(not self.unopened and not appeals and not views, "nothing to appeal (not played here)")
+        false = self.read_shown(read_texts(appeals, True), read_texts(doubts, True), read_texts(views, False))
         fields = [
             write_records({i: both[0] for i, both in self.keys.items() if i in self.survivors}),
             write_records({i: both[1] for i, both in self.keys.items() if i not in self.listed}),
-            b"",
+            write_records({i: self.complain(i) for i in sorted(self.unopened)}),
         ]
         signature = self.signed("unmask", hashes(self.received, *fields))
-        return wrap(wire.UNMASK, self.context[:16], *fields, signature)
+        if not false:
+            return wrap(wire.UNMASK, self.context[:16], *fields, signature)
+        proofs = write_records({i: self.agreement(i) for i in false})
+        return wrap(DOUBTED_UNMASK, self.context[:16], *fields, proofs, signature)
+
+    def read_shown(
+        self,
+        appeals: dict[int, tuple[bytes, bytes]],
+        doubts: dict[int, tuple[bytes, bytes]],
+        views: dict[int, tuple[bytes, bytes]],
+    ) -> list[int]:
+        """Who has signed the false voucher that came; refused: what does not show that a dealer cheats."""
+        demand(sorted(appeals) == sorted(self.unopened), "of all whose shares did not open")
+        demand(set(doubts) <= self.listed - set(self.survivors), "of those whose vouchers are false")
+        demand(sorted(views) == sorted({*appeals, *doubts}), "what each of them saw")
+        same, contexts = {}, {}
+        for peer, (_, blob) in views.items():
+            contexts[peer] = wire.context1(self.context0, wire.sha256("view", blob))
+            saw = read_records(blob, 32)
+            same[peer] = all(saw.get(i) == hashlib.sha256(self.seen[i]).digest() for i in (self.me, peer))
+        for dealer, (signature, dealt) in appeals.items():
+            demand(same[dealer], "dealt to this client's own advert")
+            body = label("dealing") + contexts[dealer] + u32(dealer) + hashes(dealt)
+            check_owner(self.seen[dealer][16:48], body, signature)
+            mine = read_records(dealt, self.session.dealt_bytes()).get(self.me)
+            demand(mine == self.unopened[dealer], "what came was signed")
+        false = []
+        for peer, (signature, said) in doubts.items():
+            end = 36 + int.from_bytes(said[32:36], "big")
+            words, vouchers, lacking = said[:32], said[36:end], said[end:]
+            body = label("vouched-upload") + contexts[peer] + u32(peer) + words + hashes(vouchers) + lacking
+            try:
+                check_owner(self.seen[peer][16:48], body, signature)
+                if same[peer] and read_records(vouchers, 16).get(self.me) == self.told[peer]:
+                    false.append(peer)
+            except wire.Refused:
+                pass
+        return false
 
 
 class Server:
-    """The honest server among honest clients, some of whom fall silent."""
+    """The honest server. Whom the proofs convict that it is given, `reference_evidence` works out."""
 
     def __init__(self, session: wire.Session) -> None:
         self.session, self.context0, self.stage = session, session.context0(), wire.ADVERT
         self.expected, self.got = list(session.invited), {}
-        self.blamed: set[int] = set()  # all are honest here
+        self.statements: dict[tuple[int, int], bytes] = {}  # by stage and client, as they are shown to others
+        self.unopened: dict[int, list[int]] = {}
+        self.blamed: set[int] = set()
 
     def receive(self, peer: int, data: bytes) -> None:
         demand(peer in self.expected and peer not in self.got, "a client that is expected")
@@ -221,7 +280,11 @@ class Server:
         }
         kind, types = kinds[self.stage]
         context = self.context(peer)
-        *fields, signature = unwrap(data, kind, context[:16], *types)
+        if self.stage == wire.UNMASK and data[1] == DOUBTED_UNMASK and self.doubted[peer]:
+            *fields, proofs, signature = unwrap(data, DOUBTED_UNMASK, context[:16], *[bytes] * 5)
+            demand(set(read_records(proofs, 96)) <= set(self.doubted[peer]), "of those it doubts")
+        else:
+            *fields, signature = unwrap(data, kind, context[:16], *types)
         usage, body = "dealing", hashes(*fields)
         if self.stage == wire.UPLOAD:
             usage, body = "vouched-upload", hashes(fields[0], fields[2]) + fields[1]
@@ -234,6 +297,11 @@ class Server:
             check_owner(self.adverts[peer][16:48], said, signature)
         else:
             ed25519_verify(self.session.roster[peer], said, signature)
+        if self.stage in (wire.SHARE, wire.UPLOAD):
+            statement = fields[0]
+            if self.stage == wire.UPLOAD:
+                statement = hashes(fields[0]) + wire.text(fields[2]) + fields[1]
+            self.statements[self.stage, peer] = u32(peer) + signature + wire.text(statement)
         self.got[peer] = self.read(peer, fields)
 
     def read(self, peer: int, fields: list[bytes]) -> Any:
@@ -246,7 +314,8 @@ class Server:
         if self.stage == wire.UPLOAD:
             said = read_records(fields[2], 16)
             demand(list(said) == self.near(peer, self.sharers), "a voucher for each neighbour")
-            demand(fields[1] == b"", "shares that open")
+            self.unopened[peer] = read_ids(fields[1])
+            demand(set(self.unopened[peer]) <= set(self.dealers(peer, self.sharers)), "dealers to it")
             return wire.bytes_to_words(fields[0], self.session.words), said
         if self.stage == wire.CONFIRM:
             said = read_records(fields[0], 16)
@@ -255,7 +324,10 @@ class Server:
         seeds, keys = (read_records(field, 32) for field in fields[:2])
         dealers = self.dealers(peer, self.sharers)
         demand(set(seeds) <= {i for i in dealers if i in self.survivors}, "survivors' seeds")
-        demand(list(keys) == [i for i in dealers if i not in self.survivors], "dropped clients' keys")
+        gone = [i for i in dealers if i not in self.survivors and i not in self.unopened[peer]]
+        demand(list(keys) == gone, "dropped clients' keys")
+        complaints = read_records(fields[2], self.session.complaint_bytes())
+        demand(list(complaints) == self.unopened[peer], "a proof for each complaint")
         return [
             {i: self.opened_share(i, peer, which, key) for i, key in given.items()}
             for which, given in enumerate((seeds, keys))
@@ -318,12 +390,29 @@ class Server:
                 i: {j: got[j][i] for j in chosen(self.adverts[i]) if i in got.get(j, {})} for i in present
             }
             self.expected = [i for i in present if len(counts[i]) >= threshold]
-            return {
-                i: self.wrapped(VOUCHED_CONFIRMATIONS, i, write_records(counts[i]), b"", b"")
+            self.doubted = {
+                i: [
+                    j
+                    for j in self.dealers(i, self.survivors)
+                    if j not in got[i] and j not in self.unopened[i]
+                ]
                 for i in self.expected
             }
+            return {i: self.confirmations(i, write_records(counts[i])) for i in self.expected}
         self.open(got)
         return {}
+
+    def confirmations(self, client: int, counts: bytes) -> bytes:
+        unopened, doubted = self.unopened[client], self.doubted[client]
+        fields = [counts, b"".join(self.statements[wire.SHARE, i] for i in unopened)]
+        if doubted:
+            fields.append(b"".join(self.statements[wire.UPLOAD, i] for i in doubted))
+        fields.append(b"".join(u32(i) + wire.text(self.saw(i)) for i in sorted([*unopened, *doubted])))
+        return self.wrapped(DOUBTED_CONFIRMATIONS if doubted else VOUCHED_CONFIRMATIONS, client, *fields)
+
+    def saw(self, client: int) -> bytes:
+        seen = sorted([client, *self.near(client, list(self.adverts))])
+        return write_records({i: hashlib.sha256(self.adverts[i]).digest() for i in seen})
 
     def open(self, got: dict[int, Any]) -> None:
         for owner in self.sharers:
