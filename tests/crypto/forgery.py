@@ -14,6 +14,8 @@ from rehearsal import identity_key
 from prism_crypto.errors import SecureSumError
 from prism_crypto.stage import Stage
 
+VOUCHED_UPLOAD = 6
+"""The kind of a message; the others are in `reference`."""
 ADVERT_BYTES, SEALED_BYTES, KEY_BYTES, SIGNATURE_BYTES = 240, 98, 32, 64
 """Widths of the records, without their ids; adverts are signed ones."""
 
@@ -116,7 +118,7 @@ def signed(
     """A malicious client's message of a stage after the first: changed, and under its own signature again.
 
     For the last stage ``received`` are the records that the client was sent before its upload; for what it
-    deals, ``seed`` is that of its sealing key, which signs that.
+    deals, and uploads on a chosen graph, ``seed`` is that of its sealing key, which signs that.
     """
 
     def sign(data: bytes) -> bytes:
@@ -126,9 +128,11 @@ def signed(
             wire.UPLOAD: ("upload", wire.hashes(fields[0]) + fields[1] if len(fields) > 1 else b""),
             wire.UNMASK: ("unmask", wire.hashes(received, *fields[:-1])),
         }
+        if kind == VOUCHED_UPLOAD:
+            content[kind] = "vouched-upload", wire.hashes(fields[0], fields[2]) + fields[1]
         usage, body = content[kind]
         body = wire.label(usage) + context1 + wire.u32(client) + body
-        key = seed if kind == wire.SHARE else identity_key(client)
+        key = seed if kind in (wire.SHARE, VOUCHED_UPLOAD) else identity_key(client)
         return wire.wrap(kind, tag, *fields[:-1], ed25519_sign(key, body))
 
     return sign

@@ -715,6 +715,37 @@ class Client:
         demand(blob == b"", "nothing else")
 
 
+def judge(
+    context: bytes,
+    holder: int,
+    dealer: int,
+    sealed: bytes,
+    proof: bytes,
+    adverts: dict[int, bytes],
+    hybrid: bool,
+) -> set[int]:
+    """Either what was dealt does not open, and the dealer is to blame, or whoever says so; or nobody."""
+    keys = (adverts[dealer][16:48], adverts[holder][16:48])
+    secret = proof[96:]
+    if hybrid:
+        shown = kem768.hashed("secret-hash", context, dealer, holder, secret)
+        if not any(secret) or shown != sealed[98:][2208:2240]:
+            return set()  # one of the two
+    try:
+        shared = proved_agreement(proof[:96], keys[1], keys[0], context)
+    except Refused:
+        return {holder}
+    both = seal_keys(shared, context, dealer, holder, keys)
+    if hybrid:
+        both = kem768.seal_keys(shared, secret, sealed[98:1186], context, (dealer, holder), keys)
+    try:
+        for key, half in zip(both, (sealed[:49], sealed[49:98]), strict=True):
+            open_share(key, context, dealer, holder, half)
+        return {holder}
+    except Refused:
+        return {dealer}
+
+
 # --- the server -----------------------------------------------------------------------------------------
 
 
@@ -781,7 +812,8 @@ class Server:
             demand(list(records[2]) == self.unopened[peer], "a proof for each complaint")
             self.got[peer] = [*map(self._opened_shares(peer), enumerate(records[:2]))]
             for dealer, proof in records[2].items():
-                self._judge(peer, dealer, proof)
+                sealed, context = self.dealt[dealer][0][peer], self.context
+                self.blamed |= judge(context, peer, dealer, sealed, proof, self.adverts, session.hybrid)
 
     def _verify(self, peer: int, stage: str, body: bytes, signature: bytes) -> None:
         said = label(stage) + self.context + u32(peer) + body
@@ -804,30 +836,6 @@ class Server:
             return shares
 
         return opened
-
-    def _judge(self, peer: int, dealer: int, proof: bytes) -> None:
-        """Either what was dealt does not open, and the dealer is to blame, or whoever says so."""
-        keys = [read_advert(self.adverts[i], i, self.session).sealing for i in (dealer, peer)]
-        sealed, secret = self.dealt[dealer][0][peer], proof[96:]
-        if self.session.hybrid:
-            shown = kem768.hashed("secret-hash", self.context, dealer, peer, secret)
-            if not any(secret) or shown != sealed[98:][2208:2240]:
-                return  # one of the two
-        try:
-            shared = proved_agreement(proof[:96], keys[1], keys[0], self.context)
-        except Refused:
-            self.blamed.add(peer)
-            return
-        both = seal_keys(shared, self.context, dealer, peer, (keys[0], keys[1]))
-        if self.session.hybrid:
-            first, ends = sealed[98:1186], (dealer, peer)
-            both = kem768.seal_keys(shared, secret, first, self.context, ends, (keys[0], keys[1]))
-        try:
-            for key, half in zip(both, (sealed[:49], sealed[49:98]), strict=True):
-                open_share(key, self.context, dealer, peer, half)
-            self.blamed.add(peer)
-        except Refused:
-            self.blamed.add(dealer)
 
     def close(self) -> dict[int, bytes]:
         present, session, tag = sorted(self.got), self.session, self.context[:16]

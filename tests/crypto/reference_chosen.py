@@ -256,7 +256,7 @@ class Client(wire.Client):
 
 
 class Server:
-    """The honest server. Whom the proofs convict that it is given, `reference_evidence` works out."""
+    """The honest server."""
 
     def __init__(self, session: wire.Session) -> None:
         self.session, self.context0, self.stage = session, session.context0(), wire.ADVERT
@@ -283,6 +283,8 @@ class Server:
         if self.stage == wire.UNMASK and data[1] == DOUBTED_UNMASK and self.doubted[peer]:
             *fields, proofs, signature = unwrap(data, DOUBTED_UNMASK, context[:16], *[bytes] * 5)
             demand(set(read_records(proofs, 96)) <= set(self.doubted[peer]), "of those it doubts")
+            for sender, proof in read_records(proofs, 96).items():
+                self.blamed.add(self.false_voucher(peer, sender, proof))
         else:
             *fields, signature = unwrap(data, kind, context[:16], *types)
         usage, body = "dealing", hashes(*fields)
@@ -328,10 +330,24 @@ class Server:
         demand(list(keys) == gone, "dropped clients' keys")
         complaints = read_records(fields[2], self.session.complaint_bytes())
         demand(list(complaints) == self.unopened[peer], "a proof for each complaint")
+        for dealer, proof in complaints.items():
+            context, sealed = between(self.context0, self.adverts, dealer, peer), self.dealt[dealer][peer]
+            self.blamed |= wire.judge(context, peer, dealer, sealed, proof, self.adverts, self.session.hybrid)
         return [
             {i: self.opened_share(i, peer, which, key) for i, key in given.items()}
             for which, given in enumerate((seeds, keys))
         ]
+
+    def false_voucher(self, receiver: int, sender: int, proof: bytes) -> int:
+        """Who lies: the one that vouched, or the one that says that this was false."""
+        context = between(self.context0, self.adverts, receiver, sender)
+        keys = (self.adverts[receiver][16:48], self.adverts[sender][16:48])
+        try:
+            shared = wire.proved_agreement(proof, *keys, context)
+        except wire.Refused:
+            return receiver
+        true = voucher(shared, "uploaded", context, sender, receiver)
+        return receiver if self.vouched[sender][receiver] == true else sender
 
     def opened_share(self, owner: int, holder: int, which: int, key: bytes) -> bytes:
         half = self.dealt[owner][holder][49 * which :][:49]
@@ -374,6 +390,7 @@ class Server:
             }
         if self.stage == wire.UPLOAD:
             self.stage, self.survivors = wire.CONFIRM, present
+            self.vouched = {i: got[i][1] for i in present}
             self.total = [sum(column) % 2**64 for column in zip(*(got[i][0] for i in present), strict=True)]
             return {
                 i: self.wrapped(

@@ -64,4 +64,5 @@ def test_both_show_and_answer_appeals_and_doubts_alike(unopened, false, suite):
     with encapsulating("both"):
         play(clients, server, again.values, intercept=compare)
     assert next(expected, None) is None
+    assert server.blamed == set(room.server.blamed)
     assert server.counts == room.server.result.counts.tolist()

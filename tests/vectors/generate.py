@@ -104,6 +104,14 @@ SESSIONS: dict[str, dict[str, Any]] = {
         "lost": 3,
         "drop": {1: Stage.UPLOAD, 6: Stage.CONFIRM},
     },
+    "chosen_with_liars": {
+        "graph": "chosen",
+        "n": 8,
+        "degree": 6,
+        "threshold": 4,
+        "lost": 2,
+        "liars": True,
+    },
 }
 
 
@@ -123,7 +131,9 @@ def record(name: str) -> tuple[Rehearsal, list[dict[str, Any]], dict[str, Any]]:
     rehearsal, drop = build(name)
     lying = SESSIONS[name].get("liars", False)
     messages: list[dict[str, Any]] = []
-    lie = _liars(rehearsal) if lying else untouched
+    lie = untouched
+    if lying:
+        lie = (_chosen_liars if rehearsal.session.graph == "chosen" else _liars)(rehearsal)
 
     def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         said = lie(stage, sender, receiver, message)
@@ -207,6 +217,27 @@ def _liars(rehearsal: Rehearsal) -> Intercept:
     def garbage(cut: dict[int, bytes]) -> None:
         cut[0] = flip(3)(cut[0])  # the share of the seed
         cut[4] = flip(60)(cut[4])  # the share of the mask key
+
+    return lie
+
+
+def _chosen_liars(rehearsal: Rehearsal) -> Intercept:
+    """Clients 1 and 4: the first holder of 1 gets garbage for a seal, that of 4 a false voucher."""
+
+    def lie(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if (stage, sender) == (Stage.SHARE, 1):
+            return signed(context(1), 1, records(0, 98, first), seed=rehearsal.rng[1].taken[:32])(message)
+        if (stage, sender) == (Stage.UPLOAD, 4):
+            holder = min(i for i, each in rehearsal.clients[4]._state.vouchers.items() if each.holder)
+            false = records(2, 16, alter_record(holder, flip(0)))
+            return signed(context(4), 4, false, seed=rehearsal.rng[4].taken[:32])(message)
+        return message
+
+    def first(cut: dict[int, bytes]) -> None:
+        alter_record(min(cut), flip(3))(cut)
+
+    def context(client_id: int) -> bytes:
+        return rehearsal.clients[client_id]._state.context
 
     return lie
 
