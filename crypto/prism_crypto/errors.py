@@ -57,8 +57,8 @@ class SecureSumError(Exception):
         message: what was expected and what came, free of secrets.
         stage: the stage of the protocol at which it happened, where there is one.
         peer: the client it is about (in whose name a bad message came, the owner of a bad share), where
-            known; no blame. Of itself a client names nobody for what a server can bring about: its offer, the
-            order of its messages, what they say of this client.
+            known; no blame. A client names itself for its caller's arguments and its own identity only, never
+            for what a server can bring about: by its offer, the order of its messages, what they say.
     """
 
     def __init__(self, message: str, *, stage: Stage | None = None, peer: int | None = None) -> None:

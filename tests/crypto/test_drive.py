@@ -352,10 +352,11 @@ def test_too_few_clients_are_an_error_for_all(federation: Federation):
 def test_a_client_adds_to_no_other_sum_than_it_wants(federation: Federation, other: dict):
     server = federation.server(**{"round": 1} | other)
     client = federation.clients[0]
-    with pytest.raises(PolicyError, match="this client wants"):
+    with pytest.raises(PolicyError, match="this client wants") as offered:
         client.handle(server.handle(0, client.join(SPEC, vector(0), round=1), 0.0))
-    with pytest.raises(OutOfOrder, match="join comes first"):
+    with pytest.raises(OutOfOrder, match="join comes first") as late:
         client.handle(b"")
+    assert offered.value.peer is late.value.peer is None  # a server brings about both
 
 
 def test_clients_of_other_models_are_in_no_sum_together(federation: Federation):
