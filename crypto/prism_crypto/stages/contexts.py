@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from prism_crypto.primitives.context import (
     advert_digest,
@@ -37,9 +38,15 @@ class Contexts:
         self._seen = seen
         self._sightings = {i: sighting(i, advert) for i, advert in adverts.items()} if seen else {}
         self._contexts: dict[int, bytes] = {}
-        self.everything = advert_digest(self._records.values(), len(self._records))
-        """The hash of all adverts."""
-        self._one = context1(self._context0, self.everything)
+
+    @cached_property
+    def everything(self) -> bytes:
+        """The hash of all adverts; nobody needs it on a chosen graph."""
+        return advert_digest(self._records.values(), len(self._records))
+
+    @cached_property
+    def _one(self) -> bytes:
+        return context1(self._context0, self.everything)
 
     @property
     def common(self) -> bytes:
@@ -57,7 +64,8 @@ class Contexts:
 
     def view(self, client_id: int) -> bytes:
         """On a chosen graph: the ids and hashes of the adverts that this client has seen, as records."""
-        return b"".join(self._sightings[i] for i in (self._seen or {})[client_id])
+        assert self._seen is not None
+        return b"".join(self._sightings[i] for i in self._seen[client_id])
 
     def between(self, first: int, second: int) -> bytes:
         """The context of what two clients agree on."""
