@@ -58,7 +58,7 @@ class Evidence:
             raise Unchecked(str(error)) from None
 
     @cached_property
-    def identity(self) -> DataFingerprint | None:
+    def fingerprint(self) -> DataFingerprint | None:
         """What the run resolved its data to, where its private part is here and says so."""
         try:
             return read_fingerprint(self.folder)
@@ -68,10 +68,10 @@ class Evidence:
     @property
     def config_here(self) -> Config:
         """The configuration with `data.folder` as the run resolved it, wherever the auditor stands."""
-        config, identity = self.config, self.identity
-        if identity is None:
+        config, fingerprint = self.config, self.fingerprint
+        if fingerprint is None:
             return config
-        data = msgspec.structs.replace(config.data, folder=identity.folder, download=False)
+        data = msgspec.structs.replace(config.data, folder=fingerprint.folder, download=False)
         return msgspec.structs.replace(config, data=data)
 
     def told(self, error: Exception) -> str:
@@ -81,8 +81,8 @@ class Evidence:
             self._said.add(str(error))
             print(f"prism-secure: {error}", file=sys.stderr)
         with contextlib.suppress(RunFolderError):  # nor is it said where the data lie
-            identity = read_fingerprint(self.folder)
-            public = public.replace(identity.folder, "data.folder") if identity else public
+            kept = read_fingerprint(self.folder)
+            public = public.replace(kept.folder, "data.folder") if kept else public
         return public
 
     @cached_property

@@ -33,18 +33,18 @@ UNNAMED = "data that no ledger names"
 class SpentLedger:
     """One ledger and whose data it charged.
 
-    name     how it is shown
-    report   the ledger, checked
-    config   of its run folder, or None
-    owner    what the budget file says of it, or None
-    identity what the private part beside it says of the data, or None
+    name         how it is shown
+    report       the ledger, checked
+    config       of its run folder, or None
+    owner        what the budget file says of it, or None
+    fingerprint  what the private part beside it says of the data, or None
     """
 
     name: str
     report: LedgerReport
     config: Config | None
     owner: LedgerOwner | None
-    identity: DataFingerprint | None
+    fingerprint: DataFingerprint | None
 
     @cached_property
     def whose(self) -> Whose:
@@ -55,8 +55,8 @@ class SpentLedger:
         if self.config is not None and self.report.settings.get("own_data"):
             return Whose(UNNAMED)  # each client's images lie with it, and what a server declares are others
         if self.config is not None:
-            return Whose.of(self.config.data, self.identity)
-        return Whose(UNNAMED) if self.identity is None else Whose.kept(self.identity)
+            return Whose.of(self.config.data, self.fingerprint)
+        return Whose(UNNAMED) if self.fingerprint is None else Whose.kept(self.fingerprint)
 
     @property
     def dealt(self) -> str:

@@ -19,7 +19,7 @@ def data(evidence: Evidence, notes: Notebook) -> None:
     if evidence.config.data.source == BUNDLED:
         notes.fact("the images ship with the package")
         return
-    kept = evidence.identity
+    kept = evidence.fingerprint
     if kept is None:
         _ = evidence.clients  # skipped where the private part is not here
         raise Unchecked(
