@@ -36,7 +36,8 @@ types: $(VENV)/.installed-dev
 
 coverage: $(VENV)/.installed-dev
 	rm -rf .reached && mkdir .reached
-	REACHED=.reached $(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow"
+	REACHED=.reached $(BIN)/pytest --numprocesses $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') \
+		--dist worksteal -m "not slow"  # one more than cores: tests of processes and servers wait
 	$(BIN)/python tests/coverage_floors.py .reached
 
 docs: $(VENV)/.installed-docs  ## the documents as a site, in site/; strict, and with no network

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import re
 from pathlib import Path
 
@@ -25,9 +27,14 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
+@functools.cache
 def present() -> list[str]:
-    files = (path for folder in (ROOT,) for path in folder.rglob("*.py") if ".venv" not in path.parts)
-    return [f"/{path.relative_to(ROOT).as_posix()}" for path in files]
+    found = []
+    for folder, inside, files in os.walk(ROOT):
+        inside[:] = [name for name in inside if not name.startswith(".")]  # of environments above all
+        path = Path(folder).relative_to(ROOT)
+        found += [f"/{(path / name).as_posix()}" for name in files if name.endswith(".py")]
+    return found
 
 
 def missing_files(text: str, files: list[str]) -> set[str]:

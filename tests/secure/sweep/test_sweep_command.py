@@ -135,13 +135,11 @@ def test_sweep_without_what_its_page_needs_is_refused_before_it_starts(
         ("postgresql://me:a/secret@127.0.0.1:1/s?x=1", "postgresql://me:***@127.0.0.1:1/s?***", 5),
     ],
 )
-@pytest.mark.parametrize("joined", [False, True])
 def test_password_of_the_storage_stays_out_of_the_folder(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str, shown: str, code: int,
-    joined: bool,
-) -> None:  # fmt: skip
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str, shown: str, code: int
+) -> None:
     pytest.importorskip("psycopg")
-    given = [f"--storage={url}"] if joined else ["--storage", url]
+    given = [f"--storage={url}"] if "?" in url else ["--storage", url]  # both are understood
     assert main([*_arguments(recipe, tmp_path / "sweep"), "--workers", "1", *given]) == code
     said = capsys.readouterr().err
     assert "secret" not in said
