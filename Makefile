@@ -41,7 +41,7 @@ WORKERS = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
 coverage: $(VENV)/.installed-dev
 	rm -rf .reached && mkdir .reached
-	place=$$(mktemp -d $(IN_MEMORY)) && trap 'rm -rf "$$place"' EXIT && TMPDIR=$$place REACHED=.reached \
+	place=$$(mktemp -d $(IN_MEMORY)) && chmod 711 $$place && trap "rm -rf $$place" EXIT && TMPDIR=$$place REACHED=.reached \
 		$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
 	$(BIN)/python tests/coverage_floors.py .reached
 
