@@ -114,6 +114,63 @@ def test_every_integer_type_packs_alike(kind):
     assert np.array_equal(packing.pack(bits.astype(kind), bound=1), packing.pack(bits, bound=1))
 
 
+@st.composite
+def long_vectors(draw):
+    """A vector of many columns, in any type that holds its values, and the packing for it."""
+    clients = draw(st.sampled_from([1, 2, 3, 10, 11, 100, 1000]))
+    bound = draw(st.sampled_from([0, 1, 2, 3, 12, 100, 255, 256, 1000, 65_535, 2**20, 2**33]))
+    # Around the length at which words are many enough for whole rows at once, and lengths that leave a rest.
+    dimension = draw(st.integers(1, 12_000))
+    values = np.random.default_rng(draw(st.integers(0, 9))).integers(0, bound, dimension, endpoint=True)
+    values[draw(st.integers(0, dimension - 1))] = bound
+    sizes = [kind for kind in "?bBhHiIlL" if (kind == "?" and bound <= 1) or bound <= _largest(kind)]
+    values = values.astype(draw(st.sampled_from(sizes)))
+    if draw(st.booleans()):
+        values = np.repeat(values, 3)[::3]
+    return Packing(dimension, max(clients * bound, 1)), bound, values
+
+
+def _largest(kind: str) -> int:
+    return 1 if kind == "?" else int(np.iinfo(kind).max)
+
+
+@given(long_vectors())
+@settings(max_examples=150, deadline=None)
+def test_long_vectors_pack_as_digit_by_digit_with_a_bound_and_without(case):
+    packing, bound, values = case
+    expected = np.zeros(packing.length, dtype=np.uint64)
+    for digit in range(packing.digits_per_word):
+        row = values[digit * packing.words : (digit + 1) * packing.words].astype(np.uint64)
+        expected[: row.size] += row * np.uint64((packing.largest_total + 1) ** digit)
+    expected[-2:] = 1, values.astype(np.uint64).sum()
+    assert np.array_equal(packing.pack(values, bound=bound), expected)
+    assert np.array_equal(packing.pack(values), expected)
+
+
+@given(long_vectors(), st.data())
+@settings(max_examples=50, deadline=None)
+def test_one_value_out_of_range_in_a_long_vector_is_refused(case, data):
+    packing, bound, values = case
+    kind = values.dtype.kind
+    low = -1 if kind == "i" else bound + 1
+    if low > 0 and (kind == "b" or low > _largest(values.dtype.char)):
+        return  # this type holds no value that is out of range
+    values = values.copy()
+    values[data.draw(st.integers(0, values.size - 1))] = low
+    with pytest.raises(InputError, match=rf"^values must be in 0\.\.{bound}, 1 of {values.size} are not$"):
+        packing.pack(values, bound=bound)
+
+
+@given(st.integers(1, 3), st.integers(0, 255), st.integers(4000, 70_000))
+@settings(max_examples=40, deadline=None)
+def test_the_checksum_of_many_narrow_values_is_their_sum(width, largest, size):
+    """Rows of narrow values are added in their own type, where as many as fit cannot overflow."""
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        most = min(largest * 256 ** (width - 1) + 255 * (width > 1), int(np.iinfo(dtype).max))
+        values = np.full(size, most, dtype=dtype)
+        assert Packing(size, 2**40).pack(values, bound=most)[-1] == size * most
+
+
 def test_packing_leaves_its_input_alone_and_takes_strided_views():
     values = np.arange(20, dtype=np.int16) % 4
     values.flags.writeable = False

@@ -31,9 +31,16 @@ from prism_crypto.errors import InputError, SumError
 # 256 KiB of words: k passes over a block stay in a core's second-level cache.
 _BLOCK_WORDS = 32 * 1024
 
+# Packing makes few passes over narrow types: what a call of NumPy costs counts for more than the cache.
+_PACKED_AT_ONCE = 64 * 1024
+
+# Below so many columns or values one plain call is quicker than several quick ones.
+_FEW_COLUMNS, _FEW_VALUES = 256, 4096
+
 _UNKNOWN = "an upload holds something else than a packed vector, and nobody can tell whose it is"
 
-_NARROW = ((2**8, np.uint8), (2**16, np.uint16), (2**32, np.uint32))
+_LARGEST = {np.dtype(f"u{size}"): 256**size - 1 for size in (1, 2, 4, 8)}  # of each type, the narrowest first
+_WORD = np.dtype(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -105,18 +112,18 @@ class Packing:
         Raises:
             InputError: wrong shape or dtype, or a value out of range.
         """
-        bound = self.largest_total if bound is None else bound
-        digits = self._checked(values, bound)
-        words = np.zeros(self.length, dtype=np.uint64)
+        digits, largest = self._checked(values, bound)
+        words = np.empty(self.length, dtype=np.uint64)
         words[-2] = 1
-        # Counting is fifteen times quicker than adding up bytes.
-        words[-1] = np.count_nonzero(digits) if bound == 1 else digits.sum(dtype=np.uint64)
-        for start in range(0, self.words, _BLOCK_WORDS):
-            block = words[start : min(start + _BLOCK_WORDS, self.words)]
-            rows = [
-                digits[self._coordinates(digit, start, block.size)] for digit in range(self.digits_per_word)
-            ]
-            block[:] = _joined(rows, self._base, bound)
+        words[-1] = _total(digits, largest) % 2**64
+        # The vector's end leaves the last digits of the last words empty: these have a row less.
+        full, rest = divmod(self.dimension, self.words)
+        for rows, first, end in ((full + 1, 0, rest), (full, rest, self.words)):
+            for start in range(first, end, _PACKED_AT_ONCE):
+                block = words[start : min(start + _PACKED_AT_ONCE, end)]
+                strides = (self.words * digits.itemsize, digits.itemsize)
+                shape, offset = (rows, block.size), start * digits.itemsize
+                _join(np.ndarray(shape, digits.dtype, digits, offset, strides), self._base, largest, block)
         return words
 
     def unpack(
@@ -177,9 +184,10 @@ class Packing:
         first = digit * self.words + start
         return slice(min(first, self.dimension), min(first + count, self.dimension))
 
-    def _checked(self, values: NDArray[Any], bound: int) -> NDArray[np.unsignedinteger[Any]]:
-        """The values as unsigned integers of their own size, if they are in range."""
-        if not 0 <= bound <= self.largest_total:
+    def _checked(self, values: NDArray[Any], bound: int | None) -> tuple[NDArray[Any], int]:
+        """The values, if they are in range, in the narrowest type for these, and how large they can be."""
+        limit = self.largest_total if bound is None else bound
+        if not 0 <= limit <= self.largest_total:
             raise InputError(f"bound must be in 0..{self.largest_total} (the largest total), not {bound}")
         values = np.asarray(values)  # a masked array would keep the masked values out of the check
         if values.shape != (self.dimension,):
@@ -190,11 +198,16 @@ class Packing:
         # more than its type holds: one pass finds both. Of a bool it is the bits that count: np.frombuffer
         # makes bools of any byte, and these would spill into other coordinates.
         unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
-        largest = min(bound, int(np.iinfo(values.dtype).max)) if values.dtype.kind == "i" else bound
-        if int(unsigned.max()) > largest:
-            off = np.count_nonzero(unsigned > largest)  # their number only: the server is sent this text
-            raise InputError(f"values must be in 0..{bound}, {off} of {values.size} are not")
-        return unsigned
+        most = min(limit, int(np.iinfo(values.dtype).max)) if values.dtype.kind == "i" else limit
+        found = int(unsigned.max())
+        if found > most:
+            off = np.count_nonzero(unsigned > most)  # their number only: the server is sent this text
+            raise InputError(f"values must be in 0..{limit}, {off} of {values.size} are not")
+        # Under a bound the time does not depend on the values. Without one, M is far above what they are.
+        largest = found if bound is None else bound
+        reach = min(largest, int(np.iinfo(unsigned.dtype).max))
+        narrow = next(dtype for dtype, most in _LARGEST.items() if reach <= most)
+        return np.ascontiguousarray(unsigned, dtype=narrow), largest
 
 
 @dataclass(frozen=True)
@@ -274,28 +287,64 @@ class PartedPacking:
         return np.concatenate(counts)
 
 
-def _joined(rows: list[NDArray[Any]], base: int, largest: int) -> NDArray[Any]:
-    """Σ rows[i]·base^i, digit by digit, for values up to ``largest``; the last rows may be shorter, or empty.
+def _total(values: NDArray[Any], largest: int) -> int:
+    """Σ values modulo 2^64, for contiguous values up to ``largest``.
 
-    Neighbouring rows are joined in pairs, the pairs in pairs, and so on, each time in the narrowest type that
-    holds the result: most of the work is done on bytes instead of words, eight times as many at once.
+    NumPy adds up narrow values by widening each. It takes fifteen times as long as adding rows of them in
+    their own type, which is what this does, for as many rows as cannot overflow.
     """
-    while len(rows) > 1:
-        largest *= base + 1
-        dtype: type[np.unsignedinteger[Any]] = next((t for bits, t in _NARROW if largest < bits), np.uint64)
-        joined: list[NDArray[Any]] = []
-        for low, high in zip(rows[::2], rows[1::2], strict=False):
-            if not high.size:  # the vector ends before these digits
-                joined.append(low)
-                continue
-            raised: NDArray[np.unsignedinteger[Any]] = np.multiply(
-                high.astype(dtype, copy=False), dtype(base)
-            )
-            if high.size == low.size:
-                joined.append(np.add(raised, low, out=raised))
+    total = 0
+    while values.dtype != _WORD and values.size > _FEW_VALUES:
+        rows = _LARGEST[values.dtype] // max(largest, 1)
+        if rows < 2:
+            values = values.astype(f"u{2 * values.itemsize}")
+            continue
+        columns = -(-values.size // rows // 64) * 64  # each row begins where a cache line does
+        rows = values.size // columns
+        total += int(np.add.reduce(values[rows * columns :], 0, np.uint64))
+        table = values[: rows * columns].reshape(rows, columns)
+        values, largest = np.add.reduce(table, 0, values.dtype), largest * rows
+    return total + int(np.add.reduce(values, 0, np.uint64))
+
+
+def _join(rows: NDArray[Any], base: int, largest: int, words: NDArray[np.uint64]) -> None:
+    """Write Σ rows[i]·base^i to ``words``, for values up to ``largest``.
+
+    As many neighbouring rows are joined as a byte holds, of these as many as 16 bits hold, and so on: most of
+    the work is done on bytes instead of words, eight times as many at once.
+    """
+    if words.size < _FEW_COLUMNS:
+        powers = np.array([base**i for i in range(len(rows))], dtype=np.uint64)
+        np.matmul(powers, rows.astype(np.uint64), out=words)
+        return
+    for dtype, most in _LARGEST.items():
+        group, joint = 1, largest
+        while group < len(rows) and (more := joint * base + largest) <= most:
+            group, joint = group + 1, more
+        if dtype == _WORD:
+            _horner(rows, base, len(rows), words[np.newaxis])
+        elif group > 1:
+            joined = np.empty((-(-len(rows) // group), words.size), dtype)
+            _horner(rows, base, group, joined)
+            rows, base, largest = joined, base**group, joint
+
+
+def _horner(rows: NDArray[Any], base: int, group: int, joined: NDArray[Any]) -> None:
+    """Each ``group`` of neighbouring rows into one: Σ rows[i]·base^i; the last group may have fewer."""
+    # Two bytes at once are multiplied more quickly: neither product leaves its byte.
+    lanes = joined.view(np.uint16) if joined.itemsize == 1 and not joined.shape[1] % 2 else joined
+    step, steps = np.array(base, joined.dtype), np.array(base, lanes.dtype)
+    done = 0
+    for digit in reversed(range(group)):
+        layer = rows[digit::group]
+        count = len(layer)
+        if done:
+            np.add(joined[:done], layer[:done], joined[:done])
+            if digit:
+                np.multiply(lanes[:done], steps, lanes[:done])
+        if done < count:
+            if digit:
+                np.multiply(layer[done:], step, joined[done:count])
             else:
-                joined.append(low.astype(dtype))
-                joined[-1][: high.size] += raised
-        rows = joined + rows[2 * len(joined) :]
-        base *= base
-    return rows[0]
+                joined[done:count] = layer[done:]
+            done = count
