@@ -32,7 +32,7 @@ def test_words_gain_the_stream_modulo_2_64(seed, values):
     assert words.tolist() == values
 
 
-@pytest.mark.parametrize("size", [8191, 8192, 8193, 16384, 20001])
+@pytest.mark.parametrize("size", [8191, 8192, 8193, 8196, 14336, 14339, 14340, 14341, 28676, 28677, 30001])
 def test_the_stream_goes_on_across_buffers(size):
     words = np.zeros(size, dtype=np.uint64)
     add_keystream(words, b"\x17" * 32)

@@ -13,7 +13,7 @@ from prism_crypto.primitives.keystream import add_keystream, add_keystreams
 
 @settings(max_examples=25, deadline=None)
 @given(
-    length=st.sampled_from([0, 1, 8191, 8192, 8193, 20_000]),
+    length=st.sampled_from([0, 1, 8192, 8193, 14_340, 14_341, 30_000]),
     streams=st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.booleans()), max_size=5),
 )
 def test_together_and_one_by_one_agree(length, streams):
@@ -26,12 +26,12 @@ def test_together_and_one_by_one_agree(length, streams):
 
 
 def test_more_streams_than_are_open_at_once_cancel_exactly():
-    words = np.arange(10_000, dtype=np.uint64)
+    words = np.arange(20_000, dtype=np.uint64)
     seeds = [bytes([i]) * 32 for i in range(150)]
     add_keystreams(words, [(seed, False) for seed in seeds])
-    assert not np.array_equal(words, np.arange(10_000, dtype=np.uint64))
+    assert not np.array_equal(words, np.arange(20_000, dtype=np.uint64))
     add_keystreams(words, [(seed, True) for seed in reversed(seeds)])
-    assert np.array_equal(words, np.arange(10_000, dtype=np.uint64))
+    assert np.array_equal(words, np.arange(20_000, dtype=np.uint64))
 
 
 def test_one_bad_seed_and_nothing_is_added():
