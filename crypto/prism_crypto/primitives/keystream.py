@@ -28,8 +28,8 @@ SEED_BYTES = 32
 MAX_STREAM_BYTES = 2**36
 """The longest stream that one seed may give."""
 
-# Keystream, zeros and words, 112 KiB each, stay in a core's second-level cache, and calls are few. Blocks below
-# 128 KiB are not mapped and faulted in anew for every seed.
+# Keystream, zeros and words, 112 KiB each, stay in a core's second-level cache, and calls are few. Blocks
+# below 128 KiB are not mapped and faulted in anew for every seed.
 _BUFFER_BYTES = 112 * 1024
 _BUFFER_WORDS = _BUFFER_BYTES // 8
 _ZEROS = bytes(_BUFFER_BYTES)

@@ -293,18 +293,18 @@ def _total(values: NDArray[Any], largest: int) -> int:
     NumPy adds up narrow values by widening each. It takes fifteen times as long as adding rows of them in
     their own type, which is what this does, for as many rows as cannot overflow.
     """
-    total = 0
     while values.dtype != _WORD and values.size > _FEW_VALUES:
         rows = _LARGEST[values.dtype] // max(largest, 1)
         if rows < 2:
             values = values.astype(f"u{2 * values.itemsize}")
             continue
         columns = -(-values.size // rows // 64) * 64  # each row begins where a cache line does
-        rows = values.size // columns
-        total += int(np.add.reduce(values[rows * columns :], 0, np.uint64))
-        table = values[: rows * columns].reshape(rows, columns)
-        values, largest = np.add.reduce(table, 0, values.dtype), largest * rows
-    return total + int(np.add.reduce(values, 0, np.uint64))
+        rows, rest = divmod(values.size, columns)
+        added = np.add.reduce(values[: values.size - rest].reshape(rows, columns), 0, values.dtype)
+        if rest:  # there are fewer rows than could be: one more fits
+            added[:rest] += values[-rest:]
+        values, largest = added, largest * (rows + (rest > 0))
+    return int(np.add.reduce(values, 0, _WORD))
 
 
 def _join(rows: NDArray[Any], base: int, largest: int, words: NDArray[np.uint64]) -> None:
@@ -333,18 +333,14 @@ def _horner(rows: NDArray[Any], base: int, group: int, joined: NDArray[Any]) -> 
     """Each ``group`` of neighbouring rows into one: Σ rows[i]·base^i; the last group may have fewer."""
     # Two bytes at once are multiplied more quickly: neither product leaves its byte.
     lanes = joined.view(np.uint16) if joined.itemsize == 1 and not joined.shape[1] % 2 else joined
-    step, steps = np.array(base, joined.dtype), np.array(base, lanes.dtype)
+    step = np.array(base, lanes.dtype)
     done = 0
     for digit in reversed(range(group)):
         layer = rows[digit::group]
-        count = len(layer)
         if done:
             np.add(joined[:done], layer[:done], joined[:done])
-            if digit:
-                np.multiply(lanes[:done], steps, lanes[:done])
-        if done < count:
-            if digit:
-                np.multiply(layer[done:], step, joined[done:count])
-            else:
-                joined[done:count] = layer[done:]
-            done = count
+        if done < len(layer):
+            joined[done : len(layer)] = layer[done:]
+            done = len(layer)
+        if digit:
+            np.multiply(lanes[:done], step, lanes[:done])
