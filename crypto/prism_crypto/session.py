@@ -13,7 +13,7 @@ import msgspec
 
 from prism_crypto.blame import Blame
 from prism_crypto.errors import InputError, MessageError, PolicyError
-from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, Roster, check_client_id
+from prism_crypto.keeping.identity import MAX_CLIENT_ID, NO_ROSTER, SIGNATURE_BYTES, Roster, check_client_id
 from prism_crypto.keeping.session_counter import MAX_SESSION
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES
 from prism_crypto.primitives.chosen_graph import SESSIONS, chosen_parameters, guaranteed_cohort
@@ -44,7 +44,7 @@ clients, 7 ms for each of the first 16 complaints in it (a core of 2026).
 """
 
 _MAX_EVIDENCE = 4 * 2**20
-"""Bytes of all of it: one piece of a complete graph of 12,000 clients fits, in hybrid sessions of 840."""
+"""Bytes of all of it: one piece of a complete graph of 12,000 clients fits, in hybrid sessions of 830."""
 
 
 class _Wishes(NamedTuple):
@@ -401,8 +401,14 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def dealt_bytes(self) -> int:
-        """What one client deals to another, without the id: sealed shares, and what it encapsulates."""
-        return SEALED_BYTES + (ENCAPSULATED_BYTES if self.hybrid else 0)
+        """What one client deals to another, without the id: sealed shares.
+
+        In hybrid sessions what it encapsulates, too, and in active ones of these its signature over both.
+        """
+        if not self.hybrid:
+            return SEALED_BYTES
+        signature = SIGNATURE_BYTES if self.mode is Mode.ACTIVE else 0
+        return SEALED_BYTES + ENCAPSULATED_BYTES + signature
 
     @property
     def complaint_bytes(self) -> int:

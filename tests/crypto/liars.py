@@ -82,11 +82,26 @@ class Liar:
         advert = msgspec.structs.replace(advert, signature=signed)
         return m.encode(msgspec.structs.replace(message, advert=advert.encode()))
 
-    def dealing(self, data: bytes, change: Callable[[dict[int, bytes]], bytes | None]) -> bytes:
+    def record_signature(self, holder: int, dealt: bytes) -> bytes:
+        """Hybrid: over what one holder gets."""
+        body = m.record_body(self.context, (self.client_id, holder), dealt)
+        return self.session.key_signature(self.client_id, m.RECORD, body)
+
+    def dealing(
+        self,
+        data: bytes,
+        change: Callable[[dict[int, bytes]], bytes | None],
+        *,
+        sign_records: bool = True,
+    ) -> bytes:
         message = self.parsed(m.ShareMessage, data)
         records = m.decode_records(message.sealed, self.session.session.dealt_bytes, stage=Stage.SHARE)
         self.notes["dealt"] = dict(records)
         sealed = change(records)
+        if self.session.session.hybrid and sign_records:
+            for holder, record in records.items():
+                if record != self.notes["dealt"].get(holder):
+                    records[holder] = record[:-64] + self.record_signature(holder, record[:-64])
         sealed = m.encode_records(records) if sealed is None else sealed
         body = m.share_body(self.context, self.client_id, sealed)
         signature = self.session.key_signature(self.client_id, m.DEALING, body)
@@ -511,6 +526,21 @@ def hybrid_signs_another_secret_for_its_seals(liar: Liar, at: Stage, message: by
         return message
     ciphertext, its_hash = range(98, 1186), range(2306, 2338)
     return _encapsulates_wrongly(liar, message, liar.draw.choice((*ciphertext[::34], *its_hash)), 2)
+
+
+@deviation
+def hybrid_signs_no_record(liar: Liar, at: Stage, message: bytes) -> bytes:
+    """Or one wrongly: all that it deals is under its signature."""
+    if at is not Stage.SHARE:
+        return message
+    liar.named, liar.victims = "blamed", liar.some()
+
+    def change(cut: dict[int, bytes]) -> None:
+        for i in liar.victims:
+            others = [junk[-64:] for holder, junk in cut.items() if holder != i]
+            cut[i] = cut[i][:-64] + liar.draw.choice([liar.draw.randbytes(64), *others])
+
+    return liar.dealing(message, change, sign_records=False)
 
 
 @deviation

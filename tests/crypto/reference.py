@@ -264,7 +264,9 @@ class Session:
         return 16 + 3 * 32 + (2 * 1184 if self.hybrid else 0) + (64 + 64 if self.active else 0)
 
     def dealt_bytes(self) -> int:
-        return 2 * (33 + 16) + (2 * 1088 + 3 * 32 if self.hybrid else 0)
+        if not self.hybrid:
+            return 2 * (33 + 16)
+        return 2 * (33 + 16) + 2 * 1088 + 3 * 32 + (64 if self.active else 0)
 
     def complaint_bytes(self) -> int:
         return 96 + (32 if self.hybrid else 0)
@@ -425,6 +427,12 @@ def read_advert(data: bytes, client: int, session: Session) -> Advert:
     return advert
 
 
+def check_record(record: bytes, context: bytes, sender: int, receiver: int, key: bytes) -> None:
+    """That the owner of a sealing key has signed what it dealt to one holder."""
+    body = label("record") + kem768.pair(context, sender, receiver) + hashes(record[:2370])
+    check_owner(key, body, record[2370:])
+
+
 def part_of(sealed: bytes, kem_seed: bytes, context: bytes, sender: int, receiver: int) -> bytes:
     """The part of a mask's seed that came with sealed shares."""
     _, second, under, _, signed = (
@@ -432,7 +440,7 @@ def part_of(sealed: bytes, kem_seed: bytes, context: bytes, sender: int, receive
         sealed[1186:2274],
         sealed[2274:2306],
         sealed[2306:2338],
-        sealed[2338:],
+        sealed[2338:2370],
     )
     secret, where = kem768.decapsulate(kem_seed, second), kem768.pair(context, sender, receiver)
     part = kem768.wrapped(under, secret, where, second)
@@ -533,9 +541,27 @@ class Client:
         self.context = context1(self.context0, digest)
         holders = {self.me: own[0]} | {peer: advert.sealing for peer, advert in self.adverts.items()}
         sealed = {peer: self.sealed(peer, pair) for peer, pair in self.make_pairs(sorted(holders)).items()}
-        dealt = write_records(self.deal(sealed))
+        dealt = write_records(self.signed_records(self.deal(sealed)))
         signature = self.sign_by_key("dealing", self.context + u32(self.me) + hashes(dealt))
         return wrap(SHARE, self.context[:16], dealt, signature)
+
+    def signed_records(self, dealt: dict[int, bytes]) -> dict[int, bytes]:
+        """Hybrid: each record with a signature over it, for its receiver, who sees no other."""
+        if not (self.session.hybrid and self.session.active):
+            return dealt
+        return {
+            peer: record
+            + self.sign_by_key("record", kem768.pair(self.between(peer), self.me, peer) + hashes(record))
+            for peer, record in dealt.items()
+        }
+
+    def check_records(self, sealed: dict[int, bytes], adverts: dict[int, Advert]) -> None:
+        """That each dealer has signed the record that came."""
+        if not (self.session.hybrid and self.session.active):
+            return
+        for peer, record in sealed.items():
+            if peer != self.me:
+                check_record(record, self.between(peer), peer, self.me, adverts[peer].sealing)
 
     def sealed(self, peer: int, pair: bytes) -> bytes:
         """A record for one holder."""
@@ -631,6 +657,7 @@ class Client:
         demand(set(sealed) <= {*self.adverts, self.me}, "sharers that advertised")
         demand(session.graph == "harary" or count == len(self.sharers), "as many as listed")
         demand(count >= session.quorum and len(self.sharers) >= session.threshold, "enough clients")
+        self.check_records(sealed, self.adverts)
         self.keys: dict[int, list[bytes]] = {}
         self.unopened: dict[int, bytes] = {}
         for peer, box in sealed.items():
@@ -785,6 +812,12 @@ class Server:
             sealed = read_records(blob, session.dealt_bytes())
             holders = sorted([peer, *self._neighbours(peer, list(self.adverts))])
             demand(list(sealed) == holders, "a pair for the sender and each neighbour")
+            for holder, record in sealed.items() if session.hybrid and session.active else ():
+                try:
+                    check_record(record, self.context, peer, holder, self.adverts[peer][16:48])
+                except Refused:
+                    self.blamed.add(peer)
+                    raise
             self.got[peer] = [sealed, signature, blob]
         elif self.stage == UPLOAD:
             blob, lacking, signature = unwrap(data, UPLOAD, tag, bytes, bytes, bytes)
@@ -907,7 +940,7 @@ class Server:
                 return x25519_public(secret) == advert.masking
             public = kem768.generate(kem768.mask_kem_seed(secret))[0]
             parts = all(
-                kem768.hashed("part-hash", self.context, owner, holder, part) == sealed[-32:]
+                kem768.hashed("part-hash", self.context, owner, holder, part) == sealed[2338:2370]
                 for holder, sealed in self.dealt[owner][0].items()
                 if (part := kem768.part(secret, self.context, owner, holder))
             )

@@ -120,7 +120,7 @@ class Client(wire.Client):
         holders = [i for i in self.choice if i in self.adverts]
         demand(len(holders) >= self.session.threshold, "enough holders")
         sealed = {i: self.sealed(i, pair) for i, pair in self.make_pairs(holders).items()}
-        dealt = write_records(sealed)
+        dealt = write_records(self.signed_records(sealed))
         return wrap(wire.SHARE, self.context[:16], dealt, self.signed_by_key("dealing", hashes(dealt)))
 
     def dealing_context(self) -> bytes:
@@ -165,6 +165,7 @@ class Client(wire.Client):
         demand(list(sealed) == dealers, "shares of all that shared and chose this client")
         self.masked = [i for i in self.sharers if i != self.me]
         demand(count >= self.session.quorum, "enough clients")
+        self.check_records(sealed, self.adverts)
         demand(len(set(self.masked) & set(self.choice)) >= self.session.threshold, "enough holders")
         self.keys, self.unopened = {}, {}
         for peer, box in sealed.items():
@@ -312,6 +313,13 @@ class Server:
             demand(
                 list(sealed) == [i for i in chosen(self.adverts[peer]) if i in self.adverts], "those it chose"
             )
+            for holder, record in sealed.items() if self.session.hybrid else ():
+                context, key = between(self.context0, self.adverts, peer, holder), self.adverts[peer][16:48]
+                try:
+                    wire.check_record(record, context, peer, holder, key)
+                except wire.Refused:
+                    self.blamed.add(peer)
+                    raise
             return sealed
         if self.stage == wire.UPLOAD:
             said = read_records(fields[2], 16)

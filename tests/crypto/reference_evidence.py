@@ -63,7 +63,7 @@ class Case:
         )
         self.choices = 4 * self.degree if self.chosen else 0
         self.kem_bytes = 2 * 1184 if self.hybrid else 0
-        self.dealt_bytes = 98 + (2 * 1088 + 96 if self.hybrid else 0)
+        self.dealt_bytes = 98 + (2 * 1088 + 96 + 64 if self.hybrid else 0)
         self.shown_bytes = 96 + (32 if self.hybrid else 0)
 
     def signed(self, stage: str, body: bytes, signature: bytes) -> None:
@@ -199,15 +199,21 @@ class Case:
         for holder, record in self.dealt.items():
             ends = (self.between(self.accused, holder), self.accused, holder)
             part = kem.part(secret, *ends)
-            right = right and kem.hashed("part-hash", *ends, part) == record[-32:]
+            right = right and kem.hashed("part-hash", *ends, part) == record[2338:2370]
         return not right
 
     def another_part(self) -> bool:
         _, _, _, holder, seed = self.fields
-        demand(self.hybrid and holder in self.dealt and len(seed) == 64, "something encapsulated")
+        demand(self.hybrid and holder in self.dealt, "something encapsulated")
+        record, context = self.dealt[holder], self.between(self.accused, holder)
+        try:
+            wire.check_record(record, context, self.accused, holder, self.adverts[self.accused]["sealing"])
+        except Refused:
+            return True
+        demand(len(seed) == 64, "a seed's length")
         demand(kem.generate(seed)[0] == self.adverts[holder]["kem"][1], "the seed of that key")
         try:
-            wire.part_of(self.dealt[holder], seed, self.between(self.accused, holder), self.accused, holder)
+            wire.part_of(record, seed, context, self.accused, holder)
         except Refused:
             return True
         return False

@@ -199,6 +199,19 @@ class Rehearsal:
         """What a client signs with its sealing key, the first 32 bytes that it has drawn."""
         return SealingKeyPair(self.rng[client_id].taken[:32]).sign(usage, body)
 
+    def signed_record(self, dealer: int, holder: int, record: bytes) -> bytes:
+        """Hybrid: what somebody else makes of a record, under its dealer's own key again.
+
+        That is more than a lying server has, unless the dealer is its confederate.
+        """
+        dealt = record[: 98 + hybrid.ENCAPSULATED_BYTES]
+        if not self.active:
+            return dealt
+        state: Any = self.server._state
+        context = getattr(state, "transcript", state).contexts.between(dealer, holder)
+        ends = reference.u32(dealer) + reference.u32(holder)
+        return dealt + self.key_signature(dealer, "record", context + ends + reference.hashes(dealt))
+
     def public_keys(self) -> dict[int, bytes]:
         return {i: key.public_key for i, key in self.identities.items()}
 

@@ -106,10 +106,11 @@ def _encapsulates_something_else(room, liar: int, place: int):
         if (stage, sender) != (Stage.SHARE, liar):
             return message
         kind, tag, (blob, _) = take_apart(message)
-        dealt = wire.read_records(blob, 2370)
+        dealt = wire.read_records(blob, room.session.dealt_bytes)
         lie.victims = set(dealt)
         for i in dealt:
-            dealt[i] = dealt[i][:place] + bytes([dealt[i][place] ^ 1]) + dealt[i][place + 1 :]
+            changed = dealt[i][:place] + bytes([dealt[i][place] ^ 1]) + dealt[i][place + 1 :]
+            dealt[i] = room.signed_record(liar, i, changed)
         blob, context = wire.write_records(dealt), room.clients[liar]._state.context
         body = context + wire.u32(liar) + wire.hashes(blob)
         return wire.wrap(kind, tag, blob, room.key_signature(liar, DEALING, body))

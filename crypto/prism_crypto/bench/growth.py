@@ -44,6 +44,7 @@ from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, owner_body, read_advert
 from prism_crypto.wire.messages import (
+    RECORD,
     VERSION,
     AdvertMessage,
     AdvertsMessage,
@@ -56,6 +57,7 @@ from prism_crypto.wire.messages import (
     decode_records,
     encode,
     encode_records,
+    record_body,
 )
 
 __all__ = ["ClientCost", "one_active_client", "one_client"]
@@ -228,7 +230,10 @@ def one_active_client(n: int, d: int, dropout: float = 0.05, suite: Suite = "x25
             secret, encapsulated = encapsulate_for(mask, theirs, between[i], ends)
             both = hybrid_seal_keys(agreed[i], secret, encapsulated.sealing, between[i], ends, public)
             beside = encapsulated.encode()
-        return b"".join(seal(key, between[i], ends, bytes(SHARE_BYTES)) for key in both) + beside
+        record = b"".join(seal(key, between[i], ends, bytes(SHARE_BYTES)) for key in both) + beside
+        if plan.hybrid:
+            record += keys[i].sign(RECORD, record_body(between[i], ends, record))
+        return record
 
     name, client = tag(context), party[0]
     adverts = bench.receive(encode(AdvertsMessage(VERSION, tag(context0), b"", everything)))

@@ -33,6 +33,7 @@ from prism_crypto.primitives.context import label
 __all__ = [
     "OWNER_BYTES",
     "PROOF_BYTES",
+    "KeyVerifier",
     "agreed_point",
     "check_key_signature",
     "check_owner",
@@ -90,37 +91,60 @@ def check_owner(point: Point, body: bytes, proof: bytes) -> None:
     Raises:
         PublicKeyError: it shows no such thing.
     """
-    if not _signed_under(point[1], label("owner") + body, proof):
+    if not any(_verifies(signer, label("owner") + body, proof) for signer in _both_points(point[1])):
         raise PublicKeyError("nothing shows that its sender knows the private half of a public key")
 
 
-def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes) -> None:
-    """Return if the owner of an X25519 key has signed this, as in `check_owner`.
+class KeyVerifier:
+    """Checks what the owner of an X25519 key has signed, as in `check_owner`; the second time is quicker.
 
     Args:
         public: the key, 32 bytes.
-        usage, body: what was signed.
-        signature: of `prism_crypto.primitives.keys.SealingKeyPair.sign`.
-
-    Raises:
-        SignatureError: it does not verify under that key.
     """
-    u = int.from_bytes(public, "little")
-    # u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
-    y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
-    if not y or not _signed_under(y, label(usage) + body, signature):
+
+    __slots__ = ("_signers",)
+
+    def __init__(self, public: bytes) -> None:
+        u = int.from_bytes(public, "little")
+        # u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
+        y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
+        self._signers = _both_points(y) if y else []
+
+    def check(self, usage: str, body: bytes, signature: bytes) -> None:
+        """Return if the owner has signed this.
+
+        Args:
+            usage, body: what was signed.
+            signature: of `prism_crypto.primitives.keys.SealingKeyPair.sign`.
+
+        Raises:
+            SignatureError: it does not verify under that key.
+        """
+        message = label(usage) + body
+        for signer in self._signers:
+            if _verifies(signer, message, signature):
+                self._signers = [signer]  # of the two points one is the owner's
+                return
         raise SignatureError(
             f"the {usage} signature does not verify under the advertised sealing key; something on the way "
             "may have altered what it is under"
         )
 
 
-def _signed_under(y: int, message: bytes, signature: bytes) -> bool:
-    """Whether one of the two Edwards points with this y has signed a message."""
-    for encoded in (y, y | 1 << 255):
-        with suppress(InvalidSignature, ValueError):
-            Ed25519PublicKey.from_public_bytes(encoded.to_bytes(32, "little")).verify(signature, message)
-            return True
+def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes) -> None:
+    """`KeyVerifier.check` of one signature under a key."""
+    KeyVerifier(public).check(usage, body, signature)
+
+
+def _both_points(y: int) -> list[bytes]:
+    """The encodings of the two Edwards points with this y."""
+    return [encoded.to_bytes(32, "little") for encoded in (y, y | 1 << 255)]
+
+
+def _verifies(signer: bytes, message: bytes, signature: bytes) -> bool:
+    with suppress(InvalidSignature, ValueError):
+        Ed25519PublicKey.from_public_bytes(signer).verify(signature, message)
+        return True
     return False
 
 

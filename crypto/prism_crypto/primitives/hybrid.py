@@ -22,6 +22,8 @@ shared out: while roots of dropped clients open, the shares that were sealed for
 
 The dealer signs the hash of the secret under its seals, and that of the part. So a holder that complains
 shows the secret, and everybody sees that it is the one which the dealer meant (`Encapsulated.shows`).
+A signature over all that is dealt is of no use to a holder, which sees what is for itself: each of them gets
+its record with a signature of its own, and puts on no mask that its dealer has not signed.
 
 The randomness of an encapsulation is drawn by OpenSSL, whatever ``rng`` a client has.
 """
@@ -225,8 +227,8 @@ class Encapsulated(NamedTuple):
 
     @classmethod
     def cut(cls, data: bytes) -> Encapsulated:
-        """Read `ENCAPSULATED_BYTES` bytes."""
-        return cls(*_FORM.unpack(data))
+        """Read the first `ENCAPSULATED_BYTES` bytes."""
+        return cls(*_FORM.unpack_from(data))
 
     def encode(self) -> bytes:
         """The fields one after another."""

@@ -26,10 +26,12 @@ from prism_crypto.errors import (
     SealError,
     SecureSumError,
     ShareError,
+    SignatureError,
 )
-from prism_crypto.keeping.identity import MAX_CLIENT_ID, Roster
+from prism_crypto.keeping.identity import MAX_CLIENT_ID, SIGNATURE_BYTES, Roster
 from prism_crypto.primitives.agreement_proof import (
     PROOF_BYTES,
+    KeyVerifier,
     agreed_point,
     check_key_signature,
     claimed_agreement,
@@ -66,12 +68,14 @@ from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_usable, read_advert
 from prism_crypto.wire.messages import (
     DEALING,
+    RECORD,
     SEALED_BYTES,
     SEALED_SHARE_BYTES,
     VERSION,
     VOUCHED_UPLOAD,
     decode_records,
     read_upload_statement,
+    record_body,
     share_body,
     unmask_body,
 )
@@ -85,6 +89,7 @@ __all__ = [
     "UnmaskEvidence",
     "VoucherEvidence",
     "Which",
+    "check_record",
     "encode_evidence",
     "half",
     "is_false_voucher",
@@ -151,6 +156,7 @@ class PartEvidence(_Evidence, frozen=True, tag=5):
     """Hybrid sessions: signed sealed shares with which a part of a mask came that is not the one signed.
 
     ``seed``: of the receiver's ML-KEM key for masks, which it has shown, or whose root was reconstructed.
+    None is needed where the receiver's record is not signed by itself.
     """
 
     adverts: bytes
@@ -233,6 +239,21 @@ def shown_keys(
     if not beside.shows(secret, context, ends):
         return None
     return hybrid_seal_keys(key, secret, beside.sealing, context, ends, keys)
+
+
+def check_record(record: bytes, context: bytes, ends: tuple[int, int], dealer: KeyVerifier) -> None:
+    """Return if a dealer has signed, by itself, what it dealt to one holder.
+
+    Args:
+        record: what was dealt in an active hybrid session, the signature at its end.
+        context, ends: ctx1, ids of dealer and holder.
+        dealer: of its sealing key.
+
+    Raises:
+        SignatureError: it has not.
+    """
+    dealt, signature = record[:-SIGNATURE_BYTES], record[-SIGNATURE_BYTES:]
+    dealer.check(RECORD, record_body(context, ends, dealt), signature)
 
 
 def opens(both: tuple[bytes, bytes], context: bytes, ends: tuple[int, int], pair: bytes) -> bool:
@@ -499,10 +520,15 @@ def _sent_another_part(
     accused, receiver, session = evidence.accused, evidence.receiver, evidence.session
     if not session.hybrid or receiver not in dealt:
         raise EvidenceError("nothing was encapsulated to the one whose seed this is said to be")
+    between = _between(evidence, context, adverts, accused, receiver)
+    try:
+        dealer = KeyVerifier(adverts[accused].sealing_key)
+        check_record(dealt[receiver], between, (accused, receiver), dealer)
+    except SignatureError:
+        return Stage.SHARE, f"what it dealt to client {receiver} is not signed by itself"
     # Whatever seed gives this public key: what an honest client encapsulates to it comes out right.
     if not is_kem_seed(evidence.seed, adverts[receiver]):
         raise EvidenceError(f"that is not the seed of the key of client {receiver}")
-    between = _between(evidence, context, adverts, accused, receiver)
     beside = Encapsulated.cut(dealt[receiver][SEALED_BYTES:])
     if beside.part(Kem(evidence.seed), between, (accused, receiver)) is not None:
         raise EvidenceError("the part is the one that was signed")

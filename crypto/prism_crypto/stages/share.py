@@ -1,10 +1,10 @@
 """Stage 2, share: each client shares its two secrets among its neighbours, sealed.
 
 Server to client, before: the adverts. Client to server: per neighbour two sealed Shamir shares, of the
-self-mask seed and of the mask key (hybrid: with what is encapsulated to the neighbour's two ML-KEM keys), and
-(active) a signature over all of them under its sealing key. A client deals to itself too,
-so that t clients are enough to open even when no more than t are left. On a chosen graph it deals to those
-that it chose, and to nobody else.
+self-mask seed and of the mask key (hybrid: with what is encapsulated to the neighbour's two ML-KEM keys, and,
+active, a signature over what this neighbour gets), and (active) a signature over all of them under its
+sealing key. A client deals to itself too, so that t clients are enough to open even when no more than t are
+left. On a chosen graph it deals to those that it chose, and to nobody else.
 
 The signed seals commit an honest dealer to its shares: whoever reveals the key to one of them later shows
 what was dealt, and can show nothing else. The signature is under the key in the advert, which the identity
@@ -15,8 +15,15 @@ Bonawitz et al. 2017, figure 4, round 1.
 
 from __future__ import annotations
 
-from prism_crypto.errors import MessageError, ProtocolError, PublicKeyError, SecureSumError
+from prism_crypto.errors import (
+    MessageError,
+    ProtocolError,
+    PublicKeyError,
+    SecureSumError,
+    SignatureError,
+)
 from prism_crypto.keeping.identity import MAX_CLIENT_ID
+from prism_crypto.primitives.agreement_proof import KeyVerifier
 from prism_crypto.primitives.context import (
     DIGEST_BYTES,
     advert_digest,
@@ -34,7 +41,7 @@ from prism_crypto.primitives.shamir import coefficients, split
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import Advert, advert_bytes, check_advert, read_advert
 from prism_crypto.stages.contexts import Contexts
-from prism_crypto.stages.evidence import DealingEvidence
+from prism_crypto.stages.evidence import DealingEvidence, PartEvidence, check_record
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.party import Neighbour
 from prism_crypto.stages.states import Advertised, Shared
@@ -44,6 +51,7 @@ from prism_crypto.wire.messages import (
     DEALING,
     FRAME_BYTES,
     ID_BYTES,
+    RECORD,
     VERSION,
     AdvertsMessage,
     ShareMessage,
@@ -52,6 +60,7 @@ from prism_crypto.wire.messages import (
     decode_records,
     encode,
     encode_records,
+    record_body,
     share_body,
 )
 
@@ -106,6 +115,8 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
         under, beside = _seal_keys(state, agreements[holder], between, ends, (keys[me], keys[holder]), kem)
         pair = zip(under, (seed_shares[holder + 1], mask_key_shares[holder + 1]), strict=True)
         sealed[holder] = b"".join(seal(key_, between, ends, share_) for key_, share_ in pair) + beside
+        if session.hybrid and party.active:
+            sealed[holder] += state.sealing.sign(RECORD, record_body(between, ends, sealed[holder]))
 
     records = encode_records(sealed)
     signature = b""
@@ -231,10 +242,10 @@ class Sharing(Gathering):
         expected = self.hall.topology.holders(peer, self._adverts)
         try:
             width = session.dealt_bytes
-            receivers = list(decode_records(message.sealed, width, stage=self.stage, peer=peer))
-            if receivers != expected:
+            dealt = decode_records(message.sealed, width, stage=self.stage, peer=peer)
+            if list(dealt) != expected:
                 raise ProtocolError(
-                    f"expected shares for {len(expected)} clients, got {len(receivers)} or others",
+                    f"expected shares for {len(expected)} clients, got {len(dealt)} or others",
                     stage=self.stage,
                     peer=peer,
                 )
@@ -245,7 +256,25 @@ class Sharing(Gathering):
                     DealingEvidence(VERSION, session, peer, adverts, message.sealed, signature, 0, b"")
                 )
             raise
+        if session.hybrid and session.mode is Mode.ACTIVE:
+            self._check_records(peer, key, dealt, message)
         self._dealt[peer] = (message.signature, message.sealed)
+
+    def _check_records(self, peer: int, key: bytes, dealt: dict[int, bytes], message: ShareMessage) -> None:
+        """Check what its receivers will: that each record of a hybrid dealing is signed by itself, too."""
+        dealer = KeyVerifier(key)
+        for holder, record in dealt.items():
+            try:
+                check_record(record, self.contexts.between(peer, holder), (peer, holder), dealer)
+            except SignatureError as error:
+                session, adverts = self.hall.session, self.contexts.seen(peer)
+                self.hall.accuse(
+                    PartEvidence(
+                        VERSION, session, peer, adverts, message.sealed, message.signature, holder, b""
+                    )
+                )
+                error.at(self.stage, peer)
+                raise
 
     def close(self) -> tuple[Uploading, dict[int, bytes]]:
         """Send each client the shares for it, and say who shared.

@@ -468,8 +468,6 @@ class Unmasking(Gathering):
             counts = session.packing.unpack(words, survivors=len(self.survivors), bound=session.spec.bound)
         except SecureSumError as error:
             error.at(self.stage)
-            if session.hybrid:
-                error.message += "; or a part of a mask was altered on the way to a client"
             raise
         packed = words.astype("<u8", copy=False).data.cast("B")
         message = encode(

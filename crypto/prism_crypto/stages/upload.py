@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto.errors import InputError, MessageError, ProtocolError, SealError, SecureSumError, ShareError
-from prism_crypto.primitives.agreement_proof import check_owner, curve_point, prove_agreement
+from prism_crypto.primitives.agreement_proof import KeyVerifier, check_owner, curve_point, prove_agreement
 from prism_crypto.primitives.context import encode_ids, tag
 from prism_crypto.primitives.hybrid import (
     KEM_SEED_BYTES,
@@ -39,7 +39,7 @@ from prism_crypto.session import Session
 from prism_crypto.stage import Mode, Stage
 from prism_crypto.stages.advert import owner_body, read_advert
 from prism_crypto.stages.confirm import Confirming
-from prism_crypto.stages.evidence import PartEvidence, half, is_kem_seed, open_share
+from prism_crypto.stages.evidence import PartEvidence, check_record, half, is_kem_seed, open_share
 from prism_crypto.stages.gathering import Gathering, Hall
 from prism_crypto.stages.states import Shared, Stopped, Unopened, Uploaded, Vouchers
 from prism_crypto.stages.survivors import survivor_messages
@@ -90,10 +90,13 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
             the shares of more than n - t clients do not open, or this client's own.
         ShareError: a share opens to something that is none (semi-honest mode).
         PublicKeyError: a neighbour's mask key is of low order.
+        SignatureError: active hybrid sessions: what came is not what a dealer signed; nobody is named.
     """
     party = state.party
     words = packed(values, party.session)
     sharers, received, sealed = _read_shares(state, data)
+    if party.active and party.session.hybrid:
+        _check_records(state, sealed)
     parts, wrong = _parts(state, sealed)
     if wrong:
         assert isinstance(state.masking, HybridMaskPair)
@@ -182,6 +185,24 @@ def _read_shares(state: Shared, data: bytes) -> tuple[tuple[int, ...], bytes, di
         known = sum(peer != me and state.neighbours[peer].holder for peer in sharers)
     party.check_quorum(message.count, known, stage, "shared")
     return sharers, message.sealed, sealed
+
+
+def _check_records(state: Shared, sealed: dict[int, bytes]) -> None:
+    """Refuse parts of masks that their dealers have not signed, before one of them is on a vector.
+
+    Whoever carries the server's message could make others of its own. The seals need no such check: nobody
+    else can make them.
+    """
+    me = state.party.client_id
+    for peer, record in sealed.items():
+        if peer == me:
+            continue
+        neighbour = state.neighbours[peer]
+        try:
+            check_record(record, neighbour.context, (peer, me), KeyVerifier(neighbour.sealing_key))
+        except SecureSumError as error:
+            error.at(Stage.UPLOAD)
+            raise
 
 
 def _open_all(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, Secret], dict[int, Unopened]]:

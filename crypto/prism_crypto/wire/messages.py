@@ -28,6 +28,7 @@ __all__ = [
     "DEALING",
     "FRAME_BYTES",
     "ID_BYTES",
+    "RECORD",
     "SEALED_BYTES",
     "SEALED_SHARE_BYTES",
     "VERSION",
@@ -60,6 +61,7 @@ __all__ = [
     "encode_statements",
     "is_a",
     "read_upload_statement",
+    "record_body",
     "share_body",
     "unmask_body",
     "upload_body",
@@ -71,6 +73,9 @@ VERSION = 2
 
 DEALING = "dealing"
 """The usage of the signature under a client's sealing key over what it deals."""
+
+RECORD = "record"
+"""Hybrid sessions: the usage of the signature under a client's sealing key over what one holder gets."""
 
 VOUCHED_UPLOAD = "vouched-upload"
 """The usage of the signature under a client's sealing key over an upload with vouchers."""
@@ -403,6 +408,11 @@ def decode_views(blob: bytes, *, stage: Stage) -> dict[int, dict[int, bytes]]:
 def share_body(context: bytes, client_id: int, sealed: bytes) -> bytes:
     """What a client's dealing signs: ctx1, its id, the hash of the records."""
     return context + u32(client_id) + _hash(sealed)
+
+
+def record_body(context: bytes, ends: tuple[int, int], dealt: bytes) -> bytes:
+    """What a record of a hybrid dealing signs: ctx1 of dealer and holder, their ids, the hash of the rest."""
+    return context + u32(ends[0]) + u32(ends[1]) + _hash(dealt)
 
 
 def upload_body(

@@ -44,7 +44,7 @@ class Liar:
         return False
 
     def alters(self, client: int) -> bool:
-        """Whether it alters parts of masks on their way to ``client``, which stops then: hybrid sessions."""
+        """Hybrid: whether all that deal to ``client`` lend their keys, and send parts with which it stops."""
         return False
 
     def play(self) -> Observer:
@@ -88,7 +88,8 @@ class Liar:
         dealt = wire.read_records(sealed, self.session.session.dealt_bytes)
         boxes = {j: box for j, box in dealt.items() if j in kept}
         if self.alters(client):
-            boxes |= {j: box[:-96] + FORGED + box[-80:] for j, box in boxes.items()}
+            for j, box in boxes.items():
+                boxes[j] = self.session.signed_record(j, client, box[:2274] + FORGED + box[2290:])
         return wire.wrap(kind, tag, count, wire.id_list(kept), wire.write_records(boxes))
 
     def _vouchers(self, said: dict[int, bytes | None], client: int) -> bytes:

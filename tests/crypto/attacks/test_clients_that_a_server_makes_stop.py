@@ -1,9 +1,10 @@
 """Broken if a server that makes clients of a hybrid session stop opens a sum of fewer than must survive.
 
 A client that gets another part of a mask than the signed one stops and shows its ML-KEM key for masks. A
-lying server alters such parts itself, lists those clients as survivors all the same, and shows the others as
-many confirmations as there can be. The masks of those that stopped rest on X25519 alone then, and on parts of
-the server's own that it passes on in their names: they come off when X25519 falls.
+lying server sends it one from a confederate, lists that client as a survivor all the same, and shows the
+others as many confirmations as there can be. Here it has more: it signs records with the keys of all dealers.
+The masks of those that stopped rest on X25519 alone then, and on parts of the server's own that it passes on
+in their names: they come off when X25519 falls.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from prism_crypto.stages.evidence import half, open_share
 
 pytestmark = needs_kem
 
-DEALT, PART = 2370, 98 + 2 * 1088
+DEALT, PART = 2434, 98 + 2 * 1088
 
 
 def room_of(n: int, survivors: int, **how: Any) -> Rehearsal:
@@ -43,14 +44,15 @@ def kem_seed_of(room: Rehearsal, client: int) -> bytes:
     return HybridMaskPair(room.rng[client].taken[96:128]).kem_seed()
 
 
-def altered(shares: bytes, client: int) -> bytes:
-    """The message to a client with one bit of another's part of a mask flipped."""
+def altered(shares: bytes, client: int, room: Rehearsal) -> bytes:
+    """The message to a client with one bit of another's part of a mask flipped, and that signed."""
     kind, tag, (count, ids, blob) = take_apart(shares)
-    dealt = wire.read_records(blob, DEALT)
+    dealt = wire.read_records(blob, room.session.dealt_bytes)
     dealer = next(i for i in dealt if i != client)
     record = bytearray(dealt[dealer])
     record[PART] ^= 1
-    return wire.wrap(kind, tag, count, ids, wire.write_records(dealt | {dealer: bytes(record)}))
+    dealt[dealer] = room.signed_record(dealer, client, bytes(record))
+    return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
 
 def forged(shares: bytes, client: int, parts: dict[int, HybridMaskPair], room: Rehearsal) -> bytes:
@@ -62,7 +64,7 @@ def forged(shares: bytes, client: int, parts: dict[int, HybridMaskPair], room: R
         real = Encapsulated.cut(dealt[dealer][98:])
         _, own = encapsulate_for(pair, (keys[0], keys[1]), transcript.contexts.common, (dealer, client))
         changed = own._replace(sealing=real.sealing, secret_hash=real.secret_hash)
-        dealt[dealer] = dealt[dealer][:98] + changed.encode()
+        dealt[dealer] = room.signed_record(dealer, client, dealt[dealer][:98] + changed.encode())
     return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
 
@@ -77,7 +79,7 @@ def sum_without(room: Rehearsal, stopped: set[int]) -> list[int]:
     parts = {i: HybridMaskPair(bytes([i]) * 32) for i in stopped}
     for i in room.ids:
         if i in stopped:
-            stop = clients[i].upload(altered(inbox[i], i), room.values[i])
+            stop = clients[i].upload(altered(inbox[i], i, room), room.values[i])
             kind, _, (seed,) = take_apart(stop)
             assert (kind, len(seed)) == (8, 64)
             shown_keys[i] = Kem(seed)
@@ -194,7 +196,7 @@ def test_a_server_that_lists_none_of_those_that_stop_opens_the_sum_of_the_rest_o
     room, refusals = room_of(7, 6, mode=mode), []
 
     def alter(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
-        return altered(message, receiver) if stage is Stage.UPLOAD and receiver in stopped else message
+        return altered(message, receiver, room) if stage is Stage.UPLOAD and receiver in stopped else message
 
     if len(stopped) == 1:
         room.play(intercept=alter, refused=refusals)
@@ -214,7 +216,7 @@ def test_a_client_stops_in_place_of_its_upload_and_never_later(mode, at):
 
     def again(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) == (Stage.UPLOAD, 1):
-            shares.append(altered(message, 1))
+            shares.append(altered(message, 1, room))
         if stage is at and sender == 1:
             if at is not Stage.UPLOAD:
                 stop = wire.wrap(8, take_apart(message)[1], kem_seed_of(room, 1))
@@ -252,7 +254,7 @@ def test_a_copied_machine_whose_one_copy_stops_shows_no_mask_of_what_the_other_u
         if (stage, receiver) == (Stage.SHARE, 3):
             copy.share(message)
         if (stage, receiver) == (Stage.UPLOAD, 3):
-            stops.append(copy.upload(altered(message, 3), room.values[3]))
+            stops.append(copy.upload(altered(message, 3, room), room.values[3]))
         return message
 
     room.play(intercept=show)

@@ -18,6 +18,7 @@ import pytest
 import reference as wire
 import reference_kem as kem
 from forgery import refused, take_apart
+from reference_evidence import convicted
 from reference_primitives import keystream_words, unpack, x25519
 from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem
 
@@ -191,7 +192,7 @@ def test_a_seal_opens_to_nobody_who_lacks_either_half():
     recorder = Recorder(room_of(3))
     dealer, holder = 0, 1
     ends, keys = (dealer, holder), (recorder.adverts[0][16:48], recorder.adverts[1][16:48])
-    record = wire.read_records(take_apart(recorder.said[Stage.SHARE, 0, SERVER])[2][0], 2370)[holder]
+    record = wire.read_records(take_apart(recorder.said[Stage.SHARE, 0, SERVER])[2][0], 2434)[holder]
     shared = x25519(recorder.secrets(holder)["sealing"], keys[0])
     secret = kem.decapsulate(recorder.room.rng[holder].taken[32:96], record[98:1186])
 
@@ -524,6 +525,54 @@ def test_the_root_of_a_victim_that_is_only_silent_names_the_liar_too(kind):
     assert verify_evidence(blame.evidence, room.roster) == blame
 
 
+class UnsignedRecord(wire.Client):
+    """Signs all that it deals, and under one holder's record puts another signature."""
+
+    victim = 4
+
+    def other(self, dealt: dict[int, bytes]) -> bytes:
+        return bytes(64)
+
+    def signed_records(self, dealt: dict[int, bytes]) -> dict[int, bytes]:
+        signed = super().signed_records(dealt)
+        return signed | {self.victim: dealt[self.victim] + self.other(signed)}
+
+
+class AnothersSignature(UnsignedRecord):
+    def other(self, dealt: dict[int, bytes]) -> bytes:
+        return dealt[self.victim + 1][-64:]
+
+
+class OneBitOff(UnsignedRecord):
+    def other(self, dealt: dict[int, bytes]) -> bytes:
+        return flipped(dealt[self.victim][-64:])
+
+
+@pytest.mark.parametrize("kind", [UnsignedRecord, AnothersSignature, OneBitOff])
+@pytest.mark.parametrize("victim", [LIAR, 4, 0])
+def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nobody_else(kind, victim):
+    """Whoever gets it would leave, and could not say whose fault it was."""
+    room = room_of()
+    room.cheat(LIAR, type(kind.__name__, (kind,), {"victim": victim}))
+    lost, complaints = played(room)
+    assert lost is None
+    assert [(type(error), error.stage, error.peer) for error in complaints[:1]] == [
+        (SignatureError, Stage.SHARE, LIAR)
+    ]
+    assert set(room.ids) - set(room.server.result.survivors) == {LIAR}
+    assert set(room.server.blamed) == {LIAR}
+    blame = room.server.blamed[LIAR]
+    assert (blame.stage, "is not signed by itself" in blame.reason) == (Stage.SHARE, True)
+    assert verify_evidence(blame.evidence, room.roster) == blame
+    assert convicted(blame.evidence, room.public_keys()) == LIAR
+    fields = msgspec.msgpack.decode(blame.evidence)
+    for holder in set(room.ids) - {victim}:  # the other records are signed as they should be
+        fields[-2] = holder
+        assert convicted(msgspec.msgpack.encode(fields), room.public_keys()) is None
+        with pytest.raises(EvidenceError, match="not the seed"):
+            verify_evidence(msgspec.msgpack.encode(fields), room.roster)
+
+
 class OtherPart(wire.Client):
     """Sends and signs a part that its root does not give, and masks with it."""
 
@@ -719,6 +768,7 @@ def test_a_stop_belongs_into_a_hybrid_session_of_its_context(suite):
 
 @pytest.mark.parametrize("place", [1186, 2274, 2338])
 def test_a_server_that_alters_a_part_frames_nobody(place):
+    """Not even with the dealer's signature under that record, which makes the client stop."""
     room = room_of()
     said: dict[tuple[Stage, int | None], bytes] = {}
 
@@ -727,8 +777,8 @@ def test_a_server_that_alters_a_part_frames_nobody(place):
         if (stage, receiver) != (Stage.UPLOAD, 4):
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, 2370)
-        dealt[1] = dealt[1][:place] + flipped(dealt[1][place:])
+        dealt = wire.read_records(blob, 2434)
+        dealt[1] = room.signed_record(1, 4, dealt[1][:place] + flipped(dealt[1][place:]))
         return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
     lost, complaints = played(room, intercept=alter)
@@ -744,7 +794,7 @@ def test_a_server_that_alters_a_part_frames_nobody(place):
             evidence = PartEvidence(2, room.session, 1, adverts, sealed, signature, receiver, claimed)
             with pytest.raises(EvidenceError, match=r"the part is the one|not the seed|whose seed this is"):
                 verify_evidence(encode_evidence(evidence), room.roster)
-    records = wire.read_records(sealed, 2370)
+    records = wire.read_records(sealed, 2434)
     records[4] = records[4][:place] + flipped(records[4][place:])
     evidence = PartEvidence(2, room.session, 1, adverts, wire.write_records(records), signature, 4, seed)
     with pytest.raises(EvidenceError, match="signature does not verify"):
@@ -779,15 +829,18 @@ def test_an_honest_last_message_is_no_evidence():
 
 @pytest.mark.parametrize("place", [0, 98, 2306])
 def test_a_server_that_alters_what_is_for_the_seals_is_not_answered(place):
-    """The holder goes on without the share, and stops where it sees that the dealer signed something else."""
+    """The holder goes on without the share, and stops where it sees that the dealer signed something else.
+
+    (If it goes on at all: here the server has the dealer's signature under the one record.)
+    """
     room = room_of()
 
     def alter(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) != (Stage.UPLOAD, 4):
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, 2370)
-        dealt[1] = dealt[1][:place] + flipped(dealt[1][place:])
+        dealt = wire.read_records(blob, 2434)
+        dealt[1] = room.signed_record(1, 4, dealt[1][:place] + flipped(dealt[1][place:]))
         return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
     with refused(SealError, Stage.UNMASK, None) as caught:
@@ -812,8 +865,9 @@ def test_secrets_are_overwritten_when_a_client_is_done_with_them(how):
         if (stage, receiver) != (Stage.UPLOAD, 1) or how not in ("stops", "fails"):
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, 2370)
-        dealt[0 if how == "stops" else 1] = bytes(2370)
+        dealt = wire.read_records(blob, 2434)
+        dealer = 0 if how == "stops" else 1
+        dealt[dealer] = room.signed_record(dealer, 1, bytes(2370))
         return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
     failed = False
