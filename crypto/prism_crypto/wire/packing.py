@@ -99,6 +99,10 @@ class Packing:
     def _base(self) -> int:
         return self.largest_total + 1
 
+    @cached_property
+    def _powers(self) -> NDArray[np.uint64]:
+        return np.array([self._base**digit for digit in range(self.digits_per_word)], dtype=np.uint64)
+
     def pack(self, values: NDArray[Any], *, bound: int | None = None) -> NDArray[np.uint64]:
         """Pack one client's values.
 
@@ -123,7 +127,7 @@ class Packing:
                 block = words[start : min(start + _PACKED_AT_ONCE, end)]
                 strides = (self.words * digits.itemsize, digits.itemsize)
                 shape, offset = (rows, block.size), start * digits.itemsize
-                _join(np.ndarray(shape, digits.dtype, digits, offset, strides), self._base, largest, block)
+                _join(np.ndarray(shape, digits.dtype, digits, offset, strides), self._powers, largest, block)
         return words
 
     def unpack(
@@ -198,15 +202,15 @@ class Packing:
         # more than its type holds: one pass finds both. Of a bool it is the bits that count: np.frombuffer
         # makes bools of any byte, and these would spill into other coordinates.
         unsigned = values.view(np.dtype(f"u{values.dtype.itemsize}").newbyteorder(values.dtype.byteorder))
-        most = min(limit, int(np.iinfo(values.dtype).max)) if values.dtype.kind == "i" else limit
+        holds = 256**values.itemsize - 1
+        most = min(limit, holds // 2) if values.dtype.kind == "i" else limit
         found = int(unsigned.max())
         if found > most:
             off = np.count_nonzero(unsigned > most)  # their number only: the server is sent this text
             raise InputError(f"values must be in 0..{limit}, {off} of {values.size} are not")
         # Under a bound the time does not depend on the values. Without one, M is far above what they are.
         largest = found if bound is None else bound
-        reach = min(largest, int(np.iinfo(unsigned.dtype).max))
-        narrow = next(dtype for dtype, most in _LARGEST.items() if reach <= most)
+        narrow = next(dtype for dtype, most in _LARGEST.items() if min(largest, holds) <= most)
         return np.ascontiguousarray(unsigned, dtype=narrow), largest
 
 
@@ -307,16 +311,16 @@ def _total(values: NDArray[Any], largest: int) -> int:
     return int(np.add.reduce(values, 0, _WORD))
 
 
-def _join(rows: NDArray[Any], base: int, largest: int, words: NDArray[np.uint64]) -> None:
-    """Write Σ rows[i]·base^i to ``words``, for values up to ``largest``.
+def _join(rows: NDArray[Any], powers: NDArray[np.uint64], largest: int, words: NDArray[np.uint64]) -> None:
+    """Write Σ rows[i]·powers[i] to ``words``, for values up to ``largest``: powers of a base, from 0 on.
 
     As many neighbouring rows are joined as a byte holds, of these as many as 16 bits hold, and so on: most of
     the work is done on bytes instead of words, eight times as many at once.
     """
     if words.size < _FEW_COLUMNS:
-        powers = np.array([base**i for i in range(len(rows))], dtype=np.uint64)
-        np.matmul(powers, rows.astype(np.uint64), out=words)
+        np.matmul(powers[: len(rows)], rows.astype(np.uint64), out=words)
         return
+    base = int(powers[1]) if len(powers) > 1 else 1
     for dtype, most in _LARGEST.items():
         group, joint = 1, largest
         while group < len(rows) and (more := joint * base + largest) <= most:
