@@ -33,6 +33,8 @@ from prism_crypto import (
 )
 from prism_crypto.drive import Admission, Client, Server, enrol
 from prism_crypto.hello import say_hello
+from prism_crypto.primitives.keys import SealingKeyPair
+from prism_crypto.stages.states import Shared
 from prism_crypto.wire import messages
 
 N, SPEC = 5, CountSpec(30, bound=9)
@@ -127,25 +129,39 @@ def test_a_hybrid_session_is_driven_as_any_other(federation: Federation):
 
 
 @needs_kem
-def test_a_client_that_stops_hears_why_and_its_vector_may_be_in_the_next_session(federation: Federation):
-    """Something on the way has altered what came for client 2."""
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_client_that_stops_or_leaves_may_have_its_vector_in_the_next_session(
+    federation: Federation, signed: bool
+):
+    """Client 4 has dealt client 2 another part than it signed, or something on the way has altered that."""
     server = federation.server(1, suite=HYBRID)
-    network = Network(federation, server, 1)
+    network, dealer = Network(federation, server, 1), []
 
     def carry(client: int, request: bytes) -> bytes | None:
+        state = getattr(federation.clients[4]._party, "_state", None)
+        if isinstance(state, Shared) and not dealer:
+            dealer.extend((state.context, bytes(state.sealing._seed.reveal())))
         response = server.handle(client, request, network.now)
         share_message = len(response) > 8_000 and response[1] == Stage.SHARE.number and response[0] != 2
         if client != 2 or not share_message or server.stage is not Stage.UPLOAD:
             return response
         altered = bytearray(response)
-        altered[-1] ^= 1  # the hash of the last dealer's part
+        altered[-65] ^= 1  # the hash of the last dealer's part
+        if signed:
+            context, seed = dealer
+            body = messages.record_body(context, (4, 2), altered[-server.session.dealt_bytes : -64])
+            altered[-64:] = SealingKeyPair(seed).sign(messages.RECORD, body)
         return bytes(altered)
 
     network.carry = carry
     check(network.run(), (0, 1, 3, 4))
-    assert "goes on without this client" in str(network.errors[2])
     assert network.errors[2].peer is None  # what a client hears about itself is no word about anybody
-    assert "stops" in str(server.refused[2])
+    if signed:
+        assert "goes on without this client" in str(network.errors[2])
+        assert "stops" in str(server.refused[2])
+    else:
+        assert "something on the way may have altered what it is under" in str(network.errors[2])
+        assert not server.refused
     assert not server.blamed
     server = federation.server(1, suite=HYBRID)
     again = Network(federation, server, 1, clients=[2])
