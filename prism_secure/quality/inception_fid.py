@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prism_secure.data.pinned import read_pinned
-from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import FeatureError
 from prism_secure.quality.networks import MetricFeatures
 
@@ -30,68 +29,7 @@ FILES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6
 """What pytorch-fid and torch-fidelity call the file."""
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of the file, under either name."""
-CLASSES = 1008
 SIDE = 299
-
-_blocks = torchvision.models.inception
-
-
-def _mean(x: Tensor) -> Tensor:
-    """The mean of each pixel's neighbourhood of 3×3, of those in it that lie inside the image."""
-    return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-
-
-class _A(_blocks.InceptionA):  # type: ignore[misc,name-defined]
-    def forward(self, x: Tensor) -> Tensor:
-        five = self.branch5x5_2(self.branch5x5_1(x))
-        three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return torch.cat([self.branch1x1(x), five, three, self.branch_pool(_mean(x))], 1)
-
-
-class _C(_blocks.InceptionC):  # type: ignore[misc,name-defined]
-    def forward(self, x: Tensor) -> Tensor:
-        seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
-        twice = self.branch7x7dbl_2(self.branch7x7dbl_1(x))
-        twice = self.branch7x7dbl_5(self.branch7x7dbl_4(self.branch7x7dbl_3(twice)))
-        return torch.cat([self.branch1x1(x), seven, twice, self.branch_pool(_mean(x))], 1)
-
-
-class _E(_blocks.InceptionE):  # type: ignore[misc,name-defined]
-    def forward(self, x: Tensor) -> Tensor:
-        three, twice = self.branch3x3_1(x), self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        return torch.cat(
-            [
-                self.branch1x1(x),
-                self.branch3x3_2a(three),
-                self.branch3x3_2b(three),
-                self.branch3x3dbl_3a(twice),
-                self.branch3x3dbl_3b(twice),
-                self.branch_pool(self._pool(x)),
-            ],
-            1,
-        )
-
-    def _pool(self, x: Tensor) -> Tensor:
-        return _mean(x)
-
-
-class _LastE(_E):
-    def _pool(self, x: Tensor) -> Tensor:
-        return functional.max_pool2d(x, 3, stride=1, padding=1)
-
-
-def network() -> nn.Module:
-    """The network without weights: its `state_dict` has the names and shapes of the file's."""
-    made: nn.Module = _blocks.Inception3(
-        num_classes=CLASSES,
-        aux_logits=False,
-        inception_blocks=[
-            *(_blocks.BasicConv2d, _A, _blocks.InceptionB, _C, _blocks.InceptionD, _E, _blocks.InceptionAux)
-        ],
-        init_weights=False,
-    )
-    made.Mixed_7c = _LastE(2048)
-    return made
 
 
 def resized_as_tensorflow_1(images: Tensor, side: int) -> Tensor:
@@ -135,6 +73,8 @@ class FidInceptionFeatures(MetricFeatures):
             )
         again = f"put {FILES[0]} of pytorch-fid there"
         file = io.BytesIO(read_pinned(path, sha256, FeatureError, again))
+        from prism_secure.quality.inception_blocks import network  # loads torchvision
+
         self.network = network()
         try:
             self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prism_secure.data import Dataset, load, to_float
 from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import ConfigError, DataError, FeatureError
-from prism_secure.quality import classifier, inception_fid
+from prism_secure.quality import classifier, inception_blocks, inception_fid
 from prism_secure.quality.classifier import (
     CLASSES,
     WEIGHTS,
@@ -477,7 +477,7 @@ def test_inception_features_are_the_input_of_its_last_layer(inception: Inception
 def fid_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A file of random weights, of the names and shapes of FID's own, and its SHA-256."""
     torch.manual_seed(0)
-    network = inception_fid.network()
+    network = inception_blocks.network()
     for name, value in network.state_dict().items():
         if value.ndim == 4:
             torch.nn.init.kaiming_normal_(value)
