@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 import os
 from pathlib import Path
 
@@ -39,6 +40,7 @@ IMAGES = 5500
 EPOCHS = 3
 BATCH = 100
 _RATE, _DECAY = 2e-3, 0.02
+_BETA, _EPSILON = 0.999, 1e-8
 _SIDE = 32
 _SEED = 0
 
@@ -77,9 +79,8 @@ def train_classifier(images: Tensor, labels: Tensor, *, classes: int, epochs: in
         torch.default_generator.manual_seed(_SEED)  # of the first weights
         network: nn.Module = FashionClassifier(images.shape[1], classes)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
+    optimizer, at = _AdamW(network), 0
     steps = epochs * -(-len(training) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps, pct_start=0.2)
     best, chosen = -1.0, network.state_dict()
     for _ in range(epochs):
         network.train()
@@ -87,15 +88,55 @@ def train_classifier(images: Tensor, labels: Tensor, *, classes: int, epochs: in
         for index in torch.split(shuffled, BATCH):
             if len(index) > 1:  # one image alone has no spread to normalise by
                 loss = functional.cross_entropy(network(_input(images[index])), labels[index].long())
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-            schedule.step()
+                optimizer.step(loss, *_one_cycle(at, steps))
+            at += 1
         found = accuracy(network, images[selecting], labels[selecting])
         if found >= best:
             best, chosen = found, copy.deepcopy(network.state_dict())
     network.load_state_dict(chosen)
     return network.requires_grad_(False).eval()
+
+
+class _AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), equal to torch's to the last bit.
+
+    The first of torch's own that is made loads torch's compiler: a second of a processor, in every run.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._weights = list(network.parameters())
+        self._moments = [(torch.zeros_like(w), torch.zeros_like(w)) for w in self._weights]
+        self._steps = 0
+
+    def step(self, loss: Tensor, rate: float, beta: float) -> None:
+        """Against the gradient of `loss`; `beta` is the decay of the first moment."""
+        gradients = torch.autograd.grad(loss, self._weights)
+        self._steps += 1
+        length = -rate / (1 - beta**self._steps)
+        correction = (1 - _BETA**self._steps) ** 0.5
+        with torch.no_grad():
+            for weight, gradient, (first, second) in zip(
+                self._weights, gradients, self._moments, strict=True
+            ):
+                weight.mul_(1 - rate * _DECAY)
+                first.lerp_(gradient, 1 - beta)
+                second.mul_(_BETA).addcmul_(gradient, gradient, value=1 - _BETA)
+                weight.addcdiv_(first, (second.sqrt() / correction).add_(_EPSILON), value=length)
+
+
+def _one_cycle(step: int, steps: int) -> tuple[float, float]:
+    """Rate and first decay of a step, from 0: a cycle (Smith and Topin 2018) as torch's OneCycleLR has it.
+
+    In cosines, over a fifth of the steps up to the highest rate and the lowest decay, and then down again.
+    """
+    lowest, peak, end = _RATE / 25, 0.2 * steps - 1, steps - 1
+    if peak > 0 and step <= peak:
+        share, rates, decays = step / peak, (lowest, _RATE), (0.95, 0.85)
+    else:
+        share, rates, decays = (step - peak) / (end - peak), (_RATE, lowest / 1e4), (0.85, 0.95)
+    bend = math.cos(math.pi * share) + 1
+    rate, decay = (last + (first - last) / 2 * bend for first, last in (rates, decays))
+    return rate, decay
 
 
 @torch.no_grad()

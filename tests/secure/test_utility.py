@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +125,44 @@ def test_the_random_state_of_the_process_is_left_alone(few):
     torch.manual_seed(5)
     train_classifier(images[:110], labels[:110], classes=10)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 30])
+def test_a_classifier_is_trained_to_the_bits_that_torch_s_own_optimizer_gives(steps: int):
+    """What is kept of earlier runs, a data set's ceiling among it, stays comparable."""
+    networks = [torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))]
+    networks.append(copy.deepcopy(networks[0]))
+    images, labels = torch.randn(9, 5), torch.randint(0, 2, (9,))
+    ours = utility._AdamW(networks[0])
+    theirs = torch.optim.AdamW(networks[1].parameters(), lr=utility._RATE, weight_decay=utility._DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, utility._RATE, total_steps=steps, pct_start=0.2)
+    for step in range(steps):
+        group = theirs.param_groups[0]
+        assert utility._one_cycle(step, steps) == (group["lr"], group["betas"][0])
+        one, other = (torch.nn.functional.cross_entropy(each(images), labels) for each in networks)
+        ours.step(one, *utility._one_cycle(step, steps))
+        theirs.zero_grad()
+        other.backward()
+        theirs.step()
+        schedule.step()
+        assert all(map(torch.equal, networks[0].parameters(), networks[1].parameters()))
+
+
+def test_a_cycle_of_five_steps_has_no_way_up():
+    rates = [utility._one_cycle(step, 5)[0] for step in range(5)]
+    assert rates[0] == utility._RATE
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_classifier_is_trained_without_torch_s_compiler():
+    code = (
+        "import sys, torch; from prism_secure.quality.utility import accuracy, train_classifier\n"
+        "images, labels = torch.rand(44, 1, 8, 8), torch.arange(44) % 2\n"
+        "accuracy(train_classifier(images, labels, classes=2), images, labels)\n"
+        "print(*sorted({'torch._dynamo', 'sympy', 'torchvision'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_a_ceiling_is_computed_once_for_a_data_set(dataset: Dataset, own_cache: Path):
