@@ -56,7 +56,7 @@ dist: $(VENV)/.installed-docs  ## wheels and sdists of the three distributions, 
 	for part in crypto privacy .; do $(BIN)/python -m build --outdir dist $$part || exit 1; done
 	$(BIN)/twine check --strict dist/*
 
-test-slow-flower: $(VENV)/.installed-simulation  ## SuperLink, SuperNodes, fifty simulated clients, all of docs/deploy.md
+test-slow-flower: $(VENV)/.installed-simulation  ## SuperLink, SuperNodes, 200 simulated clients, all of docs/deploy.md
 	$(BIN)/pytest tests/flower -m slow
 
 EVERYTHING := $(PARTS) --editable '.[flower,dashboard,dp-sgd,onnx,postgresql]' 'flwr[simulation]'

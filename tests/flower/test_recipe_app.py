@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -173,14 +174,37 @@ def test_server_that_stops_between_and_inside_rounds_goes_on(place: Place) -> No
     assert place.theta().tobytes() == after_round_1
 
 
+@contextmanager
+def in_another_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a client process keeps is not there yet."""
+    monkeypatch.setattr(recipe_client, "_clients", {})
+    monkeypatch.setattr(recipe_client, "_recipes", {})
+    with ExitStack() as process:
+        monkeypatch.setattr(recipe_client, "_until_exit", process)
+        yield
+
+
+def test_clients_of_one_process_load_data_and_features_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a simulation hundreds share one. What they have agreed to may differ, and their data may."""
+    recipe = place.root / "02" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("\nflip = 0.1\n", "\nflip = 0.3\n"))
+    with in_another_process(monkeypatch):
+        found = [recipe_client.client_of(place.root / f"{client:02d}", {}) for client in range(3)]
+        own = recipe_client.client_of(place.root / "03", {"own-data": "60 60 60 60"})
+    assert found[0].recipe is found[1].recipe
+    assert [client.recipe.config.privacy.flip for client in found] == [0.1, 0.1, 0.3]
+    assert [client.enrolment.identity.client_id for client in found] == [0, 1, 2]
+    assert own.recipe not in [client.recipe for client in found]
+
+
 def test_client_refuses_to_go_on_with_other_images_than_before(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for swap in (None, 0):
         tiny_data.write_data(place.root / "data", swap=swap)
-        monkeypatch.setattr(recipe_client, "_clients", {})  # as in another process
-        with ExitStack() as process:
-            monkeypatch.setattr(recipe_client, "_until_exit", process)
+        with in_another_process(monkeypatch):
             if swap is None:
                 recipe_client.client_of(place.root / "00", {})
                 continue

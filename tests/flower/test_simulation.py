@@ -1,4 +1,4 @@
-"""Flower's simulation runtime, over Ray: fifty clients, samples of them, and measured rounds of ten."""
+"""Flower's simulation runtime, over Ray: fifty clients, samples of four, measured rounds of ten and 200."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from deployment import Machines, free_port
 
-from prism_crypto import Policy
+from prism_crypto import Mode, Policy
+from prism_privacy import Unit
+from prism_privacy.ledger import verify_ledger
 from prism_secure.config import dump_config, load_config
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.enrolment import enroll_simulated
 from prism_secure.run_folder.folder import client_folder, read_records
@@ -166,13 +169,11 @@ def test_samples_of_simulated_clients_say_who_they_are_and_open_weighted_means(
 
 
 MEASURED = [
-    "federation.rounds=3",
     "model.width=2",
     "model.latent=4",
     'features.extractors=["fourier"]',
     "metrics.samples=200",
     "metrics.utility=off",
-    "metrics.every=3",
     "measured.directions=64",
     "measured.coordinates=4096",
     "measured.rows=30",
@@ -183,16 +184,29 @@ MEASURED = [
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_nodes_measure_what_one_process_does(machines: Machines, tmp_path: Path) -> None:
-    """The recipe `cross-silo`, small: model, epsilon and survivors, with coins that nobody knows."""
-    config = load_config(None, MEASURED, recipe="cross-silo")
-    clients, root = config.federation.clients, tmp_path / "members"
-    assert clients == 10
-    policy = Policy(min_survivors=config.min_survivors, min_cohort=config.min_survivors)
-    enroll_simulated(root, "ten", clients, policy)
+@pytest.mark.parametrize(
+    ("recipe", "clients", "settings"),
+    [
+        ("cross-silo", 10, ["federation.rounds=3", "metrics.every=3"]),
+        (
+            "cross-device",
+            200,
+            ["federation.rounds=2", "metrics.every=2", "federation.clients=200", "privacy.colluders=0"],
+        ),
+    ],
+)
+def test_simulated_nodes_measure_what_one_process_does(
+    machines: Machines, tmp_path: Path, recipe: str, clients: int, settings: list[str]
+) -> None:
+    """A recipe, small: model, epsilon and survivors, with coins that nobody knows, two nodes at a time."""
+    config = load_config(None, [*MEASURED, *settings, f"secure_sum.min_survivors={clients}"], recipe=recipe)
+    root = tmp_path / "members"
+    assert config.federation.clients == config.cohort == clients
+    policy = Policy(min_survivors=clients, min_cohort=clients, mode=Mode(config.secure_sum.mode))
+    enroll_simulated(root, recipe, clients, policy)
     for party in ["server", *(f"{client:02d}" for client in range(clients))]:
         (root / party / "recipe.toml").write_text(dump_config(config))
-    settings = {
+    told = {
         "folder": str(root / "server"),
         "clients-folder": str(root),
         "recipe": str(root / "server" / "recipe.toml"),
@@ -205,13 +219,13 @@ def test_ten_nodes_measure_what_one_process_does(machines: Machines, tmp_path: P
     components = (
         'serverapp = "prism_secure.flower.server_app:app"\nclientapp = "prism_secure.flower.client_app:app"'
     )
-    shown = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    shown = "\n".join(f"{name} = {json.dumps(value)}" for name, value in told.items())
     out, alone = tmp_path / "run", tmp_path / "alone"
     simulate(machines, clients, components, shown, [out / "DONE", out / "FAILED"])
     assert not (out / "FAILED").exists(), (out / "FAILED").read_text()
     for client in range(clients):
         shutil.copy2(root / f"{client:02d}" / "coins.key", client_folder(alone, client))
-    (alone / "federation.id").write_text("ten")
+    (alone / "federation.id").write_text(recipe)
     run(config, alone)
     for name in ("checkpoint/server.safetensors", "model.safetensors"):
         assert (out / name).read_bytes() == (alone / name).read_bytes()
@@ -219,3 +233,8 @@ def test_ten_nodes_measure_what_one_process_does(machines: Machines, tmp_path: P
         assert one.survivors == other.survivors == clients
         for name in ("epsilon", "record", "changed"):
             assert getattr(one, name) == getattr(other, name)
+    plan = Components(config).plan
+    assert [
+        entry.release for entry in verify_ledger(out / "ledger.jsonl").entries if entry.kind == "round"
+    ] == [each.as_dict() for each in plan.measured]
+    assert {each.release(Unit.CLIENT).cohort for each in plan.measured} == {clients}

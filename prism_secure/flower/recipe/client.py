@@ -20,7 +20,7 @@ from prism_privacy import CoinSecret
 from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
-from prism_secure.config import Config, load_config
+from prism_secure.config import Config, dump_config, load_config
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
@@ -166,6 +166,7 @@ class RecipeClient:
 
 
 _clients: dict[Path, RecipeClient] = {}
+_recipes: dict[tuple[str, str], Components] = {}  # one for all clients of a simulation's worker
 _until_exit = contextlib.ExitStack()
 
 
@@ -180,7 +181,11 @@ def client_of(folder: Path, node_config: Mapping[str, object]) -> RecipeClient:
         config, enrolment = load_config(folder / "recipe.toml"), Enrolment.load(folder)
         if not _clients:
             _until_exit.enter_context(one_thread(config.federation.device))
-        recipe = own_data(config, node_config.get("own-data")) or Components(config)
+        declared = node_config.get("own-data")
+        agreed = dump_config(config), repr(declared)
+        if agreed not in _recipes:
+            _recipes[agreed] = own_data(config, declared) or Components(config)
+        recipe = _recipes[agreed]
         if isinstance(recipe, OwnData):
             recipe.check_size(enrolment.identity.client_id)
         begun = (folder / "ledger.jsonl").exists()
