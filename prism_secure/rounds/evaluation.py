@@ -57,7 +57,9 @@ class Evaluation:
         self._measured(mask, count, self._evaluator_of(self._components.dataset.test_images[:FEW]))
         architecture = self._components.architecture
         if self._components.config.metrics.utility != "off":
-            self._utility(mask, fewest_images(architecture.classes))
+            few = fewest_images(architecture.classes)
+            self.utility(mask, few)
+            self.ceiling(few)
         shape = architecture.channels, architecture.image_size, architecture.image_size
         torch.empty(self._components.config.metrics.samples, *shape)  # fails where no memory could hold them
 
@@ -72,15 +74,42 @@ class Evaluation:
             FeatureError: its weights are missing.
             StorageError: the disk refused the grid.
         """
+        quality = self.measured(mask, samples, neighbours=utility)
+        if utility:
+            quality = msgspec.structs.replace(quality, **self.utility(mask), **self.ceiling())
+        return quality
+
+    def measured(self, mask: NDArray[np.bool_], samples: Path, *, neighbours: bool) -> Quality:
+        """All but the utility; with `neighbours` a second grid, where clients' images are public."""
         count = self._components.config.metrics.samples
         measured, grid, first = self._measured(mask, count, self._evaluator)
         write_atomic(samples, grid)
-        if utility:
-            if self._components.config.public_images:
-                beside = samples.with_name(f"neighbours-{samples.name.removeprefix('round-')}")
-                write_atomic(beside, self._neighbours(first))
-            measured = msgspec.structs.replace(measured, **self._utility(mask, IMAGES))
+        if neighbours and self._components.config.public_images:
+            beside = samples.with_name(f"neighbours-{samples.name.removeprefix('round-')}")
+            write_atomic(beside, self._neighbours(first))
         return measured
+
+    def utility(self, mask: NDArray[np.bool_], count: int = 0) -> dict[str, float]:
+        """What a classifier learns from `count` generated images, else `IMAGES`; nothing without labels."""
+        components, dataset = self._components, self._components.dataset
+        classes = components.architecture.classes
+        if classes < 2:
+            return {}
+        seed = public_seed(components.config.federation.seed, "utility")
+        images, labels = self._generator(mask).generate(
+            max(count or IMAGES, fewest_images(classes)), seed=seed
+        )
+        assert labels is not None
+        network = train_classifier(images, labels, classes=classes)
+        return {"gen2real": accuracy(network, dataset.test_images, dataset.test_labels)}
+
+    def ceiling(self, count: int = 0) -> dict[str, float]:
+        """The same of as many of the clients' own images, only where these are declared public."""
+        components, dataset = self._components, self._components.dataset
+        fewest = fewest_images(classes := components.architecture.classes)
+        if classes < 2 or not components.config.public_images or len(dataset.train_images) < fewest:
+            return {}
+        return {"gen2real_ceiling": ceiling(dataset, max(count or IMAGES, fewest))}
 
     def _neighbours(self, images: torch.Tensor) -> bytes:
         """The PNG of a few generated images, over those of the clients' images that are nearest to them."""
@@ -93,25 +122,6 @@ class Evaluation:
             columns=COLUMNS,
         )
         return encode_png(grid)
-
-    def _utility(self, mask: NDArray[np.bool_], count: int) -> dict[str, float]:
-        """What a classifier learns from at least `count` generated images; nothing where there are no labels.
-
-        The ceiling looks at the clients' images, and only where these are declared public.
-        """
-        components, dataset = self._components, self._components.dataset
-        classes, found = components.architecture.classes, dict[str, float]()
-        if classes < 2:
-            return found
-        count = max(count, fewest_images(classes))
-        seed = public_seed(components.config.federation.seed, "utility")
-        images, labels = self._generator(mask).generate(count, seed=seed)
-        assert labels is not None
-        network = train_classifier(images, labels, classes=classes)
-        found["gen2real"] = accuracy(network, dataset.test_images, dataset.test_labels)
-        if components.config.public_images and len(dataset.train_images) >= fewest_images(classes):
-            found["gen2real_ceiling"] = ceiling(dataset, count)
-        return found
 
     def _generator(self, mask: NDArray[np.bool_]) -> DeployedGenerator:
         return DeployedGenerator(

@@ -16,8 +16,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,13 +108,26 @@ class Workers:
                 job.cancel()
 
     def evaluate(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False) -> Quality:
-        """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`."""
+        """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`.
+
+        A utility trains two classifiers; that is done beside all else.
+        """
         if self._here is not None:
             return self._here.evaluate(mask, samples, utility=utility)
-        with _worker_death_named():
-            with on_their_own():
-                job = self._pool.submit(_evaluate, mask, samples, utility)
-            return job.result()
+        jobs: list[Future[Any]] = []
+        try:
+            with _worker_death_named():
+                with on_their_own():
+                    jobs.append(self._pool.submit(_measure, mask, samples, utility))
+                    if utility:
+                        jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
+                quality, *parts = (job.result() for job in jobs)
+        finally:
+            for job in jobs:
+                job.cancel()
+        for part in parts:
+            quality = msgspec.structs.replace(quality, **part)
+        return cast(Quality, quality)
 
 
 def _parts(clients: Sequence[int], at_once: int) -> list[Sequence[int]]:
@@ -184,8 +198,16 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
         client.answer(broadcast)
 
 
-def _evaluate(mask: NDArray[np.bool_], samples: Path, utility: bool) -> Quality:
-    return _this_worker().evaluate(mask, samples, utility=utility)
+def _measure(mask: NDArray[np.bool_], samples: Path, neighbours: bool) -> Quality:
+    return _this_worker().evaluate.measured(mask, samples, neighbours=neighbours)
+
+
+def _utility(mask: NDArray[np.bool_]) -> dict[str, float]:
+    return _this_worker().evaluate.utility(mask)
+
+
+def _ceiling() -> dict[str, float]:
+    return _this_worker().evaluate.ceiling()
 
 
 def _this_worker() -> _Worker:

@@ -7,6 +7,8 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.config.sections import Metrics
 from prism_secure.data import Dataset, load
 from prism_secure.data.sources import foreign_features
-from prism_secure.errors import ConfigError, DataError
+from prism_secure.errors import ConfigError, DataError, StorageError
 from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard
 from prism_secure.quality import metrics, utility
 from prism_secure.quality.classifier import FashionClassifier, save_classifier
@@ -29,10 +31,11 @@ from prism_secure.quality.networks import metric_features, weights_digest
 from prism_secure.quality.samples import read_grid
 from prism_secure.quality.utility import accuracy, ceiling, train_classifier
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds import evaluation, simulation
+from prism_secure.rounds import evaluation, simulation, workers
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
+from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import Quality
 from prism_secure.run_folder.run import Run
@@ -228,6 +231,57 @@ def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
         assert found.gen2real == of_public.gen2real
         assert (found.gen2real_ceiling, found.copies) == (None, None)
         assert not beside.exists()
+
+
+@pytest.mark.parametrize("public", [[], ["metrics.held_out=public", "metrics.client_images=public"]])
+def test_workers_measure_utility_side_by_side_to_the_figures_of_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public: list[str]
+):
+    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    components, jobs = recipe(folder, *public, "federation.workers=2"), []
+
+    class Pool:
+        """This process in place of others, which would measure with as many images as in a real run."""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def submit(self, job: Callable[..., object], *arguments: object) -> Future[object]:
+            jobs.append(job.__name__)
+            done = Future[object]()
+            done.set_result(job(*arguments))
+            return done
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "_worker", workers._Worker(components, tmp_path))
+    mask, found, grids = Server.of(components, "f").deployed(), [], []
+    for name in ("two", "one"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{name}"))
+        (tmp_path / name).mkdir()
+        with workers.Workers(components, tmp_path) as pool, one_thread():
+            evaluate = pool.evaluate if name == "two" else Evaluation(components)
+            found.append(evaluate(mask, tmp_path / name / "round-1.png", utility=True))
+        grids.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert jobs == ["_measure", "_utility", "_ceiling"]
+    assert found[0] == found[1]
+    assert found[0].gen2real is not None
+    assert (found[0].gen2real_ceiling is not None) == bool(public)
+    assert grids[0] == grids[1]
+    assert len(grids[0]) == 1 + bool(public)
+
+
+def test_an_error_of_a_part_of_the_utility_is_that_of_the_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    components = recipe(folder, "federation.workers=2")
+    (tmp_path / "a file").write_text("")
+    with workers.Workers(components, tmp_path) as pool, pytest.raises(StorageError):
+        pool.evaluate(
+            Server.of(components, "f").deployed(), tmp_path / "a file" / "round-1.png", utility=True
+        )
 
 
 def test_images_are_public_only_where_all_are(tmp_path: Path):
