@@ -152,8 +152,25 @@ def _upsample_convolve(x: Tensor, weight: Tensor) -> Tensor:
     Three taps over doubled pixels are, for each parity, two sums of taps over the pixels themselves: a
     4×4 transposed convolution of stride two, whose kernel is the flipped weight box-summed 2×2.
     """
-    kernel = 4 * F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
-    return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=1)
+    kernel: Tensor = _BoxSum.apply(weight)  # type: ignore[no-untyped-call]
+    return F.conv_transpose2d(x, kernel.flip(0, 1).permute(3, 2, 0, 1), stride=2, padding=1)
+
+
+class _BoxSum(torch.autograd.Function):
+    """Kernels (O, I, 3, 3) to (4, 4, O, I): sums of 2×2 taps, zeros around. An average pool in a tenth of its
+    time and to its bits: it goes over kernels of few taps, this over all of a tap's kernels at once."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return _box_sum(F.pad(weight.permute(2, 3, 0, 1).contiguous(), (0, 0, 0, 0, 1, 1, 1, 1)))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _box_sum(grads[0].contiguous()).permute(2, 3, 0, 1)  # its own adjoint, but for the zeros
+
+
+def _box_sum(x: Tensor) -> Tensor:
+    return x[:-1, :-1] + x[:-1, 1:] + x[1:, :-1] + x[1:, 1:]
 
 
 def _norm(channels: int, running: bool) -> nn.BatchNorm2d:

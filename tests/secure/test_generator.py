@@ -6,7 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.model.generator import Architecture, ResNetGenerator, _upsample_convolve, draw_latents
+from prism_secure.model.generator import (
+    Architecture,
+    ResNetGenerator,
+    _BoxSum,
+    _upsample_convolve,
+    draw_latents,
+)
 from prism_secure.model.model_file import read_model, write_model
 from prism_secure.model.supermask import Supermask
 
@@ -34,6 +40,17 @@ def test_upsampling_convolution_equals_upsample_then_convolve_with_its_gradients
         torch.autograd.grad(plain, (x, w), probe), torch.autograd.grad(fast, (x, w), probe), strict=True
     ):
         assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (1, 2), (3, 5)])
+def test_kernels_of_upsampling_have_the_bits_of_an_average_pool(shape):
+    """Those by which the published results were computed, and its gradient's."""
+    weight = torch.randn(*shape, 3, 3, requires_grad=True)
+    pooled = 4 * F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
+    found = _BoxSum.apply(weight).permute(2, 3, 0, 1)
+    probe = torch.randn_like(pooled)
+    assert torch.equal(found, pooled)
+    assert torch.equal(*(torch.autograd.grad(kernels, weight, probe)[0] for kernels in (found, pooled)))
 
 
 def test_the_stem_is_a_transposed_convolution_of_the_latent():
