@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 LOWEST = 1e-3
 """The smallest rate of false alarms that is drawn."""
 _SHOWN = (0.001, 0.01, 0.1)
+_LEAST_ALARMS = 10
+"""A rate is told where so many false alarms are expected among the worlds that its threshold comes from."""
 _DELTAS = np.geomspace(1e-9, 0.3, 40)
 _COLOURS = {View.SUM: drawing.ONE, View.UPLOAD: drawing.TWO}
 _NAMES = {View.SUM: "from the opened sums", View.UPLOAD: "from the client's uploads"}
@@ -35,15 +38,29 @@ _NAMES = {View.SUM: "from the opened sums", View.UPLOAD: "from the client's uplo
 
 @dataclass(frozen=True)
 class Attack:
-    """What was simulated, and what is certified."""
+    """What was simulated, and what is certified: `guarantees` are (epsilon, delta), all of them at once."""
 
     worlds: Membership
     count: int
     delta: float
     epsilon: Mapping[View, float]
     curves: Mapping[View, Roc]
-    certified: Mapping[View, Floats]
+    guarantees: Mapping[View, Sequence[tuple[float, float]]]
     bits: Recovery
+
+    def certified(self, view: View, fpr: Floats) -> Floats:
+        """The most true alarms that the guarantees leave any test with these rates of false ones."""
+        limits = [certified_tpr(fpr, epsilon, delta) for epsilon, delta in self.guarantees[view]]
+        return np.asarray(np.min(limits, axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One rate of the table: (found, low, high) of both alarms, and the most true ones at `false[2]`."""
+
+    true: tuple[float, float, float]
+    false: tuple[float, float, float]
+    certified: float
 
 
 def attack(worlds: Membership, *, count: int, seed: int, delta: float) -> Attack:
@@ -57,20 +74,17 @@ def attack(worlds: Membership, *, count: int, seed: int, delta: float) -> Attack
     fpr = np.geomspace(LOWEST, 1.0 - 1e-9, 61)
     accountant = Accountant(delta=delta)
     accountant.spend(MaskRelease(worlds.flip, worlds.clip, cohort=worlds.cohort), worlds.rounds)
-    curves, certified, epsilon = {}, {}, {}
+    curves, guarantees, epsilon = {}, {}, {}
     for view in View:
         curves[view] = roc(*scores(worlds, view, count, rng), fpr)
         epsilon[view] = accountant.epsilon(view, Adjacency.ZERO_OUT)
-        limits = [
-            certified_tpr(
-                fpr, accountant.guarantee(view, Adjacency.ZERO_OUT, delta=float(at)).epsilon, float(at)
-            )
+        guarantees[view] = [
+            (accountant.guarantee(view, Adjacency.ZERO_OUT, delta=float(at)).epsilon, float(at))
             for at in (delta, *_DELTAS)
         ]
-        certified[view] = np.min(limits, axis=0)
     # A bit can be on either side of the public point only where there is room on both.
     centred = Membership(worlds.flip, worlds.clip, worlds.cohort, worlds.rounds)
-    return Attack(worlds, count, delta, epsilon, curves, certified, recovery(centred, count, rng))
+    return Attack(worlds, count, delta, epsilon, curves, guarantees, recovery(centred, count, rng))
 
 
 def write_membership(found: Attack, path: Path, command: str) -> None:
@@ -88,8 +102,8 @@ def write_membership(found: Attack, path: Path, command: str) -> None:
             command=command,
             roc=_panel(found, "roc"),
             bits=_panel(found, "bits"),
-            rows=[(name, _row(found, view)) for view, name in _NAMES.items()],
-            shown=_SHOWN,
+            rows=[(name, cells(found, view)) for view, name in _NAMES.items()],
+            shown=[(rate, least_worlds(rate)) for rate in _SHOWN],
             epsilons={view.value: found.epsilon[view] for view in View},
         )
         write_atomic(path, page.encode())
@@ -99,14 +113,37 @@ def write_membership(found: Attack, path: Path, command: str) -> None:
         raise ConfigError(f"--out must end in .html, .png or .svg, got {path.name}")
 
 
-def _row(found: Attack, view: View) -> list[tuple[float, float, float, float]]:
-    """(true alarms, low, high, certified) at the rates of the table."""
-    curve = found.curves[view]
-    at = [int(np.argmin(np.abs(np.log(curve.fpr / rate)))) for rate in _SHOWN]
-    return [
-        (float(curve.tpr[k]), float(curve.low[k]), float(curve.high[k]), float(found.certified[view][k]))
-        for k in at
-    ]
+def least_worlds(rate: float) -> int:
+    """Worlds of each kind from which on a threshold can be chosen for a rate of false alarms.
+
+    >>> [least_worlds(rate) for rate in (0.001, 0.01, 0.1)]
+    [20000, 2000, 200]
+    """
+    return math.ceil(2 * _LEAST_ALARMS / rate)
+
+
+def cells(found: Attack, view: View) -> list[Cell | None]:
+    """The table's row of a view; None where there are too few worlds for the rate.
+
+    A threshold chosen for 0.1% of false alarms turns out to have somewhat more or fewer. So true alarms are
+    held against the guarantee at the most false ones that the worlds leave possible: beside the guarantee at
+    0.1% a correct mechanism would seem to break it.
+    """
+    curve, row = found.curves[view], list[Cell | None]()
+    for rate in _SHOWN:
+        if found.count < least_worlds(rate):
+            row.append(None)
+            continue
+        at = int(np.argmin(np.abs(np.log(curve.fpr / rate))))
+        true, false = (
+            (float(each[at]), float(low[at]), float(high[at]))
+            for each, low, high in (
+                (curve.tpr, curve.low, curve.high),
+                (curve.false, curve.fpr_low, curve.fpr_high),
+            )
+        )
+        row.append(Cell(true, false, float(found.certified(view, np.array([false[2]]))[0])))
+    return row
 
 
 def _panel(found: Attack, which: str) -> str:
@@ -171,7 +208,7 @@ def _draw_roc(axes: Axes, found: Attack) -> None:
         axes.plot(
             np.maximum(curve.false, 1e-6), np.maximum(curve.tpr, 1e-6), color=colour, label=_NAMES[view]
         )
-        limit = found.certified[view]
+        limit = found.certified(view, curve.fpr)
         axes.plot(
             curve.fpr, limit, color=colour, linewidth=1.3, linestyle=drawing.DASHES,
             label=f"most that ε = {format_epsilon(found.epsilon[view])} leaves",

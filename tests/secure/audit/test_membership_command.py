@@ -7,9 +7,13 @@ import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from prism_privacy import View
+from prism_privacy.audit.membership import Membership
+from prism_secure.audit.membership_page import attack, cells
 from prism_secure.cli import main
 
 SETTINGS = ["audit", "membership", "--flip", "0.25", "--clip", "0.5", "--cohort", "10", "--worlds", "2000"]
@@ -73,3 +77,37 @@ def test_disk_that_refuses_is_one_line_and_leaves_nothing(
     assert main([*SETTINGS, "--out", str(tmp_path / f"picture.{ending}")]) == 5
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def told(page: Path) -> str:
+    """The table of a page as words."""
+    table = page.read_text("utf-8").partition("<table>")[2].partition("</table>")[0]
+    return " ".join(re.sub("<[^>]*>", " ", table).split())
+
+
+@pytest.mark.parametrize(("count", "missing"), [("1000", 2), ("2000", 1), ("19999", 1), ("20000", 0)])
+def test_rate_that_the_worlds_cannot_carry_is_not_told(count: str, missing: int, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert main([*SETTINGS, "--worlds", count, "--out", str(page)]) == 0
+    words = told(page)
+    assert words.count("too few worlds") == 2 * missing
+    assert words.count("--worlds 20000") == 2 * (missing > 0)
+    assert len(re.findall(r"% at [\d.]+% to [\d.]+% false", words)) == 2 * (3 - missing)
+
+
+def test_what_is_certified_is_held_against_the_false_alarms_that_there_may_be() -> None:
+    """Beside the guarantee at the rate aimed at, many of these correct mechanisms would seem to break it."""
+    over_aim = over = 0
+    for seed in range(16):
+        worlds = Membership(flip=0.25, clip=0.1, cohort=100)
+        found = attack(worlds, count=2000, seed=seed, delta=1e-5)
+        for view in View:
+            for rate, cell in zip((0.001, 0.01, 0.1), cells(found, view), strict=True):
+                assert (cell is None) == (rate == 0.001)
+                if cell is not None:
+                    assert cell.true[1] <= cell.true[0] <= cell.true[2]
+                    assert cell.false[1] <= cell.false[0] <= cell.false[2]
+                    over_aim += cell.true[0] > found.certified(view, np.array([rate]))[0]
+                    over += cell.true[1] > cell.certified
+    assert over == 0
+    assert over_aim > 0
