@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,28 @@ def test_what_guides_and_examples_import_is_on_the_page() -> None:
         where for where, _, _ in taught
     }
     assert sorted(each for each in taught if each[2] not in listed.get(each[1], {})) == []
+
+
+def _callables(found: object) -> Iterator[tuple[str, Any]]:
+    """A function, or the methods of a class; values and what `open` makes are not made by hand."""
+    if not inspect.isclass(found):
+        yield "", found
+        return
+    for name, each in vars(found).items():
+        if name == "__init__" and not (dataclasses.is_dataclass(found) or hasattr(found, "open")):
+            yield ".__init__", each
+        elif not name.startswith("_"):
+            yield f".{name}", getattr(each, "__func__", each)
+
+
+def test_whoever_takes_a_path_takes_it_as_a_string(package: str) -> None:
+    module, refusing = import_module(package), []
+    for name in _listed()[package]:
+        for method, each in _callables(getattr(module, name)):
+            for word, hint in getattr(each, "__annotations__", {}).items():
+                if word != "return" and re.search(r"\bPath\b", str(hint)) and "str" not in str(hint):
+                    refusing.append(f"{name}{method}({word}: {hint})")
+    assert refusing == []
 
 
 def test_what_is_not_public_is_an_attribute_error_that_names_the_package() -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import secrets
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -187,19 +188,19 @@ class RecordRelease:
         """
         return json.dumps(self._images | self._features | {"client": client}, sort_keys=True)
 
-    def file(self, client: int, folder: Path) -> Path:
+    def file(self, client: int, folder: str | os.PathLike[str]) -> Path:
         """Where a client keeps what it trains from: in its own folder, or in the store that runs share."""
         store = None if self.summed else self._store
-        return folder / "release.moments" if store is None else store / f"client-{client:02d}.moments"
+        return Path(folder) / "release.moments" if store is None else store / f"client-{client:02d}.moments"
 
-    def share_file(self, client: int, folder: Path) -> Path:
+    def share_file(self, client: int, folder: str | os.PathLike[str]) -> Path:
         """Where a client keeps its share of a summed release until the sum is open."""
         name = "share.safetensors" if self._store is None else f"share-{client:02d}.safetensors"
-        return (self._store or folder) / name
+        return (self._store or Path(folder)) / name
 
-    def opened_file(self, folder: Path) -> Path:
+    def opened_file(self, folder: str | os.PathLike[str]) -> Path:
         """Where an opened sum of all clients is kept: in a folder of the run, or in the store."""
-        return folder / "release.moments" if self._store is None else self._store / "all.moments"
+        return Path(folder) / "release.moments" if self._store is None else self._store / "all.moments"
 
     def id(self, *, draw: bool) -> str | None:
         """What tells a release that runs share from every other: 128 random bits, in hexadecimal.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from prism_secure.config import Config, load_config, stands_on
+from prism_secure.config import Config, load_config, read_toml, stands_on
 from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.errors import did_you_mean
 
@@ -66,7 +66,8 @@ def chosen_config(options: argparse.Namespace) -> Config:
 
 def standing(options: argparse.Namespace) -> str:
     """What the configuration of `chosen_config` stands on, in a line; "" where a file sets everything."""
-    return stands_on(options.config, _recipe(options))
+    tables = read_toml(options.config) if options.config is not None else {}
+    return stands_on(tables, _recipe(options), where=options.config)
 
 
 def _recipe(options: argparse.Namespace) -> str | None:

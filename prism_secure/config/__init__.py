@@ -24,7 +24,7 @@ from __future__ import annotations
 from prism_secure.config.explain import meanings
 from prism_secure.config.reading import (
     COMPUTING,
-    apply_override,
+    apply_overrides,
     config_of,
     describe,
     determining,
@@ -47,7 +47,7 @@ __all__ = [
     "Mask",
     "Measured",
     "Privacy",
-    "apply_override",
+    "apply_overrides",
     "config_of",
     "describe",
     "determining",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shlex
 import tomllib
 import types
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -32,43 +33,48 @@ _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 
 
 def load_config(
-    path: Path | None = None, overrides: list[str] | None = None, *, recipe: str | None = None
+    path: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] | None = None,
+    *,
+    recipe: str | None = None,
 ) -> Config:
     """Read a TOML file, or none, and apply `section.key=value` overrides.
 
     Args:
         path: the file.
-        overrides: what else differs.
+        overrides: what else differs, ["privacy.flip=0.25"] say.
         recipe: what they stand on (`prism_secure.config.recipes`); None: the one that the file names, else
             the defaults of all settings.
 
     Raises:
         ConfigError: the file is unreadable, a key is unknown (the nearest valid one is offered), or a
-            value is of the wrong type or impossible.
+            value is of the wrong type or impossible; or `path` is no path.
     """
-    raw = on_recipe(read_toml(path) if path is not None else {}, recipe)
-    for override in overrides or []:
-        apply_override(raw, override)
+    if not isinstance(path, str | os.PathLike | None):
+        raise ConfigError(
+            f"load_config takes the path of a TOML file, or None, got {path!r}; what differs from it is the "
+            'second argument, ["privacy.flip=0.25"] say'
+        )
+    raw = on_recipe(read_toml(Path(path)) if path is not None else {}, recipe)
+    apply_overrides(raw, overrides)
     return config_of(raw, str(path or "--set"))
 
 
-def stands_on(source: Path | Mapping[str, Any] | None, recipe: str | None = None) -> str:
-    """What a file leaves out is taken from, in a line; "" where it leaves nothing out.
+def stands_on(tables: Mapping[str, Any], recipe: str | None = None, *, where: object = "the recipe") -> str:
+    """What tables of settings leave out is taken from, in a line; "" where they leave nothing out.
 
     Args:
-        source: a TOML file that can be read, or its tables; None: `recipe` alone.
         recipe: as in `load_config`.
+        where: their source, as the line calls it.
     """
-    raw = read_toml(source) if isinstance(source, Path) else source or {}
-    name = recipe or raw.get("recipe")
+    name = recipe or tables.get("recipe")
     if name is not None:
         return f"stands on recipe {name}"
     every = _without_none(msgspec.to_builtins(Config()))
-    if all(set(values) <= set(raw.get(section, {})) for section, values in every.items()):
+    if all(set(values) <= set(tables.get(section, {})) for section, values in every.items()):
         return ""
-    which = source if isinstance(source, Path) else "the recipe"
     return (
-        f"{which} names no recipe: what it leaves out has its default (ten clients train masks on one noisy "
+        f"{where} names no recipe: what it leaves out has its default (ten clients train masks on one noisy "
         f'sum of moments, opened before round 1); for measured rounds write recipe = "{DEFAULT}" at its top'
     )
 
@@ -196,7 +202,19 @@ def _without_none(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str] | None) -> None:
+    """Put each `section.key=value` into tables of settings, the later over the earlier.
+
+    Raises:
+        ConfigError: one has another form, or they are no list of strings.
+    """
+    if isinstance(overrides, str | Mapping) or not all(isinstance(each, str) for each in overrides or ()):
+        raise ConfigError(f'overrides must be a list such as ["privacy.flip=0.25"], got {overrides!r}')
+    for override in overrides or ():
+        _apply_override(raw, override)
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
     """Put one `section.key=value` into tables of settings; what is no TOML value is a string."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")

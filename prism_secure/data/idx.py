@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -22,7 +23,7 @@ __all__ = ["load_idx", "read_idx", "write_idx"]
 _UINT8 = 0x08
 
 
-def read_idx(path: Path) -> NDArray[np.uint8]:
+def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The array of unsigned bytes in an idx file, of whatever rank; `.gz` is decompressed.
 
     Format: two zero bytes, the type (8 is unsigned byte), the rank, each size as a big-endian 32-bit
@@ -31,6 +32,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, unreadable, truncated, too long, or of another type.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":

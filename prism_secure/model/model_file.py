@@ -14,6 +14,7 @@ The digest finds damage. It proves no origin: whoever writes a file writes its d
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class ModelFile:
 
 
 def write_model(
-    path: Path,
+    path: str | os.PathLike[str],
     architecture: Architecture,
     seed: int,
     mask: NDArray[np.bool_],
@@ -101,10 +102,10 @@ def write_model(
     header = msgspec.structs.replace(header, sha256=_digest(header, name, stored))
     # One entry only: safetensors writes several in an order that changes from run to run.
     metadata = {_FORMAT: msgspec.json.encode(header).decode()}
-    write_atomic(path, save({name: stored}, metadata=metadata))
+    write_atomic(Path(path), save({name: stored}, metadata=metadata))
 
 
-def read_model(path: Path) -> DeployedGenerator:
+def read_model(path: str | os.PathLike[str]) -> DeployedGenerator:
     """The generator that a file describes, ready to `generate`.
 
     Raises:
@@ -113,12 +114,13 @@ def read_model(path: Path) -> DeployedGenerator:
     return read_model_file(path).generator()
 
 
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(path: str | os.PathLike[str]) -> ModelFile:
     """What a file holds; no more memory is taken than the network of as many weights needs.
 
     Raises:
         ModelError: as `read_model`.
     """
+    path = Path(path)
     name, stored, known = _read(path)
     if _digest(known, name, stored) != known.sha256:
         raise ModelError(f"{path} is damaged: its contents do not have the SHA-256 that it states")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,13 +52,14 @@ _EMERGENCE = 8
 """Rounds shown in the figure of how the images emerged."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` into a run folder and return its path; an old one is replaced at once.
 
     Raises:
         RunFolderError: the folder is not a run's, or a file in it is damaged.
         StorageError: the disk refused.
     """
+    folder = Path(folder)
     in_sweep = (folder.resolve().parent.parent / SWEEP_RECIPE).exists()
     page = _render(read_history(folder), in_sweep=in_sweep)
     path = folder / "report.html"

@@ -28,7 +28,7 @@ from prism_secure.config import Config
 from prism_secure.config.invitations import invited
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.skipped import keep_skipped
-from prism_secure.errors import PrismError, RoundError, RunFolderError, StorageError, public_text
+from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError, StorageError, public_text
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
@@ -76,6 +76,10 @@ def run(
     Raises:
         PrismError: see `prism_secure.errors`; what was finished is kept and the same call continues.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"run takes a Config, which load_config reads from a file or a recipe, got {config!r}"
+        )
     listener, out = listener or Silent(), Path(out)
     components = Components(config)
     if not is_done(out):

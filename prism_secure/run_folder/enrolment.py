@@ -14,6 +14,7 @@ folder with a new key.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -51,12 +52,13 @@ class Enrolment:
     counter: SessionCounter
 
     @classmethod
-    def load(cls, folder: Path) -> Enrolment:
+    def load(cls, folder: str | os.PathLike[str]) -> Enrolment:
         """Read a client's folder.
 
         Raises:
             RunFolderError: something is missing, open to others, or does not fit together.
         """
+        folder = Path(folder)
         federation, roster = read_membership(folder)
         try:
             identity = Identity.load(folder / "identity.json")
@@ -70,27 +72,28 @@ class Enrolment:
         return cls(folder, federation, identity, roster, policy, counter)
 
 
-def read_membership(folder: Path) -> tuple[str, Roster]:
+def read_membership(folder: str | os.PathLike[str]) -> tuple[str, Roster]:
     """The federation and the roster in a folder, a client's or the server's.
 
     Raises:
         RunFolderError: one of them is missing or can't be used.
     """
     try:
-        federation = (folder / "federation.txt").read_text("ascii").strip()
-        return checked_name(federation), Roster.load(folder / "roster.json")
+        federation = (Path(folder) / "federation.txt").read_text("ascii").strip()
+        return checked_name(federation), Roster.load(Path(folder) / "roster.json")
     except (OSError, UnicodeDecodeError, SecureSumError, ConfigError) as error:
         raise RunFolderError(
             f"{folder} is not enrolled: {error}; `prism-secure identity enroll` does that"
         ) from None
 
 
-def create_identity(folder: Path, client_id: int) -> str:
+def create_identity(folder: str | os.PathLike[str], client_id: int) -> str:
     """Make a new key in `folder`; returns its member line, ``id:public key``.
 
     Raises:
         RunFolderError: there is one already, or the folder can't be written.
     """
+    folder = Path(folder)
     if (folder / "identity.json").exists():
         raise RunFolderError(
             f"{folder} has an identity already, which is kept: its line is in {folder / 'member.txt'}; for a "
@@ -139,13 +142,14 @@ def session_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def enroll(folder: Path, federation: str, roster: Roster, policy: Policy | None) -> None:
+def enroll(folder: str | os.PathLike[str], federation: str, roster: Roster, policy: Policy | None) -> None:
     """Pin roster and policy, and start the session counter. Without a policy the folder is a server's.
 
     Raises:
         RunFolderError: the folder is enrolled already, has no identity, or the roster does not pin it.
         ConfigError: the federation's name can't be one.
     """
+    folder = Path(folder)
     checked_name(federation)
     if (folder / "roster.json").exists():
         raise RunFolderError(f"{folder} is enrolled already; another federation needs a folder of its own")
@@ -168,8 +172,9 @@ def enroll(folder: Path, federation: str, roster: Roster, policy: Policy | None)
         raise RunFolderError(f"{folder} can't be enrolled: {error}") from None
 
 
-def enroll_simulated(root: Path, federation: str, clients: int, policy: Policy) -> Roster:
+def enroll_simulated(root: str | os.PathLike[str], federation: str, clients: int, policy: Policy) -> Roster:
     """Folders ``00``, ``01``, … of simulated clients, and ``server``, in `root`."""
+    root = Path(root)
     members = [create_identity(root / f"{client:02d}", client) for client in range(clients)]
     roster = read_members(members)
     for client in range(clients):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,12 +177,13 @@ class RunHistory(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-def read_history(folder: Path) -> RunHistory:
+def read_history(folder: str | os.PathLike[str]) -> RunHistory:
     """Read and check everything that a run folder holds for others to see.
 
     Raises:
         RunFolderError: the folder is not a run's, or a file in it is damaged: which, where and how.
     """
+    folder = Path(folder)
     config = read_config(folder)
     records = _records(folder, config)
     ledger = _ledger(folder)

@@ -80,7 +80,7 @@ def sweep(
 
     folder = Path(out)
     ended = carry_out(
-        read_recipe(recipe, list(overrides), until=until),
+        read_recipe(recipe, overrides, until=until),
         folder,
         command="python",
         workers=workers,

@@ -28,7 +28,7 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -41,7 +41,7 @@ from prism_secure.accounting.plan import IMAGE, epsilons_of, why_infinite
 from prism_secure.config import (
     COMPUTING,
     Config,
-    apply_override,
+    apply_overrides,
     config_of,
     dump_config,
     read_toml,
@@ -200,10 +200,12 @@ def recipe_tables(source: Source) -> dict[str, Any]:
     """A recipe's tables: of a TOML file, of its text (more than one line), or as they are.
 
     Raises:
-        ConfigError: it cannot be read, or is not TOML.
+        ConfigError: it cannot be read, is not TOML, or is none of the three.
     """
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source))
+    if not isinstance(source, str | os.PathLike):
+        raise ConfigError(f"a sweep's recipe is a TOML file, its text, or its tables, got {source!r}")
     if isinstance(source, str) and "\n" in source:
         try:
             return tomllib.loads(source)
@@ -213,7 +215,7 @@ def recipe_tables(source: Source) -> dict[str, Any]:
 
 
 def read_recipe(
-    source: Source, overrides: list[str] | None = None, *, until: str | None = None
+    source: Source, overrides: Sequence[str] | None = None, *, until: str | None = None
 ) -> SweepRecipe:
     """Read and check a recipe; `overrides` are `section.key=value`, "sweep.points=8" among them.
 
@@ -222,15 +224,13 @@ def read_recipe(
 
     Raises:
         ConfigError: unreadable, an unknown key (the nearest valid one is offered), a value of the wrong type,
-        or
-            points that cannot be run: all of a grid are tried before anything starts.
+            or points that cannot be run: all of a grid are tried before anything starts.
     """
-    path = "the recipe" if isinstance(source, Mapping) or "\n" in str(source) else source
+    path = "the recipe" if isinstance(source, Mapping) or "\n" in str(source) else str(source)
     tables = recipe_tables(source)
-    told = stands_on(tables if path == "the recipe" else Path(path))
+    told = stands_on(tables, where=path)
     raw = on_recipe(tables)
-    for override in overrides or []:
-        apply_override(raw, override)
+    apply_overrides(raw, overrides)
     table = raw.pop("sweep", None)
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: a sweep needs a table [sweep]; `prism-secure init` writes one")

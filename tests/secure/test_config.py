@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from prism_crypto.primitives import hybrid
 from prism_secure.config import Config, dump_config, load_config, meanings, sections
 from prism_secure.config.explain import bounds
+from prism_secure.config.recipes import text
 from prism_secure.errors import ConfigError
+from prism_secure.sweep.recipe import read_recipe
 
 
 def test_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
@@ -73,6 +75,27 @@ def test_impossible_setting_is_named_with_what_was_expected(override: str, messa
     with pytest.raises(ConfigError) as error:
         load_config(None, [override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("path", [3, ["privacy.flip=0.25"], {"privacy": {"flip": 0.25}}, Config()])
+def test_what_is_no_path_of_a_file_is_told_what_was_expected(path: Any) -> None:
+    with pytest.raises(ConfigError, match="takes the path of a TOML file, or None, got"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("overrides", ["privacy.flip=0.25", {"privacy.flip": 0.25}, [("privacy.flip", 0.25)]])
+def test_overrides_that_are_no_list_of_strings_are_told_what_was_expected(overrides: Any) -> None:
+    for read in (load_config, read_recipe):
+        with pytest.raises(ConfigError, match=r"overrides must be a list such as"):
+            read(None if read is load_config else text("sweep-epsilon"), overrides)
+
+
+def test_a_string_is_the_path_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a string: no such file"):
+        load_config("a string")
+    path = tmp_path / "recipe.toml"
+    path.write_text("[privacy]\nflip = 0.125\n")
+    assert load_config(str(path)) == load_config(path) == load_config(overrides=("privacy.flip=0.125",))
 
 
 @pytest.mark.parametrize("content", [b"privacy = 3", b"[privacy\nflip = 0", b"\xff\xfe"])

@@ -15,7 +15,9 @@ from prism_privacy import Accountant, Adjacency, MaskRelease, Participation, Vie
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError, NotClaimed, RunFolderError
 from prism_secure.quality.samples import read_grid
+from prism_secure.reporting.report import write_report
 from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.run import Run
 
 from . import fake_run
@@ -44,6 +46,15 @@ def test_a_run_that_is_opened_again_says_the_same_without_being_made_again(finis
     again = run(finished.config, finished.folder)
     assert again == finished
     assert again.epsilons == Run.open(finished.folder).epsilons == finished.epsilons
+
+
+def test_a_folder_may_be_given_as_text_and_a_recipe_is_read_first(finished: Run, tmp_path: Path) -> None:
+    assert read_history(str(finished.folder)).config == finished.config
+    assert write_report(str(finished.folder)) == finished.folder / "report.html"
+    for config in ("recipe.toml", {"federation": {"rounds": 1}}, None):
+        with pytest.raises(ConfigError, match="run takes a Config, which load_config reads"):
+            run(config, tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
 
 
 def test_epsilons_are_those_that_the_ledger_plans(finished: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
@@ -72,7 +73,7 @@ class SecureSum:
         min_survivors: int | None = None,
         colluders: int | None = None,
         suite: Suite = "x25519",
-        kept: Path | None = None,
+        kept: str | os.PathLike[str] | None = None,
         timeout: float = 120.0,
         poll: float = 0.02,
     ) -> None:
@@ -89,8 +90,10 @@ class SecureSum:
         self._number = 0
         self._clients: dict[int, int] = {}  # node id → client id, of those who have said hello
         self._suite = suite
-        self._kept = kept
-        self.blamed: dict[int, Blame] = {} if kept is None else read_blamed(kept, roster, federation)
+        self._kept = None if kept is None else Path(kept)
+        self.blamed: dict[int, Blame] = (
+            {} if self._kept is None else read_blamed(self._kept, roster, federation)
+        )
         self.session: Session | None = None
 
     def open(

@@ -81,6 +81,7 @@ def test_text_tables_and_file_are_the_same_recipe(tmp_path: Path) -> None:
         ({"sweep": {"grid": {"privacy.flp": [0.1]}}}, "did you mean"),
         ({"federation": {}}, r"the recipe: a sweep needs a table \[sweep\]"),
         ("no/such/file.toml", "no such file"),
+        (3, "a TOML file, its text, or its tables, got 3"),
     ],
 )
 def test_a_recipe_that_cannot_be_read_is_one_clear_error(source: object, why: str, tmp_path: Path) -> None:
