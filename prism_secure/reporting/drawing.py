@@ -36,7 +36,7 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 
 LIGHT = {
     "ink": "#1d2329", "faint": "#d5dbe1", "paper": "#ffffff",
-    "one": "#0072b2", "two": "#d55e00", "three": "#009e73",
+    "one": "#0072b2", "two": "#b85000", "three": "#007f5c",
     "four": "#b0578f", "five": "#2f9fd8", "six": "#a87400",
 }  # fmt: skip
 """The variables' colours on white, as page.css has them: for files of their own."""

@@ -1,7 +1,9 @@
-"""Every page in headless Chromium, 1280 and 400 pixels wide and on paper: nothing is cut off or shut."""
+"""Every page in headless Chromium, wide and narrow, light and dark, and on paper: nothing is cut off, shut or
+too faint to read."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,26 +84,49 @@ def test_no_page_scrolls_sideways_and_paper_has_all_of_it(
     assert [(each["width"], each["paper"]) for each in found] == [(1280, False), (400, False), (PAPER, True)]
     for each in found:
         assert (each["out"], each["wide"], each["shut"]) == ([], 0, 0)
+        assert each["unread"] == ({} if each["paper"] else {"light": [], "dark": []})
 
 
-def test_what_sticks_out_is_seen(tmp_path: Path) -> None:
-    """A table without a box, one whose box does not scroll on paper, and one that is shut there."""
+@pytest.mark.parametrize("name", ["measured", "trained", "disclosure", "sweep", "audit", "mechanism"])
+def test_no_sentence_runs_into_the_next(name: str, pages: dict[str, Path]) -> None:
+    body = pages[name].read_text("utf-8").partition("<body>")[2]
+    words = re.sub(r"<(script|style|svg|code|pre).*?</\1>|<[^>]*>", "", body, flags=re.DOTALL)
+    assert "prism-secure, " in words
+    assert re.findall(r"\w+[a-z)][.;:][A-Z]\w+", words) == []
+
+
+FAINT = """<style>
+html { background: #fff; color: #000 } text { fill: #fff } .large { font-size: 30px; color: #949494 }
+@media (prefers-color-scheme: dark) { html { background: #000; color: #fff } }
+</style><p>ink</p><p style="color: #bbb">pale</p><p style="color: #444">deep</p><p class="large">large</p>
+<svg width="90" height="30"><rect width="90" height="30" fill="#333"/><text y="20">deep bar</text></svg>
+<svg width="90" height="30"><rect width="90" height="30" fill="#999"/><text y="20">pale bar</text></svg>"""
+
+
+def test_what_sticks_out_or_is_faint_is_seen(tmp_path: Path) -> None:
+    """A table without a box, one whose box does not scroll on paper, and one that is shut there; a figure
+    whose box scrolls; ink that only white or only black carries, and words on bars."""
     row = f"<table><tr><td style='white-space:nowrap'>{'wide ' * 200}</td></tr></table>"
     bodies = {
         "bare": row,
         "boxed": f"<div class='scroll'>{row}</div>",
         "shut": "<details><summary>more</summary><table><tr><td>1</td></tr></table></details>",
+        "figure": "<figure class='scroll'><svg width='900' height='20'></svg></figure>",
+        "faint": FAINT,
     }
     look = "<style>.scroll { overflow-x: auto } @media print { .scroll { overflow: visible } }</style>"
+    scheme = '<meta name="color-scheme" content="light dark">'
     pages = []
     for name, body in bodies.items():
         pages.append(tmp_path / f"{name}.html")
-        pages[-1].write_text(f"<!DOCTYPE html><html><head>{look}</head><body>{body}</body></html>")
-    bare, boxed, shut = (
-        chromium.sticking_out(pages, tmp_path / "browser", widths=[400], paper=PAPER)[at : at + 2]
-        for at in (0, 2, 4)
-    )
+        pages[-1].write_text(f"<!DOCTYPE html><html><head>{scheme}{look}</head><body>{body}</body></html>")
+    seen = chromium.sticking_out(pages, tmp_path / "browser", widths=[400], paper=PAPER)
+    bare, boxed, shut, figure, faint = (seen[at : at + 2] for at in range(0, 10, 2))
     assert [bool(each["out"]) for each in bare] == [True, True]
     assert [each["wide"] > 0 for each in bare] == [True, True]
     assert [bool(each["out"]) for each in boxed] == [False, True]
     assert [each["shut"] for each in shut] == [0, 1]
+    assert [each["out"][0].split()[0] for each in figure] == ["svg", "svg"]
+    unread = {name: [told.split(": ")[0] for told in each] for name, each in faint[0]["unread"].items()}
+    assert unread == {"light": ["pale", "pale bar"], "dark": ["deep", "pale bar"]}
+    assert faint[0]["unread"]["dark"][1].endswith("255,255,255 on 153,153,153, 2.85")

@@ -137,7 +137,9 @@ def answer_plot(
             for column, view in enumerate(views):
                 axes = grid[row, column]
                 _marks(axes, panels[view], reaches[view])
-                _epsilon_axis(axes, reaches[view], words=row == len(rows) - 1, scale=row == 0)
+                _epsilon_axis(
+                    axes, reaches[view], words=row == len(rows) - 1, scale=row == 0, falls="lower" in metric
+                )
                 axes.grid(axis="y")
                 if row == 0:
                     axes.set_title(view, loc="left", fontsize=9.5, pad=5)
@@ -259,7 +261,8 @@ def heat_plot(
         return drawing.as_svg(figure, "heat", f"{names[2]} by {names[0]} and {names[1]}.")
 
 
-def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None:
+def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool, falls: bool) -> None:
+    """`falls`: marks go from the upper left to the lower right, and words stand in the other corners."""
     span = reach.edge - reach.low
     ticks, names = [math.log10(tick) for tick in reach.ticks], [f"{tick:,.10g}" for tick in reach.ticks]
     if reach.beyond:
@@ -271,14 +274,14 @@ def _epsilon_axis(axes: Axes, reach: Reach, *, words: bool, scale: bool) -> None
             if scale:
                 room = math.log10(limit) - reach.low > 0.2 * span
                 axes.annotate(
-                    f"{verdict} ≤ {limit}", (math.log10(limit), 1), xycoords=("data", "axes fraction"),
-                    xytext=(-3 if room else 3, -9), textcoords="offset points",
-                    ha="right" if room else "left", fontsize=7,
+                    f"{verdict} ≤ {limit}", (math.log10(limit), 0 if falls else 1),
+                    xycoords=("data", "axes fraction"), xytext=(-3 if room else 3, 4 if falls else -9),
+                    textcoords="offset points", ha="right" if room else "left", fontsize=7,
                 )  # fmt: skip
     if scale and (reach.beyond or reach.last > LIMITED):
         axes.annotate(
-            f"ε > {LIMITED}: no meaningful guarantee", (1, 0), xycoords="axes fraction", xytext=(-3, 4),
-            textcoords="offset points", ha="right", fontsize=7,
+            f"ε > {LIMITED}: no meaningful guarantee", (1, 1 if falls else 0), xycoords="axes fraction",
+            xytext=(-3, -9 if falls else 4), textcoords="offset points", ha="right", fontsize=7,
         )  # fmt: skip
     axes.set_xlim(reach.low, reach.edge if reach.beyond else reach.edge + 0.02 * span)
     axes.xaxis.set_major_locator(FixedLocator(ticks))

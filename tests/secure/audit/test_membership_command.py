@@ -35,7 +35,7 @@ def test_figure_alone_is_on_white_and_in_true_colours(tmp_path: Path, ending: st
     assert main([*SETTINGS, "--out", str(path)]) == 0
     if ending == "png":
         colours = {colour for _, colour in Image.open(path).convert("RGB").getcolors(1 << 24) or []}
-        assert {(0xFF, 0xFF, 0xFF), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours
+        assert {(0xFF, 0xFF, 0xFF), (0x00, 0x72, 0xB2), (0xB8, 0x50, 0x00)} <= colours
     else:
         assert "#0a0a0" not in path.read_text("utf-8")
 

@@ -52,20 +52,64 @@ FRAME = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
 """
 
 
-# Of a page in every width: what sticks out of it, and lies in no box that scrolls. Paper has the rules of
-# @media print, and nothing on it scrolls.
+# Of a page in every width: what sticks out of it, and lies in no box that scrolls; of a figure nothing may,
+# for the ends of its lines are what it tells. On a screen, in light and in dark: what cannot be read, by the
+# contrast of WCAG 2.2 (4.5, or 3 where letters are large). Paper has the rules of @media print; nothing on
+# it scrolls.
 MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0"><script>
 const asked = %s, print = (rules) => { for (const rule of rules) if (rule.media)
   rule.media.mediaText = rule.media.mediaText === "print" ? "all"
     : rule.media.mediaText.startsWith("screen") ? "not all" : rule.media.mediaText; };
+const wait = (time) => new Promise((done) => setTimeout(done, time));
+const channels = (colour) => { const found = colour.match(/[\\d.]+/g)?.map(Number);
+  return found?.length >= 3 && (found[3] ?? 1) > 0.85 ? found : null; };
+const light = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, part, at) => { const value = rgb[at] / 255;
+  return sum + part * (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4); }, 0);
+const contrast = (one, other) => { const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05); };
+const dim = (view, found) => {
+  const style = (each) => view.getComputedStyle(each), told = [];
+  const shapes = new Map([...found.querySelectorAll("svg")].map((svg) => [svg,
+    [...svg.querySelectorAll("path, rect, image")].map((shape) => [shape, shape.getBoundingClientRect()])]));
+  const behind = (each) => {
+    const svg = each.closest("svg"), place = each.getBoundingClientRect();
+    const x = place.left + place.width / 2, y = place.top + place.height / 2;
+    for (const [shape, box] of (shapes.get(svg) ?? []).toReversed()) {
+      if (x < box.left || x > box.right || y < box.top || y > box.bottom) continue;
+      if (!(shape.compareDocumentPosition(each) & Node.DOCUMENT_POSITION_FOLLOWING)) continue;
+      if (shape.tagName === "image") return null; // of more colours than one
+      const fill = style(shape), seen = fill.fill !== "none" && channels(fill.fill);
+      if (seen && Math.min(fill.fillOpacity, fill.opacity) > 0.85) return seen;
+    }
+    for (let box = svg ?? each; box; box = box.parentElement) {
+      const seen = channels(style(box).backgroundColor);
+      if (seen) return seen;
+    }
+    return [255, 255, 255];
+  };
+  const texts = found.createTreeWalker(found.body, NodeFilter.SHOW_TEXT), seen = new Set();
+  while (texts.nextNode()) {
+    const each = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || seen.has(each) || each.matches("option, script, style")) continue;
+    seen.add(each);
+    if (!each.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue;
+    const look = style(each), size = parseFloat(look.fontSize), back = behind(each);
+    const large = size >= 24 || (size >= 18.66 && look.fontWeight >= 700);
+    const ink = channels(each.closest("svg") ? look.fill : look.color);
+    const ratio = back && ink && contrast(ink, back);
+    if (back && !(ratio >= (large ? 3 : 4.5)))
+      told.push(`${each.textContent.trim().slice(0, 40)}: ${ink} on ${back}, ${ratio?.toFixed(2)}`);
+  }
+  return told;
+};
 const measure = async ([page, width, paper]) => {
   const frame = document.createElement("iframe");
-  frame.style = `width:${width}px;height:900px;border:0`;
+  frame.style = `width:${width}px;height:900px;border:0;color-scheme:light`;
   await new Promise((done) => { frame.onload = done; frame.src = page; document.body.append(frame); });
   const found = frame.contentDocument, view = frame.contentWindow, until = performance.now() + 30000;
-  while (found.getElementById("plotly") && performance.now() < until
-    && !view.performance.getEntriesByName("all-figures").length)
-    await new Promise((done) => setTimeout(done, 50));
+  const drawn = found.getElementById("plotly");
+  while (drawn && performance.now() < until && !view.performance.getEntriesByName("all-figures").length)
+    await wait(50);
   for (const sheet of found.styleSheets) if (paper) print(sheet.cssRules);
   for (const each of found.querySelectorAll("details")) each.open ||= !paper;
   const edge = found.documentElement.clientWidth, scrolls = (box) => !paper && box !== found.body
@@ -73,16 +117,24 @@ const measure = async ([page, width, paper]) => {
   const out = [...found.querySelectorAll("body *")].filter((each) => {
     const place = each.getBoundingClientRect();
     if (!place.width || place.right <= edge + 1) return false;
+    if (each.closest("figure svg")) return true;
     for (let box = each.parentElement; box; box = box.parentElement) if (scrolls(box)) return false;
     return true;
   }).map((each) => `${each.tagName} ${each.className} ${each.textContent.trim().slice(0, 40)}`);
   const shut = [...found.querySelectorAll("details table")].filter((each) => !each.checkVisibility(
     { contentVisibilityAuto: true }) || !each.getBoundingClientRect().height).length;
-  const wide = found.documentElement.scrollWidth - edge;
-  const told = { page, width, paper, out: out.slice(0, 5), wide, shut };
+  const wide = found.documentElement.scrollWidth - edge, unread = {};
+  for (const scheme of paper ? [] : ["light", "dark"]) {
+    frame.style.colorScheme = scheme;
+    for (let tries = 0; tries < 40 && scheme !== (dark(view) ? "dark" : "light"); tries++) await wait(25);
+    if (drawn && dark(view)) await wait(200); // its figures are drawn again
+    if (scheme === (dark(view) ? "dark" : "light")) unread[scheme] = dim(view, found).slice(0, 8);
+  }
+  const told = { page, width, paper, out: out.slice(0, 5), wide, shut, unread };
   frame.remove();
   return told;
 };
+const dark = (view) => view.matchMedia("(prefers-color-scheme: dark)").matches;
 (async () => {
   const told = [];
   for (const each of asked) told.push(await measure(each));
@@ -127,7 +179,8 @@ def sticking_out(
     """What sticks out of pages `widths` pixels wide, and on `paper` pixels of paper; one browser for all.
 
     Each with its `page`, its `width`, whether it was on `paper`, what lies beyond its right edge (`out`) and
-    in no box that scrolls, by how much its content is too `wide`, and how many tables were `shut`.
+    in no box that scrolls, by how much its content is too `wide`, how many tables were `shut`, and what is
+    `unread` for want of contrast, of each colour scheme that it was seen in.
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked = []
