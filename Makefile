@@ -47,6 +47,7 @@ coverage: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-docs  ## the documents as a site, in site/; strict, and with no network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Look at it: $(BIN)/python -m http.server --directory site, then http://localhost:8000"
 
 notebooks: $(VENV)/.installed-docs  ## run every notebook; an error in a cell fails
 	PYTHONWARNINGS='ignore:IProgress not found' $(BIN)/jupyter nbconvert --execute --to markdown --output-dir notebooks/made notebooks/*.ipynb

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from prism_secure.commands import (
     audit,
@@ -107,9 +108,20 @@ def _told_to_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Whoever names no command wants to know which there are, of `prism-secure` and of those with commands of
+    their own."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith(("are required: COMMAND", "are required: SUBJECT")):
+            self.print_help(sys.stderr)
+            self.exit(2, f"\n{self.prog}: name one of these commands; `{self.prog} NAME --help` says more\n")
+        super().error(message)
+
+
 def command_parser() -> argparse.ArgumentParser:
     """Of every command; the reference is made from it."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="prism-secure",
         description="Federated generative models with secure aggregation and differential privacy.",
     )

@@ -400,6 +400,18 @@ def test_the_benchmark_gets_what_follows_its_name(rest: list[str], monkeypatch: 
     assert asked == [rest]
 
 
+@pytest.mark.parametrize("group", [[], ["audit"], ["ledger"], ["identity"], ["bench"]])
+def test_whoever_names_no_command_sees_which_there_are(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(group)
+    captured = capsys.readouterr()
+    assert (ended.value.code, captured.out) == (2, "")
+    assert "positional arguments:" in captured.err
+    assert captured.err.endswith(" NAME --help` says more\n")
+
+
 def test_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["config", "--explian"])
