@@ -95,9 +95,12 @@ class Reach:
 
     @property
     def ticks(self) -> list[float]:
-        """At 1, 2 and 5 times powers of ten, or closer where these are few; at powers where they are many."""
+        """At 1, 2 and 5 times powers of ten, or closer where these are few; at powers where they are many.
+
+        The names of nine a power of ten have no room, unless less than a power is within.
+        """
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
-        for digits in ((1.0,), (1.0, 2.0, 5.0), tuple(map(float, range(1, 10)))):
+        for digits in ((1.0,), (1.0, 2.0, 5.0), (1.0, 2.0, 3.0, 5.0, 7.0), tuple(map(float, range(1, 10)))):
             found = [digit * 10.0**power for power in powers for digit in digits]
             found = [tick for tick in found if self.low <= math.log10(tick) <= self.high]
             if len(found) >= 3:

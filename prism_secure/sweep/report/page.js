@@ -122,7 +122,7 @@ function reachOf(epsilons) {
   const edge = high + (far.length ? 0.22 * (high - low) : 0);
   const place = (e) => (e > last ? high + ((edge - high) * (far.indexOf(e) + 1)) / (far.length + 1) : e > 0 ? Math.max(Math.log10(e), low) : low);
   let ticks = [];
-  for (const digits of [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]]) {
+  for (const digits of [[1], [1, 2, 5], [1, 2, 3, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9]]) {
     ticks = [];
     for (let power = Math.floor(low); power <= Math.ceil(high); power++) for (const digit of digits) ticks.push(+(digit * 10 ** power).toPrecision(2));
     ticks = ticks.filter((t) => Math.log10(t) >= low && Math.log10(t) <= high);

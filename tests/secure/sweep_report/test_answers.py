@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -304,6 +305,8 @@ def test_nothing_is_told_of_a_sweep_without_results() -> None:
         ([0.5, 4.0, 1265.0], "> 20"),
         ([0.5, 4.0, math.inf], "∞"),
         ([0.5, 4.0], ""),
+        ([0.31, 0.61, 1.21], ""),
+        ([0.31, 0.61], ""),
         ([100.0, 5000.0, math.inf], "∞"),
         ([math.inf], "∞"),
         ([], ""),
@@ -322,4 +325,7 @@ def test_the_axis_is_as_long_as_people_need_it(epsilons: list[float], beyond: st
     if len(near) > 1:
         assert near[-1] - near[0] > 0.5 * (reach.edge - reach.low), "what guarantees something has the room"
     assert reach.high > reach.low
-    assert all(reach.low <= math.log10(tick) <= reach.high for tick in reach.ticks)
+    ticks = [math.log10(tick) for tick in reach.ticks]
+    assert all(reach.low <= tick <= reach.high for tick in ticks)
+    gaps = [after - before for before, after in itertools.pairwise(ticks)]
+    assert min(gaps, default=math.inf) > 0.09 * (reach.edge - reach.low), "their names have room"
