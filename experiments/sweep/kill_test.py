@@ -103,6 +103,7 @@ def main() -> int:
 def check(out: Path) -> int:
     """What must hold whatever was killed; 1 if something does not."""
     import sqlite3
+    from contextlib import closing
 
     sweep, wrong = read_sweep(out), []
     folders = list((out / "runs").iterdir())
@@ -120,7 +121,7 @@ def check(out: Path) -> int:
             wrong.append(
                 f"{run.name}: {run.state}, rounds {[r.round for r in run.records]}, charged {charged}"
             )
-    with sqlite3.connect(out / "study.db") as study:
+    with closing(sqlite3.connect(out / "study.db")) as study:
         states = dict(study.execute("select state, count(*) from trials group by state").fetchall())
     if states.get("COMPLETE") != len(sweep.points) or set(states) - {"COMPLETE", "FAIL"}:
         wrong.append(f"trials of the study: {states}, for {len(sweep.points)} points")

@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -357,13 +358,13 @@ def test_storage_that_breaks_in_the_middle_is_one_line_and_loses_nothing(tmp_pat
     def breaking(job: Job, rounds: int) -> None:
         if rounds == 2 and not broken:
             broken.append(rounds)
-            with sqlite3.connect(sweep.path / "study.db") as study:
+            with closing(sqlite3.connect(sweep.path / "study.db")) as study, study:
                 study.execute("alter table trials rename to elsewhere")
 
     with pytest.raises(StorageError, match="no such table") as caught, as_storage_error(url):
         sweep.run(breaking)
     assert "\n" not in str(caught.value)
-    with sqlite3.connect(sweep.path / "study.db") as study:
+    with closing(sqlite3.connect(sweep.path / "study.db")) as study, study:
         study.execute("alter table elsewhere rename to trials")
     assert sweep.run() == 0
     assert set(sweep.computed.values()) == {1}
