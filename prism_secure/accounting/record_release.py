@@ -253,7 +253,7 @@ class RecordRelease:
         config = self.config
         features = msgspec.to_builtins(config.features)
         return {
-            "features": {key: x for key, x in features.items() if key != "vgg_layers" or x},
+            "features": {key: x for key, x in features.items() if key not in ("vgg_layers", "products") or x},
             "image_size": config.model.image_size,
             "classes": self.classes,
             "summed over": self.config.record_cohort if self.summed else None,

@@ -53,7 +53,7 @@ def check_batch(config: Config, classes: int) -> None:
 def feature_dimension(config: Config) -> int:
     """D, the number of features of an image."""
     size = config.model.image_size
-    return sum(
+    found = sum(
         _FOURIER
         if name == "fourier"
         else _vgg19_dimension(size, config.features.vgg_layers)
@@ -61,6 +61,7 @@ def feature_dimension(config: Config) -> int:
         else _lite0_dimension(size, _LITE0_TAPS[name])
         for name in config.features.extractors
     )
+    return found + config.features.products * (config.features.products + 1) // 2
 
 
 def _lite0_dimension(side: int, taps: dict[int, int]) -> int:

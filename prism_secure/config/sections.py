@@ -240,6 +240,10 @@ class Features(Section, frozen=True):
     alike: what one noisy release for `record_epsilon` needs. Otherwise each client's variances give units."""
     vgg_layers: tuple[int, ...] = ()
     """With `vgg19_bn`: which of its 16 ReLU maps, counted from 1 at the image; an empty list: all."""
+    products: Annotated[int, Meta(ge=0, le=512, extra={"must": "from 0 to 512"})] = 0
+    """r: match the means of the products of so many leading coordinates, r(r+1)/2 of them, beside those of
+    bounded features, and so how images of a class vary. One image's features stay within norm 1: epsilon is
+    the same, the noise on a feature is √2 times as much, and uploads grow. 0: means of features only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ from prism_secure.config.whole import Config
 _SERVER_TRAINS = "the server trains on its own (measured.steps, measured.end_steps)"
 _HARD_BITS = "the mask is hard, and only the bits of answers leave"
 _NO_CLIP = "measured.epsilon, or measured.radius, limits the bits"
+_ONLY_MEANS = "the server asks along directions of features alone"
 _NO_MOMENTS = "no moments are released"
 _NO_QUESTIONS = "clients train their masks, and the server asks nothing"
 
@@ -27,6 +28,7 @@ NEVER_READ: dict[str, dict[tuple[str, str], str]] = {
         **{("aggregation", key): _SERVER_TRAINS for key in Aggregation.__struct_fields__},
         ("training", "variance_weight"): _SERVER_TRAINS,
         ("training", "end_steps"): _SERVER_TRAINS,
+        ("features", "products"): _ONLY_MEANS,
         **{("mask", key): _HARD_BITS for key in ("density", "score_layers", "score_limit", "score_bits")},
         **{("privacy", key): _NO_CLIP for key in ("clip", "clip_space")},
         **{("privacy", key): _NO_MOMENTS for key in ("record_release", "record_cohort", "record_store")},

@@ -102,6 +102,11 @@ class Config(Section, frozen=True):
                 "features.bounded must be true with a finite privacy.record_epsilon, because one image may "
                 "move a sum of features only so far; got false (privacy.record_epsilon = inf makes no claim)"
             )
+        if self.features.products and not self.features.bounded:
+            raise ValueError(
+                "features.products must be 0 with features.bounded = false: products are of bounded features; "
+                f"got {self.features.products}"
+            )
         if self.training.end_steps and not self.opens_moments and not self.measures:
             raise ValueError(
                 'training.end_steps must be 0 unless privacy.record_release = "summed" and '

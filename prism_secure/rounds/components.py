@@ -29,6 +29,7 @@ from prism_secure.data.features import (
     OwnFeatures,
     RandomFourierFeatures,
     Vgg19Bn,
+    WithProducts,
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
@@ -224,7 +225,11 @@ class Components:
             seed=public_seed(self.config.federation.seed, "public images"),
         )
         weights = [FOURIER_WEIGHT if isinstance(part, RandomFourierFeatures) else 1.0 for part in parts]
-        return BoundedFeatures(parts, public, weights=weights)
+        bounded = BoundedFeatures(parts, public, weights=weights)
+        if not self.config.features.products:
+            return bounded
+        with one_thread():  # all parties must mean the same directions, to the last digits
+            return WithProducts(bounded, public, self.config.features.products)
 
     @cached_property
     def trainer(self) -> LocalTrainer:

@@ -10,6 +10,7 @@ the same normalisation). Gradients flow to the images.
     OwnFeatures            a network of the user's own
     Concatenated           several of them side by side
     BoundedFeatures        the same, in units that public images give, and never longer than 1
+    WithProducts           these and the products of their leading coordinates, never longer than 1 together
 
 Nothing here is fitted on clients' data: what would have to be learned from their images would have to be
 accounted for. `BoundedFeatures` is fitted on `prism_secure.data.public_images`, which belong to nobody.
@@ -22,6 +23,7 @@ from prism_secure.data.features.efficientnet_lite0 import DEFAULT_TAPS, POOLED_T
 from prism_secure.data.features.extractor import Concatenated, FeatureExtractor
 from prism_secure.data.features.fourier import RandomFourierFeatures
 from prism_secure.data.features.own import OwnFeatures
+from prism_secure.data.features.products import WithProducts
 from prism_secure.data.features.vgg19_bn import Vgg19Bn
 
 __all__ = [
@@ -34,4 +36,5 @@ __all__ = [
     "OwnFeatures",
     "RandomFourierFeatures",
     "Vgg19Bn",
+    "WithProducts",
 ]
