@@ -15,6 +15,7 @@ from prism_secure.errors import ConfigError, ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from prism_secure.learning.discriminant import Discriminant
     from prism_secure.model.model_file import ModelFile
 
 HELP = """\
@@ -71,6 +72,12 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="of a data set: a random contrast for each image, from which classifiers learn more",
     )
+    parser.add_argument(
+        "--relabel",
+        action="store_true",
+        help="of a data set: label each image by what the released moments say it is, whatever it was asked "
+        "for as; for the folder of a run with features.products",
+    )
     parser.add_argument("--card", action="store_true", help="print the model's card and make no images")
     parser.set_defaults(command=_generate)
 
@@ -88,7 +95,11 @@ def _generate(options: argparse.Namespace, command: str) -> int:
             raise ConfigError(
                 "--vary-contrast is for data sets, and a .png is one grid: name a folder or .npz"
             )
+        if options.relabel and options.out.suffix.lower() == ".png":
+            raise ConfigError("--relabel is for data sets, and a .png is one grid: name a folder or .npz")
     named = options.model
+    if options.relabel and not is_run_folder(named):
+        raise ConfigError(f"--relabel needs the folder of a run, where what it released is kept; got {named}")
     options.model = file_of(
         options.model, "model.safetensors", "a model file, nor a run folder", error=ModelError
     )
@@ -121,9 +132,40 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         count=options.count,
         seed=options.seed,
         vary_contrast=options.vary_contrast,
+        label=_discriminant(named) if options.relabel else None,
     )
     print(f"Data set: {options.out}, {options.count:,} images\nCard: {card}")
     return 0
+
+
+def _discriminant(folder: Path) -> Discriminant:
+    """Labels by the moments that a run opened.
+
+    Raises:
+        ConfigError: it opened none, or none from which a discriminant follows.
+    """
+    from prism_privacy.moments.store import load_moments
+    from prism_secure.data.features import WithProducts
+    from prism_secure.learning.discriminant import Discriminant
+    from prism_secure.rounds.components import Components
+    from prism_secure.run_folder.folder import read_config
+
+    config = read_config(folder)
+    components = Components(config)
+    if not (config.opens_moments and config.features.products and components.architecture.classes > 1):
+        raise ConfigError(
+            "--relabel needs a run of several classes with features.products above 0, whose release opened "
+            f'(privacy.record_release = "summed"); {folder} has features.products = '
+            f"{config.features.products}"
+        )
+    release, extractor = components.record_release, components.extractor
+    assert release is not None
+    assert isinstance(extractor, WithProducts)
+    path = release.opened_file(folder / "checkpoint")
+    sums = load_moments(path, release.plan.release, release.context(None))
+    if sums is None:
+        raise ConfigError(f"--relabel needs what the run released, and {path} does not exist")
+    return Discriminant.of(release.as_opened(sums), extractor)
 
 
 def _check_out(out: Path, count: int) -> None:

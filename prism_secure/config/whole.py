@@ -104,7 +104,7 @@ class Config(Section, frozen=True):
             )
         if self.features.products and not self.features.bounded:
             raise ValueError(
-                "features.products must be 0 with features.bounded = false: products are of bounded features; "
+                "features.products must be 0 with features.bounded = false, whose products have no bound; "
                 f"got {self.features.products}"
             )
         if self.training.end_steps and not self.opens_moments and not self.measures:

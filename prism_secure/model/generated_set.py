@@ -49,12 +49,15 @@ def write_set(
     count: int,
     seed: int,
     vary_contrast: bool = False,
+    label: Callable[[Tensor], Tensor] | None = None,
 ) -> Path:
     """Write `count` images of `model` and their card to `out`, in the layout of its suffix.
 
     Args:
         labels: int64 (count,), the classes to ask for; None for an unconditional model.
         vary_contrast: see `varied`.
+        label: gives images (N, C, H, W) in [-1, 1] their labels int64 (N,), in place of those asked for; it
+            sees them before their contrast is varied.
 
     Returns:
         The card's path.
@@ -65,9 +68,25 @@ def write_set(
     """
     write = SUFFIXES.get(out.suffix.lower(), _write_folder)
     make_folder(out.parent)
-    write(out, _batches(model, labels, count, seed, vary_contrast), model, count)
+    given: list[NDArray[np.int64]] = []
+
+    def seen() -> Batches:
+        for pixels, asked in _batches(model, labels, count, seed, vary_contrast, label):
+            if asked is not None:
+                given.append(asked)
+            yield pixels, asked
+
+    write(out, seen(), model, count)
     card = card_path(out)
-    told = data_card(model, labels, count=count, seed=seed, out=out, vary_contrast=vary_contrast)
+    told = data_card(
+        model,
+        np.concatenate(given) if given else None,
+        count=count,
+        seed=seed,
+        out=out,
+        vary_contrast=vary_contrast,
+        relabelled=label is not None,
+    )
     write_atomic(card, told.encode())
     return card
 
@@ -98,11 +117,17 @@ def varied(images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _batches(
-    model: ModelFile, labels: NDArray[np.int64] | None, count: int, seed: int, vary_contrast: bool
+    model: ModelFile,
+    labels: NDArray[np.int64] | None,
+    count: int,
+    seed: int,
+    vary_contrast: bool,
+    label: Callable[[Tensor], Tensor] | None,
 ) -> Batches:
     asked = None if labels is None else torch.from_numpy(labels)
     draws = torch.Generator().manual_seed(public_seed(seed, "contrast"))
     for images, given in model.generator().batches(count, labels=asked, seed=seed):
+        given = given if label is None else label(images)
         images = varied(images, draws) if vary_contrast else images
         levels = images.double().add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
         pixels = levels[..., 0] if levels.shape[-1] == 1 else levels
@@ -224,11 +249,19 @@ def data_card(
     seed: int,
     out: Path,
     vary_contrast: bool = False,
+    relabelled: bool = False,
 ) -> str:
-    """What a generated data set is, what it cost whom, what not to use it for: Markdown below YAML."""
+    """What a generated data set is, what it cost whom, what not to use it for: Markdown below YAML.
+
+    `labels` are those of the images, (count,).
+    """
     card, architecture = model.card, model.architecture
     name = shown(card.data.name) if card else "unnamed images"
     conditional, again = labels is not None, " --vary-contrast" if vary_contrast else ""
+    again = f" --relabel{again}" if relabelled else again
+    labelled = "each asked for as the class that its label says"
+    if relabelled:
+        labelled = "each with the label that Fisher's discriminant gives it, by the moments that opened"
     matter: dict[str, str | Sequence[str]] = {
         "license": card.licence if card else NOT_STATED,
         "pretty_name": f"Generated images of {plain(card.data.name) if card else 'unnamed data'}",
@@ -241,7 +274,7 @@ def data_card(
     parts = [
         f"# {count:,} generated images of {name}",
         f"Nobody photographed these: a generator made them, {side}×{side} pixels, {colours}, "
-        f"{'each asked for as the class that its label says' if conditional else 'without labels'}. "
+        f"{labelled if conditional else 'without labels'}. "
         f"`prism-secure generate --seed {seed}{again}` gives the same images from the same model, the mask "
         f"of which has SHA-256 `{mask_digest(model.mask)}`."
         + (
@@ -260,8 +293,10 @@ def data_card(
         "- To judge a classifier, or to decide about people: test on real images of the kind that matters.\n"
         "- As images without any tie to those they come from: ε below bounds that tie, and bounds it for the "
         "unit it names only. What many of the images have in common is meant to be in here.",
-        "These images follow from the model and from public random numbers: making more of them costs no "
-        "more ε, and whoever has them has no more than whoever has the model.",
+        "These images follow from the model and from public random numbers"
+        + (", their labels from the moments that it was trained on" if relabelled else "")
+        + ": making more of them costs no more ε, and whoever has them has no more than whoever has the "
+        + ("model and these moments, which ε covers." if relabelled else "model."),
     ]
     if card is None:
         parts.append(

@@ -21,7 +21,9 @@ def images() -> Tensor:
     """Some like the public ones, and some that no camera gives: corners of the cube, and nothing."""
     draws = torch.Generator().manual_seed(2)
     corners = torch.sign(torch.randn(20, 1, 8, 8, generator=draws))
-    return torch.cat([dead_leaves(30, side=8, seed=3), corners, torch.zeros(1, 1, 8, 8), -torch.ones(1, 1, 8, 8)])
+    return torch.cat(
+        [dead_leaves(30, side=8, seed=3), corners, torch.zeros(1, 1, 8, 8), -torch.ones(1, 1, 8, 8)]
+    )
 
 
 @pytest.fixture(scope="module")

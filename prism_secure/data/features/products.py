@@ -16,9 +16,9 @@ from prism_secure.errors import FeatureError
 class WithProducts(FeatureExtractor):
     """(φ, ψ)/√2: bounded features φ (N, D), and products ψ (N, r(r+1)/2) of r coordinates of them.
 
-    z = Aφ are the coordinates along r orthonormal rows A, the principal directions of public images' features.
-    ψ holds the entries of z zᵀ on and above its diagonal, those above it times √2. Means of ψ over a class are
-    its second moments about 0 along A, and with the means of φ they are its covariance there.
+    z = Aφ are the coordinates along r orthonormal rows A, the principal directions of public images'
+    features. ψ holds the entries of z zᵀ on and above its diagonal, those above it times √2. Means of ψ over
+    a class are its second moments about 0 along A, and with the means of φ they are its covariance there.
 
     **An image's features have norm 1 at most**, so a release of their sums costs what one of φ alone does:
     ‖ψ‖ = ‖z zᵀ‖ (Frobenius) = ‖z‖² ≤ ‖φ‖² ≤ 1, hence ‖(φ, ψ)/√2‖² ≤ (1 + 1)/2 = 1. Rounding is no matter of

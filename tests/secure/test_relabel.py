@@ -1,0 +1,140 @@
+"""Labels by the release: Fisher's discriminant from what opened, and data sets that have its labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prism_privacy import MomentRelease, NoisySums, release_moments
+from prism_secure.cli import main
+from prism_secure.config import load_config
+from prism_secure.data.features import BoundedFeatures, RandomFourierFeatures, WithProducts
+from prism_secure.data.public_images import dead_leaves
+from prism_secure.learning.discriminant import LEAST_RIDGE, RIDGE, Discriminant
+from prism_secure.rounds.simulation import run
+
+from .tiny_data import TINY, write_data
+
+COUNT = 20
+
+
+@pytest.fixture(scope="module")
+def extractor() -> WithProducts:
+    public = dead_leaves(64, side=8, seed=1)
+    return WithProducts(BoundedFeatures([RandomFourierFeatures(100, sides=(8,))], public), public, COUNT)
+
+
+def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Three kinds: bright above, bright to the left, and neither, each under much noise."""
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    images = 0.6 * torch.randn(count, 1, 8, 8, generator=draws)
+    images[labels == 0, :, :4] += 0.5
+    images[labels == 1, :, :, :4] += 0.5
+    return images.clamp(-1, 1), labels
+
+
+def released(extractor: WithProducts, classes: int = 3) -> tuple[NoisySums, Tensor, Tensor]:
+    images, labels = pictures(300, 4)
+    release = MomentRelease(
+        records=300, norm=1.0, sigma=0.0, classes=classes, second_weight=0.0, count_weight=1.0
+    )
+    return release_moments(extractor(images), labels.numpy(), release), images, labels
+
+
+def test_labels_are_those_of_fishers_discriminant_on_the_images_themselves(extractor: WithProducts) -> None:
+    sums, images, labels = released(extractor)
+    z = extractor.coordinates(extractor(images)).double().numpy()
+    means = np.stack([z[labels == k].mean(0) for k in range(3)])
+    within = sum(np.cov(z[labels == k].T, bias=True) * float((labels == k).sum()) for k in range(3)) / 300
+    others, truth = pictures(300, 5)
+    points = extractor.coordinates(extractor(others)).double().numpy()
+    inverse = np.linalg.inv(within + LEAST_RIDGE * np.eye(COUNT))
+    # The nearest mean in Mahalanobis distance, written out.
+    distances = np.array([[(p - m) @ inverse @ (p - m) for m in means] for p in points])
+    found = Discriminant.of(sums, extractor)(others)
+    assert found.dtype == torch.int64
+    assert np.array_equal(found.numpy(), distances.argmin(1))
+    nearest = np.square(points[:, None] - means).sum(2).argmin(1)
+    right, by_means = ((each == truth.numpy()).mean() for each in (found.numpy(), nearest))
+    assert right > by_means > 1 / 3  # the covariance is worth something, or products would not be
+
+
+def test_a_class_that_the_release_says_is_absent_is_nobodys_label(extractor: WithProducts) -> None:
+    sums, images, _ = released(extractor, classes=4)
+    found = Discriminant.of(sums, extractor)
+    assert found.offsets[3] == -np.inf
+    assert set(found(images).tolist()) == {0, 1, 2}
+
+
+def test_more_noise_makes_for_more_ridge(extractor: WithProducts) -> None:
+    """What is added to W's eigenvalues, read off the weights: (W + λ) w = m."""
+    sums, images, labels = released(extractor)
+    noisy = replace(sums, release=replace(sums.release, sigma=0.01))  # said to be so, and not drawn
+    z = extractor.coordinates(extractor(images)).double().numpy()
+    means = np.stack([z[labels == k].mean(0) for k in range(3)])
+    first, second = (Discriminant.of(each, extractor).weights for each in (sums, noisy))
+    added = RIDGE * 2 * np.sqrt(COUNT) * (0.01 * 300) * np.sqrt(3) / 300
+    within = sum(np.cov(z[labels == k].T, bias=True) * float((labels == k).sum()) for k in range(3)) / 300
+    assert np.allclose((within + LEAST_RIDGE * np.eye(COUNT)) @ first, means.T, atol=1e-4)
+    assert np.allclose((within + added * np.eye(COUNT)) @ second, means.T, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def finished(data: Path, folder: Path, *more: str) -> Path:
+    settings = [*TINY, f"data.folder={data}", "privacy.record_epsilon=50", "privacy.record_release=summed"]
+    run(load_config(None, [*settings, "features.products=4", *more]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(data, tmp_path_factory.mktemp("run") / "run")
+
+
+def generated(folder: Path, out: Path, *more: str) -> tuple[np.ndarray, np.ndarray]:
+    assert main(["generate", "--model", str(folder), "--count", "40", "--out", str(out), *more]) == 0
+    with np.load(out) as found:
+        return found["images"], found["labels"]
+
+
+def test_a_data_set_has_the_same_images_with_the_releases_labels(folder: Path, tmp_path: Path) -> None:
+    plain, asked = generated(folder, tmp_path / "plain.npz")
+    images, labels = generated(folder, tmp_path / "told.npz", "--relabel")
+    _, again = generated(folder, tmp_path / "varied.npz", "--relabel", "--vary-contrast")
+    assert np.array_equal(images, plain)
+    assert not np.array_equal(labels, asked)
+    assert np.array_equal(labels, again)  # by the images before their contrast changed
+    card = (tmp_path / "told.npz.md").read_text("utf-8")
+    assert "Fisher's discriminant" in card
+    assert "--seed 0 --relabel" in card
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        assert f"| {label} |" in card
+        assert f"| {count:,} |" in card
+    assert "Fisher" not in (tmp_path / "plain.npz.md").read_text("utf-8")
+
+
+def test_labels_by_a_release_need_one(
+    data: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(model: Path, out: str) -> str:
+        assert main(["generate", "--model", str(model), "--relabel", "--out", str(tmp_path / out)]) == 2
+        assert not (tmp_path / out).exists()
+        return capsys.readouterr().err
+
+    assert "--relabel needs the folder of a run" in refused(folder / "model.safetensors", "x.npz")
+    assert "--relabel is for data sets" in refused(folder, "x.png")
+    without = finished(data, tmp_path / "without", "features.products=0")
+    assert "features.products = 0" in refused(without, "x.npz")
+    (folder / "checkpoint" / "release.moments").rename(tmp_path / "release.moments")
+    assert "does not exist" in refused(folder, "x.npz")
+    (tmp_path / "release.moments").rename(folder / "checkpoint" / "release.moments")
