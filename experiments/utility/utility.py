@@ -2,11 +2,13 @@
 
     python experiments/utility/utility.py plain-s0 contrast-s0 --out FOLDER --development FOLDER
     python experiments/utility/utility.py plain-s0 --out FOLDER --test
+    python experiments/utility/utility.py plain relabel relabel-contrast --model RUN/model.safetensors --test
 
 A name is an idea (`IDEAS`) and a seed: all of a seed start from one mask, that of the server's training on
 one noisy sum of moments, ten clients, epsilon(image) = 2 (`image-10-e2-one-shot` of ../frontier). With the
-`--model` of a run on the bundled images it is an idea alone. What an idea adds follows from the release, or
-the model, and public numbers, so it costs no epsilon. Each gives a line of `results.jsonl`.
+`--model` of a run's folder it is an idea alone; labels by the release need one with `features.products`.
+What an idea adds follows from the release, or the model, and public numbers, so it costs no epsilon. Each
+gives a line of `results.jsonl`.
 
 Ideas are compared on development images, the last 500 of each class of the published training file, which are
 no client's and not held out; `--development` names the folder of the published files, in which they lie as
@@ -31,12 +33,14 @@ from prism_secure.config import load_config
 from prism_secure.config.public_seed import public_seed
 from prism_secure.data import read_idx
 from prism_secure.data.fit import fit
+from prism_secure.learning.discriminant import Discriminant
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generated_set import varied
 from prism_secure.model.model_file import read_model
 from prism_secure.quality.metrics import Evaluator
 from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.moments import discriminant_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "frontier"))
@@ -58,6 +62,7 @@ class Made:
         components: of the run.
         generator: of the mask.
         means: (K, D), the released class means.
+        discriminant: labels by a release that has second moments, as `generate --relabel` gives them.
         images, labels: `IMAGES` of them, as `metrics.utility` draws them.
         draws: for whatever an idea draws.
     """
@@ -65,6 +70,7 @@ class Made:
     components: Components
     generator: DeployedGenerator
     means: NDArray[np.float64] | None
+    discriminant: Discriminant | None
     images: Tensor
     labels: Tensor
     draws: torch.Generator
@@ -78,8 +84,11 @@ class Made:
     def told_apart(self, images: Tensor) -> Tensor:
         """Each image's class by the release: Fisher's linear discriminant in the matched features.
 
-        The class means are the released ones; the variance within classes is that of generated images.
+        The class means are the released ones; the variance within classes is that of generated images, where
+        it was not released.
         """
+        if self.discriminant is not None:
+            return self.discriminant(images)
         if self.means is None:
             raise SystemExit("labels by the release need one: leave --model out")
         own, labels = self.features(self.images), self.labels.numpy()
@@ -160,9 +169,15 @@ def mixed_contrast(made: Made) -> Found:
     return varied(images, made.draws), labels
 
 
+def relabel_contrast(made: Made) -> Found:
+    """`relabel`, then `contrast`: `generate --relabel --vary-contrast`."""
+    images, labels = relabel(made)
+    return varied(images, made.draws), labels
+
+
 IDEAS: dict[str, Callable[[Made], Found]] = {
     each.__name__.replace("_", "-"): each
-    for each in (plain, contrast, flip, noise, affine, relabel, mixed, mixed_contrast)
+    for each in (plain, contrast, flip, noise, affine, relabel, relabel_contrast, mixed, mixed_contrast)
 }
 
 
@@ -177,7 +192,7 @@ def made_of(seed: int, out: Path, command: str) -> Made:
     generator = DeployedGenerator(components.architecture, seed=components.model_seed, mask=mask)
     images, labels = generator.generate(IMAGES, seed=public_seed(seed, "utility"))
     assert labels is not None
-    return Made(components, generator, means, images, labels, torch.Generator().manual_seed(seed))
+    return Made(components, generator, means, None, images, labels, torch.Generator().manual_seed(seed))
 
 
 def made_from(model: Path) -> Made:
@@ -186,7 +201,9 @@ def made_from(model: Path) -> Made:
     generator = read_model(model)
     images, labels = generator.generate(IMAGES, seed=public_seed(config.federation.seed, "utility"))
     assert labels is not None
-    return Made(Components(config), generator, None, images, labels, torch.Generator().manual_seed(0))
+    components, draws = Components(config), torch.Generator().manual_seed(0)
+    discriminant = discriminant_of(components, model.parent) if config.features.products else None
+    return Made(components, generator, None, discriminant, images, labels, draws)
 
 
 def development(folder: Path) -> tuple[Tensor, Tensor]:

@@ -139,33 +139,12 @@ def _generate(options: argparse.Namespace, command: str) -> int:
 
 
 def _discriminant(folder: Path) -> Discriminant:
-    """Labels by the moments that a run opened.
-
-    Raises:
-        ConfigError: it opened none, or none from which a discriminant follows.
-    """
-    from prism_privacy.moments.store import load_moments
-    from prism_secure.data.features import WithProducts
-    from prism_secure.learning.discriminant import Discriminant
+    """Labels by the moments that a run opened."""
     from prism_secure.rounds.components import Components
+    from prism_secure.rounds.moments import discriminant_of
     from prism_secure.run_folder.folder import read_config
 
-    config = read_config(folder)
-    components = Components(config)
-    if not (config.opens_moments and config.features.products and components.architecture.classes > 1):
-        raise ConfigError(
-            "--relabel needs a run of several classes with features.products above 0, whose release opened "
-            f'(privacy.record_release = "summed"); {folder} has features.products = '
-            f"{config.features.products}"
-        )
-    release, extractor = components.record_release, components.extractor
-    assert release is not None
-    assert isinstance(extractor, WithProducts)
-    path = release.opened_file(folder / "checkpoint")
-    sums = load_moments(path, release.plan.release, release.context(None))
-    if sums is None:
-        raise ConfigError(f"--relabel needs what the run released, and {path} does not exist")
-    return Discriminant.of(release.as_opened(sums), extractor)
+    return discriminant_of(Components(read_config(folder)), folder)
 
 
 def _check_out(out: Path, count: int) -> None:

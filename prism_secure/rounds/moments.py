@@ -19,11 +19,35 @@ from prism_privacy import NoisySums, moments_once
 from prism_privacy.durable_files import locked_directory
 from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.record_release import RecordRelease
-from prism_secure.errors import RunFolderError
+from prism_secure.data.features import WithProducts
+from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.learning.discriminant import Discriminant
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.rounds.arrays import read_arrays
 from prism_secure.rounds.components import Components
 from prism_secure.storage import as_storage_error, make_private_folder, write_atomic
+
+
+def discriminant_of(components: Components, folder: Path) -> Discriminant:
+    """Labels by the moments that a run opened; `folder` is the run's.
+
+    Raises:
+        ConfigError: it opened none, or none from which a discriminant follows.
+        prism_privacy.PrivacyError: what it opened is damaged, or that of another run.
+    """
+    config, release = components.config, components.record_release
+    if not (config.opens_moments and config.features.products and components.architecture.classes > 1):
+        raise ConfigError(
+            "labels by a release need a run of several classes with features.products above 0 and "
+            f'privacy.record_release = "summed", got features.products = {config.features.products}'
+        )
+    assert release is not None
+    assert isinstance(components.extractor, WithProducts)
+    path = release.opened_file(folder / "checkpoint")
+    opened = load_moments(path, release.plan.release, release.context(None))
+    if opened is None:
+        raise ConfigError(f"labels by a release need what the run opened, and {path} does not exist")
+    return Discriminant.of(release.as_opened(opened), components.extractor)
 
 
 class ClientMoments:
