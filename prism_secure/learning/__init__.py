@@ -5,5 +5,6 @@ training         a client's local steps on the scores of its mask
 aggregation      the server's rules: how theta moves towards a vote on masks
 clip_filling     a client's direction at the length that everybody's clip allows
 score_layers     the last layers' scores as numbers, in place of bits
+discriminant     labels for images by second moments that were released
 measured         measured rounds, the server's side: questions, posterior, training
 """
