@@ -200,13 +200,13 @@ class Rehearsal:
         return SealingKeyPair(self.rng[client_id].taken[:32]).sign(usage, body)
 
     def signed_record(self, dealer: int, holder: int, record: bytes) -> bytes:
-        """Hybrid: what somebody else makes of a record, under its dealer's own key again.
+        """What somebody else makes of a record; in hybrid sessions under its dealer's own key again.
 
         That is more than a lying server has, unless the dealer is its confederate.
         """
+        if not (self.active and self.session.hybrid):
+            return record
         dealt = record[: 98 + hybrid.ENCAPSULATED_BYTES]
-        if not self.active:
-            return dealt
         state: Any = self.server._state
         context = getattr(state, "transcript", state).contexts.between(dealer, holder)
         ends = reference.u32(dealer) + reference.u32(holder)

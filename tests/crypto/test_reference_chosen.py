@@ -21,7 +21,7 @@ def garbage(room: Rehearsal, message: bytes, victims: int) -> bytes:
     kind, tag, (sealed, _) = take_apart(message)
     cut = wire.read_records(sealed, room.session.dealt_bytes)
     for holder in list(cut)[:victims]:
-        cut[holder] = flip(0)(cut[holder])
+        cut[holder] = room.signed_record(DEALER, holder, flip(0)(cut[holder]))
     sealed = wire.write_records(cut)
     body = room.clients[DEALER]._state.context + wire.u32(DEALER) + wire.hashes(sealed)
     return wire.wrap(kind, tag, sealed, room.key_signature(DEALER, DEALING, body))
