@@ -3,7 +3,7 @@
 Colours are CSS variables (`--ink`, `--faint`, `--paper`, `--one` to `--six`), which the page sets
 for light, dark and print; text stays text, in the page's font (`--font`). The page takes the series' colours
 from Okabe and Ito's palette (2008), which people with every kind of colour vision tell apart; markers differ
-as well.
+as well. On white its orange and its green are darker: words are in them, too.
 """
 
 from __future__ import annotations
