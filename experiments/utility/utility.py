@@ -62,18 +62,18 @@ class Made:
         components: of the run.
         generator: of the mask.
         means: (K, D), the released class means.
-        discriminant: labels by a release that has second moments, as `generate --relabel` gives them.
         images, labels: `IMAGES` of them, as `metrics.utility` draws them.
         draws: for whatever an idea draws.
+        discriminant: labels by a release that has second moments, as `generate --relabel` gives them.
     """
 
     components: Components
     generator: DeployedGenerator
     means: NDArray[np.float64] | None
-    discriminant: Discriminant | None
     images: Tensor
     labels: Tensor
     draws: torch.Generator
+    discriminant: Discriminant | None = None
 
     @torch.no_grad()
     def features(self, images: Tensor) -> NDArray[np.float64]:
@@ -192,7 +192,7 @@ def made_of(seed: int, out: Path, command: str) -> Made:
     generator = DeployedGenerator(components.architecture, seed=components.model_seed, mask=mask)
     images, labels = generator.generate(IMAGES, seed=public_seed(seed, "utility"))
     assert labels is not None
-    return Made(components, generator, means, None, images, labels, torch.Generator().manual_seed(seed))
+    return Made(components, generator, means, images, labels, torch.Generator().manual_seed(seed))
 
 
 def made_from(model: Path) -> Made:
@@ -203,7 +203,7 @@ def made_from(model: Path) -> Made:
     assert labels is not None
     components, draws = Components(config), torch.Generator().manual_seed(0)
     discriminant = discriminant_of(components, model.parent) if config.features.products else None
-    return Made(components, generator, None, discriminant, images, labels, draws)
+    return Made(components, generator, None, images, labels, draws, discriminant)
 
 
 def development(folder: Path) -> tuple[Tensor, Tensor]:

@@ -218,6 +218,8 @@ def test_the_released_means_tell_classes_apart() -> None:
     assert (other.told_apart(images) == 9 - labels).double().mean() > 0.99
     with pytest.raises(SystemExit, match="need one"):
         utility["Made"](spread, None, None, images, labels, torch.Generator()).told_apart(images)
+    told = utility["Made"](spread, None, means, images, labels, torch.Generator(), lambda some: some * 0 + 7)
+    assert torch.equal(told.told_apart(labels), labels * 0 + 7)  # second moments go before generated variance
 
 
 @pytest.fixture
