@@ -67,6 +67,6 @@ class Discriminant:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), float32 in [-1, 1], to labels int64 (N,)."""
-        found = torch.cat([self.extractor(part) for part in images.split(250)])
+        found = torch.cat([self.extractor(part) for part in torch.split(images, 250)])
         z = self.extractor.coordinates(found).double().numpy()
         return torch.from_numpy((z @ self.weights + self.offsets).argmax(1))

@@ -46,7 +46,7 @@ class WithProducts(FeatureExtractor):
             )
         self.freeze()
         with torch.no_grad():
-            found = torch.cat([bounded(part) for part in public.split(250)]).double().numpy()
+            found = torch.cat([bounded(part) for part in torch.split(public, 250)]).double().numpy()
         self.register_buffer("axes", torch.from_numpy(_axes(found, count)).float(), persistent=False)
         self._rows, self._columns = torch.triu_indices(count, count)
         doubled = torch.where(self._rows == self._columns, 1.0, math.sqrt(2))
@@ -81,6 +81,6 @@ def _axes(found: np.ndarray, count: int) -> np.ndarray:
     _, sizes, rows = np.linalg.svd(found - found.mean(0), full_matrices=False)
     if not sizes[count - 1] > 1e-6 * sizes[0]:
         raise FeatureError(f"public images' features have no {count} directions")
-    rows = rows[:count]
-    largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
-    return rows * np.sign(largest)
+    found = rows[:count]
+    found *= np.sign(np.take_along_axis(found, np.abs(found).argmax(1)[:, None], 1))
+    return found
