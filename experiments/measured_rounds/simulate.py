@@ -119,7 +119,7 @@ def features_of(
         with torch.no_grad():
             scaled = [part.float() / 127.5 - 1 for part in images.split(250)]
             found = torch.cat([recipe.extractor(part) for part in scaled])
-            basis = torch.cat([recipe.extractor(part) for part in public.split(250)])
+            basis = recipe.extractor.in_batches(public)
         torch.save((found, recipe.dataset.train_labels.long(), basis), kept)
     loaded: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.load(kept)
     return loaded

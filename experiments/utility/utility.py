@@ -75,11 +75,9 @@ class Made:
     draws: torch.Generator
     discriminant: Discriminant | None = None
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> NDArray[np.float64]:
         """(N, D)."""
-        extractor = self.components.extractor
-        return torch.cat([extractor(part) for part in images.split(250)]).double().numpy()
+        return self.components.extractor.in_batches(images).double().numpy()
 
     def told_apart(self, images: Tensor) -> Tensor:
         """Each image's class by the release: Fisher's linear discriminant in the matched features.

@@ -64,9 +64,7 @@ class Discriminant:
         offsets[present] = -0.5 * np.einsum("kr,rk->k", means, weights[:, present])
         return cls(extractor, weights, offsets)
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), float32 in [-1, 1], to labels int64 (N,)."""
-        found = torch.cat([self.extractor(part) for part in torch.split(images, 250)])
-        z = self.extractor.coordinates(found).double().numpy()
+        z = self.extractor.coordinates(self.extractor.in_batches(images)).double().numpy()
         return torch.from_numpy((z @ self.weights + self.offsets).argmax(1))

@@ -313,8 +313,8 @@ class Components:
             channels=self.dataset.channels,
             seed=public_seed(self.config.federation.seed, "basis"),
         )
-        with one_thread(), torch.no_grad():  # a run that is cut short and goes on must ask along the same
-            found = torch.cat([self.extractor(part) for part in torch.split(images, 250)]).double().numpy()
+        with one_thread():  # a run that is cut short and goes on must ask along the same
+            found = self.extractor.in_batches(images).double().numpy()
             centred = found - found.mean(0)
             dimension = centred.shape[1]
             most = min(dimension, BASIS_IMAGES - 1, self.config.measured.rows or SPECTRUM)

@@ -52,7 +52,7 @@ class BoundedFeatures(FeatureExtractor):
         self.dimension = sum(part.dimension for part in parts)
         self.freeze()
         with torch.no_grad():
-            found = [torch.cat([part(some) for some in torch.split(public, 250)]).double() for part in parts]
+            found = [part.in_batches(public).double() for part in parts]
             centre = torch.cat([part.mean(0) for part in found])
             spread = torch.cat(
                 [_spread(part, self.LEAST_SPREAD) / w for part, w in zip(found, given, strict=True)]

@@ -30,6 +30,11 @@ class FeatureExtractor(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] to features (N, dimension)."""
 
+    @torch.no_grad()
+    def in_batches(self, images: Tensor) -> Tensor:
+        """What `forward` gives, without gradients and in the memory of a few images at once."""
+        return torch.cat([self(part) for part in torch.split(images, 250)])
+
 
 class Concatenated(FeatureExtractor):
     """Several extractors' features side by side."""

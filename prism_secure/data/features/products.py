@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prism_secure.data.features.bounded import BoundedFeatures
@@ -31,7 +32,7 @@ class WithProducts(FeatureExtractor):
         count: r, from 1 to D.
 
     Raises:
-        FeatureError: r is not in this range, or public images have no such many directions.
+        FeatureError: r is not in this range, or public images' features lie in fewer directions.
     """
 
     axes: Tensor
@@ -45,8 +46,7 @@ class WithProducts(FeatureExtractor):
                 f"products are of 1 to {min(bounded.dimension, len(public) - 1)} coordinates, got {count}"
             )
         self.freeze()
-        with torch.no_grad():
-            found = torch.cat([bounded(part) for part in torch.split(public, 250)]).double().numpy()
+        found = bounded.in_batches(public).double().numpy()
         self.register_buffer("axes", torch.from_numpy(_axes(found, count)).float(), persistent=False)
         self._rows, self._columns = torch.triu_indices(count, count)
         doubled = torch.where(self._rows == self._columns, 1.0, math.sqrt(2))
@@ -72,7 +72,7 @@ class WithProducts(FeatureExtractor):
         return found
 
 
-def _axes(found: np.ndarray, count: int) -> np.ndarray:
+def _axes(found: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Principal directions (count, D) of features (N, D), the longest first.
 
     The sign is fixed, that of each one's largest entry: products of two coordinates depend on it, and clients
@@ -80,7 +80,8 @@ def _axes(found: np.ndarray, count: int) -> np.ndarray:
     """
     _, sizes, rows = np.linalg.svd(found - found.mean(0), full_matrices=False)
     if not sizes[count - 1] > 1e-6 * sizes[0]:
-        raise FeatureError(f"public images' features have no {count} directions")
-    found = rows[:count]
-    found *= np.sign(np.take_along_axis(found, np.abs(found).argmax(1)[:, None], 1))
-    return found
+        raise FeatureError(f"public images' features lie in fewer than {count} directions")
+    rows = rows[:count]
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)
+    signed: NDArray[np.float64] = rows * np.sign(largest)
+    return signed
