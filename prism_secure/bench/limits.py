@@ -41,7 +41,7 @@ def copied_bytes() -> float:
 
 @cache
 def keystream_bytes(by_gcm: bool = False) -> float:
-    """Bytes a second of AES-256-CTR into a buffer of 64 KiB; or of AES-256-GCM, whose code is another."""
+    """Bytes a second of AES-256-CTR, or of AES-256-GCM, into a buffer of 64 KiB."""
     mode = modes.GCM(bytes(12)) if by_gcm else modes.CTR(bytes(16))
     encryptor = Cipher(algorithms.AES(bytes(32)), mode).encryptor()
     zeros, target = bytes(65536), bytearray(65536)

@@ -75,8 +75,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--relabel",
         action="store_true",
-        help="of a data set: label each image by what the released moments say it is, whatever it was asked "
-        "for as; for the folder of a run with features.products",
+        help="of a data set: label each image as the released moments classify it, not as the class that it "
+        "was asked for; --model must be the folder of a run with features.products",
     )
     parser.add_argument("--card", action="store_true", help="print the model's card and make no images")
     parser.set_defaults(command=_generate)
@@ -91,12 +91,9 @@ def _generate(options: argparse.Namespace, command: str) -> int:
         raise ConfigError(f"--seed must be from 0 to 2^63 - 1, got {options.seed}")
     if options.out is not None and not options.card:
         _check_out(options.out, options.count)
-        if options.vary_contrast and options.out.suffix.lower() == ".png":
-            raise ConfigError(
-                "--vary-contrast is for data sets, and a .png is one grid: name a folder or .npz"
-            )
-        if options.relabel and options.out.suffix.lower() == ".png":
-            raise ConfigError("--relabel is for data sets, and a .png is one grid: name a folder or .npz")
+        for flag, given in (("--vary-contrast", options.vary_contrast), ("--relabel", options.relabel)):
+            if given and options.out.suffix.lower() == ".png":
+                raise ConfigError(f"{flag} is for data sets, and a .png is one grid: name a folder or .npz")
     named = options.model
     if options.relabel and not is_run_folder(named):
         raise ConfigError(f"--relabel needs the folder of a run, where what it released is kept; got {named}")

@@ -257,8 +257,8 @@ def data_card(
     """
     card, architecture = model.card, model.architecture
     name = shown(card.data.name) if card else "unnamed images"
-    conditional, again = labels is not None, " --vary-contrast" if vary_contrast else ""
-    again = f" --relabel{again}" if relabelled else again
+    conditional = labels is not None
+    again = " --relabel" * relabelled + " --vary-contrast" * vary_contrast
     labelled = "each asked for as the class that its label says"
     if relabelled:
         labelled = "each with the label that Fisher's discriminant gives it, by the moments that opened"

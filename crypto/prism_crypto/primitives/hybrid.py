@@ -22,8 +22,8 @@ shared out: while roots of dropped clients open, the shares that were sealed for
 
 The dealer signs the hash of the secret under its seals, and that of the part. So a holder that complains
 shows the secret, and everybody sees that it is the one which the dealer meant (`Encapsulated.shows`).
-A signature over all that is dealt is of no use to a holder, which sees what is for itself: each of them gets
-its record with a signature of its own, and puts on no mask that its dealer has not signed.
+A holder sees its own record only, so it cannot check a signature over all that is dealt. In active sessions
+each record is signed by itself, too, and a holder puts on no mask that its dealer has not signed.
 
 The randomness of an encapsulation is drawn by OpenSSL, whatever ``rng`` a client has.
 """

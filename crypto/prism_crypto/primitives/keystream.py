@@ -9,7 +9,7 @@ from random by the absence of repeated blocks stays below 2^-64.
 AES-GCM (NIST SP 800-38D) encrypts by the same counter. Under a nonce of zeros its first block is the one of
 counter 2, and its longest message ends where the stream does. Where the processor has VAES, OpenSSL computes
 it two to three times as quickly as plain CTR, authentication included. So all of a long stream but the first
-two blocks comes out of it. Nobody sees a tag, or anything else of it than the stream.
+two blocks comes from GCM, whose tag nobody asks for.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _BUFFER_WORDS = _BUFFER_BYTES // 8
 _ZEROS = bytes(_BUFFER_BYTES)
 
 _GCM_STARTS_AT = 4
-"""The word with which counter 2 begins, and with it what AES-GCM gives."""
+"""The first word of the block of counter 2, with which AES-GCM begins."""
 
 _SHORT_WORDS = 8 * 1024
-"""Up to so many words a second cipher costs more than it saves."""
+"""Up to this length a second cipher costs more than it saves."""
 
 _TOGETHER = 64
 """So many streams are open at once: a few kilobytes each."""

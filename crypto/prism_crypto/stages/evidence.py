@@ -156,7 +156,7 @@ class PartEvidence(_Evidence, frozen=True, tag=5):
     """Hybrid sessions: signed sealed shares with which a part of a mask came that is not the one signed.
 
     ``seed``: of the receiver's ML-KEM key for masks, which it has shown, or whose root was reconstructed.
-    None is needed where the receiver's record is not signed by itself.
+    It may be empty where the receiver's record lacks its own signature: that convicts without it.
     """
 
     adverts: bytes
@@ -242,7 +242,7 @@ def shown_keys(
 
 
 def check_record(record: bytes, context: bytes, ends: tuple[int, int], dealer: KeyVerifier) -> None:
-    """Return if a dealer has signed, by itself, what it dealt to one holder.
+    """Return if a dealer has signed the record of one holder by itself, beside its dealing as a whole.
 
     Args:
         record: what was dealt in an active hybrid session, the signature at its end.
@@ -525,7 +525,7 @@ def _sent_another_part(
         dealer = KeyVerifier(adverts[accused].sealing_key)
         check_record(dealt[receiver], between, (accused, receiver), dealer)
     except SignatureError:
-        return Stage.SHARE, f"what it dealt to client {receiver} is not signed by itself"
+        return Stage.SHARE, f"its record for client {receiver} is not signed by itself"
     # Whatever seed gives this public key: what an honest client encapsulates to it comes out right.
     if not is_kem_seed(evidence.seed, adverts[receiver]):
         raise EvidenceError(f"that is not the seed of the key of client {receiver}")

@@ -261,7 +261,7 @@ class Sharing(Gathering):
         self._dealt[peer] = (message.signature, message.sealed)
 
     def _check_records(self, peer: int, key: bytes, dealt: dict[int, bytes], message: ShareMessage) -> None:
-        """Check what its receivers will: that each record of a hybrid dealing is signed by itself, too."""
+        """Check what its holders will: that each record of a hybrid dealing is signed by itself, too."""
         dealer = KeyVerifier(key)
         for holder, record in dealt.items():
             try:
