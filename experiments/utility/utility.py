@@ -82,8 +82,8 @@ class Made:
     def told_apart(self, images: Tensor) -> Tensor:
         """Each image's class by the release: Fisher's linear discriminant in the matched features.
 
-        The class means are the released ones; the variance within classes is that of generated images, where
-        it was not released.
+        Means are the released ones. So is the variance within classes if second moments were released; else
+        it is that of generated images.
         """
         if self.discriminant is not None:
             return self.discriminant(images)
