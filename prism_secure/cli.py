@@ -109,8 +109,7 @@ def _told_to_end() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Whoever names no command wants to know which there are, of `prism-secure` and of those with commands of
-    their own."""
+    """Answers a missing command with the list of commands, where argparse only says that one is required."""
 
     def error(self, message: str) -> NoReturn:
         if message.endswith(("are required: COMMAND", "are required: SUBJECT")):

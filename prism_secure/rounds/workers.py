@@ -16,7 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -110,7 +110,7 @@ class Workers:
     def evaluate(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False) -> Quality:
         """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`.
 
-        A utility trains two classifiers; that is done beside all else.
+        The two classifiers of the utility are trained beside all else.
         """
         if self._here is not None:
             return self._here.evaluate(mask, samples, utility=utility)
@@ -121,13 +121,13 @@ class Workers:
                     jobs.append(self._pool.submit(_measure, mask, samples, utility))
                     if utility:
                         jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
-                quality, *parts = (job.result() for job in jobs)
+                quality: Quality = jobs[0].result()
+                for part in jobs[1:]:
+                    quality = msgspec.structs.replace(quality, **part.result())
+                return quality
         finally:
             for job in jobs:
                 job.cancel()
-        for part in parts:
-            quality = msgspec.structs.replace(quality, **part)
-        return cast(Quality, quality)
 
 
 def _parts(clients: Sequence[int], at_once: int) -> list[Sequence[int]]:
