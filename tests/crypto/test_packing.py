@@ -161,6 +161,15 @@ def test_one_value_out_of_range_in_a_long_vector_is_refused(case, data):
         packing.pack(values, bound=bound)
 
 
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int16, np.uint64])
+@pytest.mark.parametrize("bound", [None, 0, 1])
+@pytest.mark.parametrize("largest_total", [255, 256, 2**16, 2**32, 2**62])
+def test_zeros_pack_whatever_the_base(largest_total, bound, kind):
+    packing = Packing(5000, largest_total)
+    words = packing.pack(np.zeros(5000, kind), bound=bound)
+    assert words.tolist() == slow_pack([0] * 5000, largest_total)
+
+
 @given(st.integers(1, 3), st.integers(0, 255), st.integers(4000, 70_000))
 @settings(max_examples=40, deadline=None)
 def test_the_checksum_of_many_narrow_values_is_their_sum(width, largest, size):

@@ -209,7 +209,8 @@ class Packing:
             off = np.count_nonzero(unsigned > most)  # their number only: the server is sent this text
             raise InputError(f"values must be in 0..{limit}, {off} of {values.size} are not")
         # Under a bound the time does not depend on the values. Without one, M is far above what they are.
-        largest = found if bound is None else bound
+        # 1 at least: of zeros alone any number of rows could be joined, under powers that no type holds.
+        largest = max(found if bound is None else bound, 1)
         narrow = next(dtype for dtype, most in _LARGEST.items() if min(largest, holds) <= most)
         return np.ascontiguousarray(unsigned, dtype=narrow), largest
 
@@ -292,13 +293,13 @@ class PartedPacking:
 
 
 def _total(values: NDArray[Any], largest: int) -> int:
-    """Σ values modulo 2^64, for contiguous values up to ``largest``.
+    """Σ values modulo 2^64, for contiguous values up to ``largest``, 1 at least.
 
     NumPy adds up narrow values by widening each. It takes fifteen times as long as adding rows of them in
     their own type, which is what this does, for as many rows as cannot overflow.
     """
     while values.dtype != _WORD and values.size > _FEW_VALUES:
-        rows = _LARGEST[values.dtype] // max(largest, 1)
+        rows = _LARGEST[values.dtype] // largest
         if rows < 2:
             values = values.astype(f"u{2 * values.itemsize}")
             continue
@@ -312,7 +313,7 @@ def _total(values: NDArray[Any], largest: int) -> int:
 
 
 def _join(rows: NDArray[Any], powers: NDArray[np.uint64], largest: int, words: NDArray[np.uint64]) -> None:
-    """Write Σ rows[i]·powers[i] to ``words``, for values up to ``largest``: powers of a base, from 0 on.
+    """Write Σ rows[i]·powers[i] to ``words``, for values up to ``largest`` >= 1: powers of a base, from 0 on.
 
     As many neighbouring rows are joined as a byte holds, of these as many as 16 bits hold, and so on: most of
     the work is done on bytes instead of words, eight times as many at once.
