@@ -123,7 +123,9 @@ class KeyVerifier:
         message = label(usage) + body
         for signer in self._signers:
             if _verifies(signer, message, signature):
-                self._signers = [signer]  # of the two points one is the owner's
+                # First the next time. The other one stays: who knows the one scalar signs under both, and
+                # what counts as signed may not depend on what was checked before.
+                self._signers.sort(key=lambda each: each != signer)
                 return
         raise SignatureError(
             f"the {usage} signature does not verify under the advertised sealing key; something on the way "

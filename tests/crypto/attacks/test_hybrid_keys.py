@@ -19,7 +19,15 @@ import reference as wire
 import reference_kem as kem
 from forgery import refused, take_apart
 from reference_evidence import convicted
-from reference_primitives import keystream_words, unpack, x25519
+from reference_primitives import (
+    BASE,
+    ORDER,
+    edwards_encode,
+    edwards_multiply,
+    keystream_words,
+    unpack,
+    x25519,
+)
 from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem
 
 from prism_crypto import (
@@ -571,6 +579,41 @@ def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nob
         assert convicted(msgspec.msgpack.encode(fields), room.public_keys()) is None
         with pytest.raises(EvidenceError, match="not the seed"):
             verify_evidence(msgspec.msgpack.encode(fields), room.roster)
+
+
+def signed_under_the_other_point(seed: bytes, message: bytes) -> bytes:
+    """As `ed25519_sign`, by the negative scalar: its point has the same y, and the same X25519 key."""
+    scalar = -(int.from_bytes(wire.sealing_scalar(seed), "little") & ~7 & (2**255 - 1) | 2**254) % ORDER
+    public = edwards_encode(edwards_multiply(scalar, BASE))
+    nonce = int.from_bytes(hashlib.sha512(seed + message).digest(), "little") % ORDER
+    r = edwards_encode(edwards_multiply(nonce, BASE))
+    challenge = int.from_bytes(hashlib.sha512(r + public + message).digest(), "little") % ORDER
+    return r + ((nonce + challenge * scalar) % ORDER).to_bytes(32, "little")
+
+
+class BothPoints(wire.Client):
+    """Signs under both points of its sealing key, which whoever knows the one scalar can."""
+
+    usual: tuple[int, ...] = ()
+
+    def signed_records(self, dealt: dict[int, bytes]) -> dict[int, bytes]:
+        signed = super().signed_records(dealt)
+        for i in dealt.keys() - set(self.usual):
+            ends = kem.pair(self.between(i), self.me, i)
+            message = wire.label("record") + ends + wire.hashes(dealt[i])
+            signed[i] = dealt[i] + signed_under_the_other_point(self.sealing_seed, message)
+        return signed
+
+
+@pytest.mark.parametrize("usual", [(), (0,), (6,), (0, 1, 2, 3, 4, 5), (1, 3, 5)])
+@pytest.mark.parametrize("liar", [LIAR, LIAR + 1])
+def test_a_dealer_that_signs_under_both_points_of_its_key_has_signed(usual, liar):
+    """Server, receivers and judges must come to the same, in whatever order they look at what it signed."""
+    room = room_of()
+    room.cheat(liar, type("BothPoints", (BothPoints,), {"usual": usual}))
+    assert played(room) == (None, [])
+    assert room.server.blamed == {}
+    assert room.server.result.survivors == tuple(room.ids)
 
 
 class OtherPart(wire.Client):
