@@ -560,8 +560,8 @@ class Client:
         if not (self.session.hybrid and self.session.active):
             return
         for peer, record in sealed.items():
-            if peer != self.me:
-                check_record(record, self.between(peer), peer, self.me, adverts[peer].sealing)
+            key = self.advert[16:48] if peer == self.me else adverts[peer].sealing
+            check_record(record, self.between(peer), peer, self.me, key)
 
     def sealed(self, peer: int, pair: bytes) -> bytes:
         """A record for one holder."""

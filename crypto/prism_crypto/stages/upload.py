@@ -191,15 +191,15 @@ def _check_records(state: Shared, sealed: dict[int, bytes]) -> None:
     """Refuse parts of masks that their dealers have not signed, before one of them is on a vector.
 
     Whoever carries the server's message could make others of its own. The seals need no such check: nobody
-    else can make them.
+    else can make them. What came of this client's own is looked at, too: it has to sign that it received it.
     """
     me = state.party.client_id
     for peer, record in sealed.items():
-        if peer == me:
-            continue
-        neighbour = state.neighbours[peer]
+        key, context = state.sealing.public, state.context
+        if peer != me:
+            key, context = state.neighbours[peer].sealing_key, state.neighbours[peer].context
         try:
-            check_record(record, neighbour.context, (peer, me), KeyVerifier(neighbour.sealing_key))
+            check_record(record, context, (peer, me), KeyVerifier(key))
         except SecureSumError as error:
             error.at(Stage.UPLOAD)
             raise

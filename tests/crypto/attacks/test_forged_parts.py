@@ -175,8 +175,11 @@ def test_a_clients_own_part_is_what_keeps_its_masks_closed(monkeypatch):
     assert {len(part) for part in seen.breaches()} == {1}
 
 
-def without(session: Rehearsal, victim: int, change: Callable[[int, bytes], bytes]) -> tuple[Any, set[int]]:
-    """Play with the first record for one client changed on its way: its error, and who is left in the sum."""
+def without(
+    session: Rehearsal, victim: int, change: Callable[[int, bytes], bytes], *, own: bool = False
+) -> tuple[Any, set[int]]:
+    """Play with the first record for one client, or its own, changed on the way: its error, who is not in
+    the sum."""
     errors = []
 
     def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes | None:
@@ -184,7 +187,7 @@ def without(session: Rehearsal, victim: int, change: Callable[[int, bytes], byte
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
         dealt = wire.read_records(blob, session.session.dealt_bytes)
-        dealer = next(i for i in dealt if i != victim)
+        dealer = victim if own else next(i for i in dealt if i != victim)
         dealt[dealer] = change(dealer, dealt[dealer])
         altered = wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
         try:
@@ -215,12 +218,15 @@ def test_one_part_replaced_on_the_way_costs_one_client_and_no_sum(graph):
     assert lost == {4}
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("place", [0, 98, 1186, 2274, 2306, 2338, 2370, 2433])
-def test_no_byte_of_a_record_can_be_altered_on_the_way(place):
+def test_no_byte_of_a_record_can_be_altered_on_the_way(place, own):
+    """Nor of a client's own, most of which it does not open: what it says it received would not be that."""
+
     def flip(_: int, record: bytes) -> bytes:
         return record[:place] + bytes([record[place] ^ 1]) + record[place + 1 :]
 
-    error, lost = without(session_of("complete"), 4, flip)
+    error, lost = without(session_of("complete"), 4, flip, own=own)
     assert (type(error), error.stage, error.peer, lost) == (SignatureError, Stage.UPLOAD, None, {4})
 
 
