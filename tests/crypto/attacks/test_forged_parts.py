@@ -261,3 +261,25 @@ def test_the_signature_is_all_that_keeps_a_forged_part_from_costing_the_sum(grap
         session.play(intercept=carry, refused=refusals)
     assert [(type(error), error.peer) for error in refusals] == [(SignatureError, 4)]
     assert session.server.blamed == session.server.unproved == {}
+
+
+@pytest.mark.parametrize("drop", [{}, {0: Stage.UPLOAD}])
+@pytest.mark.parametrize("graph", ["complete", "chosen"])
+def test_a_dealer_that_signs_two_records_for_one_holder_costs_a_sum_and_frames_nobody(graph, drop):
+    """With a confederate on the way; as if it had uploaded a wrong vector. The documents say so."""
+    session, refusals = session_of(graph), []
+
+    def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        if (stage, receiver) != (Stage.UPLOAD, 4):
+            return message
+        kind, tag, (count, ids, blob) = take_apart(message)
+        dealt = wire.read_records(blob, session.session.dealt_bytes)
+        dealt[0] = session.signed_record(0, 4, forged(session, 0, 4, dealt[0]))
+        return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+
+    with pytest.raises(SumError):
+        session.play(intercept=carry, refused=refusals, drop=drop)
+    assert [(type(error), error.stage, error.peer) for error in refusals] == [
+        (SignatureError, Stage.UNMASK, 4)
+    ]
+    assert session.server.blamed == session.server.unproved == {}
