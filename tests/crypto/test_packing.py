@@ -119,15 +119,18 @@ def long_vectors(draw):
     """A vector of many columns, in any type that holds its values, and the packing for it."""
     clients = draw(st.sampled_from([1, 2, 3, 10, 11, 100, 1000]))
     bound = draw(st.sampled_from([0, 1, 2, 3, 12, 100, 255, 256, 1000, 65_535, 2**20, 2**33]))
-    # Around the length at which words are many enough for whole rows at once, and lengths that leave a rest.
-    dimension = draw(st.integers(1, 12_000))
+    packing = Packing(1, max(clients * bound, 1))
+    # Around the number of columns from which on whole rows are joined, and lengths that leave a rest.
+    columns = draw(st.one_of(st.integers(1, 600), st.integers(4000, 6000)))
+    digits = packing.digits_per_word
+    dimension = columns * digits - draw(st.integers(0, digits - 1))
     values = np.random.default_rng(draw(st.integers(0, 9))).integers(0, bound, dimension, endpoint=True)
     values[draw(st.integers(0, dimension - 1))] = bound
     sizes = [kind for kind in "?bBhHiIlL" if (kind == "?" and bound <= 1) or bound <= _largest(kind)]
     values = values.astype(draw(st.sampled_from(sizes)))
     if draw(st.booleans()):
         values = np.repeat(values, 3)[::3]
-    return Packing(dimension, max(clients * bound, 1)), bound, values
+    return Packing(dimension, packing.largest_total), bound, values
 
 
 def _largest(kind: str) -> int:
