@@ -32,14 +32,17 @@ def discriminant_of(components: Components, folder: Path) -> Discriminant:
     """Labels by the moments that a run opened; `folder` is the run's.
 
     Raises:
-        ConfigError: it opened none, or none from which a discriminant follows.
+        ConfigError: it opened no moments, or none of products, or has no classes to tell apart.
         prism_privacy.PrivacyError: what it opened is damaged, or that of another run.
     """
     config, release = components.config, components.record_release
     if not (config.opens_moments and config.features.products and components.architecture.classes > 1):
         raise ConfigError(
-            "labels by a release need a run of several classes with features.products above 0 and "
-            f'privacy.record_release = "summed", got features.products = {config.features.products}'
+            "labels by a release need a run of several classes with features.products above 0, "
+            'privacy.record_release = "summed" and a finite privacy.record_epsilon, '
+            f"got {components.architecture.classes} classes, features.products = {config.features.products}, "
+            f'privacy.record_release = "{config.privacy.record_release}", '
+            f"privacy.record_epsilon = {config.privacy.record_epsilon}"
         )
     assert release is not None
     assert isinstance(components.extractor, WithProducts)

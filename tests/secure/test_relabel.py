@@ -135,6 +135,8 @@ def test_labels_by_a_release_need_one(
     assert "--relabel is for data sets" in refused(folder, "x.png")
     without = finished(data, tmp_path / "without", "features.products=0")
     assert "features.products = 0" in refused(without, "x.npz")
+    alone = finished(data, tmp_path / "alone", "privacy.record_release=client")
+    assert 'privacy.record_release = "client"' in refused(alone, "x.npz")
     (folder / "checkpoint" / "release.moments").rename(tmp_path / "release.moments")
     assert "does not exist" in refused(folder, "x.npz")
     (tmp_path / "release.moments").rename(folder / "checkpoint" / "release.moments")
