@@ -21,6 +21,7 @@ from torch import Tensor
 
 from prism_privacy import NoisySums, noisy_moments
 from prism_secure.data.features import WithProducts
+from prism_secure.errors import ConfigError
 
 RIDGE = 0.25
 """λ, in units of 2√r times the noise's deviation in W: that is how long its noise is along some direction."""
@@ -44,9 +45,18 @@ class Discriminant:
 
     @classmethod
     def of(cls, sums: NoisySums, extractor: WithProducts) -> Discriminant:
-        """From what opened, of one row a class (see `RecordRelease.as_opened`)."""
+        """From what opened, of one row a class (see `RecordRelease.as_opened`).
+
+        Raises:
+            ConfigError: noise leaves fewer than two classes, which tell no images apart.
+        """
         found = noisy_moments(sums)
         present = np.asarray(found.present)
+        if present.sum() < 2:
+            raise ConfigError(
+                "labels by a release need two classes that have images, and its noisy counts say so of "
+                f"{present.sum()} of {len(present)}: a larger privacy.record_epsilon means less noise"
+            )
         released = torch.from_numpy(np.asarray(found.mean, np.float64)[present])
         counts = np.asarray(found.counts, np.float64)[present]
         share = counts / counts.sum()

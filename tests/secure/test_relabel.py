@@ -15,6 +15,7 @@ from prism_secure.cli import main
 from prism_secure.config import load_config
 from prism_secure.data.features import BoundedFeatures, RandomFourierFeatures, WithProducts
 from prism_secure.data.public_images import dead_leaves
+from prism_secure.errors import ConfigError
 from prism_secure.learning.discriminant import LEAST_RIDGE, RIDGE, Discriminant
 from prism_secure.rounds.simulation import run
 
@@ -70,6 +71,16 @@ def test_a_class_that_the_release_says_is_absent_is_nobodys_label(extractor: Wit
     found = Discriminant.of(sums, extractor)
     assert found.offsets[3] == -np.inf
     assert set(found(images).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_release_that_drowned_gives_no_labels(extractor: WithProducts, left: int) -> None:
+    """Else all images would get one label, whatever they show."""
+    sums, _, _ = released(extractor)
+    assert sums.counts is not None
+    drowned = replace(sums, counts=np.where(np.arange(3) < left, sums.counts, -5.0))
+    with pytest.raises(ConfigError, match=f"its noisy counts say so of {left} of 3"):
+        Discriminant.of(drowned, extractor)
 
 
 def test_more_noise_makes_for_more_ridge(extractor: WithProducts) -> None:
