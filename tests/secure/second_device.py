@@ -76,6 +76,7 @@ _some = torch.library.Library("aten", "IMPL")
 for _name, _op in (
     ("convolution_overrideable", torch.ops.aten.convolution.default),
     ("constant_pad_nd", torch.ops.aten.constant_pad_nd.default),
+    ("slice.Tensor", torch.ops.aten.slice.Tensor),  # from where it begins; to be read alone
 ):
     _some.impl(_name, lambda *args, op=_op: kernel(op, *args), "PrivateUse1")
 _some.impl("convolution_backward_overrideable", _convolution_backward, "PrivateUse1")
