@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import itertools
 import os
 import shutil
 import signal
@@ -32,6 +33,9 @@ from prism_secure.sweep.study import PointStudy
 from .fake_crew import FakeCrew, Killed, Script
 
 GRID = "[federation]\nrounds = 3\n[sweep]\nseeds = [0, 1]\n[sweep.grid]\nprivacy.flip = [0.1, 0.2]\nprivacy.clip = [1.0, 2.0]\n"  # noqa: E501
+
+
+_NUMBERS = itertools.count(1)
 
 
 def _program(name: str) -> str | None:
@@ -94,11 +98,11 @@ def _wait_for(url: str) -> None:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, request: pytest.FixtureRequest) -> SweepRecipe:
+def recipe(tmp_path: Path) -> SweepRecipe:
     """One of its own for each test, and so a study of its own."""
     path = tmp_path / "recipe.toml"
     path.write_text(GRID)
-    return read_recipe(path, [f"training.learning_rate={1e-3 * (1 + hash(request.node.name) % 997)}"])
+    return read_recipe(path, [f"training.learning_rate={1e-3 * next(_NUMBERS)}"])
 
 
 class Machine:
