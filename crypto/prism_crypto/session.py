@@ -403,12 +403,15 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def dealt_bytes(self) -> int:
         """What one client deals to another, without the id: sealed shares.
 
-        In hybrid sessions what it encapsulates, too, and in active ones of these its signature over both.
+        In hybrid sessions what it encapsulates, too, and with `signs_records` its signature over both.
         """
-        if not self.hybrid:
-            return SEALED_BYTES
-        signature = SIGNATURE_BYTES if self.mode is Mode.ACTIVE else 0
-        return SEALED_BYTES + ENCAPSULATED_BYTES + signature
+        encapsulated = ENCAPSULATED_BYTES if self.hybrid else 0
+        return SEALED_BYTES + encapsulated + (SIGNATURE_BYTES if self.signs_records else 0)
+
+    @property
+    def signs_records(self) -> bool:
+        """Whether a client signs what it deals to each holder by itself, beside all of it together."""
+        return self.hybrid and self.mode is Mode.ACTIVE
 
     @property
     def complaint_bytes(self) -> int:

@@ -115,7 +115,7 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
         under, beside = _seal_keys(state, agreements[holder], between, ends, (keys[me], keys[holder]), kem)
         pair = zip(under, (seed_shares[holder + 1], mask_key_shares[holder + 1]), strict=True)
         sealed[holder] = b"".join(seal(key_, between, ends, share_) for key_, share_ in pair) + beside
-        if session.hybrid and party.active:
+        if session.signs_records:
             sealed[holder] += state.sealing.sign(RECORD, record_body(between, ends, sealed[holder]))
 
     records = encode_records(sealed)
@@ -256,7 +256,7 @@ class Sharing(Gathering):
                     DealingEvidence(VERSION, session, peer, adverts, message.sealed, signature, 0, b"")
                 )
             raise
-        if session.hybrid and session.mode is Mode.ACTIVE:
+        if session.signs_records:
             self._check_records(peer, key, dealt, message)
         self._dealt[peer] = (message.signature, message.sealed)
 

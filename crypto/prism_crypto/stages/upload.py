@@ -95,7 +95,7 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
     party = state.party
     words = packed(values, party.session)
     sharers, received, sealed = _read_shares(state, data)
-    if party.active and party.session.hybrid:
+    if party.session.signs_records:
         _check_records(state, sealed)
     parts, wrong = _parts(state, sealed)
     if wrong:
