@@ -175,6 +175,20 @@ def test_a_clients_own_part_is_what_keeps_its_masks_closed(monkeypatch):
     assert {len(part) for part in seen.breaches()} == {1}
 
 
+def altered(session: Rehearsal, message: bytes, dealer: int, change: Callable[[int, bytes], bytes]) -> bytes:
+    """What the server sends one client to upload by, with the record of one dealer changed on the way."""
+    kind, tag, (count, ids, blob) = take_apart(message)
+    dealt = wire.read_records(blob, session.session.dealt_bytes)
+    dealt[dealer] = change(dealer, dealt[dealer])
+    return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+
+
+def first_dealer(session: Rehearsal, message: bytes, holder: int) -> int:
+    """The first that dealt something to a client but itself."""
+    _, _, (_, _, blob) = take_apart(message)
+    return next(i for i in wire.read_records(blob, session.session.dealt_bytes) if i != holder)
+
+
 def without(
     session: Rehearsal, victim: int, change: Callable[[int, bytes], bytes], *, own: bool = False
 ) -> tuple[Any, set[int]]:
@@ -185,13 +199,9 @@ def without(
     def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes | None:
         if (stage, receiver) != (Stage.UPLOAD, victim):
             return message
-        kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, session.session.dealt_bytes)
-        dealer = victim if own else next(i for i in dealt if i != victim)
-        dealt[dealer] = change(dealer, dealt[dealer])
-        altered = wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+        dealer = victim if own else first_dealer(session, message, victim)
         try:
-            session.clients[victim].upload(altered, session.values[victim])
+            session.clients[victim].upload(altered(session, message, dealer, change), session.values[victim])
         except SecureSumError as error:
             errors.append(error)
         return None  # it has left
@@ -251,11 +261,8 @@ def test_the_signature_is_all_that_keeps_a_forged_part_from_costing_the_sum(grap
     def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) != (Stage.UPLOAD, 4):
             return message
-        kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, session.session.dealt_bytes)
-        dealer = next(i for i in dealt if i != 4)
-        dealt[dealer] = forged(session, dealer, 4, dealt[dealer])
-        return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+        dealer = first_dealer(session, message, 4)
+        return altered(session, message, dealer, lambda dealer, record: forged(session, dealer, 4, record))
 
     with pytest.raises(SumError):
         session.play(intercept=carry, refused=refusals)
@@ -272,10 +279,9 @@ def test_a_dealer_that_signs_two_records_for_one_holder_costs_a_sum_and_frames_n
     def carry(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) != (Stage.UPLOAD, 4):
             return message
-        kind, tag, (count, ids, blob) = take_apart(message)
-        dealt = wire.read_records(blob, session.session.dealt_bytes)
-        dealt[0] = session.signed_record(0, 4, forged(session, 0, 4, dealt[0]))
-        return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
+        return altered(
+            session, message, 0, lambda _, record: session.signed_record(0, 4, forged(session, 0, 4, record))
+        )
 
     with pytest.raises(SumError):
         session.play(intercept=carry, refused=refusals, drop=drop)
