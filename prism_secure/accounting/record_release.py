@@ -253,7 +253,7 @@ class RecordRelease:
         config = self.config
         features = msgspec.to_builtins(config.features)
         return {
-            # What came later is named only where it is set: releases of before stay readable.
+            # What came later is named only where it is set: older releases stay readable.
             "features": {key: x for key, x in features.items() if key not in ("vgg_layers", "products") or x},
             "image_size": config.model.image_size,
             "classes": self.classes,

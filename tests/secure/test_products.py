@@ -138,7 +138,7 @@ def test_epsilon_is_that_of_features_alone_and_a_stored_release_is_another() -> 
     assert beside.guarantee.epsilon == alone.guarantee.epsilon <= 2.0
     assert beside.of(0) == alone.of(0)  # the same noise on what has the same norm
     assert beside.context(None) != alone.context(None)
-    assert "products" not in alone.context(None)  # releases of before stay readable
+    assert "products" not in alone.context(None)  # older releases stay readable
 
 
 @pytest.mark.parametrize(
