@@ -15,6 +15,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
+from forked_starts import forked_starts
 from loop_grid import LoopGrid
 
 from prism_crypto import (
@@ -100,6 +101,12 @@ def expected(clients: tuple[int, ...]) -> np.ndarray:
         for client in clients
     ]
     return np.sum(each, axis=0, dtype=np.int64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def client_processes_start_at_once() -> Iterator[None]:
+    with forked_starts():
+        yield
 
 
 @pytest.fixture(scope="module")

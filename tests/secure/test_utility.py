@@ -276,6 +276,8 @@ def test_workers_measure_utility_side_by_side_to_the_figures_of_one(
 def test_an_error_of_a_part_of_the_utility_is_that_of_the_whole(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(workers, "_utility", repr)
+    monkeypatch.setattr(workers, "_ceiling", dict)
     components = recipe(folder, "federation.workers=2")
     (tmp_path / "a file").write_text("")
     with workers.Workers(components, tmp_path) as pool, pytest.raises(StorageError):
