@@ -41,7 +41,7 @@ KEPT_PAGES := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=429496729
 # One more than there are cores: some tests wait for processes and servers.
 WORKERS = $(shell $(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
-coverage: $(VENV)/.installed-dev
+coverage: $(VENV)/.compiled
 	rm -rf .reached && mkdir .reached
 	place=$$(mktemp -d $(IN_MEMORY)) && chmod 711 $$place && trap "rm -rf $$place" EXIT && TMPDIR=$$place REACHED=.reached \
 		$(KEPT_PAGES) $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow"
@@ -104,6 +104,11 @@ $(VENV)/.installed: $(PROJECTS) | $(BIN)/python
 $(VENV)/.installed-dev: $(PROJECTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(PARTS) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# By one process: else each of the test run's would compile all that it imports.
+$(VENV)/.compiled: $(VENV)/.installed-dev
+	$(BIN)/pytest --collect-only --quiet > /dev/null || true
+	@touch $@
 
 # Ray: 190 MB that only Flower's simulations need.
 $(VENV)/.installed-simulation: $(VENV)/.installed-dev
