@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,7 +24,7 @@ settings.load_profile("unhurried")
 class _VerifiesOnce:
     """A public key that knows what it has verified: n clients in one process all check the same n adverts."""
 
-    verified: set[tuple[bytes, bytes, bytes]] = set()
+    verified: ClassVar[set[tuple[bytes, bytes, bytes]]] = set()
 
     def __init__(self, key: bytes) -> None:
         self._key, self._real = key, Ed25519PublicKey.from_public_bytes(key)

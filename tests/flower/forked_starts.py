@@ -39,7 +39,8 @@ def forked_starts() -> Iterator[None]:
 def _serve(address: str, parent: str, log: str) -> None:
     """What `link` would have had a fresh interpreter do."""
     os.setsid()
-    for stream, (name, how) in enumerate([(os.devnull, os.O_RDONLY), *[(log, os.O_WRONLY | os.O_APPEND)] * 2]):
+    files = (os.devnull, os.O_RDONLY), *[(log, os.O_WRONLY | os.O_APPEND)] * 2
+    for stream, (name, how) in enumerate(files):
         os.dup2(os.open(name, how), stream)
     sys.argv = ["-c", address, parent]
     process.main()
