@@ -22,8 +22,8 @@ REACHED = os.environ.get("REACHED")
 """A folder, if what tests reach is to be kept for `tests/coverage_floors.py`.
 
 Probes in the code that go once they are hit: coverage.py traces all that runs, libraries too, which took
-a third more of the processor's time on a sample of test files. To take a probe out, all functions are searched
-for it: only where it was hit in vain five thousand times.
+a third more of the processor's time on a sample of test files. To take probes out, all functions are
+searched: where one was hit five thousand times for nothing, not fifty.
 """
 if REACHED:
     from slipcover import FileMatcher, ImportManager, Slipcover
