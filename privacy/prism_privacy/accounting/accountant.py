@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prism_privacy import _validate, notebook
-from prism_privacy.accounting.events import Bound, Event, Masks, compose, composed_curve
+from prism_privacy.accounting.events import Bound, Event, Masks, compose, composed_curve, composition
 from prism_privacy.accounting.group_privacy import group_epsilon
 from prism_privacy.accounting.kappa.curve import Curve
 from prism_privacy.accounting.kappa.store import coordinate_curve
@@ -196,10 +196,11 @@ class Accountant:
         counts = self._counts()
         if clients == 1 or not counts:
             return self.epsilon(view, adjacency)
+        single = composition(_events(counts), Unit.CLIENT, view, adjacency)
         return group_epsilon(
             clients,
             self._delta,
-            single=lambda delta: self._guarantee(counts, view, adjacency, delta).epsilon,
+            single=lambda delta: single(delta).epsilon,
             curve=composed_curve(_events(counts), Unit.CLIENT, view, adjacency),
             uploads=composed_curve(_events(counts), Unit.CLIENT, View.UPLOAD, adjacency),
             failing=0.0

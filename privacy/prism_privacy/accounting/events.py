@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -282,17 +283,28 @@ def compose(
     >>> round(compose({Moments(moments): 1}, 1e-5, Unit.RECORD, View.SUM, "swap").epsilon, 2)
     4.69
     """
+    return composition(events, unit, view, adjacency)(delta)
+
+
+def composition(
+    events: Mapping[Event, int], unit: Unit, view: View, adjacency: Adjacency | str
+) -> Callable[[float], Composed]:
+    """`compose` as a function of δ: what does not depend on it is found once."""
     _refuse_unknown(events)
     events = {event: times for event, times in events.items() if times}
-    if not events:
+    uploads = _Observed(_losses(events, unit, View.UPLOAD, str(adjacency)))
+    sums = _Observed(_losses(events, unit, View.SUM, str(adjacency))) if view is View.SUM else None
+    return lambda delta: _composed(uploads, sums, delta)
+
+
+def _composed(uploads: _Observed, sums: _Observed | None, delta: float) -> Composed:
+    if not uploads.losses:
         return Composed(0.0, "nothing spent")
-    losses = _losses(events, unit, View.UPLOAD, str(adjacency))
-    best = _together(losses, delta)
-    if view is View.SUM:  # who sees sums alone sees less than who sees uploads
+    losses, best = uploads.losses, uploads.together(delta)
+    if sums is not None:  # who sees sums alone sees less than who sees uploads
         bound: Bound = "upload renyi" if best.bound == "renyi" else best.bound
         best = replace(best, bound=bound)
-        losses = _losses(events, unit, View.SUM, str(adjacency))
-        found = _together(losses, delta)
+        losses, found = sums.losses, sums.together(delta)
         if found.epsilon <= best.epsilon:
             best = found
     bits = [(loss.bits, times) for loss, times in losses if loss.bits is not None]
@@ -312,7 +324,7 @@ def _why(losses: list[tuple[Loss, int]], delta: float) -> tuple[str, ...]:
     """Why events that each have a bound are infinite together: some alone are, or they share a limit."""
 
     def infinite(loss: Loss) -> bool:
-        epsilon = _together([(loss, 1)], delta).epsilon
+        epsilon = _Observed([(loss, 1)]).together(delta).epsilon
         return math.isinf(epsilon) or epsilon > loss.most
 
     alone = tuple(dict.fromkeys(loss.weak for loss, _ in losses if infinite(loss)))
@@ -348,27 +360,37 @@ def _curve(losses: list[tuple[Loss, int]]) -> Floats:
     return total
 
 
-def _together(losses: list[tuple[Loss, int]], delta: float) -> Composed:
-    """Against one observer."""
-    unbounded = tuple(dict.fromkeys(loss.why for loss, _ in losses if loss.why))
-    known = [(loss.stated, times) for loss, times in losses if loss.stated is not None]
-    rest = [(loss, times) for loss, times in losses if loss.stated is None]
-    added = math.fsum(times * epsilon for (epsilon, _), times in known)
-    left = delta - math.fsum(times * taken for (_, taken), times in known)
-    if unbounded or left < -1e-12 * delta:
-        return Composed(math.inf, "unprotected", why=unbounded)
-    if not rest:
-        return Composed(added, "stated")
-    # The secure sum fails with a probability that does not depend on data: it comes out of δ.
-    left -= sum(loss.failure * times for loss, times in rest) * (1.0 + 1e-9)
-    if left <= 0.0:
-        return Composed(math.inf, "unprotected")
-    if all(loss.multiplier is not None for loss, _ in rest):
-        return Composed(added + gaussian_epsilon(_one_multiplier(rest), left), "gaussian")
-    if all(loss.described is not None for loss, _ in rest):
-        return Composed(added + _by_loss_distributions(rest, left), "dp_accounting")
-    epsilon, order = to_epsilon(_curve(rest), left)
-    return Composed(added + epsilon, "renyi", order)
+class _Observed:
+    """What one observer sees of events."""
+
+    def __init__(self, losses: list[tuple[Loss, int]]) -> None:
+        self.losses = losses
+        self._known = [(loss.stated, times) for loss, times in losses if loss.stated is not None]
+        self._rest = [(loss, times) for loss, times in losses if loss.stated is None]
+
+    @cached_property
+    def _curve(self) -> Floats:
+        return _curve(self._rest)
+
+    def together(self, delta: float) -> Composed:
+        """The smallest ε at δ."""
+        unbounded = tuple(dict.fromkeys(loss.why for loss, _ in self.losses if loss.why))
+        added = math.fsum(times * epsilon for (epsilon, _), times in self._known)
+        left = delta - math.fsum(times * taken for (_, taken), times in self._known)
+        if unbounded or left < -1e-12 * delta:
+            return Composed(math.inf, "unprotected", why=unbounded)
+        if not self._rest:
+            return Composed(added, "stated")
+        # The secure sum fails with a probability that does not depend on data: it comes out of δ.
+        left -= sum(loss.failure * times for loss, times in self._rest) * (1.0 + 1e-9)
+        if left <= 0.0:
+            return Composed(math.inf, "unprotected")
+        if all(loss.multiplier is not None for loss, _ in self._rest):
+            return Composed(added + gaussian_epsilon(_one_multiplier(self._rest), left), "gaussian")
+        if all(loss.described is not None for loss, _ in self._rest):
+            return Composed(added + _by_loss_distributions(self._rest, left), "dp_accounting")
+        epsilon, order = to_epsilon(self._curve, left)
+        return Composed(added + epsilon, "renyi", order)
 
 
 def _one_multiplier(losses: list[tuple[Loss, int]]) -> float:

@@ -21,7 +21,7 @@ from typing import cast
 
 import numpy as np
 
-from prism_privacy.accounting.events import Event, RecordMasks, compose
+from prism_privacy.accounting.events import Composed, Event, RecordMasks, composition
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger.check import LedgerReport
 from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, charged_in
@@ -97,7 +97,7 @@ def certified(report: LedgerReport) -> list[Certified]:
         total.add(charged)
         planned = spent.to_date if spent.planned is None else max(spent.planned, spent.to_date)
         stated = (planned, spent.to_date, last.delta)
-        found.append(_certified(Unit.CLIENT, view, adjacency.value, stated, total.epsilon))
+        found.append(_certified(Unit.CLIENT, view, adjacency.value, stated, total.composed()))
     return found + ([] if charged.record is None else _of_record(charged, charged.record))
 
 
@@ -106,18 +106,15 @@ def _of_record(charged: Charged, record: RecordGuarantee) -> list[Certified]:
         total = ImageTotal(record.adjacency)
         total.add(charged)
         stated = (record.epsilon, record.epsilon, record.delta)
-        return [_certified(Unit.RECORD, record.view, record.adjacency, stated, total.epsilon)]
+        return [_certified(Unit.RECORD, record.view, record.adjacency, stated, total.composed())]
     adjacency = cast(RecordAdjacency, record.adjacency)
     bits: Counter[Event] = Counter(RecordMasks(image, adjacency) for image in charged.images)
     found = []
     for view, cost in sorted(record.spent.items()):  # "sum" first
-
-        def epsilon(delta: float, view: View = view) -> float:
-            return compose(bits, delta, Unit.RECORD, view, adjacency).epsilon
-
         planned = cost.to_date if cost.planned is None else max(cost.planned, cost.to_date)
         stated = (planned, cost.to_date, record.delta)
-        found.append(_certified(Unit.RECORD, view, record.adjacency, stated, epsilon))
+        curve = composition(bits, Unit.RECORD, view, adjacency)
+        found.append(_certified(Unit.RECORD, view, record.adjacency, stated, curve))
     return found
 
 
@@ -126,16 +123,16 @@ def _certified(
     view: View | None,
     adjacency: str,
     stated: tuple[float, float, float],
-    curve: Callable[[float], float],
+    curve: Callable[[float], Composed],
 ) -> Certified:
     epsilon, to_date, delta = stated
-    if curve(delta) > to_date * (1.0 + _TOLERANCE):
+    if curve(delta).epsilon > to_date * (1.0 + _TOLERANCE):
         raise LedgerError(
             f"the ledger states epsilon = {to_date:g} ({unit.value}, {adjacency}), and its own releases cost "
-            f"{curve(delta):g}; `prism-secure audit run` says more"
+            f"{curve(delta).epsilon:g}; `prism-secure audit run` says more"
         )
     points = {delta: epsilon}
     if epsilon <= to_date < math.inf:  # all that was planned was released
-        points |= {other: curve(other) for other in _DELTAS}
+        points |= {other: curve(other).epsilon for other in _DELTAS}
     rates = tuple(largest_true_positive_rate(points, rate) for rate in FALSE_POSITIVE_RATES)
     return Certified(unit, view, adjacency, epsilon, to_date, delta, rates)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -32,7 +32,7 @@ from prism_privacy.accounting.events import (
     RecordMasks,
     Stated,
     Unbounded,
-    compose,
+    composition,
 )
 from prism_privacy.errors import InvalidParameter, LedgerError
 from prism_privacy.ledger.check import LedgerReport
@@ -236,15 +236,16 @@ class ClientTotal:
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far; `inf` where nothing protects, or nobody claims that something does."""
-        return self._composed(delta).epsilon
+        return self.composed()(delta).epsilon
 
     def why(self, delta: float) -> tuple[str, ...]:
         """Why it is infinite; empty where it is not."""
-        return self._composed(delta).why
+        return self.composed()(delta).why
 
-    def _composed(self, delta: float) -> Composed:
+    def composed(self) -> Callable[[float], Composed]:
+        """Everything so far, as a function of δ."""
         events = self._masks + Counter(self._opened.values()) + self._silent
-        return compose(events, delta, Unit.CLIENT, self._view, self._adjacency)
+        return composition(events, Unit.CLIENT, self._view, self._adjacency)
 
     def _dearer(self, one: Event, other: Event) -> Event:
         """Of two accounts of one release, the one that costs more."""
@@ -323,14 +324,15 @@ class ImageTotal:
 
     def epsilon(self, delta: float) -> float:
         """Of everything so far."""
-        return self._composed(delta).epsilon
+        return self.composed()(delta).epsilon
 
     def why(self, delta: float) -> tuple[str, ...]:
         """Why it is infinite; empty where it is not."""
-        return self._composed(delta).why
+        return self.composed()(delta).why
 
-    def _composed(self, delta: float) -> Composed:
-        return compose(self._events, delta, Unit.RECORD, View.SUM, self._adjacency)
+    def composed(self) -> Callable[[float], Composed]:
+        """Everything so far, as a function of δ."""
+        return composition(self._events, Unit.RECORD, View.SUM, self._adjacency)
 
 
 def _moments(record: RecordGuarantee | None) -> MomentRelease | None:
