@@ -289,6 +289,13 @@ def test_ctrl_c_while_workers_start_is_one_line(command: str, recipe: Path, tmp_
     assert process.returncode in (130, -signal.SIGINT), "a shell says 130 of both"
 
 
+def test_a_command_ends_without_a_search_for_garbage():
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "
+    code += "import prism_secure.cli"  # what is registered first is called last
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "within"),
     [
