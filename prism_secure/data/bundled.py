@@ -9,14 +9,17 @@ from __future__ import annotations
 import io
 import lzma
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prism_secure.data.pinned import read_pinned
-from prism_secure.data.raw import Raw, as_images, as_labels
 from prism_secure.errors import DataError
 
-__all__ = ["CLASSES", "load_bundled"]
+if TYPE_CHECKING:
+    from prism_secure.data.raw import Raw
+
+__all__ = ["CLASSES", "load_bundled", "packed"]
 
 CLASSES = (
     "T-shirt/top",
@@ -36,14 +39,24 @@ FILE = Path(__file__).parent.parent / "assets" / "fashion_mnist_12k.npz.xz"
 SHA256 = "dcb5a83f4db337bdafd5fa9693a75ec6726c33623318c956993ee1e828a16b5d"
 
 
-def load_bundled(path: Path = FILE) -> Raw:
-    """Read the bundled file: an `.npz` inside an xz stream.
+def packed(path: Path = FILE) -> bytes:
+    """The bundled file as it is: an `.npz` inside an xz stream.
 
     Raises:
         DataError: it is missing, damaged or another file.
     """
-    data = read_pinned(path, SHA256, DataError, "reinstall prism-secure")
-    with np.load(io.BytesIO(lzma.decompress(data))) as arrays:
+    return read_pinned(path, SHA256, DataError, "reinstall prism-secure")
+
+
+def load_bundled(path: Path = FILE) -> Raw:
+    """Read the bundled file.
+
+    Raises:
+        DataError: see `packed`.
+    """
+    from prism_secure.data.raw import Raw, as_images, as_labels  # which load torch; the rest is asked without
+
+    with np.load(io.BytesIO(lzma.decompress(packed(path)))) as arrays:
         images = {split: as_images(arrays[f"{split}_images"], str(path)) for split in ("train", "test")}
         labels = {split: as_labels(arrays[f"{split}_labels"], str(path)) for split in ("train", "test")}
     return Raw(

@@ -117,7 +117,7 @@ ASKED_OFTEN = {
     "--help": HEAVY | {"scipy", "numpy"},
     "list": HEAVY | {"scipy"},
     **{f"config --epsilon --recipe {name}": HEAVY for name in NAMES},
-    "doctor": HEAVY - {"torch", "matplotlib"},
+    "doctor": HEAVY - {"torch", "matplotlib"},  # torch the first time
 }
 """What each must not load, and none of those before it."""
 
@@ -134,7 +134,7 @@ def test_what_is_asked_often_loads_nothing_heavy(tmp_path: Path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env={**os.environ, "TORCH_HOME": str(tmp_path)},  # nobody's weights
+        cwd=tmp_path, env={**os.environ, "TORCH_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["ALL"]), done.stderr

@@ -150,6 +150,7 @@ def test_doctor_finds_everything_that_a_run_needs_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "broken" not in shown.partition("Everything")[0]
@@ -157,10 +158,12 @@ def test_doctor_finds_everything_that_a_run_needs_here(
 
 
 def test_doctor_names_what_is_missing_and_fails_for_what_is_broken(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken() -> str:
         raise ArithmeticError("1 + 1 came out as 3")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     inceptions = "_inception", "_inception_fid"
     for name in ("_torch", "_cuda", "_accountant", "_bundled", "_features", "_vgg", *inceptions, "_report"):
