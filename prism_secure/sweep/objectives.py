@@ -33,6 +33,33 @@ DIRECTIONS: dict[str, Direction] = {
 }
 """Quality is that of the last evaluated round; bytes and seconds are of all rounds together."""
 
+TITLES = {
+    "fid": "FID",
+    "recall": "recall",
+    "coverage": "coverage",
+    "gen2real": "gen2real",
+    "kid": "KID",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+    "precision": "precision",
+    "density": "density",
+    "label_accuracy": "label accuracy",
+}
+"""What a page calls the metrics of images."""
+
+
+def falls(name: str) -> bool:
+    """Whether an objective is better where it is smaller."""
+    return DIRECTIONS[name] == "minimize"
+
+
+def titled(name: str) -> str:
+    """A metric of images with its direction, as it stands beside an axis.
+
+    >>> titled("kid")
+    'KID (lower is better)'
+    """
+    return f"{TITLES[name]} ({'lower' if falls(name) else 'higher'} is better)"
+
 
 def direction(name: str) -> Direction:
     """Which way an objective is better.

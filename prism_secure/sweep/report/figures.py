@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prism_secure.reporting import drawing
 from prism_secure.reporting.drawing import MARKS, SERIES
+from prism_secure.sweep.objectives import falls, titled
 from prism_secure.wording import LIMITED, STRONG, format_epsilon
 
 __all__ = ["Line", "Mark", "answer_plot", "heat_plot", "rounds_plot"]
@@ -115,7 +116,7 @@ def answer_plot(
     of point, with the marks' numbers beside them.
 
     Args:
-        rows: marks by what their value is, and by what their epsilon is.
+        rows: marks by the metric that their value is, such as "fid", and by what their epsilon is.
         kinds: what the lines are, in the legend's words; at most six.
     """
     views = list(next(iter(rows.values())))
@@ -141,16 +142,18 @@ def answer_plot(
                 axes = grid[row, column]
                 _marks(axes, panels[view], reaches[view])
                 _epsilon_axis(
-                    axes, reaches[view], words=row == len(rows) - 1, scale=row == 0, falls="lower" in metric
+                    axes, reaches[view], words=row == len(rows) - 1, scale=row == 0, falls=falls(metric)
                 )
                 axes.grid(axis="y")
                 if row == 0:
                     axes.set_title(view, loc="left", fontsize=9.5, pad=5)
-            grid[row, 0].set_ylabel(metric)
+            grid[row, 0].set_ylabel(titled(metric))
         figure.align_ylabels(grid[:, 0])
         _legend(figure, kinds, height)
         words = "; ".join(f"{view}: {len(marks)} points" for view, marks in next(iter(rows.values())).items())
-        return drawing.as_svg(figure, named, f"{', '.join(rows)} against epsilon, the seeds' means. {words}.")
+        return drawing.as_svg(
+            figure, named, f"{', '.join(map(titled, rows))} against epsilon, the seeds' means. {words}."
+        )
 
 
 def _marks(axes: Axes, marks: Sequence[Mark], reach: Reach) -> None:

@@ -12,6 +12,7 @@ const variable = (name) => getComputedStyle(document.documentElement).getPropert
 const theme = () => palette(variable);
 const onWhite = () => palette((name) => data.light[name]);
 const narrow = () => innerWidth < 620;
+const falls = (metric) => data.directions[metric] === "minimize"; // less is better
 const title = (metric) => metric.replace("_", " ").replace(/^(fid|kid)$/, (m) => m.toUpperCase());
 
 function save(name, type, text) {
@@ -134,7 +135,7 @@ function reachOf(epsilons) {
 
 // Points by epsilon; of each kind those that are the best so far are on its line.
 function marksOf(view, metric) {
-  const sign = data.directions[metric] === "minimize" ? 1 : -1, least = data.kinds.map(() => Infinity);
+  const sign = falls(metric) ? 1 : -1, least = data.kinds.map(() => Infinity);
   return data.points.filter((p) => p.seeds && !Number.isNaN(p.epsilon[view]) && !Number.isNaN(p.mean[metric]))
     .sort((a, b) => (a.epsilon[view] === b.epsilon[view] ? sign * (a.mean[metric] - b.mean[metric]) : a.epsilon[view] < b.epsilon[view] ? -1 : 1))
     .map((p) => {
@@ -175,14 +176,14 @@ function answerFigure(colours) {
       };
       if (slim || !row) notes.push({ text: data.views[named], xref: "paper", yref: "paper", x: from, y: high, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: slim ? 11.5 : 13 } });
       if (reach.beyond) shapes.push({ type: "rect", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: reach.high, x1: reach.edge, y0: 0, y1: 1, fillcolor: colours.faint, opacity: 0.4, line: { width: 0 } });
-      const falls = data.metrics[metric].includes("lower"); // from the upper left: words stand in the other corners
+      const down = falls(metric); // from the upper left: words stand in the other corners
       for (const [limit, verdict] of data.scale) {
         const at = Math.log10(limit);
         if (at <= reach.low || at >= reach.high) continue;
         shapes.push({ type: "line", layer: "below", xref: axes.xaxis, yref: `${axes.yaxis} domain`, x0: at, x1: at, y0: 0, y1: 1, line: { color: colours.ink, width: 1, dash: "dot" } });
-        if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: falls ? 0 : 1, xanchor: at - reach.low > 0.2 * (reach.edge - reach.low) ? "right" : "left", yanchor: falls ? "bottom" : "top", showarrow: false, font: { size: 10 } });
+        if (slim || !row) notes.push({ text: `${verdict} ≤ ${limit}`, xref: axes.xaxis, yref: `${axes.yaxis} domain`, x: at, y: down ? 0 : 1, xanchor: at - reach.low > 0.2 * (reach.edge - reach.low) ? "right" : "left", yanchor: down ? "bottom" : "top", showarrow: false, font: { size: 10 } });
       }
-      if ((slim || !row) && (reach.beyond || reach.last > data.scale[1][0])) notes.push({ text: `ε > ${data.scale[1][0]}: no meaningful guarantee`, xref: `${axes.xaxis} domain`, yref: `${axes.yaxis} domain`, x: 1, y: falls ? 1 : 0, xanchor: "right", yanchor: falls ? "top" : "bottom", showarrow: false, font: { size: 10 } });
+      if ((slim || !row) && (reach.beyond || reach.last > data.scale[1][0])) notes.push({ text: `ε > ${data.scale[1][0]}: no meaningful guarantee`, xref: `${axes.xaxis} domain`, yref: `${axes.yaxis} domain`, x: 1, y: down ? 1 : 0, xanchor: "right", yanchor: down ? "top" : "bottom", showarrow: false, font: { size: 10 } });
       const marks = marksOf(view, metric), few = marks.length <= 40, kinds = [...new Set(marks.map(({ p }) => p.kind))].sort();
       // Kinds that have the same epsilons, as in a grid over epsilon, lie a little apart.
       const x = (p, e = p.epsilon[view]) => reach.place(e) + 0.012 * (reach.edge - reach.low) * (kinds.indexOf(p.kind) - (kinds.length - 1) / 2);

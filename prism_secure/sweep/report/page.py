@@ -28,7 +28,7 @@ from prism_secure.errors import ConfigError, pip_install
 from prism_secure.reporting import drawing, pages
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.storage import make_folder, write_atomic
-from prism_secure.sweep.objectives import DIRECTIONS
+from prism_secure.sweep.objectives import DIRECTIONS, TITLES, falls, titled
 from prism_secure.sweep.recipe import in_words
 from prism_secure.sweep.report.along import Strip, real_strip, strips, strips_plot
 from prism_secure.sweep.report.answers import (
@@ -81,17 +81,7 @@ from prism_secure.wording import LIMITED, SCALE, STRONG, verdict
 
 __all__ = ["require_packages", "write_page", "write_sweep_page"]
 
-METRICS = {
-    "fid": "FID (lower is better)",
-    "recall": "recall (higher is better)",
-    "coverage": "coverage (higher is better)",
-    "gen2real": "gen2real (higher is better)",
-    "kid": "KID (lower is better)",
-    "sliced_wasserstein": "sliced Wasserstein distance (lower is better)",
-    "precision": "precision (higher is better)",
-    "density": "density (higher is better)",
-    "label_accuracy": "label accuracy (higher is better)",
-}
+METRICS = {name: titled(name) for name in TITLES}
 BESIDE = ("fid", "gen2real", "recall")
 """The rows of the first figure, as far as they were measured."""
 VIEWS = {
@@ -167,7 +157,7 @@ def _plotly() -> str:
 def _figures(subject: Subject) -> dict[str, str]:
     figures, grouping = {}, lines(subject)
     rows = {
-        METRICS[metric]: {
+        metric: {
             words: _marks(subject, grouping, metric, name.partition(".")[2])
             for name, words in views_of(subject).items()
         }
@@ -196,7 +186,7 @@ def _figures(subject: Subject) -> dict[str, str]:
 
 def _marks(subject: Subject, grouping: Grouping, metric: str, epsilon: str) -> list[Mark]:
     """The points of one panel, by epsilon: who is the best of its line so far is on it."""
-    sign = 1 if DIRECTIONS[metric] == "minimize" else -1
+    sign = 1 if falls(metric) else -1
     shown = [
         point
         for point in subject.points

@@ -18,6 +18,7 @@ from prism_secure.cli import main
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.reporting import drawing
 from prism_secure.run_folder.run import Run
+from prism_secure.sweep import objectives
 from prism_secure.sweep.composition import compose
 from prism_secure.sweep.report import page as page_module
 from prism_secure.sweep.report import subject_of_runs, subject_of_sweep, tables
@@ -98,7 +99,7 @@ def test_the_page_says_what_all_runs_tell_together(sweep: Path) -> None:
 
 def test_a_lower_bound_is_drawn_from_itself_to_the_upper_bound_at_the_points_height() -> None:
     def ticks(*marks: Mark) -> Counter[tuple[float, float]]:
-        svg = answer_plot({"FID": {"ε": marks}}, ["all"])
+        svg = answer_plot({"fid": {"ε": marks}}, ["all"])
         return Counter(
             (float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)
         )
@@ -218,6 +219,52 @@ def test_no_interval_is_drawn_beyond_what_a_metric_can_be(
     assert page_module._possible(interval, metric) == drawn
 
 
+@pytest.mark.parametrize("words", ["FID", "lower quartile", "higher is better"])
+def test_where_words_stand_is_decided_by_a_metrics_direction_whatever_it_is_called(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def top(metric: str) -> float:
+        marks = [Mark(f"#{i}", epsilon, 1.0 + i) for i, epsilon in enumerate([0.5, 2.0, math.inf])]
+        svg = answer_plot({metric: {"ε": marks}}, ["all"])
+        (place,) = re.findall(r'y="([\d.]+)"[^>]*>ε &gt; 10: no meaningful', svg)
+        return float(place)
+
+    for metric in objectives.TITLES:
+        monkeypatch.setitem(objectives.TITLES, metric, words)
+    falling = {metric: top(metric) for metric in ("fid", "kid", "sliced_wasserstein")}
+    rising = {metric: top(metric) for metric in ("recall", "density", "label_accuracy")}
+    assert max(falling.values()) < 100 < 200 < min(rising.values()), (falling, rising)
+
+
+def test_every_metric_of_the_tables_has_a_title_with_its_direction() -> None:
+    assert set(objectives.TITLES) == set(tables.QUALITY) - {"gen2real_ceiling"}
+    for metric in objectives.TITLES:
+        better = "lower" if objectives.direction(metric) == "minimize" else "higher"
+        assert objectives.titled(metric).endswith(f" ({better} is better)")
+
+
+@needs_chromium
+def test_in_a_browser_a_metrics_direction_decides_whatever_it_is_called(sweep: Path, tmp_path: Path) -> None:
+    text = (sweep / "report.html").read_text("utf-8")
+    for words, other in (("(higher is better)", "(lower quartile)"), ("(lower is better)", "(distance)")):
+        assert words in text
+        text = text.replace(words, other)
+    (tmp_path / "report.html").write_text(text, "utf-8")
+    ask = """
+        const metric = document.querySelectorAll("#figure-answer select")[0], told = {};
+        for (const name of ["fid", "kid", "coverage", "recall"]) {
+          metric.value = name; metric.dispatchEvent(new Event("change"));
+          await new Promise((done) => setTimeout(done, 300));
+          const notes = document.querySelector("#figure-answer .plot").layout.annotations;
+          told[name] = notes.find((note) => note.text.includes("no meaningful")).y;
+        }
+        return told;
+    """
+    answer = chromium.ask(tmp_path / "report.html", tmp_path / "browser", ask, width=1280)
+    assert answer["trouble"] == []
+    assert answer["told"] == {"fid": 1, "kid": 1, "coverage": 0, "recall": 0}
+
+
 def test_a_page_mentions_a_strip_only_where_one_is_drawn(sweep: Path, tmp_path: Path) -> None:
     words = "A grey strip"
     assert words in (sweep / "report.html").read_text("utf-8"), "flip = 0 has an infinite epsilon"
@@ -231,7 +278,7 @@ def test_a_page_mentions_a_strip_only_where_one_is_drawn(sweep: Path, tmp_path: 
         ("no meaningful guarantee", [2.0, math.inf], True),
     ):
         marks = [Mark(f"#{i}", epsilon, 100.0 - i) for i, epsilon in enumerate(epsilons)]
-        assert (words_of in answer_plot({"FID": {"ε": marks}}, ["all"])) is drawn, epsilons
+        assert (words_of in answer_plot({"fid": {"ε": marks}}, ["all"])) is drawn, epsilons
 
 
 def test_a_page_explains_every_metric_of_its_table_and_omits_rounds_that_are_one(
