@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import msgspec
 
-from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config, standing
+from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
 from prism_secure.config import Config, describe, dump_config, meanings
 from prism_secure.config.explain import bounds
 from prism_secure.config.reading import NONE
@@ -44,8 +44,8 @@ def _config(options: argparse.Namespace, command: str) -> int:
     if options.schema:
         print(json.dumps(schema(), indent=2, ensure_ascii=False))
         return 0
-    config = chosen_config(options)
-    if told := standing(options):
+    config, told = chosen_config(options)
+    if told:
         print(told if options.epsilon else _wrapped(told, "# "))
     if options.epsilon:
         _print_plan(config)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from prism_secure.config import Config, load_config, read_toml, stands_on
+from prism_secure.config import Config, config_upon, read_toml, stands_on
 from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.errors import did_you_mean
 
@@ -55,23 +55,18 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def chosen_config(options: argparse.Namespace) -> Config:
-    """The configuration that the options of `add_config_options` come to.
+def chosen_config(options: argparse.Namespace) -> tuple[Config, str]:
+    """The configuration that the options of `add_config_options` come to, and what it stands on, in a line.
+
+    The line is "" where a file sets everything. The file is read once: it may be a pipe.
 
     Raises:
         ConfigError: see `load_config`.
     """
-    return load_config(options.config, options.overrides, recipe=_recipe(options))
-
-
-def standing(options: argparse.Namespace) -> str:
-    """What the configuration of `chosen_config` stands on, in a line; "" where a file sets everything."""
-    tables = read_toml(options.config) if options.config is not None else {}
-    return stands_on(tables, _recipe(options), where=options.config)
-
-
-def _recipe(options: argparse.Namespace) -> str | None:
-    return options.recipe or (DEFAULT if options.config is None else None)
+    path, recipe = options.config, options.recipe or (DEFAULT if options.config is None else None)
+    tables = read_toml(path) if path is not None else {}
+    told = stands_on(tables, recipe, where=path)
+    return config_upon(tables, options.overrides, recipe, path), told
 
 
 def recipe_name(text: str, names: Sequence[str] = NAMES) -> str:

@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from prism_secure.commands.first_checks import require_run_out
-from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config, standing
+from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
 
 HELP = """\
 Train a generator by federated learning of masks, in one process group on this machine.
@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    config = chosen_config(options)
+    config, told = chosen_config(options)
     require_run_out(options.out, config)
     from prism_secure.reporting.progress import Display
     from prism_secure.reporting.trackers import Together, tracker
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
             open_listeners.enter_context(tracker(kind, options.out, config)) for kind in options.track
         ]
         display = open_listeners.enter_context(Display(record=config.record))
-        if told := standing(options):
+        if told:
             display.note(told)
         finished = run(config, options.out, command=command, listener=Together([display, *trackers]))
     print(f"Report: {finished.report.resolve()}")

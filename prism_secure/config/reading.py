@@ -55,7 +55,18 @@ def load_config(
             f"load_config takes the path of a TOML file, or None, got {path!r}; what differs from it is the "
             'second argument, ["privacy.flip=0.25"] say'
         )
-    raw = on_recipe(read_toml(Path(path)) if path is not None else {}, recipe)
+    return config_upon(read_toml(Path(path)) if path is not None else {}, overrides, recipe, path)
+
+
+def config_upon(
+    tables: dict[str, Any], overrides: Sequence[str] | None, recipe: str | None, path: object
+) -> Config:
+    """What a file's tables, overrides and a recipe come to, as in `load_config`; the tables are spent.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    raw = on_recipe(tables, recipe)
     apply_overrides(raw, overrides)
     return config_of(raw, str(path or "--set"))
 
@@ -71,7 +82,8 @@ def stands_on(tables: Mapping[str, Any], recipe: str | None = None, *, where: ob
     if name is not None:
         return f"stands on recipe {name}"
     every = _without_none(msgspec.to_builtins(Config()))
-    if all(set(values) <= set(tables.get(section, {})) for section, values in every.items()):
+    own = {section: table for section, table in tables.items() if isinstance(table, Mapping)}  # else refused
+    if all(set(values) <= set(own.get(section, {})) for section, values in every.items()):
         return ""
     return (
         f"{where} names no recipe: what it leaves out has its default (ten clients train masks on one noisy "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from prism_secure.commands.init import recipe as written
 from prism_secure.config import Config, dump_config, load_config, nearest_recipe, read_toml, stands_on
 from prism_secure.config.recipes import DEFAULT, NAMES, SWEEPS, on_recipe, read, text
 from prism_secure.errors import ConfigError
+from prism_secure.reporting.trackers import Together
 from prism_secure.rounds.components import Components
 from prism_secure.sweep.objectives import DIRECTIONS
 from prism_secure.sweep.recipe import read_recipe, refuse_infinite
@@ -230,6 +233,45 @@ def test_a_file_that_sets_everything_stands_on_nothing_and_says_nothing(
     assert told(capsys, "config", "--config", str(path)) == path.read_text()
     path.write_text(path.read_text().replace("rounds = 8\n", ""))
     assert "names no recipe" in stands_on(read_toml(path))
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["config"], "# stands on recipe cross-silo\n"),
+        (["config", "--epsilon"], "stands on recipe cross-silo\n"),
+        (["run", "--out"], "stands on recipe cross-silo\n"),
+    ],
+)
+def test_a_config_file_may_be_a_pipe(
+    command: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(config: Config, *_: object, listener: Together, **__: object) -> SimpleNamespace:
+        assert config == load_config(None, ["federation.rounds=3"], recipe="cross-silo")
+        return SimpleNamespace(report=tmp_path)
+
+    monkeypatch.setattr("prism_secure.rounds.simulation.run", run)
+    reads, writes = os.pipe()
+    os.write(writes, b'recipe = "cross-silo"\n[federation]\nrounds = 3\n')
+    os.close(writes)
+    out = [str(tmp_path / "run")] if "--out" in command else []
+    assert says in told(capsys, *command, *out, "--config", f"/dev/fd/{reads}")
+    os.close(reads)
+
+
+@pytest.mark.parametrize("section", ["data", "federation", "measured"])
+def test_a_section_that_is_no_table_is_one_line_of_error(
+    section: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{section} = 3\n[sweep]\nseeds = [0]\n[sweep.grid]\nprivacy.flip = [0.1]\n")
+    for command in (["sweep", str(path), "--out", str(tmp_path / "out")], ["config", "--config", str(path)]):
+        assert main(command) == 2
+        assert f"[{section}] must be a table, got 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)
