@@ -22,8 +22,9 @@ guess would give a better bound; no guess makes the bound wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +60,8 @@ MOST_COPIES = 4096
 """Images of a canary client."""
 OVERSHOOT = 16
 """How many times more than the client's clip lets through its images are: a missing clip must show."""
+_CELLS = 1 << 21
+"""Probabilities of canary clients at a time: 16 MiB in binary64."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Canaries:
         fitting = min((each.clip / (3 * each.record_radius("add_remove"))) ** 2 for each in plan)
         self.images = max(1, min(plan[0].records, int(fitting), images // (clients // 2)))
         self._seed, self._asked = seed, asked
+        self._features: dict[int, Records] = {}
         rng = np.random.default_rng([seed, 0])
         self.client_is_in = {index: bool(rng.integers(2)) for index in range(0, clients, 2)}
         self.image_is_in = {
@@ -99,13 +103,25 @@ class Canaries:
 
     def features(self, index: int) -> Records:
         """The canary features of client `index` where all are in: one of a canary client, or its images'."""
-        rng = np.random.default_rng([self._seed, 1 + index])
-        classes, k = self._asked.classes, self._asked.directions
-        count = 1 if index in self.client_is_in else self.images
-        labels = rng.integers(0, classes, count)
-        along = rng.standard_normal((count, k))
-        rows = (along * self._asked.by_class[labels]) @ self._asked.basis[self._asked.rows]
-        return np.where(rows < 0, np.float32(-1), np.float32(1)), labels
+        if index not in self._features:  # each round asks for them, and they take 30 ms
+            rng = np.random.default_rng([self._seed, 1 + index])
+            classes, k = self._asked.classes, self._asked.directions
+            count = 1 if index in self.client_is_in else self.images
+            labels = rng.integers(0, classes, count)
+            along = rng.standard_normal((count, k))
+            rows = (along * self._asked.by_class[labels]) @ self._basis
+            self._features[index] = np.where(rows < 0, np.float32(-1), np.float32(1)), labels
+        return self._features[index]
+
+    @cached_property
+    def _basis(self) -> Array:
+        """What each direction of round 1 asks along, (k, D)."""
+        return self._asked.basis[self._asked.rows].astype(np.float64)
+
+    def counts(self) -> Iterator[tuple[int, int]]:
+        """How many canaries each client holds: the canary clients first."""
+        yield from ((index, 1) for index in self.client_is_in)
+        yield from ((index, self.images) for index in self.image_is_in)
 
     def given(self, index: int) -> Records:
         """What client `index` has by the coins."""
@@ -203,36 +219,44 @@ class _Evidence:
         p = asked.public / SCALE
         found = asked.embedding.project(seen.counts - len(honest) * p)
         noise = math.sqrt(len(honest) * float(np.mean(p * (1 - p))))
-        moves = []
-        for index in (*self._canaries.client_is_in, *self._canaries.image_is_in):
-            present, absent = self._moved(asked, index)
-            if index in honest:
-                found = found - (present + absent).sum(axis=0) / 2
-                moves.append((present - absent) / noise)
-            else:
-                moves.append(np.zeros_like(present))
+        moves = {
+            index: np.zeros((count, asked.release.directions)) for index, count in self._canaries.counts()
+        }
+        for index, present, absent in self._moved(asked, honest):
+            found = found - (present + absent).sum(axis=0) / 2
+            moves[index] = (present - absent) / noise
         self._seen.append(found / noise)
-        self._moves.append(np.concatenate(moves))
+        self._moves.append(np.concatenate(list(moves.values())))
 
-    def _moved(self, asked: MeasuredRound, index: int) -> tuple[Array, Array]:
-        """What each canary of client `index` adds to the sum along E: in, and out, (M_i, k) each."""
+    def _moved(self, asked: MeasuredRound, honest: Set[int]) -> Iterator[tuple[int, Array, Array]]:
+        """What each canary of a client adds to the sum along E: whose, in, and out, (M_i, k) each."""
         canaries = self._canaries
-        features, labels = canaries.features(index)
-        if index in canaries.client_is_in:
-            copies = quantise_features(np.repeat(features, canaries.copies, axis=0))
-            answers = asked.answers(copies, np.repeat(labels, canaries.copies))
+        whole = [index for index in canaries.client_is_in if index in honest]
+        step = max(1, _CELLS // asked.release.coordinates)
+        for start in range(0, len(whole), step):  # of many clients E is widened once; the bits are the same
+            some = whole[start : start + step]
+            answers = np.concatenate([self._answer(asked, index) for index in some])
             # As far as the box lets it.
             moved = asked.probabilities(answers) - asked.public.astype(np.float64)
-            inside = asked.embedding.project(moved / SCALE)
-            return inside, np.zeros_like(inside)
+            for index, inside in zip(some, asked.embedding.project(moved / SCALE), strict=True):
+                yield index, inside[None], np.zeros((1, len(inside)))
         gain = asked.release.move_gain * math.sqrt(asked.release.coordinates) / SCALE
-        alone = np.arange(len(labels))
+        for index in canaries.image_is_in:
+            if index in honest:
+                features, labels = canaries.features(index)
+                alone = np.arange(len(labels))
+                both = (
+                    asked.answers(quantise_features(np.float32(sign) * features), labels, alone, len(alone))
+                    for sign in (1, -1)
+                )
+                present, absent = (answers.astype(np.float64) * gain for answers in both)
+                yield index, present, absent
 
-        def added(sign: float) -> Array:
-            answers = asked.answers(quantise_features(np.float32(sign) * features), labels, alone, len(alone))
-            return answers.astype(np.float64) * gain
-
-        return added(1), added(-1)
+    def _answer(self, asked: MeasuredRound, index: int) -> NDArray[np.int64]:
+        """Of a canary client that is in, (1, k)."""
+        features, labels = self._canaries.features(index)
+        copies = quantise_features(np.repeat(features, self._canaries.copies, axis=0))
+        return asked.answers(copies, np.repeat(labels, self._canaries.copies))
 
     def guesses(self) -> tuple[NDArray[np.str_], NDArray[np.bool_], Array]:
         """Unit, truth and score of each canary that was in a sum, (M,) each."""

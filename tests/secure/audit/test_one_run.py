@@ -15,7 +15,9 @@ from scipy import optimize, stats
 from prism_privacy import Adjacency, RowDirections, View
 from prism_privacy.audit.lower_bounds import one_run_log_p
 from prism_privacy.measured import answers, public_round
-from prism_secure.audit.one_run import Canaries, Claim, bound, one_run
+from prism_privacy.measured.embedding import HadamardEmbedding
+from prism_secure.audit import one_run as one_run_module
+from prism_secure.audit.one_run import Canaries, Claim, _Evidence, bound, one_run
 from prism_secure.audit.played_rounds import PlayedRounds
 from prism_secure.cli import main
 from prism_secure.config import Config, load_config
@@ -137,6 +139,43 @@ def test_measured_rounds_as_they_are_stay_below_what_they_claim(data: Path) -> N
     assert not found.refuted
     first = Claim(1, claim.client, claim.image)
     assert one_run(config, first) == one_run(config, first) != one_run(config, first, seed=1)
+
+
+@pytest.mark.parametrize("overrides", [[], ["privacy.colluders=7"], ["measured.unit=image"]])
+def test_canary_clients_are_computed_together_to_the_bits_of_each_alone(
+    overrides: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E is widened for each call, which takes longer than all else of a client."""
+    config = settings(data, "federation.rounds=2", "metrics.every=2", *overrides)
+    claim, found, calls = claim_of(config), [], []
+    guesses, embed = _Evidence.guesses, HadamardEmbedding.embed
+
+    def kept(evidence: _Evidence) -> tuple[Any, ...]:
+        told = guesses(evidence)
+        found.append([*told, *evidence._seen, *evidence._moves])
+        return told
+
+    monkeypatch.setattr(_Evidence, "guesses", kept)
+    monkeypatch.setattr(HadamardEmbedding, "embed", lambda *given: calls.append(1) or embed(*given))
+    one_run(config, claim)
+    together = len(calls)
+    monkeypatch.setattr(one_run_module, "_CELLS", 1)
+    one_run(config, claim)
+    assert together <= 2 * claim.rounds, "one for the clients of a round, one for its canaries"
+    assert len(calls) - together > 40 * claim.rounds
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_canary_features_are_made_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(data)
+    asked = PlayedRounds(Components(config), tmp_path, b"x").checked_round().directions
+    assert isinstance(asked, RowDirections)
+    canaries = Canaries(Components(config).plan.measured, 100, asked, images=50, seed=3)
+    assert canaries.features(4)[0] is canaries.features(4)[0]
+    given, _ = canaries.given(1)
+    given[:] = 0
+    assert np.all(np.abs(canaries.features(1)[0]) == 1), "what a client has is its own copy"
 
 
 def no_client_clip(patch: pytest.MonkeyPatch) -> None:
