@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -217,6 +216,8 @@ def _disk() -> str:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata  # here, and not where every `--help` waits for it
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -10,13 +10,11 @@ or went, or the machine was started again. What was broken is never kept.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import platform
 import stat
 import sys
-import sysconfig
 from collections.abc import Iterable
 from datetime import datetime
 from importlib.machinery import PathFinder
@@ -126,6 +124,8 @@ def _origin(name: str) -> str | None:
 
 def _around() -> str:
     """A digest of what decides, beside files, whether torch can be imported and what it finds."""
+    import sysconfig  # here, and not where every `--help` waits for it
+
     boot = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
@@ -146,6 +146,8 @@ def cores() -> int:
 
 def _cards() -> tuple[int, int, int] | None:
     """What the driver of graphics cards answers, and how many it finds; None: there is no driver."""
+    import ctypes
+
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
