@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command
 from prism_secure.commands.tried_before import Finding, cores, keep, recall
@@ -32,6 +37,8 @@ EXTRAS = {
     "onnx": (("onnx", "onnxscript"), "export of models as ONNX"),
 }
 """What each extra brings, and what for."""
+
+_NOW = "tried now"
 
 ROOM = 1_000_000_000
 """Bytes of free disk below which a run may not fit."""
@@ -82,25 +89,53 @@ def findings(*, anew: bool = False) -> Iterator[Finding]:
 
 
 def _tried_with_torch(*, anew: bool) -> Iterator[Finding]:
-    ours = "torch" not in sys.modules  # else what this process made of it counts
-    if ours and not anew and (before := recall()) is not None:
+    if "torch" in sys.modules:  # then what this process made of it counts
+        yield from (_tried(*look) for look in _looks())
+    elif not anew and (before := recall()) is not None:
         when, (torch, *others) = before
-        text = f"{torch.text}; tried {when}, and nothing it loads has changed: --anew tries again"
-        yield from (torch._replace(text=text), *others)
-        return
-    found = []
-    for name, look, needed in (
+        since = f"tried {when}, and nothing it loads has changed since: --anew tries again"
+        yield from (torch._replace(text=torch.text.replace(_NOW, since)), *others)
+    else:
+        yield from _tried_elsewhere()
+
+
+def _looks() -> tuple[tuple[str, Callable[[], str], bool], ...]:
+    """What needs torch: its name, the look, and whether every run needs it."""
+    return (
         ("torch", _torch, True),
         ("graphics card", _cuda, True),
         ("features", _features, True),
         ("features: vgg19_bn", _vgg, False),
         ("metrics: inception_v3", _inception, False),
         ("metrics: inception_fid", _inception_fid, False),
-    ):
-        found.append(_tried(name, look, needed=needed))
-        yield found[-1]
-    if ours and not any(finding.level == "broken" for finding in found):
+    )
+
+
+def _tried_elsewhere() -> Iterator[Finding]:
+    """In a process of its own: a library that was cut short, or is for other processors, kills it."""
+    code = "import sys; sys.path[:] = sys.argv[1:]; from prism_secure.commands.doctor import tell; tell()"
+    done = subprocess.run(  # noqa: S603 - this Python, and our own code
+        [sys.executable, "-c", code, *sys.path], stdout=subprocess.PIPE, check=False
+    )
+    found = [msgspec.json.decode(line, type=Finding) for line in done.stdout.splitlines()]
+    yield from found
+    for name, _, _ in _looks()[len(found) :][:1]:
+        how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"code {done.returncode}"
+        text = f"killed the process that tried it ({how}); install torch again, for this machine"
+        yield Finding("broken", name, text)
+
+
+def tell() -> None:
+    """Look, print each finding as a line of JSON, keep them if none is broken, and end the process."""
+    lines, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever is printed by what is loaded
+    found = []
+    for look in _looks():
+        found.append(_tried(*look))
+        lines.write(msgspec.json.encode(found[-1]) + b"\n")
+        lines.flush()
+    if not any(finding.level == "broken" for finding in found):
         keep(found, _rested_on())
+    os._exit(0)  # half of a torch can kill it even at its end
 
 
 def _rested_on() -> Iterator[Path]:
@@ -113,7 +148,7 @@ def _rested_on() -> Iterator[Path]:
     yield Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _tried(name: str, look: Callable[[], str], *, needed: bool = True) -> Finding:
+def _tried(name: str, look: Callable[[], str], needed: bool = True) -> Finding:
     try:
         return Finding("ok", name, look())
     except PrismError as error:
@@ -127,7 +162,7 @@ def _torch() -> str:
 
     torch.linalg.cholesky(torch.eye(3))
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{torch.__version__}, {torch.get_num_threads()} threads, {cores()} cores ({capability})"
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {cores()} cores ({capability}); {_NOW}"
 
 
 def _cuda() -> str:

@@ -117,7 +117,7 @@ ASKED_OFTEN = {
     "--help": HEAVY | {"scipy", "numpy"},
     "list": HEAVY | {"scipy"},
     **{f"config --epsilon --recipe {name}": HEAVY for name in NAMES},
-    "doctor": HEAVY - {"torch", "matplotlib"},  # torch the first time
+    "doctor": HEAVY - {"matplotlib"},  # torch is tried in a process of its own
 }
 """What each must not load, and none of those before it."""
 

@@ -1,11 +1,14 @@
 """`doctor`: what is found with torch is remembered only while nothing that it rests on has changed."""
 
+import ctypes
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -94,6 +97,26 @@ def test_names_that_are_no_utf_8_are_no_error(tmp_path: Path, monkeypatch: pytes
     assert recall() is None
 
 
+def test_what_the_driver_answers_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def asked(library: str) -> SimpleNamespace:
+        assert library == "libcuda.so.1"
+        if found is None:
+            raise OSError("no such file")
+        return SimpleNamespace(cuInit=lambda flags: failed, cuDeviceGetCount=count)
+
+    def count(place: Any) -> int:
+        place._obj.value = found
+        return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", asked)
+    for found, failed in ((None, 0), (1, 0), (2, 0), (2, 804)):
+        assert recall() is None, (found, failed)
+        keep(FOUND, [])
+        assert recall() is not None, (found, failed)
+
+
 def test_libraries_that_a_module_brings_along_are_watched() -> None:
     found = tried_before._loaded()
     assert Path(os.__file__) in map(Path, found)
@@ -101,10 +124,10 @@ def test_libraries_that_a_module_brings_along_are_watched() -> None:
         assert any("libc.so" in path or "ld-musl" in path for path in found)
 
 
-def _doctor(path: Path, *options: str) -> tuple[int, list[str], bool]:
-    """Exit code, lines, and whether torch was loaded, of a process with `path`/first first on its path."""
+def _doctor(path: Path, *options: str) -> tuple[int, list[str]]:
+    """Exit code and lines of a process with `path`/first first on its path; it never loads torch itself."""
     code = "import sys; from prism_secure.cli import main; code = main(['doctor', *sys.argv[1:]])\n"
-    code += "print('torch.linalg' in sys.modules); sys.exit(code)"
+    code += "assert 'torch' not in sys.modules; sys.exit(code)"
     variables = os.environ | {"XDG_CACHE_HOME": str(path / "cache"), "TORCH_HOME": str(path / "hub")}
     variables["PYTHONPATH"] = os.pathsep.join(
         [str(path / "first"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -112,31 +135,56 @@ def _doctor(path: Path, *options: str) -> tuple[int, list[str], bool]:
     done = subprocess.run(
         [sys.executable, "-c", code, *options], cwd=path, env=variables, capture_output=True, text=True
     )
-    *lines, loaded = done.stdout.splitlines()
     assert done.stderr == ""
-    return done.returncode, lines, loaded == "True"
+    return done.returncode, done.stdout.splitlines()
 
 
-def test_doctor_imports_torch_once_and_again_when_it_is_broken(tmp_path: Path) -> None:
+def test_doctor_tries_torch_once_and_again_when_it_is_broken(tmp_path: Path) -> None:
     broken = tmp_path / "first" / "torch" / "__init__.py"
     broken.parent.parent.mkdir()
-    code, first, loaded = _doctor(tmp_path)
-    assert (code, loaded) == (0, True)
-    code, again, loaded = _doctor(tmp_path)
-    assert (code, loaded) == (0, False), "the second call needs no torch"
+    code, first = _doctor(tmp_path)
+    assert code == 0
+    code, again = _doctor(tmp_path)
+    assert code == 0
     changed = [(old, new) for old, new in zip(first, again, strict=True) if old != new]
     (torch,) = (pair for pair in changed if pair[0].split()[1] == "torch")
-    assert torch[1].startswith(f"{torch[0]}; tried 20")
+    assert torch[0].endswith("; tried now")
+    assert torch[1].startswith(torch[0].removesuffix("now") + "20")
     assert {old.split()[1] for old, _ in changed} <= {"torch", "this"}, "free disk may change, too"
-    assert _doctor(tmp_path, "--anew")[::2] == (0, True)
+    assert torch[0] in _doctor(tmp_path, "--anew")[1]
 
     broken.parent.mkdir()
-    broken.write_text("raise OSError('libtorch_cpu.so: cannot open shared object file')")
-    for _ in range(2):
-        code, lines, _ = _doctor(tmp_path)
-        assert code == 1
-        assert "broken  torch" in lines[2]
-        assert "libtorch_cpu.so: cannot open" in lines[2]
+    for cause, words in (
+        ("raise OSError('libtorch_cpu.so: cannot open shared object file')", "libtorch_cpu.so: cannot open"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
+            "killed the process that tried it (SIGILL)",
+        ),
+        ("import os; os._exit(3)", "killed the process that tried it (code 3)"),
+    ):
+        broken.write_text(cause)
+        for _ in range(2):
+            code, lines = _doctor(tmp_path)
+            assert code == 1
+            assert lines[2].startswith("broken  torch")
+            assert words in lines[2]
+            assert any(line.startswith("ok      accountant") for line in lines), "the others are tried, too"
+
+
+def test_a_process_that_dies_later_breaks_what_it_was_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where convolutions alone are built for other processors."""
+    found = b'["ok","torch","9.9"]\n["ok","graphics card","none"]\n'
+    died = subprocess.CompletedProcess([], -4, stdout=found)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    *fine, last = doctor._tried_with_torch(anew=False)
+    assert [finding.level for finding in fine] == ["ok", "ok"]
+    assert (last.level, last.name) == ("broken", "features")
+    assert "(SIGILL)" in last.text
 
 
 def test_what_is_broken_in_this_process_counts_whatever_is_remembered(
