@@ -41,12 +41,17 @@ def shortfalls(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def main(folder: str) -> int:
     import slipcover  # not needed for the tests of this file
 
-    first, *others = (json.loads(path.read_text("utf-8")) for path in Path(folder).glob("*.json"))
-    for other in others:
-        slipcover.merge_coverage(first, other)
-    lacking = shortfalls(first["files"])
+    reports, files = [], {}
+    for what in ("branches", "lines"):  # which do not merge
+        first, *others = (json.loads(path.read_text("utf-8")) for path in Path(folder).glob(f"*.{what}.json"))
+        for other in others:
+            slipcover.merge_coverage(first, other)
+        reports.append(first)
+        files |= first["files"]
+    lacking = shortfalls(files)
     if lacking:  # what was missed, for whoever has to write the tests
-        slipcover.print_coverage(first, skip_covered=True)
+        for report in reports:
+            slipcover.print_coverage(report, skip_covered=True)
     return 1 if lacking else 0
 
 
