@@ -54,7 +54,9 @@ if REACHED:
     sys.meta_path.insert(0, ProbedPackages)
     kept = Path(REACHED).resolve()
 
-    def pytest_sessionfinish() -> None:
+    def pytest_sessionfinish(session: pytest.Session) -> None:
+        if session.config.getoption("numprocesses", None):
+            return  # its workers run the tests, and say what they reached
         for what, each in probes.items():
             (kept / f"{os.getpid()}.{what}.json").write_text(json.dumps(each.get_coverage()))
 
