@@ -12,10 +12,8 @@ import torch
 from prism_privacy import verify_ledger
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, load_config
-from prism_secure.config.public_seed import public_seed
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.learning.measured.directions import class_means
-from prism_secure.learning.measured.server_training import Rows, ServerState, ServerTraining
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.supermask import scores_from_theta, training_mask
 from prism_secure.rounds.components import Components
@@ -60,31 +58,6 @@ def test_server_nears_the_moments_after_the_last_round_and_only_then(data: Path)
     assert np.array_equal(thetas[0, 1], thetas[200, 1])
     before, after = (distance(components, thetas[steps, 2]) for steps in (0, 200))
     assert after < 0.8 * before
-
-
-@pytest.mark.parametrize(("products", "newest"), [(0, True), (1, False), (4, False)])
-def test_towards_second_moments_a_step_leaves_its_own_batch_out(
-    data: Path, products: int, newest: bool
-) -> None:
-    """The mask is that of a training which says so, and of no other."""
-    settings = "federation.rounds=1", "training.end_steps=4", f"features.products={products}"
-    components = Components(tiny(data, *settings))
-    server, moments = Server.of(components, "federation"), components.targets(0)
-    server.lose(moments)
-    trainer, rate = components.trainer, components.config.training.learning_rate
-    ended = {}
-    for choice in (True, False):
-        training = ServerTraining(trainer, steps=4, start=rate, end=0.1 * rate, newest=choice)
-        start = ServerState.start(trainer, torch.from_numpy(Server.of(components, "federation").theta))
-        ended[choice] = training.run(
-            start,
-            moments.mean.numpy(),
-            Rows(moments.present[:, None]),
-            steps=4,
-            seed=public_seed(components.config.federation.seed, "server latents", 1),
-        ).theta(components.config.mask.temperature, components.config.privacy.theta_min)
-    assert np.array_equal(server.theta, ended[newest])
-    assert not np.array_equal(ended[True], ended[False])
 
 
 @pytest.mark.parametrize("steps", [0, 2])

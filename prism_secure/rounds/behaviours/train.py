@@ -118,9 +118,7 @@ class VotingServer(ServerSide):
             raise RoundError("training.end_steps needs the moments that opened before round 1, and got none")
         rate = config.training.learning_rate
         with one_thread(config.federation.device):
-            # Products say how images of a class vary: nothing else should draw them together, or apart.
-            newest = not config.features.products
-            return ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate, newest=newest).run(
+            return ServerTraining(trainer, steps=steps, start=rate, end=0.1 * rate).run(
                 ServerState.start(trainer, torch.from_numpy(theta)),
                 moments.mean.numpy(),
                 Rows(moments.present[:, None]),
