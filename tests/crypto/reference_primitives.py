@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 from collections.abc import Callable
 from functools import cache
 
@@ -68,12 +69,17 @@ def edwards_add(p: Point, q: Point) -> Point:
     return e * f % P25519, g * h % P25519, f * g % P25519, e * h % P25519
 
 
+@cache  # two thirds of the work, and keys and the base point come again and again
+def edwards_doublings(p: Point) -> list[Point]:
+    """p, 2p, 4p, ..., for each bit of a scalar."""
+    return list(itertools.accumulate(range(255), lambda q, _: edwards_add(q, q), initial=p))
+
+
 def edwards_multiply(k: int, p: Point) -> Point:
     result = (0, 1, 1, 0)
-    while k:
-        if k & 1:
-            result = edwards_add(result, p)
-        p, k = edwards_add(p, p), k >> 1
+    for bit, doubled in enumerate(edwards_doublings(p)):
+        if k >> bit & 1:
+            result = edwards_add(result, doubled)
     return result
 
 
