@@ -21,6 +21,7 @@ Arithmetic is in Python integers, some milliseconds a proof. Proofs are made whe
 from __future__ import annotations
 
 import hashlib
+import itertools
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -264,7 +265,7 @@ def _encoded(point: Point) -> bytes:
 
 
 def _plus(p: Point, q: Point) -> Point:
-    """RFC 8032, section 5.1.4; complete, so it doubles too."""
+    """RFC 8032, section 5.1.4; complete: any two points, equal ones too."""
     a = (p[1] - p[0]) * (q[1] - q[0]) % _P
     b = (p[1] + p[0]) * (q[1] + q[0]) % _P
     c = 2 * p[3] * q[3] * _D % _P
@@ -273,12 +274,20 @@ def _plus(p: Point, q: Point) -> Point:
     return e * f % _P, g * h % _P, f * g % _P, e * h % _P
 
 
+def _twice(p: Point) -> Point:
+    """RFC 8032, section 5.1.4: half of an addition."""
+    a, b = p[0] * p[0] % _P, p[1] * p[1] % _P
+    h, g = a + b, a - b
+    e, f = h - (p[0] + p[1]) ** 2 % _P, 2 * p[2] * p[2] % _P + g
+    return e * f % _P, g * h % _P, f * g % _P, e * h % _P
+
+
 def _times(scalar: int, point: Point) -> Point:
+    """Four bits at a time."""
+    multiples = list(itertools.accumulate(range(15), lambda sum_, _: _plus(sum_, point), initial=_NEUTRAL))
     result = _NEUTRAL
-    while scalar:
-        if scalar & 1:
-            result = _plus(result, point)
-        point, scalar = _plus(point, point), scalar >> 1
+    for digit in f"{scalar:x}":
+        result = _plus(_twice(_twice(_twice(_twice(result)))), multiples[int(digit, 16)])
     return result
 
 
