@@ -190,15 +190,19 @@ def _image_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str]
     (then the end of them is drawn)."""
     total = ImageTotal(limit.adjacency)
     points, charges = [Point(0, 0.0)], 0
+    alike: dict[str, list[str]] = {}
     for ledger in ledgers:
         before = points[-1].epsilon
-        told = total.add(ledger.charged)
-        if told is not None:
+        told, its = total.add(ledger.charged), f"{ledger.name}: "
+        if told is not None and told.startswith(its):
+            alike.setdefault(told.removeprefix(its), []).append(ledger.name)
+        elif told is not None:
             notes.append(told)
         epsilon = total.epsilon(limit.delta)
         points.append(Point(charges, before if ledger.charged.images else epsilon))
         charges += len(ledger.charged.masks)
         points.append(Point(charges, epsilon))
+    notes += [f"{', '.join(names)}: {words}" for words, names in alike.items()]
     if math.isinf(points[-1].epsilon):
         said = any(note.startswith("no bound") for note in notes)
         _say_why(ledgers, "image", [] if said else total.why(limit.delta), notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_a_ledger_without_a_secure_sum_is_named(tmp_path: Path, view: str, said:
     assert (words in account["notes"]) is said
     (account,) = totals(tmp_path, limit(tmp_path, view=view, epsilon=1e6), real)
     assert account["notes"] == []
+
+
+def test_a_page_says_once_what_is_so_of_several_ledgers_and_leaves_their_names_as_they_are(
+    tmp_path: Path,
+) -> None:
+    more = RecordGuarantee("swap", 5.0, 1e-6, MOMENTS.as_dict())
+    told = {"guarantee": more, "settings": {"secure_sum": "not run"}}
+    folders = [ledger_folder(tmp_path / name, **told) for name in "ab"]
+    budget, page = limit(tmp_path, **RECORD), tmp_path / "page.html"
+    main(["audit", "budget", "--budget", str(budget), *map(str, folders), "--html", str(page)])
+    notes = re.findall("<li>(.*?)</li>", page.read_text("utf-8"))
+    assert notes == [
+        "a, b: a release of another kind; its epsilon and delta are added.",
+        "a, b: the secure sum was not run: epsilon(SUM) is what it would be with one.",
+    ]
 
 
 def test_more_than_the_limit_is_exit_code_one_and_the_page_says_so(tmp_path: Path) -> None:
