@@ -44,12 +44,6 @@ def make_private_folder(path: Path) -> None:
         path.chmod(0o700)
 
 
-def user_cache() -> Path:
-    """Where what can be computed again is kept: `$XDG_CACHE_HOME/prism-secure`, by default under ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "prism-secure"
-
-
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data`: readers see the old file or the new one, also after a power cut.
 

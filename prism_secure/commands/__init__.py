@@ -2,7 +2,6 @@
 
     audit          and its kinds: audit_mechanism, audit_measured, audit_one_run
     parsing        what the parsers have in common
-    tried_before   what `doctor` found with torch, until anything that it rests on changes
     first_checks   paths that cannot be what is asked, refused before anything slow is imported
 
 A command is a function `(options, command_line) -> exit code` that the parser carries as `options.command`.

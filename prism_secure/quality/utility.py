@@ -19,6 +19,8 @@ import contextlib
 import copy
 import hashlib
 import math
+import os
+from pathlib import Path
 
 import msgspec
 import torch
@@ -29,7 +31,7 @@ from prism_secure.data import Dataset, to_float
 from prism_secure.errors import DataError, StorageError
 from prism_secure.quality.classifier import FashionClassifier
 from prism_secure.quality.networks import resized
-from prism_secure.storage import make_folder, user_cache, write_atomic
+from prism_secure.storage import make_folder, write_atomic
 
 __all__ = ["IMAGES", "accuracy", "ceiling", "fewest_images", "train_classifier"]
 
@@ -157,7 +159,7 @@ def ceiling(dataset: Dataset, count: int) -> float:
     digest = hashlib.sha256(f"v1 {torch.__version__} {count} {EPOCHS} {BATCH} {_RATE} {_DECAY}".encode())
     for part in (dataset.train_images[chosen], labels[chosen], dataset.test_images, dataset.test_labels):
         digest.update(f"{part.dtype} {tuple(part.shape)}".encode() + part.numpy().tobytes())
-    folder = user_cache()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prism-secure"
     kept = folder / f"ceiling-{digest.hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode(kept.read_bytes(), type=float)
