@@ -33,6 +33,7 @@ from prism_privacy.accounting.events import (
     Stated,
     Unbounded,
     compose,
+    composition,
 )
 from prism_privacy.accounting.kappa.store import ORDERS
 from prism_privacy.accounting.renyi import renyi_curve, to_epsilon
@@ -247,3 +248,19 @@ def test_nothing_costs_nothing_and_no_noise_protects_from_nothing() -> None:
         bare = OpenedMoments(replace(ADDED, sigma=0.0), 1, 1)
         assert math.isinf(client({bare: 1, Masks(CLIPPED): 1}, view, adjacency).epsilon)
     assert math.isinf(image({Moments(replace(SWAP, sigma=0.0)): 1}).epsilon)
+
+
+def test_a_curve_is_the_same_whenever_it_is_asked_for() -> None:
+    """dp_accounting's accountant adds up whatever it is given."""
+    loss = DpAccounted(SGD).loss(Unit.RECORD, View.SUM, "add_remove")
+    assert loss.curve is not None
+    first = loss.curve()
+    assert np.array_equal(first, loss.curve())
+
+
+@pytest.mark.parametrize("view", View)
+def test_a_composition_gives_at_every_delta_what_compose_gives_at_one(view: View) -> None:
+    events = {Masks(MaskRelease(0.25, 1.0, cohort=1000)): 20, Masks(MaskRelease(0.3, 2.0, cohort=500)): 3}
+    of_delta = composition(events, Unit.CLIENT, view, Adjacency.ZERO_OUT)
+    for delta in (1e-9, 0.5, 1e-5, 1e-9):
+        assert of_delta(delta) == compose(events, delta, Unit.CLIENT, view, Adjacency.ZERO_OUT)

@@ -48,6 +48,7 @@ __all__ = [
     "Unbounded",
     "compose",
     "composed_curve",
+    "composition",
     "loss_distributions",
 ]
 
@@ -219,14 +220,17 @@ class DpAccounted:
         if unit is not Unit.RECORD or adjacency != "add_remove":
             return Loss(why=f"{type(self.event).__name__} speaks of one record under add_remove")
         converging = ORDERS <= _MOST_DP_ORDER
-        accountant = RdpAccountant(ORDERS[converging].tolist(), NeighboringRelation.ADD_OR_REMOVE_ONE)
-        if not accountant.supports(self.event):
-            raise UnsoundComposition(f"dp_accounting has no Rényi curve of {self.event!r}")
+
+        def fresh() -> RdpAccountant:
+            return RdpAccountant(ORDERS[converging].tolist(), NeighboringRelation.ADD_OR_REMOVE_ONE)
 
         def curve() -> Floats:
             found = np.full(ORDERS.shape, np.inf)
-            found[converging] = accountant.compose(self.event).rdp
+            found[converging] = fresh().compose(self.event).rdp
             return found
+
+        if not fresh().supports(self.event):
+            raise UnsoundComposition(f"dp_accounting has no Rényi curve of {self.event!r}")
 
         return Loss(curve, described=self.event)
 
@@ -289,7 +293,7 @@ def compose(
 def composition(
     events: Mapping[Event, int], unit: Unit, view: View, adjacency: Adjacency | str
 ) -> Callable[[float], Composed]:
-    """`compose` as a function of δ: what does not depend on it is found once."""
+    """`compose` as a function of δ, for many of them: Rényi curves are added up once."""
     _refuse_unknown(events)
     events = {event: times for event, times in events.items() if times}
     uploads = _Observed(_losses(events, unit, View.UPLOAD, str(adjacency)))
