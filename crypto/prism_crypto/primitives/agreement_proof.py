@@ -21,7 +21,6 @@ Arithmetic is in Python integers, some milliseconds a proof. Proofs are made whe
 from __future__ import annotations
 
 import hashlib
-import itertools
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -283,11 +282,11 @@ def _twice(p: Point) -> Point:
 
 
 def _times(scalar: int, point: Point) -> Point:
-    """Four bits at a time."""
-    multiples = list(itertools.accumulate(range(15), lambda sum_, _: _plus(sum_, point), initial=_NEUTRAL))
     result = _NEUTRAL
-    for digit in f"{scalar:x}":
-        result = _plus(_twice(_twice(_twice(_twice(result)))), multiples[int(digit, 16)])
+    while scalar:
+        if scalar & 1:
+            result = _plus(result, point)
+        point, scalar = _twice(point), scalar >> 1
     return result
 
 
