@@ -105,7 +105,7 @@ $(VENV)/.installed-dev: $(PROJECTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(PARTS) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
-# By one process: else each of the test run's would compile all that it imports.
+# Compiled once, in one process: otherwise every worker compiles the same modules. What fails here fails in the tests.
 $(VENV)/.compiled: $(VENV)/.installed-dev
 	$(BIN)/pytest --collect-only --quiet > /dev/null || true
 	@touch $@

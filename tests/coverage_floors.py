@@ -42,7 +42,7 @@ def main(folder: str) -> int:
     import slipcover  # not needed for the tests of this file
 
     reports, files = [], {}
-    for what in ("branches", "lines"):  # which do not merge
+    for what in ("branches", "lines"):  # slipcover merges neither into the other
         first, *others = (json.loads(path.read_text("utf-8")) for path in Path(folder).glob(f"*.{what}.json"))
         for other in others:
             slipcover.merge_coverage(first, other)

@@ -29,7 +29,9 @@ class _VerifiesOnce:
     def __init__(self, key: bytes) -> None:
         self._key, self._real = key, Ed25519PublicKey.from_public_bytes(key)
 
-    from_public_bytes = classmethod(lambda cls, key: cls(key))
+    @classmethod
+    def from_public_bytes(cls, key: bytes) -> _VerifiesOnce:
+        return cls(key)
 
     def verify(self, signature: bytes, message: bytes) -> None:
         asked = self._key, bytes(signature), bytes(message)

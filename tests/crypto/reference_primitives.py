@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -69,13 +69,14 @@ def edwards_add(p: Point, q: Point) -> Point:
     return e * f % P25519, g * h % P25519, f * g % P25519, e * h % P25519
 
 
-@cache  # two thirds of the work, and keys and the base point come again and again
+@lru_cache(64)  # two thirds of the work, and keys and the base point come again and again
 def edwards_doublings(p: Point) -> list[Point]:
     """p, 2p, 4p, ..., for each bit of a scalar."""
     return list(itertools.accumulate(range(255), lambda q, _: edwards_add(q, q), initial=p))
 
 
 def edwards_multiply(k: int, p: Point) -> Point:
+    assert k >> 256 == 0
     result = (0, 1, 1, 0)
     for bit, doubled in enumerate(edwards_doublings(p)):
         if k >> bit & 1:

@@ -19,10 +19,10 @@ from prism_secure.flower.secure_aggregation import link, process
 
 @contextlib.contextmanager
 def forked_starts(*modules: str) -> Iterator[None]:
-    """Let `link` start client processes so, with `modules` imported; its own way, where this is left out."""
+    """Let `link` start client processes so, with `modules` imported; test_recipe_app goes its own way."""
     command = [sys.executable, __file__, str(os.getpid()), *modules]
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ready,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as helper,
         pytest.MonkeyPatch.context() as patch,
     ):
         one_at_a_time = threading.Lock()
@@ -30,8 +30,8 @@ def forked_starts(*modules: str) -> Iterator[None]:
         def start(address: Path, log: BinaryIO) -> None:
             address.unlink(missing_ok=True)
             with one_at_a_time:
-                print(address, os.getppid(), log.name, file=ready.stdin, flush=True, sep="\0")
-                assert ready.stdout.readline() == "0\n"
+                print(address, os.getppid(), log.name, file=helper.stdin, flush=True, sep="\0")
+                assert helper.stdout.readline() == "0\n"
 
         patch.setattr(link, "_start", start)
         yield

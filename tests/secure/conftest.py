@@ -59,7 +59,7 @@ def features_of_the_same_images_found_once() -> Iterator[None]:
     def once(network: FashionClassifier, images: Tensor) -> Tensor:
         if torch.is_grad_enabled() or network.training or len(found) > 5_000:
             return features(network, images)
-        parts = [images, next(network.parameters()).detach(), network.head.bias.detach()]
+        parts = [images, *network.state_dict().values()]
         key = hashlib.sha256(repr([part.shape for part in parts]).encode())
         for part in parts:
             key.update(part.cpu().numpy().tobytes())
