@@ -1,9 +1,8 @@
-"""Client processes as forks of one that has imported what they need, which takes longer than most tests."""
+"""Client processes as forks of one that has imported Flower, which takes longer than most tests."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import subprocess
 import sys
@@ -18,9 +17,9 @@ from prism_secure.flower.secure_aggregation import link, process
 
 
 @contextlib.contextmanager
-def forked_starts(*modules: str) -> Iterator[None]:
-    """Let `link` start client processes so, with `modules` imported; test_recipe_app goes its own way."""
-    command = [sys.executable, __file__, str(os.getpid()), *modules]
+def forked_starts() -> Iterator[None]:
+    """Let `link` start client processes so; those of recipes start its own way."""
+    command = [sys.executable, __file__]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as helper,
         pytest.MonkeyPatch.context() as patch,
@@ -37,17 +36,6 @@ def forked_starts(*modules: str) -> Iterator[None]:
         yield
 
 
-def client_processes() -> list[int]:
-    """The ids of those that were started so for this process and live."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words, process = entry.read_bytes().decode().split("\0"), int(entry.parent.name)
-            if words[1:3] == [__file__, str(os.getpid())] and os.getsid(process) != os.getsid(0):
-                found.append(process)
-    return found
-
-
 def _serve(address: str, parent: str, log: str) -> None:
     """What `link` would have had a fresh interpreter do."""
     os.setsid()
@@ -59,8 +47,6 @@ def _serve(address: str, parent: str, log: str) -> None:
 
 
 if __name__ == "__main__":
-    for module in sys.argv[2:]:
-        importlib.import_module(module)
     for line in sys.stdin:
         if not (child := os.fork()):
             _serve(*line.rstrip("\n").split("\0"))
