@@ -60,6 +60,7 @@ def write_budget_page(accounts: Sequence[Account], ledgers: Sequence[SpentLedger
         over=[account for account in accounts if account.over],
         undecided=[account for account in accounts if account.open],
         ledgers=ledgers,
+        named=tuple(ledger.name + end for ledger in ledgers for end in ":,"),
         figures=figures,
     )
     write_atomic(path, page.encode())

@@ -145,13 +145,13 @@ def test_a_page_says_once_what_is_so_of_several_ledgers_and_leaves_their_names_a
 ) -> None:
     more = RecordGuarantee("swap", 5.0, 1e-6, MOMENTS.as_dict())
     told = {"guarantee": more, "settings": {"secure_sum": "not run"}}
-    folders = [ledger_folder(tmp_path / name, **told) for name in "ab"]
+    folders = [ledger_folder(tmp_path / name, **told) for name in ("a", "b, c")]
     budget, page = limit(tmp_path, **RECORD), tmp_path / "page.html"
     main(["audit", "budget", "--budget", str(budget), *map(str, folders), "--html", str(page)])
     notes = re.findall("<li>(.*?)</li>", page.read_text("utf-8"))
     assert notes == [
-        "a, b: a release of another kind; its epsilon and delta are added.",
-        "a, b: the secure sum was not run: epsilon(SUM) is what it would be with one.",
+        "a, b, c: a release of another kind; its epsilon and delta are added.",
+        "a, b, c: the secure sum was not run: epsilon(SUM) is what it would be with one.",
     ]
 
 
