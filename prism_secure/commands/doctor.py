@@ -63,9 +63,8 @@ def _doctor(options: argparse.Namespace, command: str) -> int:
         broken += finding.level == "broken"
         line = Text(f"{finding.level:<8}", style=styles[finding.level])
         console.print(line.append(f"{finding.name:<22}{finding.text}", style="default"), soft_wrap=True)
-    console.print(
-        "Everything that a run needs works." if not broken else f"{broken} things that runs need are broken."
-    )
+    things = "1 thing that runs need is" if broken == 1 else f"{broken} things that runs need are"
+    console.print(f"{things} broken." if broken else "Everything that a run needs works.")
     return 1 if broken else 0
 
 
