@@ -2,7 +2,8 @@
 
     PrismError                 everything below; `exit_code` is what the command line ends with
     ├── ConfigError            a setting is unknown, of the wrong type, or impossible          (2)
-    │   └── AgreementError     what another party asks for is not what was agreed on
+    │   ├── AgreementError     what another party asks for is not what was agreed on
+    │   └── MissingPackage     an optional package is not installed; an ImportError, too
     ├── DataError              a data set is missing, unreadable, or of the wrong shape        (3)
     ├── FeatureError           a feature extractor's weights are missing or do not fit         (3)
     ├── RunFolderError         a run folder is in use, of another configuration, or damaged    (4)
@@ -52,6 +53,10 @@ class AgreementError(ConfigError):
 
     So the text holds what was asked and what everybody agreed on, and nothing of data, files or machines.
     """
+
+
+class MissingPackage(ConfigError, ImportError):
+    """An optional package is not installed; the text says how to get it."""
 
 
 class DataError(PrismError):

@@ -56,3 +56,4 @@ def test_without_its_packages_one_line_names_the_extra(
     with pytest.raises(ConfigError, match=re.escape(pip_install(extra))) as refused:
         needed()
     assert "\n" not in str(refused.value)
+    assert isinstance(refused.value, ImportError), "what asks for a package by `except ImportError` must work"

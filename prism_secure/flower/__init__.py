@@ -9,12 +9,12 @@ recipes of ``prism-secure run`` across machines; ``docs/deploy.md`` shows how.
     client_app, server_app    Flower's side of a recipe's client and server
 """
 
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 
 try:
     import flwr as _flwr  # noqa: F401
 except ImportError:
-    raise ConfigError(f"Flower is not installed: {pip_install('flower')}") from None
+    raise MissingPackage(f"Flower is not installed: {pip_install('flower')}") from None
 
 from prism_secure.flower.secure_aggregation.client import client_folder, secure_sum
 from prism_secure.flower.secure_aggregation.grid import SecureSumGrid

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from prism_secure.config.public_seed import public_seed
-from prism_secure.errors import PrismError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 from prism_secure.model.model_card import NOT_STATED, front_matter, mask_digest, plain, shown
 from prism_secure.model.model_file import ModelFile
 from prism_secure.storage import as_storage_error, make_folder, sync_folder, write_atomic
@@ -237,7 +237,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise PrismError(f"a parquet file needs {error.name}: {pip_install('parquet')}") from None
+        raise MissingPackage(f"a parquet file needs {error.name}: {pip_install('parquet')}") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import ConfigError, MissingPackage, pip_install
 from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.model_card import ModelCard, plain
@@ -37,7 +37,7 @@ def require_packages() -> None:
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less clearly
     except ImportError:
-        raise ConfigError(f"an ONNX file needs packages: {pip_install('onnx')}") from None
+        raise MissingPackage(f"an ONNX file needs packages: {pip_install('onnx')}") from None
 
 
 def write_onnx(path: Path, model: DeployedGenerator, card: ModelCard | None = None) -> None:

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from prism_privacy import BudgetExceeded, CoinSecret, CoinStream, RecordGuarantee, Unit, View
 from prism_privacy.accounting.events import DpAccounted, Event, compose, loss_distributions
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 from prism_secure.plug_in.masked_layers import MaskedConv2d, MaskedLinear
 
 try:
@@ -44,7 +44,7 @@ try:
     from opacus.grad_sample import register_grad_sampler
     from opacus.optimizers import DPOptimizer
 except ImportError:
-    raise ConfigError(f"Opacus is not installed: {pip_install('dp-sgd')}") from None
+    raise MissingPackage(f"Opacus is not installed: {pip_install('dp-sgd')}") from None
 
 __all__ = ["DpSgd", "make_private"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prism_secure.accounting.epsilons import Epsilons
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 from prism_secure.run_folder.records import Quality, RoundRecord
 
 if TYPE_CHECKING:
@@ -132,5 +132,5 @@ def _import_pyarrow() -> Any:
     try:
         import pyarrow
     except ModuleNotFoundError as error:
-        raise ConfigError(f"tables for programs need {error.name}: {pip_install('parquet')}") from None
+        raise MissingPackage(f"tables for programs need {error.name}: {pip_install('parquet')}") from None
     return pyarrow

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 
 __all__ = ["serve_dashboard"]
 
@@ -20,7 +20,7 @@ def serve_dashboard(url: str) -> str:
     try:
         from optuna_dashboard import wsgi
     except ImportError:
-        raise ConfigError(f"the dashboard needs a package: {pip_install('dashboard')}") from None
+        raise MissingPackage(f"the dashboard needs a package: {pip_install('dashboard')}") from None
     from prism_secure.sweep.study import open_storage
 
     server = make_server("127.0.0.1", 0, wsgi(open_storage(url)), handler_class=_Quiet)

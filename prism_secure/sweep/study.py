@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prism_secure.errors import ConfigError, StorageError, pip_install, public_text
+from prism_secure.errors import ConfigError, MissingPackage, StorageError, pip_install, public_text
 from prism_secure.sweep.objectives import direction
 from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id
 
@@ -303,7 +303,7 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ConfigError(f"a sweep needs Optuna: {pip_install('sweep')}") from None
+        raise MissingPackage(f"a sweep needs Optuna: {pip_install('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Heartbeats are an experiment of Optuna's, meant for its own loop; here `beat` sends them.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -369,7 +369,7 @@ def open_storage(url: str) -> Any:
         try:
             import psycopg  # noqa: F401 - the driver that the address below names
         except ImportError:
-            raise ConfigError(f"PostgreSQL needs a driver: {pip_install('postgresql')}") from None
+            raise MissingPackage(f"PostgreSQL needs a driver: {pip_install('postgresql')}") from None
     elif not url.startswith("sqlite:///"):
         raise ConfigError(f"--storage takes postgresql://USER@HOST/DATABASE, got {hidden(url)!r}")
     elif "?" in url or "#" in url:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from prism_privacy.ledger.entry import json_safe
-from prism_secure.errors import ConfigError, pip_install
+from prism_secure.errors import MissingPackage, pip_install
 from prism_secure.reporting import drawing, pages
 from prism_secure.run_folder.environment import read_environment
 from prism_secure.storage import make_folder, write_atomic
@@ -141,7 +141,7 @@ def require_packages() -> None:
     """
     for name in ("plotly", "pyarrow"):
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"the page of many runs needs {name}: {pip_install('sweep')}")
+            raise MissingPackage(f"the page of many runs needs {name}: {pip_install('sweep')}")
 
 
 def _plotly() -> str:
