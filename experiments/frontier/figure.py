@@ -26,13 +26,13 @@ HERE = Path(__file__).parent
 COLOURS = {100: "#b2560d", 1000: "#1a5fb4", 6000: "#1b7f4b", 10: "#7b3fa0"}
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 TITLES = {
-    "client": "client level: all of a client, left out",
-    "image": "image level: one image, replaced by any other",
+    "client": "ε for a client, left out",
+    "image": "ε for one image, replaced",
 }
-ROWS = {
+COLUMNS = {
     "fid": "FID (lower is better)",
     "recall": "recall",
-    "gen2real": "accuracy on real images of\na classifier of generated ones",
+    "gen2real": "gen2real accuracy",
 }
 
 POSTERIOR = 1000
@@ -40,6 +40,7 @@ STYLES = {
     "measured": ("o-", "measured rounds"),
     "one-shot": ("s--", "one shot"),
     "one-shot, posterior": ("^:", "one shot, posterior"),
+    "clipped": ("D-.", "clipped local training"),
 }
 
 Line = Mapping[str, Any]
@@ -72,19 +73,18 @@ def words(clients: int, images: int) -> str:
 
 
 def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) -> None:
-    """The figure of `STYLES`: units side by side, FID above recall above gen2real."""
+    """The figure of `STYLES`: a row for each unit; FID, recall and gen2real side by side."""
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
-    shape = len(ROWS), len(units)
-    size = 4.9 * len(units), 8.6
-    fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
-    for column, unit in enumerate(units):
+    shape = len(units), len(COLUMNS)
+    size = 13.2, 3.1 * len(units) + 0.3
+    fig, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey="col", squeeze=False)
+    for row, unit in zip(axes, units, strict=True):
         curves: dict[tuple[int, str], dict[float, list[Line]]] = defaultdict(dict)
         for (of, clients, method, epsilon), lines in found.items():
             if of == unit and method in STYLES:
                 curves[clients, method][epsilon] = lines
-        for row, (metric, label) in enumerate(ROWS.items()):
-            axis = axes[row][column]
+        for axis, metric in zip(row, COLUMNS, strict=True):
             for (clients, method), curve in curves.items():
                 (style, name), where = STYLES[method], sorted(curve)
                 values = [[line[metric] for line in curve[epsilon]] for epsilon in where]
@@ -102,23 +102,21 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
             axis.set_xlim(0.42, 9.5)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-            axis.tick_params(labelleft=True)
-            if column == 0:
-                axis.set_ylabel(label)
-        axes[0][column].set_title(TITLES[unit], fontsize=11)
-        axes[-1][column].set_xlabel("ε(SUM) at δ = 1e-5")
-        axes[-1][column].legend(
-            *axes[0][column].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.22),
-            ncols=2, frameon=False, fontsize=8,
-        )  # fmt: skip
-    for row, metric in zip(axes, ROWS, strict=True):
-        most = max(axis.dataLim.y1 for axis in row)
+            axis.tick_params(labelleft=True, labelbottom=True)
+        legend = row[-1].legend(
+            loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9, alignment="left"
+        )
+        legend.set_title(TITLES[unit], prop={"size": 10.5, "weight": "bold"})
+    for column, metric in zip(axes.T, COLUMNS, strict=True):
+        column[0].set_title(COLUMNS[metric], fontsize=10.5)
+        column[-1].set_xlabel("ε(SUM) at δ = 1e-5")
+        most = max(axis.dataLim.y1 for axis in column)
         if metric == "fid":
-            row[0].set_yscale("log")
-            row[0].set_yticks(ticks := [40, 60, 100, 200, 400, 600], [str(tick) for tick in ticks])
-            row[0].minorticks_off()
+            column[0].set_yscale("log")
+            column[0].set_yticks(ticks := [40, 60, 100, 200, 400, 600], [str(tick) for tick in ticks])
+            column[0].minorticks_off()
         else:
-            row[0].set_ylim(0, 1.05 * most)
+            column[0].set_ylim(0, 1.05 * most)
     fig.tight_layout()
     fig.savefig(folder / "frontier.svg", metadata={"Date": None})
     fig.savefig(folder / "frontier.png", dpi=130)

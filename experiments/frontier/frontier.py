@@ -3,13 +3,15 @@
     python experiments/frontier/frontier.py client-1000-e2-measured-s0 --out FOLDER
     python experiments/frontier/frontier.py image-10-e2-one-shot-s0 ceiling-12k-s0 --out FOLDER
     python experiments/frontier/frontier.py client-6000-e1-measured-s0 --out FOLDER --full FOLDER
+    python experiments/frontier/frontier.py client-1000-e2-clipped-s0 --out FOLDER
 
 A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
 choose (one shot has none; with them it trains towards a posterior), `-t500` the steps of one shot's training,
 `-real` runs the secure sum, too. Each
 gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
-are open, and trains the server on them as measured rounds do: same start, same steps.
+are open, and trains the server on them as measured rounds do: same start, same steps. `clipped` is local
+training, whose masks are clipped and flipped: a thousand clients with the settings of `cohort/n1000.toml`.
 6,000 clients have the published Fashion-MNIST, which lies in the folder of `--full` as torchvision keeps it.
 """
 
@@ -31,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prism_privacy import Adjacency, MeasuredRelease, View, verify_ledger
+from prism_privacy import Adjacency, MeasuredRelease, View, calibrate, verify_ledger
 from prism_privacy.moments.store import load_moments
 from prism_secure.accounting.measured import concentration, releases
 from prism_secure.accounting.record_release import RecordRelease, opened_epsilon
@@ -66,7 +68,7 @@ FEWEST_BITS, MOST_BITS = 1 << 12, 1 << 18
 ALL_BITS = 1 << 28
 """Of all clients in a round, at most: a simulation draws coins for each of them."""
 _NAME = re.compile(
-    r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot)-s(\d+)(?:-r(\d+))?(?:-t(\d+))?(-real)?"
+    r"(client|image)-(\d+)-e([\d.]+)-(measured|one-shot|clipped)-s(\d+)(?:-r(\d+))?(?:-t(\d+))?(-real)?"
 )
 
 
@@ -90,8 +92,10 @@ class Point:
         if found is None:
             raise SystemExit(f"a point is named {_NAME.pattern}, got {name!r}")
         unit, clients, epsilon, method, seed, rows, steps, real = found.groups()
-        if steps and method == "measured":
-            raise SystemExit(f"measured rounds have their recipe's steps, got {name!r}")
+        if steps and method != "one-shot":
+            raise SystemExit(f"measured and clipped rounds have their recipe's steps, got {name!r}")
+        if method == "clipped" and (rows or (unit, clients) != ("client", "1000")):
+            raise SystemExit(f"clipped rounds are of 1,000 clients, at client level, got {name!r}")
         given = [int(each) if each else None for each in (rows, steps)]
         return cls(unit, int(clients), float(epsilon), method, int(seed), *given, bool(real), full)
 
@@ -134,6 +138,23 @@ class Point:
             ],
             recipe="one-shot",
         )
+
+    def clipped(self) -> Config:
+        """Local training with the largest clip whose rounds together come to this epsilon."""
+        recipe = Path(__file__).parents[1] / "cohort" / "n1000.toml"
+        changes = [*self.shared, f"budget.epsilon={self.epsilon:g}"]
+        config = load_config(recipe, changes)
+        found = calibrate(
+            epsilon=self.epsilon,
+            delta=config.privacy.delta,
+            rounds=config.federation.rounds,
+            cohort=config.cohort,
+            flip=config.privacy.flip,
+            view=View.SUM,
+            adjacency=Adjacency.ZERO_OUT,
+            sum_failure=config.sum_failure,
+        )
+        return load_config(recipe, [*changes, f"privacy.clip={found.clip}"])
 
 
 # What the public model expects: no image is read for any of it.
@@ -233,24 +254,29 @@ def settings_of(point: Point, spectrum: Array) -> Config:
     raise SystemExit(f"no f of {FLIPS} and m up to {most} have room for {point}")
 
 
-# The two methods.
+# The methods.
 
 
 def measured(config: Config, run_folder: Path, command: str) -> dict[str, Any]:
     """Measured rounds, the whole product."""
+    found = rounds(config, run_folder, command)
+    return found | {"rows": config.measured.rows, "coordinates": config.measured.coordinates}
+
+
+def rounds(config: Config, run_folder: Path, command: str) -> dict[str, Any]:
+    """All rounds of a configuration, the whole product."""
     run(config, run_folder, command=command)
     record = read_records(run_folder)[-1]
     assert record.quality is not None
-    assert record.record is not None
+    image = record.record
     return {
         **_quality(record.quality),
         "epsilon_client_sum": record.epsilon.sum_zero_out,
         "epsilon_client_upload": record.epsilon.upload_zero_out,
-        "epsilon_image_sum": record.record.epsilon,
-        "epsilon_image_upload": record.record.upload,
-        "rows": config.measured.rows,
+        "epsilon_image_sum": image.epsilon if image else math.inf,
+        "epsilon_image_upload": image.upload if image else math.inf,
+        "rows": None,
         "flip": config.privacy.flip,
-        "coordinates": config.measured.coordinates,
     }
 
 
@@ -394,7 +420,9 @@ def main() -> None:
             line: dict[str, Any] = {"seed": seed, **full_ceiling(seed, images)}
         else:
             point = Point.of(name, options.full)
-            if point.method == "measured":
+            if point.method == "clipped":
+                found = rounds(point.clipped(), options.out / name, command)
+            elif point.method == "measured":
                 config = settings_of(point, public_spectrum())
                 found = measured(config, options.out / name, command)
             else:

@@ -152,6 +152,11 @@ def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
     assert point.of("client-100-e1-one-shot-s0-t150", None).given_steps == 150
     with pytest.raises(SystemExit, match="their recipe's steps"):
         point.of("client-100-e1-measured-s0-t150", None)
+    clipped = point.of("client-1000-e2-clipped-s0", None).clipped()
+    assert (clipped.budget.epsilon, clipped.privacy.flip, clipped.secure_sum.simulate) == (2.0, 0.4, True)
+    assert 1.1 < clipped.privacy.clip < 1.2  # found for this epsilon
+    with pytest.raises(SystemExit, match="of 1,000 clients"):
+        point.of("client-100-e2-clipped-s0", None)
     with pytest.raises(SystemExit, match="published images"):
         point.of("client-6000-e1-measured-s0", None).measured()
 
