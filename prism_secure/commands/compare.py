@@ -66,7 +66,7 @@ def _print(subject: Subject) -> None:
     table.add_column("settings", overflow="fold")
     record = record_of(subject.runs)
     quality = "FID (outside ε)" if subject.private_metrics else "FID"
-    for name in ("seed", "rounds", quality, "ε(SUM)", "ε(UPLOAD)", f"ε({record})"):
+    for name in ("seed", "rounds", "recall", quality, "ε(SUM)", "ε(UPLOAD)", f"ε({record})"):
         table.add_column(name, justify="right")
     table.add_column(f"of one {record} against")
     for point in subject.points:
@@ -79,6 +79,7 @@ def _print(subject: Subject) -> None:
                 subject.label(point) if subject.keys else "",
                 str(run.seed),
                 f"{len(run.records)}/{run.config.federation.rounds}",
+                f"{run.quality.recall:.2f}" if run.quality else "–",
                 f"{run.quality.fid:.1f}{run.measured_in}" if run.quality else "–",
                 *("–" if math.isnan(value) else format_epsilon(value) for value in epsilons),
                 run.image_view.short if run.image_view else "",

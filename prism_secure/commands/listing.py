@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from prism_secure.run_folder.run import Run
 
 HELP = """\
-List run folders and sweeps under a folder: state, rounds, the last FID (with its round, where that is not
-the last one of a run that is over), and epsilon of one client (ZERO_OUT) and, where it is claimed, of one
-image: to date, and of a run that is over what its plan guarantees, also if it stopped early. A sweep is one
-line, with the best FID of its finished runs; name its own folder to see them all.
+List run folders and sweeps under a folder: state, rounds, the last recall and FID (with the round, where that
+is not the last one of a run that is over), and epsilon of one client (ZERO_OUT) and, where it is claimed, of
+one image: to date, and of a run that is over what its plan guarantees, also if it stopped early. A sweep is
+one line, with the best FID of its finished runs; name its own folder to see them all.
 """
 
 
@@ -49,7 +49,7 @@ def _list(options: argparse.Namespace, command: str) -> int:
     table.add_column("state")
     shown: list[Run] = []
     rows = list(_rows(options.folder, shown))
-    for name in ("rounds", "FID", "ε(SUM)", "ε(UPLOAD)", f"ε({record_of(shown)})"):
+    for name in ("rounds", "recall", "FID", "ε(SUM)", "ε(UPLOAD)", f"ε({record_of(shown)})"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold")
     for row in rows:
@@ -75,7 +75,7 @@ def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
                 shown.append(run)
                 yield _row(f"{run.folder.relative_to(folder)}", run, f"{point.name} seed={run.seed}")
             if point.refused:
-                yield ("", "refused", "", "", "", "", "", f"{point.name}: {point.refused}")
+                yield ("", "refused", "", "", "", "", "", "", f"{point.name}: {point.refused}")
         return
     for found in _folders(folder):
         name = str(found.relative_to(folder)) if found != folder else "."
@@ -87,7 +87,7 @@ def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
                 yield _row(name, run, "")
                 shown.append(run)
         except (RunFolderError, ConfigError) as error:
-            yield (name, "damaged", "", "", "", "", "", str(error))
+            yield (name, "damaged", "", "", "", "", "", "", str(error))
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -111,6 +111,7 @@ def _row(name: str, run: Run, what: str) -> tuple[str, ...]:
         name,
         run.state,
         f"{len(run.records)}/{run.config.federation.rounds}",
+        f"{run.quality.recall:.2f}" if run.quality else "",
         f"{run.quality.fid:.1f}{run.measured_in}" if run.quality else "",
         *(format_epsilon(value) if isinstance(value, float) else "" for value in epsilons),
         "" if run.record is None else format_epsilon(_of_an_image(run.record, run.finished)),
@@ -136,4 +137,4 @@ def _sweep_row(name: str, folder: Path) -> tuple[str, ...]:
     if counts["failed"]:
         words.append(f"{counts['failed']} failed")
     state = "failed" if counts["failed"] else "done" if finished == len(sweep.runs) else "unfinished"
-    return (name, state, "", "" if best is None else f"{best:.1f}", "", "", "", ", ".join(words))
+    return (name, state, "", "", "" if best is None else f"{best:.1f}", "", "", "", ", ".join(words))

@@ -18,7 +18,8 @@ AS_BEFORE = "the deployed mask is as before"
 
 def header(record: str) -> str:
     """The table's head, where a record is an "image" or a "person"."""
-    return f"  round      FID      KID     ε(SUM)  ε(UPLOAD){f'ε({record})':>10}  bits/param  seconds"
+    figures, epsilons = "recall  coverage     FID", f"   ε(SUM)  ε(UPLOAD){f'ε({record})':>10}"
+    return f"  round   {figures}  {epsilons}  bits/param  seconds"
 
 
 def units(record: str) -> str:
@@ -130,17 +131,19 @@ def describe_utility(quality: Quality) -> str:
 
 
 def describe_round(record: RoundRecord, rounds: int) -> str:
-    """One line: round, FID, KID, the client's epsilon to date in both views (ZERO_OUT), an image's epsilon,
-    bits per parameter, seconds; and whether it left the deployed mask as it was."""
+    """One line: round, recall, coverage, FID, the client's epsilon to date in both views (ZERO_OUT), that of an
+    image, bits per parameter, seconds; and whether it left the deployed mask as it was."""
     quality = record.quality
-    fid, kid = (f"{quality.fid:7.1f}", f"{quality.kid:7.3f}") if quality else ("      –", "      –")
+    figures = f"{'–':>6}  {'–':>8}  {'–':>6}"
+    if quality:
+        figures = f"{quality.recall:6.3f}  {quality.coverage:8.3f}  {quality.fid:6.1f}"
     seen_sum, seen_upload = record.epsilon.sum_zero_out, record.epsilon.upload_zero_out
     image = format_epsilon(record.record.epsilon) if record.record else "–"
     if record.record is not None and record.record.upload is not None:
         image += f"/{format_epsilon(record.record.upload)}"
     epsilons = f"{format_epsilon(seen_sum):>9}  {format_epsilon(seen_upload):>9}  {image:>8}"
     return (
-        f"{record.round:>3}/{rounds:<3}  {fid}  {kid}  {epsilons}  "
+        f"{record.round:>3}/{rounds:<3}   {figures}  {epsilons}  "
         f"{record.bits_per_parameter:>10.3f}  {record.seconds:>7.1f}"
         + (f"  {AS_BEFORE}" if record.changed == 0 else "")
     )
