@@ -329,7 +329,11 @@ def _join(rows: NDArray[Any], powers: NDArray[np.uint64], largest: int, words: N
         if dtype == _WORD:
             _horner(rows, base, len(rows), words[np.newaxis])
         elif group > 1:
-            joined = np.empty((-(-len(rows) // group), words.size), dtype)
+            count = -(-len(rows) // group)
+            # Joined bytes lie where the words will: pages that are new to a process cost more than all of
+            # this. Two rows of bytes always fit 32 bits, so the words are not written while bytes are read.
+            room = words if dtype.itemsize == 1 and count <= words.itemsize else None
+            joined = np.ndarray((count, words.size), dtype, room)
             _horner(rows, base, group, joined)
             rows, base, largest = joined, base**group, joint
 
