@@ -131,8 +131,8 @@ def describe_utility(quality: Quality) -> str:
 
 
 def describe_round(record: RoundRecord, rounds: int) -> str:
-    """One line: round, recall, coverage, FID, the client's epsilon to date in both views (ZERO_OUT), that of an
-    image, bits per parameter, seconds; and whether it left the deployed mask as it was."""
+    """One line: round, recall, coverage, FID, the client's epsilon to date in both views (ZERO_OUT), an
+    image's, bits per parameter, seconds; and whether it left the deployed mask as it was."""
     quality = record.quality
     figures = f"{'–':>6}  {'–':>8}  {'–':>6}"
     if quality:
