@@ -81,7 +81,8 @@ class Party(Confidential):
 class Neighbour(Confidential):
     """A client with whom this one exchanges a mask, and shares.
 
-    ``owner`` proves that it knows the private half of its sealing key. ``context`` is ctx1, on a chosen graph
+    ``agreed`` and ``masking`` come of the keys for sealing and for masks. ``owner`` proves that it knows the
+    private half of its sealing key. ``context`` is ctx1, on a chosen graph
     that of the two. ``holder`` says whether the neighbour gets shares of this client's secrets, ``dealer``
     whether this one gets the neighbour's: both, unless clients choose.
     """
@@ -90,6 +91,7 @@ class Neighbour(Confidential):
     owner: bytes
     mask_key: bytes
     agreed: AgreedKey
+    masking: AgreedKey
     context: bytes
     holder: bool = True
     dealer: bool = True

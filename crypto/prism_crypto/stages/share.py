@@ -95,6 +95,9 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
         for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
     )
     agreements: dict[int, AgreedKey] = {}
+    masks: dict[
+        int, AgreedKey
+    ] = {}  # agreed on now, while a client waits; once it has its vector, others wait
     contexts = dict.fromkeys(keys, context)
     if party.chosen:
         for peer, advert in adverts.items():
@@ -105,6 +108,8 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
         try:
             # A client agrees with itself, too: with its own public key, on what nobody else can know.
             agreements[peer] = state.sealing.agree(key)
+            if peer != me:
+                masks[peer] = state.masking.agree(adverts[peer].mask_key)
         except SecureSumError as error:
             error.at(Stage.SHARE, peer)
             raise
@@ -130,6 +135,7 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
             adverts[peer].owner,
             adverts[peer].mask_key,
             agreed,
+            masks[peer],
             contexts[peer],
             holder=peer in sealed,
             dealer=me in adverts[peer].choice or not party.chosen,

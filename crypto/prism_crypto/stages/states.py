@@ -77,6 +77,7 @@ class Shared(Confidential):
             self.own.erase()
         for neighbour in self.neighbours.values():
             neighbour.agreed.erase()
+            neighbour.masking.erase()
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

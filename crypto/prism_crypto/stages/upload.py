@@ -89,7 +89,6 @@ def upload(state: Shared, data: bytes, values: NDArray[Any]) -> tuple[Uploaded |
         SealError: semi-honest mode: a share does not open; ``peer`` is said to have sealed it. Active mode:
             the shares of more than n - t clients do not open, or this client's own.
         ShareError: a share opens to something that is none (semi-honest mode).
-        PublicKeyError: a neighbour's mask key is of low order.
         SignatureError: active hybrid sessions: what came is not what a dealer signed; nobody is named.
     """
     party = state.party
@@ -290,22 +289,13 @@ def _parts(state: Shared, sealed: dict[int, bytes]) -> tuple[dict[int, bytes], l
 def _pair_seed(state: Shared, peer: int, theirs_part: bytes) -> bytes:
     """Seed of the mask shared with ``peer``; in a hybrid session of the parts of those two that deal, too."""
     me, neighbour = state.party.client_id, state.neighbours[peer]
-    theirs = neighbour.mask_key
-    try:
-        agreed = state.masking.agree(theirs)
-    except SecureSumError as error:
-        error.at(Stage.UPLOAD, peer)
-        raise
-    ours = state.masking.public
+    ours, theirs = state.masking.public, neighbour.mask_key
     ids, keys = ((me, peer), (ours, theirs)) if me < peer else ((peer, me), (theirs, ours))
     if isinstance(state.masking, HybridMaskPair):
         our_part = state.masking.part(neighbour.context, (me, peer)) if neighbour.holder else b""
         parts = (our_part, theirs_part) if me < peer else (theirs_part, our_part)
-        seed = hybrid_pair_seed(agreed, parts, neighbour.context, ids, keys)
-    else:
-        seed = pair_seed(agreed, neighbour.context, ids, keys)
-    agreed.erase()
-    return seed
+        return hybrid_pair_seed(neighbour.masking, parts, neighbour.context, ids, keys)
+    return pair_seed(neighbour.masking, neighbour.context, ids, keys)
 
 
 class Uploading(Gathering):
