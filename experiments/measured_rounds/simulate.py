@@ -90,6 +90,8 @@ def arguments() -> argparse.Namespace:
     add("--end", type=int, default=500, help="more, after the last round")
     add("--rate", type=float, default=0.03)
     add("--smoothing", type=float, default=0.98)
+    add("--random", action="store_true", help="ask along random coordinates, not those that are worth most")
+    add("--uncentred", action="store_true", help="ask around the prior's mean, not around the posterior's")
     add("--partition", choices=("iid", "shards", "dirichlet"), default="iid")
     add("--seed", type=int, default=1)
     add("--threads", type=int, default=1)
@@ -210,18 +212,22 @@ def main() -> None:
             prior = posterior.prior
             within = np.concatenate([within, 1.3 * along])
         # Public: what is asked, around which reference, under which clips.
-        reference = posterior.mean
+        around = RowPosterior.start(prior) if o.uncentred else posterior
+        reference = around.mean
         rest = phi - torch.from_numpy(reference).float()[label]
         directions = min(o.directions, prior.variances.size)
         numbers = torch.zeros(len(phi), directions)
-        asked = principal_directions(prior, posterior.variances, directions, within)
+        worth = posterior.variances
+        if o.random:
+            worth = np.random.default_rng([o.seed, t]).random(worth.shape) * np.sqrt(within)
+        asked = principal_directions(prior, worth, directions, within)
         seen = rest @ torch.from_numpy(prior.basis).float().T
         for c in range(classes):
             of = label == c
             numbers[of] = seen[of][:, asked.row_numbers] * torch.from_numpy(asked.by_class[c]).float()
         limit = answer_clips(
             prior,
-            posterior.variances,
+            around.variances,
             asked,
             within,
             records=records,
@@ -253,7 +259,7 @@ def main() -> None:
         opened = hadamard(signs * (votes / n - 0.5)[None])[0, columns].astype(np.float64) * limit_ / reach
         noise = math.sqrt(0.25 / n) * limit_ / reach
         # Server: one measurement more.
-        posterior = posterior.answered(asked, opened + posterior.expected(asked), noise**2)
+        posterior = posterior.answered(asked, opened + around.expected(asked), noise**2)
         error = (posterior.mean - truth) @ prior.basis.T
         beyond = truth - (truth @ prior.basis.T) @ prior.basis
         log.append(
