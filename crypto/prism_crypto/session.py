@@ -208,9 +208,9 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             excluded: who broke the protocol in earlier sessions of this federation, as
                 `SecureSumServer.blamed` has them. They are taken out of ``invited``, and the evidence goes
                 with the offer: as many as it has room for, the smallest evidence first, and as
-                ``min_survivors`` and ``min_cohort`` let go. These are what they are with nobody out, as
-                policies and privacy accounts count on that. Who can't be left out is invited: see
-                ``session.invited``.
+                ``min_survivors`` and ``min_cohort`` let go. These and ``colluders`` are what they are with
+                nobody out, as policies and privacy accounts count on that. Who can't be left out is invited:
+                see ``session.invited``.
 
         Raises:
             PolicyError: the parameters asked for are not sound together.
@@ -218,10 +218,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         ids = tuple(invited)
 
-        def planned(out: tuple[Blame, ...], least: int | None, cohort: int | None) -> Session:
+        def planned(
+            out: tuple[Blame, ...], least: int | None, cohort: int | None, corrupt: int | None
+        ) -> Session:
             return cls._planned(
                 Invited.of(client_id for client_id in ids if client_id not in {b.client_id for b in out}),
-                _Wishes(mode, threshold, least, cohort, colluders, graph, dropout),
+                _Wishes(mode, threshold, least, cohort, corrupt, graph, dropout),
                 federation=federation,
                 number=number,
                 round=round,
@@ -233,12 +235,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 binding=binding,
             )
 
-        whole = session = planned((), min_survivors, min_cohort)
+        whole = session = planned((), min_survivors, min_cohort, colluders)
         blamed = {blame.client_id: blame for blame in excluded if blame.client_id in ids}
         gone: tuple[Blame, ...] = ()
         for blame in sorted(blamed.values(), key=lambda blame: (len(blame.evidence), blame.client_id)):
             with suppress(PolicyError, InputError):
-                session = planned((*gone, blame), whole.min_survivors, whole.min_cohort)
+                session = planned((*gone, blame), whole.min_survivors, whole.min_cohort, whole.colluders)
                 gone += (blame,)
         return session
 

@@ -299,6 +299,20 @@ def test_liars_who_are_not_invited_take_no_room_in_a_plan():
     assert _without(30, dict.fromkeys(range(100, 117), 0) | {3: 1}) == (3,)
 
 
+@pytest.mark.parametrize("clients", [220, 201])
+def test_a_plan_counts_on_as_many_colluders_as_with_nobody_out(clients):
+    """Their default goes by the number of clients, and 200 of them mask all with all, where it is 0."""
+    roster = Roster({i: Identity.generate(i).public_key for i in range(clients)})
+    how = {"federation": "tests", "number": 2, "roster": roster}
+    whole = Session.plan(CountSpec(11), range(clients), **how)
+    blamed = [Blame(0, Stage.ADVERTISE, "it lied", "tests", 1, b"")]
+    session = Session.plan(CountSpec(11), range(clients), excluded=blamed, **how)
+    assert session.invited.count == clients - 1
+    assert (whole.graph, session.graph) == ("chosen", "chosen" if clients > 201 else "complete")
+    assert session.colluders == whole.colluders == clients // 10
+    assert (session.min_survivors, session.min_cohort) == (whole.min_survivors, whole.min_cohort)
+
+
 @pytest.mark.parametrize("graph", ["complete", "chosen"])
 def test_sessions_without_liars_are_as_sound_as_any(graph):
     roster = Roster({i: Identity.generate(i).public_key for i in range(120)})
