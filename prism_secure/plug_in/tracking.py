@@ -125,8 +125,8 @@ class Tracker:
         Raises:
             prism_privacy.BudgetExceeded, prism_privacy.ParticipationExceeded: refused, and nothing was spent.
             prism_privacy.InvalidParameter: fewer clients than the release's cohort and the colluders, or a
-                session that guarantees fewer; one twice, or an id that is neither a number nor a text;
-                nothing was spent.
+                session that guarantees fewer, or whose sparse graph the release does not pay for; one twice,
+                or an id that is neither a number nor a text; nothing was spent.
             prism_privacy.LedgerError, OSError: it was not written down: no client may upload. It counts as
                 spent until the process ends.
         """
@@ -143,12 +143,20 @@ class Tracker:
                 f"{len(asked)} are asked to upload{among}"
             )
         cohort, colluders = getattr(clients, "cohort", None), getattr(clients, "colluders", 0)
+        failure = getattr(clients, "sum_failure", 0.0)
+        sparse = f', and min_cohort={release.cohort} or graph="complete"' if failure else ""
         if cohort is not None and (cohort < release.cohort or colluders < self._colluders):
             raise InvalidParameter(
                 f"epsilon counts on {release.cohort} honest clients in the sum (release.cohort) beside "
                 f"{self._colluders} colluders, and this session guarantees {cohort} beside {colluders}: it "
                 f"needs min_survivors={release.cohort + self._colluders} (release.cohort + colluders) and "
-                f"colluders={self._colluders}"
+                f"colluders={self._colluders}{sparse}"
+            )
+        if release.sum_failure < failure:
+            raise InvalidParameter(
+                "the sparse graph of this session fails to hide uploads with probability 2^-40, and "
+                f"release.sum_failure is {release.sum_failure}: give the release sum_failure=2**-40, or the "
+                'sum graph="complete"'
             )
         self._charge(release, asked)
         spender = self._accountant

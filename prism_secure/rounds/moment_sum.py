@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,9 @@ from prism_secure.errors import RunFolderError
 from prism_secure.rounds.moments import ClientMoments
 from prism_secure.run_folder.records import MomentSession
 from prism_secure.storage import make_private_folder, write_atomic
+
+MOMENTS_GRAPH: Final = "complete"
+"""Whatever that of the rounds: the release counts on all survivors, and its delta pays for no sparse one."""
 
 _BEGAN = "moments.began"
 _TOOK = "moments.json"
@@ -120,7 +124,7 @@ def _sum(
         threshold=config.moments_threshold,
         min_survivors=config.moments_survivors,
         colluders=config.privacy.colluders,
-        graph="complete",
+        graph=MOMENTS_GRAPH,
         suite=config.secure_sum.suite,
         simulate=config.secure_sum.simulate,
         context=SessionContext(

@@ -1,4 +1,4 @@
-"""Four enrolled clients of a recipe, a server and the grid between them; and the same without Flower."""
+"""Enrolled clients of a recipe, a server and the grid between them; and the same without Flower."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from loop_grid import LoopGrid
 
 from prism_crypto import Policy
@@ -50,12 +51,21 @@ def recipe_of(folder: Path, *overrides: str, images: int = 60) -> Config:
 class Place:
     """Enrolled clients and a server, and the grid between them."""
 
-    def __init__(self, root: Path, *overrides: str, test_coins: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *overrides: str,
+        test_coins: bool = True,
+        images: int = 60,
+        policy: Policy = Policy(min_survivors=3, min_cohort=3),  # noqa: B008 - a frozen value
+        app: ClientApp = client_app.app,
+    ) -> None:
         self.root = root
         root.mkdir(exist_ok=True)
-        self.config = recipe_of(root / "data", *overrides)
-        enroll_simulated(root, FEDERATION, 4, Policy(min_survivors=3, min_cohort=3))
-        for client in range(4):
+        self.config = recipe_of(root / "data", *overrides, images=images)
+        clients = self.config.federation.clients
+        enroll_simulated(root, FEDERATION, clients, policy)
+        for client in range(clients):
             (root / f"{client:02d}" / "recipe.toml").write_text(dump_config(self.config))
         (root / "recipe.toml").write_text(dump_config(self.config))
         self.out = root / "run"
@@ -64,9 +74,9 @@ class Place:
             "timeout": 300, "train-timeout": 600, "patience": 20, "test-coins": test_coins,
             "clients-folder": str(root),
         }  # fmt: skip
-        self.grid = LoopGrid(client_app.app, dict.fromkeys(range(100, 104), root))
+        self.grid = LoopGrid(app, dict.fromkeys(range(100, 100 + clients), root))
         for partition, context in enumerate(self.grid.contexts.values()):
-            context.node_config = {"partition-id": partition, "num-partitions": 4}
+            context.node_config = {"partition-id": partition, "num-partitions": clients}
             if test_coins:
                 context.node_config["test-coins"] = KEY.hex()
             context.run_config = self.settings

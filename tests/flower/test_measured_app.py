@@ -178,7 +178,9 @@ def honest(recipe: Components) -> Broadcast:
 def content_of(broadcast: Broadcast, *, round: int = 1, dimension: int = 256) -> RecordDict:
     """As it arrives, with what the secure sum says of its session."""
     sent = recorddict_from_proto(recorddict_to_proto(write_broadcast(broadcast)))
-    sent[RECORD] = ConfigRecord({"round": round, "dimension": dimension, "bound": 1})
+    sent[RECORD] = ConfigRecord(
+        {"round": round, "dimension": dimension, "bound": 1, "graph": "complete", "cohort": 3}
+    )
     return sent
 
 

@@ -270,7 +270,7 @@ def planned_without(
     for i, size in blamed.items():
         summed.blamed[i] = Blame(i, Stage.ADVERTISE, "it lied", "tests", 1, bytes(100 + size))
     among = tuple(roster.ids if invited is None else invited)
-    session = summed._planned(CountSpec(11), among, 1, model_hash=b"", binding=b"")
+    session = summed._planned(CountSpec(11), among, 1, graph="auto", model_hash=b"", binding=b"")
     return tuple(i for i in among if i not in session.everyone)
 
 

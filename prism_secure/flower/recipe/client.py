@@ -30,6 +30,7 @@ from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
+from prism_secure.rounds.moment_sum import MOMENTS_GRAPH
 from prism_secure.rounds.threads import one_thread
 from prism_secure.run_folder.enrolment import Enrolment
 from prism_secure.run_folder.environment import Facts
@@ -118,20 +119,32 @@ class RecipeClient:
             coins=self.coins,
             may_miss=True,
         )
-        release = self.recipe.record_release
+        config, release = self.recipe.config, self.recipe.record_release
         summed = release is not None and release.summed
         if recipe_messages.asks_for_moments(content):
             recipe_messages.check_plan(content, release)
             assert release is not None
             plan = release.plan
-            recipe_messages.check_session(content, round=1, dimension=plan.size, bound=plan.bound)
+            recipe_messages.check_session(
+                content,
+                round=1,
+                dimension=plan.size,
+                bound=plan.bound,
+                graph=MOMENTS_GRAPH,
+                cohort=plan.cohort,
+            )
             self._charge(None)  # before noise is drawn, which a kill would leave uncharged
             client.prepare(self.federation)
             return client.moments.share()
         broadcast = recipe_messages.read_broadcast(self.federation, content, self.recipe.trainer.dimension)
         # The same bits in two sessions would be two sums, whose difference could be those of one client.
         recipe_messages.check_session(
-            content, round=broadcast.round + summed, dimension=self.recipe.sent_bits, bound=1
+            content,
+            round=broadcast.round + summed,
+            dimension=self.recipe.sent_bits,
+            bound=1,
+            graph=config.graph,
+            cohort=config.cohort,
         )
         behaviour_of(self.recipe).check(broadcast)
         client.check(self.federation, broadcast.round - 1, broadcast.round)

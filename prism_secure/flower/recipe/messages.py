@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from prism_crypto.session import GraphKind
 from prism_privacy import NoisySums
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.errors import AgreementError
@@ -43,21 +44,31 @@ def check_plan(content: RecordDict, release: RecordRelease | None) -> None:
         raise AgreementError(f"the server asks for moments by {asked!s}, which is not what the recipe plans")
 
 
-def check_session(content: RecordDict, *, round: int, dimension: int, bound: int) -> None:
+def check_session(
+    content: RecordDict, *, round: int, dimension: int, bound: int, graph: GraphKind, cohort: int
+) -> None:
     """Refuse unless what is asked for belongs to this session: a client uploads once in a round.
 
     The bound, too: a share of noisy moments that is above a bound of the server's choice is refused, and that
-    refusal would tell it about the share.
+    refusal would tell it about the share. A sparse graph where epsilon's delta has not paid for one, too, and
+    a cohort below that which epsilon counts on.
 
     Raises:
         AgreementError: it is another session.
     """
-    found, expected = sum_messages.session_of(content), (round, dimension, bound)
+    session, expected = sum_messages.session_of(content), (round, dimension, bound)
+    found = (session.round, session.dimension, session.bound)
     if found != expected:
         described = "round {}, of {} integers up to {}".format
         raise AgreementError(
             f"what the server asks for belongs to a session of {described(*expected)}, not of "
             f"{described(*found)}"
+        )
+    if session.graph not in ("complete", graph) or session.cohort < cohort:
+        described = "a {} graph and {} honest clients in the sum".format
+        raise AgreementError(
+            f"epsilon of this recipe counts on {described(graph, cohort)}, the session has "
+            f"{described(session.graph, session.cohort)}"
         )
 
 

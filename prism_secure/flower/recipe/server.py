@@ -42,7 +42,7 @@ from prism_secure.rounds.assembly import Clock, close_round, quality_if_due
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
-from prism_secure.rounds.moment_sum import opened_once, session_began
+from prism_secure.rounds.moment_sum import MOMENTS_GRAPH, opened_once, session_began
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, read_records, saved_round
@@ -94,9 +94,10 @@ class Rounds:
             run.federation,
             run_config=run_config,
             mode=config.secure_sum.mode,
-            threshold=config.threshold,
+            threshold=None if config.sparse else config.threshold,
             min_survivors=config.min_survivors,
             colluders=config.privacy.colluders,
+            graph=config.graph,
             suite=config.secure_sum.suite,
             kept=run.blamed_path,
             timeout=timeout,
@@ -167,6 +168,7 @@ class Rounds:
                     round=1,
                     binding=binding(release.config),
                     train_timeout=self._train_timeout,
+                    graph=MOMENTS_GRAPH,
                     closed=closed,
                 )
             except SecureSumError as error:
@@ -258,7 +260,7 @@ class Rounds:
         )
 
     def _await_nodes(self, began: float) -> None:
-        least = max(self._recipe.config.threshold, self._recipe.config.min_survivors)
+        least = self._recipe.config.min_survivors
         while (nodes := len(list(self._grid.get_node_ids()))) < least:
             if time.monotonic() - began > self._patience:
                 raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")

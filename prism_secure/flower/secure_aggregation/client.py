@@ -64,9 +64,11 @@ def secure_sum(
     arguments do not name are dropped: nothing but the sum leaves.
 
     What it is sent holds one record more: ``message.content["secure_sum"]["round"]`` is the round of the
-    session. A client uploads once a round, in rounds that only rise (0: the server does not number them). A
-    function that may give the same answer twice must check that it is asked in the round which that answer
-    is for: the difference of two sums over other survivors would be what one client has sent.
+    session; ``graph`` and ``cohort`` say who masks with whom, and how many honest clients the sum surely
+    holds, for a function that counts on either. A client uploads once a round, in rounds that only rise (0:
+    the server does not number them). A function that may give the same answer twice must check that it is
+    asked in the round which that answer is for: the difference of two sums over other survivors would be
+    what one client has sent.
 
     What else a server could tell one node and not another (a learning rate of 0 to all but one, whose update
     would then be the sum) is in the session's hash, content, run and run configuration, or is left out: of

@@ -36,10 +36,12 @@ class Asked(tuple[int, ...]):
     Attributes:
         cohort: honest clients in the sum, whatever becomes of the others: `Session.min_cohort`.
         colluders: how many that takes for colluders.
+        sum_failure: probability that its graph fails to hide uploads, for which a release's delta pays.
     """
 
     cohort: int
     colluders: int
+    sum_failure: float
 
 
 class SecureSumGrid(Grid):
@@ -67,8 +69,9 @@ class SecureSumGrid(Grid):
         charge: told the ids of those who are about to be asked for their uploads, and the `cohort` that the
             session guarantees (`Asked`): what a round costs each of them is charged here. `spent` of
             `prism_secure.plug_in.track`, given them as they are, refuses a release that counts on a larger
-            cohort: the session needs `min_survivors` of the release's cohort and the colluders. What it
-            raises ends the run before anything has left.
+            cohort: the session needs `min_survivors` of the release's cohort and the colluders, and on a
+            sparse graph `min_cohort`, and a release whose `sum_failure` is 2^-40. What it raises ends the run
+            before anything has left.
 
     Attributes:
         result: the last round that opened (`prism_crypto.SecureSumResult`), None before.
@@ -193,6 +196,7 @@ class SecureSumGrid(Grid):
             assert session is not None
             asked = Asked(clients)
             asked.cohort, asked.colluders = session.min_cohort, session.colluders
+            asked.sum_failure = 0.0 if session.graph == "complete" else 2.0**-40
             self._charge(asked)
 
     def set_run(self, run: Any) -> None:

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from prism_crypto import MessageError, Session, Stage
+from prism_crypto.session import GraphKind
 from prism_secure.errors import AgreementError, ConfigError
 
 RECORD = "secure_sum"
@@ -91,18 +93,36 @@ def sender(content: RecordDict) -> int:
 def told(session: Session) -> ConfigRecord:
     """What a client's function is told of the session that it is called in."""
     spec = session.spec
-    return ConfigRecord({"round": session.round, "dimension": spec.dimension, "bound": spec.bound})
+    return ConfigRecord(
+        {
+            "round": session.round,
+            "dimension": spec.dimension,
+            "bound": spec.bound,
+            "graph": session.graph,
+            "cohort": session.min_cohort,
+        }
+    )
 
 
-def session_of(content: RecordDict) -> tuple[int, int, int]:
-    """Round, dimension and bound of the session that a client's function is called in."""
-    fields = content[RECORD]
-    assert isinstance(fields, ConfigRecord)
-    round, dimension, bound = (fields[name] for name in ("round", "dimension", "bound"))
-    assert isinstance(round, int)
-    assert isinstance(dimension, int)
-    assert isinstance(bound, int)
-    return round, dimension, bound
+class Told(msgspec.Struct, frozen=True):
+    """What a client's function is told of the session that it is called in.
+
+    Attributes:
+        round, dimension, bound, graph: see `prism_crypto.Session` and its `spec`.
+        cohort: honest clients in the opened sum, at least: the session's `min_cohort`, which the client has
+            found sound before it was called.
+    """
+
+    round: int
+    dimension: int
+    bound: int
+    graph: GraphKind
+    cohort: int
+
+
+def session_of(content: RecordDict) -> Told:
+    """What `told` has said."""
+    return msgspec.convert(dict(content[RECORD]), Told)
 
 
 def _field(content: RecordDict, name: str) -> object:

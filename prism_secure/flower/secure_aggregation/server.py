@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from flwr.app import Message, RecordDict
 from flwr.common.logger import log
@@ -26,13 +26,14 @@ from prism_crypto import (
     ThresholdError,
 )
 from prism_crypto.hello import check_hello, new_challenge
-from prism_crypto.session import Suite
+from prism_crypto.session import GraphKind, Suite
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.blamed import keep_blamed, read_blamed
 from prism_secure.run_folder.enrolment import session_clock
 
 _LONGEST_POLL = 3.0
 Watcher = Callable[[Stage, tuple[int, ...]], None]
+Graph: TypeAlias = GraphKind | Literal["auto"]
 
 
 class SecureSum:
@@ -45,7 +46,9 @@ class SecureSum:
         federation: its name, as the clients were enrolled.
         run_config: ``context.run_config`` of the server's app; a client that was given another one takes part
             in no sum. None: the app has no run configuration.
-        mode, threshold, min_survivors, colluders, suite: see `prism_crypto.Session.plan`.
+        mode, threshold, min_survivors, min_cohort, colluders, suite: see `prism_crypto.Session.plan`.
+        graph, dropout: see there, too. By default all mask with all, and where more than 200 are invited each
+            with some: then other survivors and colluders are the default, and epsilon's delta pays 2^-40.
         kept: a file in which `blamed` is kept, so that it lasts beyond this process; None: it does not.
         timeout: seconds that a stage may take, the upload excepted.
         poll: seconds between two looks for replies, at first. They grow to a tenth of what a stage has taken,
@@ -71,7 +74,10 @@ class SecureSum:
         mode: Mode | str = Mode.ACTIVE,
         threshold: int | None = None,
         min_survivors: int | None = None,
+        min_cohort: int | None = None,
         colluders: int | None = None,
+        graph: Graph = "auto",
+        dropout: float = 0.1,
         suite: Suite = "x25519",
         kept: str | os.PathLike[str] | None = None,
         timeout: float = 120.0,
@@ -84,7 +90,10 @@ class SecureSum:
         self._mode = mode
         self._threshold = threshold
         self._min_survivors = min_survivors
+        self._min_cohort = min_cohort
         self._colluders = colluders
+        self._graph = graph
+        self._dropout = dropout
         self._timeout = timeout
         self._poll = poll
         self._number = 0
@@ -106,6 +115,7 @@ class SecureSum:
         train_timeout: float = 3600.0,
         nodes: Iterable[int] | None = None,
         invite: Literal["roster", "asked"] = "roster",
+        graph: Graph | None = None,
         closed: Watcher | None = None,
     ) -> SecureSumResult:
         """Send `content` to the clients, let them train, and open the sum of what they answer.
@@ -121,6 +131,7 @@ class SecureSum:
                 have dropped out. ``"asked"``: those behind `nodes` are, a sample of any size that
                 `min_survivors` and the clients' policies allow. Nodes that have not said yet whose they are
                 do so first, by a signature; in semi-honest mode always, because nothing in it is signed.
+            graph: of this session, where it is not that of the others.
             closed: told of each stage that has ended and of the clients that are still in, before the next
                 one begins. What it raises ends the session.
 
@@ -143,6 +154,7 @@ class SecureSum:
             spec,
             sorted(clients.values()) if invite == "asked" else self._roster.ids,
             round,
+            graph=graph or self._graph,
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
@@ -196,7 +208,14 @@ class SecureSum:
         return {node: self._clients[node] for node in nodes if node in self._clients}
 
     def _planned(
-        self, spec: CountSpec, invited: Iterable[int], round: int, *, model_hash: bytes, binding: bytes
+        self,
+        spec: CountSpec,
+        invited: Iterable[int],
+        round: int,
+        *,
+        graph: Graph,
+        model_hash: bytes,
+        binding: bytes,
     ) -> Session:
         """The session, without as many of those who are to blame for something as can be left out."""
         everyone = tuple(invited)
@@ -209,8 +228,10 @@ class SecureSum:
             mode=self._mode,
             threshold=self._threshold,
             min_survivors=self._min_survivors,
+            min_cohort=self._min_cohort,
             colluders=self._colluders,
-            graph="complete",
+            graph=graph,
+            dropout=self._dropout,
             roster=self._roster,
             suite=self._suite,
             excluded=self.blamed.values(),
