@@ -238,14 +238,16 @@ class SecureSum:
             model_hash=model_hash,
             binding=binding,
         )
+        needed = session.invited.count <= session.quorum
         for client in sorted(self.blamed.keys() & session.everyone):
             log(
                 WARNING,
-                "secure sum: client %d can't be left out, beside %d others: an offer holds no more evidence, "
-                "or min_survivors (%d) lets nobody else go",
+                "secure sum: client %d can't be left out, beside %d others: %s",
                 client,
                 len(session.excluded),
-                session.min_survivors,
+                f"{session.quorum} must survive (min_survivors, threshold), and no more are invited"
+                if needed
+                else "an offer holds no more evidence, or the graph can spare nobody else",
             )
         return session
 
