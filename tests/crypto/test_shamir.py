@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -219,11 +220,110 @@ def test_without_enough_right_shares_nothing_is_recovered_and_a_set_that_fails_i
     assert recover(shares, 4, SECRET.__eq__, os.urandom) == (None, (1, 2, 3, 4))
 
 
-def test_among_many_holders_a_few_wrong_shares_are_found_by_trying():
-    shares = split(SECRET, 34, range(1, 51), os.urandom)
-    for x in (1, 17, 40):
-        shares[x] = bytes(SHARE_BYTES)
-    assert recover(shares, 34, SECRET.__eq__, os.urandom) == (SECRET, (1, 17, 40))
+@pytest.fixture
+def in_a_field_of(monkeypatch):
+    """Another field, so small that all words can be tried."""
+
+    def change(prime: int) -> None:
+        monkeypatch.setattr(shamir, "PRIME", prime)
+        shamir._differences.cache_clear()
+
+    yield change
+    shamir._differences.cache_clear()
+
+
+@pytest.mark.parametrize(("prime", "holders"), [(3, 2), (5, 4), (7, 5)])
+def test_of_every_word_of_a_small_field_exactly_the_wrong_shares_are_located(prime, holders, in_a_field_of):
+    """Held against a list of all polynomials and their distances."""
+    in_a_field_of(prime)
+    xs = tuple(range(1, holders + 1))
+    for threshold in range(1, holders + 1):
+        most = (holders - threshold) // 2
+        expected = {}
+        for polynomial in itertools.product(range(prime), repeat=threshold):
+            right = [sum(c * x**k for k, c in enumerate(polynomial)) % prime for x in xs]
+            for wrong in itertools.chain.from_iterable(
+                itertools.combinations(range(holders), count) for count in range(most + 1)
+            ):
+                for off_by in itertools.product(range(1, prime), repeat=len(wrong)):
+                    word = list(right)
+                    for i, error in zip(wrong, off_by, strict=True):
+                        word[i] = (word[i] + error) % prime
+                    expected[tuple(word)] = frozenset(xs[i] for i in wrong)
+        for word in itertools.product(range(prime), repeat=holders):
+            shares = {x: y.to_bytes(SHARE_BYTES) for x, y in zip(xs, word, strict=True)}
+            assert shamir._located(shares, threshold) == expected.get(word, frozenset())
+
+
+@pytest.mark.parametrize("holders", range(2, 8))
+def test_whichever_of_few_shares_are_wrong_decoding_finds_them(holders, monkeypatch):
+    monkeypatch.setattr(shamir, "_MAX_TRIES", 0)
+    xs = random.Random(holders).sample(range(1, 2**32), holders)
+    for threshold in range(1, holders + 1):
+        for count in range((holders - threshold) // 2 + 1):
+            for wrong in itertools.combinations(sorted(xs), count):
+                shares = split(SECRET, threshold, xs, os.urandom)
+                for x in wrong:
+                    shares[x] = ((int.from_bytes(shares[x]) + 1) % PRIME).to_bytes(SHARE_BYTES)
+                assert recover(shares, threshold, SECRET.__eq__, os.urandom) == (SECRET, wrong)
+
+
+MANY = [(20, 14), (27, 1), (28, 18), (51, 34), (100, 67), (100, 34), (200, 134), (201, 67)]
+
+
+@pytest.mark.parametrize(("holders", "threshold"), MANY)
+@pytest.mark.parametrize("how", ["anything", "one value", "another polynomial"])
+def test_among_many_holders_as_many_wrong_shares_are_found_as_any_decoder_bears(
+    holders, threshold, how, monkeypatch
+):
+    monkeypatch.setattr(shamir, "_MAX_TRIES", 0)
+    draw = random.Random(f"{holders} {threshold} {how}")
+    xs = range(3, 3 + holders)
+    shares, other = (split(secret, threshold, xs, draw.randbytes) for secret in (SECRET, bytes(32)))
+    wrong = tuple(sorted(draw.sample(xs, (holders - threshold) // 2)))
+    for x in wrong:
+        shares[x] = {
+            "anything": draw.randrange(PRIME).to_bytes(SHARE_BYTES),
+            "one value": bytes(SHARE_BYTES),
+            "another polynomial": other[x],
+        }[how]
+    assert recover(shares, threshold, SECRET.__eq__, os.urandom) == (SECRET, wrong)
+
+
+@pytest.mark.parametrize(("holders", "threshold"), MANY)
+def test_one_wrong_share_more_than_that_is_an_error_that_names_the_lowest_set(
+    holders, threshold, monkeypatch
+):
+    """And where decoding finds another polynomial, its secret is not taken for the right one."""
+    monkeypatch.setattr(shamir, "_MAX_TRIES", 0)
+    draw = random.Random(f"{holders} {threshold}")
+    xs = range(1, 1 + holders)
+    shares, other = (split(secret, threshold, xs, draw.randbytes) for secret in (SECRET, bytes(32)))
+    lowest = tuple(range(1, threshold + 1))
+    wrong = [1, *draw.sample(xs[1:], (holders - threshold) // 2)]
+    for x in wrong:
+        shares[x] = draw.randrange(PRIME).to_bytes(SHARE_BYTES)
+    assert recover(shares, threshold, SECRET.__eq__, draw.randbytes) == (None, lowest)
+    shares = other | {wrong[0]: shares[wrong[0]]}
+    assert recover(shares, threshold, SECRET.__eq__, draw.randbytes) == (None, lowest)
+
+
+def test_beyond_that_all_sets_are_tried_where_they_are_few():
+    """Three right shares are enough, though decoding finds the polynomial of the five others."""
+    xs = range(1, 9)
+    shares, other = (split(secret, 3, xs, os.urandom) for secret in (SECRET, bytes(32)))
+    shares |= {x: other[x] for x in (1, 2, 3, 5, 7)}
+    assert recover(shares, 3, SECRET.__eq__, os.urandom) == (SECRET, (1, 2, 3, 5, 7))
+    assert recover(shares, 3, bytes(32).__eq__, os.urandom) == (bytes(32), (4, 6, 8))
+
+
+def test_beyond_that_some_of_many_sets_are_tried():
+    """Of 38,760 sets 120 hold no wrong share; decoding bears three."""
+    draw = random.Random(1)
+    shares = split(SECRET, 14, range(1, 21), draw.randbytes)
+    shares |= {x: bytes(SHARE_BYTES) for x in (1, 7, 8, 19)}
+    assert shamir._located(shares, 14) == frozenset()
+    assert recover(shares, 14, SECRET.__eq__, draw.randbytes) == (SECRET, (1, 7, 8, 19))
 
 
 @given(st.data())

@@ -6,8 +6,8 @@ string is a field element as it stands, and a share takes 33 bytes, big-endian. 
 secret: two secrets of the same owner get independent polynomials.
 
 Shares carry no proof of their own: a wrong one gives a wrong secret. Whoever combines them compares the
-result with what its owner advertised, a hash of the seed or the public half of the key, and may look for
-other shares that give the right one (`recover`).
+result with what its owner advertised, a hash of the seed or the public half of the key. All shares together
+are a word of a Reed-Solomon code, so those that are wrong can be found (`recover`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, combinations
+from itertools import accumulate, combinations, islice
 from math import comb, prod
 from operator import mul
 
@@ -34,7 +34,7 @@ SHARE_BYTES = 33
 _DRAW_LIMIT = (2**264 // PRIME) * PRIME
 
 _MAX_TRIES = 2000
-"""So many sets of shares `recover` tries: all of them for some dozen holders, a sample for more."""
+"""So many sets of shares `recover` tries where decoding fails: all for some dozen holders, else a sample."""
 
 _MAX_PRODUCTS = 20_000_000
 """And no more than take so many multiplications, a few seconds: t shares take about t² of them."""
@@ -90,14 +90,8 @@ def split(secret: bytes | bytearray, threshold: int, xs: Sequence[int], rng: Rng
     if len(set(xs)) != len(xs) or not all(1 <= x < 2**32 for x in xs):
         raise InputError("the holders' points must be distinct integers in 1..2^32-1")
 
-    leading, *descending = [*_field_elements(threshold - 1, rng), int.from_bytes(secret)]
-    shares = {}
-    for x in xs:
-        value = leading
-        for coefficient in descending:  # Horner; x is small, so one reduction at the end is cheapest
-            value = value * x + coefficient
-        shares[x] = (value % PRIME).to_bytes(SHARE_BYTES)
-    return shares
+    descending = [*_field_elements(threshold - 1, rng), int.from_bytes(secret)]
+    return {x: _value(descending, x).to_bytes(SHARE_BYTES) for x in xs}
 
 
 def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
@@ -136,6 +130,9 @@ def recover(
 ) -> tuple[bytes | None, tuple[int, ...]]:
     """Find the secret although some shares may be wrong, and the shares that are.
 
+    Of m shares ⌊(m - threshold) / 2⌋ may be wrong, whichever they are: the rest is decoded. More, up to
+    m - threshold, while all sets of ``threshold`` shares are few enough to be tried, else by luck.
+
     Args:
         shares: for each holder's x its share; ``threshold`` of them at least.
         threshold: how many shares the polynomial was made for.
@@ -144,7 +141,7 @@ def recover(
 
     Returns:
         The secret, and the x of all shares that are not on its polynomial. If no set of ``threshold`` shares
-        that was tried gives the right secret: None, and the x of one such set.
+        that was tried gives the right secret: None, and the x of one such set, the lowest.
 
     >>> import os
     >>> shares = split(b"thirty-two bytes of a secret key", threshold=2, xs=[1, 2, 3, 4], rng=os.urandom)
@@ -153,7 +150,7 @@ def recover(
     (b'thirty-two bytes of a secret key', (1,))
     """
     lowest = tuple(sorted(shares)[:threshold])
-    for xs in _sets(tuple(sorted(shares)), threshold, rng):
+    for xs in _sets(shares, threshold, rng):
         chosen = {x: shares[x] for x in xs}
         try:
             secret = combine(chosen, threshold)
@@ -171,17 +168,59 @@ def off(shares: Mapping[int, bytes], x: int, share: bytes) -> bool:
     return value % PRIME != int.from_bytes(share)
 
 
-def _sets(xs: tuple[int, ...], threshold: int, rng: Rng) -> Iterator[tuple[int, ...]]:
-    """The lowest points first; then all sets, if they are few, or as many at random."""
+def _sets(shares: Mapping[int, bytes], threshold: int, rng: Rng) -> Iterator[tuple[int, ...]]:
+    """The lowest points; then those that decoding leaves; then all sets if few, else some at random."""
+    xs = tuple(sorted(shares))
+    yield xs[:threshold]
+    wrong = _located(shares, threshold)
+    if wrong:
+        yield tuple(x for x in xs if x not in wrong)[:threshold]
     tries = min(_MAX_TRIES, _MAX_PRODUCTS // threshold**2)
     if comb(len(xs), threshold) <= tries:
-        yield from combinations(xs, threshold)
+        yield from islice(combinations(xs, threshold), 1, None)
         return
-    yield xs[:threshold]
     for _ in range(tries):
         keys = draw(rng, 8 * len(xs))
         shuffled = sorted((keys[8 * i : 8 * i + 8], x) for i, x in enumerate(xs))
         yield tuple(sorted(x for _, x in shuffled[:threshold]))
+
+
+def _located(shares: Mapping[int, bytes], threshold: int) -> frozenset[int]:
+    """The points of the shares off the polynomial that all but ⌊(m - threshold) / 2⌋ or fewer are on.
+
+    None if there is no such polynomial; m = len(shares). With w_i = 1 / Π_{j≠i} (x_i - x_j), each sum
+    s_k = Σ w_i x_i^k y_i, k < m - threshold, is 0 for values y_i of a polynomial. So s_k = Σ c_i x_i^k over
+    the wrong shares alone, c_i ≠ 0, and the shortest recurrence of s has their points as its roots: it is the
+    only one, as s is twice as long (Massey 1969, theorem 3). Conversely, if s has a recurrence so short with
+    distinct roots among the points, it is such a sum, and changing the shares there puts all on one
+    polynomial. In time m².
+    """
+    xs = tuple(sorted(shares))
+    terms = list(map(mul, _inverted(_differences(xs)), (int.from_bytes(shares[x]) for x in xs)))
+    syndromes = []
+    for _ in range(len(xs) - threshold):
+        syndromes.append(sum(terms) % PRIME)
+        terms = [term * x % PRIME for term, x in zip(terms, xs, strict=True)]
+    recurrence = _shortest_recurrence(syndromes)
+    roots = frozenset(x for x in xs if _value(recurrence, x) == 0)
+    return roots if len(roots) == len(recurrence) - 1 <= len(syndromes) // 2 else frozenset()
+
+
+def _shortest_recurrence(sequence: Sequence[int]) -> list[int]:
+    """The shortest c with c_0 = 1 and Σ_k c_k s_{j-k} = 0 for each j ≥ len(c) - 1 (Massey 1969)."""
+    current, previous, inverse, gap = [1], [1], 1, 1
+    for j in range(len(sequence)):
+        length = len(current) - 1
+        discrepancy = sum(map(mul, current, reversed(sequence[j - length : j + 1]))) % PRIME
+        if discrepancy:
+            before, factor = current, discrepancy * inverse % PRIME
+            current = before + [0] * (j + 1 - 2 * length)
+            for k, coefficient in enumerate(previous, gap):
+                current[k] = (current[k] - factor * coefficient) % PRIME
+            if len(current) > len(before):
+                previous, inverse, gap = before, pow(discrepancy, -1, PRIME), 0
+        gap += 1
+    return current
 
 
 def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, ...]:
@@ -193,13 +232,7 @@ def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, 
     """
     random = _field_elements(len(xs) - threshold, rng)
     divisors = _inverted(_differences(xs))
-    weights = []
-    for x, divisor in zip(xs, divisors, strict=True):
-        value = 0
-        for coefficient in random:
-            value = (value * x + coefficient) % PRIME
-        weights.append(value * divisor % PRIME)
-    return tuple(weights)
+    return tuple(_value(random, x) * divisor % PRIME for x, divisor in zip(xs, divisors, strict=True))
 
 
 @lru_cache(maxsize=256)
@@ -214,6 +247,15 @@ def lagrange_weights(xs: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
     return tuple(product * inverse % PRIME for inverse in _inverted(divisors))
 
 
+def _value(coefficients: Sequence[int], x: int) -> int:
+    """A polynomial's value at a point, the coefficient of the highest power first."""
+    value = 0
+    for coefficient in coefficients:  # Horner; x is small, so one reduction at the end is cheapest
+        value = value * x + coefficient
+    return value % PRIME
+
+
+@lru_cache(maxsize=16)
 def _differences(xs: tuple[int, ...]) -> list[int]:
     """Π_{j≠i} (x_i - x_j) for each i, modulo the field's order; in time t² for t points.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from functools import partial
 
 import pytest
 from chosen import chosen_rehearsal
@@ -14,6 +15,7 @@ from liars import Liar, play, ways_to_lie
 from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto import EvidenceError, OutOfOrder, Policy, SecureSumError, Stage, verify_evidence
+from prism_crypto.primitives import shamir
 from prism_crypto.primitives.shamir import PRIME, lagrange_weights
 from prism_crypto.stages import evidence as evidence_module
 from prism_crypto.stages import gathering, share
@@ -195,4 +197,39 @@ def test_on_a_chosen_graph_a_twin_of_the_mask_key_convicts_its_dealer(victim, mo
     assert verify_evidence(blame.evidence, room.roster) == blame
     result = room.server.result
     assert result.survivors == tuple(i for i in room.ids if i != liar)
+    assert result.counts.tolist() == room.expected(result.survivors)
+
+
+@pytest.mark.parametrize(
+    ("room", "wrong", "tries"),
+    [
+        (partial(Rehearsal, range(100)), 12, 2000),
+        (partial(Rehearsal, range(100)), 16, 0),
+        (chosen_rehearsal, 2, 0),
+    ],
+    ids=["100 clients", "as many as can be decoded", "chosen graph"],
+)
+def test_wrong_shares_among_many_cost_nothing_and_their_dealers_are_named(room, wrong, tries, monkeypatch):
+    """One deals them of its seed, one of its mask key, and drops out; the lowest points are among them."""
+    room, real, dealt = room(label="many"), share.split, []
+
+    def split(secret, threshold, xs, rng):
+        shares = real(secret, threshold, xs, rng)
+        for i, at in ((5, 64), (7, 32)):
+            if bytes(secret) == room.rng[i].taken[at : at + 32]:
+                assert wrong <= (len(xs) - threshold) // 2
+                spoilt = sorted(xs)[:1] + random.Random(i).sample(sorted(xs)[1:], wrong - 1)
+                shares |= {x: bytes(33) for x in spoilt}
+                dealt.append(i)
+        return shares
+
+    monkeypatch.setattr(share, "split", split)
+    monkeypatch.setattr(shamir, "_MAX_TRIES", tries)
+    room.play(drop={7: Stage.UPLOAD})
+    assert dealt == [5, 7]
+    blamed = room.server.blamed
+    assert {i: blame.stage for i, blame in blamed.items()} == {5: Stage.SHARE, 7: Stage.SHARE}
+    assert all(verify_evidence(blame.evidence, room.roster) == blame for blame in blamed.values())
+    result = room.server.result
+    assert result.survivors == tuple(i for i in room.ids if i != 7)
     assert result.counts.tolist() == room.expected(result.survivors)
