@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import reference as wire
+import reference_chosen
 from forgery import take_apart
 from rehearsal import Rehearsal
 
@@ -37,6 +39,24 @@ def chosen_rehearsal(
     session.clients = {i: session.client(i) for i in session.ids}
     session.server = SecureSumServer(session.session, roster=session.roster, rng=session.server_rng)
     return session
+
+
+SMALL = {"n": 9, "degree": 6, "threshold": 4, "lost": 3}
+"""A session on a chosen graph, so small that an attack takes milliseconds; some clients are no neighbours."""
+
+
+def rehearsed(mode: str, **how: Any) -> Rehearsal:
+    """An active or a semi-honest session on the complete graph, or an active one on a small chosen graph."""
+    if mode == "chosen":
+        return chosen_rehearsal(**{**SMALL, **how})
+    return Rehearsal(mode=mode, **how)
+
+
+def neighbours(adverts: Mapping[int, bytes], client_id: int) -> list[int]:
+    """With whom a client masks, by the adverts of all; on the complete graph none of them names anybody."""
+    chosen = {i: reference_chosen.chosen(advert) for i, advert in adverts.items()}
+    others = [i for i in adverts if i != client_id]
+    return [i for i in others if not chosen[i] or i in chosen[client_id] or client_id in chosen[i]]
 
 
 def choice(session: Rehearsal, client_id: int) -> tuple[int, ...]:

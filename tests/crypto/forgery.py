@@ -142,7 +142,7 @@ def resigned(context0: bytes, client: int, change: Callable[[bytes], bytes]) -> 
     """A malicious client's advert: its own signature under whatever keys and commitment it likes."""
 
     def edit(fields: list[Any]) -> list[Any]:
-        said = change(fields[0][16:112]) + fields[0][112:176]
+        said = change(fields[0][16:112]) + fields[0][112:-64]
         body = wire.label("advertise") + context0 + wire.u32(client) + said
         return [context0[:16] + said + ed25519_sign(identity_key(client), body)]
 

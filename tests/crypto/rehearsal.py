@@ -70,7 +70,7 @@ def encapsulating(label: str, coins: Callable[[int], bytes] | None = None) -> It
 
 
 def stages(mode: str) -> list[Stage]:
-    return [stage for stage in Stage if mode == "active" or stage is not Stage.CONFIRM]
+    return [stage for stage in Stage if mode != "semi_honest" or stage is not Stage.CONFIRM]
 
 
 def play(

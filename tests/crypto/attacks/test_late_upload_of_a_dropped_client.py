@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as wire
-from forgery import refused, survivors, take_apart
+import reference_chosen
+from chosen import VOUCHER, neighbours, rehearsed
+from forgery import records, refused, survivors, take_apart
 from reference_primitives import Refused
 from rehearsal import SERVER, Rehearsal
 
@@ -22,9 +24,9 @@ from prism_crypto.stage import Stage
 VICTIM = 2
 
 
-def kept_back(mode: str = "active") -> tuple[Rehearsal, dict]:
+def kept_back(mode: str) -> tuple[Rehearsal, dict]:
     """A session whose server keeps the victim's upload to itself; and all messages."""
-    session, seen = Rehearsal(spec=CountSpec(2000), mode=mode), {}
+    session, seen = rehearsed(mode, spec=CountSpec(2000)), {}
 
     def intercept(stage, sender, receiver, message):
         seen[stage, sender, receiver] = bytes(message)
@@ -35,9 +37,10 @@ def kept_back(mode: str = "active") -> tuple[Rehearsal, dict]:
     return session, seen
 
 
+@pytest.mark.parametrize("mode", ["active", "chosen"])
 @pytest.mark.parametrize("stage", [Stage.CONFIRM, Stage.UNMASK, None])
-def test_a_late_upload_is_not_read(stage):
-    session, kept = Rehearsal(), {}
+def test_a_late_upload_is_not_read(stage, mode):
+    session, kept = rehearsed(mode), {}
 
     def late(at, sender, receiver, message):
         if (at, sender) == (Stage.UPLOAD, VICTIM):
@@ -54,51 +57,57 @@ def test_a_late_upload_is_not_read(stage):
     with refused(OutOfOrder, None, VICTIM):
         session.server.receive(VICTIM, kept["upload"])
     result = session.server.result
-    assert result.survivors == (0, 1, 3, 4)
+    assert result.survivors == tuple(i for i in session.ids if i != VICTIM)
     assert result.counts.tolist() == session.expected(result.survivors)
 
 
-def test_a_client_without_the_dropped_ones_share_of_the_seed_cannot_be_talked_into_it():
-    session, seen = kept_back()
-    changed = survivors(*session.ids)(seen[Stage.CONFIRM, SERVER, 0])
+@pytest.mark.parametrize("mode", ["active", "chosen"])
+def test_a_client_without_the_dropped_ones_share_of_the_seed_cannot_be_talked_into_it(mode):
+    session, seen = kept_back(mode)
+    change = survivors(*session.ids)
+    if mode == "chosen":  # the upload that was kept back vouches for it
+        vouchers = wire.read_records(take_apart(seen[Stage.UPLOAD, VICTIM, SERVER])[2][2], VOUCHER)
+        change = records(1, VOUCHER, lambda cut: cut.update({VICTIM: vouchers[0]}))
+    changed = change(seen[Stage.CONFIRM, SERVER, 0])
     with refused(OutOfOrder, Stage.CONFIRM, None):
         session.clients[0].confirm(changed)
     with refused(OutOfOrder, Stage.UNMASK, None):
         session.clients[0].unmask(seen[Stage.UNMASK, SERVER, 0])
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", ["active", "semi_honest", "chosen"])
 def test_the_late_upload_stays_uniform_for_a_server_that_knows_all_pair_masks(mode):
     """The server reconstructs the victim's mask key, as it may, and takes every pairwise mask off."""
     session, seen = kept_back(mode)
-    _, _, (_, blob) = take_apart(seen[Stage.SHARE, SERVER, 0])
-    width = 240 if mode == "active" else 112
-    context = wire.context1(session.session.context0, wire.all_adverts(wire.read_records(blob, width)))
-    shares = {}
-    for i in (0, 1, 3, 4):
+    adverts = {i: take_apart(seen[Stage.ADVERTISE, i, SERVER])[2][0] for i in session.ids}
+
+    def context(peer: int) -> bytes:
+        context0 = session.session.context0
+        if mode == "chosen":
+            return reference_chosen.between(context0, adverts, peer, VICTIM)
+        return wire.context1(context0, wire.all_adverts(adverts))
+
+    near, shares = neighbours(adverts, VICTIM), {}
+    for i in near:
         _, _, (seeds, keys, _, _) = take_apart(seen[Stage.UNMASK, i, SERVER])
-        sealed = wire.read_records(take_apart(seen[Stage.UPLOAD, SERVER, i])[2][2], 98)[VICTIM]
-        key = wire.read_records(keys, 32)[VICTIM]
-        shares[i + 1] = wire.open_share(key, context, VICTIM, i, sealed[49:])
-        with pytest.raises(Refused):
-            wire.open_share(key, context, VICTIM, i, sealed[:49])
         assert VICTIM not in wire.read_records(seeds, 32)
+        sealed = wire.read_records(take_apart(seen[Stage.UPLOAD, SERVER, i])[2][2], 98).get(VICTIM)
+        if mode == "chosen" and i not in reference_chosen.chosen(adverts[VICTIM]):
+            assert sealed is None
+            continue
+        key = wire.read_records(keys, 32)[VICTIM]
+        shares[i + 1] = wire.open_share(key, context(i), VICTIM, i, sealed[49:])
+        with pytest.raises(Refused):
+            wire.open_share(key, context(i), VICTIM, i, sealed[:49])
     private = combine(shares, session.session.threshold)
     assert private == session.rng[VICTIM].taken[32:64]
 
-    adverts = {
-        i: wire.read_advert(a, i, session.reference_session())
-        for i, a in wire.read_records(blob, width).items()
-    }
     words = np.frombuffer(take_apart(seen[Stage.UPLOAD, VICTIM, SERVER])[2][0], dtype="<u8").copy()
-    for peer in (0, 1, 3, 4):
+    masking = {i: advert[48:80] for i, advert in adverts.items()}
+    for peer in near:
         low, high = sorted((peer, VICTIM))
-        seed = wire.pair_seed(
-            wire.x25519(private, adverts[peer].masking),
-            context,
-            (low, high),
-            (adverts[low].masking, adverts[high].masking),
-        )
+        shared = wire.x25519(private, masking[peer])
+        seed = wire.pair_seed(shared, context(peer), (low, high), (masking[low], masking[high]))
         add_keystream(words, seed, subtract=low == VICTIM)
 
     # What is left is the vector under its self-mask: nothing like a packed vector ...

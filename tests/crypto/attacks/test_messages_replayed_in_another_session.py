@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import reference as wire
-from forgery import refused, retag, take_apart
+import reference_chosen
+from chosen import SMALL, rehearsed
+from forgery import records, refused, retag, take_apart
 from rehearsal import SERVER, Rehearsal
 
-from prism_crypto.errors import ContextMismatch, SealError, SecureSumError, SignatureError, StateError
+from prism_crypto.errors import (
+    ContextMismatch,
+    SealError,
+    SecureSumError,
+    SignatureError,
+    StateError,
+    ThresholdError,
+)
 from prism_crypto.keeping.session_counter import MemoryCounter
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
+from prism_crypto.stages.advert import advert_bytes
 
+MODES = ["active", "chosen"]
 OTHERS = {
     "number": {"number": 2},
     "round": {"round": 1},
     "federation": {"federation": "another"},
-    "threshold": {"threshold": 5},
-    "minimum of survivors": {"min_survivors": 5},
-    "colluders": {"colluders": 1},
     "dimension": {"spec": CountSpec(39)},
     "bound": {"spec": CountSpec(40, 2)},
     "codec": {"spec": CountSpec(40, 1, "other")},
     "model": {"model_hash": b"another model"},
     "parameters of the application": {"binding": b"flip=0.1"},
-    "cohort": {"ids": range(6)},
 }
+OF_A_GRAPH = {
+    "active": {
+        "threshold": {"threshold": 5},
+        "minimum of survivors": {"min_survivors": 5},
+        "colluders": {"colluders": 1},
+        "cohort": {"ids": range(6)},
+    },
+    "chosen": {
+        "threshold": {"threshold": 5},
+        "minimum of survivors": {"lost": 2},
+        "cohort": {"n": 10},
+    },
+}
+DIFFERENT = [
+    pytest.param(mode, how, id=f"{what}-{mode}")
+    for mode in MODES
+    for what, how in {**OTHERS, **OF_A_GRAPH[mode]}.items()
+]
 
 
-def recorded(**fields) -> dict:
+@cache
+def recorded(mode: str, **fields) -> dict:
     """All messages of one session, by stage, sender and receiver."""
-    session, kept = Rehearsal(**fields), {}
+    session, kept = rehearsed(mode, **fields), {}
 
     def note(stage, sender, receiver, message):
         kept[stage, sender, receiver] = bytes(message)
@@ -40,129 +68,128 @@ def recorded(**fields) -> dict:
     return kept
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_an_advert_of_a_session_that_differs_in_one_thing_is_refused(what):
-    other = Rehearsal(**OTHERS[what])
-    message = other.clients[1].advertise()
+@pytest.mark.parametrize(("mode", "how"), DIFFERENT)
+def test_an_advert_of_a_session_that_differs_in_one_thing_is_refused(mode, how):
+    message = rehearsed(mode, **how).clients[1].advertise()
     with refused(ContextMismatch, Stage.ADVERTISE, 1):
-        Rehearsal().server.receive(1, message)
+        rehearsed(mode).server.receive(1, message)
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_an_advert_renamed_to_this_session_fails_its_signature(what):
-    other, session = Rehearsal(**OTHERS[what]), Rehearsal()
-    _, _, (advert,) = take_apart(other.clients[1].advertise())
+@pytest.mark.parametrize(("mode", "how"), DIFFERENT)
+def test_an_advert_renamed_to_this_session_fails_its_signature(mode, how):
+    other, session = rehearsed(mode, **how), rehearsed(mode)
+    adverts = {i: take_apart(client.advertise())[2][0] for i, client in other.clients.items()}
+    # The first of whom everything fits here, but the signature.
+    sender = next(i for i in adverts if set(reference_chosen.chosen(adverts[i])) <= set(session.ids))
     context0 = session.session.context0
-    with refused(SignatureError, Stage.ADVERTISE, 1):
-        session.server.receive(1, wire.wrap(wire.ADVERT, context0[:16], context0[:16] + advert[16:]))
+    renamed = wire.wrap(wire.ADVERT, context0[:16], context0[:16] + adverts[sender][16:])
+    with refused(SignatureError, Stage.ADVERTISE, sender):
+        session.server.receive(sender, renamed)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stage", list(Stage))
-def test_a_clients_message_of_an_earlier_round_is_refused_at_every_stage(stage):
-    earlier = recorded(round=0)
-    session = Rehearsal(round=1)
+def test_a_clients_message_of_an_earlier_round_is_refused_at_every_stage(stage, mode):
+    earlier = recorded(mode, round=0)
 
     def replay(at, sender, receiver, message):
         return earlier[stage, 1, SERVER] if (at, sender) == (stage, 1) else message
 
     with refused(ContextMismatch, stage, 1):
-        session.play(intercept=replay)
+        rehearsed(mode, round=1).play(intercept=replay)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.ADVERTISE])
-def test_a_servers_message_of_an_earlier_round_is_refused_at_every_stage(stage):
-    earlier = recorded(round=0)
-    session = Rehearsal(round=1)
+def test_a_servers_message_of_an_earlier_round_is_refused_at_every_stage(stage, mode):
+    earlier = recorded(mode, round=0)
 
     def replay(at, sender, receiver, message):
         return earlier[stage, SERVER, 1] if (at, sender, receiver) == (stage, SERVER, 1) else message
 
     with refused(ContextMismatch, stage, None):
-        session.play(intercept=replay)
+        rehearsed(mode, round=1).play(intercept=replay)
 
 
-def renamed_error(stage: Stage) -> tuple[type[SecureSumError], Stage, int | None]:
-    """What a message of another session ends in when its tag is changed to this one's."""
-    return {
+RENAMED: dict[str, dict[Stage, tuple[type[SecureSumError], Stage, int | None]]] = {
+    "active": {
         Stage.SHARE: (ContextMismatch, Stage.SHARE, 0),  # the adverts inside name their own context
         Stage.UPLOAD: (SealError, Stage.UPLOAD, None),  # nothing in it opens, not even its own
         Stage.UNMASK: (SignatureError, Stage.UNMASK, 0),
-    }[stage]
+    },
+    "chosen": {
+        Stage.SHARE: (ContextMismatch, Stage.SHARE, 0),
+        Stage.UPLOAD: (SealError, Stage.UNMASK, None),  # nothing opens, and nobody here has signed that
+        Stage.CONFIRM: (ThresholdError, Stage.CONFIRM, None),  # no voucher is true
+        Stage.UNMASK: (ThresholdError, Stage.UNMASK, None),
+    },
+}
+"""What a message of another session ends in when its tag is changed to this one's."""
 
 
-@pytest.mark.parametrize("stage", [Stage.SHARE, Stage.UPLOAD, Stage.UNMASK])
-def test_a_servers_message_renamed_to_this_session_is_refused_by_what_is_in_it(stage):
+@pytest.mark.parametrize(("mode", "stage"), [(mode, stage) for mode in MODES for stage in RENAMED[mode]])
+def test_a_servers_message_renamed_to_this_session_is_refused_by_what_is_in_it(stage, mode):
     # The same keys in both: the strongest position for whoever replays.
-    earlier = recorded(round=0, label="the same randomness")
-    session = Rehearsal(round=1, label="the same randomness")
+    earlier = recorded(mode, round=0, label="the same randomness")
+    session = rehearsed(mode, round=1, label="the same randomness")
 
     def replay(at, sender, receiver, message):
         if (at, sender, receiver) == (stage, SERVER, 1):
             own = take_apart(message)[1]
             replayed = retag(own)(earlier[stage, SERVER, 1])
             if stage is Stage.SHARE:
-                fields = take_apart(message)[2]
-                mine = wire.read_records(fields[1], 240)[1]
-                replayed = _with_own_advert(replayed, mine)
+                replayed = with_advert(replayed, 1, adverts_in(message, session)[1], session)
             return replayed
         return message
 
-    with refused(*renamed_error(stage)):
+    with refused(*RENAMED[mode][stage]):
         session.play(intercept=replay)
 
 
-def _with_own_advert(message: bytes, advert: bytes) -> bytes:
-    kind, tag, (digest, blob) = take_apart(message)
-    cut = wire.read_records(blob, 240)
-    cut[1] = advert
-    return wire.wrap(kind, tag, digest, wire.write_records(cut))
+def adverts_in(message: bytes, session: Rehearsal) -> dict[int, bytes]:
+    return wire.read_records(take_apart(message)[2][1], advert_bytes(session.session))
 
 
-def test_a_confirmation_renamed_to_this_session_fails_its_signature():
-    earlier = recorded(round=0)
-    session = Rehearsal(round=1)
+def with_advert(message: bytes, client_id: int, advert: bytes, session: Rehearsal) -> bytes:
+    """The server's message with another advert in it."""
+    change = records(1, advert_bytes(session.session), lambda cut: cut.update({client_id: advert}))
+    return change(message)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stage", [Stage.UPLOAD, Stage.CONFIRM])
+def test_an_upload_or_a_confirmation_renamed_to_this_session_fails_its_signature(stage, mode):
+    earlier = recorded(mode, round=0)
 
     def replay(at, sender, receiver, message):
-        if (at, sender) == (Stage.CONFIRM, 1):
-            return retag(take_apart(message)[1])(earlier[Stage.CONFIRM, 1, SERVER])
+        if (at, sender) == (stage, 1):
+            return retag(take_apart(message)[1])(earlier[stage, 1, SERVER])
         return message
 
-    with refused(SignatureError, Stage.CONFIRM, 1):
-        session.play(intercept=replay)
+    with refused(SignatureError, stage, 1):
+        rehearsed(mode, round=1).play(intercept=replay)
 
 
-def test_an_upload_renamed_to_this_session_gives_no_sum():
-    earlier = recorded(round=0)
-    session = Rehearsal(round=1)
-
-    def replay(at, sender, receiver, message):
-        if (at, sender) == (Stage.UPLOAD, 1):
-            return retag(take_apart(message)[1])(earlier[Stage.UPLOAD, 1, SERVER])
-        return message
-
-    with refused(SignatureError, Stage.UPLOAD, 1):
-        session.play(intercept=replay)
-
-
-def test_an_advert_of_the_same_client_from_an_earlier_run_of_this_session_is_refused_by_the_client():
+@pytest.mark.parametrize("mode", MODES)
+def test_an_advert_of_the_same_client_from_an_earlier_run_of_this_session_is_refused_by_the_client(mode):
     """The same session number twice: the client's counter has seen it."""
-    counters = {i: MemoryCounter() for i in range(5)}
-    Rehearsal(counters=counters).play()
-    again = Rehearsal(counters=counters, label="second run")
+    counters = {i: MemoryCounter() for i in range(SMALL["n"])}
+    rehearsed(mode, counters=counters).play()
+    again = rehearsed(mode, counters=counters, label="second run")
     with refused(StateError, Stage.ADVERTISE, None):
         again.clients[1].advertise()
 
 
-def test_adverts_of_two_runs_cannot_be_mixed():
-    first, second = Rehearsal(), Rehearsal(label="second run")
-    one = take_apart(first.clients[2].advertise())[2][0]
+@pytest.mark.parametrize("mode", MODES)
+def test_adverts_of_two_runs_cannot_be_mixed(mode):
+    first, second = rehearsed(mode), rehearsed(mode, label="second run")
+    adverts = first.play(until=Stage.ADVERTISE)
 
     def mix(at, sender, receiver, message):
         if (at, sender, receiver) == (Stage.SHARE, SERVER, 1):
-            kind, tag, (digest, blob) = take_apart(message)
-            cut = wire.read_records(blob, 240)
-            cut[2] = one  # signed by client 2 under this very context, in the run that was given up
-            return wire.wrap(kind, tag, digest, wire.write_records(cut))
+            peer = max(adverts_in(message, second).keys() & adverts_in(adverts[1], first).keys() - {1})
+            # Signed under this very context, in the run that was given up.
+            return with_advert(message, peer, adverts_in(adverts[1], first)[peer], second)
         return message
 
     # Client 1 now has another ctx1 than everybody else, and nothing that it makes opens anywhere.
@@ -170,10 +197,11 @@ def test_adverts_of_two_runs_cannot_be_mixed():
         second.play(intercept=mix)
 
 
-def test_keys_are_fresh_in_every_session():
+@pytest.mark.parametrize("mode", MODES)
+def test_keys_are_fresh_in_every_session(mode):
     seen: set[bytes] = set()
     for number in range(1, 4):
-        session = Rehearsal(number=number, label=f"run {number}")
+        session = rehearsed(mode, number=number, label=f"run {number}")
         for client in session.clients.values():
             advert = take_apart(client.advertise())[2][0]
             keys = {advert[16:48], advert[48:80], advert[80:112]}

@@ -9,60 +9,64 @@ from __future__ import annotations
 import msgspec
 import pytest
 import reference as wire
+from chosen import neighbours, rehearsed
 from forgery import refused, take_apart
-from rehearsal import SERVER, Rehearsal, play
+from rehearsal import SERVER, Rehearsal
 
 from prism_crypto.errors import ContextMismatch, SealError, SignatureError
 from prism_crypto.stage import Stage
 
 VICTIM = 3
+GRAPHS = ["active", "chosen"]
 DIFFERENCES = {"model": {"model_hash": b"crafted"}, "clip and flip": {"binding": b"flip=0.01"}}
 
 
-def inconsistent(what: str, **fields) -> Rehearsal:
+def inconsistent(what: str, mode: str) -> Rehearsal:
     """A session in which the victim has loaded something else than the others."""
-    session = Rehearsal(model_hash=b"model", binding=b"flip=0.25", **fields)
+    session = rehearsed(mode, model_hash=b"model", binding=b"flip=0.25")
     crafted = msgspec.structs.replace(session.session, **DIFFERENCES[what])
     session.clients[VICTIM] = session.client(VICTIM, session=crafted)
     return session
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", [*GRAPHS, "semi_honest"])
 @pytest.mark.parametrize("what", DIFFERENCES)
 def test_an_honest_server_refuses_the_odd_advert(what, mode):
     with refused(ContextMismatch, Stage.ADVERTISE, VICTIM):
-        inconsistent(what, mode=mode).play()
+        inconsistent(what, mode).play()
 
 
 def adverts_of(session: Rehearsal) -> dict[int, bytes]:
     return {i: take_apart(client.advertise())[2][0] for i, client in session.clients.items()}
 
 
-def told(session: Rehearsal, receiver: int, adverts: dict[int, bytes], rename: bool) -> bytes:
+def told(receiver: int, adverts: dict[int, bytes], rename: bool) -> bytes:
     """The server's message with these adverts, in the receiver's context, renamed to it if that is wanted."""
-    tag = adverts[receiver][:16]
+    tag, seen = adverts[receiver][:16], (receiver, *neighbours(adverts, receiver))
+    adverts = {i: advert for i, advert in adverts.items() if i in seen}
     if rename:
         adverts = {i: advert if i == receiver else tag + advert[16:] for i, advert in adverts.items()}
     return wire.wrap(wire.ADVERTS, tag, b"", wire.write_records(adverts))
 
 
+@pytest.mark.parametrize("mode", GRAPHS)
 @pytest.mark.parametrize("what", DIFFERENCES)
 @pytest.mark.parametrize(("rename", "error"), [(False, ContextMismatch), (True, SignatureError)])
-def test_clients_with_different_models_refuse_each_others_adverts(what, rename, error):
-    session = inconsistent(what)
+def test_clients_with_different_models_refuse_each_others_adverts(what, rename, error, mode):
+    session = inconsistent(what, mode)
     adverts = adverts_of(session)
     with refused(error, Stage.SHARE, 0):
-        session.clients[VICTIM].share(told(session, VICTIM, adverts, rename))
+        session.clients[VICTIM].share(told(VICTIM, adverts, rename))
     with refused(error, Stage.SHARE, VICTIM):
-        session.clients[0].share(told(session, 0, adverts, rename))
+        session.clients[0].share(told(0, adverts, rename))
 
 
 @pytest.mark.parametrize("what", DIFFERENCES)
 def test_without_signatures_their_shares_still_do_not_open(what):
     """Semi-honest mode promises nothing against a lying server; that it fails all the same costs nothing."""
-    session = inconsistent(what, mode="semi_honest")
+    session = inconsistent(what, "semi_honest")
     adverts = adverts_of(session)
-    replies = {i: client.share(told(session, i, adverts, True)) for i, client in session.clients.items()}
+    replies = {i: client.share(told(i, adverts, True)) for i, client in session.clients.items()}
     boxes = {i: wire.read_records(take_apart(reply)[2][0], 98) for i, reply in replies.items()}
     for receiver, culprit in ((VICTIM, 0), (0, VICTIM)):
         tag = take_apart(replies[receiver])[1]
@@ -72,8 +76,9 @@ def test_without_signatures_their_shares_still_do_not_open(what):
             session.clients[receiver].upload(message, session.values[receiver])
 
 
-def test_the_same_model_for_all_is_summed():
-    session = Rehearsal(model_hash=b"model", binding=b"flip=0.25")
+@pytest.mark.parametrize("mode", GRAPHS)
+def test_the_same_model_for_all_is_summed(mode):
+    session = rehearsed(mode, model_hash=b"model", binding=b"flip=0.25")
     uploads = []
 
     def note(stage, sender, receiver, message):
@@ -81,5 +86,5 @@ def test_the_same_model_for_all_is_summed():
             uploads.append(sender)
         return message
 
-    play(session.clients, session.server, session.values, intercept=note)
+    session.play(intercept=note)
     assert uploads == session.ids

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as wire
+import reference_chosen
+from chosen import rehearsed
 from forgery import refused
 from rehearsal import Rehearsal
 
@@ -19,6 +21,17 @@ from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
 
 CHEAT = 2
+MODES = ["active", "chosen"]
+
+
+def cheated(mode: str, kind: type[wire.Client], spec: CountSpec) -> Rehearsal:
+    """A session of four clients, or nine on a chosen graph, one of whom cheats."""
+    if mode == "active":
+        session = Rehearsal(range(4), spec)
+    else:
+        session, kind = rehearsed(mode, spec=spec), type(kind.__name__, (kind, reference_chosen.Client), {})
+    session.cheat(CHEAT, kind)
+    return session
 
 
 class SentinelTwo(wire.Client):
@@ -61,12 +74,13 @@ class PaddingUsed(wire.Client):
         return words
 
 
-class SevenMoreOnMost(wire.Client):
-    """Adds 7, more than the four clients can reach, to 94 of 100 coordinates, and to its checksum."""
+class MoreThanAllCanReachOnMost(wire.Client):
+    """Adds more than all clients can reach to 94 of 100 coordinates, and to its checksum."""
 
     def packed(self):
-        self.values = [value + 7 * (j % 100 < 94) for j, value in enumerate(self.values)]
-        width, base = self.session.words - 2, 5
+        base = self.session.largest_total + 1
+        self.values = [value + (base + 2) * (j % 100 < 94) for j, value in enumerate(self.values)]
+        width = self.session.words - 2
         words = [0] * width
         for j, value in enumerate(self.values):
             words[j % width] += value * base ** (j // width)
@@ -77,8 +91,8 @@ class OneInTheNextDigit(wire.Client):
     """M + 1 in the first digit, which is 1 in the next, with the checksum of what it means."""
 
     def packed(self):
-        words = super().packed()
-        return [words[0] + 5, *words[1:-1], words[-1] + 5]
+        words, base = super().packed(), self.session.largest_total + 1
+        return [words[0] + base, *words[1:-1], words[-1] + base]
 
 
 class NoSelfMask(wire.Client):
@@ -108,7 +122,7 @@ KINDS = [
     ValuesAboveTheBound,
     WordsBeyondTheirDigits,
     PaddingUsed,
-    SevenMoreOnMost,
+    MoreThanAllCanReachOnMost,
     OneInTheNextDigit,
     NoSelfMask,
     OnePairMaskMissing,
@@ -117,10 +131,12 @@ KINDS = [
 ]
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sum_that_cannot_be_one_does_not_open(kind):
-    session = Rehearsal(range(4), CountSpec(28))
-    session.cheat(CHEAT, kind)
+def test_a_sum_that_cannot_be_one_does_not_open(kind, mode):
+    session = cheated(mode, kind, CountSpec(28))
+    for i in session.ids:
+        session.values[i][0] = 1  # so that two in its place are more than all could add up to
     with refused(SumError, Stage.UNMASK, None) as caught:
         session.play()
     assert "nobody can tell whose it is" in str(caught.value)
@@ -143,9 +159,10 @@ BAD_INPUTS = {
 }
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("what", BAD_INPUTS)
-def test_a_vector_that_would_overflow_is_refused_and_not_quoted(what):
-    session = Rehearsal()
+def test_a_vector_that_would_overflow_is_refused_and_not_quoted(what, mode):
+    session = rehearsed(mode)
     inbox = session.play(until=Stage.SHARE)
     with refused(InputError, Stage.UPLOAD, 1) as caught:
         session.clients[1].upload(inbox[1], BAD_INPUTS[what])
@@ -161,31 +178,34 @@ def test_a_session_whose_sum_could_reach_2_63_is_not_planned(clients, bound):
         Rehearsal(range(clients), CountSpec(4, bound))
 
 
-def test_the_largest_sum_that_fits_is_exact():
-    bound = (2**63 - 1) // 3
-    session = Rehearsal(range(3), CountSpec(3, bound))
-    session.values = {i: np.array([bound, 0, bound - i], dtype=np.int64) for i in range(3)}
+@pytest.mark.parametrize(("mode", "clients"), [("active", 5), ("chosen", 9)])
+def test_the_largest_sum_that_fits_is_exact(mode, clients):
+    bound = (2**63 - 1) // clients
+    session = rehearsed(mode, spec=CountSpec(3, bound))
+    session.values = {i: np.array([bound, 0, bound - i], dtype=np.int64) for i in range(clients)}
     session.play()
-    assert session.server.result.counts.tolist() == [3 * bound, 0, 3 * bound - 3]
+    less = sum(range(clients))
+    assert session.server.result.counts.tolist() == [clients * bound, 0, clients * bound - less]
 
 
-def test_with_a_checksum_of_what_comes_out_a_client_may_lie_and_nothing_notices():
+@pytest.mark.parametrize("mode", MODES)
+def test_with_a_checksum_of_what_comes_out_a_client_may_lie_and_nothing_notices(mode):
     """Not claimed: M + 1 in one coordinate is 1 in another, the very same words."""
 
     class Careful(wire.Client):
         def packed(self):
-            words = super().packed()
-            return [words[0] + 5, *words[1:-1], words[-1] + 1]
+            words, base = super().packed(), self.session.largest_total + 1
+            return [words[0] + base, *words[1:-1], words[-1] + 1]
 
-    session = Rehearsal(range(4), CountSpec(56))
-    session.cheat(CHEAT, Careful)
+    session = cheated(mode, Careful, CountSpec(56))
     session.play()
-    expected = session.expected((0, 1, 2, 3))
+    expected = session.expected(tuple(session.ids))
     expected[session.session.packing.words] += 1
     assert session.server.result.counts.tolist() == expected
 
 
-def test_within_the_bound_a_client_may_lie_and_nothing_notices():
+@pytest.mark.parametrize("mode", MODES)
+def test_within_the_bound_a_client_may_lie_and_nothing_notices(mode):
     """Not claimed: input validity. A vector of ones from a cheating client is a vector of ones."""
 
     class Ones(wire.Client):
@@ -193,8 +213,7 @@ def test_within_the_bound_a_client_may_lie_and_nothing_notices():
             self.values = [1] * len(self.values)
             return super().packed()
 
-    session = Rehearsal(range(4))
-    session.cheat(CHEAT, Ones)
+    session = cheated(mode, Ones, CountSpec(40))
     session.play()
     session.values[CHEAT] = np.ones(40, dtype=int)
-    assert session.server.result.counts.tolist() == session.expected((0, 1, 2, 3))
+    assert session.server.result.counts.tolist() == session.expected(tuple(session.ids))

@@ -8,18 +8,21 @@ confederate may then choose what it opens. Neither value is on the dealer's poly
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
+from chosen import rehearsed
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from forgery import records, signed, take_apart
 from liars import Liar
 from rehearsal import Rehearsal
 
-from prism_crypto import Policy, Stage, verify_evidence
+from prism_crypto import Stage, verify_evidence
 from prism_crypto.primitives.keys import _sealed_for, seal_keys
 from prism_crypto.stages.evidence import open_share
 
 DEALER, HOLDER = 4, 7
+GRAPHS = ["complete", "chosen"]
 _R = 0xE1 << 120
 
 
@@ -76,19 +79,21 @@ def two_faced(first: bytes, about: bytes) -> tuple[bytes, bytes]:
     return bytes(content) + one.tag(about, bytes(content)).to_bytes(16), second
 
 
+@pytest.mark.parametrize("room", [partial(Rehearsal, range(10)), partial(rehearsed, "chosen")], ids=GRAPHS)
 @pytest.mark.parametrize("gives", ["its own key", "the second key"])
 @pytest.mark.parametrize("which", [0, 1], ids=["seed", "mask key"])
-def test_whichever_of_two_keys_is_given_the_dealer_is_blamed_and_nobody_else(which, gives):
-    room = Rehearsal(range(10), label="two keys", policy=Policy(min_survivors=7), min_survivors=7)
+def test_whichever_of_two_keys_is_given_the_dealer_is_blamed_and_nobody_else(which, gives, room):
+    room = room()
     liar, second, received, context = Liar(DEALER, "", None, room), b"", b"", b""
 
     def deal(message: bytes) -> bytes:
         nonlocal second
         neighbour = room.clients[DEALER]._state.neighbours[HOLDER]
         ends, keys = (DEALER, HOLDER), (room.clients[DEALER]._state.sealing.public, neighbour.sealing_key)
-        first = seal_keys(neighbour.agreed, context, ends, keys)[which]
-        seal, second = two_faced(first, _sealed_for(context, ends))
-        assert open_share(first, context, ends, seal) != open_share(second, context, ends, seal)
+        between = neighbour.context
+        first = seal_keys(neighbour.agreed, between, ends, keys)[which]
+        seal, second = two_faced(first, _sealed_for(between, ends))
+        assert open_share(first, between, ends, seal) != open_share(second, between, ends, seal)
 
         def change(cut: dict[int, bytes]) -> None:
             cut[HOLDER] = seal + cut[HOLDER][49:] if which == 0 else cut[HOLDER][:49] + seal
@@ -99,10 +104,9 @@ def test_whichever_of_two_keys_is_given_the_dealer_is_blamed_and_nobody_else(whi
     def lie(stage, sender, receiver, message):
         nonlocal received, context
         if (stage, sender) == (Stage.SHARE, DEALER):
-            context = room.clients[DEALER]._state.context
             return deal(message)
         if (stage, receiver) == (Stage.UPLOAD, HOLDER):
-            received = take_apart(message)[2][2]
+            received, context = take_apart(message)[2][2], room.clients[HOLDER]._state.context
         if (stage, sender) == (Stage.UNMASK, HOLDER) and gives == "the second key":
             change = records(which, 32, lambda cut: cut.update({DEALER: second}))
             return signed(context, HOLDER, change, received)(message)

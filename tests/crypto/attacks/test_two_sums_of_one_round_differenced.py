@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from forgery import refused
+import reference as wire
+from chosen import SMALL, rehearsed
+from forgery import SEALED_BYTES, refused, take_apart
 from rehearsal import Rehearsal
 
 from prism_crypto import client as client_module
@@ -22,24 +24,26 @@ from prism_crypto.stage import Stage
 VICTIM = 3
 
 
-def session(number: int, counters, *, round: int = 1, **how) -> Rehearsal:
-    """Five clients, of whom one may be missing; everybody's input is the same in every session."""
-    return Rehearsal(
-        range(5),
-        counters=counters,
-        number=number,
-        round=round,
-        min_survivors=4,
-        label=f"session {number}",
-        **how,
-    )
+CLIENTS = {"active": 5, "semi_honest": 5, "chosen": SMALL["n"]}
+
+
+def session(number: int, counters, mode: str, *, round: int = 1) -> Rehearsal:
+    """A few clients, of whom one may be missing; everybody's input is the same in every session."""
+    fewer = {"lost": 1} if mode == "chosen" else {"min_survivors": 4}
+    return rehearsed(mode, counters=counters, number=number, round=round, label=f"session {number}", **fewer)
+
+
+@pytest.fixture(params=["active", "chosen"])
+def mode(request):
+    return request.param
 
 
 @pytest.fixture(params=["file", "memory"])
-def counters(request, tmp_path):
+def counters(request, tmp_path, mode):
+    ids = range(CLIENTS[mode])
     if request.param == "memory":
-        return {i: MemoryCounter() for i in range(5)}
-    return {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(5)}
+        return {i: MemoryCounter() for i in ids}
+    return {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in ids}
 
 
 def until_upload(rehearsal: Rehearsal) -> dict[int, bytes]:
@@ -47,20 +51,20 @@ def until_upload(rehearsal: Rehearsal) -> dict[int, bytes]:
     return rehearsal.play(until=Stage.SHARE)
 
 
-def test_the_difference_is_the_victims_vector_where_rounds_are_not_numbered(counters):
+def test_the_difference_is_the_victims_vector_where_rounds_are_not_numbered(counters, mode):
     """What the attack gains, so that its refusal below means something; round 0 is left to the caller."""
-    both, without = session(1, counters, round=0), session(2, counters, round=0)
+    both, without = session(1, counters, mode, round=0), session(2, counters, mode, round=0)
     both.play()
     without.play(drop={VICTIM: Stage.UPLOAD})
     difference = both.server.result.counts - without.server.result.counts
     assert difference.tolist() == both.values[VICTIM].tolist()
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", list(CLIENTS), indirect=True)
 @pytest.mark.parametrize("round", [5, 4, 1, 0], ids=["same", "earlier", "first", "left out"])
 def test_no_client_whose_upload_has_left_joins_another_session_of_that_round(counters, mode, round):
-    session(1, counters, round=5, mode=mode).play()
-    again = session(2, counters, round=round, mode=mode)
+    session(1, counters, mode, round=5).play()
+    again = session(2, counters, mode, round=round)
     for i in again.ids:
         with refused(StateError, Stage.ADVERTISE, None):
             again.clients[i].advertise()
@@ -68,8 +72,8 @@ def test_no_client_whose_upload_has_left_joins_another_session_of_that_round(cou
         assert counters[i].last == 1, "the number is spent although nothing left"
 
 
-def test_an_upload_that_the_server_says_it_never_got_counts_as_sent(counters):
-    first = session(1, counters)
+def test_an_upload_that_the_server_says_it_never_got_counts_as_sent(counters, mode):
+    first = session(1, counters, mode)
     first.play(
         intercept=lambda stage, sender, receiver, message: (
             None if stage is Stage.UPLOAD and sender == VICTIM else message
@@ -77,12 +81,12 @@ def test_an_upload_that_the_server_says_it_never_got_counts_as_sent(counters):
     )
     assert VICTIM not in first.server.result.survivors
     with refused(StateError, Stage.ADVERTISE, None):
-        session(2, counters).clients[VICTIM].advertise()
+        session(2, counters, mode).clients[VICTIM].advertise()
 
 
-def test_of_two_sessions_open_at_once_only_one_gets_the_upload(counters):
+def test_of_two_sessions_open_at_once_only_one_gets_the_upload(counters, mode):
     """Both adverts leave before either upload, so advertise can't tell; upload must."""
-    first, second = session(1, counters), session(2, counters)
+    first, second = session(1, counters, mode), session(2, counters, mode)
     one, two = until_upload(first), until_upload(second)
     second.clients[VICTIM].upload(two[VICTIM], second.values[VICTIM])
     late = first.clients[VICTIM]
@@ -93,9 +97,9 @@ def test_of_two_sessions_open_at_once_only_one_gets_the_upload(counters):
         late.resend()
 
 
-def test_the_round_is_durable_before_the_upload_leaves(tmp_path, monkeypatch):
-    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(5)}
-    rehearsal = session(1, counters)
+def test_the_round_is_durable_before_the_upload_leaves(tmp_path, mode, monkeypatch):
+    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(CLIENTS[mode])}
+    rehearsal = session(1, counters, mode)
     shares = until_upload(rehearsal)
     order = []
     real_fsync, real_replace = os.fsync, type(tmp_path).replace
@@ -109,9 +113,9 @@ def test_the_round_is_durable_before_the_upload_leaves(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace", "damaged", "missing"])
-def test_no_upload_leaves_when_its_round_cannot_be_recorded(tmp_path, monkeypatch, failing):
-    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(5)}
-    rehearsal = session(1, counters)
+def test_no_upload_leaves_when_its_round_cannot_be_recorded(tmp_path, mode, monkeypatch, failing):
+    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(CLIENTS[mode])}
+    rehearsal = session(1, counters, mode)
     shares = until_upload(rehearsal)
     client, path = rehearsal.clients[VICTIM], counters[VICTIM].path
 
@@ -133,8 +137,8 @@ def test_no_upload_leaves_when_its_round_cannot_be_recorded(tmp_path, monkeypatc
         client.upload(shares[VICTIM], rehearsal.values[VICTIM])
 
 
-def test_an_upload_that_is_held_back_leaves_no_shares_behind(counters, monkeypatch):
-    rehearsal, made = session(1, counters), []
+def test_an_upload_that_is_held_back_leaves_no_shares_behind(counters, mode, monkeypatch):
+    rehearsal, made = session(1, counters, mode), []
     shares = until_upload(rehearsal)
     counters[VICTIM].uploaded(1)  # by another session of this round
     real = client_module.upload
@@ -142,30 +146,30 @@ def test_an_upload_that_is_held_back_leaves_no_shares_behind(counters, monkeypat
     with refused(StateError, Stage.UPLOAD, None):
         rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])
     [(after, _)] = made
-    assert len(after.keys) == 5
+    assert after.keys.keys() == wire.read_records(take_apart(shares[VICTIM])[2][2], SEALED_BYTES).keys()
     assert not any(secret.reveal() for secret in after.keys.values())
 
 
-def test_a_client_killed_once_the_round_is_recorded_has_lost_the_round_not_the_secrecy(tmp_path):
-    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(5)}
-    rehearsal = session(1, counters)
+def test_a_client_killed_once_the_round_is_recorded_has_lost_the_round_not_the_secrecy(tmp_path, mode):
+    counters = {i: SessionCounter.enrol(tmp_path / f"{i}.sessions") for i in range(CLIENTS[mode])}
+    rehearsal = session(1, counters, mode)
     shares = until_upload(rehearsal)
     rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])  # sent or not, who knows
     reborn = {**counters, VICTIM: SessionCounter(counters[VICTIM].path)}
     with refused(StateError, Stage.ADVERTISE, None):
-        session(2, reborn).clients[VICTIM].advertise()
-    assert session(2, reborn, round=2).clients[VICTIM].advertise()
+        session(2, reborn, mode).clients[VICTIM].advertise()
+    assert session(2, reborn, mode, round=2).clients[VICTIM].advertise()
 
 
-def test_a_session_lost_before_the_upload_may_be_repeated_in_its_round(counters):
-    until_upload(session(1, counters))
-    again = session(2, counters)
+def test_a_session_lost_before_the_upload_may_be_repeated_in_its_round(counters, mode):
+    until_upload(session(1, counters, mode))
+    again = session(2, counters, mode)
     again.play()
-    assert again.server.result.counts.tolist() == again.expected((0, 1, 2, 3, 4))
+    assert again.server.result.counts.tolist() == again.expected(tuple(again.ids))
 
 
-def test_an_input_that_was_refused_closes_the_round_to_other_sessions(counters):
-    rehearsal = session(1, counters)
+def test_an_input_that_was_refused_closes_the_round_to_other_sessions(counters, mode):
+    rehearsal = session(1, counters, mode)
     shares = until_upload(rehearsal)
     with pytest.raises(InputError):
         rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM] + 7)
@@ -173,8 +177,8 @@ def test_an_input_that_was_refused_closes_the_round_to_other_sessions(counters):
     assert rehearsal.clients[VICTIM].upload(shares[VICTIM], rehearsal.values[VICTIM])
 
 
-def test_resending_within_the_session_is_not_a_second_upload(counters):
-    rehearsal = session(1, counters)
+def test_resending_within_the_session_is_not_a_second_upload(counters, mode):
+    rehearsal = session(1, counters, mode)
     shares = until_upload(rehearsal)
     client = rehearsal.clients[VICTIM]
     sent = client.upload(shares[VICTIM], rehearsal.values[VICTIM])
@@ -183,8 +187,8 @@ def test_resending_within_the_session_is_not_a_second_upload(counters):
         client.upload(shares[VICTIM], rehearsal.values[VICTIM])
 
 
-def test_the_next_round_goes_on(counters):
+def test_the_next_round_goes_on(counters, mode):
     for number in (1, 2):
-        rehearsal = session(number, counters, round=number)
+        rehearsal = session(number, counters, mode, round=number)
         rehearsal.play()
-        assert rehearsal.server.result.counts.tolist() == rehearsal.expected((0, 1, 2, 3, 4))
+        assert rehearsal.server.result.counts.tolist() == rehearsal.expected(tuple(rehearsal.ids))

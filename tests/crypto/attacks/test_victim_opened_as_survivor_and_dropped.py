@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import pytest
 import reference as wire
-from forgery import SIGNATURE_BYTES, only, records, refield, refused, signed, survivors, take_apart
+from chosen import VOUCHER, rehearsed
+from forgery import (
+    SEALED_BYTES,
+    SIGNATURE_BYTES,
+    only,
+    records,
+    refield,
+    refused,
+    signed,
+    survivors,
+    take_apart,
+)
 from rehearsal import SERVER, Rehearsal, identity_key
 
 from prism_crypto.errors import (
@@ -24,17 +35,23 @@ from prism_crypto.server import SecureSumServer
 from prism_crypto.stage import Stage
 
 VICTIM = 3
+MODES = ["active", "chosen"]
+"""On the small chosen graph all others are neighbours of clients 0 and 3; 0 and 4 hold shares of 3's."""
 
 
-def test_the_survivor_set_cannot_hold_the_victim_twice():
-    session = Rehearsal()
+@pytest.mark.parametrize("mode", MODES)
+def test_the_survivor_set_cannot_hold_the_victim_twice(mode):
+    session = rehearsed(mode)
     lie = refield(lambda _: [6, wire.id_list([0, 1, 2, 3, 3, 4])])
+    if mode == "chosen":
+        lie = records(1, VOUCHER, lambda cut: wire.u32(VICTIM) + cut[VICTIM] + wire.write_records(cut))
     with refused(MessageError, Stage.CONFIRM, None):
         session.play(intercept=only(Stage.CONFIRM, SERVER, 0, lie))
 
 
-def test_the_request_to_unmask_has_no_room_for_a_list_of_the_dead():
-    session = Rehearsal()
+@pytest.mark.parametrize("mode", MODES)
+def test_the_request_to_unmask_has_no_room_for_a_list_of_the_dead(mode):
+    session = rehearsed(mode)
 
     def lie(message: bytes) -> bytes:
         kind, tag, fields = take_apart(message)
@@ -44,24 +61,30 @@ def test_the_request_to_unmask_has_no_room_for_a_list_of_the_dead():
         session.play(intercept=only(Stage.UNMASK, SERVER, 0, lie))
 
 
-def test_a_client_never_gives_both_shares_of_anybody():
-    session = Rehearsal()
+@pytest.mark.parametrize("mode", MODES)
+def test_a_client_never_gives_both_shares_of_anybody(mode):
+    session = rehearsed(mode)
     given: dict[int, tuple[set[int], set[int]]] = {}
+    held: dict[int, set[int]] = {}
 
     def note(stage, sender, receiver, message):
+        if stage is Stage.UPLOAD and sender is SERVER:
+            held[receiver] = set(wire.read_records(take_apart(message)[2][2], SEALED_BYTES))
         if stage is Stage.UNMASK and receiver is SERVER:
             _, _, (seeds, keys, _, _) = take_apart(message)
             given[sender] = (set(wire.read_records(seeds, 32)), set(wire.read_records(keys, 32)))
         return message
 
     session.play(drop={VICTIM: Stage.UPLOAD}, intercept=note)
-    assert set(given) == {0, 1, 2, 4}
-    assert all(seeds == {0, 1, 2, 4} and keys == {VICTIM} for seeds, keys in given.values())
+    assert set(given) == set(session.ids) - {VICTIM}
+    assert all(given[i] == (held[i] - {VICTIM}, held[i] & {VICTIM}) for i in given)
+    if mode == "active":
+        assert all(held[i] == set(session.ids) for i in given)
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", [*MODES, "semi_honest"])
 def test_a_client_that_has_given_its_shares_gives_no_others(mode):
-    session = Rehearsal(mode=mode)
+    session = rehearsed(mode)
     last = {}
 
     def note(stage, sender, receiver, message):
@@ -70,7 +93,7 @@ def test_a_client_that_has_given_its_shares_gives_no_others(mode):
         return message
 
     session.play(intercept=note)
-    changed = last[0] if mode == "active" else survivors(0, 1, 2, 4)(last[0])
+    changed = survivors(0, 1, 2, 4)(last[0]) if mode == "semi_honest" else last[0]
     for message in (last[0], changed):
         with refused(OutOfOrder, Stage.UNMASK, None):
             session.clients[0].unmask(message)
@@ -119,41 +142,47 @@ def test_a_threshold_under_which_two_sets_could_be_confirmed_is_refused_before_a
         Rehearsal(colluders=3, threshold=4, min_survivors=4, min_cohort=1)
 
 
-def test_the_honest_server_refuses_a_client_that_gives_a_share_too_many():
-    session = Rehearsal()
+@pytest.mark.parametrize("mode", MODES)
+def test_the_honest_server_refuses_a_client_that_gives_a_share_too_many(mode):
+    session = rehearsed(mode)
 
     context, received = b"", b""
 
     def generous(stage, sender, receiver, message):
         nonlocal context, received
-        if (stage, receiver) == (Stage.UPLOAD, 2):
-            context, received = session.clients[2]._state.context, take_apart(message)[2][2]
-        if (stage, sender) != (Stage.UNMASK, 2):
+        if (stage, receiver) == (Stage.UPLOAD, 4):
+            context, received = session.clients[4]._state.context, take_apart(message)[2][2]
+        if (stage, sender) != (Stage.UNMASK, 4):
             return message
         more = records(1, 32, lambda cut: cut.update({VICTIM: bytes(32)}))
-        return signed(context, 2, more, received)(message)
+        return signed(context, 4, more, received)(message)
 
-    with refused(ProtocolError, Stage.UNMASK, 2):
+    with refused(ProtocolError, Stage.UNMASK, 4):
         session.play(intercept=generous)
 
 
-def test_signatures_that_repeat_one_signer_are_refused():
-    session = Rehearsal()
+@pytest.mark.parametrize(("mode", "width"), [("active", SIGNATURE_BYTES), ("chosen", VOUCHER)])
+def test_signatures_or_vouchers_that_repeat_one_signer_are_refused(mode, width):
+    session = rehearsed(mode)
 
     def repeat(message: bytes) -> bytes:
         def edit(cut: dict[int, bytes]) -> bytes:
             one = wire.u32(1) + cut[1]
             return one * 4
 
-        return records(0, SIGNATURE_BYTES, edit)(message)
+        return records(0, width, edit)(message)
 
     with refused(MessageError, Stage.UNMASK, None):
         session.play(intercept=only(Stage.UNMASK, SERVER, 0, repeat))
 
 
-def test_a_second_server_cannot_continue_the_session_with_another_survivor_set():
-    """The server restarts itself from the adverts on, and plays the rest of the session again with fewer."""
-    session = Rehearsal()
+@pytest.mark.parametrize(("mode", "error"), [("active", SignatureError), ("chosen", ProtocolError)])
+def test_a_second_server_cannot_continue_the_session_with_another_survivor_set(mode, error):
+    """The server restarts itself from the adverts on, and plays the rest of the session again with fewer.
+
+    A confirmation of the first run is a signature over another set, or vouches for the one that is gone.
+    """
+    session = rehearsed(mode)
     kept = {}
 
     def note(stage, sender, receiver, message):
@@ -166,10 +195,11 @@ def test_a_second_server_cannot_continue_the_session_with_another_survivor_set()
         for i in session.ids:
             second.receive(i, kept[stage, i, SERVER])
         second.close()
-    for i in (0, 1, 2, 4):
-        second.receive(i, kept[Stage.UPLOAD, i, SERVER])
+    for i in session.ids:
+        if i != VICTIM:
+            second.receive(i, kept[Stage.UPLOAD, i, SERVER])
     told = second.close()
     with refused(OutOfOrder, Stage.CONFIRM, None):
         session.clients[0].confirm(told[0])
-    with refused(SignatureError, Stage.CONFIRM, 0):
+    with refused(error, Stage.CONFIRM, 0):
         second.receive(0, kept[Stage.CONFIRM, 0, SERVER])
