@@ -24,19 +24,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import msgspec
 import numpy as np
-from chosen import chosen_rehearsal
-from rehearsal import HYBRID, SERVER, Rehearsal, stages
+from attacks.test_false_vouchers import FalseVouchers
+from chosen import chosen_rehearsal, rehearsed
+from rehearsal import HYBRID, SERVER, Rehearsal, stages, untouched
 
 from prism_crypto import session
 from prism_crypto.errors import SecureSumError
 from prism_crypto.policy import Policy
 from prism_crypto.primitives import hybrid, shamir
+from prism_crypto.primitives.agreement_proof import PROOF_BYTES
 from prism_crypto.primitives.context import advert_digest, context1, sighting, tag, u32, view_digest
 from prism_crypto.primitives.hybrid import available
 from prism_crypto.primitives.keys import SealingKeyPair
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
-from prism_crypto.stages import confirm, evidence, share, unmask, upload
+from prism_crypto.stages import confirm, evidence, share, unmask, upload, vouch
 from prism_crypto.stages.advert import Advert, check_advert
 from prism_crypto.stages.survivors import read_survivors
 from prism_crypto.wire import messages
@@ -50,12 +52,18 @@ KINDS = [
     messages.UploadMessage,
     messages.ConfirmMessage,
     messages.UnmaskMessage,
+    messages.VouchedUploadMessage,
+    messages.VouchedConfirmMessage,
     messages.StopMessage,
+    messages.DoubtedUnmaskMessage,
     messages.AdvertsMessage,
     messages.SharesMessage,
     messages.SurvivorsMessage,
     messages.ConfirmationsMessage,
     messages.OpenedMessage,
+    messages.VouchedSurvivorsMessage,
+    messages.VouchedConfirmationsMessage,
+    messages.DoubtedConfirmationsMessage,
 ]
 
 
@@ -66,9 +74,12 @@ def targets() -> list[Target]:
         ("active", {}),
         ("semi_honest", {}),
         ("semi_honest", {"graph": "harary", "dropout": 0.0}),
-        *([("active", {"suite": HYBRID})] if available() else []),
+        ("chosen", {}),
+        ("chosen", {"doubts": 1}),
+        *([(mode, {"suite": HYBRID}) for mode in ("active", "chosen")] if available() else []),
     ):
-        found += _of_a_session(" ".join((mode, *map(str, fields.values()))), mode, **fields)
+        name = " ".join((mode, *(f"{field}={value}" for field, value in fields.items())))
+        found += _of_a_session(name, mode, **fields)
     for suite in ["x25519", HYBRID] if available() else ["x25519"]:
         how = {"suite": suite, "policy": Policy(min_survivors=7), "min_survivors": 7}
         for room in (Rehearsal(range(10), **how), chosen_rehearsal(14, suite=suite)):
@@ -111,9 +122,13 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
         evidence.PartEvidence(*head, adverts, sealed, signature, liar, bytes([1]) * 64),
         evidence.DealingEvidence(*head, adverts, sealed, signature, 0, shut),
         evidence.UnmaskEvidence(*head, adverts, sealed, shut, b"", proof, answer),
+        evidence.VoucherEvidence(*head, adverts, bytes(36), signature, 0, bytes(PROOF_BYTES)),
     )
     for each in found:
         real.append(evidence.encode_evidence(each))
+    if room.session.graph == "chosen":
+        room.play(intercept=FalseVouchers(room, 1, liar))
+        real.append(room.server.blamed[liar].evidence)
 
     def read(data: bytes) -> None:
         blame = evidence.verify_evidence(data, room.roster)
@@ -137,14 +152,22 @@ def _of_evidence(room: Rehearsal) -> list[Target]:
     return [(name, read, real), (f"{name}: sizes", resized, starts)]
 
 
+def _room(mode: str, *, doubts: int = 0, **fields: Any) -> tuple[Rehearsal, Callable[..., bytes]]:
+    """A session, and who is in its middle; on a chosen graph perhaps a false voucher for client 1."""
+    if mode != "chosen":
+        fields["ids"] = range(20) if "graph" in fields else range(4)
+    room = rehearsed(mode, spec=CountSpec(20), **fields)
+    return room, FalseVouchers(room, doubts) if doubts else untouched
+
+
 def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
-    ids = range(20) if "graph" in fields else range(4)
-    rehearsal = Rehearsal(ids, CountSpec(20), mode=mode, **fields)
+    rehearsal, lie = _room(mode, **fields)
     seen: dict[Any, bytes] = {}
     states: dict[Stage, Any] = {}
     gatherings: dict[Stage, Any] = {}
 
     def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
+        message = lie(stage, sender, receiver, message)
         if receiver is SERVER:
             gatherings[stage] = rehearsal.server._state
         elif receiver == 1:
@@ -154,17 +177,16 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
             seen[stage, "up"] = bytes(message)
         return message
 
-    # Two runs: the clients' states of the first are used up when it ends.
+    # More runs, one a stage: the clients' states of the first are used up when it ends.
     rehearsal.play(intercept=note)
     opened, finished = rehearsal.server.opened(), rehearsal.clients[1]._state
     context0 = rehearsal.session.context0
-    live = Rehearsal(ids, CountSpec(20), mode=mode, **fields)
     found: list[Target] = []
     for stage in stages(mode):
         gathering = gatherings[stage]
         found.append((f"{name}: server, {stage.value}", partial(gathering.accept, 1), [seen[stage, "up"]]))
         if stage is not Stage.ADVERTISE:
-            found.append((f"{name}: client, {stage.value}", _client(live, mode, stage), [seen[stage]]))
+            found.append((f"{name}: client, {stage.value}", _client(mode, stage, **fields), [seen[stage]]))
     if rehearsal.session.hybrid:
         seed = hybrid.HybridMaskPair(rehearsal.rng[1].taken[96:128]).kem_seed()
         stop = messages.StopMessage(messages.VERSION, tag(finished.context), seed)
@@ -183,9 +205,12 @@ def _of_a_session(name: str, mode: str, **fields: Any) -> list[Target]:
             [advert],
         )
     )
+    early = (messages.AdvertMessage, messages.AdvertsMessage)
     for kind in KINDS:
         real = next((m for m in [*seen.values(), opened] if m[1] == kind.__struct_config__.tag), b"\x94")
-        context = context0 if kind in (messages.AdvertMessage, messages.AdvertsMessage) else finished.context
+        context = finished.context
+        if kind in early or (mode == "chosen" and kind is messages.OpenedMessage):
+            context = context0
         found.append((f"{name}: {kind.__name__}", partial(_decode, kind, context), [real]))
     if not fields and mode == "active":
         found.append(
@@ -208,26 +233,22 @@ def _refusing(gathering: Any, data: bytes) -> None:
         raise AssertionError(f"a stop was taken for an upload: {data.hex()}")
 
 
-def _client(live: Rehearsal, mode: str, stage: Stage) -> Callable[[bytes], Any]:
+def _client(mode: str, stage: Stage, **fields: Any) -> Callable[[bytes], Any]:
     """The reading half of a client's stage, which leaves the state as it was."""
-    inbox: dict[int, bytes] = {}
     before = stages(mode)[stages(mode).index(stage) - 1]
-    fresh = Rehearsal(live.ids, live.session.spec, mode=mode, **_graph(live))
-    inbox = fresh.play(until=before)
+    fresh, lie = _room(mode, **fields)
+    inbox = fresh.play(intercept=lie, until=before)
     state = fresh.clients[1]._state
     assert inbox[1]
     if stage is Stage.SHARE:
         return partial(share._read_adverts, state)
     if stage is Stage.UPLOAD:
         return partial(upload._read_shares, state)
+    if mode == "chosen":
+        return partial(vouch.vouch if stage is Stage.CONFIRM else _read_vouched, state)
     if stage is Stage.CONFIRM or mode == "semi_honest":
         return lambda data: read_survivors(state, data, stage)
     return partial(_read_confirmations, state)
-
-
-def _graph(live: Rehearsal) -> dict[str, Any]:
-    graph = {"graph": "harary", "dropout": 0.0} if live.session.graph == "harary" else {}
-    return {"suite": live.session.suite, **graph}
 
 
 def _read_confirmations(state: confirm.Confirmed, data: bytes) -> None:
@@ -241,8 +262,18 @@ def _read_confirmations(state: confirm.Confirmed, data: bytes) -> None:
     unmask._check_appeals(uploaded, message.appeals)
 
 
+def _read_vouched(state: vouch.Vouched, data: bytes) -> None:
+    """`vouch.unmask_vouched` up to the keys that it gives, which it gives once."""
+    release = vouch.release
+    vouch.release = lambda *arguments, **more: None
+    try:
+        vouch.unmask_vouched(state, data)
+    finally:
+        vouch.release = release
+
+
 def _decode(kind: type[messages.Message], context: bytes, data: bytes) -> None:
-    message = messages.decode(kind, data, context, limit=10_000, stage=Stage.SHARE)
+    message = messages.decode(kind, data, context, limit=100_000, stage=Stage.SHARE)
     if messages.encode(message) != data:
         raise AssertionError(f"{kind.__name__} accepts bytes that it does not write: {data.hex()}")
 

@@ -7,7 +7,7 @@ with a typed error, and an opened sum is that of the survivors.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import fuzz_decoders
 import pytest
@@ -30,6 +30,8 @@ from prism_crypto.errors import OutOfOrder, SecureSumError, ThresholdError
 from prism_crypto.primitives.hybrid import available
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
+from prism_crypto.stages.evidence import Evidence
+from prism_crypto.wire.messages import Message, StopMessage
 
 CLIENTS = st.integers(0, 4)
 
@@ -268,6 +270,22 @@ def test_mutated_messages_end_in_typed_errors_in_every_decoder():
     ends = fuzz_decoders.by_mutation(5000)
     assert sum(ends.values()) == 5000
     assert {"MessageError", "ContextMismatch", "SumError", "ShareError", "accepted"} <= set(ends)
+
+
+def test_every_message_and_every_kind_of_evidence_is_among_what_is_mutated():
+    kinds = set(Message.__subclasses__())
+    assert len(fuzz_decoders.KINDS) == len(kinds) == len({kind.__struct_config__.tag for kind in kinds})
+    assert set(fuzz_decoders.KINDS) == kinds
+    if not available():
+        kinds -= {StopMessage}
+    real: dict[str, set[int]] = {}
+    for name, _, starts in fuzz_decoders.targets():
+        where = name.rpartition(": ")[2] if ": " in name else name.partition(",")[0]
+        real.setdefault(where, set()).update(start[1] for start in starts if len(start) > 1)
+    for kind in kinds - {StopMessage}:
+        assert kind.__struct_config__.tag in real[kind.__name__], f"no real {kind.__name__} to start from"
+    assert (StopMessage in kinds) == ("server, stop" in real)
+    assert real["evidence"] == {kind.__struct_config__.tag for kind in get_args(Evidence)}
 
 
 def test_the_game_can_be_won():
