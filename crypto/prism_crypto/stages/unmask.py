@@ -389,9 +389,9 @@ class Unmasking(Gathering):
         contexts = self.transcript.contexts
         for owner, proof in decode_records(doubts, PROOF_BYTES, stage=self.stage, peer=peer).items():
             signature, statement = self.doubted[peer].get(owner, (b"", b""))
-            adverts = {i: self._advert(i) for i in (owner, peer)}
             false = False
             if statement:
+                adverts = {i: self._advert(i) for i in (owner, peer)}
                 with suppress(SecureSumError):
                     _, vouchers = read_upload_statement(statement)
                     between = contexts.between(owner, peer)
