@@ -334,7 +334,7 @@ def decode_records(blob: bytes, width: int, *, stage: Stage, peer: int | None = 
     return records
 
 
-def decode_ids(blob: bytes, *, stage: Stage, peer: int | None = None) -> tuple[int, ...]:
+def decode_ids(blob: bytes, *, stage: Stage | None, peer: int | None = None) -> tuple[int, ...]:
     """Read a set of ids.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from chosen import SMALL, rehearsed
 from forgery import refused
 from rehearsal import Rehearsal
 
@@ -19,16 +20,17 @@ from prism_crypto.stage import Stage
 VICTIM = 3
 
 
-def offer(number: int, bound: int, counters) -> Rehearsal:
+def offer(mode: str, number: int, bound: int, counters) -> Rehearsal:
     spec, label = CountSpec(dimension=40, bound=bound), f"session {number}"
-    return Rehearsal(range(5), spec, counters=counters, number=number, round=1, label=label)
+    return rehearsed(mode, spec=spec, counters=counters, number=number, round=1, label=label)
 
 
-def test_a_refused_vector_costs_the_round():
-    counters = {i: MemoryCounter() for i in range(5)}
-    low = offer(1, 10, counters)
+@pytest.mark.parametrize("mode", ["active", "chosen"])
+def test_a_refused_vector_costs_the_round(mode):
+    counters = {i: MemoryCounter() for i in range(SMALL["n"])}
+    low = offer(mode, 1, 10, counters)
     shares = low.play(until=Stage.SHARE)
     with pytest.raises(InputError, match=r"outside 0\.\.10"):
         low.clients[VICTIM].upload(shares[VICTIM], np.full(40, 17))
     with refused(StateError, Stage.ADVERTISE, None):
-        offer(2, 20, counters).clients[VICTIM].advertise()
+        offer(mode, 2, 20, counters).clients[VICTIM].advertise()

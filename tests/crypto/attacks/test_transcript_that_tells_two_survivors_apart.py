@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as wire
+from chosen import neighbours, rehearsed
+from forgery import take_apart
 from rehearsal import Rehearsal
 
 from prism_crypto.primitives.keystream import add_keystreams
@@ -20,6 +22,7 @@ from prism_crypto.stages import upload as upload_stage
 
 HERE, THERE = 1, 3
 COORDINATE = 17
+MODES = ["active", "semi_honest", "chosen"]
 
 
 def pair_seed_of(session: Rehearsal, low: int, high: int) -> bytes:
@@ -29,14 +32,14 @@ def pair_seed_of(session: Rehearsal, low: int, high: int) -> bytes:
     state = session.server._state
     # Until all have shared, and after.
     contexts = getattr(state, "contexts", None) or state.transcript.contexts
-    context = contexts.common
+    context = contexts.between(low, high)
     shared = wire.x25519(private[low], public[high])
     return wire.pair_seed(shared, context, (low, high), (public[low], public[high]))
 
 
 def world(values, shift, monkeypatch, mode: str, drop) -> tuple[list, list[int], bytes]:
     """Play a session in which the mask that HERE and THERE share is its keystream plus ``shift``."""
-    session = Rehearsal(spec=CountSpec(40), mode=mode)
+    session = rehearsed(mode, spec=CountSpec(40))
     session.values = values
     log: list = []
     seed = b""
@@ -60,10 +63,10 @@ def world(values, shift, monkeypatch, mode: str, drop) -> tuple[list, list[int],
     return log, session.server.result.counts.tolist(), seed
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("drop", [{}, {4: Stage.UPLOAD}, {HERE: Stage.UNMASK}], ids=str)
 def test_an_explicit_bijection_of_masks_gives_the_identical_transcript(mode, drop, monkeypatch):
-    plain = Rehearsal(spec=CountSpec(40), mode=mode)
+    plain = rehearsed(mode, spec=CountSpec(40))
     values = {i: vector.copy() for i, vector in plain.values.items()}
     values[HERE][COORDINATE], values[THERE][COORDINATE] = 1, 0
     swapped = {i: vector.copy() for i, vector in values.items()}
@@ -89,7 +92,7 @@ def test_an_explicit_bijection_of_masks_gives_the_identical_transcript(mode, dro
     assert differ == [(Stage.UPLOAD, HERE), (Stage.UPLOAD, THERE)]
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", MODES)
 def test_the_shared_mask_of_two_survivors_is_never_reconstructed(mode, monkeypatch):
     """The server's own unmasking asks for no stream of that seed, whoever else drops."""
     used: list[bytes] = []
@@ -103,14 +106,19 @@ def test_the_shared_mask_of_two_survivors_is_never_reconstructed(mode, monkeypat
 
     monkeypatch.setattr(unmask_stage, "add_keystream", one)
     monkeypatch.setattr(unmask_stage, "add_keystreams", many)
-    session = Rehearsal(mode=mode)
+    session = rehearsed(mode)
     seeds: list[bytes] = []
+    adverts: dict[int, bytes] = {}
 
     def learn(stage, sender, receiver, message):
+        if stage is Stage.ADVERTISE:
+            adverts[sender] = take_apart(message)[2][0]
         if stage is Stage.UPLOAD and not seeds:
             seeds.append(pair_seed_of(session, HERE, THERE))
         return message
 
     session.play(drop={4: Stage.UPLOAD}, intercept=learn)
-    assert len(used) == 4 + 4  # four self-masks, four masks with the dropped client
+    assert HERE in neighbours(adverts, THERE)
+    # One self-mask of each survivor, one mask of each of its neighbours with the dropped client.
+    assert len(used) == len(session.ids) - 1 + len(neighbours(adverts, 4))
     assert seeds[0] not in used
