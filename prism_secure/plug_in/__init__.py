@@ -11,10 +11,9 @@ Each works by itself, in somebody else's loop: it reads no configuration and no 
 coins from its caller, and writes no file but the ledger that `track` is given.
 """
 
-from prism_secure.plug_in.layers import Layers, like, release_mask
+from prism_secure.plug_in.layers import Layers, release_mask
 from prism_secure.plug_in.sums import (
     Bounds,
-    CountList,
     Counts,
     Mean,
     secure_counts,
@@ -25,12 +24,10 @@ from prism_secure.plug_in.tracking import Tracker, track
 
 __all__ = [
     "Bounds",
-    "CountList",
     "Counts",
     "Layers",
     "Mean",
     "Tracker",
-    "like",
     "release_mask",
     "secure_counts",
     "secure_mean",

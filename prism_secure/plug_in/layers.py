@@ -2,7 +2,7 @@
 
 A tree is what models are kept in: dictionaries, lists and tuples, in one another to any depth, of NumPy
 arrays and torch tensors (with gradients, in bfloat16, on a GPU). `Layers` gives its layers names and an
-order; `like` turns arrays into what a tree had. Nothing here imports torch.
+order, and turns vectors into what a tree had. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -20,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from prism_crypto import InputError
 from prism_crypto.wire.codec import unmasked
 from prism_privacy import CoinSecret, MaskRelease, clip_toward, release_bits
+from prism_privacy.masks.fixed_point import Computed, pieces
 
-__all__ = ["Layers", "Tree", "leaves_of", "like", "release_mask", "tree_of"]
+__all__ = ["Layers", "Tree", "leaves_of", "release_mask", "tree_of"]
 
 Tree: TypeAlias = Mapping[Any, Any] | Sequence[Any]
 """One array a layer, in a dictionary, list or tuple, which may hold others. A list of numbers is an array."""
@@ -78,40 +80,75 @@ class Layers:
 
     def joined(self, arrays: Tree, read: Callable[[Any, NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
         """As `flatten`, each layer as ``read(name, values)`` makes it; what that refuses names the layer."""
-        if (found := Layers.of(arrays)) != self:
-            raise InputError(self._differing(found))
-        leaves, parts = leaves_of(arrays), []
+        return np.concatenate(self._rows(arrays, lambda name, value: read(name, _array(value))))
+
+    def computed(self, arrays: Tree) -> Computed:
+        """As `flatten`, in float64 and a piece at a time: layers stay where they are, and of their dtype.
+
+        (One that does not lie in one row is copied.)
+        """
+        rows = self._rows(arrays, _where_it_is)
+        ends = np.cumsum([len(row) for row in rows])
+
+        def piece(wanted: slice) -> NDArray[np.float64]:
+            made, start = np.empty(wanted.stop - wanted.start), wanted.start
+            while start < wanted.stop:
+                place = int(np.searchsorted(ends, start, "right"))
+                row, stop = rows[place], min(int(ends[place]), wanted.stop)
+                first = int(ends[place]) - len(row)
+                part = _array(row[start - first : stop - first])
+                made[start - wanted.start : stop - wanted.start] = part
+                start = stop
+            return made
+
+        return Computed(self.dimension, piece)
+
+    def _rows(self, arrays: Tree, read: Callable[[Any, Any], Any]) -> list[Any]:
+        """``read(name, value)`` of each layer, flat and in order; what it refuses names the layer."""
+        self._check(arrays)
+        leaves, rows = leaves_of(arrays), []
         for name, _ in self.shapes:
             try:
-                parts.append(read(name, _array(leaves[name])).reshape(-1))
+                rows.append(read(name, leaves[name]).reshape(-1))
             except InputError as error:
                 raise InputError(f"layer {name!r}: {error.message}") from None
-        return np.concatenate(parts)
+        return rows
 
-    def _differing(self, other: Layers) -> str:
-        """What is wrong with the layers of `other`, the first that is."""
-        expected, found = dict(self.shapes), dict(other.shapes)
+    def _check(self, arrays: Tree) -> None:
+        """Refuse a tree that has other layers, naming the first that differs."""
+        expected, found = dict(self.shapes), dict(Layers.of(arrays).shapes)
         for name in [*expected, *found]:
             if name not in found:
-                return f"layer {name!r} is missing"
+                raise InputError(f"layer {name!r} is missing")
             if name not in expected:
-                return f"layer {name!r} is unknown; expected {', '.join(map(repr, expected))}"
+                raise InputError(f"layer {name!r} is unknown; expected {', '.join(map(repr, expected))}")
             if found[name] != expected[name]:
-                return f"layer {name!r}: expected shape {expected[name]}, got {found[name]}"
-        raise AssertionError("layers that are equal were compared")
+                raise InputError(f"layer {name!r}: expected shape {expected[name]}, got {found[name]}")
 
-    def split(self, vector: ArrayLike) -> dict[str, NDArray[Any]]:
-        """One array a layer from one vector (d,).
+    def split(self, vector: ArrayLike, tree: Tree | None = None) -> Any:
+        """One array a layer from one vector (d,), by name in a dictionary.
+
+        Args:
+            vector: the numbers, in the order of `flatten`.
+            tree: take its containers in place of the dictionary, and a tensor on its device where it has a
+                tensor. Numbers with a point then take the layer's own float type, if it has one.
 
         Raises:
-            InputError: a vector of another length.
+            InputError: a vector of another length, or a tree with other layers.
+
+        >>> tree = {"a": [np.ones(1, np.float32)], "b": (np.ones(2),)}
+        >>> Layers.of(tree).split([0.5, 2.0, 3.0], tree)
+        {'a': [array([0.5], dtype=float32)], 'b': (array([2., 3.]),)}
         """
+        if tree is not None:
+            self._check(tree)
         flat = np.asarray(vector)
         if flat.shape != (self.dimension,):
             raise InputError(f"expected a vector of shape ({self.dimension},), got {flat.shape}")
         ends = np.cumsum([math.prod(shape) for _, shape in self.shapes])[:-1]
-        pieces = np.split(flat, ends)
-        return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}
+        parts = np.split(flat, ends)
+        found = {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+        return found if tree is None else tree_of(found, tree, _recast)
 
 
 def release_mask(
@@ -130,9 +167,10 @@ def release_mask(
     whatever round or experiment, has coins of its own, or the bits that differ would betray what changed.
     (A repeated training that ends elsewhere is then a second release, and is charged as one.)
 
+    It goes piece by piece: beside the two arguments it needs five bytes a coordinate.
+
     Args:
-        probabilities: this client's θ after local training, in [0, 1], one float array a layer, in a
-            dictionary or a list.
+        probabilities: this client's θ after local training, in [0, 1], one float array a layer.
         broadcast: the θ that the server sent before this round, as this client loaded it.
         release: what the accountant is told.
         coins: this client's secret; keep it in a file (`CoinSecret.create`), one for each client.
@@ -140,7 +178,7 @@ def release_mask(
         round: the round's number.
 
     Returns:
-        0 or 1, uint8, one array a layer, in a dictionary or list like `broadcast`.
+        0 or 1, uint8, in the containers of `broadcast`, and as tensors where it has tensors.
 
     Raises:
         ValueError: the layers differ or are none, or `release` clips in score space.
@@ -156,52 +194,55 @@ def release_mask(
     if release.space != "probability":
         raise ValueError("release_mask clips probabilities: the release's space must be 'probability'")
     layers = Layers.of(broadcast)
-    public = layers.flatten(broadcast).astype(np.float64)
-    own = layers.flatten(probabilities).astype(np.float64)
-    # What overflowed in training stands for the broadcast, without a word: an error would tell of the data.
-    own = np.where(np.isfinite(own), own, public)
-    p = clip_toward(own, public, flip=release.flip, clip=release.clip)
-    seen = hashlib.sha256(layers.digest + public.astype("<f8").tobytes() + p.astype("<f8").tobytes()).digest()
-    bits = release_bits(p, coins.stream(federation, round, seen, "mask"))
-    return tree_of(layers.split(bits), broadcast)
+    if not layers.shapes:
+        raise InputError("expected one array a layer, got none")
+    public, private = layers.computed(broadcast), layers.computed(probabilities)
+
+    def own(piece: slice) -> NDArray[Any]:
+        """What overflowed in training stands for the broadcast, without a word: an error would tell of the
+        data."""
+        values = private.piece(piece)
+        overflowed = ~np.isfinite(values)
+        if overflowed.any():
+            values[overflowed] = public.piece(piece)[overflowed]
+        return values
+
+    p = clip_toward(Computed(layers.dimension, own), public, flip=release.flip, clip=release.clip)
+    seen = hashlib.sha256(layers.digest)
+    for vector in (public.piece, p.__getitem__):
+        for piece in pieces(layers.dimension):
+            seen.update(np.asarray(vector(piece), "<f8").data)
+    bits = release_bits(p, coins.stream(federation, round, seen.digest(), "mask"))
+    return layers.split(bits, broadcast)
 
 
-def like(values: Tree, tree: Tree) -> Any:
-    """`values` as `tree` has its layers: the same containers, a tensor on its device where that has a tensor.
-
-    Numbers with a point take the tensor's dtype, if that has one, too; whole numbers keep theirs.
-
-    Args:
-        values: arrays, for example what `secure_counts` gives; in any containers with these names.
-        tree: the template; it is read only.
-
-    Raises:
-        InputError: the two have other layers.
-
-    >>> like({"a": [np.zeros(2)]}, {"a": (np.ones(2),)})
-    {'a': (array([0., 0.]),)}
-    """
-    layers = Layers.of(tree)
-    layers.flatten(values)
-    return tree_of({name: _array(value) for name, value in leaves_of(values).items()}, tree, _as_tensor)
-
-
-def _as_tensor(array: NDArray[Any], template: Any) -> Any:
-    """A tensor if the template is one."""
+def alike(array: NDArray[Any], template: Any) -> Any:
+    """A tensor of this memory and dtype on the template's device, if that is a tensor; else the array."""
     if not hasattr(template, "detach"):
         return array
-    tensor = sys.modules["torch"].from_numpy(np.array(array))  # a copy: nobody's memory is shared
-    pointed = tensor.is_floating_point() and template.is_floating_point()
-    return tensor.to(device=template.device, dtype=template.dtype if pointed else tensor.dtype)
+    if template.device.type == "mps" and array.dtype == np.float64:
+        array = array.astype(np.float32)  # Apple's GPUs have nothing wider
+    return sys.modules["torch"].from_numpy(array).to(template.device)
+
+
+def _recast(array: NDArray[Any], template: Any) -> Any:
+    """As `alike`; numbers with a point in the float type of the template, if it has one."""
+    made = alike(array, template)
+    if array.dtype.kind != "f":
+        return made
+    if made is not array:
+        return made.to(template.dtype) if template.is_floating_point() else made
+    dtype = np.asarray(template).dtype
+    return array.astype(dtype, copy=False) if dtype.kind == "f" else array
 
 
 def tree_of(
     layers: Mapping[Any, Any],
     tree: Tree,
-    make: Callable[[NDArray[Any], Any], Any] = lambda array, template: array,
+    make: Callable[[NDArray[Any], Any], Any] = alike,
     outer: str = "",
 ) -> Any:
-    """`layers`, whose names are those of ``Layers.of(tree)``, in containers like those of `tree`."""
+    """`layers`, whose names are those of ``Layers.of(tree)``, in containers like its own, made by `make`."""
     made = {
         key: tree_of(layers, value, make, f"{outer}{key}.")
         if _holds_layers(value)
@@ -209,7 +250,7 @@ def tree_of(
         for key, value in _entries(tree)
     }
     if isinstance(tree, Mapping):
-        return made
+        return OrderedDict(made) if isinstance(tree, OrderedDict) else made
     if not isinstance(tree, tuple):
         return list(made.values())
     named = hasattr(tree, "_fields")
@@ -231,6 +272,16 @@ def _of_numbers(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_of_numbers, value))
     return isinstance(value, int | float | np.generic)
+
+
+def _where_it_is(name: Any, value: Any) -> Any:
+    """A layer to be read by `_array` in parts: a tensor as it is, anything else as an array.
+
+    Raises:
+        InputError: it is not an array of numbers.
+    """
+    array = _array(value)
+    return value.detach() if hasattr(value, "detach") else array
 
 
 def leaves_of(tree: Tree) -> dict[Any, Any]:

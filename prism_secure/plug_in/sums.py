@@ -9,6 +9,8 @@
 It is the real protocol, but all parties share one memory, so it protects nobody: for simulations. Between
 machines `Layers` makes vectors of layers, `Bounds` and `prism_crypto.WeightedMean` say what is summed.
 
+What comes back has the containers of the first client, and tensors on its device where it has tensors.
+
 >>> secure_counts([{"conv": np.array([[1, 0]]), "head": np.array([i])} for i in (0, 1, 1)])
 {'conv': array([[3, 0]]), 'head': array([2])}
 """
@@ -16,6 +18,7 @@ machines `Layers` makes vectors of layers, `Bounds` and `prism_crypto.WeightedMe
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ from prism_crypto.wire.codec import whole_numbers
 from prism_privacy import MaskRelease, debias
 from prism_secure.plug_in.layers import Layers, Tree, leaves_of, tree_of
 
-__all__ = ["Bounds", "CountList", "Counts", "Mean", "secure_counts", "secure_mean", "secure_votes"]
+__all__ = ["Bounds", "Counts", "Mean", "secure_counts", "secure_mean", "secure_votes"]
 
 Read: TypeAlias = Callable[[Any, NDArray[Any]], NDArray[Any]]
 Ties: TypeAlias = Literal["zero", "plus"]
@@ -40,8 +43,8 @@ _SPARSE_FAILURE = 2.0**-40
 """Probability, a round, that a sparse graph fails to hide uploads; a release's delta pays for it."""
 
 
-class Counts(dict[Any, Any]):
-    """Opened sums, one array a layer, in a dictionary like the first client's.
+class Counts:
+    """Opened sums, in a dictionary, list, tuple or named tuple like the first client's, and whose they are.
 
     Attributes:
         survivors: the clients that are in the sums, by their places in the list: their number is what a mean
@@ -52,17 +55,33 @@ class Counts(dict[Any, Any]):
     >>> counts = secure_counts(masks, drop={1: "upload"}, min_survivors=4)
     >>> counts["head"] / len(counts.survivors)
     array([1., 0.])
+    >>> isinstance(counts, dict), isinstance(counts, Counts)
+    (True, True)
     """
 
     survivors: tuple[int, ...] = ()
     senders: Mapping[Any, tuple[int, ...]] = MappingProxyType({})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        plain = type(self).__bases__[1]
+        return _counted, (_filled_with(plain, self), self.survivors, self.senders)
 
-class CountList(list[Any]):
-    """Opened sums, as `Counts`, for clients whose layers are in a list or a tuple."""
 
-    survivors: tuple[int, ...] = ()
-    senders: Mapping[Any, tuple[int, ...]] = MappingProxyType({})
+def _counted(made: Any, survivors: tuple[int, ...], senders: Mapping[Any, tuple[int, ...]]) -> Any:
+    container: Any = type(made)
+    counts = _filled_with(_counts_in(container), made)
+    counts.survivors, counts.senders = survivors, senders
+    return counts
+
+
+@functools.cache
+def _counts_in(container: Any) -> Any:
+    """`Counts` in this container; a named tuple keeps its name, with which its text begins."""
+    return type(container.__name__ if hasattr(container, "_fields") else "Counts", (Counts, container), {})
+
+
+def _filled_with(container: Any, made: Any) -> Any:
+    return container._make(made) if hasattr(container, "_fields") else container(made)
 
 
 class Bounds:
@@ -141,7 +160,7 @@ class Bounds:
     def decode(self, name: Any, counts: NDArray[np.int64], survivors: int) -> NDArray[Any]:
         """A layer's opened sum: integers as they are, real numbers as float64."""
         bound = self.of(name)
-        return bound.decode_sum(counts, survivors) if isinstance(bound, FixedPoint) else counts
+        return np.asarray(bound.decode_sum(counts, survivors)) if isinstance(bound, FixedPoint) else counts
 
 
 def secure_counts(
@@ -170,9 +189,9 @@ def secure_counts(
             and the `colluders`, and all clients without a release.
 
     Returns:
-        The sum for each layer, in a dictionary or list like the first client's (with ``partial`` a dictionary
-        by the layers' names), with ``survivors`` (`Counts`, `CountList`): int64 and exact, or float64 where a
-        release or a `FixedPoint` is given. `like` makes tensors.
+        The sum for each layer (`Counts`), in containers like the first client's (with ``partial`` a
+        dictionary by the layers' names), and a tensor on its device where it has a tensor: int64 and exact,
+        or float64 where a release or a `FixedPoint` is given (float32 on Apple's GPUs).
 
     Raises:
         prism_crypto.InputError: the clients' layers are none or differ, a value is out of range, or there are
@@ -184,7 +203,7 @@ def secure_counts(
     least = {"min_survivors": len(masks)} | settings if release is None else _guaranteed(release, settings)
     if release is not None:
         _check_release(release, len(masks), bound, least)
-    masks, sent = _filled(masks) if partial else (masks, {})
+    masks, first, sent = _filled(masks) if partial else (masks, masks[0], {})
     if isinstance(bound, FixedPoint):
         bound = Bounds({"": bound})
     reads = bound.encode if isinstance(bound, Bounds) else lambda name, values: _within(values, bound)
@@ -196,15 +215,13 @@ def secure_counts(
     left = set(result.survivors)
     senders = dict.fromkeys([name for name, _ in layers.shapes], result.survivors)
     senders |= {name: tuple(client for client in clients if client in left) for name, clients in sent.items()}
-    found: dict[Any, NDArray[Any]] = layers.split(result.counts)
+    found = layers.split(result.counts)
     for name, counts in found.items():
         if isinstance(bound, Bounds):
             found[name] = bound.decode(name, counts, len(result.survivors))
         elif release is not None:
             found[name] = _unflipped(name, counts, len(senders[name]), release, least["colluders"] or 0)
-    made = _counts(found, masks[0], result)
-    made.senders = senders
-    return made
+    return _counted(tree_of(found, first), result.survivors, senders)
 
 
 def secure_votes(votes: Iterable[Tree], ties: Ties = "zero", **settings: Any) -> Any:
@@ -217,7 +234,7 @@ def secure_votes(votes: Iterable[Tree], ties: Ties = "zero", **settings: Any) ->
         settings: those of `prism_crypto.secure_sum`; by default all clients must survive.
 
     Returns:
-        -1, 0 or +1, int64, in a dictionary or list like the first client's, with ``survivors``.
+        -1, 0 or +1, int64, as `secure_counts`.
 
     Raises:
         prism_crypto.InputError, prism_crypto.SecureSumError: as `secure_counts`.
@@ -232,7 +249,8 @@ def secure_votes(votes: Iterable[Tree], ties: Ties = "zero", **settings: Any) ->
     result = secure_sum(vectors, 1, **{"min_survivors": len(votes)} | settings)
     lead = 2 * result.counts - len(result.survivors)
     majority = np.where(lead >= 0, 1, -1) if ties == "plus" else np.sign(lead)
-    return _counts(layers.split(majority.astype(np.int64)), votes[0], result)
+    senders = dict.fromkeys([name for name, _ in layers.shapes], result.survivors)
+    return _counted(layers.split(majority.astype(np.int64), votes[0]), result.survivors, senders)
 
 
 @dataclass(frozen=True)
@@ -240,8 +258,8 @@ class Mean:
     """What `secure_mean` gives.
 
     Attributes:
-        values: the mean, float64, one array a layer, in containers like the first client's; `like` makes
-            tensors of it.
+        values: the mean, in containers like the first client's, tensors on its device where it has tensors:
+            of each layer's own float type, and float64 of whole numbers.
         weight: the sum of the survivors' weights.
         survivors: ids of the clients that are in it, increasing.
     """
@@ -263,8 +281,9 @@ def secure_mean(
 
     Args:
         values: for each client one array a layer, as in `secure_counts`, of real numbers. They are clipped to
-            the codec's clip and rounded to its grid: the mean is off by half a step at most. Integers
-            (such as a batch norm's count of batches) are not: one above the clip is refused.
+            the codec's clip and rounded to its grid: the mean is off by half a step at most, and by what its
+            layer's float type rounds. Integers (such as a batch norm's count of batches) are not clipped: one
+            above the clip is refused.
         weights: one for each client, such as its number of examples. None: all are 1.
         codec: the grid.
         max_weight: the largest weight of one client; a `FixedPoint` where weights are real numbers. Like the
@@ -304,7 +323,7 @@ def secure_mean(
     least = {"min_survivors": len(values)} | settings
     result = _opened(vectors, weighted.spec(layers.dimension), least)
     mean, weight = weighted.decode_sum(result.counts)
-    return Mean(tree_of(layers.split(mean), values[0]), weight, result.survivors)
+    return Mean(layers.split(mean, values[0]), weight, result.survivors)
 
 
 def _clients(trees: Iterable[Tree], what: str, settings: Mapping[str, Any]) -> list[Any]:
@@ -394,8 +413,8 @@ def _at_fault(trees: Sequence[Tree], client: int, error: InputError) -> tuple[in
     return client, error
 
 
-def _filled(masks: Sequence[Tree]) -> tuple[list[Any], dict[Any, tuple[int, ...]]]:
-    """Dictionaries that have all layers, zeros where a client has sent none, and who has sent each."""
+def _filled(masks: Sequence[Tree]) -> tuple[list[Any], dict[Any, Any], dict[Any, tuple[int, ...]]]:
+    """Dictionaries with all layers, zeros where a client has sent none; the first of each; who sent each."""
     found = []
     for client, mask in enumerate(masks):
         try:
@@ -404,10 +423,11 @@ def _filled(masks: Sequence[Tree]) -> tuple[list[Any], dict[Any, tuple[int, ...]
             found.append((leaves_of(mask), dict(Layers.of(mask).shapes)))
         except InputError as error:
             raise InputError(f"masks[{client}]: {error.message}") from None
+    first = {name: leaf for leaves, _ in reversed(found) for name, leaf in leaves.items()}
     shapes = {name: shape for _, each in reversed(found) for name, shape in each.items()}
     zeros = {name: np.zeros(shape, np.uint8) for name, shape in shapes.items()}
     senders = {name: tuple(i for i, (leaves, _) in enumerate(found) if name in leaves) for name in shapes}
-    return [zeros | leaves for leaves, _ in found], senders
+    return [zeros | leaves for leaves, _ in found], first, senders
 
 
 def _opened(vectors: list[NDArray[Any]], spec: CountSpec, settings: Mapping[str, Any]) -> SecureSumResult:
@@ -424,7 +444,7 @@ def _unflipped(
             f"layer {name!r} is of {senders} survivors{more}, and release.cohort is {release.cohort}: "
             "epsilon was computed for a sum over more clients"
         )
-    return senders * debias(counts, senders, release.flip)
+    return np.asarray(senders * debias(counts, senders, release.flip))
 
 
 def _within(values: NDArray[Any], bound: Any) -> NDArray[Any]:
@@ -448,13 +468,6 @@ def _ballot(name: Any, values: NDArray[Any]) -> NDArray[Any]:
     if not (for_it | against).all():
         raise InputError("votes are -1 or +1; for a sign that is 0 let a coin decide")
     return np.asarray(for_it)
-
-
-def _counts(found: Mapping[Any, Any], tree: Tree, result: SecureSumResult) -> Any:
-    made = tree_of(found, tree)
-    counts = Counts(made) if isinstance(tree, Mapping) else CountList(made)
-    counts.survivors = result.survivors
-    return counts
 
 
 def _said(bound: int | FixedPoint) -> str:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from prism_privacy import CoinSecret, MaskRelease, debias
 from prism_secure.plug_in import (
     Bounds,
     Layers,
-    like,
     release_mask,
     secure_counts,
     secure_mean,
@@ -97,7 +95,7 @@ def test_what_holds_whole_numbers_is_added_up_exactly(form):
     masks = _masks(4)
     counts = secure_counts([FORMS[form](mask) for mask in masks])
     for name in ("w", "v"):
-        assert counts[name].dtype == np.int64
+        assert counts[name].dtype in (np.int64, torch.int64)
         assert np.array_equal(counts[name], sum(mask[name] for mask in masks))
 
 
@@ -108,7 +106,7 @@ def test_lists_and_dictionaries_in_dictionaries_come_back_as_they_are():
         counts = secure_counts(
             container([mask["w"], torch.tensor(mask["v"])]) for mask in masks
         )  # a generator
-        assert isinstance(counts, list)
+        assert isinstance(counts, container)
         assert [each.tolist() for each in counts] == [w.tolist(), v.tolist()]
     many = [[mask["v"] * (place % 2) for place in range(12)] for mask in masks]
     assert [each.tolist() for each in secure_counts(many)] == [
@@ -432,53 +430,6 @@ def test_probability_that_overflowed_is_the_broadcasts_and_no_error() -> None:
         for mine in ([np.nan, np.inf, -np.inf, 0.7], [0.2, 0.6, 0.9, 0.7])
     ]
     assert bits[0].tolist() == bits[1].tolist()
-
-
-Block = namedtuple("Block", "weight bias")
-
-
-def _tree(make):
-    return OrderedDict(
-        net=[Block(make([[1, 0], [1, 1]]), make([0, 1])), {"head": (make([1]), make(1))}],
-        steps=make([1, 1, 0]),
-    )
-
-
-DTYPES = [torch.uint8, torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.float8_e4m3fn, torch.float8_e5m2])
-def test_trees_of_tensors_come_back_in_their_containers_whatever_their_dtype(dtype):
-    def tensor(values):
-        made = torch.tensor(values, dtype=torch.float32).to(dtype)
-        return made.requires_grad_() if dtype in (torch.float32, torch.bfloat16) else made
-
-    counts = secure_counts([_tree(tensor)] * 3)
-    assert isinstance(counts["net"][0], Block)
-    assert counts["net"][0].weight.tolist() == [[3, 0], [3, 3]]
-    assert isinstance(counts["net"][1]["head"], tuple)
-    assert int(counts["net"][1]["head"][1]) == 3
-    assert list(counts) == ["net", "steps"]
-    back = like(counts, _tree(tensor))
-    assert isinstance(back["net"][0].bias, torch.Tensor)
-    assert back["net"][0].bias.dtype == torch.int64
-    assert back["net"][0].bias.tolist() == [0, 3]
-    assert not back["net"][0].bias.requires_grad
-
-
-def test_like_takes_the_dtype_of_real_tensors_and_leaves_arrays_arrays():
-    template = {"a": torch.zeros(2, dtype=torch.bfloat16, requires_grad=True), "b": np.zeros(1), "c": [3, 4]}
-    values = {"a": np.array([0.5, 1.5]), "b": np.array([2.0]), "c": np.array([1, 2])}
-    made = like(values, template)
-    assert made["a"].dtype == torch.bfloat16
-    assert made["a"].tolist() == [0.5, 1.5]
-    assert isinstance(made["b"], np.ndarray)
-    assert made["c"].tolist() == [1, 2]
-    values["a"][:] = 9
-    assert made["a"].tolist() == [0.5, 1.5]
-    with pytest.raises(InputError, match="layer 'b': expected shape"):
-        like({**values, "b": np.zeros(2)}, template)
-    assert like([np.array([1])], (torch.zeros(1),))[0].tolist() == [1]
 
 
 def test_survivors_come_with_the_counts_and_divide_them():

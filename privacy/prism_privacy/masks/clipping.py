@@ -61,7 +61,7 @@ _SERIAL = 1 << 13
 
 def clip_toward(
     values: ArrayLike | Computed,
-    theta: ArrayLike,
+    theta: ArrayLike | Computed,
     *,
     flip: float,
     clip: float | None,
@@ -74,7 +74,8 @@ def clip_toward(
     Args:
         values: shape (d,) or any other, floats of any width, or :class:`Computed`. In ``probability`` space
             the client's mask probabilities sigma(s / tau) in [0, 1]; in ``score`` space its scores s.
-        theta: the broadcast theta_t, same shape as ``values``, in [theta_min, 1 - theta_min].
+        theta: the broadcast theta_t, same shape as ``values``, in [theta_min, 1 - theta_min]. One that is
+            :class:`Computed` counts as binary64.
         flip: f, in [0, 1/2).
         clip: C (or C_s), > 0; None: no clip, the box alone.
         space: where the norm is limited.

@@ -139,9 +139,11 @@ def _float_array(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def rounded_like(edge: float, values: ArrayLike) -> float:
+def rounded_like(edge: float, values: ArrayLike | Computed) -> float:
     """``edge`` rounded to the float dtype of ``values``: where a clamp in that dtype puts its values."""
     tensor: Any = values
+    if isinstance(values, Computed):
+        return edge  # they are as wide as can be
     if _is_float_tensor(values):
         return float(tensor.new_tensor(edge).double())
     return float(np.asarray(edge).astype(np.asarray(values).dtype))
