@@ -217,9 +217,9 @@ class Client:
                 public = scores_from_theta(torch.from_numpy(public), tau).numpy()
             return np.where(finite, values, public)
 
-        values: Computed | NDArray[np.float64] = Computed(len(scores), own)
+        values = Computed(len(scores), own)
         if self._components.config.training.fill_clip and privacy.clip is not None:
-            values = fill_clip(np.asarray(values), theta, flip=privacy.flip, clip=privacy.clip)
+            values = fill_clip(values, theta, flip=privacy.flip, clip=privacy.clip)
         p = clip_toward(
             values,
             theta,

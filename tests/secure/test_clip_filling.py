@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_privacy import clip_toward
+from prism_privacy.masks.fixed_point import PIECE
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
-from prism_secure.learning.clip_filling import fill_clip
+from prism_secure.learning import clip_filling
 from prism_secure.model.supermask import scores_from_theta
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
@@ -20,6 +23,50 @@ from prism_secure.rounds.components import Components
 RNG = np.random.default_rng(0)
 D, FLIP = 2000, 0.4
 THETA = RNG.uniform(0.05, 0.95, D)
+TINY = ["privacy.flip=0.25", "model.width=4", "model.latent=8", 'features.extractors=["fourier"]']
+
+
+def fill_clip(*vectors: np.ndarray, **how: float) -> np.ndarray:
+    return np.asarray(clip_filling.fill_clip(*vectors, **how))
+
+
+def filled_by_halving(values: np.ndarray, theta: np.ndarray, flip: float, clip: float) -> np.ndarray:
+    """The same, slow and obvious: the largest scale that is within the clip."""
+
+    def moved(scale: float) -> np.ndarray:
+        return np.clip(theta + scale * (values - theta) / np.abs(values - theta).max(), 0, 1)
+
+    low, high = 0.0, 1e12
+    for _ in range(100):
+        middle = (low + high) / 2
+        within = (1 - 2 * flip) * np.linalg.norm(moved(middle) - theta) < clip
+        low, high = (middle, high) if within else (low, middle)
+    return moved(high)
+
+
+@pytest.mark.parametrize("size", [1, 2000, PIECE + 1])
+@pytest.mark.parametrize("edge", [0.0, 0.05])
+@pytest.mark.parametrize("clip", [1e-3, 0.3, 2.0, 10.0, 30.0, 100.0])
+def test_the_length_is_that_of_halving(size: int, edge: float, clip: float) -> None:
+    rng = np.random.default_rng(size)
+    theta = rng.uniform(edge, 1 - edge, size).round(2)
+    values = np.clip(theta + 1e-3 * rng.standard_normal(size) ** 3, 0, 1)
+    filled = fill_clip(values, theta, flip=0.2, clip=clip)
+    assert np.allclose(filled, filled_by_halving(values, theta, 0.2, clip), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("fill", ["true", "false"])
+def test_a_client_needs_six_bytes_a_coordinate_beside_its_scores(fill: str, tmp_path) -> None:
+    config = load_config(None, ["privacy.clip=30", f"training.fill_clip={fill}", *TINY])
+    client, theta = Client(0, tmp_path, Components(config)), RNG.uniform(0.05, 0.95, 50 * PIECE)
+    scores, broadcast = torch.randn(theta.size), Broadcast("here", 1, theta)
+    _ = broadcast.digest
+    tracemalloc.start()
+    bits = client._release(scores, broadcast)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert bits.nbytes == theta.size
+    assert peak < 6 * theta.size
 
 
 @pytest.mark.parametrize("step", [1e-9, 1e-3, 0.05])
@@ -67,8 +114,7 @@ def test_never_longer_than_the_clip_nor_outside_the_box(
 
 def test_a_client_of_a_filled_clip_releases_the_direction_alone(tmp_path) -> None:
     """Two clients with the same coins whose steps differ in length only send the same bits."""
-    tiny = ["privacy.clip=1.5", "privacy.flip=0.25", "model.width=4", "model.latent=8"]
-    config = load_config(None, [*tiny, 'features.extractors=["fourier"]', "training.fill_clip=true"])
+    config = load_config(None, ["privacy.clip=1.5", "training.fill_clip=true", *TINY])
     client = Client(0, tmp_path, Components(config))
     theta = np.full(D, 0.5)
     start = scores_from_theta(torch.from_numpy(theta), config.mask.temperature)
@@ -76,7 +122,7 @@ def test_a_client_of_a_filled_clip_releases_the_direction_alone(tmp_path) -> Non
     broadcast = Broadcast("here", 1, theta)
     short, long = (client._release(start + a * direction, broadcast) for a in (1e-5, 1e-3))
     assert np.mean(short != long) < 0.01
-    unfilled = load_config(None, [*tiny, 'features.extractors=["fourier"]'])
+    unfilled = load_config(None, ["privacy.clip=1.5", *TINY])
     weak = Client(0, tmp_path, Components(unfilled))._release(start, broadcast)
     assert np.mean(weak != long) > 0.005
 

@@ -10,7 +10,8 @@ import pytest
 
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.wire.packing import Packing
-from prism_privacy import CoinSecret, clip_toward, release_bits
+from prism_privacy import CoinSecret, MaskRelease
+from prism_secure.plug_in import release_mask
 
 COORDINATES = 100_000_000
 CLIENTS = 10
@@ -23,14 +24,11 @@ def test_a_client_releases_packs_and_masks_a_hundred_million_bits(
 ) -> None:
     rng = np.random.default_rng(0)
     values, theta = (rng.random(COORDINATES, dtype=np.float32) for _ in range(2))
-    coins = CoinSecret.for_test(bytes(32)).stream("scale", 1, bytes(32), "mask")
-    packing = Packing(COORDINATES, CLIENTS)
+    release = MaskRelease(0.25, clip, dim=None if clip else COORDINATES)
+    coins, packing = CoinSecret.for_test(bytes(32)), Packing(COORDINATES, CLIENTS)
     tracemalloc.start()
     started = time.process_time()
-    p = clip_toward(values, theta, flip=0.25, clip=clip)
-    clipped = time.process_time()
-    bits = release_bits(p, coins)
-    del p
+    bits = release_mask([values], [theta], release, coins, federation="scale", round=1)[0]
     drawn = time.process_time()
     words = packing.pack(bits, bound=1)
     packed = time.process_time()
@@ -41,8 +39,8 @@ def test_a_client_releases_packs_and_masks_a_hundred_million_bits(
     each = 1e9 / COORDINATES
     with capsys.disabled():
         print(
-            f"\nd = 10^8, clip = {clip}, CPU ns a coordinate: "
-            f"clip and flip {each * (clipped - started):.2f}, coins {each * (drawn - clipped):.2f}, "
+            f"\nd = {COORDINATES:,}, clip = {clip}, CPU ns a coordinate: "
+            f"clip, flip, digest and coins {each * (drawn - started):.2f}, "
             f"packing {each * (packed - drawn):.2f}, {CLIENTS} masks {each * (masked - packed):.2f}; "
             f"peak {peak:.2f} bytes a coordinate beside scores and theta"
         )
