@@ -19,13 +19,8 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(now - datetime.timedelta(hours=1))
     made = made.not_valid_after(now + datetime.timedelta(days=1)).add_extension(here, critical=True)
-    (folder / "server.pem").write_bytes(
-        made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    )
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "server.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
     (folder / "server.key").touch(0o600)
-    (folder / "server.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    (folder / "server.key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none))
     return folder / "server.pem", folder / "server.key"
