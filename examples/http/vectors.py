@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import numpy as np
 
 from prism_crypto import CountSpec
-from prism_crypto.stages import share
 
 DEADLINE = float(os.environ.get("DEADLINE", "5"))  # seconds that a stage may take
-SPEC, SEAL = CountSpec(dimension=1000, bound=255), share.seal
+SPEC = CountSpec(dimension=1000, bound=255)
 LATE, DEAD, LIAR = (1, 2), (2, 4), (3, 3)  # round, client
+
+SHARE = sys.modules["prism_crypto.stages.share"]  # inside the library, where none but a liar has business
+SEAL = SHARE.seal
 
 
 def numbers(number: int, client_id: int) -> np.ndarray:
@@ -27,5 +30,5 @@ def vector(number: int, client_id: int) -> np.ndarray:
     if (number, client_id) == DEAD:
         os._exit(1)
     if (number + 1, client_id) == LIAR:  # in the next round it seals zeros for client 0, and signs that
-        share.seal = lambda key, at, ends, plain: SEAL(key, at, ends, plain) if ends[1] else bytes(49)
+        SHARE.seal = lambda key, at, ends, plain: SEAL(key, at, ends, plain) if ends[1] else bytes(49)
     return numbers(number, client_id)
