@@ -51,6 +51,8 @@ class Counts:
             divides by.
         senders: by layer, those of them that have sent it: all of them, but with ``partial``.
 
+    (A named tuple's layers of these two names are there by place.)
+
     >>> masks = [{"head": np.array([1, 0])}] * 5
     >>> counts = secure_counts(masks, drop={1: "upload"}, min_survivors=4)
     >>> counts["head"] / len(counts.survivors)
