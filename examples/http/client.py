@@ -50,9 +50,8 @@ def contribute(
                 return answer if status == 200 else None
             _, challenge = post(f"/challenge/{client.client_id}")
             hello = say_hello(client.identity, client.federation, challenge, address)
-            token = post(f"/token/{client.client_id}", hello)[
-                1
-            ].decode()  # none, where one was lost on its way
+            _, found = post(f"/token/{client.client_id}", hello)
+            token = found.decode()  # empty, where a challenge was lost on its way
         raise ConnectionError(f"{address} answers with status {status}")
 
     for number in rounds:

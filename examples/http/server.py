@@ -33,7 +33,8 @@ class Desk(BaseHTTPRequestHandler):
             return None
         try:
             with self.lock:
-                said = self.said(*self.path[1:].partition("/")[::2], body)
+                what, _, who = self.path[1:].partition("/")
+                said = self.said(what, who, body)
         except (SecureSumError, ValueError):
             return self.answer(403)
         return self.answer(410) if said is None else self.answer(200, said)

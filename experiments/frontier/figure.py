@@ -30,8 +30,8 @@ TITLES = {
     "image": "ε for one image, replaced",
 }
 COLUMNS = {
-    "fid": "FID (lower is better)",
     "recall": "recall",
+    "fid": "FID (lower is better)",
     "gen2real": "gen2real accuracy",
 }
 
@@ -73,7 +73,7 @@ def words(clients: int, images: int) -> str:
 
 
 def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) -> None:
-    """The figure of `STYLES`: a row for each unit; FID, recall and gen2real side by side."""
+    """The figure of `STYLES`: a row for each unit; recall, FID and gen2real side by side."""
     mpl.rcParams["svg.hashsalt"] = "frontier"
     units = [unit for unit in TITLES if any(key[0] == unit for key in found)]
     shape = len(units), len(COLUMNS)
@@ -134,7 +134,7 @@ def table(found: Mapping[tuple[str, int, str, float], list[Line]], unit: str) ->
         if of != unit:
             continue
         first = lines[0]
-        settings = f"{first['rows'] or 'all features'}"
+        settings = "bits of masks" if method == "clipped" else f"{first['rows'] or 'all features'}"
         if method == "measured":
             settings += f"; {first['flip']:g}, {first['coordinates']:,}"
         cells = [

@@ -8,7 +8,7 @@
 A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
 choose (one shot has none; with them it trains towards a posterior), `-t500` the steps of one shot's training,
 `-real` runs the secure sum, too. Each
-gives a line of `results.jsonl`, and one that is there is not made again. Both methods go through the product
+gives a line of `results.jsonl`, and one that is there is not made again. All go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
 are open, and trains the server on them as measured rounds do: same start, same steps. `clipped` is local
 training, whose masks are clipped and flipped: a thousand clients with the settings of `cohort/n1000.toml`.

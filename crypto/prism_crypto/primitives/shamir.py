@@ -188,15 +188,16 @@ def _sets(shares: Mapping[int, bytes], threshold: int, rng: Rng) -> Iterator[tup
 def _located(shares: Mapping[int, bytes], threshold: int) -> frozenset[int]:
     """The points of the shares off the polynomial that all but ⌊(m - threshold) / 2⌋ or fewer are on.
 
-    None if there is no such polynomial; m = len(shares). With w_i = 1 / Π_{j≠i} (x_i - x_j), each sum
-    s_k = Σ w_i x_i^k y_i, k < m - threshold, is 0 for values y_i of a polynomial. So s_k = Σ c_i x_i^k over
-    the wrong shares alone, c_i ≠ 0, and the shortest recurrence of s has their points as its roots: it is the
-    only one, as s is twice as long (Massey 1969, theorem 3). Conversely, if s has a recurrence so short with
-    distinct roots among the points, it is such a sum, and changing the shares there puts all on one
-    polynomial. In time m².
+    Empty if none is wrong, or more are than can be decoded; m = len(shares).
+
+    With w_i = 1 / Π_{j≠i} (x_i - x_j), each sum s_k = Σ w_i x_i^k y_i, k < m - threshold, is 0 for values y_i
+    of a polynomial. So s_k = Σ c_i x_i^k over the wrong shares alone, c_i ≠ 0, and the shortest recurrence of
+    s has their points as its roots: it is the only one, as s is twice as long (Massey 1969, theorem 3).
+    Conversely, if s has a recurrence so short with distinct roots among the points, it is such a sum, and
+    changing the shares there puts all on one polynomial. In time m².
     """
     xs = tuple(sorted(shares))
-    terms = list(map(mul, _inverted(_differences(xs)), (int.from_bytes(shares[x]) for x in xs)))
+    terms = list(map(mul, _divisors(xs), (int.from_bytes(shares[x]) for x in xs)))
     syndromes = []
     for _ in range(len(xs) - threshold):
         syndromes.append(sum(terms) % PRIME)
@@ -231,8 +232,7 @@ def parity_weights(xs: tuple[int, ...], threshold: int, rng: Rng) -> tuple[int, 
     len(xs) - threshold (MacWilliams and Sloane 1977, chapter 10, theorem 4).
     """
     random = _field_elements(len(xs) - threshold, rng)
-    divisors = _inverted(_differences(xs))
-    return tuple(_value(random, x) * divisor % PRIME for x, divisor in zip(xs, divisors, strict=True))
+    return tuple(_value(random, x) * divisor % PRIME for x, divisor in zip(xs, _divisors(xs), strict=True))
 
 
 @lru_cache(maxsize=256)
@@ -250,12 +250,17 @@ def lagrange_weights(xs: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
 def _value(coefficients: Sequence[int], x: int) -> int:
     """A polynomial's value at a point, the coefficient of the highest power first."""
     value = 0
-    for coefficient in coefficients:  # Horner; x is small, so one reduction at the end is cheapest
+    for coefficient in coefficients:  # Horner; reduced once: holders' points are small
         value = value * x + coefficient
     return value % PRIME
 
 
 @lru_cache(maxsize=16)
+def _divisors(xs: tuple[int, ...]) -> tuple[int, ...]:
+    """1 / Π_{j≠i} (x_i - x_j) for each i."""
+    return tuple(_inverted(_differences(xs)))
+
+
 def _differences(xs: tuple[int, ...]) -> list[int]:
     """Π_{j≠i} (x_i - x_j) for each i, modulo the field's order; in time t² for t points.
 

@@ -81,7 +81,7 @@ class Advert(msgspec.Struct, frozen=True):
         if len(data) != expected:
             raise MessageError(f"an advert is {expected} bytes, not {len(data)}")
         keys = struct.unpack_from("16s32s32s32s", data)
-        choice = decode_ids(data[start:end], stage=None)  # whoever reads it knows where we are
+        choice = decode_ids(data[start:end], stage=None)  # the caller adds it
         kem = data[_UNSIGNED_BYTES:owner]
         kem_keys = tuple(kem[i : i + KEM_KEY_BYTES] for i in range(0, len(kem), KEM_KEY_BYTES))
         return cls(keys[0], keys[1], keys[2], keys[3], data[owner:start], choice, data[end:], kem_keys)

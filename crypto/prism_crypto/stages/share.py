@@ -95,9 +95,8 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
         for secret, usage in ((state.seed.reveal(), "seed"), (state.masking.private(), "key"))
     )
     agreements: dict[int, AgreedKey] = {}
-    masks: dict[
-        int, AgreedKey
-    ] = {}  # agreed on now, while a client waits; once it has its vector, others wait
+    # Masks, too, are agreed on now: a client has time for it while it waits; with its vector, others wait.
+    masks: dict[int, AgreedKey] = {}
     contexts = dict.fromkeys(keys, context)
     if party.chosen:
         for peer, advert in adverts.items():

@@ -330,8 +330,8 @@ def _join(rows: NDArray[Any], powers: NDArray[np.uint64], largest: int, words: N
             _horner(rows, base, len(rows), words[np.newaxis])
         elif group > 1:
             count = -(-len(rows) // group)
-            # Joined bytes lie where the words will: pages that are new to a process cost more than all of
-            # this. Two rows of bytes always fit 32 bits, so the words are not written while bytes are read.
+            # In the output's memory: to touch new pages costs more than packing. Two rows of bytes always fit
+            # 32 bits, so the words are not written while bytes are read.
             room = words if dtype.itemsize == 1 and count <= words.itemsize else None
             joined = np.ndarray((count, words.size), dtype, room)
             _horner(rows, base, group, joined)

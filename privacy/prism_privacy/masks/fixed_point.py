@@ -143,7 +143,7 @@ def rounded_like(edge: float, values: ArrayLike | Computed) -> float:
     """``edge`` rounded to the float dtype of ``values``: where a clamp in that dtype puts its values."""
     tensor: Any = values
     if isinstance(values, Computed):
-        return edge  # they are as wide as can be
+        return edge  # already binary64
     if _is_float_tensor(values):
         return float(tensor.new_tensor(edge).double())
     return float(np.asarray(edge).astype(np.asarray(values).dtype))
