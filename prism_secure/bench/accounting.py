@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from unittest.mock import patch
 
+from prism_crypto.bench.rows import Row, in_turn
 from prism_privacy import Accountant, Adjacency, MaskRelease, View, calibrate
 from prism_privacy.accounting.kappa.store import _curve, _table
 from prism_privacy.accounting.renyi import renyi_curve
-from prism_secure.bench.rows import Row, in_turn
 
 DELTA, FLIP, CLIP, ROUNDS = 1e-5, 0.2371, 0.877, 20
 """Of which no table is shipped."""

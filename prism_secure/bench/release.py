@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from prism_crypto.bench.limits import copied_bytes, keystream_bytes
+from prism_crypto.bench.rows import Row, in_turn
 from prism_crypto.primitives.keystream import add_keystreams
 from prism_crypto.wire.packing import Packing
 from prism_privacy import CoinSecret, clip_toward, release_bits
-from prism_secure.bench.limits import copied_bytes, keystream_bytes
-from prism_secure.bench.rows import Row, in_turn
 
 CLIENTS = 10
 Floats = NDArray[np.float32]
@@ -69,17 +69,37 @@ def _of_length(d: int, tries: int) -> Iterator[Row]:
     bits, packing = coins(), Packing(d, CLIENTS)
     words = packing.pack(bits, bound=1)
     seeds = [(bytes([peer]) * 32, peer < CLIENTS // 2) for peer in range(CLIENTS)]
-    packed, masked = in_turn(
-        tries, lambda: packing.pack(bits, bound=1), lambda: add_keystreams(words, seeds), scale=scale
+    packed, narrow, wide, read = in_turn(
+        tries, lambda: packing.pack(bits, bound=1), lambda: np.packbits(bits), lambda: bits.astype(np.int64),
+        bits.max, scale=scale,
+    )  # fmt: skip
+    for instead, taken in (("np.packbits", narrow), ("int64, as SecAgg+ sends", wide)):
+        yield Row(
+            name=f"packing for {CLIENTS} clients, d = {d:,}, beside {instead.split(',')[0]}",
+            unit=unit,
+            ours=packed,
+            instead=f"{instead}{', which no sum is made of' if taken is narrow else ''}",
+            other=taken,
+            bound="one pass of NumPy over its bytes",
+            limit=min(read),
+        )
+    masked, insecure = in_turn(
+        tries, lambda: add_keystreams(words, seeds), partial(_plain_masks, words.copy()), scale=scale
     )
-    yield Row(name=f"packing for {CLIENTS} clients, d = {d:,}", unit=unit, ours=packed)
     yield Row(
         name=f"{CLIENTS} masks, d = {d:,}",
         unit=unit,
         ours=masked,
+        instead="as many words of NumPy's PCG64, which hides nothing",
+        other=insecure,
         bound="AES-GCM of as many bytes",
         limit=CLIENTS * words.nbytes / d / keystream_bytes(by_gcm=True) * 1e9,
     )
+
+
+def _plain_masks(words: NDArray[np.uint64]) -> None:
+    for seed in range(CLIENTS):
+        words += np.random.default_rng(seed).integers(0, 2**64, words.size, dtype=np.uint64)
 
 
 def _plain(values: Floats, theta: Floats, clip: float | None) -> NDArray[np.uint32]:

@@ -10,6 +10,7 @@ import pytest
 from prism_crypto.bench import flower_secagg as bench_flower
 from prism_crypto.bench import secure_sum as bench
 from prism_crypto.bench.growth import one_active_client, one_client
+from prism_crypto.bench.rows import in_turn, markdown, read
 from prism_crypto.primitives.chosen_graph import chosen_parameters
 from prism_crypto.session import Session
 from prism_crypto.spec import CountSpec
@@ -20,14 +21,13 @@ def small(monkeypatch):
     """Sessions of six clients where the real ones have a hundred and a thousand."""
     real = bench._session
     monkeypatch.setattr(
-        bench, "_session", lambda n, d, mode, dropped=0: real(min(n, 6), 50, mode, min(dropped, 1))
+        bench,
+        "_session",
+        lambda n, d, mode, dropped=0, **options: real(min(n, 6), 50, mode, min(dropped, 1), **options),
     )
-    monkeypatch.setattr(bench, "_growth", lambda quick: [one_client(100, 50)])
-    monkeypatch.setattr(
-        bench, "_curves", lambda quick, flower: {"n": [(1, 0.5, 1.0), (2, 1.0, 2.0)], "d": [(1, 0.5, None)]}
-    )
-    monkeypatch.setattr(bench, "_limit", lambda n, d: 1.0)
-    monkeypatch.setattr(bench, "_masking", lambda n, d: 1.25)
+    monkeypatch.setattr(bench, "one_client", lambda n, d, **options: one_client(100, 50, **options))
+    monkeypatch.setattr(bench, "one_active_client", lambda n, d, **options: one_client(100, 50, **options))
+    monkeypatch.setattr(bench, "machine", lambda: {"processor": "one"})
     one = {"seconds": 3.0, "cpu": 2.0, "peak_mib": 99.0, "bits": 7.1, "neighbours": 99, "up": 10, "down": 20}
     monkeypatch.setattr(bench, "_in_another_process", lambda *_: one)
 
@@ -47,32 +47,74 @@ class StandIn:
 
 def test_without_flower_ours_stands_alone(small, capsys, monkeypatch):
     monkeypatch.setattr(bench, "flower_version", lambda: None)
-    assert bench.main(["--quick"]) == 0
+    assert bench.main(["--quick", "--tries", "1"]) == 0
     shown = capsys.readouterr().out
     assert "flwr is missing" in shown
     assert "share stage" in shown
-    assert "≤ 1.5" in shown
+    assert "SecAgg+" not in shown
+
+
+def test_flower_can_be_left_out_where_it_is_installed(small, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "flower_version", lambda: "9.9")
+    assert bench.main(["--quick", "--tries", "1", "--no-flower"]) == 0
+    assert "SecAgg+" not in capsys.readouterr().out
 
 
 def test_with_flower_both_sides_stand_in_one_table(small, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "flower_version", lambda: "9.9")
     monkeypatch.setattr(bench, "FlowerSession", StandIn)
     plot, figures = tmp_path / "plot.png", tmp_path / "figures.json"
-    assert bench.main(["--quick", "--plot", str(plot), "--json", str(figures)]) == 0
+    given = ["--quick", "--tries", "2", "--plot", str(plot), "--json", str(figures), "--out", str(tmp_path)]
+    assert bench.main(given) == 0
     shown = capsys.readouterr().out
-    assert "flwr: version 9.9" in shown
-    found = json.loads(figures.read_text())
-    assert found["flwr"] == "9.9"
-    upload = found["figures"][0]
-    assert upload["flower"] == 2000.0
-    assert f"{upload['flower'] / upload['ours']:.1f}×" in shown
+    assert "flwr: 9.9" in shown
+    found = read(figures)
+    assert read(tmp_path / "bench.json") == found
+    assert (tmp_path / "bench.md").read_text() == markdown(found)
+    assert shown.startswith(markdown(found))
+    upload = found.rows["secure-sum"][0]
+    assert upload.other == [2000.0, 2000.0]
+    assert len(upload.ours) == 2
+    assert f"({min(upload.ours):.3g} to {max(upload.ours):.3g}) | Flower's SecAgg+ | " in shown
     if importlib.util.find_spec("matplotlib"):
         assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_two_figures_have_one_name_and_what_is_aimed_at_is_said_of_whole_sizes(small, monkeypatch):
+    monkeypatch.setattr(bench, "flower_version", lambda: None)
+    whole, quick = list(bench.rows(1)), list(bench.rows(1, quick=True))
+    for rows in (whole, quick):
+        named = [row.name for row in rows if not row.name.startswith("one client of 100")]
+        assert len(set(named)) == len(named)
+    aimed = {row.name: row.bar for row in whole if row.bar}
+    assert aimed["upload step of a client, d=1,000,000 n=10"] == "≥ 30× faster"
+    assert aimed["masks of an upload, d=1,000,000 n=10"] == "≤ 1.5×"
+    assert not any(row.bar for row in quick)
+
+
+def test_what_was_measured_before_is_compared_in_the_same_form(small, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "flower_version", lambda: None)
+    assert bench.main(["--quick", "--tries", "1", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert bench.main(["--quick", "--tries", "1", "--compare", str(tmp_path / "bench.json")]) == 0
+    assert "| secure-sum: wire, n=10 | " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given", [["--tries", "0"], ["--compare", "nothing.json"], ["--compare", "old.json"]]
+)
+def test_what_cannot_be_measured_or_compared_is_said_first(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.json").write_text('{"flwr": null, "figures": []}')
+    with pytest.raises(SystemExit) as ended:
+        bench.main(given)
+    assert ended.value.code == 2
+    assert given[0] in capsys.readouterr().err
+
+
 def test_without_matplotlib_there_is_no_plot_and_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "matplotlib is missing" in bench._plot(tmp_path / "plot.png", {})
+    assert "matplotlib is missing" in bench._plot(tmp_path / "plot.png", [], quick=True)
     assert bench_flower.flower_version() is None
 
 
@@ -98,11 +140,10 @@ def test_a_wrong_sum_would_be_seen(monkeypatch):
         bench._session(3, 10, "active")
 
 
-def test_the_limit_the_masking_and_the_curves_are_measured():
-    assert bench._limit(2, 100_000) > 0
-    assert bench._masking(2, 100_000) > 0
-    curves = bench._curves(quick=True, flower=False)
-    assert all(ours > 0 and flower is None for points in curves.values() for _, ours, flower in points)
+def test_ten_bare_masks_and_ten_masks_are_made():
+    assert all(
+        min(taken) > 0 for taken in in_turn(1, bench._masks(2, 100_000), bench._bare_masks(2, 100_000))
+    )
 
 
 def test_one_client_of_ten_thousand_pays_for_its_neighbours_only():
