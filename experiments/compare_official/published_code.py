@@ -5,7 +5,7 @@
 
 Its clients and its server run unchanged, on the CPU. What is put in their way is this: our extractor as their
 classifier, our images and partition, our evaluation of its masks, and empty modules for packages that it
-imports and does not need here (plots, W&B, its own metrics). None of its code is part of this project.
+imports and does not need here (plots, W&B, its own metrics, data). None of its code is part of this project.
 
 Its tracked differences start at random numbers of size 1/sqrt(D), as every linear layer does, and move by
 1e-5 a step; with few features and few steps they stay what they were, and nothing is learned but noise. So
@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -41,9 +42,10 @@ from results import append, done
 
 UNUSED = (
     "metrics", "metrics.evaluate", "metrics.prdc", "metrics.fid_score", "metrics.inception_score", "seaborn",
-    "matplotlib", "matplotlib.pyplot", "sklearn", "sklearn.manifold", "wandb", "pandas",
+    "matplotlib", "matplotlib.pyplot", "sklearn", "sklearn.manifold", "torchvision", "torchvision.utils",
+    "torchvision.transforms", "wandb", "pandas",
 )  # fmt: skip
-"""Modules that it imports for evaluation and plots, which are done here."""
+"""Modules that it imports for evaluation, plots and data, which are done here."""
 
 
 class Unused(ModuleType):
@@ -52,7 +54,7 @@ class Unused(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return SimpleNamespace()
+        return MagicMock()
 
 
 class OurFeatures(nn.Module):
@@ -95,7 +97,7 @@ def import_published(folder: Path) -> tuple[Any, Any]:
     return Client, Server
 
 
-def arguments(options: argparse.Namespace, recipe: Components, steps: int) -> SimpleNamespace:
+def arguments(recipe: Components, steps: int) -> SimpleNamespace:
     """Its options, at its defaults where nothing is said."""
     config = recipe.config
     return SimpleNamespace(
@@ -169,7 +171,7 @@ def main() -> None:
     client_class, server_class = import_published(options.code.resolve())
     torch.manual_seed(public_seed(options.seed, "published"))
     np.random.seed(options.seed)  # noqa: NPY002  scipy's Bernoulli draws, there, come from it
-    classifier, told = OurFeatures(ours), arguments(options, ours, steps)
+    classifier, told = OurFeatures(ours), arguments(ours, steps)
     clients = []
     for index, chosen in enumerate(ours.partition.indices):
         images = to_float(ours.dataset.train_images[torch.from_numpy(chosen)])
