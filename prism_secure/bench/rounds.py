@@ -16,7 +16,6 @@ from prism_secure.model import generator as model
 from prism_secure.model.generator import draw_latents
 from prism_secure.model.supermask import initial_theta, scores_from_theta, training_mask
 from prism_secure.rounds.components import Components
-from prism_secure.rounds.evaluation import Evaluation
 
 CLIENTS, GROUPS, STEPS = 10, 2, 2
 
@@ -83,10 +82,6 @@ def rows(tries: int, *, quick: bool = False) -> Iterator[Row]:
         name=f"{CLIENTS} clients in {GROUPS} groups, {STEPS} steps, one sum of moments", unit="s", ours=ours,
         instead="each trains for itself, to the same bits", other=other,
     )  # fmt: skip
-    evaluation = Evaluation(components)
-    mask = (theta > 0.5).numpy()
-    (ours,) = in_turn(min(tries, 3), lambda: evaluation.rehearse(mask), least=0.0)
-    yield Row(name="building the deployed network and metrics of a few images", unit="s", ours=ours)
 
 
 def _as_written(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

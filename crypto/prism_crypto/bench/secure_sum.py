@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -284,13 +285,13 @@ def _hybrid(tries: int, quick: bool) -> Iterator[Row]:
     if not available():
         return
     d, n = (1000, 210) if quick else (100_000, 1000)
-    kinds: dict[str, Callable[[Suite], ClientCost]] = {
-        "10, active, complete graph": lambda suite: _one_of_ten(d, suite),
-        f"{n:,}, semi-honest, sparse graph": lambda suite: one_client(n, d, colluders=0, suite=suite),
-        f"{n:,}, active, chosen graph": lambda suite: one_active_client(n, d, suite=suite),
+    kinds: dict[str, Callable[..., ClientCost]] = {
+        "10, active, complete graph": partial(_one_of_ten, d),
+        f"{n:,}, semi-honest, nobody may drop": partial(one_client, n, d, dropout=0.0, colluders=n // 20),
+        f"{n:,}, active, chosen graph": partial(one_active_client, n, d),
     }
     for kind, measure in kinds.items():
-        pairs = [(measure(HYBRID), measure("x25519")) for _ in range(tries)]
+        pairs = [(measure(suite=HYBRID), measure(suite="x25519")) for _ in range(tries)]
         hybrid, plain = pairs[0]
         name = f"hybrid keys, one client of {kind}, {hybrid.neighbours} neighbours, d={d:,}"
         for what, unit, ours, other in (
