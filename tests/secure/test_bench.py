@@ -7,12 +7,17 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import torch
 
 from prism_crypto.bench.rows import Bench, Row, compared, encoded, in_turn, markdown, read
 from prism_secure.bench import cohort, start
+from prism_secure.bench.release import _plain_masks
+from prism_secure.bench.rounds import _as_written
 from prism_secure.cli import main
 from prism_secure.commands.bench import SUBJECTS
+from prism_secure.model.generator import _upsample_convolve
 
 COMMITTED = Path(__file__).parents[2] / "experiments" / "bench" / "bench.json"
 
@@ -66,6 +71,17 @@ def test_each_subject_measures_both_sides_and_writes_them(
     assert f"## {subject}" in capsys.readouterr().out
     if subject == "cohort":
         assert [each.args[0].secure_sum.simulate for each in asked.call_args_list] == [False, True]
+
+
+def test_a_step_stands_beside_one_that_comes_to_the_same() -> None:
+    x, weight = torch.rand(2, 3, 4, 4), torch.rand(5, 3, 3, 3)
+    assert torch.allclose(_as_written(x, weight), _upsample_convolve(x, weight), atol=1e-5)
+
+
+def test_masks_stand_beside_as_many_words_of_another_generator() -> None:
+    words = np.zeros(1000, dtype=np.uint64)
+    _plain_masks(words)
+    assert len(np.unique(words)) == 1000
 
 
 def test_all_measures_every_subject_and_puts_them_into_one_file(
