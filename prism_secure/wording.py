@@ -36,6 +36,9 @@ __all__ = [
 EXTRACTORS = {
     "classifier": "the small Fashion-MNIST classifier that ships with this package (128 features); such "
     "figures compare with each other, not with the Inception figures of papers",
+    "efficientnet_lite0": "192 averages, over the whole image, of the maps of an ImageNet network "
+    "(EfficientNet-Lite0, installed with this package); such figures compare with each other, not with the "
+    "Inception figures of papers",
     "inception_v3": "torchvision’s InceptionV3, which is not the network of published FID figures; such "
     "figures compare with each other, not with those of papers",
     "inception_fid": "the Inception network of published FID figures, from FID’s own weights; such a figure "

@@ -183,7 +183,7 @@ def _features() -> str:
     from prism_secure.data.features import EfficientNetLite0
 
     EfficientNetLite0(image_size=32)
-    return "efficientnet_lite0 and fourier"
+    return "efficientnet_lite0, of metrics too, and fourier"
 
 
 def _vgg() -> str:

@@ -45,7 +45,7 @@ KEEP_TO_THE_RELEASE = frozenset({"train"})
 built in or not, it must be inf."""
 Network = Literal["resnet"]
 Extractor = Literal["efficientnet_lite0", "efficientnet_lite0_pooled", "fourier", "vgg19_bn"]
-MetricNetwork = Literal["classifier", "inception_v3", "inception_fid"]
+MetricNetwork = Literal["classifier", "efficientnet_lite0", "inception_v3", "inception_fid"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -464,8 +464,10 @@ class Metrics(Section, frozen=True):
     """Generated images that are compared with the held-out ones."""
     features: str = "classifier"
     """The network that compares them; figures of different ones do not compare. "classifier" ships with the
-    package; "inception_fid" is that of published FID figures, from FID's own weights; "inception_v3" is
-    torchvision's, which is another; "package.module:name" is one of your own, trained on public images."""
+    package, and knows clothes; "efficientnet_lite0" needs no download either, and is for other images:
+    averages of an ImageNet network over the whole image. "inception_fid" is that of published FID figures,
+    from FID's own weights; "inception_v3" is torchvision's, which is another; "package.module:name" is one of
+    your own, trained on public images."""
     utility: (
         Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or at least 1"})] | Literal["end", "off"]
     ) = "end"

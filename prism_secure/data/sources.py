@@ -58,23 +58,33 @@ def data_set(data: Data) -> str:
     return ABOUT[data.source].data_set
 
 
-def foreign_features(config: Config) -> str:
-    """A word where the metrics' features were trained on other images than the run's; "" where not.
+def features_caveat(config: Config) -> str:
+    """What keeps figures in the metrics' features from meaning what they seem to; "" where nothing does.
 
-    >>> foreign_features(Config(data=Data(source="mnist", folder="/a"))).partition(":")[0]
+    The network was trained on other images than the run's, or the run's own training matched its features.
+
+    >>> features_caveat(Config(data=Data(source="mnist", folder="/a"))).partition(":")[0]
     "the metrics' features come from a classifier of clothes (Fashion-MNIST)"
     """
-    if is_reference(config.metrics.features):
+    features, matched = config.metrics.features, config.features.extractors
+    if features == "efficientnet_lite0" and {features, f"{features}_pooled"} & set(matched):
         return (
-            f"the metrics' features come from {config.metrics.features}, a network of your own: where that "
+            "the metrics' features come from the network whose features training matched "
+            "(features.extractors): FID on them is what training aimed at, so it flatters; gen2real does not "
+            "use these features"
+        )
+    if is_reference(features):
+        return (
+            f"the metrics' features come from {features}, a network of your own: where that "
             "was trained on other images than these, FID, recall and their companions may miss what matters; "
             "gen2real does not use these features"
         )
-    if config.metrics.features != "classifier" or data_set(config.data) == "fashion_mnist":
+    if features != "classifier" or data_set(config.data) == "fashion_mnist":
         return ""
     return (
         "the metrics' features come from a classifier of clothes (Fashion-MNIST): in other images FID, "
-        "recall and their companions may miss what matters; gen2real does not use these features"
+        "recall and their companions may miss what matters; metrics.features = 'efficientnet_lite0' has "
+        "features of photographs of all kinds, and needs no download; gen2real does not use these features"
     )
 
 

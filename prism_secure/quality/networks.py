@@ -1,8 +1,9 @@
 """The frozen networks on whose features generated and held-out images are compared.
 
-`ClassifierFeatures` ships with the package. `prism_secure.quality.inception_fid` has the network of published
-FID figures, and needs FID's own weights on this machine. `InceptionFeatures` needs torchvision's InceptionV3
-weights: another network, whose figures do not compare with papers'. Figures of two networks never compare.
+`ClassifierFeatures` ships with the package, and the weights of `EfficientNetFeatures` are installed with it.
+`prism_secure.quality.inception_fid` has the network of published FID figures, and needs FID's own weights on
+this machine. `InceptionFeatures` needs torchvision's InceptionV3 weights: another network, whose figures do
+not compare with papers'. Figures of two networks never compare.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prism_secure.config.plugged import built, is_reference
+from prism_secure.data.features.efficientnet_lite0 import POOLED_TAPS, EfficientNetLite0
 from prism_secure.data.pinned import read_pinned
 from prism_secure.errors import ConfigError, FeatureError
 from prism_secure.quality.classifier import FEATURE_DIM, load_classifier
 
-__all__ = ["ClassifierFeatures", "InceptionFeatures", "MetricFeatures", "metric_features", "weights_digest"]
+__all__ = [
+    "ClassifierFeatures",
+    "EfficientNetFeatures",
+    "InceptionFeatures",
+    "MetricFeatures",
+    "metric_features",
+    "weights_digest",
+]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -82,6 +91,27 @@ class ClassifierFeatures(MetricFeatures):
         return features, self.network.head(features)
 
 
+class EfficientNetFeatures(MetricFeatures):
+    """192 averages of EfficientNet-Lite0's maps over the whole image, of whatever size that comes.
+
+    What `features.extractors` calls "efficientnet_lite0_pooled". Grey images are repeated over the three
+    channels. There are no logits.
+
+    Raises:
+        FeatureError: the weights are missing, or others.
+    """
+
+    name = "efficientnet_lite0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = EfficientNetLite0(POOLED_TAPS)
+        self.num_features = self.network.dimension
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.network(images), None
+
+
 class InceptionFeatures(MetricFeatures):
     """The 2,048 pooled features of torchvision's InceptionV3, of the image resized to 299×299.
 
@@ -106,7 +136,7 @@ class InceptionFeatures(MetricFeatures):
         if not path.is_file():
             raise FeatureError(
                 f"InceptionV3 needs torchvision's weights at {path}; nothing is downloaded. Put {self.FILE} "
-                "there, or set metrics.features = 'classifier'"
+                "there, or set metrics.features = 'efficientnet_lite0'"
             )
         again = f"put torchvision's {self.FILE} there again"
         file = path if weights else io.BytesIO(read_pinned(path, self.SHA256, FeatureError, again))
@@ -145,6 +175,7 @@ def metric_features(name: str) -> MetricFeatures:
         return _own(name)
     known: dict[str, Callable[[], MetricFeatures]] = {
         "classifier": ClassifierFeatures,
+        "efficientnet_lite0": EfficientNetFeatures,
         "inception_v3": InceptionFeatures,
         "inception_fid": _fid_inception,
     }

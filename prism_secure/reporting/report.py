@@ -33,7 +33,7 @@ from prism_secure.config import Config, load_config, nearest_recipe
 from prism_secure.config.reading import NONE, PATHS, command_to_show
 from prism_secure.config.recipes import ABOUT as ABOUT_RECIPES
 from prism_secure.config.unread import NEVER_READ
-from prism_secure.data.sources import ABOUT, foreign_features
+from prism_secure.data.sources import ABOUT, features_caveat
 from prism_secure.quality.samples import Grid, encode_png, read_grid
 from prism_secure.reporting import pages
 from prism_secure.reporting.plots import Curve, curves_plot
@@ -443,7 +443,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         records=pages.thin(records, _ROWS),
         judged=pages.thin(judged, _ROWS),
         useful=next((r for r in reversed(judged) if r.quality and r.quality.gen2real is not None), None),
-        foreign_features=foreign_features(config),
+        features_caveat=features_caveat(config),
         rounds_done=len(records),
         last=last,
         final=judged[-1] if judged else None,

@@ -33,7 +33,7 @@ from prism_secure.data.features import (
 )
 from prism_secure.data.partition import Partition, partition
 from prism_secure.data.public_images import dead_leaves
-from prism_secure.data.sources import foreign_features
+from prism_secure.data.sources import features_caveat
 from prism_secure.errors import ConfigError
 from prism_secure.learning.measured.rows import SPECTRUM
 from prism_secure.learning.moment_matching import FeatureMoments, MomentMatching
@@ -161,7 +161,7 @@ class Components:
         if self.config.secure_sum.simulate:
             found.append(SUM_NOT_RUN)
         told = [self.facts.drowned, delta, self._few_held_out, self._flat, self.uncovered]
-        told.append(foreign_features(self.config))
+        told.append(features_caveat(self.config))
         return [*found, *filter(None, told)]
 
     @property

@@ -13,7 +13,7 @@ from prism_privacy.ledger.entry import json_safe
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure.accounting.epsilons import CELLS, Epsilons
 from prism_secure.config import Config, settings_to_show
-from prism_secure.data.sources import ABOUT, data_set, foreign_features
+from prism_secure.data.sources import ABOUT, data_set, features_caveat
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.model.model_card import (
     NOT_STATED,
@@ -257,7 +257,7 @@ def _measured(history: RunHistory) -> QualityCard | None:
         sliced_wasserstein=json_safe(found.sliced_wasserstein, nan=True),
         gen2real=json_safe(found.gen2real, nan=True),
         gen2real_ceiling=json_safe(found.gen2real_ceiling, nan=True),
-        warning=foreign_features(history.config),
+        warning=features_caveat(history.config),
     )
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prism_secure.data import Dataset, load, to_float
+from prism_secure.data.features import POOLED_TAPS, EfficientNetLite0
 from prism_secure.data.torchvision_shim import torchvision
 from prism_secure.errors import ConfigError, DataError, FeatureError
 from prism_secure.quality import classifier, inception_blocks, inception_fid
@@ -386,8 +387,35 @@ def test_the_file_holds_the_weights_of_this_network_and_nothing_else():
 
 def test_metric_features_go_by_name():
     assert isinstance(metric_features("classifier"), ClassifierFeatures)
-    with pytest.raises(FeatureError, match="'vgg', expected one of classifier, inception_v3, inception_fid"):
+    with pytest.raises(FeatureError, match="'vgg', expected one of classifier, efficientnet_lite0, "):
         metric_features("vgg")
+
+
+def test_features_of_the_installed_imagenet_network_are_those_that_training_may_match():
+    network = metric_features("efficientnet_lite0")
+    for side in (8, 28, 64):
+        grey = torch.rand(3, 1, side, side) * 2 - 1
+        found, logits = network(grey)
+        assert torch.equal(found, EfficientNetLite0(POOLED_TAPS, image_size=side)(grey))
+        assert torch.allclose(network(grey.repeat(1, 3, 1, 1))[0], found, atol=1e-4)
+        assert found.shape == (3, network.num_features) == (3, 192)
+        assert logits is None
+
+
+def test_all_metrics_work_on_them_but_those_that_need_labels(dataset: Dataset):
+    evaluator = Evaluator(
+        dataset.test_images[:60],
+        features=metric_features("efficientnet_lite0"),
+        classes=dataset.classes,
+        train_images=dataset.train_images[:60],
+    )
+    images, labels = dataset.train_images[60:120], dataset.train_labels[60:120]
+    good, bad = evaluator(images, labels), evaluator(255 - images, labels)
+    manifold = {"precision", "recall", "density", "coverage"}
+    assert set(good) == {"fid", "kid", *manifold, "sliced_wasserstein", "copies"}
+    assert all(math.isfinite(value) for value in good.values())
+    assert good["fid"] < bad["fid"]
+    assert good["coverage"] > bad["coverage"]
 
 
 # --- one of the user's own
@@ -437,7 +465,7 @@ def test_inception_without_weights_says_where_it_looked(tmp_path: Path, monkeypa
     with pytest.raises(FeatureError) as caught:
         metric_features("inception_v3")
     assert str(tmp_path / "checkpoints" / InceptionFeatures.FILE) in str(caught.value)
-    assert "metrics.features = 'classifier'" in str(caught.value)
+    assert "metrics.features = 'efficientnet_lite0'" in str(caught.value)
     path = tmp_path / "checkpoints" / InceptionFeatures.FILE
     path.parent.mkdir()
     path.write_bytes(b"other weights")

@@ -21,7 +21,7 @@ from torch import Tensor
 from prism_secure.config import Config, load_config
 from prism_secure.config.sections import Metrics
 from prism_secure.data import Dataset, load
-from prism_secure.data.sources import foreign_features
+from prism_secure.data.sources import features_caveat
 from prism_secure.errors import ConfigError, DataError, StorageError
 from prism_secure.model.model_card import DataCard, Making, ModelCard, Privacy, QualityCard
 from prism_secure.quality import metrics, utility
@@ -399,17 +399,39 @@ def test_the_nearest_image_is_the_nearest_of_all(dataset: Dataset, monkeypatch: 
 
 def test_features_of_other_data_are_said_to_be_so(tmp_path: Path):
     def said(*changes: str) -> str:
-        return foreign_features(load_config(None, list(changes)))
+        return features_caveat(load_config(None, list(changes)))
 
     assert said() == ""
     assert "classifier of clothes" in said("data.source=mnist", f"data.folder={tmp_path}")
     assert "classifier of clothes" in said("data.source=images", f"data.folder={tmp_path}")
+    assert "metrics.features = 'efficientnet_lite0'" in said("data.source=mnist", f"data.folder={tmp_path}")
     assert said("data.source=mnist", f"data.folder={tmp_path}", "metrics.features=inception_v3") == ""
     assert said("data.source=fashion_mnist", f"data.folder={tmp_path}") == ""
     # Of one's own network nobody here knows what it was trained on, clothes or not.
     for source in ("mnist", "fashion_mnist"):
         own = said(f"data.source={source}", f"data.folder={tmp_path}", "metrics.features=mine:features")
         assert "mine:features, a network of your own" in own
+
+
+def test_features_that_training_matched_are_said_to_flatter_and_others_are_not(tmp_path: Path):
+    chosen = "metrics.features=efficientnet_lite0"
+    for extractors, flatters in (
+        ('["fourier", "efficientnet_lite0"]', True),
+        ('["efficientnet_lite0_pooled"]', True),
+        ('["fourier"]', False),
+        ('["vgg19_bn"]', False),
+    ):
+        for source in ("fashion_mnist", "mnist"):
+            data = (f"data.source={source}", f"data.folder={tmp_path}", f"features.extractors={extractors}")
+            told = features_caveat(load_config(None, [*data, chosen]))
+            assert ("FID on them is what training aimed at, so it flatters" in told) is flatters
+            assert bool(told) is flatters
+    # The default matches features of this network, and is measured by another.
+    assert "flatters" not in features_caveat(load_config())
+    make_run(tmp_path / "run", [chosen], rounds=2)
+    page = " ".join(write_report(tmp_path / "run").read_text("utf-8").split())
+    assert page.count("FID on them is what training aimed at, so it flatters") == 1
+    assert "192 averages, over the whole image, of the maps of an ImageNet network" in page
 
 
 def test_a_run_measured_by_ones_own_network_names_its_weights(
