@@ -243,6 +243,7 @@ class RecordRelease:
         config = self.config
         folder = config.data.folder and str(Path(config.data.folder).expanduser().resolve())
         data = msgspec.to_builtins(msgspec.structs.replace(config.data, folder=folder, download=False))
+        del data["person_file"]  # nobody is known by name where moments are released
         if config.data.source != "celeba":
             del data["attribute"]  # it says nothing there, and older releases do not name it
         federation = {"clients": config.federation.clients, "seed": config.federation.seed}

@@ -66,7 +66,7 @@ class SpentLedger:
         data = self.config.data
         attribute = data.attribute if data.source == "celeba" else ""
         return repr(
-            (data.source, attribute, data.person, data.partition, data.shards_per_client,
+            (data.source, attribute, data.person, data.person_file, data.partition, data.shards_per_client,
              data.dirichlet_alpha, self.config.federation.clients, self.config.federation.seed)
         )  # fmt: skip
 

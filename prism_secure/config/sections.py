@@ -27,7 +27,7 @@ CountOrZero = Annotated[int, Meta(ge=0)]
 are finite, unless `inf` says otherwise."""
 
 Source = Literal["fashion_mnist_12k", "fashion_mnist", "mnist", "cifar10", "celeba", "idx", "images"]
-PERSON_IN: dict[str, str] = {"images": "folder", "idx": "file", "celeba": "file"}
+PERSON_IN: dict[str, tuple[str, ...]] = {"images": ("folder", "file"), "idx": ("file",), "celeba": ("file",)}
 """What `data.person` may be, by source: where that says whose an image is."""
 PartitionScheme = Literal["iid", "shards", "dirichlet"]
 WeightLaw = Literal["signed_constant", "kaiming_normal", "wide_normal", "signed_e"]
@@ -120,9 +120,13 @@ class Data(Section, frozen=True):
     """With `celeba`: the attribute that is the label, so that partitions and conditions go by it."""
     person: Literal["folder", "file"] | None = None
     """Whose an image is, so that a person with several images is protected as a whole: "folder" with `images`
-    (class/person/picture.png), "file" with `idx` (`train-persons.txt`, a line an image) and `celeba`
-    (`identity_CelebA.txt`). The same name is the same person, in all classes. All images of a person are with
-    one client, or held out. none: each image is for itself. Only with `federation.behaviour = "measure"`."""
+    (class/person/picture.png), "file" with `images` (`person_file`), `idx` (`train-persons.txt`, a line an
+    image) and `celeba` (`identity_CelebA.txt`). The same name is the same person, in all classes. All images
+    of a person are with one client, or held out. none: each image is for itself. Only with
+    `federation.behaviour = "measure"`."""
+    person_file: str = "persons.csv"
+    """With `images` and person = "file": the table in `folder` that says whose each picture is, CSV or (.tsv)
+    TSV, with the columns `file` (class/picture.png, as it lies in `folder`) and `person` in its header."""
     partition: PartitionScheme = "iid"
     """How the clients share the images: alike, a few runs of sorted ones each, or in drawn proportions."""
     shards_per_client: Count = 4
@@ -136,12 +140,21 @@ class Data(Section, frozen=True):
         self._require(
             "folder", bundled or self.folder is not None, "the folder with the files, unless they are bundled"
         )
-        told = PERSON_IN.get(self.source)
         self._require(
             "person",
-            self.person in (None, told),
-            'none, or "folder" with source = "images", "file" with "idx" and "celeba": others do not say '
-            "whose an image is",
+            self.person in (None, *PERSON_IN.get(self.source, ())),
+            'none, or "folder" with source = "images", "file" with "images", "idx" and "celeba": others do '
+            "not say whose an image is",
+        )
+        self._require(
+            "person_file",
+            re.fullmatch(r"[^/\\]+\.[ct]sv", self.person_file) is not None,
+            "the name of a .csv or .tsv file in data.folder",
+        )
+        self._require(
+            "person_file",
+            self.person_file == "persons.csv" or (self.source, self.person) == ("images", "file"),
+            'left at "persons.csv" without source = "images" and person = "file", which alone read it',
         )
         self._require("channels", self.channels in (0, 1, 3), "1 (grey), 3 (colour) or 0 (as found)")
 

@@ -3,6 +3,7 @@
     sources          what is known of each source of images without reading it
     dataset          the images of a run; `load` and its kin, imported when asked for, because of torch
     bundled, published, celeba, idx, image_folder    one module a kind of source
+    person_table     whose each picture of a folder is, by a table
     raw              what each of these hands over, and the check that all pass
     deep, fit        pictures of 16 bits brought to 8; all to one size and number of channels
     skipped          which files were left out: told to who runs this, and to nobody else

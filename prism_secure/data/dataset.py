@@ -93,6 +93,7 @@ def load(
     attribute: str = "Male",
     skip_bad: bool = False,
     person: str | None = None,
+    person_file: str = "persons.csv",
 ) -> Dataset:
     """Load a data set, its images cut to a centred square and resized to `image_size`.
 
@@ -110,7 +111,9 @@ def load(
         channels: 1 makes images grey, 3 makes them colour, None keeps what they are.
         attribute: with `celeba`, the attribute that becomes the label.
         skip_bad: with `images` and `celeba`, leave out pictures that cannot be read.
-        person: where it says whose an image is: "folder" with `images`, "file" with `idx` and `celeba`.
+        person: where it says whose an image is: "folder" or "file" with `images`, "file" with `idx` and
+            `celeba`.
+        person_file: with `images` and "file", the table in `folder` (see `prism_secure.data.person_table`).
 
     Raises:
         DataError: the data set is missing, unreadable, truncated or of the wrong shape; the text says what
@@ -124,10 +127,9 @@ def load(
         raise ConfigError(f"image_size must be at least 1, got {image_size}")
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1, 3 or None, got {channels}")
-    if person != PERSON_IN.get(source) and person is not None:
-        raise ConfigError(
-            f"person must be {PERSON_IN.get(source)!r} with the source {source!r}, got {person!r}"
-        )
+    if person not in (None, *(told := PERSON_IN.get(source, ()))):
+        expected = " or ".join(map(repr, told)) or None
+        raise ConfigError(f"person must be {expected} with the source {source!r}, got {person!r}")
     persons = person is not None
     if source == BUNDLED:
         raw = load_bundled()
@@ -137,7 +139,12 @@ def load(
             raw = load_idx(where, persons=persons)
         elif source == "images":
             raw = load_image_folder(
-                where, image_size=image_size, channels=channels, skip_bad=skip_bad, persons=persons
+                where,
+                image_size=image_size,
+                channels=channels,
+                skip_bad=skip_bad,
+                persons=persons,
+                table=person_file if person == "file" else None,
             )
         elif source == "celeba":
             raw = load_celeba(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prism_secure.data.deep import is_deep, read_deep
 from prism_secure.data.fit import fit, with_channels
+from prism_secure.data.person_table import read_persons
 from prism_secure.data.raw import Raw, as_images, numbered, refuse_persons_in_both
 from prism_secure.errors import DataError
 
@@ -76,7 +77,13 @@ class Reader:
 
 
 def load_image_folder(
-    folder: Path, *, image_size: int, channels: int | None, skip_bad: bool = False, persons: bool = False
+    folder: Path,
+    *,
+    image_size: int,
+    channels: int | None,
+    skip_bad: bool = False,
+    persons: bool = False,
+    table: str | None = None,
 ) -> Raw:
     """Read the images under `folder`, made square and resized at once (see `prism_secure.data.fit`).
 
@@ -86,16 +93,21 @@ def load_image_folder(
     16 bits a channel is scaled to 8. `skip_bad` leaves out what cannot be read; what is held out is decided
     before.
 
-    With `persons` the layout is `folder/CLASS/PERSON/*.png`. The same name is the same person in every class.
+    With `persons` the layout is `folder/CLASS/PERSON/*.png`, or, with a `table`, the usual one, and the table
+    of that name in `folder` says whose each picture is. The same name is the same person in every class.
     Instead of every sixth image all images of every sixth person are held out, of those that a class is the
     first to have.
 
     Raises:
-        DataError: no images, unreadable ones, all of which are named, another layout, or a class without
-            training images.
+        DataError: no images, unreadable ones, all of which are named, another layout, a class without
+            training images, or an image without a person.
     """
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        train, test = (_by_class(folder / part, persons) for part in ("train", "test"))
+    given = (folder / "train").is_dir() and (folder / "test").is_dir()
+    parts = [folder / "train", folder / "test"] if given else [folder]
+    found = [_by_class(part, persons and table is None) for part in parts]
+    whose = _person if table is None else _by_table(folder / table, found)
+    if given:
+        train, test = found
         if set(test) - set(train) and not (len(train) == len(test) == 1):
             unknown = sorted(set(test) - set(train))
             raise DataError(f"{folder / 'test'} has classes that {folder / 'train'} lacks: {unknown}")
@@ -103,11 +115,13 @@ def load_image_folder(
             test = dict(zip(train, test.values(), strict=True))
         if persons:
             training, held_out = (
-                {_person(p) for paths in part.values() for p in paths} for part in (train, test)
+                {whose(p) for paths in part.values() for p in paths} for part in (train, test)
             )
             refuse_persons_in_both(folder, training, held_out)
     else:
-        train, test = _held_out(folder, _by_class(folder, persons), persons)
+        if table is not None:  # one person's after another's, as folders have them
+            found = [{name: sorted(paths, key=whose) for name, paths in found[0].items()}]
+        train, test = _held_out(folder, found[0], whose if persons else None)
     classes = tuple(train)
     reader = Reader()
     train_images, train_labels, read = _read_split(classes, train, image_size, channels, reader)
@@ -117,17 +131,17 @@ def load_image_folder(
         raise DataError(f"{folder}: no training picture can be read of the classes {', '.join(lost)}")
     if channels is None and train_images.shape[1] != test_images.shape[1]:
         train_images, test_images = with_channels(train_images, 3), with_channels(test_images, 3)
-    whose = numbered([_person(path) for path in read]) if persons else None
-    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels, skipped, whose)
+    numbers = numbered([whose(path) for path in read]) if persons else None
+    return Raw(folder.name, classes, train_images, train_labels, test_images, test_labels, skipped, numbers)
 
 
 Files = dict[str, list[Path]]
 """Class name → its image files."""
 
 
-def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
+def _held_out(folder: Path, found: Files, person: Callable[[Path], str] | None) -> tuple[Files, Files]:
     """Every sixth image of a class, or all images of every sixth of its persons, go to the metrics."""
-    whose: Callable[[Path], str] = _person if persons else str
+    whose = person or str
     held, seen, most = set[str](), set[str](), 0
     for paths in found.values():
         new = [one for one in dict.fromkeys(map(whose, paths)) if one not in seen]
@@ -135,10 +149,10 @@ def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
         seen.update(new)
         most = max(most, len(new))
     if not held:
-        what = "persons that no class before it has" if persons else "images"
+        what = "persons that no class before it has" if person else "images"
         raise DataError(
             f"{folder}: no class has {HELD_OUT} {what} (at most {most}), so none can be held out; "
-            f"add {'persons' if persons else 'images'}, or make the folders train and test"
+            f"add {'persons' if person else 'images'}, or make the folders train and test"
         )
 
     def part(held_out: bool) -> Files:
@@ -155,6 +169,18 @@ def _held_out(folder: Path, found: Files, persons: bool) -> tuple[Files, Files]:
 
 def _person(path: Path) -> str:
     return path.parent.name
+
+
+def _by_table(path: Path, parts: Sequence[Files]) -> Callable[[Path], str]:
+    """Whose each of the pictures is, by the table at `path`."""
+    named = read_persons(path)
+    pictures = [picture for part in parts for paths in part.values() for picture in paths]
+    if lacking := [picture for picture in pictures if picture not in named]:
+        raise DataError(
+            f"{path} names no person for {len(lacking)} of {len(pictures)} pictures, the first is "
+            f"{lacking[0]}"
+        )
+    return named.__getitem__
 
 
 def _by_class(folder: Path, persons: bool) -> Files:

@@ -88,6 +88,7 @@ class Components:
             attribute=data.attribute,
             skip_bad=data.skip_bad,
             person=data.person,
+            person_file=data.person_file,
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,123 @@ def test_celeba_says_whose_its_pictures_are(tmp_path: Path) -> None:
     assert fewer.persons.tolist() == [0, 1, 1, 2]
 
 
+def in_a_table(folder: Path) -> Path:
+    """The pictures of `folder_of_persons` without its level, in no order of persons, and a table of them."""
+    rows = []
+    for path in sorted(folder_of_persons(folder / "levels").rglob("*.png")):
+        kind, person = path.parts[-3:-1]
+        name = f"{kind}/{path.stem}{person}.png"
+        (folder / kind).mkdir(exist_ok=True)
+        path.rename(folder / name)
+        rows.append(f"{person},{name}")
+    shutil.rmtree(folder / "levels")
+    (folder / "persons.csv").write_text("\n".join(["person,file", *rows[::-1]]) + "\n", "utf-8")
+    return folder
+
+
+def from_table(folder: Path, name: str = "persons.csv") -> Dataset:
+    return load("images", folder=folder, image_size=8, person="file", person_file=name)
+
+
+def test_a_table_says_of_the_same_pictures_what_a_folder_level_does(tmp_path: Path) -> None:
+    levels = load("images", folder=folder_of_persons(tmp_path / "a"), image_size=8, person="folder")
+    (tmp_path / "b").mkdir()
+    table = from_table(in_a_table(tmp_path / "b"))
+    assert levels.persons is not None
+    assert table.persons is not None
+    for one, two in (
+        (levels.train_images, table.train_images),
+        (levels.test_images, table.test_images),
+        (levels.train_labels, table.train_labels),
+        (levels.persons, table.persons),
+    ):
+        assert torch.equal(one, two)
+
+
+def test_tables_with_tabs_quotes_and_other_columns_are_read(tmp_path: Path) -> None:
+    in_a_table(tmp_path)
+    expected = from_table(tmp_path).persons
+    assert expected is not None
+    lines = (tmp_path / "persons.csv").read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    (tmp_path / "who.tsv").write_text("".join(f"x\t{a}\t{b}\r\n" for a, b in cells), "utf-8-sig")
+    (tmp_path / "quoted.csv").write_text(
+        "".join(f'"{a}", ./{b} \n\n' if b != "file" else "person,file\n" for a, b in cells)
+    )
+    for name in ("who.tsv", "quoted.csv"):
+        found = from_table(tmp_path, name).persons
+        assert found is not None
+        assert torch.equal(found, expected)
+
+
+def test_given_train_and_test_folders_have_one_table(tmp_path: Path) -> None:
+    names = ["train/a/0.png", "train/a/1.png", "train/b/0.png", "test/a/0.png", "test/b/0.png"]
+    for shade, name in enumerate(names):
+        picture(tmp_path / name, shade)
+
+    def table(*persons: str) -> None:
+        rows = [f"{name},{person}\n" for name, person in zip(names, persons, strict=True)]
+        (tmp_path / "persons.csv").write_text("".join(["file,person\n", *rows]))
+
+    table("zoe", "eve", "zoe", "bob", "bob")
+    dataset = from_table(tmp_path)
+    assert dataset.persons is not None
+    assert dict(zip(shades(dataset.train_images), dataset.persons.tolist(), strict=True)) == {
+        0: 1,
+        1: 0,
+        2: 1,
+    }
+    table("zoe", "eve", "bob", "eve", "bob")
+    assert "bob, eve are in both" in error_of(lambda: from_table(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist: data.person = 'file' expects a table there (data.person_file)"),
+        ("", "has no column 'file'; expected file and person"),
+        (
+            "file;person\na/0.png;p\n",
+            "has no column 'file'; expected file and person, each once, in its header",
+        ),
+        ("file,patient\na/0.png,p\n", "has no column 'person'; "),
+        ("file,person,person\na/0.png,p,q\n", "has 2 columns 'person'; "),
+        ("file,person\na/0.png\n", "line 2: expected 2 fields, as in the header, got 1"),
+        ("file,person\na/0.png,p\na/0.png, \n", "names no person in line 3"),
+        ("file,person\na/0.png,p\na/0.png,q\n", "names two persons for a/0.png, the second in line 3"),
+        ("file,person\na/0.png,p\nb/9.png,q\n", "names files that do not exist: 1, the first is"),
+        ("file,person\na/0.png,p\n", "names no person for 1 of 2 pictures, the first is "),
+        ('file,person\n"a/0.png,p\n', "is damaged in line "),
+        (b"\xff,\n", "cannot be read as text"),
+    ],
+)
+def test_a_damaged_table_of_persons_is_one_clear_error(
+    content: str | bytes | None, message: str, tmp_path: Path
+) -> None:
+    for number in range(2):
+        picture(tmp_path / "a" / f"{number}.png", number)
+    if content is not None:
+        (tmp_path / "persons.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = error_of(lambda: from_table(tmp_path))
+    assert message in told
+    assert "persons.csv" in told
+    if "of 2 pictures" in message:
+        assert told.endswith(str(tmp_path / "a" / "1.png"))
+
+
+def test_a_table_that_nobody_would_read_is_refused(tmp_path: Path) -> None:
+    """Somebody who names a table alone must not believe that persons are protected."""
+    own = [*MEASURE, "data.source=images", f"data.folder={tmp_path}"]
+    named = "data.person_file=who.tsv"
+    assert load_config(None, [*own, "data.person=file", named]).data.person_file == "who.tsv"
+    for person in ([], ["data.person=folder"]):
+        with pytest.raises(ConfigError, match=r"data\.person_file must be left at .* which alone read it"):
+            load_config(None, [*own, *person, named])
+    for wrong in ("who.txt", "../who.csv", "/a/who.csv", ".csv"):
+        with pytest.raises(ConfigError, match=r"data\.person_file must be the name of a \.csv or \.tsv file"):
+            load_config(None, [*own, "data.person=file", f"data.person_file={wrong}"])
+
+
 def test_sources_that_do_not_say_whose_an_image_is_are_refused(tmp_path: Path) -> None:
     folder = f"data.folder={tmp_path}"
     for source in ("fashion_mnist_12k", "mnist", "cifar10", "fashion_mnist"):
@@ -198,7 +316,6 @@ def test_sources_that_do_not_say_whose_an_image_is_are_refused(tmp_path: Path) -
             with pytest.raises(ConfigError, match=r'data\.person must be none, or "folder" with'):
                 load_config(None, [*MEASURE, f"data.source={source}", folder, f"data.person={person}"])
     for source, wrong, right in (
-        ("images", "file", "folder"),
         ("idx", "folder", "file"),
         ("celeba", "folder", "file"),
     ):
@@ -208,8 +325,13 @@ def test_sources_that_do_not_say_whose_an_image_is_are_refused(tmp_path: Path) -
             load(source, folder=tmp_path, person=wrong)
         found = load_config(None, [*MEASURE, f"data.source={source}", folder, f"data.person={right}"])
         assert (found.data.person, found.record) == (right, "person")
+    for right in ("folder", "file"):
+        config = load_config(None, [*MEASURE, "data.source=images", folder, f"data.person={right}"])
+        assert (config.data.person, config.record) == (right, "person")
     with pytest.raises(ConfigError, match=r"data\.person must be"):
         load_config(None, [*MEASURE, "data.source=images", folder, "data.person=column"])
+    with pytest.raises(ConfigError, match="person must be 'folder' or 'file' with the source 'images'"):
+        load("images", folder=tmp_path, person="column")
     with pytest.raises(ConfigError, match="person must be None with the source 'fashion_mnist_12k'"):
         load(person="folder")
 
