@@ -219,11 +219,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         ids = tuple(invited)
 
         def planned(
-            out: tuple[Blame, ...], least: int | None, cohort: int | None, corrupt: int | None
+            out: tuple[Blame, ...], survivors: int | None, cohort: int | None, with_server: int | None
         ) -> Session:
             return cls._planned(
                 Invited.of(client_id for client_id in ids if client_id not in {b.client_id for b in out}),
-                _Wishes(mode, threshold, least, cohort, corrupt, graph, dropout),
+                _Wishes(mode, threshold, survivors, cohort, with_server, graph, dropout),
                 federation=federation,
                 number=number,
                 round=round,

@@ -75,7 +75,7 @@ def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
                 shown.append(run)
                 yield _row(f"{run.folder.relative_to(folder)}", run, f"{point.name} seed={run.seed}")
             if point.refused:
-                yield ("", "refused", "", "", "", "", "", "", f"{point.name}: {point.refused}")
+                yield ("", "refused", *[""] * 6, f"{point.name}: {point.refused}")
         return
     for found in _folders(folder):
         name = str(found.relative_to(folder)) if found != folder else "."
@@ -87,7 +87,7 @@ def _rows(folder: Path, shown: list[Run]) -> Iterator[tuple[str, ...]]:
                 yield _row(name, run, "")
                 shown.append(run)
         except (RunFolderError, ConfigError) as error:
-            yield (name, "damaged", "", "", "", "", "", "", str(error))
+            yield (name, "damaged", *[""] * 6, str(error))
 
 
 def _folders(folder: Path) -> Iterator[Path]:
