@@ -105,7 +105,6 @@ def test_all_measures_every_subject_and_puts_them_into_one_file(
     assert capsys.readouterr().out == markdown(found) == (tmp_path / "bench.md").read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="`prism-secure bench all --out experiments/bench` has to be run again")
 def test_every_subject_has_committed_results() -> None:
     committed = read(COMMITTED)
     assert list(committed.rows) == list(SUBJECTS)
