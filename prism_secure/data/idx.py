@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_secure.data.raw import Raw, as_images, as_labels, numbered
+from prism_secure.data.raw import Raw, as_images, as_labels, numbered, person_name
 from prism_secure.errors import DataError
 
 __all__ = ["load_idx", "read_idx", "write_idx"]
@@ -100,7 +100,7 @@ def load_idx(folder: Path, *, persons: bool = False) -> Raw:
 
 def _persons(path: Path, images: int) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist: data.person = 'file' expects it beside the idx files, with a line for "
@@ -108,6 +108,7 @@ def _persons(path: Path, images: int) -> list[str]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}") from None
+    names = [person_name(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     if len(names) != images:
         raise DataError(f"{path}: expected a line for each of {images} training images, got {len(names)}")
     if "" in names:

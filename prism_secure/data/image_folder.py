@@ -15,7 +15,7 @@ from torch import Tensor
 from prism_secure.data.deep import is_deep, read_deep
 from prism_secure.data.fit import fit, with_channels
 from prism_secure.data.person_table import read_persons
-from prism_secure.data.raw import Raw, as_images, numbered, refuse_persons_in_both
+from prism_secure.data.raw import Raw, as_images, numbered, person_name, refuse_persons_in_both
 from prism_secure.errors import DataError
 
 __all__ = ["Reader", "load_image_folder", "read_image"]
@@ -168,7 +168,7 @@ def _held_out(folder: Path, found: Files, person: Callable[[Path], str] | None) 
 
 
 def _person(path: Path) -> str:
-    return path.parent.name
+    return person_name(path.parent.name, str(path.parent))
 
 
 def _by_table(path: Path, parts: Sequence[Files]) -> Callable[[Path], str]:

@@ -13,6 +13,7 @@ import csv
 import io
 from pathlib import Path
 
+from prism_secure.data.raw import person_name
 from prism_secure.errors import DataError
 
 __all__ = ["read_persons"]
@@ -55,8 +56,13 @@ def read_persons(path: Path) -> dict[Path, str]:
                     f"{len(row)}"
                 )
             name, person = (row[header.index(column)].strip() for column in COLUMNS)
+            person = person_name(person, f"{path}, line {rows.line_num}")
             if not person:
                 raise DataError(f"{path} names no person in line {rows.line_num}")
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise DataError(
+                    f"{path}, line {rows.line_num}: expected a file inside its folder, got {name}"
+                )
             picture = path.parent / name
             if found.setdefault(picture, person) != person:
                 raise DataError(f"{path} names two persons for {name}, the second in line {rows.line_num}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from prism_secure.errors import DataError
 
-__all__ = ["Raw", "as_images", "as_labels", "numbered", "refuse_persons_in_both"]
+__all__ = ["Raw", "as_images", "as_labels", "numbered", "person_name", "refuse_persons_in_both"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,24 @@ def as_labels(values: ArrayLike, where: str) -> Tensor:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DataError(f"{where}: expected labels as integers (N,), got {array.dtype} {array.shape}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def person_name(text: str, where: str) -> str:
+    """A person's name as names are compared: spelt differently in Unicode (NFKC) it is the same name.
+
+    Raises:
+        DataError: it has a character that does not show, so that two who look alike would be two persons.
+
+    >>> person_name(" Jose\u0301  Luis", "persons.csv") == person_name("José Luis", "persons.csv")
+    True
+    """
+    name = " ".join(unicodedata.normalize("NFKC", text).split())
+    if hidden := [character for character in name if not (character.isprintable() or character == " ")]:
+        raise DataError(
+            f"{where}: the name {name!r} has a character that does not show, U+{ord(hidden[0]):04X}: two "
+            "persons who look alike must be one"
+        )
+    return name
 
 
 def numbered(names: Sequence[str]) -> Tensor:

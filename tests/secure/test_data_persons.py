@@ -276,6 +276,8 @@ def test_given_train_and_test_folders_have_one_table(tmp_path: Path) -> None:
         ("file,person\na/0.png\n", "line 2: expected 2 fields, as in the header, got 1"),
         ("file,person\na/0.png,p\na/0.png, \n", "names no person in line 3"),
         ("file,person\na/0.png,p\na/0.png,q\n", "names two persons for a/0.png, the second in line 3"),
+        ("file,person\na/0.png,p\nb/../a/0.png,q\n", "line 3: expected a file inside its folder, got b/../"),
+        ("file,person\na/0.png,p\u200b\n", "line 2: the name 'p\\u200b' has a character that does not show"),
         ("file,person\na/0.png,p\nb/9.png,q\n", "names files that do not exist: 1, the first is"),
         ("file,person\na/0.png,p\n", "names no person for 1 of 2 pictures, the first is "),
         ('file,person\n"a/0.png,p\n', "is damaged in line "),
