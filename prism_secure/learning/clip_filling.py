@@ -20,6 +20,9 @@ Vector = NDArray[np.float64]
 _LARGEST = 1e12
 """Scale of the move whose largest coordinate is 1: one that is so much shorter stays short of its end."""
 _CLOSE = 1 + 2.0**-40
+"""A scale that grows by less is taken."""
+_MOST_PASSES = 60
+"""Scales that are tried; the last one is short of the clip, too. Four to ten are usual."""
 
 
 def fill_clip(values: Vector | Computed, theta: Vector, *, flip: float, clip: float) -> Computed:
@@ -29,8 +32,7 @@ def fill_clip(values: Vector | Computed, theta: Vector, *, flip: float, clip: fl
     coordinate that moves at all is at an end.
 
     Args:
-        values: the client's mask probabilities (d,) in [0, 1] after its local steps; read a piece at a time,
-            some ten times.
+        values: the client's mask probabilities (d,) in [0, 1] after its local steps; read a piece at a time.
         theta: the broadcast θ_t (d,).
         flip: f of the randomized response.
         clip: C, on bit probabilities.
@@ -56,7 +58,7 @@ def fill_clip(values: Vector | Computed, theta: Vector, *, flip: float, clip: fl
     # The squared norm, as a function of scale², is that of the moves on their way, times it, and that of the
     # moves at their ends. It is concave, so each step that counts on no further end is short of the clip.
     square, scale = (clip / (1 - 2 * flip)) * (clip / (1 - 2 * flip)), 0.0
-    while scale < _LARGEST:
+    for _ in range(_MOST_PASSES):
         on_their_way, at_their_ends = [], []
         for part in parts:
             move, end = moved(part, scale)
@@ -66,7 +68,7 @@ def fill_clip(values: Vector | Computed, theta: Vector, *, flip: float, clip: fl
         if not (rate := math.fsum(on_their_way)):
             break
         following = math.sqrt(max(square - math.fsum(at_their_ends), 0.0) / rate)
-        if following <= scale * _CLOSE:
+        if following <= scale * _CLOSE or scale == _LARGEST:
             break
         scale = min(following, _LARGEST)
     return Computed(theta.size, lambda part: moved(part, scale)[1])

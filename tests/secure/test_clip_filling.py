@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prism_privacy import clip_toward
-from prism_privacy.masks.fixed_point import PIECE
+from prism_privacy.masks.fixed_point import PIECE, Computed
 from prism_secure.config import load_config
 from prism_secure.errors import ConfigError
 from prism_secure.learning import clip_filling
@@ -89,6 +89,24 @@ def test_a_clip_that_the_box_cannot_fill_ends_at_the_box() -> None:
     filled = fill_clip(values, THETA, flip=FLIP, clip=100.0)
     assert filled[: D // 2] == pytest.approx(1)
     assert np.array_equal(filled[D // 2 :], THETA[D // 2 :])
+
+
+def test_after_the_last_pass_a_move_is_short_of_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends that are reached one by one would take a pass each: a server that aims at it gains no time."""
+    monkeypatch.setattr(clip_filling, "_MOST_PASSES", 5)
+    size, passes = 400, 0
+    theta = np.full(size, 0.5)
+    values = theta + 0.5 * np.geomspace(1.0, 1e-9, size) ** np.linspace(1.0, 2.0, size)
+    clip = 0.49999 * size**0.5
+
+    def counted(part: slice) -> np.ndarray:
+        nonlocal passes
+        passes += part.start == 0
+        return values[part]
+
+    filled = fill_clip(Computed(size, counted), theta, flip=0.0, clip=clip)
+    assert passes == 1 + 5 + 1
+    assert 0 < np.linalg.norm(filled - theta) <= clip
 
 
 def test_no_move_stays_no_move() -> None:

@@ -110,6 +110,8 @@ def share(state: Advertised, data: bytes) -> tuple[Shared, bytes]:
             if peer != me:
                 masks[peer] = state.masking.agree(adverts[peer].mask_key)
         except SecureSumError as error:
+            for agreed in (*agreements.values(), *masks.values()):
+                agreed.erase()
             error.at(Stage.SHARE, peer)
             raise
     sealed: dict[int, bytes] = {}
