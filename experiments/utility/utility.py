@@ -3,6 +3,7 @@
     python experiments/utility/utility.py plain-s0 contrast-s0 --out FOLDER --development FOLDER
     python experiments/utility/utility.py plain-s0 --out FOLDER --test
     python experiments/utility/utility.py plain relabel relabel-contrast --model RUN/model.safetensors --test
+    python experiments/utility/utility.py relabel-contrast --model RUN/model.safetensors --test --count 60000
 
 A name is an idea (`IDEAS`) and a seed: all of a seed start from one mask, that of the server's training on
 one noisy sum of moments, ten clients, epsilon(image) = 2 (`image-10-e2-one-shot` of ../frontier). With the
@@ -12,7 +13,8 @@ gives a line of `results.jsonl`.
 
 Ideas are compared on development images, the last 500 of each class of the published training file, which are
 no client's and not held out; `--development` names the folder of the published files, in which they lie as
-downloaded. `--test` opens the held-out images instead, for ideas that are settled.
+downloaded. `--test` opens the held-out images instead, for ideas that are settled. `--count` takes another
+number of images than `metrics.utility` does: compare only with as many, real ones included (`ceiling`).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from prism_secure.model.deployed import DeployedGenerator
 from prism_secure.model.generated_set import varied
 from prism_secure.model.model_file import read_model
 from prism_secure.quality.metrics import Evaluator
-from prism_secure.quality.utility import IMAGES, accuracy, train_classifier
+from prism_secure.quality.utility import IMAGES, accuracy, ceiling, train_classifier
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.moments import discriminant_of
 
@@ -50,6 +52,8 @@ from results import append, done
 RESULTS = Path(__file__).parent / "results.jsonl"
 DEVELOPMENT = 500
 """Images of each class."""
+AT_ONCE = 2500
+"""Images whose features are in memory."""
 RIDGE = 1e-3
 """Added to the variance within classes, in squared units of bounded features."""
 
@@ -62,7 +66,7 @@ class Made:
         components: of the run.
         generator: of the mask.
         means: (K, D), the released class means.
-        images, labels: `IMAGES` of them, as `metrics.utility` draws them.
+        images, labels: by default `IMAGES` of them, as `metrics.utility` draws them.
         draws: for whatever an idea draws.
         discriminant: labels by a release that has second moments, as `generate --relabel` gives them.
     """
@@ -86,7 +90,7 @@ class Made:
         it is that of generated images.
         """
         if self.discriminant is not None:
-            return self.discriminant(images)
+            return torch.cat([self.discriminant(part) for part in images.split(AT_ONCE)])
         if self.means is None:
             raise SystemExit("labels by the release need one: leave --model out")
         own, labels = self.features(self.images), self.labels.numpy()
@@ -179,7 +183,7 @@ IDEAS: dict[str, Callable[[Made], Found]] = {
 }
 
 
-def made_of(seed: int, out: Path, command: str) -> Made:
+def made_of(seed: int, out: Path, command: str, count: int) -> Made:
     """The release and the mask of a seed, made once, and its images."""
     point = Point.of(f"image-10-e2-one-shot-s{seed}", None)
     _, _, means, deviation = opened_means(point, out / f"release-s{seed}", command)
@@ -188,16 +192,16 @@ def made_of(seed: int, out: Path, command: str) -> Made:
         np.save(kept, trained(components, means, deviation, posterior=False))
     mask = torch.from_numpy(np.load(kept).astype(np.float32))
     generator = DeployedGenerator(components.architecture, seed=components.model_seed, mask=mask)
-    images, labels = generator.generate(IMAGES, seed=public_seed(seed, "utility"))
+    images, labels = generator.generate(count, seed=public_seed(seed, "utility"))
     assert labels is not None
     return Made(components, generator, means, images, labels, torch.Generator().manual_seed(seed))
 
 
-def made_from(model: Path) -> Made:
+def made_from(model: Path, count: int) -> Made:
     """The images of a run's model, drawn by its own seed as the run drew them."""
     config = load_config(model.parent / "config.toml")
     generator = read_model(model)
-    images, labels = generator.generate(IMAGES, seed=public_seed(config.federation.seed, "utility"))
+    images, labels = generator.generate(count, seed=public_seed(config.federation.seed, "utility"))
     assert labels is not None
     components, draws = Components(config), torch.Generator().manual_seed(0)
     discriminant = discriminant_of(components, model.parent) if config.features.products else None
@@ -221,6 +225,7 @@ def main() -> None:
     on = parser.add_mutually_exclusive_group(required=True)
     on.add_argument("--development", type=Path, help="folder of the published files")
     on.add_argument("--test", action="store_true", help="on the held-out images")
+    parser.add_argument("--count", type=int, default=IMAGES, help="how many images, generated or real")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.out:
@@ -232,18 +237,25 @@ def main() -> None:
             raise SystemExit(f"a name is IDEA-sSEED, of {', '.join(IDEAS)}; got {name!r}")
         of = f" of {options.model.parent.name}" if options.model else ""
         line = f"{name}{of} on {'held-out' if options.test else 'development'} images"
+        more = "" if options.count == IMAGES else f" --count {options.count}"
+        line += more and f", of {options.count:,}"
         if done(RESULTS, line):
             continue
         where = "--test" if options.test else "--development FOLDER"
         whose = "--model FILE" if options.model else "--out FOLDER"
-        command = f"python experiments/utility/utility.py {name} {whose} {where}"
-        made = made_from(options.model) if options.model else made_of(int(seed), options.out, command)
+        command = f"python experiments/utility/utility.py {name} {whose} {where}{more}"
+        if options.model:
+            made = made_from(options.model, options.count)
+        else:
+            made = made_of(int(seed), options.out, command, options.count)
         images, labels = IDEAS[idea](made)
         data = made.components.dataset
         real = (data.test_images, data.test_labels) if options.test else development(options.development)
         network = train_classifier(images, labels, classes=CLASSES)
         found = {"gen2real": accuracy(network, *real)}
         if options.test:
+            if options.count <= len(data.train_labels):
+                found["gen2real_ceiling"] = ceiling(data, options.count)
             count = made.components.config.metrics.samples
             found |= Evaluator(data.test_images, classes=data.classes)(images[:count], labels[:count])
         row = {"name": line, "idea": idea, "held_out": options.test, "command": command}

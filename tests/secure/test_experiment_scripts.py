@@ -225,6 +225,9 @@ def test_the_released_means_tell_classes_apart() -> None:
         utility["Made"](spread, None, None, images, labels, torch.Generator()).told_apart(images)
     told = utility["Made"](spread, None, means, images, labels, torch.Generator(), lambda some: some * 0 + 7)
     assert torch.equal(told.told_apart(labels), labels * 0 + 7)  # second moments go before generated variance
+    many, tens = torch.arange(2 * utility["AT_ONCE"] + 1), lambda some: some // 10
+    parts = utility["Made"](spread, None, means, images, labels, torch.Generator(), tens)
+    assert torch.equal(parts.told_apart(many), many // 10)
 
 
 @pytest.fixture
