@@ -188,4 +188,6 @@ def _explain(config: Config) -> None:
 
 
 def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 100, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.fill(
+        " ".join(text.split()), 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -94,7 +94,7 @@ def test_run_that_ended_early_or_goes_on_counts_as_it_was_planned(tmp_path: Path
     unfinished = make(tmp_path / "b", charged=1)
     assert (stopped.state, unfinished.state) == ("stopped", "unfinished")
     assert compose([stopped]).epsilon.sum_zero_out == alone(4)
-    assert _row("a", stopped, "")[4] == format_epsilon(alone(4))
+    assert _row("a", stopped, "")[5] == format_epsilon(alone(4))
     assert compose([unfinished]).epsilon.sum_zero_out == alone(4)
 
 
