@@ -150,7 +150,9 @@ def recipe(name: str = DEFAULT) -> str:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), 100, initial_indent="# ", subsequent_indent="# ")
+    return textwrap.wrap(
+        " ".join(text.split()), 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
 
 
 def _toml(value: Any) -> str:
