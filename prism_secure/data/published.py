@@ -62,6 +62,12 @@ def _read(kind: Any, source: str, folder: Path, layout: str, *, train: bool, dow
             f"{source} is not in {folder}: there is no {layout} in it. Set data.folder to the folder that "
             "holds it, or data.download = true to fetch it; a folder of idx files is data.source = 'idx'"
         )
+    packed = [path.name for path in (folder / layout).glob("*.gz") if not path.with_suffix("").exists()]
+    if packed:
+        raise DataError(
+            f"{source} in {folder / layout} is still packed: torchvision reads it unpacked (gunzip --keep "
+            f"{min(packed)} and the others), and data.source = 'idx' with this folder reads it as it is"
+        )
     raise DataError(
         f"{source} in {folder / layout} is incomplete or damaged{detail}: delete it and set "
         "data.download = true, or copy it there again"

@@ -324,6 +324,19 @@ def test_a_failed_download_is_one_clear_error(tmp_path: Path, monkeypatch: pytes
     assert "no route to host" in message
 
 
+def test_published_files_that_are_packed_still_are_said_to_be(tmp_path: Path):
+    """As Debian's package has them."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    write_mnist_files(raw)
+    for path in list(raw.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    message = error_of(lambda: load("fashion_mnist", folder=tmp_path))
+    assert "still packed" in message
+    assert "gunzip --keep t10k-images-idx3-ubyte.gz" in message
+    check_form(load("idx", folder=raw), size=32, channels=1)
+
+
 @pytest.mark.parametrize("keep", [0, 3, 17, 1000])
 def test_a_truncated_published_file_is_one_clear_error(tmp_path: Path, keep: int):
     raw = tmp_path / "MNIST" / "raw"
