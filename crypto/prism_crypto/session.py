@@ -25,10 +25,22 @@ from prism_crypto.stage import Mode
 from prism_crypto.wire.messages import SEALED_BYTES
 from prism_crypto.wire.packing import Packing, PartedPacking
 
-__all__ = ["COMPLETE_LIMIT", "NOBODY_EXCLUDED", "GraphKind", "Invited", "Session", "Suite", "chosen_cohort"]
+__all__ = [
+    "COMPLETE_LIMIT",
+    "NOBODY_EXCLUDED",
+    "SPARSE_FAILURE",
+    "GraphKind",
+    "Invited",
+    "Session",
+    "Suite",
+    "chosen_cohort",
+]
 
 COMPLETE_LIMIT = 200
 """Up to this many clients sessions have the complete graph by default."""
+
+SPARSE_FAILURE = 2.0**-40
+"""Probability, a session, that a sparse graph fails to hide uploads; a release's delta pays for it."""
 
 GraphKind = Literal["complete", "harary", "chosen"]
 

@@ -276,8 +276,10 @@ def _where_it_is(name: Any, value: Any) -> Any:
     Raises:
         InputError: it is not an array of numbers.
     """
-    array = _array(value)
-    return value.detach() if hasattr(value, "detach") else array
+    if not hasattr(value, "detach"):
+        return _array(value)
+    _array(value.reshape(-1)[:0])  # its type decides; nothing is brought from its device
+    return value.detach()
 
 
 def leaves_of(tree: Tree) -> dict[Any, Any]:

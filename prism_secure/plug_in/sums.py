@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto import CountSpec, FixedPoint, InputError, SecureSumResult, WeightedMean, secure_sum
-from prism_crypto.session import COMPLETE_LIMIT
+from prism_crypto.session import COMPLETE_LIMIT, SPARSE_FAILURE
 from prism_crypto.wire.codec import whole_numbers
 from prism_privacy import MaskRelease, debias
 from prism_secure.plug_in.layers import Layers, Tree, leaves_of, tree_of
@@ -38,9 +38,6 @@ __all__ = ["Bounds", "Counts", "Mean", "secure_counts", "secure_mean", "secure_v
 
 Read: TypeAlias = Callable[[Any, NDArray[Any]], NDArray[Any]]
 Ties: TypeAlias = Literal["zero", "plus"]
-
-_SPARSE_FAILURE = 2.0**-40
-"""Probability, a round, that a sparse graph fails to hide uploads; a release's delta pays for it."""
 
 
 class Counts:
@@ -377,7 +374,7 @@ def _check_release(
             f"release.cohort is {release.cohort}"
         )
     sparse = least["graph"] in ("harary", "chosen") or (least["graph"] == "auto" and clients > COMPLETE_LIMIT)
-    if sparse and release.sum_failure < _SPARSE_FAILURE:
+    if sparse and release.sum_failure < SPARSE_FAILURE:
         raise InputError(
             f"the sparse graph of {clients} clients fails to hide uploads with probability 2^-40, and "
             f"release.sum_failure is {release.sum_failure}: give the release sum_failure=2**-40, or the sum "

@@ -21,6 +21,7 @@ from prism_crypto import (
     SecureSumResult,
     Stage,
 )
+from prism_crypto.session import SPARSE_FAILURE
 from prism_secure.errors import ConfigError, RoundError
 from prism_secure.flower.secure_aggregation import messages as sum_messages
 from prism_secure.flower.secure_aggregation.server import SecureSum
@@ -196,7 +197,7 @@ class SecureSumGrid(Grid):
             assert session is not None
             asked = Asked(clients)
             asked.cohort, asked.colluders = session.min_cohort, session.colluders
-            asked.sum_failure = 0.0 if session.graph == "complete" else 2.0**-40
+            asked.sum_failure = 0.0 if session.graph == "complete" else SPARSE_FAILURE
             self._charge(asked)
 
     def set_run(self, run: Any) -> None:

@@ -93,15 +93,8 @@ def sender(content: RecordDict) -> int:
 def told(session: Session) -> ConfigRecord:
     """What a client's function is told of the session that it is called in."""
     spec = session.spec
-    return ConfigRecord(
-        {
-            "round": session.round,
-            "dimension": spec.dimension,
-            "bound": spec.bound,
-            "graph": session.graph,
-            "cohort": session.min_cohort,
-        }
-    )
+    terms = Told(session.round, spec.dimension, spec.bound, session.graph, session.min_cohort)
+    return ConfigRecord(msgspec.structs.asdict(terms))
 
 
 class Told(msgspec.Struct, frozen=True):
