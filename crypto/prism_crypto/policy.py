@@ -161,6 +161,9 @@ numbered_rounds=False, suite='x25519')
         if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT:
             raise IdentityError(f"{path} is no policy file of format {_FORMAT}")
         try:
-            return msgspec.convert(fields, cls)
+            return msgspec.convert(fields, Policy)
         except (msgspec.ValidationError, InputError) as error:
             raise IdentityError(f"{path} holds no policy: {error}") from None
+
+
+msgspec.json.Decoder(Policy)  # prepared at import: not by two threads at once

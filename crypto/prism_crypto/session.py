@@ -515,7 +515,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise MessageError(f"an offer of {len(data)} bytes is too long for {max_clients} clients")
         session = None
         try:
-            version, session = msgspec.msgpack.decode(data, type=tuple[int, Session])
+            version, session = _OFFERS.decode(data)
         except (msgspec.MsgspecError, InputError, ValueError, RecursionError):
             version = None
         if session is None or msgspec.msgpack.encode((version, session)) != data:
@@ -528,6 +528,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             )
         return msgspec.structs.replace(session, model_hash=model_hash, binding=binding)
 
+
+_OFFERS = msgspec.msgpack.Decoder(tuple[int, Session])
 
 _Wanted: TypeAlias = tuple[int, int | None, int | None, int | None, float]
 """n, colluders, min_survivors, min_cohort and dropout, as `Session.plan` was asked for them."""

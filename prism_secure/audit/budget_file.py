@@ -79,6 +79,9 @@ class BudgetFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ledger: tuple[LedgerOwner, ...] = ()
 
 
+msgspec.json.Decoder(BudgetFile)  # prepared at import: not by two threads at once
+
+
 def load_budget(path: Path) -> BudgetFile:
     """Read a budget file.
 

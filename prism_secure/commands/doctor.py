@@ -47,6 +47,9 @@ class Finding(NamedTuple):
     text: str
 
 
+_FINDINGS = msgspec.json.Decoder(Finding)
+
+
 def add_to(commands: Commands) -> None:
     parser = add_command(commands, "doctor", "what is installed, what works, how to get the rest", HELP)
     parser.set_defaults(command=_doctor)
@@ -107,7 +110,7 @@ def _tried_elsewhere() -> Iterator[Finding]:
     done = subprocess.run(  # noqa: S603 - this Python, and our own code
         [sys.executable, "-c", code, *sys.path], stdout=subprocess.PIPE, check=False
     )
-    found = [msgspec.json.decode(line, type=Finding) for line in done.stdout.splitlines()]
+    found = [_FINDINGS.decode(line) for line in done.stdout.splitlines()]
     yield from found
     for name, _, _ in _looks()[len(found) :][:1]:
         how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"code {done.returncode}"

@@ -399,3 +399,6 @@ class Config(Section, frozen=True):
     def record_cohort(self) -> int:
         """Honest clients whose shares of the noise make up all of a summed release's."""
         return self.privacy.record_cohort or self.moments_cohort
+
+
+msgspec.json.Decoder(Config)  # prepared at import: not by two threads at once

@@ -27,7 +27,7 @@ from prism_privacy import PrivacyError
 from prism_privacy.durable_files import read_secret_file, write_secret_file
 from prism_secure.config import Data
 from prism_secure.data import BUNDLED, Dataset
-from prism_secure.data.sources import FINGERPRINT_FILE, DataFingerprint, data_set
+from prism_secure.data.sources import FINGERPRINT_FILE, FINGERPRINTS, DataFingerprint, data_set
 from prism_secure.errors import DataError, RunFolderError
 from prism_secure.storage import write_atomic
 
@@ -69,7 +69,7 @@ def keep_fingerprint(
         write_atomic(path, msgspec.json.format(found) + b"\n", mode=0o600)
         return
     try:
-        kept = msgspec.json.decode(path.read_bytes(), type=DataFingerprint)
+        kept = FINGERPRINTS.decode(path.read_bytes())
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(
             f"clients/{FINGERPRINT_FILE} is damaged ({error}), so whether the images have changed "

@@ -118,6 +118,9 @@ class DataFingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     held_out: str
 
 
+FINGERPRINTS = msgspec.json.Decoder(DataFingerprint)
+
+
 FINGERPRINT_FILE = "data.json"
 
 
@@ -129,7 +132,7 @@ def read_fingerprint(folder: Path) -> DataFingerprint | None:
     """
     for path in (folder / "clients" / FINGERPRINT_FILE, folder / FINGERPRINT_FILE):
         try:
-            return msgspec.json.decode(path.read_bytes(), type=DataFingerprint)
+            return FINGERPRINTS.decode(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:

@@ -50,6 +50,10 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As it was written: the digest holds for a card that has more to say than this version knows."""
 
 
+_HEADERS = msgspec.json.Decoder(_Header)
+_CARDS: msgspec.json.Decoder[ModelCard | None] = msgspec.json.Decoder(ModelCard | None)
+
+
 @dataclass(frozen=True, eq=False)
 class ModelFile:
     """What a model file holds.
@@ -153,7 +157,7 @@ def _read(path: Path) -> tuple[str, NDArray[np.uint8], _Header]:
             ) from None
         raise ModelError(f"{path} cannot be read: {plain(str(error))}") from None
     try:
-        known = msgspec.json.decode(header[_FORMAT], type=_Header)
+        known = _HEADERS.decode(header[_FORMAT])
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ModelError(f"{path} has a damaged header: {plain(str(error))}") from None
     if stored.dtype != np.uint8 or stored.ndim != 1 or not 0 <= known.seed < 2**63:
@@ -188,7 +192,7 @@ def _architecture(path: Path, known: _Header) -> Architecture:
 
 def _card(path: Path, known: _Header, mask: NDArray[np.bool_]) -> ModelCard | None:
     try:
-        card = msgspec.json.decode(known.card, type=ModelCard | None)
+        card = _CARDS.decode(known.card)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ModelError(f"{path} has a damaged card: {plain(str(error))}") from None
     if card is not None and not card.describes(mask):

@@ -38,6 +38,9 @@ class _Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: tuple[int, ...]
 
 
+_LAYOUTS = msgspec.json.Decoder(_Layout)
+
+
 class Grid(msgspec.Struct, frozen=True):
     """The images of a grid, row by row."""
 
@@ -130,7 +133,7 @@ def read_grid(png: Path | bytes) -> Grid:
     try:
         with Image.open(png if isinstance(png, Path) else io.BytesIO(png), formats=["png"]) as image:
             image.load()
-            layout = msgspec.json.decode(image.info.get(_KEY, "no layout"), type=_Layout)
+            layout = _LAYOUTS.decode(image.info.get(_KEY, "no layout"))
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{where} is damaged or not a grid of samples: {error}") from None

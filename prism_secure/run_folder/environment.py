@@ -55,6 +55,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Words for noise on the images' moments that is longer than they are; see `RecordRelease.drowned`."""
 
 
+msgspec.json.Decoder(Facts)  # prepared at import: not by two threads at once
+
+
 def describe_environment() -> dict[str, Any]:
     """Versions, processor and platform, and the commit where the package lies in a checkout.
 

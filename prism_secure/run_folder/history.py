@@ -67,6 +67,8 @@ class _Audit(msgspec.Struct, frozen=True):
     lower_bounds: list[LowerBound] = []
 
 
+msgspec.json.Decoder(_Audit)  # prepared at import: not by two threads at once
+_MOMENTS = msgspec.json.Decoder(MomentSession)
 _NOTHING = Epsilons.of(dict.fromkeys(CELLS, math.inf))
 
 
@@ -315,7 +317,7 @@ def _moments(folder: Path) -> MomentSession | None:
     if not path.exists():
         return None
     try:
-        return msgspec.json.decode(path.read_bytes(), type=MomentSession)
+        return _MOMENTS.decode(path.read_bytes())
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 

@@ -49,6 +49,9 @@ class OneRun(msgspec.Struct, frozen=True, kw_only=True):
         return any(each.refuted for each in self.found)
 
 
+msgspec.json.Decoder(OneRun)  # prepared at import: not by two threads at once
+
+
 def write_one_run(folder: Path, found: OneRun) -> None:
     """Keep it in a run's folder, in place of an earlier one.
 

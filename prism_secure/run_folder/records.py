@@ -70,6 +70,9 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.survivors == self.uplink_bytes == 0
 
 
+msgspec.json.Decoder(RoundRecord)  # prepared at import: not by two threads at once
+
+
 class MomentSession(msgspec.Struct, frozen=True, kw_only=True):
     """What opening a summed record-level release took: all messages of all clients, and the opened sums that
     were sent back. Kept in `moments.json`."""

@@ -103,6 +103,9 @@ class SweepTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Otherwise: for each key a list, or {low, high} with `log` or `step`."""
 
 
+msgspec.json.Decoder(SweepTable)  # prepared at import: not by two threads at once
+
+
 @dataclass(frozen=True)
 class SweepRecipe:
     """A checked recipe.

@@ -61,6 +61,9 @@ class PointFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why it cannot be run: a search may propose settings that do not go together."""
 
 
+msgspec.json.Decoder(PointFile)  # prepared at import: not by two threads at once
+
+
 @dataclass(frozen=True)
 class SweepPoint:
     """One choice of the varied keys, and its runs: one for each seed, none if it was refused."""

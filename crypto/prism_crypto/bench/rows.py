@@ -128,6 +128,9 @@ def markdown(bench: Bench) -> str:
     return "\n".join(lines) + "\n"
 
 
+_BENCHES = msgspec.json.Decoder(Bench)
+
+
 def read(path: Path) -> Bench:
     """What `tell` wrote.
 
@@ -135,7 +138,7 @@ def read(path: Path) -> Bench:
         ValueError: it cannot be read, or is something else.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Bench)
+        return _BENCHES.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"--compare takes a bench.json that `bench --out` wrote; {path}: {error}") from None
 

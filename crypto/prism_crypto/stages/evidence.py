@@ -194,6 +194,8 @@ Evidence: TypeAlias = (
     AdvertEvidence | SealEvidence | DealingEvidence | UnmaskEvidence | PartEvidence | VoucherEvidence
 )
 
+_EVIDENCE: msgspec.msgpack.Decoder[Evidence] = msgspec.msgpack.Decoder(Evidence)
+
 
 def encode_evidence(evidence: Evidence) -> bytes:
     """The evidence's one encoding."""
@@ -388,7 +390,7 @@ def _verdict(evidence: bytes, roster: Roster) -> Blame | str:
 
 
 def _decoded(evidence: bytes) -> Evidence:
-    found: Evidence = msgspec.msgpack.decode(evidence, type=Evidence)
+    found = _EVIDENCE.decode(evidence)
     session = found.session
     if found.version != VERSION or msgspec.msgpack.encode(found) != evidence:
         raise EvidenceError(f"not the canonical encoding of evidence of version {VERSION}")

@@ -13,7 +13,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -243,6 +243,10 @@ class DoubtedConfirmationsMessage(Message, frozen=True, tag=24):
 
 M = TypeVar("M", bound=Message)
 
+_DECODERS: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in Message.__subclasses__()
+}
+
 
 def encode(message: Message) -> bytes:
     """The message's one encoding."""
@@ -286,9 +290,9 @@ def decode(
             stage=stage,
             peer=peer,
         )
-    message = None
+    message: M | None = None
     try:
-        message = msgspec.msgpack.decode(data, type=kind)
+        message = _DECODERS[kind].decode(data)
         canonical = msgspec.msgpack.encode(message) == data
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
         canonical = False

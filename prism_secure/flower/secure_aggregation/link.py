@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -37,6 +38,7 @@ def ask(owner: str, request: Request, arrays: list[bytes] | None = None) -> Repl
             try:
                 answer = _exchange(address, request, arrays)
                 if answer is None:
+                    shutil.copyfile(log.name, f"{log.name}.old")  # it may say why the last one is gone
                     log.truncate(0)
                     _start(address, log)
                     answer = _exchange(address, request, arrays)

@@ -113,6 +113,9 @@ class Told(msgspec.Struct, frozen=True):
     cohort: int
 
 
+msgspec.json.Decoder(Told)  # prepared at import: not by two threads at once
+
+
 def session_of(content: RecordDict) -> Told:
     """What `told` has said."""
     return msgspec.convert(dict(content[RECORD]), Told)

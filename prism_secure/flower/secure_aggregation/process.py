@@ -17,6 +17,7 @@ asked for anything.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import os
 import socket
@@ -257,6 +258,7 @@ def main() -> None:
     The process that was started ends as soon as somebody can connect, and its child serves: so it is nobody's
     child, and whoever starts it waits for no longer than that.
     """
+    faulthandler.enable()  # a crash says where, in the log
     address, parent = sys.argv[1], int(sys.argv[2])
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

@@ -56,6 +56,9 @@ class Reply(msgspec.Struct, frozen=True):
 
 Request: TypeAlias = Begin | Step
 
+_REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Begin | Step)
+_REPLIES = msgspec.msgpack.Decoder(Reply)
+
 
 def send(connection: socket.socket, said: Request | Reply, arrays: list[bytes] | None = None) -> None:
     """Send one request or reply, and the contents of the arrays that a `Begin` announces."""
@@ -71,7 +74,7 @@ def receive_request(connection: socket.socket) -> tuple[Request, list[bytes]]:
     Raises:
         EOFError: the other end has closed.
     """
-    request = msgspec.msgpack.decode(_received(connection), type=Request)
+    request = _REQUESTS.decode(_received(connection))
     return request, [_exactly(connection, size) for size in getattr(request, "sizes", ())]
 
 
@@ -81,7 +84,7 @@ def receive_reply(connection: socket.socket) -> Reply:
     Raises:
         EOFError: the other end has closed.
     """
-    return msgspec.msgpack.decode(_received(connection), type=Reply)
+    return _REPLIES.decode(_received(connection))
 
 
 def apart(message: Message) -> tuple[bytes, list[bytes]]:
