@@ -20,6 +20,14 @@ def parties_end_with_the_tests() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def client_processes_end_with_their_module() -> Iterator[None]:
+    from client_processes import end_client_processes  # which imports Flower, as told above
+
+    yield
+    end_client_processes()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:

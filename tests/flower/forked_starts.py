@@ -19,7 +19,7 @@ from prism_secure.flower.secure_aggregation import link, process
 @contextlib.contextmanager
 def forked_starts() -> Iterator[None]:
     """Let `link` start client processes so; those of recipes start its own way."""
-    command = [sys.executable, __file__]
+    command = [sys.executable, __file__, str(os.getpid())]  # the last tells whose they are
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as helper,
         pytest.MonkeyPatch.context() as patch,

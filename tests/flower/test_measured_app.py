@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from client_processes import end_client_processes
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
@@ -22,7 +20,6 @@ from prism_secure.errors import AgreementError, ConfigError
 from prism_secure.flower import client_app
 from prism_secure.flower.recipe.client import RecipeClient, known_coins, own_data
 from prism_secure.flower.recipe.messages import read_broadcast, write_broadcast
-from prism_secure.flower.secure_aggregation import link
 from prism_secure.flower.secure_aggregation.messages import RECORD
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
@@ -47,18 +44,6 @@ MEASURED = [
 ]
 
 
-def kill_client_processes() -> int:
-    """kill -9 of all client processes that this process started; how many there were."""
-    killed, mine = 0, str(os.getpid())
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = entry.read_bytes().decode().split("\0")
-            if link._SERVE in words and words[words.index(link._SERVE) + 2] == mine:
-                os.kill(int(entry.parent.name), signal.SIGKILL)
-                killed += 1
-    return killed
-
-
 def test_the_model_and_its_cost_are_those_of_one_process(tmp_path: Path) -> None:
     """With coins that nobody knows, and all client processes killed between the rounds."""
     place = Place(tmp_path / "place", *MEASURED, "secure_sum.min_survivors=3", test_coins=False)
@@ -67,7 +52,7 @@ def test_the_model_and_its_cost_are_those_of_one_process(tmp_path: Path) -> None
     def killing(messages: list[Message]) -> list[str]:
         where = messages[0].metadata
         if (where.group_id, where.message_type) == ("2", "train.advertise") and not killed:
-            killed.append(kill_client_processes())
+            killed.append(end_client_processes())
         return push(messages)
 
     place.grid.push_messages = killing
