@@ -450,6 +450,9 @@ class SecureSum(Section, frozen=True):
     `colluders` ask for it."""
     min_survivors: Annotated[int, Meta(ge=2)] | None = None
     """The least number of clients whose sum may be opened; none: all clients."""
+    dropouts: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """The share of a round's clients that `prism-secure run` lets drop out when their uploads are due: others
+    each round, drawn from federation.seed. They have answered, and pay; `min_survivors` must allow for it."""
     suite: Literal["x25519", "x25519+ml-kem-768"] = "x25519"
     """How clients agree on keys: `x25519+ml-kem-768` keeps recorded sessions closed when X25519 falls. A
     client's policy may demand it. It needs a `cryptography` that has ML-KEM, everywhere."""

@@ -174,6 +174,16 @@ class Config(Section, frozen=True):
         clients = "federation.clients" if self.everybody else "the clients a round invites"
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
+        if n - self.dropouts < survivors:
+            raise ValueError(
+                f"secure_sum.min_survivors must be at most {n - self.dropouts}, which secure_sum.dropouts = "
+                f"{self.secure_sum.dropouts:g} leaves of {n} clients; got {survivors}"
+            )
+        if self.dropouts and self.secure_sum.simulate:
+            raise ValueError(
+                "secure_sum.dropouts must be 0 with secure_sum.simulate, which knows the sizes of messages "
+                f"where nobody drops out; got {self.secure_sum.dropouts:g}"
+            )
         if self.graph == "chosen":
             return  # it has a threshold of its own, and bears these colluders
         if self.threshold > survivors:
@@ -289,6 +299,11 @@ class Config(Section, frozen=True):
     def invited(self) -> int:
         """How many clients a round invites; each round's secure sum runs over them."""
         return int(self.federation.client_fraction * self.federation.clients + 1e-9)
+
+    @property
+    def dropouts(self) -> int:
+        """How many of those are let drop out of each round."""
+        return int(self.secure_sum.dropouts * self.invited + 1e-9)
 
     @property
     def everybody(self) -> bool:

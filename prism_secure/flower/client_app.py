@@ -103,6 +103,11 @@ def check_recipe(config: Config, roster: Roster) -> None:
             "secure_sum.simulate is for `prism-secure run`; across machines nothing but the secure sum hides "
             "what a client sends, so it must be false"
         )
+    if config.secure_sum.dropouts:
+        raise ConfigError(
+            "secure_sum.dropouts is for `prism-secure run`; across machines clients drop out by themselves: "
+            f"it must be 0, got {config.secure_sum.dropouts:g}"
+        )
     if config.federation.behaviour not in ("train", "measure"):  # whose agreement `binding` knows
         raise ConfigError(
             "federation.behaviour must be 'train' or 'measure' across machines, others are for "

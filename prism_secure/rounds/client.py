@@ -4,8 +4,9 @@ The order of writes is what makes a kill harmless. The packed bits reach the dis
 then the optimizer state. Whoever comes back finds both, and sends those very bytes again; or finds the
 old state, and repeats the same deterministic steps with the same coins and arrives at the same bytes (or
 trained on a graphics card, at others: of the ones before nothing had left).
-(Sending them again is free here because everybody survives in this process, so a repeated session opens the
-same sum; across machines a round whose upload has left is not repeated, see `prism_crypto.SessionCounter`.)
+(Sending them again is free here because in this process the same clients survive, so a repeated session
+opens the same sum; across machines a round whose upload has left is not repeated, see
+`prism_crypto.SessionCounter`.)
 Bits, coins and uploads never feed the state: a round's coins are used once and forgotten.
 
 What a client says in a round is its behaviour's: `prism_secure.rounds.behaviours`. Here is what is the same

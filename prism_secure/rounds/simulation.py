@@ -21,11 +21,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from prism_crypto import FixedPoint, SecureSumError, SecureSumResult, SessionContext, secure_sum
+from prism_crypto import FixedPoint, SecureSumError, SecureSumResult, SessionContext, Stage, secure_sum
 from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
-from prism_secure.config.invitations import invited
+from prism_secure.config.invitations import dropouts, invited
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError, StorageError, public_text
@@ -296,7 +296,9 @@ def open_securely(
     Each client's bits are read when its turn to upload comes, inside its own part of the protocol. With a
     `codec` they are its integers instead, in a second session of the round. With `secure_sum.simulate` no
     session is run: they are added up in the clear, and messages have the sizes that they would have had.
+    With `secure_sum.dropouts` some clients share keys and send nothing after; each try loses the same ones.
     """
+    there, gone = invited(config, broadcast.round), set(dropouts(config, broadcast.round))
     # Numbers only increase. The first is for the moments, where they are summed.
     number = broadcast.round + 1
     if config.mask.score_layers:
@@ -304,6 +306,7 @@ def open_securely(
     return secure_sum(
         bits,
         bound=1 if codec is None else codec.levels,
+        drop={place: Stage.UPLOAD for place, client in enumerate(there) if client in gone},
         codec="integers" if codec is None else f"fixed point {codec.clip:g}/{codec.levels}",
         mode=config.secure_sum.mode,
         threshold=None if config.sparse else config.threshold,  # a sparse graph has one of its own
@@ -322,7 +325,7 @@ def open_securely(
                     "mask": config.mask,
                     "privacy": config.privacy,
                     "invited": hashlib.sha256(
-                        msgspec.json.encode(invited(config, broadcast.round))
+                        msgspec.json.encode(there)
                     ).hexdigest(),  # a session binds 4,096 bytes
                 }
             ),
