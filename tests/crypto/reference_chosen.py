@@ -119,7 +119,7 @@ class Client(wire.Client):
         demand(len(set(keys)) == len(keys), "no key twice")
         holders = [i for i in self.choice if i in self.adverts]
         demand(len(holders) >= self.session.threshold, "enough holders")
-        sealed = {i: self.sealed(i, pair) for i, pair in self.make_pairs(holders).items()}
+        sealed = self.deal({i: self.sealed(i, pair) for i, pair in self.make_pairs(holders).items()})
         dealt = write_records(self.signed_records(sealed))
         return wrap(wire.SHARE, self.context[:16], dealt, self.signed_by_key("dealing", hashes(dealt)))
 

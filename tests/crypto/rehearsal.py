@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 import reference
+import reference_chosen
 import reference_kem
 
 from prism_crypto.client import SecureSumClient
@@ -216,7 +217,12 @@ class Rehearsal:
         return {i: key.public_key for i, key in self.identities.items()}
 
     def cheat(self, client_id: int, kind: type[reference.Client]) -> reference.Client:
-        """Let a malicious client, made from the slow second implementation, take an honest one's place."""
+        """Let a malicious client, made from the slow second implementation, take an honest one's place.
+
+        On a chosen graph it is what ``kind`` makes of the client that chooses.
+        """
+        if self.session.graph == "chosen":
+            kind = type(kind.__name__, (kind, reference_chosen.Client), {})
         values = [int(value) for value in self.values[client_id]]
         client = kind(
             client_id, self.reference_session(), identity_key(client_id), values, self.rng[client_id]

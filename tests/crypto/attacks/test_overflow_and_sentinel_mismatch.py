@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference as wire
-import reference_chosen
 from chosen import rehearsed
 from forgery import refused
 from rehearsal import Rehearsal
@@ -26,10 +25,7 @@ MODES = ["active", "chosen"]
 
 def cheated(mode: str, kind: type[wire.Client], spec: CountSpec) -> Rehearsal:
     """A session of four clients, or nine on a chosen graph, one of whom cheats."""
-    if mode == "active":
-        session = Rehearsal(range(4), spec)
-    else:
-        session, kind = rehearsed(mode, spec=spec), type(kind.__name__, (kind, reference_chosen.Client), {})
+    session = Rehearsal(range(4), spec) if mode == "active" else rehearsed(mode, spec=spec)
     session.cheat(CHEAT, kind)
     return session
 
