@@ -3,11 +3,12 @@
 The cheat advertises r·V for its own sealing key, V the victim's, and seals garbage. Each holder's complaint
 would reveal its agreement with r·V, which divided by r is the one with the victim and opens the shares that
 the victim dealt it: with t of these the victim's vector lies bare. But the cheat does not know the private
-half of r·V.
+half of r·V. (On a chosen graph a neighbour's doubt of a false voucher reveals the same.)
 """
 
 import pytest
 import reference as wire
+from chosen import chosen_rehearsal, saw
 from forgery import take_apart
 from reference_primitives import ed25519_sign
 from rehearsal import Rehearsal, identity_key
@@ -15,9 +16,18 @@ from rehearsal import Rehearsal, identity_key
 from prism_crypto.errors import PublicKeyError
 from prism_crypto.primitives import agreement_proof as curve
 from prism_crypto.stage import Stage
+from prism_crypto.stages import vouch
 
 VICTIM, CHEAT = 5, 9
 GARBAGE = bytes(98)
+GRAPHS = ["complete", "chosen"]
+
+
+def room_of(graph: str) -> Rehearsal:
+    """Ten clients. Where they choose, the last one and its neighbours are not all others."""
+    if graph == "complete":
+        return Rehearsal(range(10))
+    return chosen_rehearsal(n=10, degree=6, threshold=4, lost=3)
 
 
 def times(factor: int, public: bytes) -> bytes:
@@ -36,7 +46,7 @@ class Cheat:
     def advert(self, genuine: bytes) -> bytes:
         key = times(3, self.adverts[VICTIM][16:48])
         owner = {"own": genuine, "victim's": self.adverts[VICTIM]}[self.proof][112:176]
-        said = key + genuine[48:112] + owner
+        said = key + genuine[48:112] + owner + genuine[176:-64]
         body = wire.label("advertise") + self.room.session.context0 + wire.u32(CHEAT) + said
         return genuine[:16] + said + ed25519_sign(identity_key(CHEAT), body)
 
@@ -49,9 +59,10 @@ class Cheat:
         return message
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("proof", ["own", "victim's"])
-def test_an_honest_server_refuses_a_key_whose_owner_is_not_shown_and_has_evidence(proof):
-    room = Rehearsal(range(10))
+def test_an_honest_server_refuses_a_key_whose_owner_is_not_shown_and_has_evidence(proof, graph):
+    room = room_of(graph)
     refused: list[Exception] = []
     room.play(intercept=Cheat(room, proof), drop={CHEAT: Stage.SHARE}, refused=refused)
     assert [type(error) for error in refused] == [PublicKeyError]
@@ -60,11 +71,17 @@ def test_an_honest_server_refuses_a_key_whose_owner_is_not_shown_and_has_evidenc
     assert CHEAT not in room.server.result.survivors
 
 
+def view(room: Rehearsal, adverts: dict[int, bytes]) -> bytes:
+    """The hash of what a client has seen."""
+    return wire.all_adverts(adverts) if room.session.graph == "complete" else wire.view(adverts)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("proof", ["own", "victim's"])
-def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, monkeypatch):
+def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, graph, monkeypatch):
     for check in ("advertise.check_usable", "gathering.check_key_signature"):  # it lies
         monkeypatch.setattr(f"prism_crypto.stages.{check}", lambda *_: None)
-    room = Rehearsal(range(10))
+    room = room_of(graph)
     cheat, genuine, context = Cheat(room, proof), b"", b""
 
     def lie(stage, sender, receiver, message):
@@ -74,11 +91,12 @@ def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, monkeypat
         message = cheat(stage, sender, receiver, message)
         if (stage, receiver) == (Stage.SHARE, CHEAT):  # its own client object is to go on
             kind, tag, (digest, adverts) = take_apart(message)
-            context = wire.context1(room.session.context0, wire.sha256("adverts", wire.u32(10), adverts))
-            cut = wire.read_records(adverts, 240) | {CHEAT: genuine}
-            return wire.wrap(kind, tag, digest, wire.write_records(cut))
+            cut = wire.read_records(adverts, len(genuine))
+            context = wire.context1(room.session.context0, view(room, cut))
+            return wire.wrap(kind, tag, digest, wire.write_records(cut | {CHEAT: genuine}))
         if (stage, sender) == (Stage.SHARE, CHEAT):
-            sealed = wire.write_records(dict.fromkeys(room.ids, GARBAGE))
+            holders = wire.read_records(take_apart(message)[2][0], 98)
+            sealed = wire.write_records(dict.fromkeys(holders, GARBAGE))
             body = context + wire.u32(CHEAT) + wire.hashes(sealed)
             signature = room.key_signature(CHEAT, "dealing", body)
             return wire.wrap(take_apart(message)[0], context[:16], sealed, signature)
