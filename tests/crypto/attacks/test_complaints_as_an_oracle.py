@@ -8,7 +8,7 @@ half of r·V. (On a chosen graph a neighbour's doubt of a false voucher reveals 
 
 import pytest
 import reference as wire
-from chosen import chosen_rehearsal, saw
+from chosen import chosen_rehearsal
 from forgery import take_apart
 from reference_primitives import ed25519_sign
 from rehearsal import Rehearsal, identity_key
@@ -17,6 +17,8 @@ from prism_crypto.errors import PublicKeyError
 from prism_crypto.primitives import agreement_proof as curve
 from prism_crypto.stage import Stage
 from prism_crypto.stages import vouch
+
+from .test_false_vouchers import FalseVouchers
 
 VICTIM, CHEAT = 5, 9
 GARBAGE = bytes(98)
@@ -106,3 +108,30 @@ def test_a_lying_server_that_lets_it_through_hears_no_agreement(proof, graph, mo
         room.play(intercept=lie)
     assert (caught.value.stage, caught.value.peer) == (Stage.UPLOAD, CHEAT)
     assert room.server.stage is Stage.UPLOAD, "nothing of any holder has left"
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_doubt_is_proved_to_nobody_who_has_not_shown_whose_its_key_is(checked, monkeypatch):
+    """A false voucher is signed with the sealing key, too. So this cheat has its own, without its proof."""
+    monkeypatch.setattr("prism_crypto.stages.advertise.check_usable", lambda *_: None)  # the server lies
+    if not checked:
+        monkeypatch.setattr(vouch, "check_owner", lambda *_: None)
+    room = chosen_rehearsal()
+    lie = FalseVouchers(room, 4, CHEAT)
+
+    def without_proof(stage, sender, receiver, message):
+        if (stage, sender) == (Stage.ADVERTISE, CHEAT):
+            kind, tag, (advert,) = take_apart(message)
+            said = advert[16:112] + bytes(64) + advert[176:-64]
+            body = wire.label("advertise") + room.session.context0 + wire.u32(CHEAT) + said
+            room.clients[CHEAT]._state.advert = advert[:16] + said + ed25519_sign(identity_key(CHEAT), body)
+            return wire.wrap(kind, tag, room.clients[CHEAT]._state.advert)
+        return lie(stage, sender, receiver, message)
+
+    if checked:
+        with pytest.raises(PublicKeyError, match="private half") as caught:
+            room.play(intercept=without_proof)
+        assert (caught.value.stage, caught.value.peer) == (Stage.UNMASK, CHEAT)
+    else:
+        room.play(intercept=without_proof)
+    assert {i for i, message in lie.last.items() if message[1] == 9} == (set() if checked else {*lie.victims})
