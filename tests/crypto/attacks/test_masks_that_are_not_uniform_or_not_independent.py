@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
+from chosen import chosen_rehearsal, neighbours
 from forgery import take_apart
 from rehearsal import SERVER, Rehearsal
 
@@ -19,20 +20,37 @@ from prism_crypto.stage import Stage
 from prism_crypto.stages import upload as upload_stage
 
 WORDS = 4096
-SPEC = CountSpec(27 * WORDS)  # 27 digits a word for four clients
+GRAPHS = ["complete", "chosen"]
 
 
-def session(**fields) -> Rehearsal:
-    rehearsal = Rehearsal(range(4), SPEC, **fields)
+def session(graph: str = "complete", **fields) -> Rehearsal:
+    """Four clients, 27 digits a word; or five that choose two others each, 24 digits."""
+    if graph == "complete":
+        rehearsal = Rehearsal(range(4), CountSpec(27 * WORDS), **fields)
+    else:
+        how = {"n": 5, "degree": 2, "threshold": 2, "lost": 1, "spec": CountSpec(24 * WORDS)}
+        rehearsal = chosen_rehearsal(**how, **fields)
     assert rehearsal.session.packing.words == WORDS
-    rehearsal.values = {i: np.zeros(SPEC.dimension, dtype=np.uint8) for i in range(4)}
+    rehearsal.values = {
+        i: np.zeros(rehearsal.session.spec.dimension, dtype=np.uint8) for i in rehearsal.ids
+    }
     return rehearsal
+
+
+def masking(graph: str) -> list[tuple[int, int]]:
+    """Who masks with whom, the lower id first: on the chosen graph not everybody with everybody."""
+    rehearsal = session(graph)
+    rehearsal.play(until=Stage.ADVERTISE)
+    adverts = {i: client._state.advert for i, client in rehearsal.clients.items()}
+    pairs = [(i, j) for i in rehearsal.ids for j in neighbours(adverts, i) if i < j]
+    assert len(pairs) == 6
+    return pairs
 
 
 def streams(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes, bool]]:
     """Play up to upload; return (client, seed, subtracted) in the order in which they were used."""
     used: list[tuple[int, bytes, bool]] = []
-    uploader = iter(range(4))
+    uploader = iter(rehearsal.ids)
 
     def note(words, masks):
         assert not words[:-2].any()  # a packed vector of zeros, before any mask
@@ -45,9 +63,9 @@ def streams(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     return used
 
 
-def uploads() -> tuple[Rehearsal, dict[int, np.ndarray]]:
-    """The uploads of four vectors of zeros: nothing but masks (and a sentinel each)."""
-    rehearsal, seen = session(), {}
+def uploads(graph: str) -> tuple[Rehearsal, dict[int, np.ndarray]]:
+    """The uploads of vectors of zeros: nothing but masks (and a sentinel each)."""
+    rehearsal, seen = session(graph), {}
 
     def note(stage, sender, receiver, message):
         if stage is Stage.UPLOAD and receiver is SERVER:
@@ -73,37 +91,41 @@ def assert_uniform(words: np.ndarray, what: object) -> None:
     assert np.unique(words).size == words.size, f"{what}: a word comes twice"
 
 
-def test_every_signed_combination_of_uploads_is_uniform():
-    """All 40 combinations with coefficients -1, 0, 1 up to sign: the self-masks keep them all closed."""
-    _, seen = uploads()
-    for signs in itertools.product((-1, 0, 1), repeat=4):
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_signed_combination_of_uploads_is_uniform(graph):
+    """All 40 or 121 combinations with coefficients -1, 0, 1 up to sign: the self-masks keep them all closed."""
+    _, seen = uploads(graph)
+    for signs in itertools.product((-1, 0, 1), repeat=len(seen)):
         first = next((sign for sign in signs if sign), 0)
         if first <= 0:
             continue
         total = np.zeros(WORDS, dtype=np.uint64)
-        for sign, i in zip(signs, range(4), strict=True):
+        for sign, i in zip(signs, seen, strict=True):
             total += np.uint64(sign % 2**64) * seen[i]
         assert_uniform(total, signs)
 
 
-def test_without_self_masks_only_the_sum_of_all_opens():
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_without_self_masks_only_the_sum_of_all_opens(graph):
     """What the server has once it knows every self-mask seed: still uniform in every proper subset."""
-    rehearsal, seen = uploads()
+    rehearsal, seen = uploads(graph)
     bare = {}
     for i, words in seen.items():
         seed = rehearsal.rng[i].taken[64:96]
         bare[i] = words.copy()  # the start of the stream is enough
         add_keystream(bare[i], seed, subtract=True)
-    for size in (1, 2, 3):
-        for group in itertools.combinations(range(4), size):
+    for size in range(1, len(seen)):
+        for group in itertools.combinations(seen, size):
             assert_uniform(np.sum([bare[i] for i in group], axis=0, dtype=np.uint64), group)
     assert not np.sum(list(bare.values()), axis=0, dtype=np.uint64).any()
 
 
-def test_all_streams_of_a_session_are_pairwise_uncorrelated(monkeypatch):
-    used = streams(session(), monkeypatch)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_all_streams_of_a_session_are_pairwise_uncorrelated(graph, monkeypatch):
+    rehearsal = session(graph)
+    used = streams(rehearsal, monkeypatch)
     seeds = sorted({seed for _, seed, _ in used})
-    assert len(seeds) == 4 + 6
+    assert len(seeds) == len(rehearsal.ids) + len(masking(graph))
     expanded = []
     for seed in seeds:
         words = np.zeros(WORDS, dtype=np.uint64)
@@ -117,22 +139,25 @@ def test_all_streams_of_a_session_are_pairwise_uncorrelated(monkeypatch):
     assert np.unique(everything).size == everything.size
 
 
-def test_each_pair_mask_is_added_once_and_subtracted_once_and_each_self_mask_used_once(monkeypatch):
-    used = streams(session(), monkeypatch)
-    assert len(used) == 16
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_each_pair_mask_is_added_once_and_subtracted_once_and_each_self_mask_used_once(graph, monkeypatch):
+    rehearsal, masked = session(graph), masking(graph)
+    used = streams(rehearsal, monkeypatch)
+    assert len(used) == len(rehearsal.ids) + 2 * len(masked)
     uses: dict[bytes, list[tuple[int, bool]]] = {}
     for client, seed, subtracted in used:
         uses.setdefault(seed, []).append((client, subtracted))
     pairs = sorted(tuple(sorted(use)) for use in uses.values() if len(use) == 2)
-    assert pairs == sorted(((i, False), (j, True)) for i, j in itertools.combinations(range(4), 2))
-    assert sorted(use[0] for use in uses.values() if len(use) == 1) == [(i, False) for i in range(4)]
+    assert pairs == sorted(((i, False), (j, True)) for i, j in masked)
+    assert sorted(use[0] for use in uses.values() if len(use) == 1) == [(i, False) for i in rehearsal.ids]
 
 
-def test_no_seed_comes_again_in_another_session_even_with_the_same_keys(monkeypatch):
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_no_seed_comes_again_in_another_session_even_with_the_same_keys(graph, monkeypatch):
     """The same randomness in rounds 1 to 3: pair seeds depend on the context, not on the keys alone."""
     seen: list[set[bytes]] = []
     for number in (1, 2, 3):
-        used = streams(session(round=number, label="the same randomness"), monkeypatch)
+        used = streams(session(graph, round=number, label="the same randomness"), monkeypatch)
         pair_seeds = {seed for _, seed, _ in used if sum(seed == other for _, other, _ in used) == 2}
         assert len(pair_seeds) == 6
         seen.append(pair_seeds)
