@@ -15,7 +15,8 @@ import traceback
 import numpy as np
 import pytest
 import reference
-from forgery import alter_record, flip, records
+from chosen import VOUCHER, rehearsed
+from forgery import alter_record, drop_record, flip, records
 from rehearsal import SERVER, Rehearsal, identity_key
 
 from prism_crypto.errors import SecureSumError, ShareError
@@ -23,15 +24,20 @@ from prism_crypto.keeping.identity import Identity
 from prism_crypto.primitives.secret import Secret
 from prism_crypto.spec import CountSpec
 from prism_crypto.stage import Stage
-from prism_crypto.stages.states import Finished
+from prism_crypto.stages.states import Finished, Vouchers
 
 CLIENT = 1
 MARK = 123_456_789_012  # a value that can't turn up by chance
 
 
-def session() -> Rehearsal:
-    rehearsal = Rehearsal(range(4), CountSpec(6, 2**40))
-    rehearsal.values = {i: np.full(6, MARK + i) for i in range(4)}
+MODES = ["active", "chosen"]
+"""On a chosen graph a client has other states, which hold vouchers."""
+
+
+def session(mode: str = "active") -> Rehearsal:
+    spec = CountSpec(6, 2**40)
+    rehearsal = Rehearsal(range(4), spec) if mode == "active" else rehearsed(mode, spec=spec)
+    rehearsal.values = {i: np.full(6, MARK + i) for i in rehearsal.ids}
     return rehearsal
 
 
@@ -54,7 +60,7 @@ def assert_silent(text: str, rehearsal: Rehearsal) -> None:
     secrets = {"sealing key": taken[:32], "mask key": taken[32:64], "seed": taken[64:96]}
     secrets["identity key"] = identity_key(CLIENT)
     secrets["dealing"] = taken[96:128]
-    assert len(taken) <= 128
+    assert len(taken) <= 128 or rehearsal.session.graph == "chosen"  # after that coins for a public choice
     for name, secret in secrets.items():
         if not secret:  # not drawn yet
             continue
@@ -79,19 +85,23 @@ def inside(thing: object, depth: int = 4) -> list[object]:
     return found
 
 
-def test_no_state_prints_pickles_or_copies_a_secret():
-    rehearsal = session()
+@pytest.mark.parametrize("mode", MODES)
+def test_no_state_prints_pickles_or_copies_a_secret(mode):
+    rehearsal = session(mode)
     looked_at: set[str] = set()
 
     def look(stage, sender, receiver, message):
         client = rehearsal.clients[CLIENT]
         state = client._state
-        for thing in (client, state, *inside(state)):
+        things = [client, state, *inside(state)]
+        vouchers = [said for each in things if isinstance(each, Vouchers) for said in written(each.their_count)]
+        for thing in things:
             if isinstance(thing, dict):
                 thing = list(thing.values())
             looked_at.add(type(thing).__name__)
             for text in (repr(thing), str(thing), f"{thing}", f"{thing!r:>10}"):
                 assert_silent(text, rehearsal)
+                assert not any(said in text for said in vouchers)
         for thing in (client, state):
             if isinstance(thing, Finished):  # holds no secret of the session any more
                 continue
@@ -111,16 +121,17 @@ def test_no_state_prints_pickles_or_copies_a_secret():
         "Advertised",
         "Shared",
         "Uploaded",
-        "Confirmed",
         "Finished",
         "KeyPair",
         "Secret",
     }
+    expected |= {"Confirmed"} if mode == "active" else {"Vouched", "Vouchers"}
     assert expected <= looked_at
 
 
-def test_the_server_prints_and_pickles_no_reconstructed_secret():
-    rehearsal = session()
+@pytest.mark.parametrize("mode", MODES)
+def test_the_server_prints_and_pickles_no_reconstructed_secret(mode):
+    rehearsal = session(mode)
 
     def look(stage, sender, receiver, message):
         for thing in (rehearsal.server, rehearsal.server._state):
@@ -154,17 +165,26 @@ def report(rehearsal: Rehearsal, call) -> str:
 
 
 BROKEN = {
-    Stage.SHARE: records(1, 240, alter_record(3, flip(170))),
-    Stage.UPLOAD: records(2, 98, alter_record(CLIENT, flip(3))),
-    Stage.CONFIRM: flip(-1, 7),
-    Stage.UNMASK: records(0, 64, alter_record(0, flip(3))),
+    "active": {
+        Stage.SHARE: records(1, 240, alter_record(3, flip(170))),
+        Stage.UPLOAD: records(2, 98, alter_record(CLIENT, flip(3))),
+        Stage.CONFIRM: flip(-1, 7),
+        Stage.UNMASK: records(0, 64, alter_record(0, flip(3))),
+    },
+    "chosen": {
+        Stage.SHARE: records(1, 264, alter_record(3, flip(170))),
+        Stage.UPLOAD: records(2, 98, drop_record(0)),
+        Stage.CONFIRM: records(1, VOUCHER, lambda cut: cut.clear()),
+        Stage.UNMASK: records(0, VOUCHER, lambda cut: cut.clear()),
+    },
 }
 
 
-@pytest.mark.parametrize("stage", BROKEN)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.ADVERTISE])
 @pytest.mark.parametrize("garbage", [False, True])
-def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage):
-    rehearsal = session()
+def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage, mode):
+    rehearsal = session(mode)
     kept = {}
 
     class Halt(Exception):
@@ -172,7 +192,7 @@ def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage):
 
     def halt(at, sender, receiver, message):
         if (at, sender, receiver) == (stage, SERVER, CLIENT):
-            kept[at] = b"\x93garbage" if garbage else BROKEN[stage](message)
+            kept[at] = b"\x93garbage" if garbage else BROKEN[mode][stage](message)
             raise Halt
         return message
 
@@ -191,9 +211,10 @@ def test_an_exception_carries_no_secret_in_any_of_its_frames(stage, garbage):
     assert not any(any(value) for value in held)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.UNMASK])
-def test_a_client_that_leaves_overwrites_what_it_holds(stage):
-    rehearsal = session()
+def test_a_client_that_leaves_overwrites_what_it_holds(stage, mode):
+    rehearsal = session(mode)
     rehearsal.play(until=stage)
     held = secrets_of(rehearsal.clients[CLIENT]._state)
     rehearsal.clients[CLIENT].abort()
@@ -223,8 +244,9 @@ def test_a_refused_vector_is_not_quoted(values):
     assert str(2**40 + MARK) not in text
 
 
-def test_a_wrong_reconstruction_is_reported_without_what_came_out():
-    rehearsal = session()
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_reconstruction_is_reported_without_what_came_out(mode):
+    rehearsal = session(mode)
 
     class AnotherSeed(reference.Client):
         """Commits to one seed and shares another."""
@@ -243,15 +265,18 @@ def test_a_wrong_reconstruction_is_reported_without_what_came_out():
     assert_silent("\n".join(ours) + str(caught.value), rehearsal)
 
 
-def test_nothing_is_logged_or_printed(caplog, capsys):
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_logged_or_printed(mode, caplog, capsys):
     caplog.set_level(logging.DEBUG)
-    session().play(drop={3: Stage.UPLOAD})
+    session(mode).play(drop={3: Stage.UPLOAD})
     assert caplog.records == []
     assert capsys.readouterr() == ("", "")
 
 
-def test_secrets_are_overwritten_as_soon_as_they_have_been_used():
-    rehearsal = session()
+@pytest.mark.parametrize("mode", MODES)
+def test_secrets_are_overwritten_as_soon_as_they_have_been_used(mode):
+    """On a chosen graph a client keeps its sealing key until it has seen that no voucher is false."""
+    rehearsal = session(mode)
     client = rehearsal.clients[CLIENT]
     inbox = rehearsal.play(until=Stage.SHARE)
     used = [client._state.seed.reveal(), client._state.masking.private()]
@@ -259,9 +284,12 @@ def test_secrets_are_overwritten_as_soon_as_they_have_been_used():
     for i, one in rehearsal.clients.items():
         rehearsal.server.receive(i, one.upload(inbox[i], rehearsal.values[i]))
     assert not any(any(value) for value in used)
+    sealing = [] if mode == "active" else [client._state.sealing.private()]
+    assert all(any(value) for value in sealing)
     for stage in (Stage.CONFIRM, Stage.UNMASK):
         inbox = rehearsal.server.close()
         shares = secrets_of(client._state)
         for i, one in rehearsal.clients.items():
             rehearsal.server.receive(i, getattr(one, stage.value)(inbox[i]))
+        assert not any(any(value) for value in sealing)
     assert not any(any(value) for value in shares)
