@@ -2,7 +2,8 @@
 
 Also if what its clients encapsulate names an innocent one, or leaves a liar unnamed where it can be named.
 
-The cheats are clients of the slow second implementation, which say what they like.
+The cheats are clients of the slow second implementation, which say what they like. On a chosen graph what two
+clients agree on depends on the adverts of the two, and a mask on the parts of those of them who deal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import msgspec
 import numpy as np
 import pytest
 import reference as wire
+import reference_chosen
 import reference_kem as kem
+from chosen import neighbours, rehearsed
 from forgery import refused, take_apart
 from reference_evidence import convicted
 from reference_primitives import (
@@ -52,16 +55,21 @@ from prism_crypto.errors import (
     ThresholdError,
 )
 from prism_crypto.primitives import hybrid
+from prism_crypto.stages.advert import advert_bytes
 from prism_crypto.stages.evidence import PartEvidence, UnmaskEvidence, encode_evidence
 
 pytestmark = needs_kem
 
 N, T, LIAR = 7, 5, 2
 MOST = N - T
+GRAPHS = ["complete", "chosen"]
 
 
-def room_of(n: int = N, **how: Any) -> Rehearsal:
-    return Rehearsal(range(n), suite=HYBRID, **how)
+def room_of(n: int = N, graph: str = "complete", *, suite: str = HYBRID, **how: Any) -> Rehearsal:
+    """The small chosen graph has nine clients, and needs four of six shares; 0, 1, 3, 4, 5, 6 hold `LIAR`'s."""
+    if graph == "chosen":
+        return rehearsed(graph, suite=suite, **how)
+    return Rehearsal(range(n), suite=suite, **how)
 
 
 def played(room: Rehearsal, **how: Any) -> tuple[SecureSumError | None, list[Any]]:
@@ -92,9 +100,17 @@ class Recorder:
         room.play(intercept=lambda *message: self.said.setdefault(message[:3], bytes(message[3])))
         self.room, self.session = room, room.reference_session()
         self.context0 = room.session.context0
-        _, _, (_, blob) = take_apart(self.said[Stage.SHARE, SERVER, 0])
-        self.adverts = wire.read_records(blob, self.session.advert_bytes())
-        self.context = wire.context1(self.context0, wire.all_adverts(self.adverts))
+        self.adverts = {
+            i: take_apart(self.said[Stage.ADVERTISE, i, SERVER])[2][0] for i in self.room.ids
+        }
+
+    def between(self, first: int, second: int) -> bytes:
+        if self.session.graph == "chosen":
+            return reference_chosen.between(self.context0, self.adverts, first, second)
+        return wire.context1(self.context0, wire.all_adverts(self.adverts))
+
+    def deals(self, dealer: int, holder: int) -> bool:
+        return self.session.graph == "complete" or holder in reference_chosen.chosen(self.adverts[dealer])
 
     def secrets(self, i: int) -> dict[str, bytes]:
         """What a client has drawn."""
@@ -127,31 +143,28 @@ class Recorder:
 
     def seeds(self, victim: int, shared: dict[int, bytes], parts: dict[int, list[bytes]]) -> dict[int, bytes]:
         found = {}
-        for peer in self.room.ids:
-            if peer == victim:
-                continue
+        for peer in neighbours(self.adverts, victim):
             low, high = sorted((victim, peer))
-            keys = tuple(self.adverts[i][48:80] for i in (low, high))
+            keys, context = tuple(self.adverts[i][48:80] for i in (low, high)), self.between(low, high)
             if self.session.hybrid:
-                found[peer] = kem.pair_seed(shared[peer], parts[peer], self.context, (low, high), keys)
+                found[peer] = kem.pair_seed(shared[peer], parts[peer], context, (low, high), keys)
             else:
-                found[peer] = wire.pair_seed(shared[peer], self.context, (low, high), keys)
+                found[peer] = wire.pair_seed(shared[peer], context, (low, high), keys)
         return found
 
     def agreements(self, victim: int) -> dict[int, bytes]:
         """What X25519 gives: known to whoever breaks it."""
         private = self.secrets(victim)["mask"]
-        return {i: x25519(private, self.adverts[i][48:80]) for i in self.room.ids if i != victim}
+        return {i: x25519(private, self.adverts[i][48:80]) for i in neighbours(self.adverts, victim)}
 
     def parts(self, victim: int) -> dict[int, list[bytes]]:
         """What ML-KEM carries: known to whoever breaks that."""
         found = {}
-        for peer in self.room.ids:
+        for peer in neighbours(self.adverts, victim):
             low, high = sorted((victim, peer))
-            roots = {i: self.secrets(i)["root"] for i in (low, high)}
             found[peer] = [
-                kem.part(roots[low], self.context, low, high),
-                kem.part(roots[high], self.context, high, low),
+                kem.part(self.secrets(i)["root"], self.between(i, j), i, j) if self.deals(i, j) else b""
+                for i, j in ((low, high), (high, low))
             ]
         return found
 
@@ -159,14 +172,16 @@ class Recorder:
 VICTIM = 3
 
 
-def test_a_classical_session_opens_to_whoever_breaks_x25519():
-    recorder = Recorder(Rehearsal(range(4)))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_classical_session_opens_to_whoever_breaks_x25519(graph):
+    recorder = Recorder(room_of(4, graph, suite="x25519"))
     seeds = recorder.seeds(VICTIM, recorder.agreements(VICTIM), {})
     assert recorder.unmasked(VICTIM, seeds) == recorder.room.values[VICTIM].tolist()
 
 
-def test_a_hybrid_session_opens_to_nobody_who_lacks_either_half():
-    recorder = Recorder(room_of(4))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_hybrid_session_opens_to_nobody_who_lacks_either_half(graph):
+    recorder = Recorder(room_of(4, graph))
     agreements, parts = recorder.agreements(VICTIM), recorder.parts(VICTIM)
     both = recorder.seeds(VICTIM, agreements, parts)
     assert recorder.unmasked(VICTIM, both) == recorder.room.values[VICTIM].tolist()
@@ -196,18 +211,20 @@ def test_a_discrete_logarithm_gives_no_root():
                 assert kem.generate(kem.mask_kem_seed(twin))[0] != advert[1296:2480]
 
 
-def test_a_seal_opens_to_nobody_who_lacks_either_half():
-    recorder = Recorder(room_of(3))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_seal_opens_to_nobody_who_lacks_either_half(graph):
+    recorder = Recorder(room_of(3, graph))
     dealer, holder = 0, 1
+    context = recorder.between(dealer, holder)
     ends, keys = (dealer, holder), (recorder.adverts[0][16:48], recorder.adverts[1][16:48])
     record = wire.read_records(take_apart(recorder.said[Stage.SHARE, 0, SERVER])[2][0], 2434)[holder]
     shared = x25519(recorder.secrets(holder)["sealing"], keys[0])
     secret = kem.decapsulate(recorder.room.rng[holder].taken[32:96], record[98:1186])
 
     def opens(shared: bytes, secret: bytes) -> bool:
-        both = kem.seal_keys(shared, secret, record[98:1186], recorder.context, ends, keys)
+        both = kem.seal_keys(shared, secret, record[98:1186], context, ends, keys)
         try:
-            wire.open_share(both[0], recorder.context, *ends, record[:49])
+            wire.open_share(both[0], context, *ends, record[:49])
         except wire.Refused:
             return False
         return True
@@ -215,9 +232,9 @@ def test_a_seal_opens_to_nobody_who_lacks_either_half():
     assert opens(shared, secret)
     assert not opens(shared, bytes(32))
     assert not opens(bytes(32), secret)
-    classical = wire.seal_keys(shared, recorder.context, *ends, keys)
+    classical = wire.seal_keys(shared, context, *ends, keys)
     with pytest.raises(wire.Refused):
-        wire.open_share(classical[0], recorder.context, *ends, record[:49])
+        wire.open_share(classical[0], context, *ends, record[:49])
 
 
 def test_the_key_that_opens_seals_is_derived_from_nothing_that_is_shared_out():
@@ -228,15 +245,17 @@ def test_the_key_that_opens_seals_is_derived_from_nothing_that_is_shared_out():
     assert len({advert[112:1296], advert[1296:2480]}) == 2
 
 
-def test_no_secret_of_a_part_or_a_seal_is_sent_bare():
-    recorder = Recorder(room_of(3))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_no_secret_of_a_part_or_a_seal_is_sent_bare(graph):
+    recorder = Recorder(room_of(3, graph))
     everything = b"".join(recorder.said.values())
     for i in recorder.room.ids:
         secrets = recorder.secrets(i)
         for secret in (*secrets.values(), recorder.room.rng[i].taken[32:96]):
             assert secret not in everything
         for given in recorder.parts(i).values():
-            assert not any(part in everything for part in given)
+            assert not any(part and part in everything for part in given)
+            assert any(given)
 
 
 # --- downgrades -------------------------------------------------------------------------------------------
@@ -284,8 +303,9 @@ def test_clients_that_are_offered_different_suites_get_nothing():
     assert room.server.stage is Stage.SHARE
 
 
-def test_an_advert_without_its_mlkem_keys_is_no_advert_of_the_session():
-    room = room_of(4)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_an_advert_without_its_mlkem_keys_is_no_advert_of_the_session(graph):
+    room = room_of(4, graph)
 
     def strip(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, sender) != (Stage.ADVERTISE, 2):
@@ -357,9 +377,10 @@ class OneKeyTwice(KeyCheat):
         return sealing + sealing
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", [NotReduced, NotReducedSealing, OneKeyTwice])
-def test_a_key_that_is_none_convicts_its_sender_at_once(kind):
-    room = room_of()
+def test_a_key_that_is_none_convicts_its_sender_at_once(kind, graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, kind)
     lost, complaints = played(room)
     assert lost is None
@@ -391,9 +412,10 @@ def test_another_clients_key_is_refused_and_nobody_is_blamed(which):
     assert room.server.blamed == {}
 
 
-def test_a_client_is_shown_no_key_twice():
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_client_is_shown_no_key_twice(graph):
     """Where the server lets it pass: nobody is named, as nobody knows who was first."""
-    room = room_of(4)
+    room = room_of(4, graph)
     twice: dict[int, bytes] = {}
 
     class Copies(KeyCheat):
@@ -408,7 +430,7 @@ def test_a_client_is_shown_no_key_twice():
             return None
         if (stage, receiver) == (Stage.SHARE, 3):
             kind, tag, (digest, blob) = take_apart(message)
-            adverts = wire.read_records(blob, room.reference_session().advert_bytes())
+            adverts = wire.read_records(blob, advert_bytes(room.session))
             return wire.wrap(kind, tag, digest, wire.write_records(adverts | {2: twice[2]}))
         return message
 
@@ -418,14 +440,15 @@ def test_a_client_is_shown_no_key_twice():
     assert "another client sent too" in str(caught.value)
 
 
-def test_keys_that_the_server_swaps_are_not_the_ones_that_were_signed():
-    room = room_of(4)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_keys_that_the_server_swaps_are_not_the_ones_that_were_signed(graph):
+    room = room_of(4, graph)
 
     def swap(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) != (Stage.SHARE, 0):
             return message
         kind, tag, (digest, blob) = take_apart(message)
-        adverts = wire.read_records(blob, room.reference_session().advert_bytes())
+        adverts = wire.read_records(blob, advert_bytes(room.session))
         adverts[1] = adverts[1][:112] + adverts[1][1296:2480] + adverts[1][112:1296] + adverts[1][2480:]
         return wire.wrap(kind, tag, digest, wire.write_records(adverts))
 
@@ -481,9 +504,15 @@ BAD_PARTS = [WrongMasking, SwappedMasking, WrongPart, WrongPartHash]
 
 
 @pytest.mark.parametrize("kind", BAD_PARTS)
-@pytest.mark.parametrize("victims", [(4, 5), (0, 6), (0, 1, 3, 4, 5, 6)])
-def test_a_part_that_is_not_the_signed_one_is_named_by_whoever_gets_it(kind, victims):
-    room = room_of(round=1)
+@pytest.mark.parametrize(
+    ("graph", "victims"),
+    [
+        *(("complete", victims) for victims in ((4, 5), (0, 6), (0, 1, 3, 4, 5, 6))),
+        ("chosen", (4, 5)),
+    ],
+)
+def test_a_part_that_is_not_the_signed_one_is_named_by_whoever_gets_it(kind, graph, victims):
+    room = room_of(graph=graph, round=1)
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": victims}))
     lost, complaints = played(room)
     assert lost is not None  # the liar's masks with those that stop can't be taken off
@@ -501,7 +530,8 @@ def test_a_part_that_is_not_the_signed_one_is_named_by_whoever_gets_it(kind, vic
             client.confirm(b"")
     uploaded = set(room.ids) - stopped - {LIAR}
     assert all(room.counters[i].last_round == 1 for i in uploaded)
-    following = room_of(number=2, round=2, counters=room.counters, excluded=room.server.blamed.values())
+    how = {"counters": room.counters, "excluded": room.server.blamed.values()}
+    following = room_of(graph=graph, number=2, round=2, **how)
     assert played(following)[0] is None
     assert LIAR not in following.server.result.survivors
 
@@ -520,10 +550,11 @@ def test_who_is_blamed_before_it_uploads_does_not_lose_the_sum():
     assert result.counts.tolist() == room.expected(result.survivors)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", BAD_PARTS)
-def test_the_root_of_a_victim_that_is_only_silent_names_the_liar_too(kind):
+def test_the_root_of_a_victim_that_is_only_silent_names_the_liar_too(kind, graph):
     """It opens as that of any client that drops."""
-    room = room_of()
+    room = room_of(graph=graph)
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": (4, 5)}))
     lost, complaints = played(room, drop={4: Stage.UPLOAD, 5: Stage.UPLOAD})
     assert complaints == []
@@ -557,10 +588,12 @@ class OneBitOff(UnsignedRecord):
 
 
 @pytest.mark.parametrize("kind", [UnsignedRecord, AnothersSignature, OneBitOff])
-@pytest.mark.parametrize("victim", [LIAR, 4, 0])
-def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nobody_else(kind, victim):
+@pytest.mark.parametrize(
+    ("graph", "victim"), [("complete", LIAR), ("complete", 4), ("complete", 0), ("chosen", 4)]
+)
+def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nobody_else(kind, graph, victim):
     """Whoever gets it would leave, and could not say whose fault it was."""
-    room = room_of()
+    room = room_of(graph=graph)
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victim": victim}))
     lost, complaints = played(room)
     assert lost is None
@@ -577,7 +610,8 @@ def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nob
     for holder in set(room.ids) - {victim}:  # the other records are signed as they should be
         fields[-2] = holder
         assert convicted(msgspec.msgpack.encode(fields), room.public_keys()) is None
-        with pytest.raises(EvidenceError, match="not the seed"):
+        dealt = graph == "complete" or holder in (0, 1, 3, 5, 6)
+        with pytest.raises(EvidenceError, match="not the seed" if dealt else "nothing was encapsulated"):
             verify_evidence(msgspec.msgpack.encode(fields), room.roster)
 
 
@@ -605,11 +639,17 @@ class BothPoints(wire.Client):
         return signed
 
 
-@pytest.mark.parametrize("usual", [(), (0,), (6,), (0, 1, 2, 3, 4, 5), (1, 3, 5)])
+@pytest.mark.parametrize(
+    ("graph", "usual"),
+    [
+        *(("complete", usual) for usual in ((), (0,), (6,), (0, 1, 2, 3, 4, 5), (1, 3, 5))),
+        *(("chosen", usual) for usual in ((), (1, 3, 5))),
+    ],
+)
 @pytest.mark.parametrize("liar", [LIAR, LIAR + 1])
-def test_a_dealer_that_signs_under_both_points_of_its_key_has_signed(usual, liar):
+def test_a_dealer_that_signs_under_both_points_of_its_key_has_signed(graph, usual, liar):
     """Server, receivers and judges must come to the same, in whatever order they look at what it signed."""
-    room = room_of()
+    room = room_of(graph=graph)
     room.cheat(liar, type("BothPoints", (BothPoints,), {"usual": usual}))
     assert played(room) == (None, [])
     assert room.server.blamed == {}
@@ -630,8 +670,9 @@ class OtherPart(wire.Client):
         return found
 
 
-def test_a_part_that_the_root_does_not_give_is_found_out_when_the_root_opens():
-    room = room_of()
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_part_that_the_root_does_not_give_is_found_out_when_the_root_opens(graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, OtherPart)
     lost, complaints = played(room, drop={LIAR: Stage.UPLOAD})
     assert complaints == []
@@ -652,33 +693,37 @@ class WrongSecretHash(DealCheat):
         return [*cut[:4], flipped(cut[4]), cut[5]]
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
-def test_a_secret_that_is_not_the_signed_one_costs_a_share_and_names_nobody(kind):
+def test_a_secret_that_is_not_the_signed_one_costs_a_share_and_names_nobody(kind, graph):
     """Only its receiver can tell, and can't show it without its key: neither of the two is believed."""
-    room = room_of()
+    room = room_of(graph=graph)
     room.cheat(LIAR, kind)
     lost, complaints = played(room)
     assert lost is None
     assert complaints == []
     assert room.server.blamed == {}
-    assert len(room.server.result.survivors) == N
+    assert room.server.result.survivors == tuple(room.ids)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
-def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind):
-    room = room_of()
+def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind, graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": (3, 4, 5)}))
     with refused(ThresholdError, Stage.UNMASK, None) as caught:
         room.play(drop={6: Stage.CONFIRM})
-    assert "secrets with fewer than 5 shares that open: 1" in str(caught.value)
+    threshold = room.session.threshold
+    assert f"secrets with fewer than {threshold} shares that open: 1" in str(caught.value)
     assert "3 clients say that client 2 encapsulated something else" in str(caught.value)
     assert "clients 3, 4, 5 do" in str(caught.value)
     assert room.server.blamed == {}
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
-def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind):
-    room = room_of()
+def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind, graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, kind)
     said: dict[tuple[Stage, int | None, int | None], bytes] = {}
     room.play(intercept=lambda *message: said.setdefault(message[:3], bytes(message[3])))
@@ -692,9 +737,10 @@ def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind):
             verify_evidence(encode_evidence(evidence), room.roster)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
-def test_whoever_gets_it_gives_nothing_away(kind):
-    room = room_of()
+def test_whoever_gets_it_gives_nothing_away(kind, graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, kind)
     last: dict[int, bytes] = {}
 
@@ -714,8 +760,9 @@ class Garbage(DealCheat):
         return [flipped(cut[0]), *cut[1:]]
 
 
-def test_a_seal_that_does_not_open_under_the_signed_secret_is_blamed_on_its_dealer():
-    room = room_of()
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_seal_that_does_not_open_under_the_signed_secret_is_blamed_on_its_dealer(graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, Garbage)
     lost, complaints = played(room)
     assert lost is None
@@ -759,16 +806,17 @@ class Complains(wire.Client):
         }[self.shows]
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("shows", ["all", "no proof", "another proof", "another secret", "nothing"])
-def test_a_complaint_about_the_honest_convicts_its_author_if_it_decides_anything(shows):
-    room = room_of()
+def test_a_complaint_about_the_honest_convicts_its_author_if_it_decides_anything(shows, graph):
+    room = room_of(graph=graph)
     room.cheat(LIAR, type("Shows", (Complains,), {"shows": shows}))
     lost, complaints = played(room)
     assert lost is None
     assert complaints == []
     undecided = shows in ("another secret", "nothing")
     assert set(room.server.blamed) == (set() if undecided else {LIAR})
-    assert len(room.server.result.survivors) == N
+    assert room.server.result.survivors == tuple(room.ids)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------
@@ -784,9 +832,15 @@ class Stops(wire.Client):
         return wire.wrap(8, self.context[:16], self.shown or kem.mask_kem_seed(self.mask_secret))
 
 
-@pytest.mark.parametrize("seed", [b"", bytes(64), bytes(32), b"short", bytes(65)])
-def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(seed):
-    room = room_of()
+@pytest.mark.parametrize(
+    ("graph", "seed"),
+    [
+        *(("complete", seed) for seed in (b"", bytes(64), bytes(32), b"short", bytes(65))),
+        *(("chosen", seed) for seed in (b"", bytes(64))),
+    ],
+)
+def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(graph, seed):
+    room = room_of(graph=graph)
     room.cheat(LIAR, type("Stops", (Stops,), {"shown": seed}))
     lost, complaints = played(room)
     assert lost is None
@@ -809,14 +863,15 @@ def test_a_stop_belongs_into_a_hybrid_session_of_its_context(suite):
     assert room.server.waiting == (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("place", [1186, 2274, 2338])
-def test_a_server_that_alters_a_part_frames_nobody(place):
+def test_a_server_that_alters_a_part_frames_nobody(place, graph):
     """Not even with the dealer's signature under that record, which makes the client stop."""
-    room = room_of()
-    said: dict[tuple[Stage, int | None], bytes] = {}
+    room = room_of(graph=graph)
+    said: dict[tuple[Stage, int | None, int | None], bytes] = {}
 
     def alter(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
-        said[stage, sender] = message
+        said[stage, sender, receiver] = message
         if (stage, receiver) != (Stage.UPLOAD, 4):
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
@@ -828,8 +883,8 @@ def test_a_server_that_alters_a_part_frames_nobody(place):
     assert lost is None
     assert [error.peer for error in complaints] == [4]  # it stops, and shows a key that convicts nobody
     assert room.server.blamed == {}
-    adverts = take_apart(said[Stage.SHARE, SERVER])[2][1]
-    sealed, signature = take_apart(said[Stage.SHARE, 1])[2]
+    adverts = take_apart(said[Stage.SHARE, SERVER, 1])[2][1]
+    sealed, signature = take_apart(said[Stage.SHARE, 1, SERVER])[2]
     seed = kem.mask_kem_seed(room.rng[4].taken[96:128])
     for receiver in (0, 4, 1):
         own = room.rng[receiver].taken[96:128]
@@ -858,8 +913,9 @@ def test_evidence_of_parts_is_of_hybrid_sessions():
 # --- an honest client's own words convict it of nothing -----------------------------------------------------
 
 
-def test_an_honest_last_message_is_no_evidence():
-    room = room_of(5)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_an_honest_last_message_is_no_evidence(graph):
+    room = room_of(5, graph)
     said: dict[tuple[Stage, int | None, int | None], bytes] = {}
     room.play(intercept=lambda *message: said.setdefault(message[:3], bytes(message[3])))
     adverts = take_apart(said[Stage.SHARE, SERVER, 1])[2][1]
@@ -870,13 +926,14 @@ def test_an_honest_last_message_is_no_evidence():
         verify_evidence(encode_evidence(evidence), room.roster)
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("place", [0, 98, 2306])
-def test_a_server_that_alters_what_is_for_the_seals_is_not_answered(place):
+def test_a_server_that_alters_what_is_for_the_seals_is_not_answered(place, graph):
     """The holder goes on without the share, and stops where it sees that the dealer signed something else.
 
     (If it goes on at all: here the server has the dealer's signature under the one record.)
     """
-    room = room_of()
+    room = room_of(graph=graph)
 
     def alter(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) != (Stage.UPLOAD, 4):
@@ -895,9 +952,10 @@ def test_a_server_that_alters_what_is_for_the_seals_is_not_answered(place):
 # --- secrets ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("how", ["leaves", "uploads", "stops", "fails"])
-def test_secrets_are_overwritten_when_a_client_is_done_with_them(how):
-    room, kept = room_of(4), []
+def test_secrets_are_overwritten_when_a_client_is_done_with_them(how, graph):
+    room, kept = room_of(4, graph), []
 
     def note(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes:
         if (stage, receiver) == (Stage.UPLOAD, 1):
@@ -909,8 +967,10 @@ def test_secrets_are_overwritten_when_a_client_is_done_with_them(how):
             return message
         kind, tag, (count, ids, blob) = take_apart(message)
         dealt = wire.read_records(blob, 2434)
-        dealer = 0 if how == "stops" else 1
+        dealer = 0 if how == "stops" or graph == "chosen" else 1
         dealt[dealer] = room.signed_record(dealer, 1, bytes(2370))
+        if (how, graph) == ("fails", "chosen"):  # there is nothing of its own
+            dealt[dealer] = bytes(2434)
         return wire.wrap(kind, tag, count, ids, wire.write_records(dealt))
 
     failed = False
@@ -968,8 +1028,9 @@ class SignsTheHashOfZeros(wire.Client):
         return found
 
 
-def test_a_dealer_that_signs_the_hash_of_zeros_has_no_holder_convicted():
-    room = Rehearsal(range(7), suite=HYBRID, threshold=5)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_dealer_that_signs_the_hash_of_zeros_has_no_holder_convicted(graph):
+    room = room_of(graph=graph)
     room.cheat(2, SignsTheHashOfZeros)
     room.play()
     assert room.server.result.counts.tolist() == room.expected(room.server.result.survivors)
