@@ -7,17 +7,20 @@ In each of them every client must have t of its own choices, among the clients i
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import reference as wire
 from chosen import VOUCHER, Observer, choice, chosen_rehearsal
-from forgery import take_apart
+from forgery import records, take_apart
 from rehearsal import HYBRID, Rehearsal, needs_kem
 
 from prism_crypto.errors import SecureSumError
 from prism_crypto.stage import Stage
 from prism_crypto.stages import advertise as advertising
 from prism_crypto.stages import vouch
+from prism_crypto.stages.advert import advert_bytes
 from prism_crypto.stages.states import Stopped
 
 CORRUPT = frozenset({0})
@@ -30,6 +33,10 @@ class Liar:
 
     def __init__(self, session: Rehearsal) -> None:
         self.session = session
+
+    def advertised(self, subject: int, client: int) -> bool:
+        """Whether it shows ``client`` the advert of ``subject``."""
+        return True
 
     def shared(self, subject: int, client: int) -> bool:
         """Whether it tells ``client`` that ``subject`` has shared."""
@@ -51,12 +58,16 @@ class Liar:
         session, clients = self.session, dict(self.session.clients)
         adverts = session.play(until=Stage.ADVERTISE)
         seen = Observer({i: choice(session, i) for i in session.ids}, CORRUPT, session.session.threshold)
-        for i in session.ids:
-            session.server.receive(i, clients[i].share(adverts[i]))
-        shares = session.server.close()
+        replies = {i: _ask(clients, i, "share", self._adverts(i, adverts[i])) for i in session.ids}
+        dealt = {i: take_apart(reply)[1:] for i, reply in replies.items() if reply is not None}
+        with suppress(SecureSumError):  # an honest server does not go on where adverts were kept back
+            for i, reply in replies.items():
+                session.server.receive(i, reply)
+            session.server.close()
+        shares = {i: self._shares(i, dealt) for i in dealt}
 
         uploaded: dict[int, dict[int, bytes]] = {}
-        for i in session.ids:
+        for i in list(clients):
             message = _ask(clients, i, "upload", self._sharers(i, shares[i]), session.values[i])
             if message is not None and isinstance(clients[i]._state, Stopped):
                 seen.stopped.add(i)
@@ -81,6 +92,23 @@ class Liar:
             if message is not None and i not in CORRUPT:
                 seen.unmasked(i, message)
         return seen
+
+    def _adverts(self, client: int, message: bytes) -> bytes:
+        width = advert_bytes(self.session.session)
+
+        def keep(cut: dict[int, bytes]) -> None:
+            for j in [j for j in cut if j != client and not self.advertised(j, client)]:
+                del cut[j]
+
+        return records(1, width, keep)(message)
+
+    def _shares(self, client: int, dealt: dict[int, tuple[bytes, list[bytes]]]) -> bytes:
+        """Of those whose adverts a client has seen, but for who chose it and has not seen its own."""
+        width, near = self.session.session.dealt_bytes, self.session.clients[client]._state.neighbours
+        boxes = {j: wire.read_records(dealt[j][1][0], width).get(client) for j in near if j in dealt}
+        listed = sorted([client, *(j for j, box in boxes.items() if box or not near[j].dealer)])
+        given = wire.write_records({j: box for j, box in sorted(boxes.items()) if box})
+        return wire.wrap(wire.SHARES, dealt[client][0], len(self.session.ids), wire.id_list(listed), given)
 
     def _sharers(self, client: int, message: bytes) -> bytes:
         kind, tag, (count, listed, sealed) = take_apart(message)
@@ -114,12 +142,16 @@ def _ask(clients, i, stage, *arguments):
 class Splitter(Liar):
     """Splits the clients into groups, and hides more of them from one another at random."""
 
-    def __init__(self, session: Rehearsal, seed: int, rate: float, groups: int) -> None:
+    def __init__(self, session: Rehearsal, seed: int, rate: float, groups: int, kept_back: float = 0) -> None:
         super().__init__(session)
         draw = np.random.default_rng(seed)
         group = draw.integers(groups, size=len(session.ids))
         self._hidden = (draw.random((2, group.size, group.size)) < rate) | (group[:, None] != group)
         self._forged = draw.random((group.size, group.size)) < rate
+        self.kept_back = draw.random((group.size, group.size)) < kept_back
+
+    def advertised(self, subject: int, client: int) -> bool:
+        return not self.kept_back[subject, client] or bool({subject, client} & CORRUPT)
 
     def shared(self, subject: int, client: int) -> bool:
         return not self._hidden[0, subject, client] or bool({subject, client} & CORRUPT)
@@ -145,6 +177,28 @@ def test_no_lie_opens_a_sum_in_which_somebody_lacks_t_of_its_choices(rate, group
         assert given  # the clients do go on with a few lies among them
     if not rate and groups == 1:
         assert opened == 4  # who tells the truth opens one sum a session
+
+
+@pytest.mark.parametrize(
+    ("kept_back", "rate", "mutual"), [(0.06, 0, True), (0.03, 0, False), (0.1, 0.05, False)]
+)
+def test_nor_do_adverts_that_are_kept_back_from_some(kept_back, rate, mutual):
+    """Two clients don't know that they are neighbours; or one does, and they disagree on who deals."""
+    given = 0
+    for seed in range(2):
+        liar = Splitter(chosen_rehearsal(label=f"lies {seed}"), seed, rate, 1, kept_back)
+        if mutual:
+            liar.kept_back |= liar.kept_back.T
+        seen = liar.play()
+        disagree = any(
+            j in seen.masked and i not in seen.masked[j] for i in seen.masked for j in seen.masked[i]
+        )
+        assert disagree != mutual
+        assert not seen.seeds_open & seen.keys_open
+        assert not seen.breaches()
+        assert [len(part) for part in seen.sums()] == ([23] if mutual else [])
+        given += len(seen.seeds)
+    assert given  # the clients do go on
 
 
 class Stopper(Splitter):

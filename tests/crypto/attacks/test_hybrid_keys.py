@@ -66,7 +66,7 @@ GRAPHS = ["complete", "chosen"]
 
 
 def room_of(n: int = N, graph: str = "complete", *, suite: str = HYBRID, **how: Any) -> Rehearsal:
-    """The small chosen graph has nine clients, and needs four of six shares; 0, 1, 3, 4, 5, 6 hold `LIAR`'s."""
+    """The small chosen graph has nine clients, needs four of six shares; 0, 1, 3, 4, 5, 6 hold `LIAR`'s."""
     if graph == "chosen":
         return rehearsed(graph, suite=suite, **how)
     return Rehearsal(range(n), suite=suite, **how)
@@ -100,9 +100,7 @@ class Recorder:
         room.play(intercept=lambda *message: self.said.setdefault(message[:3], bytes(message[3])))
         self.room, self.session = room, room.reference_session()
         self.context0 = room.session.context0
-        self.adverts = {
-            i: take_apart(self.said[Stage.ADVERTISE, i, SERVER])[2][0] for i in self.room.ids
-        }
+        self.adverts = {i: take_apart(self.said[Stage.ADVERTISE, i, SERVER])[2][0] for i in self.room.ids}
 
     def between(self, first: int, second: int) -> bytes:
         if self.session.graph == "chosen":

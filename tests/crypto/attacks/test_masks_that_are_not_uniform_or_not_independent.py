@@ -31,9 +31,7 @@ def session(graph: str = "complete", **fields) -> Rehearsal:
         how = {"n": 5, "degree": 2, "threshold": 2, "lost": 1, "spec": CountSpec(24 * WORDS)}
         rehearsal = chosen_rehearsal(**how, **fields)
     assert rehearsal.session.packing.words == WORDS
-    rehearsal.values = {
-        i: np.zeros(rehearsal.session.spec.dimension, dtype=np.uint8) for i in rehearsal.ids
-    }
+    rehearsal.values = {i: np.zeros(rehearsal.session.spec.dimension, dtype=np.uint8) for i in rehearsal.ids}
     return rehearsal
 
 
@@ -93,7 +91,7 @@ def assert_uniform(words: np.ndarray, what: object) -> None:
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_every_signed_combination_of_uploads_is_uniform(graph):
-    """All 40 or 121 combinations with coefficients -1, 0, 1 up to sign: the self-masks keep them all closed."""
+    """All 40 or 121 combinations with coefficients -1, 0, 1 up to sign: self-masks keep them all closed."""
     _, seen = uploads(graph)
     for signs in itertools.product((-1, 0, 1), repeat=len(seen)):
         first = next((sign for sign in signs if sign), 0)

@@ -94,7 +94,9 @@ def test_no_state_prints_pickles_or_copies_a_secret(mode):
         client = rehearsal.clients[CLIENT]
         state = client._state
         things = [client, state, *inside(state)]
-        vouchers = [said for each in things if isinstance(each, Vouchers) for said in written(each.their_count)]
+        vouchers = [
+            said for each in things if isinstance(each, Vouchers) for said in written(each.their_count)
+        ]
         for thing in things:
             if isinstance(thing, dict):
                 thing = list(thing.values())

@@ -1,8 +1,8 @@
 """Broken if a client can be brought to enter a session number that it has entered before.
 
 Under one number it could be shown two versions of one session. The number is on the disk before the advert
-leaves; what can't be known for sure is refused. On a chosen graph a client draws its neighbours once a number:
-else a server tries until it likes the graph.
+leaves; what can't be known for sure is refused. On a chosen graph a client draws its neighbours once a
+number: else a server tries until it likes the graph.
 """
 
 from __future__ import annotations

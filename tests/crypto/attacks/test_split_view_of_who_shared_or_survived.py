@@ -1,14 +1,18 @@
 """Broken if a server can tell clients different sets, of who advertised, who shared or who survived.
 
 Clients with different views could be made to open complementary halves of the masks.
+
+On a chosen graph nobody signs such a set. A server may tell each client something else of its neighbours, and
+vouchers keep apart what opens: `test_chosen_graph_under_a_lying_server` splits the clients in all these ways.
+Here is what a client, or an honest server, refuses on either graph.
 """
 
 from __future__ import annotations
 
 import pytest
 import reference as wire
+from chosen import choice, rehearsed
 from forgery import (
-    ADVERT_BYTES,
     SEALED_BYTES,
     SIGNATURE_BYTES,
     drop_record,
@@ -23,6 +27,9 @@ from rehearsal import SERVER, Rehearsal, identity_key
 
 from prism_crypto.errors import ContextMismatch, MessageError, SealError, SignatureError, ThresholdError
 from prism_crypto.stage import Stage
+from prism_crypto.stages.advert import advert_bytes
+
+MODES = ["active", "chosen"]
 
 
 def fewer_sharers(*ids: int):
@@ -87,9 +94,10 @@ def test_sharer_sets_that_differ_are_seen_in_the_confirmations():
         session.clients[2].unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(alone), b""))
 
 
-def test_advert_sets_that_differ_separate_the_contexts():
-    session = Rehearsal()
-    without_4 = records(1, ADVERT_BYTES, drop_record(4))
+@pytest.mark.parametrize("mode", MODES)
+def test_advert_sets_that_differ_separate_the_contexts(mode):
+    session = rehearsed(mode)
+    without_4 = records(1, advert_bytes(session.session), drop_record(4))
     with refused(ContextMismatch, Stage.SHARE, 0):
         session.play(intercept=only(Stage.SHARE, SERVER, 0, without_4))
 
@@ -97,9 +105,10 @@ def test_advert_sets_that_differ_separate_the_contexts():
 def test_a_server_that_forwards_shares_across_contexts_gets_no_upload():
     """The server shows 0 all adverts but 4's, and carries the sealed shares to and fro as if nothing were."""
     session = Rehearsal()
+    without_4 = records(1, advert_bytes(session.session), drop_record(4))
     adverts = session.play(until=Stage.ADVERTISE)
     replies = {
-        i: client.share(records(1, ADVERT_BYTES, drop_record(4))(adverts[i]) if i == 0 else adverts[i])
+        i: client.share(without_4(adverts[i]) if i == 0 else adverts[i])
         for i, client in session.clients.items()
     }
     sealed = {i: wire.read_records(take_apart(reply)[2][0], SEALED_BYTES) for i, reply in replies.items()}
@@ -127,19 +136,22 @@ def test_a_server_that_forwards_shares_across_contexts_gets_no_upload():
         one.unmask(wire.wrap(wire.CONFIRMATIONS, context[:16], wire.write_records(signatures), appeal))
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("victim", [0, 2, 4])
-def test_no_group_small_enough_to_be_told_apart_goes_on(victim):
-    """Two groups with no honest client in common can't both reach the threshold."""
-    session = Rehearsal()
+def test_no_group_small_enough_to_be_told_apart_goes_on(victim, mode):
+    """Two groups with no honest client in common can't both have t of its holders."""
+    session = rehearsed(mode)
     adverts = session.play(until=Stage.ADVERTISE)
-    group = sorted({victim, 0, 1})
+    group = {victim, 0, 1}
+    if mode == "chosen":  # three of the six that it chose, and all others
+        group = {*session.ids} - {*choice(session, victim)[:3]}
 
     def keep(cut: dict[int, bytes]) -> None:
         for other in set(cut) - set(group):
             del cut[other]
 
     with refused(ThresholdError, Stage.SHARE, None):
-        session.clients[victim].share(records(1, ADVERT_BYTES, keep)(adverts[victim]))
+        session.clients[victim].share(records(1, advert_bytes(session.session), keep)(adverts[victim]))
 
 
 def test_the_number_of_survivors_and_their_list_cannot_disagree():
