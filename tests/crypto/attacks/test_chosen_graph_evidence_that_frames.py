@@ -28,9 +28,11 @@ HONEST, COLLUDER = 5, 0
 @pytest.fixture
 def scene() -> dict[str, Any]:
     """A session that goes well, and what the server has of `HONEST` at its end."""
-    room, kept = chosen_rehearsal(), {}
+    room, kept, adverts = chosen_rehearsal(), {}, {}
 
     def note(stage, sender, receiver, message):
+        if stage is Stage.ADVERTISE:
+            adverts[sender] = take_apart(message)[2][0]
         if HONEST in (sender, receiver):
             kept[stage, receiver is SERVER] = take_apart(message)[2]
         return message
@@ -39,6 +41,7 @@ def scene() -> dict[str, Any]:
     assert not room.server.blamed
     return {
         "room": room,
+        "all": adverts,
         "adverts": kept[Stage.SHARE, False][1],
         "dealt": kept[Stage.SHARE, True],
         "received": kept[Stage.UPLOAD, False][2],
@@ -67,10 +70,18 @@ def fewer(scene: dict[str, Any]) -> bytes:
     return wire.write_records({i: advert for i, advert in cut.items() if i != COLLUDER})
 
 
+def more(scene: dict[str, Any]) -> bytes:
+    """What `HONEST` has seen, and the advert of one who is no neighbour of its."""
+    cut = wire.read_records(scene["adverts"], ADVERT)
+    stranger = next(i for i in scene["all"] if i not in cut)
+    return wire.write_records(dict(sorted((cut | {stranger: scene["all"][stranger]}).items())))
+
+
 VIEWS = {
     "what it saw": lambda scene: scene["adverts"],
     "the colluder's other advert": swapped,
     "one fewer": fewer,
+    "a stranger's, too": more,
 }
 
 

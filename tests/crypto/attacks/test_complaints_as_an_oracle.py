@@ -8,15 +8,16 @@ half of r·V. (On a chosen graph a neighbour's doubt of a false voucher reveals 
 
 import pytest
 import reference as wire
-from chosen import chosen_rehearsal
-from forgery import take_apart
+from chosen import VOUCHER, chosen_rehearsal, rehearsed
+from forgery import records, refused, take_apart
 from reference_primitives import ed25519_sign
-from rehearsal import Rehearsal, identity_key
+from rehearsal import SERVER, Rehearsal, identity_key
 
-from prism_crypto.errors import PublicKeyError
+from prism_crypto.errors import ProtocolError, PublicKeyError
 from prism_crypto.primitives import agreement_proof as curve
 from prism_crypto.stage import Stage
 from prism_crypto.stages import vouch
+from prism_crypto.wire.messages import VOUCHED_UPLOAD
 
 from .test_false_vouchers import FalseVouchers
 
@@ -135,3 +136,54 @@ def test_a_doubt_is_proved_to_nobody_who_has_not_shown_whose_its_key_is(checked,
     else:
         room.play(intercept=without_proof)
     assert {i for i, message in lie.last.items() if message[1] == 9} == (set() if checked else {*lie.victims})
+
+
+# --- on the small chosen graph: 1 deals nothing to 0, and holds what 0 dealt; 2 and 6 are no neighbours -----
+
+
+@pytest.mark.parametrize(("cheat", "about"), [(0, 1), (6, 2), (0, 0), (0, 99)])
+def test_an_honest_server_takes_no_complaint_of_a_client_that_dealt_its_author_nothing(cheat, about):
+    room = rehearsed("chosen")
+
+    def complain(stage, sender, receiver, message):
+        if (stage, sender) != (Stage.UPLOAD, cheat):
+            return message
+        kind, tag, (words, _, vouchers, _) = take_apart(message)
+        lacking, context = wire.id_list([about]), room.clients[cheat]._state.context
+        body = context + wire.u32(cheat) + wire.hashes(words, vouchers) + lacking
+        signature = room.key_signature(cheat, VOUCHED_UPLOAD, body)
+        return wire.wrap(kind, tag, words, lacking, vouchers, signature)
+
+    errors = []
+    room.play(intercept=complain, refused=errors)
+    assert [(type(error), error.stage, error.peer) for error in errors] == [
+        (ProtocolError, Stage.UPLOAD, cheat)
+    ]
+    assert room.server.blamed == {}
+    assert room.server.result.survivors == tuple(i for i in room.ids if i != cheat)
+
+
+@pytest.mark.parametrize("about", [2, 1, 99], ids=["its dealer", "its holder", "nobody"])
+@pytest.mark.parametrize("doubt", [False, True])
+def test_a_server_that_shows_what_one_signed_as_anothers_hears_nothing(doubt, about):
+    """It alters what client 3 dealt to 0, or vouched, and shows what that one signed as somebody else's."""
+    room, said = rehearsed("chosen"), {}
+
+    def show(stage, sender, receiver, message):
+        said[stage, sender, receiver] = bytes(message)
+        if receiver != 0:
+            return message
+        if stage is Stage.UPLOAD and not doubt:
+            return records(2, 98, lambda cut: cut.update({3: GARBAGE}))(message)
+        if stage is Stage.CONFIRM and doubt:
+            return records(1, VOUCHER, lambda cut: cut.update({3: bytes(VOUCHER)}))(message)
+        if stage is Stage.UNMASK:
+            kind, tag, (vouchers, appeals, *doubts, views) = take_apart(message)
+            assert (kind, bool(appeals), views[:4]) == (24 if doubt else 23, not doubt, wire.u32(3))
+            shown = [blob and wire.u32(about) + blob[4:] for blob in (appeals, *doubts, views)]
+            return wire.wrap(kind, tag, vouchers, *shown)
+        return message
+
+    with refused(ProtocolError, Stage.UNMASK, about if doubt else None):
+        room.play(intercept=show)
+    assert (Stage.UNMASK, 0, SERVER) not in said

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable
 
 import pytest
-from chosen import choice, chosen_rehearsal
-from forgery import refused
+from chosen import choice, chosen_rehearsal, rehearsed
+from forgery import refused, take_apart
 from rehearsal import HYBRID, SERVER, Rehearsal, needs_kem, stages
 
 from prism_crypto.errors import OutOfOrder, ThresholdError
 from prism_crypto.secure_sum import secure_sum
 from prism_crypto.stage import Stage
+from prism_crypto.stages import advertise as advertising
 
 PAIRS = list(itertools.combinations_with_replacement(list(Stage), 2))
 
@@ -106,6 +107,29 @@ def test_in_a_sparse_graph_too(stage, suite):
     how = {"graph": "harary", "dropout": 0.05, "colluders": 2, "suite": suite}
     session = Rehearsal(range(40), mode="semi_honest", **how)
     check(session, {7: stage, 8: Stage.UNMASK}, False)
+
+
+@pytest.mark.parametrize("at", [None, *Stage])
+def test_a_client_that_nobody_chose_is_in_the_sum_or_drops(at, monkeypatch):
+    """It deals, and holds nothing: its last message is empty."""
+    lonely, last = 4, []
+
+    def choose(ids, me, degree, rng):
+        return tuple([i for i in ids if i not in (me, lonely)][:degree])
+
+    def note(stage, sender, receiver, message):
+        if (stage, sender) == (Stage.UNMASK, lonely):
+            last.append(take_apart(message)[2][:3])
+        return message
+
+    monkeypatch.setattr(advertising, "choose", choose)
+    session = rehearsed("chosen")
+    session.play(drop={lonely: at} if at else {}, intercept=note)
+    dropped = at is not None and at.before(Stage.CONFIRM)
+    survivors = tuple(i for i in session.ids if i != lonely or not dropped)
+    assert session.server.result.survivors == survivors
+    assert session.server.result.counts.tolist() == session.expected(survivors)
+    assert last == ([] if at else [[b"", b"", b""]])
 
 
 @pytest.mark.parametrize("mode", ["active", "semi_honest"])

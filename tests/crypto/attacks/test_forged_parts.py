@@ -240,14 +240,20 @@ def test_no_byte_of_a_record_can_be_altered_on_the_way(place, own):
     assert (type(error), error.stage, error.peer, lost) == (SignatureError, Stage.UPLOAD, None, {4})
 
 
+@pytest.mark.parametrize("graph", ["complete", "chosen"])
 @pytest.mark.parametrize("whose", ["another holder's", "another dealer's", "the holder's own"])
-def test_a_record_that_was_signed_for_another_two_is_refused(whose):
-    session = session_of("complete")
+def test_a_record_that_was_signed_for_another_two_is_refused(whose, graph):
+    session = session_of(graph)
 
     def other(dealer: int, record: bytes) -> bytes:
-        ends = {"another holder's": (dealer, 7), "another dealer's": (8, 4), "the holder's own": (4, dealer)}
-        dealt = session.server._state.transcript.dealt[ends[whose][0]][1]
-        return wire.read_records(dealt, session.session.dealt_bytes)[ends[whose][1]]
+        transcript, width = session.server._state.transcript, session.session.dealt_bytes
+        dealt = {i: wire.read_records(said, width) for i, (_, said) in transcript.dealt.items()}
+        other_dealer = max(i for i in dealt.keys() - {4, dealer} if 4 in dealt[i])
+        return {
+            "another holder's": dealt[dealer][max(dealt[dealer].keys() - {4})],
+            "another dealer's": dealt[other_dealer][4],
+            "the holder's own": dealt[4][min(dealt[4].keys() - {4})],
+        }[whose]
 
     error, lost = without(session, 4, other)
     assert (type(error), error.peer, lost) == (SignatureError, None, {4})
