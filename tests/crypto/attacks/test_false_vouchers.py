@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import reference as wire
-from chosen import VOUCHER, chosen_rehearsal
+from chosen import VOUCHER, choice, chosen_rehearsal
 from forgery import records, refused, take_apart
 from reference_primitives import ed25519_sign
 from rehearsal import HYBRID, SERVER, Rehearsal, identity_key, needs_kem
 
 from prism_crypto import EvidenceError, SecureSumError, Stage, verify_evidence
-from prism_crypto.errors import MessageError, OutOfOrder, ProtocolError
+from prism_crypto.errors import MessageError, OutOfOrder, ProtocolError, ThresholdError
 from prism_crypto.primitives.agreement_proof import PROOF_BYTES
 from prism_crypto.stages.evidence import VoucherEvidence, encode_evidence
 from prism_crypto.wire.messages import VOUCHED_UPLOAD, read_upload_statement, upload_statement
@@ -240,6 +240,35 @@ def test_who_doubts_the_honest_is_silent_at_most(proof):
     ]
     assert room.server.blamed == {}
     assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+
+
+def test_a_false_count_costs_what_silence_does_and_names_nobody():
+    """Five of the twelve that hold a client's shares tell it falsely, at confirm, that they count it.
+
+    It gives nothing then, as if it were silent; the server can't tell, and has asked it.
+    """
+    room, victim, left = chosen_rehearsal(), 7, []
+    room.play(until=Stage.ADVERTISE)
+    liars = choice(room, victim)[:5]
+    room = chosen_rehearsal()
+
+    def lie(stage: Stage, sender: int | None, receiver: int | None, message: bytes) -> bytes | None:
+        if stage is Stage.CONFIRM and sender in liars:
+            kind, tag, (blob, _) = take_apart(message)
+            blob = wire.write_records(wire.read_records(blob, VOUCHER) | {victim: bytes(VOUCHER)})
+            body = room.clients[sender]._state.uploaded.context + wire.u32(sender) + wire.hashes(blob)
+            return wire.wrap(kind, tag, blob, room.identities[sender].sign(Stage.CONFIRM, body))
+        if (stage, receiver) == (Stage.UNMASK, victim):
+            with refused(ThresholdError, Stage.UNMASK, None) as caught:
+                room.clients[victim].unmask(message)
+            left.append(str(caught.value))
+            return None
+        return message
+
+    room.play(intercept=lie)
+    assert "7 of those that this client chose count it as a survivor, the threshold is 8" in left[0]
+    assert room.server.result.counts.tolist() == room.expected(tuple(room.ids))
+    assert room.server.blamed == {}
 
 
 # --- evidence ---------------------------------------------------------------------------------------------
