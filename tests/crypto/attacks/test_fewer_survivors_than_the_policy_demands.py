@@ -1,12 +1,14 @@
 """Broken if a sum of fewer clients than the minimum of survivors opens.
 
-The cohort that an accountant assumes is this number less the colluders. The threshold alone is lower.
+The cohort that an accountant assumes is this number less the colluders. The threshold alone is lower. On a
+chosen graph the number is the server's word, and the cohort is what the graph guarantees.
 """
 
 from __future__ import annotations
 
 import pytest
 import reference as wire
+from chosen import chosen_rehearsal
 from forgery import ADVERT_BYTES, SEALED_BYTES, records, refield, refused, survivors, take_apart
 from rehearsal import SERVER, Rehearsal
 
@@ -15,24 +17,27 @@ from prism_crypto.policy import Policy
 from prism_crypto.stage import Stage
 
 N, SURVIVORS = 7, 6
+MODES = ["active", "semi_honest", "chosen"]
 
 
 def session(mode: str = "active", **fields) -> Rehearsal:
-    """Seven clients, threshold 5 (or 4), and a policy that demands six survivors."""
+    """Seven clients, threshold 5 (or 4; of a client's choices 3), and a policy that demands six survivors."""
+    if mode == "chosen":
+        return chosen_rehearsal(n=N, degree=4, threshold=3, lost=N - SURVIVORS)
     policy = Policy(min_survivors=SURVIVORS, mode=mode)
     rehearsal = Rehearsal(range(N), policy=policy, mode=mode, min_survivors=SURVIVORS, **fields)
     assert rehearsal.session.threshold < SURVIVORS
     return rehearsal
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stage", [Stage.ADVERTISE, Stage.SHARE, Stage.UPLOAD])
 def test_the_honest_server_stops_when_two_of_seven_are_gone(stage, mode):
     with refused(ThresholdError, stage, None):
         session(mode).play(drop={5: stage, 6: stage})
 
 
-@pytest.mark.parametrize("mode", ["active", "semi_honest"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stages", [(Stage.SHARE, Stage.UPLOAD), (Stage.ADVERTISE, Stage.UPLOAD)])
 def test_losses_at_different_stages_add_up(stages, mode):
     with refused(ThresholdError, Stage.UPLOAD, None):
@@ -71,6 +76,17 @@ def test_a_client_told_of_too_few_refuses_whatever_the_server_does(stage, change
 
     with refused(ThresholdError, stage, None):
         session().play(intercept=lie)
+
+
+@pytest.mark.parametrize("stage", [Stage.UPLOAD, Stage.CONFIRM])
+def test_on_a_chosen_graph_a_client_told_of_too_few_refuses_though_it_sees_enough_neighbours(stage):
+    def lie(at, sender, receiver, message):
+        if at is stage and sender is SERVER:
+            return refield(lambda fields: [5, *fields[1:]])(message)
+        return message
+
+    with refused(ThresholdError, stage, None):
+        session("chosen").play(intercept=lie)
 
 
 def test_a_semi_honest_client_told_of_too_few_survivors_keeps_its_shares():
