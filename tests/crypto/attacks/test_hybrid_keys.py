@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -70,6 +71,11 @@ def room_of(n: int = N, graph: str = "complete", *, suite: str = HYBRID, **how: 
     if graph == "chosen":
         return rehearsed(graph, suite=suite, **how)
     return Rehearsal(range(n), suite=suite, **how)
+
+
+def on_both(cases: Sequence[Any]) -> list[tuple[str, Any]]:
+    """All of them on the complete graph, the first one on the chosen graph, too."""
+    return [*(("complete", case) for case in cases), ("chosen", cases[0])]
 
 
 def played(room: Rehearsal, **how: Any) -> tuple[SecureSumError | None, list[Any]]:
@@ -375,8 +381,7 @@ class OneKeyTwice(KeyCheat):
         return sealing + sealing
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", [NotReduced, NotReducedSealing, OneKeyTwice])
+@pytest.mark.parametrize(("graph", "kind"), on_both([NotReduced, NotReducedSealing, OneKeyTwice]))
 def test_a_key_that_is_none_convicts_its_sender_at_once(kind, graph):
     room = room_of(graph=graph)
     room.cheat(LIAR, kind)
@@ -501,12 +506,12 @@ class WrongPartHash(DealCheat):
 BAD_PARTS = [WrongMasking, SwappedMasking, WrongPart, WrongPartHash]
 
 
-@pytest.mark.parametrize("kind", BAD_PARTS)
 @pytest.mark.parametrize(
-    ("graph", "victims"),
+    ("graph", "kind", "victims"),
     [
-        *(("complete", victims) for victims in ((4, 5), (0, 6), (0, 1, 3, 4, 5, 6))),
-        ("chosen", (4, 5)),
+        *(("complete", kind, them) for kind in BAD_PARTS for them in ((4, 5), (0, 6), (0, 1, 3, 4, 5, 6))),
+        ("chosen", WrongMasking, (4, 5)),
+        ("chosen", SwappedMasking, (4, 5)),
     ],
 )
 def test_a_part_that_is_not_the_signed_one_is_named_by_whoever_gets_it(kind, graph, victims):
@@ -548,8 +553,7 @@ def test_who_is_blamed_before_it_uploads_does_not_lose_the_sum():
     assert result.counts.tolist() == room.expected(result.survivors)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", BAD_PARTS)
+@pytest.mark.parametrize(("graph", "kind"), on_both(BAD_PARTS))
 def test_the_root_of_a_victim_that_is_only_silent_names_the_liar_too(kind, graph):
     """It opens as that of any client that drops."""
     room = room_of(graph=graph)
@@ -585,9 +589,16 @@ class OneBitOff(UnsignedRecord):
         return flipped(dealt[self.victim][-64:])
 
 
-@pytest.mark.parametrize("kind", [UnsignedRecord, AnothersSignature, OneBitOff])
 @pytest.mark.parametrize(
-    ("graph", "victim"), [("complete", LIAR), ("complete", 4), ("complete", 0), ("chosen", 4)]
+    ("graph", "kind", "victim"),
+    [
+        *(
+            ("complete", kind, victim)
+            for kind in (UnsignedRecord, AnothersSignature, OneBitOff)
+            for victim in (LIAR, 4, 0)
+        ),
+        ("chosen", AnothersSignature, 4),
+    ],
 )
 def test_a_record_that_is_not_signed_by_itself_convicts_its_dealer_and_costs_nobody_else(kind, graph, victim):
     """Whoever gets it would leave, and could not say whose fault it was."""
@@ -637,13 +648,7 @@ class BothPoints(wire.Client):
         return signed
 
 
-@pytest.mark.parametrize(
-    ("graph", "usual"),
-    [
-        *(("complete", usual) for usual in ((), (0,), (6,), (0, 1, 2, 3, 4, 5), (1, 3, 5))),
-        *(("chosen", usual) for usual in ((), (1, 3, 5))),
-    ],
-)
+@pytest.mark.parametrize(("graph", "usual"), on_both([(), (0,), (6,), (0, 1, 2, 3, 4, 5), (1, 3, 5)]))
 @pytest.mark.parametrize("liar", [LIAR, LIAR + 1])
 def test_a_dealer_that_signs_under_both_points_of_its_key_has_signed(graph, usual, liar):
     """Server, receivers and judges must come to the same, in whatever order they look at what it signed."""
@@ -691,8 +696,7 @@ class WrongSecretHash(DealCheat):
         return [*cut[:4], flipped(cut[4]), cut[5]]
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+@pytest.mark.parametrize(("graph", "kind"), on_both([WrongSealing, WrongSecretHash]))
 def test_a_secret_that_is_not_the_signed_one_costs_a_share_and_names_nobody(kind, graph):
     """Only its receiver can tell, and can't show it without its key: neither of the two is believed."""
     room = room_of(graph=graph)
@@ -704,8 +708,7 @@ def test_a_secret_that_is_not_the_signed_one_costs_a_share_and_names_nobody(kind
     assert room.server.result.survivors == tuple(room.ids)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+@pytest.mark.parametrize(("graph", "kind"), on_both([WrongSealing, WrongSecretHash]))
 def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind, graph):
     room = room_of(graph=graph)
     room.cheat(LIAR, type(kind.__name__, (kind,), {"victims": (3, 4, 5)}))
@@ -718,8 +721,7 @@ def test_where_that_loses_the_sum_the_error_says_between_whom_it_lies(kind, grap
     assert room.server.blamed == {}
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+@pytest.mark.parametrize(("graph", "kind"), on_both([WrongSealing, WrongSecretHash]))
 def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind, graph):
     room = room_of(graph=graph)
     room.cheat(LIAR, kind)
@@ -735,8 +737,7 @@ def test_what_whoever_gets_it_says_is_no_evidence_against_it(kind, graph):
             verify_evidence(encode_evidence(evidence), room.roster)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("kind", [WrongSealing, WrongSecretHash])
+@pytest.mark.parametrize(("graph", "kind"), on_both([WrongSealing, WrongSecretHash]))
 def test_whoever_gets_it_gives_nothing_away(kind, graph):
     room = room_of(graph=graph)
     room.cheat(LIAR, kind)
@@ -804,8 +805,13 @@ class Complains(wire.Client):
         }[self.shows]
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("shows", ["all", "no proof", "another proof", "another secret", "nothing"])
+@pytest.mark.parametrize(
+    ("graph", "shows"),
+    [
+        *on_both(["all", "no proof", "another proof", "another secret", "nothing"]),
+        ("chosen", "another secret"),
+    ],
+)
 def test_a_complaint_about_the_honest_convicts_its_author_if_it_decides_anything(shows, graph):
     room = room_of(graph=graph)
     room.cheat(LIAR, type("Shows", (Complains,), {"shows": shows}))
@@ -830,13 +836,7 @@ class Stops(wire.Client):
         return wire.wrap(8, self.context[:16], self.shown or kem.mask_kem_seed(self.mask_secret))
 
 
-@pytest.mark.parametrize(
-    ("graph", "seed"),
-    [
-        *(("complete", seed) for seed in (b"", bytes(64), bytes(32), b"short", bytes(65))),
-        *(("chosen", seed) for seed in (b"", bytes(64))),
-    ],
-)
+@pytest.mark.parametrize(("graph", "seed"), on_both([b"", bytes(64), bytes(32), b"short", bytes(65)]))
 def test_who_stops_without_reason_is_silent_and_nobody_is_blamed(graph, seed):
     room = room_of(graph=graph)
     room.cheat(LIAR, type("Stops", (Stops,), {"shown": seed}))
@@ -861,8 +861,7 @@ def test_a_stop_belongs_into_a_hybrid_session_of_its_context(suite):
     assert room.server.waiting == (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("place", [1186, 2274, 2338])
+@pytest.mark.parametrize(("graph", "place"), on_both([1186, 2274, 2338]))
 def test_a_server_that_alters_a_part_frames_nobody(place, graph):
     """Not even with the dealer's signature under that record, which makes the client stop."""
     room = room_of(graph=graph)
@@ -924,8 +923,7 @@ def test_an_honest_last_message_is_no_evidence(graph):
         verify_evidence(encode_evidence(evidence), room.roster)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("place", [0, 98, 2306])
+@pytest.mark.parametrize(("graph", "place"), on_both([0, 98, 2306]))
 def test_a_server_that_alters_what_is_for_the_seals_is_not_answered(place, graph):
     """The holder goes on without the share, and stops where it sees that the dealer signed something else.
 
