@@ -46,8 +46,6 @@ class Plan:
         config: the configuration.
         dimension: d, the length of a mask.
         moments: the record-level release that clients train from, or None.
-        alone: whether it is the plan of a client that keeps a ledger of its own, where each round that it
-            takes part in counts as one.
         sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
         persons: how many persons each has, with `data.person`; None where nobody says.
 
@@ -68,7 +66,6 @@ class Plan:
         dimension: int,
         moments: RecordRelease | None = None,
         *,
-        alone: bool = False,
         sizes: Sequence[int] | None = None,
         persons: Sequence[int] | None = None,
     ) -> None:
@@ -89,9 +86,8 @@ class Plan:
         self._config = config
         self.summed = moments if moments is not None and moments.summed else None
         self._images = None if moments is None else max(moments.sizes)
-        self._alone = alone
         self.rounds = self._admitted()
-        self.most = self._most(self.rounds)
+        self.most = most_participations(config, self.rounds)
 
     def epsilon(self, view: View, adjacency: Adjacency) -> float:
         """For everything one client contributes, over all planned rounds."""
@@ -115,7 +111,7 @@ class Plan:
 
     def present(self, round_number: int) -> Sequence[Hashable]:
         """Whose accounts a round is on: those of the invited; one for all, where all are in every round."""
-        if self._alone or self._config.everybody:
+        if self._config.everybody:
             return ("every client",)
         return invited(self._config, round_number)
 
@@ -224,7 +220,7 @@ class Plan:
             found = calibrate(
                 epsilon=limit,
                 delta=self._config.privacy.delta,
-                rounds=self._most(self._config.federation.rounds),
+                rounds=most_participations(self._config, self._config.federation.rounds),
                 view=View.SUM,
                 adjacency=Adjacency.ZERO_OUT,
                 cohort=self.mask.cohort,
@@ -264,16 +260,13 @@ class Plan:
         """Whether a budget has room for one round."""
         return self._cost(1) <= limit
 
-    def _most(self, rounds: int) -> int:
-        return rounds if self._alone else most_participations(self._config, rounds)
-
     def _cost(self, rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.ZERO_OUT) -> float:
         if self.summed is not None:
             return self.summed.client_epsilon(view, adjacency)
         if self.measured:
             return self._measured_cost(rounds, Unit.CLIENT, view, adjacency)
         accountant = Accountant(delta=self._config.privacy.delta)
-        accountant.spend(self.mask, rounds=self._most(rounds))
+        accountant.spend(self.mask, rounds=most_participations(self._config, rounds))
         return accountant.epsilon(view, adjacency)
 
     def _image_cost(self, rounds: int, view: View = View.SUM) -> float:

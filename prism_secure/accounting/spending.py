@@ -77,13 +77,14 @@ class Spending:
         config: the run's configuration.
         folder: where the ledger and its key are; both are made on first use.
         dimension: d, the length of a mask.
-        finished_rounds: how many rounds the checkpoint has behind it; None for a client that keeps a ledger
-            of its own, where each round that it takes part in counts as one.
+        finished_rounds: how many rounds the checkpoint has behind it; None where there is a `client`.
         release: the record-level release that clients train from, or None.
         coins: "test" if somebody could know them; then the ledger claims no epsilon.
         own_data: whether each client has data of its own where it is; the ledger's header says so.
         sizes: images of each client, by the public partition; None where nobody says. For measured rounds.
         persons: how many persons each has, with `data.person`; None where nobody says.
+        client: the id of a client that keeps a ledger of its own, where each round that it takes part in
+            counts as one; what is planned is the most that any client spends. None: the ledger is of all.
 
     Raises:
         ConfigError: the budget does not admit a single round.
@@ -103,15 +104,16 @@ class Spending:
         own_data: bool = False,
         sizes: Sequence[int] | None = None,
         persons: Sequence[int] | None = None,
+        client: int | None = None,
     ) -> None:
         self._config = config
         self._coins = coins
         self._own_data = own_data
         self._moments = release
         self._guarantee = None if release is None or coins == "test" else release.guarantee
-        self._alone = finished_rounds is None
+        self._client = client
         self._counted = sizes if config.data.person is None else persons
-        self._plan = Plan(config, dimension, release, alone=self._alone, sizes=sizes, persons=persons)
+        self._plan = Plan(config, dimension, release, sizes=sizes, persons=persons)
         self.planned_rounds = self._plan.rounds
         self._participations = Participation(config.privacy.delta, cap=self._plan.most)
         self._accountant = Accountant(delta=config.privacy.delta)
@@ -191,6 +193,7 @@ class Spending:
 
         Raises:
             RunFolderError: a measured round that is not in the plan.
+            prism_privacy.ParticipationExceeded: a client would be in more rounds than the plan has for any.
         """
         if round_number > self.charged_rounds:
             if federation_round is not None:
@@ -198,7 +201,7 @@ class Spending:
             number = round_number if federation_round is None else federation_round
             most = self._spend(round_number, number)
             release = self._plan.release(number)
-            if not self._config.everybody:
+            if self._client is None and not self._config.everybody:
                 metrics = {**(metrics or {}), "most_rounds": most}
                 if self._plan.measured:  # rounds differ, so it matters who was in which
                     metrics["invited"] = list(invited(self._config, number))
@@ -244,12 +247,14 @@ class Spending:
                 f"round {federation_round} is not one of the {self._plan.rounds} that were planned"
             )
         release = self._plan.release(federation_round)
-        present = ("this client",) if self._alone else invited(self._config, round_number)
+        present = invited(self._config, federation_round) if self._client is None else (self._client,)
         self._participations.spend(_of_a_client(release), present)
         most = max(map(self._participations.rounds_of, present))
         if isinstance(release, MeasuredRelease):
+            everybodys = self._client is None or self._config.everybody
+            accounts = self._plan.present(federation_round) if everybodys else present
             for unit, account in self._measured.items():
-                account.spend(release.release(unit), self._plan.present(federation_round))
+                account.spend(release.release(unit), accounts)
         elif most > before:
             self._accountant.spend(release)
         self._accountant_rounds = max(most, before)

@@ -117,7 +117,7 @@ def in_process(
     """
     recipe = Components(config)
     clients = []
-    for index in range(4):
+    for index in range(config.federation.clients):
         (folder / str(index)).mkdir(parents=True)
         coins = known_coins(KEY, index) if coins_of is None else coins_of(index)
         clients.append(Client(index, folder / str(index), recipe, coins=coins, may_miss=True))
@@ -133,7 +133,10 @@ def in_process(
         bits = [client.bits(broadcast) for client in there]
         opened = open_securely(
             msgspec.structs.replace(
-                config, federation=msgspec.structs.replace(config.federation, clients=len(there))
+                config,
+                federation=msgspec.structs.replace(
+                    config.federation, clients=len(there), client_fraction=1.0
+                ),
             ),
             broadcast,
             [lambda vector=vector: vector for vector in bits],

@@ -10,7 +10,14 @@ import msgspec
 import pytest
 from safetensors.numpy import load
 
-from prism_privacy import Accountant, Adjacency, MeasuredRelease, Unit, View, verify_ledger
+from prism_privacy import (
+    Accountant,
+    Adjacency,
+    MeasuredRelease,
+    Unit,
+    View,
+    verify_ledger,
+)
 from prism_privacy.ledger.composition import charging_one_client, mask_releases
 from prism_secure.accounting import measured as plans
 from prism_secure.accounting.epsilons import CELLS
@@ -20,7 +27,6 @@ from prism_secure.accounting.spending import Spending
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited
-from prism_secure.errors import ConfigError
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
 
@@ -179,11 +185,43 @@ def test_entries_state_the_largest_to_date_and_resume_alike(tmp_path: Path) -> N
         assert accountant.epsilon(*cell) >= brute_force(config, plan.measured, 7, unit, *cell)
 
 
-def test_across_machines_every_round_is_everybodys() -> None:
-    app = pytest.importorskip("prism_secure.flower.client_app", exc_type=ImportError)
+def test_a_clients_own_ledger_charges_its_own_rounds_of_the_plan_of_all(tmp_path: Path) -> None:
     config = config_of(*FIXED)
-    with pytest.raises(ConfigError, match="client_fraction below 1 is for"):
-        app.check_recipe(config, type("Roster", (), {"ids": tuple(range(10))}))
+    plan = Plan(config, DIMENSION, sizes=SIZES)
+    to_date = []
+    for client in range(10):
+        folder = tmp_path / str(client)
+        folder.mkdir()
+        mine = own_rounds(config, client, 7)
+        for number in mine:
+            with Spending(config, Place(folder), DIMENSION, None, sizes=SIZES, client=client) as spent:
+                assert spent.planned_rounds == plan.rounds == 7
+                spent.charge(spent.charged_rounds + 1, federation_round=number)
+        entries = verify_ledger(folder / "ledger.jsonl").entries
+        assert [entry.metrics for entry in entries] == [{"federation_round": number} for number in mine]
+        assert charging_one_client(entries) == list(entries)
+        for view, adjacency in CELLS:
+            each = each_by_itself(config, plan.measured, 7, Unit.CLIENT, view, adjacency)
+            assert entries[-1].epsilon[view, adjacency].to_date == pytest.approx(each[client], rel=1e-12)
+            assert entries[-1].epsilon[view, adjacency].planned == plan.epsilon(view, adjacency)
+        assert entries[-1].record.epsilon == plan.image_epsilon(View.SUM), "what is planned"
+        to_date.append(entries[-1].record.spent[View.SUM].to_date)
+    assert max(to_date) == plan.image_epsilon(View.SUM) > min(to_date)
+
+
+def test_a_clients_own_ledger_adds_up_whatever_the_client_answers(tmp_path: Path) -> None:
+    """Also a round that does not invite it: nobody else's account is its own."""
+    config = config_of(*FIXED)
+    client = invited(config, 1)[0]
+    assert client not in invited(config, 2)
+    with Spending(config, Place(tmp_path), DIMENSION, None, sizes=SIZES, client=client) as spent:
+        for number in (1, 2):
+            to_date = spent.charge(number, federation_round=number)
+    both = Accountant(delta=config.privacy.delta)
+    for release in Plan(config, DIMENSION, sizes=SIZES).measured[:2]:
+        both.spend(release.release(Unit.CLIENT))
+    for cell in CELLS:
+        assert to_date.table[cell] == pytest.approx(both.epsilon(*cell), rel=1e-12)
 
 
 @pytest.fixture(scope="module")

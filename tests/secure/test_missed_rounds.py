@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prism_privacy import CoinSecret, OutboxError
+from prism_privacy import CoinSecret, OutboxError, ParticipationExceeded
 from prism_privacy.ledger import verify_ledger
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, load_config
@@ -57,7 +57,7 @@ def _broadcast(recipe: Components, number: int) -> Broadcast:
 
 
 def _spending(config: Config, folder: Path, **options) -> Spending:
-    return Spending(config, Place(folder), 100, None, **options)
+    return Spending(config, Place(folder), 100, None, client=0, **options)
 
 
 def test_client_that_sat_out_rounds_goes_on_only_where_that_is_allowed(
@@ -137,3 +137,16 @@ def test_ledger_says_who_was_in_a_sum_and_charges_a_lost_round_all_the_same(
     with _spending(recipe.config, tmp_path) as spending:  # it goes on from there
         assert spending.charged_rounds == 2
         assert spending.last_metrics == {"why": "nobody was left"}
+
+
+def test_a_clients_own_ledger_has_no_more_rounds_than_the_plan_has_for_anybody(tmp_path: Path) -> None:
+    config = load_config(None, [*TINY, "federation.clients=6", "federation.client_fraction=0.5"])
+    for number in (1, 2):
+        with _spending(config, tmp_path) as spending:
+            spending.charge(number, federation_round=2 * number)
+    with (
+        _spending(config, tmp_path) as spending,
+        pytest.raises(ParticipationExceeded, match="cap of 2 rounds"),
+    ):
+        spending.charge(3, federation_round=3)
+    assert len(verify_ledger(tmp_path / "ledger.jsonl").entries) == 2

@@ -21,10 +21,11 @@ from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.record_release import RecordRelease
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config, dump_config, load_config
+from prism_secure.config.invitations import invited
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.partition import Partition
 from prism_secure.data.skipped import keep_skipped
-from prism_secure.errors import ConfigError, RunFolderError
+from prism_secure.errors import AgreementError, ConfigError, RunFolderError
 from prism_secure.flower.recipe import messages as recipe_messages
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
@@ -146,6 +147,7 @@ class RecipeClient:
             graph=config.graph,
             cohort=config.cohort,
         )
+        self._check_invited(broadcast.round)
         behaviour_of(self.recipe).check(broadcast)
         client.check(self.federation, broadcast.round - 1, broadcast.round)
         self._charge(broadcast)
@@ -156,6 +158,20 @@ class RecipeClient:
             client.prepare(self.federation)
         client.answer(broadcast)
         return client.bits(broadcast)
+
+    def _check_invited(self, round_number: int) -> None:
+        """Refuse a round that is not in the plan, or that the plan has without this client.
+
+        It answers each of the others once, so it is in no more than its epsilon counts on, whoever asks.
+
+        Raises:
+            AgreementError: it is such a round.
+        """
+        client, rounds = self.enrolment.identity.client_id, self.recipe.plan.rounds
+        if not 1 <= round_number <= rounds:
+            raise AgreementError(f"there are {rounds} rounds, asked for {round_number}")
+        if client not in invited(self.recipe.config, round_number):
+            raise AgreementError(f"round {round_number} is one that does not invite client {client}")
 
     def _charge(self, broadcast: Broadcast | None) -> None:
         """The record-level release, if that is not charged yet, and the round; None: no round."""
@@ -172,6 +188,7 @@ class RecipeClient:
             recipe.record_release,
             coins,
             sizes=recipe.public_sizes,
+            client=self.enrolment.identity.client_id,
         ) as spending:
             spending.charge_moments()
             if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
