@@ -270,7 +270,7 @@ def planned_without(
     for i, size in blamed.items():
         summed.blamed[i] = Blame(i, Stage.ADVERTISE, "it lied", "tests", 1, bytes(100 + size))
     among = tuple(roster.ids if invited is None else invited)
-    session = summed._planned(CountSpec(11), among, 1, graph="auto", model_hash=b"", binding=b"")
+    session = summed._planned(CountSpec(11), among, 1, model_hash=b"", binding=b"")
     return tuple(i for i in among if i not in session.everyone)
 
 
@@ -537,6 +537,27 @@ def test_nodes_say_whose_they_are_once_for_all_rounds_of_a_grid(federation: Fede
         assert result.counts.tolist() == expected(clients).tolist()
     hellos = [node for node, kind in federation.grid.sent if kind == "train.hello"]
     assert sorted(hellos) == [100, 101, 102, 103]
+
+
+def test_clients_that_are_named_are_invited_wherever_they_are(tmp_path: Path) -> None:
+    """Who of them is away has dropped out, and no other is asked."""
+    federation = Federation(tmp_path)
+    federation.grid.contexts[99] = federation.grid.contexts.pop(100)  # client 0 has another node
+    federation.grid.contexts[99].node_id = 99
+    nodes = federation.grid.get_node_ids
+    for away, invite, clients in (((), (0, 1, 3), (0, 1, 3)), ((102,), range(4), (0, 1, 3))):
+        federation.grid.sent.clear()
+        federation.grid.get_node_ids = lambda away=away: [node for node in nodes() if node not in away]
+        summed = SecureSum(federation.grid, federation.roster, "tests", timeout=300, poll=0.01)
+        result = summed.open(model(), CountSpec(11), round=next(federation.rounds), invite=invite)
+        assert result.survivors == clients
+        assert result.counts.tolist() == expected(clients).tolist()
+        assert summed.session.everyone == frozenset(invite)
+        assert sorted(node for node, kind in federation.grid.sent if kind == "train.advertise") == [
+            99,
+            101,
+            103,
+        ]
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.6])

@@ -6,17 +6,20 @@ takes part in it again, so it is charged, recorded with no survivors, and the ne
 theta, or from what the server's own training on earlier sums makes of it. One that fails before is begun
 again. All of it is on disk before it happens, so the same command continues after a crash of anything.
 
-With a summed record-level release one session comes before round 1: the clients' shares of the noisy moments.
-What it opens goes with every theta. A client gives its share once, in the session of round 1 (and so its bits
-of round t in that of t + 1). If that one session is lost after a share may have left, so is the run: a second
-share of the same images would be a second release.
+Where a round invites some of the clients, it is those that the same configuration invites in one process, and
+who of them is away has dropped out.
+
+With a summed record-level release one session of all clients comes before round 1: the sum of their shares of
+the noisy moments. What it opens goes with every theta. A client gives its share once, in the session of round
+1, and so its bits of round t in that of t + 1. If that one session is lost after a share may have left, so is
+the run: a second share of the same images would be a second release.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -24,9 +27,11 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from prism_crypto import CountSpec, Roster, SecureSumError, SecureSumResult, Stage
+from prism_crypto.session import GraphKind
 from prism_privacy import NoisySums
 from prism_privacy.ledger.entry import Coins
 from prism_secure.accounting.spending import Spending
+from prism_secure.config.invitations import invited
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.errors import RoundError, RunFolderError
 from prism_secure.flower.client_app import binding
@@ -75,10 +80,12 @@ class Rounds:
         patience: float,
         test_coins: bool,
     ) -> None:
-        config = recipe.config
         self._grid = grid
+        self._roster = roster
         self._recipe = recipe
         self._run = run
+        self._run_config = run_config
+        self._timeout = timeout
         self._train_timeout = train_timeout
         self._patience = patience
         # What other machines release of their own images is known to them alone, unless they say how many.
@@ -88,20 +95,6 @@ class Rounds:
         self._coins: Coins = "test" if test_coins else "secret"
         self._measure = Evaluation(recipe)
         self._server = self._loaded()
-        self._sum = SecureSum(
-            grid,
-            roster,
-            run.federation,
-            run_config=run_config,
-            mode=config.secure_sum.mode,
-            threshold=None if config.sparse else config.threshold,
-            min_survivors=config.min_survivors,
-            colluders=config.privacy.colluders,
-            graph=config.graph,
-            suite=config.secure_sum.suite,
-            kept=run.blamed_path,
-            timeout=timeout,
-        )
 
     def run_all(self) -> None:
         """Every round that is left, and the model.
@@ -153,22 +146,22 @@ class Rounds:
         """The session before round 1, begun as often as it fails before a share may have left."""
         release, folder = self._release, self._run.path
         assert release is not None
-        began = time.monotonic()
+        config, began = release.config, time.monotonic()
+        of_all = self._sum_of(config.moments_survivors, config.moments_threshold, MOMENTS_GRAPH)
 
         def closed(stage: Stage, clients: tuple[int, ...]) -> None:
             if stage is Stage.SHARE:
                 leaving()
 
         while not session_began(folder):
-            self._await_nodes(began)
+            self._await_nodes(config.moments_survivors, began)
             try:
-                return self._sum.open(
+                return of_all.open(
                     write_request(release),
                     CountSpec(release.plan.size, release.plan.bound),
                     round=1,
-                    binding=binding(release.config),
+                    binding=binding(config),
                     train_timeout=self._train_timeout,
-                    graph=MOMENTS_GRAPH,
                     closed=closed,
                 )
             except SecureSumError as error:
@@ -195,7 +188,7 @@ class Rounds:
         if spending.charged_rounds >= broadcast.round or self._run.uploading == broadcast.round:
             return self._lost(spending, broadcast, began, "the server stopped in the middle of the round")
         while True:
-            self._await_nodes(began)
+            self._await_nodes(self._recipe.config.min_survivors, began)
             try:
                 return self._opened(spending, broadcast, began)
             except SecureSumError as error:
@@ -221,6 +214,7 @@ class Rounds:
             round=broadcast.round + self._sessions_before,
             binding=binding(config),
             train_timeout=self._train_timeout,
+            invite="roster" if config.everybody else invited(config, broadcast.round),
             closed=closed,
         )
         return close_round(
@@ -259,8 +253,31 @@ class Rounds:
             server_loss=moved.loss,
         )
 
-    def _await_nodes(self, began: float) -> None:
-        least = self._recipe.config.min_survivors
+    @cached_property
+    def _sum(self) -> SecureSum:
+        """That of the rounds. Made after the moments' session, it leaves out whom that has convicted."""
+        config = self._recipe.config
+        threshold = None if config.sparse else config.threshold  # a sparse graph has one of its own
+        return self._sum_of(config.min_survivors, threshold, config.graph)
+
+    def _sum_of(self, min_survivors: int, threshold: int | None, graph: GraphKind) -> SecureSum:
+        config = self._recipe.config
+        return SecureSum(
+            self._grid,
+            self._roster,
+            self._run.federation,
+            run_config=self._run_config,
+            mode=config.secure_sum.mode,
+            threshold=threshold,
+            min_survivors=min_survivors,
+            colluders=config.privacy.colluders,
+            graph=graph,
+            suite=config.secure_sum.suite,
+            kept=self._run.blamed_path,
+            timeout=self._timeout,
+        )
+
+    def _await_nodes(self, least: int, began: float) -> None:
         while (nodes := len(list(self._grid.get_node_ids()))) < least:
             if time.monotonic() - began > self._patience:
                 raise RoundError(f"{nodes} nodes are connected, the policy needs {least}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -114,8 +114,7 @@ class SecureSum:
         binding: bytes = b"",
         train_timeout: float = 3600.0,
         nodes: Iterable[int] | None = None,
-        invite: Literal["roster", "asked"] = "roster",
-        graph: Graph | None = None,
+        invite: Literal["roster", "asked"] | Collection[int] = "roster",
         closed: Watcher | None = None,
     ) -> SecureSumResult:
         """Send `content` to the clients, let them train, and open the sum of what they answer.
@@ -130,8 +129,8 @@ class SecureSum:
             invite: ``"roster"``: all clients of the roster are invited, whoever is asked; those who are away
                 have dropped out. ``"asked"``: those behind `nodes` are, a sample of any size that
                 `min_survivors` and the clients' policies allow. Nodes that have not said yet whose they are
-                do so first, by a signature; in semi-honest mode always, because nothing in it is signed.
-            graph: of this session, where it is not that of the others.
+                do so first, by a signature; in semi-honest mode always, because nothing in it is signed. Ids
+                of clients: these are, and those of `nodes` that are theirs are asked.
             closed: told of each stage that has ended and of the clients that are still in, before the next
                 one begins. What it raises ends the session.
 
@@ -142,19 +141,22 @@ class SecureSum:
         """
         asked = list(self._grid.get_node_ids() if nodes is None else nodes)
         clients: dict[int, int] = {}
-        hellos = invite == "asked" or self._mode == Mode.SEMI_HONEST  # in which no advert is signed
+        everyone = frozenset(self._roster.ids if isinstance(invite, str) else invite)
+        hellos = invite != "roster" or self._mode == Mode.SEMI_HONEST  # in which no advert is signed
         if hellos:
             least = max(3 if self._mode == Mode.ACTIVE else 2, self._min_survivors or 0)
             _check_number(len(asked), "nodes are asked", least)
             clients = self._introduced(asked, round)
             _check_number(len(clients), "nodes have said whose they are", least)
+            if invite == "asked":
+                everyone = frozenset(clients.values())
+            clients = {node: client for node, client in clients.items() if client in everyone}
             asked = list(clients)
         self._number = max(self._number + 1, session_clock())
         session = self._planned(
             spec,
-            sorted(clients.values()) if invite == "asked" else self._roster.ids,
+            sorted(everyone),
             round,
-            graph=graph or self._graph,
             model_hash=sum_messages.digest(content),
             binding=sum_messages.agreement(self._grid.run.run_id, self._run_config, binding),
         )
@@ -213,7 +215,6 @@ class SecureSum:
         invited: Iterable[int],
         round: int,
         *,
-        graph: Graph,
         model_hash: bytes,
         binding: bytes,
     ) -> Session:
@@ -230,7 +231,7 @@ class SecureSum:
             min_survivors=self._min_survivors,
             min_cohort=self._min_cohort,
             colluders=self._colluders,
-            graph=graph,
+            graph=self._graph,
             dropout=self._dropout,
             roster=self._roster,
             suite=self._suite,
