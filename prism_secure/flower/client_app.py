@@ -93,11 +93,6 @@ def check_recipe(config: Config, roster: Roster) -> None:
             f"the recipe is for clients 0 to {config.federation.clients - 1}, the roster pins "
             f"{', '.join(map(str, roster.ids))}"
         )
-    if not config.everybody:
-        raise ConfigError(
-            "federation.client_fraction below 1 is for `prism-secure run`; across machines every round "
-            f"invites all clients, got {config.federation.client_fraction}"
-        )
     if config.secure_sum.simulate:
         raise ConfigError(
             "secure_sum.simulate is for `prism-secure run`; across machines nothing but the secure sum hides "
@@ -136,6 +131,9 @@ def binding(config: Config) -> bytes:
     agreed: dict[str, object] = {"mask": config.mask, "privacy": privacy}
     if config.measures:  # the clips of every round follow from these
         agreed |= {"measured": config.measured, "rounds": config.federation.rounds}
+    if not config.everybody:  # who is in which round follows from these, and so what each is charged
+        federation = config.federation
+        agreed["invitations"] = [federation.clients, config.invited, federation.rounds, federation.seed]
     if config.own_network:  # the same code, too
         agreed["network"] = origin(config.model.network)
     return msgspec.json.encode(agreed)

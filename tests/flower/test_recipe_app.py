@@ -605,7 +605,6 @@ def test_nothing_but_masked_words_and_the_protocol_leaves(place: Place) -> None:
             ["privacy.record_epsilon=2", "privacy.record_release=summed", "privacy.record_store=s"],
             "record_store",
         ),
-        (["federation.clients=8", "federation.client_fraction=0.5"], "client_fraction"),
         (["mask.score_layers=0.2", "privacy.flip=0", "privacy.record_epsilon=inf"], "score_layers"),
         (["secure_sum.simulate=true"], "secure_sum.simulate is for `prism-secure run`"),
         (["secure_sum.dropouts=0.1", "secure_sum.min_survivors=9"], "clients drop out by themselves"),

@@ -1,4 +1,4 @@
-"""Flower's simulation runtime, over Ray: fifty clients, samples of four, measured rounds of ten and 200."""
+"""Flower's simulation runtime, over Ray: fifty clients, samples of four, measured rounds of up to 200."""
 
 from __future__ import annotations
 
@@ -185,24 +185,31 @@ MEASURED = [
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("recipe", "clients", "settings"),
+    ("recipe", "clients", "invited", "settings"),
     [
-        ("cross-silo", 10, ["federation.rounds=3", "metrics.every=3"]),
+        ("cross-silo", 10, 10, ["federation.rounds=3", "metrics.every=3"]),
+        (
+            "cross-silo",
+            10,
+            5,
+            ["federation.rounds=3", "metrics.every=3", "federation.client_fraction=0.5"],
+        ),
         (
             "cross-device",
+            200,
             200,
             ["federation.rounds=2", "metrics.every=2", "federation.clients=200", "privacy.colluders=0"],
         ),
     ],
 )
 def test_simulated_nodes_measure_what_one_process_does(
-    machines: Machines, tmp_path: Path, recipe: str, clients: int, settings: list[str]
+    machines: Machines, tmp_path: Path, recipe: str, clients: int, invited: int, settings: list[str]
 ) -> None:
     """A recipe, small: model, epsilon and survivors, with coins that nobody knows, two nodes at a time."""
-    config = load_config(None, [*MEASURED, *settings, f"secure_sum.min_survivors={clients}"], recipe=recipe)
+    config = load_config(None, [*MEASURED, *settings, f"secure_sum.min_survivors={invited}"], recipe=recipe)
     root = tmp_path / "members"
-    assert config.federation.clients == config.cohort == clients
-    policy = Policy(min_survivors=clients, min_cohort=clients, mode=Mode(config.secure_sum.mode))
+    assert (config.federation.clients, config.invited, config.cohort) == (clients, invited, invited)
+    policy = Policy(min_survivors=invited, min_cohort=invited, mode=Mode(config.secure_sum.mode))
     enroll_simulated(root, recipe, clients, policy)
     for party in ["server", *(f"{client:02d}" for client in range(clients))]:
         (root / party / "recipe.toml").write_text(dump_config(config))
@@ -230,11 +237,11 @@ def test_simulated_nodes_measure_what_one_process_does(
     for name in ("checkpoint/server.safetensors", "model.safetensors"):
         assert (out / name).read_bytes() == (alone / name).read_bytes()
     for one, other in zip(read_records(out), read_records(alone), strict=True):
-        assert one.survivors == other.survivors == clients
+        assert one.survivors == other.survivors == invited
         for name in ("epsilon", "record", "changed"):
             assert getattr(one, name) == getattr(other, name)
     plan = Components(config).plan
     assert [
         entry.release for entry in verify_ledger(out / "ledger.jsonl").entries if entry.kind == "round"
     ] == [each.as_dict() for each in plan.measured]
-    assert {each.release(Unit.CLIENT).cohort for each in plan.measured} == {clients}
+    assert {each.release(Unit.CLIENT).cohort for each in plan.measured} == {invited}
