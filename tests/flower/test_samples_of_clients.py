@@ -38,7 +38,7 @@ MEASURED_HALF = [*MEASURED, "measured.growth=1.5", *HALF]
 
 @pytest.fixture(autouse=True)
 def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    owner = str(tmp_path_factory.getbasetemp() / "samples")
+    owner = str(tmp_path_factory.getbasetemp())  # the same process as in test_recipe_app
     monkeypatch.setattr(sum_client, "ask", lambda _, *request: ask(owner, *request))
 
 
