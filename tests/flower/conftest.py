@@ -28,6 +28,15 @@ def client_processes_end_with_their_module() -> Iterator[None]:
     end_client_processes()
 
 
+@pytest.fixture
+def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One process that has loaded torch serves the clients of all federations of a test."""
+    from prism_secure.flower.secure_aggregation import client, link
+
+    owner = str(tmp_path_factory.getbasetemp())  # no other tests of this machine
+    monkeypatch.setattr(client, "ask", lambda _, *request: link.ask(owner, *request))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:

@@ -94,6 +94,7 @@ def test_the_model_and_its_cost_are_those_of_one_process(tmp_path: Path) -> None
     assert audit.verdict == "clean", summary(audit)
 
 
+@pytest.mark.usefixtures("one_client_process")
 def test_who_misses_a_round_pays_for_its_own_and_a_lost_round_is_charged(tmp_path: Path) -> None:
     """Client 2 is not there in round 1; round 2 does not open; the third goes by its own plan."""
     place = Place(tmp_path / "place", *MEASURED, "federation.rounds=3", test_coins=False)
@@ -179,6 +180,7 @@ def kept(client: RecipeClient) -> list[Path]:
     return [path for path in client.enrolment.folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.usefixtures("one_client_process")
 def test_where_the_last_round_is_lost_the_server_still_trains_to_the_end(tmp_path: Path) -> None:
     place = Place(tmp_path / "place", *MEASURED, "measured.end_steps=3")
 
@@ -282,3 +284,36 @@ def test_how_many_images_there_are_is_what_all_were_told(config: Config) -> None
 
 def test_a_recipe_of_measured_rounds_is_for_many_machines(config: Config) -> None:
     client_app.check_recipe(config, SimpleNamespace(ids=(0, 1, 2, 3)))
+
+
+@pytest.mark.usefixtures("one_client_process")
+def test_whose_upload_is_lost_pays_for_the_round_and_the_others_sum_opens(tmp_path: Path) -> None:
+    """Client 2's answers of round 1 left it and never arrived; it is back in round 2."""
+    place = Place(tmp_path / "place", *MEASURED, test_coins=False)
+
+    def tamper(node: int, kind: str, reply: Message) -> Message:
+        lost = (node, kind, reply.metadata.group_id) == (102, "train.upload", "1")
+        return garbled(reply) if lost else reply
+
+    place.grid.tamper = tamper
+    place.train()
+    assert [record.survivors for record in read_records(place.out)] == [3, 4]
+    planned = [release.as_dict() for release in Components(place.config).plan.measured]
+    *entries, _ = verify_ledger(place.out / "ledger.jsonl").entries
+    assert [entry.metrics["survivors"] for entry in entries] == [[0, 1, 3], [0, 1, 2, 3]]
+    assert [entry.release for entry in entries] == planned
+    for client in range(4):  # the straggler as the others: its upload had left it
+        own = verify_ledger(place.root / f"{client:02d}" / "ledger.jsonl").entries
+        assert [entry.metrics["federation_round"] for entry in own] == [1, 2]
+        assert [(entry.release, entry.epsilon, entry.record) for entry in own] == [
+            (entry.release, entry.epsilon, entry.record) for entry in entries
+        ]
+    theirs = in_process(
+        place.config,
+        tmp_path / "in-process",
+        lambda client, number: (client, number) != (2, 1),
+        coins_of=lambda client: CoinSecret.load(place.root / f"{client:02d}" / "coins.key"),
+    )
+    assert place.theta().tobytes() == theirs.tobytes()
+    audit = audit_run(place.out)
+    assert audit.verdict == "clean", summary(audit)

@@ -40,12 +40,7 @@ from prism_secure.run_folder.history import read_history
 from ..secure import tiny_data
 from .recipe_place import FEDERATION, KEY, Place, garbled, in_process, recipe_of
 
-
-@pytest.fixture(autouse=True)
-def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One process that has loaded torch serves the clients of all these federations."""
-    owner = str(tmp_path_factory.getbasetemp())  # no other tests of this machine
-    monkeypatch.setattr(sum_client, "ask", lambda _, *request: ask(owner, *request))
+pytestmark = pytest.mark.usefixtures("one_client_process")
 
 
 @pytest.fixture
