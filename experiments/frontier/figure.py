@@ -68,6 +68,11 @@ def _shown(line: Line) -> bool:
     return line["given_rows"] is None or (line["method"], line["given_rows"]) == ("one-shot", POSTERIOR)
 
 
+def values_of(lines: Iterable[Line], metric: str) -> list[float]:
+    """A metric of several lines; gen2real of lines before `sliced_wasserstein` was another classifier's."""
+    return [line[metric] for line in lines if metric != "gen2real" or "sliced_wasserstein" in line]
+
+
 def words(clients: int, images: int) -> str:
     return f"{clients:,} clients of {images:,}"
 
@@ -86,10 +91,11 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
                 curves[clients, method][epsilon] = lines
         for axis, metric in zip(row, COLUMNS, strict=True):
             for (clients, method), curve in curves.items():
-                (style, name), where = STYLES[method], sorted(curve)
-                values = [[line[metric] for line in curve[epsilon]] for epsilon in where]
+                style, name = STYLES[method]
+                where = [epsilon for epsilon in sorted(curve) if values_of(curve[epsilon], metric)]
+                values = [values_of(curve[epsilon], metric) for epsilon in where]
                 means = [statistics.fmean(each) for each in values]
-                images = curve[where[0]][0]["images"]
+                images = next(iter(curve.values()))[0]["images"]
                 axis.plot(
                     where, means, style, color=COLOURS[clients], markersize=4.5,
                     markerfacecolor=COLOURS[clients] if method == "measured" else "white",
@@ -145,9 +151,15 @@ def table(found: Mapping[tuple[str, int, str, float], list[Line]], unit: str) ->
             "fid": ".1f", "kid": ".2f", "precision": ".2f", "recall": ".2f", "coverage": ".2f",
             "label_accuracy": ".1%", "gen2real": ".1%",
         }  # fmt: skip
-        cells += [spread([line[name] for line in lines], form) for name, form in forms.items()]
+        for name, form in forms.items():
+            values = values_of(lines, name)
+            cells.append(spread(values, form) + _of(len(values), len(lines)) if values else "–")
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _of(some: int, lines: int) -> str:
+    return "" if some == lines else f", {some} seed{'' if some == 1 else 's'}"
 
 
 def _number(value: float | str) -> str:

@@ -182,7 +182,8 @@ def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
         "epsilon_image_sum": 1.25, "fid": 90.0, "kid": 1.0, "precision": 0.5, "recall": 0.25,
         "coverage": 0.5, "label_accuracy": 0.75, "gen2real": 0.7,
     }  # fmt: skip
-    lines = [line, line | {"fid": 100.0}, line | {"fid": 1.0, "real": True}, {"name": "ceiling-12k-s0"}]
+    newer = {"fid": 100.0, "gen2real": 0.8, "sliced_wasserstein": 0.5}
+    lines = [line, line | newer, line | {"fid": 1.0, "real": True}, {"name": "ceiling-12k-s0"}]
     lines += [line | {"fid": 2.0, "method": "one-shot", "given_steps": 1300, "rows": None}]
     found = figure["table"](figure["points"](lines), "client").splitlines()[2:]
     assert len(found) == 2
@@ -190,6 +191,8 @@ def test_the_frontiers_table_has_a_row_a_point_and_real_sums_apart() -> None:
     assert (
         "| 100 × 100 | 2 | measured | 2 | inf | 1.25 | 150; 0.35, 4,096 | 95.0 (90.0 to 100.0) |" in found[0]
     )
+    assert found[0].endswith("| 80.0%, 1 seed |"), "without another classifier's"
+    assert found[1].endswith("| – |")
 
 
 def test_ideas_for_utility_give_images_and_a_label_each() -> None:
