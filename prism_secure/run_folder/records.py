@@ -50,7 +50,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     downlink_bytes: int
     """The broadcast of theta and all messages of the secure sum to all clients."""
     step: float
-    """The mean weight that the server gave this round's mean mask (MADA's lambda)."""
+    """The mean weight that the server gave this round's mean mask (MADA's lambda); 1 in measured rounds."""
     seconds: float
     secure_sum_seconds: float
     quality: Quality | None = None
