@@ -28,6 +28,7 @@ __all__ = [
     "format_floor",
     "format_seconds",
     "image_verdict",
+    "plainly",
     "record_unit",
     "true_alarms",
     "verdict",
@@ -243,9 +244,44 @@ def image_verdict(
     return _verdict(figure, epsilon, delta, certified, f"{record}s that a client really had")
 
 
+def plainly(
+    epsilon: float, delta: float, *, record: str | None = None, certified: float | None = None
+) -> str:
+    """What taking part can reveal, or one record, for who knows no epsilon; the number is the verdict's.
+
+    record      "image" or "person"; None where all that a client contributes is protected
+    certified   as in `verdict`
+
+    >>> plainly(2.0, 1e-5, certified=0.0369)  # doctest: +ELLIPSIS
+    'What taking part can reveal: ... suspects 1 in 100 who did not, finds at most 3.7 in 100 who did.'
+    >>> plainly(2.0, 1e-5, record="image")  # doctest: +ELLIPSIS
+    'What one image can reveal: ... whether a client had it, and ... finds at most 7.4 in 100 that it had.'
+    >>> plainly(23_617.0, 1e-5)
+    'What taking part can reveal: nothing is ruled out.'
+    """
+    percent = _percent(true_alarms(epsilon, delta) if certified is None else certified)
+    subject = "taking part" if record is None else f"one {record}"
+    if percent >= 100:
+        return f"What {subject} can reveal: nothing is ruled out."
+    guess, others, right = (
+        ("who took part", "who did not", "who did")
+        if record is None
+        else ("whether a client had it", "that it had not", "that it had")
+    )
+    return (
+        f"What {subject} can reveal: whoever guesses from all that was opened {guess}, and wrongly suspects "
+        f"{100 * FALSE_ALARMS:g} in 100 {others}, finds at most {percent:g} in 100 {right}."
+    )
+
+
+def _percent(rate: float) -> float:
+    """Rounded up to a tenth of a percent."""
+    return math.ceil(1000 * rate - 1e-9) / 10
+
+
 def _verdict(figure: str, epsilon: float, delta: float, certified: float | None, whom: str) -> Verdict:
-    alone = math.ceil(1000 * true_alarms(epsilon, delta) - 1e-9) / 10
-    percent = alone if certified is None else math.ceil(1000 * certified - 1e-9) / 10
+    alone = _percent(true_alarms(epsilon, delta))
+    percent = alone if certified is None else _percent(certified)
     source = "From ε and δ alone" if certified is None else "By all that the ledger certifies"
     text = (
         f"{source}, an attacker with a {FALSE_ALARMS:.0%} false-positive rate detects at most "

@@ -311,8 +311,26 @@ def _time(records: Sequence[RoundRecord]) -> dict[str, Any]:
     }
 
 
-def _curves(run: RunHistory, planned: Epsilons | None) -> str:
-    """FID and every epsilon, round by round: a client's in both views, and an image's."""
+def _plainly(run: RunHistory, certified: list[attacker.Certified], image: float | None) -> str:
+    """What taking part can reveal, and first what an image can where that is what is protected first."""
+    if run.to_date is None:
+        return ""
+    config, told = run.config, []
+    if image is not None and run.record_guarantee is not None and not _client_first(config):
+        rate = _true_alarms(certified, Unit.RECORD, image)
+        delta = run.record_guarantee.delta
+        told.append(wording.plainly(image, delta, record=config.record, certified=rate))
+    client = run.to_date.sum_zero_out
+    rate = _true_alarms(certified, Unit.CLIENT, client)
+    return " ".join([*told, wording.plainly(client, config.privacy.delta, certified=rate)])
+
+
+def _client_first(config: Config) -> bool:
+    return config.measures and config.measured.unit == "client"
+
+
+def _curves(run: RunHistory, planned: Epsilons | None) -> list[Curve]:
+    """Every epsilon, round by round: a client's in both views, and an image's."""
     config, records, guarantee = run.config, run.records, run.record_guarantee
     plans = {} if planned is None else msgspec.structs.asdict(planned)
     curves = []
@@ -332,13 +350,7 @@ def _curves(run: RunHistory, planned: Epsilons | None) -> str:
     )
     uploads = [image.upload for image in images if image.upload is not None]
     curves.append(Curve(f"{config.record}, UPLOAD", "image upload", uploads, of_image[View.UPLOAD]))
-    return curves_plot(
-        [(record.round, record.quality.fid) for record in records if record.quality is not None],
-        curves,
-        last=config.federation.rounds,
-        budgets=_budgets(config),
-        losses=_losses(records),
-    )
+    return curves
 
 
 def _losses(records: Sequence[RoundRecord]) -> list[tuple[int, float]]:
@@ -432,6 +444,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     image = guarantee.epsilon if guarantee else None
     if spent:
         image = spent[View.SUM].to_date
+    curves = _curves(run, planned)
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
     return pages.render(
         "prism_secure.reporting",
@@ -452,7 +465,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         charged=run.rounds[-1].round if run.rounds else len(records),
         unfinished=run.charged_unfinished,
         verdict=_verdict(run, certified) if run.to_date else None,
-        client_first=config.measures and config.measured.unit == "client",
+        client_first=_client_first(config),
         image_verdict=wording.image_verdict(
             image,
             run.record_guarantee.delta,
@@ -474,7 +487,15 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
         extractor=wording.extractor_words(
             config.metrics.features, judged[-1].quality.features if judged and judged[-1].quality else None
         ),
-        curves=_curves(run, planned),
+        curves=curves_plot(
+            [(record.round, record.quality.fid) for record in judged if record.quality],
+            curves,
+            last=config.federation.rounds,
+            budgets=_budgets(config),
+            losses=_losses(records),
+        ),
+        infinite=any(math.isinf(value) for curve in curves for value in curve.values),
+        plainly=_plainly(run, certified, image),
         losses=_losses(records),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))

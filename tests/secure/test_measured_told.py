@@ -182,6 +182,45 @@ def test_what_is_protected_stands_first(tmp_path: Path, unit: str, first: str) -
     assert "of the clients that put anything of their own into the sums" in text
 
 
+@pytest.mark.parametrize("unit", ["client", "image"])
+def test_the_first_figure_says_in_plain_words_what_taking_part_can_reveal(tmp_path: Path, unit: str) -> None:
+    """By the numbers that the notices have."""
+    folder = run_folder(tmp_path, 2)
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace('unit = "client"', f'unit = "{unit}"'))
+    page = write_report(folder)
+    caption = page.read_text("utf-8").partition('<figure class="curves">')[2].partition("</strong>")[0]
+    of_clients, of_images = (
+        re.findall(rf"false-positive rate detects at most ([\d.]+)% of the {whom}", text_of(page))
+        for whom in ("clients that put", "images that a client really had")
+    )
+    opened = "whoever guesses from all that was opened"
+    told = [
+        f"What taking part can reveal: {opened} who took part, and wrongly suspects 1 in 100 who did not, "
+        f"finds at most {of_clients[0]} in 100 who did."
+    ]
+    if unit == "image":
+        told.insert(
+            0,
+            f"What one image can reveal: {opened} whether a client had it, and wrongly suspects 1 in 100 "
+            f"that it had not, finds at most {of_images[0]} in 100 that it had.",
+        )
+    assert caption.partition("<figcaption><strong>")[2] == " ".join(told)
+
+
+def test_nothing_infinite_is_spoken_of_before_the_tables_where_all_is_finite(tmp_path: Path) -> None:
+    page, _, tables = (
+        write_report(run_folder(tmp_path / "finite", 2))
+        .read_text("utf-8")
+        .partition('<section aria-labelledby="privacy">')
+    )
+    assert tables
+    assert not re.search(r"∞|\binf\b", page)
+    told = text_of(write_report(make_run(tmp_path / "endless", ["privacy.flip=0"], rounds=2)))
+    assert "and ε = ∞ is none" in told
+    assert "What taking part can reveal: nothing is ruled out." in told
+
+
 def test_a_thousand_clients_are_written_as_such(tmp_path: Path) -> None:
     settings = [
         "federation.clients=2000", "federation.behaviour=measure", "privacy.record_epsilon=inf",
