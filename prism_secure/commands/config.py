@@ -123,8 +123,9 @@ def _print_plan(config: Config) -> None:
     ):
         cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
         print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
-    honest = f"; ε(SUM) counts on {config.cohort:,} honest clients in each sum" if plan.measured else ""
-    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}{honest}")
+    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+    if plan.measured:
+        print(f"ε(SUM) counts on {_honest(config)}; ε(UPLOAD) on nobody")
     for line in _growth(plan, config.record):
         print(line)
     if config.secure_sum.simulate:
@@ -144,21 +145,32 @@ def _growth(plan: Plan, record: str = "image") -> list[str]:
     if not plan.measured:
         return []
     shown = {1, 2, plan.rounds // 2, plan.rounds} - {0}
+    table = "{:>5}{:>8}{:>16}{:>14}{:>10}{:>14}{:>10}".format
     lines = [
-        "to date after round   C of it   "
-        f"R of {'an image' if record == 'image' else 'a person'}   ε(SUM): client, left out"
-        f"{f'{record}, replaced':>18}"
+        f"by round: C and R of it; to date ε of a client, left out, and {_a(record)}, replaced",
+        table("round", "C", f"R of {_a(record)}", "client: SUM", "UPLOAD", f"{record}: SUM", "UPLOAD"),
     ]
     for number, release in enumerate(plan.measured[: plan.rounds], 1):
         if number in shown:
-            client, image = (
-                format_epsilon(plan.account(unit, number).epsilon(View.SUM, Adjacency.ZERO_OUT))
+            cells = [
+                format_epsilon(plan.account(unit, number).epsilon(view, Adjacency.ZERO_OUT))
                 for unit in (Unit.CLIENT, Unit.RECORD)
-            )
-            lines.append(
-                f"{number:>19}{release.clip:>10.3g}{release.record_radius():>16.3g}{client:>27}{image:>17}"
-            )
+                for view in (View.SUM, View.UPLOAD)
+            ]
+            lines.append(table(number, f"{release.clip:.3g}", f"{release.record_radius():.3g}", *cells))
     return lines
+
+
+def _a(record: str) -> str:
+    return "an image" if record == "image" else f"a {record}"
+
+
+def _honest(config: Config) -> str:
+    """The clients that an epsilon against observers of sums counts on, and what became of the others."""
+    invited, least, colluders = config.invited, config.min_survivors, config.privacy.colluders
+    words = f"{config.cohort:,} honest clients of {invited:,}, "
+    words += f"{colluders:,} collude{'s' if colluders == 1 else ''}" if colluders else "none colludes"
+    return words + (f", {invited - least:,} may drop out" if least < invited else "")
 
 
 def _images(config: Config) -> tuple[int, list[int]]:

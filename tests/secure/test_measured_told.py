@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prism_privacy import Adjacency, View, verify_ledger
+from prism_privacy import Adjacency, Unit, View, verify_ledger
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
 from prism_secure.audit.checks.client_epsilon import metrics_agree
@@ -269,7 +269,21 @@ def test_config_epsilon_tells_both_units_in_both_views(capsys: pytest.CaptureFix
         assert re.search(
             rf"ε\({view.name}\) +{re.escape(format_epsilon(counted.image_epsilon(view)))}\n", told
         )
-    assert "ε(SUM) counts on 8 honest clients in each sum" in told
+    assert "ε(SUM) counts on 8 honest clients of 10, 1 colludes, 1 may drop out; ε(UPLOAD) on nobody" in told
+    _, heads, *rows = told[told.index("by round: ") :].splitlines()
+    assert " ".join(heads.split()) == "round C R of an image client: SUM UPLOAD image: SUM UPLOAD"
+    for row, number in zip(rows, (1, 2, 4), strict=True):
+        assert len(row) == len(heads) <= 80
+        release = counted.measured[number - 1]
+        assert row.split() == [
+            str(number),
+            *(f"{moves:.3g}" for moves in (release.clip, release.record_radius())),
+            *(
+                format_epsilon(counted.account(unit, number).epsilon(view, Adjacency.ZERO_OUT))
+                for unit in (Unit.CLIENT, Unit.RECORD)
+                for view in (View.SUM, View.UPLOAD)
+            ),
+        ]
     assert "256 mask bits of each that carry 16 numbers" in told
     assert counted.measured[0].records == 1000
 
