@@ -31,8 +31,17 @@ def test_a_torch_that_is_broken_is_a_line_like_any_other(tmp_path: Path) -> None
     assert _doctor(tmp_path)[0] == 0
 
     broken.parent.mkdir()
-    for cause, words in (
-        ("raise OSError('libtorch_cpu.so: cannot open shared object file')", "libtorch_cpu.so: cannot open"),
+    broken.write_text("raise OSError('libtorch_cpu.so: cannot open shared object file')")
+    code, lines = _doctor(tmp_path)
+    assert code == 1
+    assert lines[2].startswith("broken  torch")
+    assert "libtorch_cpu.so: cannot open" in lines[2]
+    assert any(line.startswith("ok      accountant") for line in lines), "the others are tried, too"
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
         ("import no_such_module", "No module named 'no_such_module'"),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
@@ -40,13 +49,17 @@ def test_a_torch_that_is_broken_is_a_line_like_any_other(tmp_path: Path) -> None
         ),
         ("import os; os._exit(3)", "killed the process that tried it (code 3)"),
         ("import os; os.write(1, b'of C code'); raise OSError('after words')", "after words"),
-    ):
-        broken.write_text(cause)
-        code, lines = _doctor(tmp_path)
-        assert code == 1
-        assert lines[2].startswith("broken  torch")
-        assert words in lines[2]
-        assert any(line.startswith("ok      accountant") for line in lines), "the others are tried, too"
+    ],
+)
+def test_however_torch_fails_its_line_says_so(
+    cause: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(cause)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = next(doctor._tried_elsewhere())
+    assert (found.level, found.name) == ("broken", "torch")
+    assert words in found.text
 
 
 def test_a_process_that_dies_later_breaks_what_it_was_at(monkeypatch: pytest.MonkeyPatch) -> None:
