@@ -64,15 +64,17 @@ def one_run_log_p(canaries: int, guesses: int, right: int, epsilon: float, delta
     mechanism couples the canaries; δ adds 2·canaries·δ·max_i P(right−i ≤ Bin < right)/i (Steinke, Nasr and
     Jagielski, "Privacy Auditing with One (1) Training Run", NeurIPS 2023, theorem 5.2 and appendix D).
     """
+    from scipy import special
+
     rate = 1.0 / (1.0 + math.exp(-epsilon))
     log_tail = log_upper_tail(guesses, rate, right)
     if delta == 0.0 or right == 0:
         return log_tail
-    # P(Bin = right − i) for i = 1 … right, added up from i = 1.
-    log_tails = [log_upper_tail(guesses, rate, right - i) for i in range(right + 1)]
-    tails = np.exp(log_tails)
+    # P(Bin ≥ right − i) for i = 0 … right. The last is 1, and one too small to have digits is never the most.
+    least = np.arange(right, 0, -1)
+    tails = np.append(special.betainc(least, guesses - least + 1, rate), 1.0)
     most = float(((tails[1:] - tails[0]) / np.arange(1, right + 1)).max())
-    return min(0.0, math.log(tails[0] + 2.0 * canaries * delta * most))
+    return min(0.0, math.log(math.exp(log_tail) + 2.0 * canaries * delta * most))
 
 
 def one_run_bound(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:
