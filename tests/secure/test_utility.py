@@ -83,14 +83,14 @@ def test_a_classifier_learns_what_its_images_tell_and_nothing_else(dataset: Data
     images, labels = few
     good = score_of(images, labels, dataset)
     assert good > 0.55
-    first, again = (trained_after(seed, images[:220], labels[:220]) for seed in (1, 2))
+    first, again = (trained_after(seed, images[:110], labels[:110]) for seed in (1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)  # to the bit
-    wrong = score_of(images, (labels + 1) % 10, dataset)
+    wrong = score_of(images[:330], (labels[:330] + 1) % 10, dataset)
     assert wrong < 0.1
     one_each = torch.stack([images[labels == kind][0] for kind in range(10)])
-    collapsed = score_of(one_each.repeat(55, 1, 1, 1), torch.arange(10).repeat(55), dataset)
+    collapsed = score_of(one_each.repeat(22, 1, 1, 1), torch.arange(10).repeat(22), dataset)
     assert collapsed < good - 0.1  # where label accuracy would be 1
-    colour = train_classifier(images[:550].repeat(1, 3, 1, 1), labels[:550], classes=10)
+    colour = train_classifier(images[:330].repeat(1, 3, 1, 1), labels[:330], classes=10)
     assert accuracy(colour, dataset.test_images.repeat(1, 3, 1, 1), dataset.test_labels) > 0.3
 
 
@@ -169,21 +169,21 @@ def test_a_classifier_is_trained_without_torch_s_compiler():
 
 
 def test_a_ceiling_is_computed_once_for_a_data_set(dataset: Dataset, own_cache: Path):
-    first = ceiling(dataset, 220)
+    first = ceiling(dataset, 110)
     (kept,) = own_cache.iterdir()
     assert msgspec.json.decode(kept.read_bytes()) == first
     kept.write_text("0.125")
-    assert ceiling(dataset, 220) == 0.125  # read, not computed
+    assert ceiling(dataset, 110) == 0.125  # read, not computed
     kept.write_text("damaged")
-    assert ceiling(dataset, 220) == first
-    assert ceiling(dataset, 330) != 0.125
+    assert ceiling(dataset, 110) == first
+    assert ceiling(dataset, 120) != 0.125
     assert len(list(own_cache.iterdir())) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(dataset: Dataset, own_cache: Path):
     own_cache.parent.mkdir()
     own_cache.write_text("a file is in the way")
-    assert 0 < ceiling(dataset, 220) <= 1
+    assert 0 < ceiling(dataset, 110) <= 1
 
 
 # --- in a run
@@ -206,7 +206,7 @@ def measured(components: Components, out: Path, *, when: bool = True) -> Quality
 def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    monkeypatch.setattr(evaluation, "IMAGES", 110)
     public = ["metrics.held_out=public", "metrics.client_images=public"]
     of_public = measured(recipe(folder, *public), tmp_path / "x.png")
     assert of_public.gen2real is not None
@@ -237,7 +237,7 @@ def test_only_public_images_give_a_ceiling_and_a_look_for_copies(
 def test_workers_measure_utility_side_by_side_to_the_figures_of_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public: list[str]
 ):
-    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    monkeypatch.setattr(evaluation, "IMAGES", 110)
     components, jobs = recipe(folder, *public, "federation.workers=2"), []
 
     class Pool:
@@ -274,7 +274,7 @@ def test_workers_measure_utility_side_by_side_to_the_figures_of_one(
 
 
 def test_an_error_of_a_part_of_the_utility_is_that_of_the_whole(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked: None
 ):
     monkeypatch.setattr(workers, "_utility", repr)
     monkeypatch.setattr(workers, "_ceiling", dict)
@@ -300,7 +300,7 @@ def test_images_are_public_only_where_all_are(tmp_path: Path):
 
 
 def test_a_run_ends_with_its_utility(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluation, "IMAGES", 220)
+    monkeypatch.setattr(evaluation, "IMAGES", 110)
     public = ["metrics.held_out=public", "metrics.client_images=public", "metrics.utility=end"]
     simulation.run(recipe(folder, *public).config, tmp_path / "run")
     first, last = read_records(tmp_path / "run")
