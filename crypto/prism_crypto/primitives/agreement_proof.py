@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from functools import lru_cache
 from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature
@@ -61,6 +62,7 @@ Point: TypeAlias = tuple[int, int, int, int]
 _NEUTRAL: Point = (0, 1, 1, 0)
 
 
+@lru_cache(maxsize=1024)
 def curve_point(public: bytes) -> Point:
     """The Edwards point of even x with this u-coordinate: y = (u-1)/(u+1).
 

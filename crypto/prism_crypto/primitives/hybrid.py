@@ -33,7 +33,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple, Self
 
 import cryptography
@@ -108,6 +108,12 @@ def check_available() -> None:
         )
 
 
+@lru_cache(maxsize=1024)
+def _kem_key(public: bytes) -> mlkem.MLKEM768PublicKey:
+    """Read once: who checks a key uses it later, and many clients of one process have the same neighbours."""
+    return mlkem.MLKEM768PublicKey.from_public_bytes(public)
+
+
 def check_kem_key(public: bytes) -> None:
     """Accept only an encoding of an ML-KEM-768 public key (FIPS 203, section 7.2: length and modulus).
 
@@ -115,7 +121,7 @@ def check_kem_key(public: bytes) -> None:
         PublicKeyError: it is none.
     """
     try:
-        mlkem.MLKEM768PublicKey.from_public_bytes(public)
+        _kem_key(bytes(public))
     except ValueError:
         pass
     else:
@@ -125,7 +131,7 @@ def check_kem_key(public: bytes) -> None:
 
 def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     """A fresh secret, 32 bytes, and the ciphertext from which the owner of ``public`` has it."""
-    secret, ciphertext = mlkem.MLKEM768PublicKey.from_public_bytes(public).encapsulate()
+    secret, ciphertext = _kem_key(bytes(public)).encapsulate()
     return secret, ciphertext
 
 
