@@ -18,15 +18,19 @@ from prism_crypto.spec import CountSpec
 
 @pytest.fixture
 def small(monkeypatch):
-    """Sessions of six clients where the real ones have a hundred and a thousand."""
+    """Sessions of six clients, one client of twenty, where the real ones have a hundred and a thousand."""
     real = bench._session
     monkeypatch.setattr(
         bench,
         "_session",
         lambda n, d, mode, dropped=0, **options: real(min(n, 6), 50, mode, min(dropped, 1), **options),
     )
-    monkeypatch.setattr(bench, "one_client", lambda n, d, **options: one_client(100, 50, **options))
-    monkeypatch.setattr(bench, "one_active_client", lambda n, d, **options: one_client(100, 50, **options))
+
+    def few(n, d, colluders=0, **options):
+        return one_client(20, 50, colluders=min(colluders, 1), **options)
+
+    monkeypatch.setattr(bench, "one_client", few)
+    monkeypatch.setattr(bench, "one_active_client", few)
     monkeypatch.setattr(bench, "machine", lambda: {"processor": "one"})
     one = {"seconds": 3.0, "cpu": 2.0, "peak_mib": 99.0, "bits": 7.1, "neighbours": 99, "up": 10, "down": 20}
     monkeypatch.setattr(bench, "_in_another_process", lambda *_: one)
@@ -84,7 +88,7 @@ def test_no_two_figures_have_one_name_and_what_is_aimed_at_is_said_of_whole_size
     monkeypatch.setattr(bench, "flower_version", lambda: None)
     whole, quick = list(bench.rows(1)), list(bench.rows(1, quick=True))
     for rows in (whole, quick):
-        named = [row.name for row in rows if not row.name.startswith("one client of 100")]
+        named = [row.name for row in rows if not row.name.startswith("one client of 20")]
         assert len(set(named)) == len(named)
     aimed = {row.name: row.bar for row in whole if row.bar}
     assert aimed["upload step of a client, d=1,000,000 n=10"] == "≥ 30× faster"
