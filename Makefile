@@ -101,8 +101,10 @@ $(VENV)/.installed: $(PROJECTS) | $(BIN)/python
 	@touch $@
 
 # What `run` needs is among it. --no-compile: tests import a tenth of the files; the first import compiles those.
+# What builds our three parts comes first, once: pip would install it anew for each of them.
 $(VENV)/.installed-dev: $(PROJECTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(PARTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --no-compile --no-build-isolation --constraint constraints.txt $(PARTS) --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
 # Compiled once, in one process: otherwise every worker compiles the same modules. What fails here fails in the tests.
