@@ -14,11 +14,13 @@ import argparse
 import math
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from results import append, done
@@ -92,6 +94,15 @@ def arguments() -> argparse.Namespace:
     add("--smoothing", type=float, default=0.98)
     add("--random", action="store_true", help="ask along random coordinates, not those that are worth most")
     add("--uncentred", action="store_true", help="ask around the prior's mean, not around the posterior's")
+    add(
+        "--centre",
+        choices=("half", "theta", "room"),
+        default="half",
+        help="p_t: 1/2, f + (1 - 2f) theta_t, or theta_t clipped so that moves have room in the box",
+    )
+    add("--pairs", type=int, default=0, help="second moments of so many leading coordinates, too")
+    add("--pairs-from", type=int, default=5, help="the round in which they are asked for first")
+    add("--pairs-prior", type=float, default=0.05, help="prior variance of them, in units of images'")
     add("--partition", choices=("iid", "shards", "dirichlet"), default="iid")
     add("--seed", type=int, default=1)
     add("--threads", type=int, default=1)
@@ -102,7 +113,10 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="train on the exact moments in the basis: what noise costs nothing of",
     )
-    return parser.parse_args()
+    found = parser.parse_args()
+    if found.pairs and found.grow:
+        parser.error("--pairs must be 0 where the basis grows")
+    return found
 
 
 def features_of(
@@ -125,6 +139,55 @@ def features_of(
         torch.save((found, recipe.dataset.train_labels.long(), basis), kept)
     loaded: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = torch.load(kept)
     return loaded
+
+
+def class_means_of(phi: torch.Tensor, label: torch.Tensor) -> np.ndarray:
+    """(K, D), float64, of features (N, D) and labels (N,)."""
+    means = [phi[label == c].double().mean(0) for c in range(int(label.max()) + 1)]
+    return torch.stack(means).numpy()
+
+
+class WithPairs:
+    """A trainer whose features (N, D) go on with products of their leading coordinates around class centres.
+
+    With z = A(φ − centre of the class) and λ the variances along A's rows, the products are
+    z_i z_j / √(λ_i + λ_j) for i < j and (z_i² − λ_i) / √(4 λ_i): the squared length of their mean is what a
+    covariance other than diag(λ) adds to Fréchet's distance, to second order.
+
+    Args:
+        trainer: any; all else is taken from it.
+        axes: A (r, D), orthonormal rows.
+        within: λ (r,).
+        classes: K; all centres begin at 0.
+    """
+
+    def __init__(self, trainer: Any, axes: np.ndarray, within: np.ndarray, classes: int) -> None:
+        self.trainer, self.axes = trainer, torch.from_numpy(axes).float()
+        self.centres = torch.zeros(classes, axes.shape[1])
+        rows, columns = self.places = np.triu_indices(len(axes))
+        scale = np.where(rows == columns, 0.5, 1.0) / (within[rows] + within[columns])
+        self.variances = np.where(rows == columns, 2, 1) * within[rows] * within[columns] * scale
+        self.scale = torch.from_numpy(np.sqrt(scale)).float()
+        self.guess = torch.from_numpy(np.where(rows == columns, within[rows], 0)).float()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
+
+    def extended(self, phi: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Features (N, D) and their products (N, r(r+1)/2)."""
+        z = (phi - self.centres[label.long()]) @ self.axes.T
+        rows, columns = self.places
+        return torch.cat([phi, (z[:, rows] * z[:, columns] - self.guess) * self.scale], dim=1)
+
+    def features(self, mask: torch.Tensor, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Of generated images."""
+        return self.extended(self.trainer.features(mask, latents, labels), labels)
+
+
+def pairs_error(posterior: RowPosterior, truth: np.ndarray, pairs: int) -> dict[str, float]:
+    """How far guess and posterior are from the true means of the last `pairs`: a mean over classes."""
+    off = {"pairs_guess": truth[:, -pairs:], "pairs": (posterior.mean - truth)[:, -pairs:]}
+    return {name: round(float(np.linalg.norm(rest, axis=1).mean()), 4) for name, rest in off.items()}
 
 
 def principal(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +221,6 @@ def main() -> None:
     trainer = recipe.trainer
     phi, label, public = features_of(recipe, o.out, o.seed)
     classes, dimension = 10, trainer.extractor.dimension
-    truth = torch.stack([phi[label == c].double().mean(0) for c in range(classes)]).numpy()  # for print only
     held = recipe.partition.indices if o.partition != "dirichlet" else dirichlet(label.numpy(), n, o.seed)
     owner = torch.zeros(len(phi), dtype=torch.long)
     for client, images in enumerate(held):
@@ -184,8 +246,23 @@ def main() -> None:
     # Dead leaves have no classes, so part of their variance is that between classes.
     within = 0.5 * spectrum
     prior = Prior(np.zeros((classes, dimension)), basis, 0.5 * spectrum, own=o.own, shared=o.shared)
+    pairs = o.pairs * (o.pairs + 1) // 2
+    if pairs:
+        trainer = WithPairs(trainer, basis[: o.pairs], within[: o.pairs], classes)
+        spread = trainer.variances
+        prior = Prior(
+            np.zeros((classes, dimension + pairs)),
+            block_diag(basis, np.eye(pairs)),
+            np.concatenate([prior.spectrum, o.pairs_prior / o.own * spread]),
+            own=o.own,
+            shared=o.shared,
+        )
+        within = np.concatenate([within, spread])
+        phi = trainer.extended(phi, label)
+    truth = class_means_of(phi, label)  # for print only
     posterior = RowPosterior.start(prior)
     state = ServerState.start(trainer, initial_theta(trainer.dimension, seed=public_seed(o.seed, "theta")))
+    state = replace(state, average=torch.zeros(prior.mean.shape))
     training = ServerTraining(
         trainer, steps=o.rounds * o.steps + o.end, start=o.rate, end=0.1 * o.rate, smoothing=o.smoothing
     )
@@ -211,15 +288,21 @@ def main() -> None:
             posterior = grown(posterior, rows, o.grow_prior / o.own * second, by_class)
             prior = posterior.prior
             within = np.concatenate([within, 1.3 * along])
+        if pairs and t == o.pairs_from:
+            trainer.centres = torch.from_numpy(posterior.mean[:, :dimension]).float()
+            phi = trainer.extended(phi[:, :dimension], label)
+            truth = class_means_of(phi, label)
         # Public: what is asked, around which reference, under which clips.
         around = RowPosterior.start(prior) if o.uncentred else posterior
         reference = around.mean
         rest = phi - torch.from_numpy(reference).float()[label]
-        directions = min(o.directions, prior.variances.size)
+        later = pairs if t < o.pairs_from else 0
+        directions = min(o.directions, prior.variances.size - classes * later)
         numbers = torch.zeros(len(phi), directions)
-        worth = posterior.variances
+        worth = posterior.variances.copy()
         if o.random:
             worth = np.random.default_rng([o.seed, t]).random(worth.shape) * np.sqrt(within)
+        worth[:, worth.shape[1] - later :] = 0
         asked = principal_directions(prior, worth, directions, within)
         seen = rest @ torch.from_numpy(prior.basis).float().T
         for c in range(classes):
@@ -248,19 +331,26 @@ def main() -> None:
         draw = np.random.default_rng(public_seed(o.seed, "embedding", t))
         columns = draw.permutation(coordinates)[:directions]
         signs = draw.integers(0, 2, coordinates, dtype=np.int8).astype(np.float32) * 2 - 1
-        votes, half, boxed = np.zeros(coordinates, np.float32), 0.5 - o.flip, 0.0
+        centre = np.full(coordinates, 0.5, np.float32)
+        if o.centre != "half":
+            theta = state.theta(trainer.temperature, 0.01)
+            theta = draw.permutation(theta)[:coordinates].astype(np.float32)
+            room = min(0.5, o.flip + 3 * reach / math.sqrt(coordinates))
+            centre = o.flip + (1 - 2 * o.flip) * theta if o.centre == "theta" else theta.clip(room, 1 - room)
+        low, high = o.flip - centre, 1 - o.flip - centre
+        votes, boxed = np.zeros(coordinates, np.float32), 0.0
         for start in range(0, n, 100):
             placed = np.zeros((min(100, n - start), coordinates), np.float32)
             placed[:, columns] = (reach / limit_) * a[start : start + 100].numpy()
             move = signs * hadamard(placed)
-            boxed += float(np.count_nonzero(np.abs(move) > half)) / (n * coordinates)
-            p = 0.5 + np.clip(move, -half, half)
+            boxed += float(np.count_nonzero((move < low) | (move > high))) / (n * coordinates)
+            p = centre + np.clip(move, low, high)
             votes += (coins.random(p.shape, dtype=np.float32) < p).sum(0, dtype=np.float32)
-        opened = hadamard(signs * (votes / n - 0.5)[None])[0, columns].astype(np.float64) * limit_ / reach
-        noise = math.sqrt(0.25 / n) * limit_ / reach
+        opened = hadamard(signs * (votes / n - centre)[None])[0, columns].astype(np.float64) * limit_ / reach
+        noise = math.sqrt(float(np.mean(centre * (1 - centre))) / n) * limit_ / reach
         # Server: one measurement more.
         posterior = posterior.answered(asked, opened + around.expected(asked), noise**2)
-        error = (posterior.mean - truth) @ prior.basis.T
+        error = ((posterior.mean - truth) @ prior.basis.T)[:, : within.size - pairs]
         beyond = truth - (truth @ prior.basis.T) @ prior.basis
         log.append(
             {
@@ -271,9 +361,13 @@ def main() -> None:
                 "noise": round(float(classes * noise), 5),
                 "error": round(float(np.linalg.norm(error, axis=1).mean()), 4),
                 "beyond": round(float(np.linalg.norm(beyond, axis=1).mean()), 4),
-                "expected": round(math.sqrt(posterior.variances.sum() / classes), 4),
+                "expected": round(
+                    math.sqrt(posterior.variances[:, : within.size - pairs].sum() / classes), 4
+                ),
                 "cpu": round(time.process_time() - began),
             }
+            | ({"centre": round(float(np.mean(centre * (1 - centre))), 4)} if o.centre != "half" else {})
+            | (pairs_error(posterior, truth, pairs) if pairs else {})
         )
         print(t, log[-1], flush=True)
         if o.static:
