@@ -96,9 +96,9 @@ def arguments() -> argparse.Namespace:
     add("--uncentred", action="store_true", help="ask around the prior's mean, not around the posterior's")
     add(
         "--centre",
-        choices=("half", "theta", "room"),
+        choices=("half", "theta", "mask", "room"),
         default="half",
-        help="p_t: 1/2, f + (1 - 2f) theta_t, or theta_t clipped so that moves have room in the box",
+        help="p_t: 1/2; f + (1 - 2f) theta_t, or that of its mask; or theta_t clipped, moves having room",
     )
     add("--pairs", type=int, default=0, help="second moments of so many leading coordinates, too")
     add("--pairs-from", type=int, default=5, help="the round in which they are asked for first")
@@ -334,9 +334,10 @@ def main() -> None:
         centre = np.full(coordinates, 0.5, np.float32)
         if o.centre != "half":
             theta = state.theta(trainer.temperature, 0.01)
-            theta = draw.permutation(theta)[:coordinates].astype(np.float32)
+            theta = draw.permutation(theta > 0.5 if o.centre == "mask" else theta)
+            theta = theta[:coordinates].astype(np.float32)
             room = min(0.5, o.flip + 3 * reach / math.sqrt(coordinates))
-            centre = o.flip + (1 - 2 * o.flip) * theta if o.centre == "theta" else theta.clip(room, 1 - room)
+            centre = theta.clip(room, 1 - room) if o.centre == "room" else o.flip + (1 - 2 * o.flip) * theta
         low, high = o.flip - centre, 1 - o.flip - centre
         votes, boxed = np.zeros(coordinates, np.float32), 0.0
         for start in range(0, n, 100):
