@@ -380,6 +380,11 @@ class Config(Section, frozen=True):
         return "image" if self.data.person is None else "person"
 
     @property
+    def calibrated_for(self) -> str:
+        """Whom `measured.epsilon` is for, in a word: a "client", or what `record` says."""
+        return "client" if self.measured.unit == "client" else self.record
+
+    @property
     def measures(self) -> bool:
         """Whether rounds are measured: clients answer in public directions, and only these bits leave."""
         return self.federation.behaviour == "measure"

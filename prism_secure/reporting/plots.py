@@ -162,7 +162,7 @@ def _small(axes: Axes, curves: Sequence[Curve], budgets: Mapping[str, float]) ->
     axes.set_ylim(0, 1.12 * top or 1)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     for whose, value in shown.items():
-        colour = _LOOKS["image" if whose == "one image" else "sum"][0]
+        colour = _LOOKS["sum" if whose == "one client" else "image"][0]
         axes.axhline(value, color=colour, linewidth=1.1, linestyle=(0, (1, 2)))
         axes.annotate(
             f"budget {format_epsilon(value)}", (0.01, value), xytext=(0, 3), color=colour,

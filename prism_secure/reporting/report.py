@@ -359,10 +359,10 @@ def _losses(records: Sequence[RoundRecord]) -> list[tuple[int, float]]:
 
 
 def _budgets(config: Config) -> dict[str, float]:
-    """What all rounds together may cost a client, and an image, where a setting says so."""
+    """What all rounds together may cost a client, and a record, where a setting says so."""
     limits = {"one client": [config.budget.epsilon], f"one {config.record}": [config.budget.image_epsilon]}
     if config.measures:
-        limits[f"one {config.measured.unit}"].append(config.measured.epsilon)
+        limits[f"one {config.calibrated_for}"].append(config.measured.epsilon)
     least = {whose: min(value for value in (*values, math.inf) if value) for whose, values in limits.items()}
     return {whose: value for whose, value in least.items() if value < math.inf}
 
@@ -416,7 +416,8 @@ def _one_run_words(run: RunHistory) -> str:
     """What canaries showed, in one sentence; "" where nobody asked."""
     if run.one_run is None:
         return ""
-    names = {"client": ("client", "a client left out"), "record": ("image", "an image replaced")}
+    record = run.config.record
+    names = {"client": ("client", "a client left out"), "record": (record, f"one {record} replaced")}
     found = run.one_run.found
     canaries = " and ".join(
         f"{each.canaries:,} canary {names[each.unit][0]}{'' if each.canaries == 1 else 's'}" for each in found

@@ -32,6 +32,7 @@ from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
 PERSONS = [f"person {number // 3 % 17}" for number in range(60)]
 """Three or six images each, which do not lie together."""
+FOR_A_PERSON = ["measured.unit=image", "measured.radius=none", "measured.epsilon=3"]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,14 @@ def tiny(data: Path, *overrides: str) -> Config:
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("persons") / "run"
     run(tiny(data), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def calibrated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose epsilon is for a person."""
+    out = tmp_path_factory.mktemp("calibrated") / "run"
+    run(tiny(data, *FOR_A_PERSON), out)
     return out
 
 
@@ -232,6 +241,17 @@ def test_a_killed_run_goes_on_to_the_same_model(finished: Path, data: Path, tmp_
     assert load((out / "checkpoint" / "server.safetensors").read_bytes())["round"] == 1
     run(tiny(data, "federation.workers=2"), out)
     assert outcome(out) == outcome(finished)
+
+
+def test_a_run_whose_epsilon_is_for_a_person_ends_with_its_report(calibrated: Path, data: Path) -> None:
+    page = (calibrated / "report.html").read_text("utf-8")
+    assert "the budget of one person is 3.00" in page
+    assert "one image" not in page.lower()
+    before = outcome(calibrated)
+    (calibrated / "report.html").unlink()
+    run(tiny(data, *FOR_A_PERSON), calibrated)  # the command again
+    assert (calibrated / "report.html").read_text("utf-8") == page
+    assert outcome(calibrated) == before
 
 
 def test_the_ledger_says_that_a_record_is_a_person(finished: Path, data: Path) -> None:

@@ -537,6 +537,10 @@ def test_what_grows_is_said_to_and_its_budget_is_drawn() -> None:
     assert "ε(one image) is 1.00 throughout" in svg
     assert "the budget of one client is 2.00" in svg
     assert ">budget 2.00<" in svg
+    image, person = (
+        curves_plot([], curves, last=8, budgets={f"one {record}": 2.0}) for record in ("image", "person")
+    )
+    assert person.replace("budget of one person", "budget of one image") == image != svg
     for words in ("FID 234.3", "ε(SUM) 0.80", "ε(one image) 1.00", "ε(UPLOAD) 41.0"):
         assert f">{words}<" in svg, "each line is named at its end"
     # The small ones share a panel; the one that leads above ten lies in another, below.
