@@ -117,6 +117,7 @@ class Components:
         return Facts(
             parameters=self.trainer.dimension,
             training_images=len(self.dataset.train_images),
+            persons=sum(self.partition.persons or ()) or None,
             held_out_images=len(self.dataset.test_images),
             skipped_images=len(self.dataset.skipped),
             drowned="" if self.record_release is None else self.record_release.drowned,

@@ -45,6 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Length of the mask."""
     training_images: int | None = None
     """All clients' together."""
+    persons: int | None = None
+    """Whose they are, with `data.person`: all clients' together."""
     held_out_images: int | None = None
     """Public images that the metrics compare with."""
     skipped_images: int = 0

@@ -15,6 +15,7 @@ from prism_privacy.ledger.check import OF_PERSONS
 from prism_privacy.measured.integers import RESPONSE_BITS
 from prism_privacy.measured.records import clip_responses, record_responses, sum_persons
 from prism_secure.accounting import measured as plans
+from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, RunFolderError
@@ -252,6 +253,12 @@ def test_a_run_whose_epsilon_is_for_a_person_ends_with_its_report(calibrated: Pa
     run(tiny(data, *FOR_A_PERSON), calibrated)  # the command again
     assert (calibrated / "report.html").read_text("utf-8") == page
     assert outcome(calibrated) == before
+
+
+@pytest.mark.parametrize("name", ["finished", "calibrated"])
+def test_an_audit_of_an_honest_run_is_clean(name: str, request: pytest.FixtureRequest) -> None:
+    audit = audit_run(request.getfixturevalue(name))
+    assert audit.verdict == "clean", summary(audit)
 
 
 def test_the_ledger_says_that_a_record_is_a_person(finished: Path, data: Path) -> None:

@@ -18,11 +18,13 @@ from prism_privacy.ledger.entry import UNIT_WORDS
 from prism_privacy.moments.release import ADJACENCY_WORDS
 from prism_secure.accounting.plan import Plan
 from prism_secure.accounting.spending import Spending
+from prism_secure.audit.run_audit import audit_run
 from prism_secure.cli import main
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.reporting.progress import Display, describe_round, header
 from prism_secure.reporting.report import write_report
+from prism_secure.run_folder.environment import Facts, write_environment
 from prism_secure.run_folder.export import _check_settings, _privacy
 from prism_secure.run_folder.history import read_history
 from prism_secure.run_folder.records import encode
@@ -55,11 +57,15 @@ def spending(config: Config, folder: Path, finished: int = 0) -> Spending:
     return Spending(config, Place(folder), PARAMETERS, finished, sizes=SIZES, persons=people)
 
 
-def run_folder(folder: Path, person: bool) -> Path:
-    config = config_of(person)
-    make_run(folder, settings(person), rounds=0, ledger=False, done=False)
+def run_folder(folder: Path, person: bool, *more: str, charged: Config | None = None) -> Path:
+    """A run of these settings, whose ledger is that of the configuration that was charged."""
+    config = config_of(person, *more)
+    make_run(folder, settings(person, *more), rounds=0, ledger=False, done=False)
     (folder / "federation.id").write_text("fed\n")
-    with spending(config, folder) as spent:
+    environment = json.loads((folder / "environment.json").read_text())
+    environment["facts"] |= {"training_images": sum(SIZES), "persons": sum(PEOPLE) if person else None}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with spending(charged or config, folder) as spent:
         for number in range(1, 5):
             epsilon = spent.charge(number)
             record = msgspec.structs.replace(record_of(config, number), epsilon=epsilon, record=spent.record)
@@ -157,10 +163,39 @@ def test_tables_of_many_runs_and_an_audit_speak_of_a_person(
     page = text_of(tmp_path / "two" / "report.html")
     assert "ε(one person)" in page
     assert "one image" not in page
-    main(["audit", "run", str(other), "--html", str(tmp_path / "audit.html")])
+    capsys.readouterr()
+    assert main(["audit", "run", str(other), "--html", str(tmp_path / "audit.html")]) == 2
+    assert "no finding, but something that should be there could not be checked" in capsys.readouterr().out
     page = text_of(tmp_path / "audit.html")
     assert "one person of one client is another one" in page
     assert "one image" not in page
+
+
+@pytest.mark.parametrize(("unit", "clip", "of_an_image"), [("client", 4.47214, 3.16228), ("image", 2.0, 1.0)])
+def test_an_audit_knows_how_much_a_person_may_answer(
+    unit: str, clip: float, of_an_image: float, tmp_path: Path
+) -> None:
+    """Ten images of five persons with each client: 2 sqrt(5) and 2."""
+    unit = f"measured.unit={unit}"
+
+    def found(charged: float | None) -> list[str]:
+        other = None if charged is None else config_of(True, unit, f"measured.record_clip={charged}")
+        folder = run_folder(tmp_path / str(charged), True, unit, charged=other)
+        return [finding.text for finding in audit_run(folder).findings]
+
+    assert found(None) == found(clip) == []
+    for wrong in (of_an_image, 1.01 * clip, 0.99 * clip):
+        assert found(wrong) == [
+            "config.toml and the ledger disagree on record_clip of measured rounds, from round 1 on."
+        ]
+
+
+def test_an_audit_without_the_number_of_persons_says_so(of_persons: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(of_persons, tmp_path / "run"))
+    (folder / "environment.json").unlink()
+    write_environment(folder, "prism-secure run", Facts(parameters=PARAMETERS))
+    [settings_check] = [answer for answer in audit_run(folder).answers if answer.name == "settings"]
+    assert settings_check.reason == "environment.json does not say how many persons the clients have"
 
 
 def test_the_console_speaks_of_a_person() -> None:

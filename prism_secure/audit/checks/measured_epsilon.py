@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prism_privacy import LedgerEntry, RecordGuarantee, Spent, View
+from prism_secure.accounting.measured import record_clip
 from prism_secure.audit import oracle
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import TOO_SMALL, Notebook, Recomputed, Unchecked
@@ -209,10 +210,12 @@ def _share(evidence: Evidence, number: int) -> float:
 
 def _record_clip(evidence: Evidence, records: int) -> float:
     """c, in units of A."""
-    measured = evidence.config.measured
-    if measured.record_clip is not None:
-        return measured.record_clip
-    return math.sqrt(records) if measured.unit == "client" else 1.0
+    config, people = evidence.config, None
+    if config.data.person is not None and config.measured.record_clip is None:
+        if (persons := evidence.facts.persons) is None:
+            raise Unchecked("environment.json does not say how many persons the clients have")
+        people = max(1, round(persons / config.federation.clients))
+    return record_clip(config.measured, records, people)
 
 
 def _asked(entry: LedgerEntry) -> int:
