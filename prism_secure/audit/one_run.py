@@ -9,9 +9,11 @@ A canary is one of the unit that is audited, and is in or out as its adjacency s
 
     client   images that are all alike, more than its clips let through; or none
     image    features at the corners of their range, far along what round 1 asks; or the opposite ones
+    person   in place of an image where that is what a record is: several such images, all alike
 
 Every second client is a canary, the others hold nothing but canary images. So no image of the run's data is
-read: epsilon must hold for any data, and what is written tells of none.
+read: epsilon must hold for any data, and what is written tells of none. Of a canary client each image is
+another person's, or one person's clip would shorten all that it has.
 
 The guess. In units of probabilities, E'(counts - n p_t) of all rounds is X s + noise with fair coins s, and
 column j of X is what the clients' own code makes of canary j alone. The best linear estimate of s - 1/2 is
@@ -59,14 +61,15 @@ IMAGES = 500
 MOST_COPIES = 4096
 """Images of a canary client."""
 OVERSHOOT = 16
-"""How many times more than the client's clip lets through its images are: a missing clip must show."""
+"""How many times more than the client's clip lets through its images are: a missing clip must show. As many
+images does a canary person have."""
 _CELLS = 1 << 21
 """Probabilities of canary clients at a time: 16 MiB in binary64."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run says after its rounds: epsilon of a client left out, and of an image replaced, under SUM."""
+    """What a run says after its rounds: epsilon of a client left out, and of a record replaced, under SUM."""
 
     rounds: int
     client: float
@@ -80,13 +83,23 @@ class Canaries:
         plan: what each round releases.
         clients: how many there are.
         asked: the directions of round 1, which is public before anybody has answered.
-        images: how many canary images there are, about; fewer where so many do not fit into clients' clips.
+        images: how many canary images, or persons, there are, about; fewer where so many do not fit into
+            clients' clips.
         seed: of the coins and the features.
+        persons: whether a record is a person, and not an image.
     """
 
     def __init__(
-        self, plan: Sequence[MeasuredRelease], clients: int, asked: RowDirections, images: int, seed: int
+        self,
+        plan: Sequence[MeasuredRelease],
+        clients: int,
+        asked: RowDirections,
+        images: int,
+        seed: int,
+        *,
+        persons: bool = False,
     ) -> None:
+        self.alike = OVERSHOOT if persons else 1
         # C over what one image moves is how many images alike move the bits by C.
         saturating = max(each.clip / each.record_radius("add_remove") for each in plan)
         self.copies = min(MOST_COPIES, math.ceil(OVERSHOOT * saturating))
@@ -102,7 +115,8 @@ class Canaries:
         }
 
     def features(self, index: int) -> Records:
-        """The canary features of client `index` where all are in: one of a canary client, or its images'."""
+        """The canary features of client `index` where all are in: of one image of a canary client, or of one
+        of each canary image or person."""
         if index not in self._features:  # each round asks for them, and they take 30 ms
             rng = np.random.default_rng([self._seed, 1 + index])
             classes, k = self._asked.classes, self._asked.directions
@@ -130,7 +144,13 @@ class Canaries:
             copies = self.copies if self.client_is_in[index] else 0
             return np.repeat(features, copies, axis=0), np.repeat(labels, copies)
         signs = np.where(self.image_is_in[index], np.float32(1), np.float32(-1))
-        return features * signs[:, None], labels
+        return np.repeat(features * signs[:, None], self.alike, axis=0), np.repeat(labels, self.alike)
+
+    def whose(self, index: int) -> NDArray[np.int64]:
+        """Whose each image of client `index` is where a record is a person."""
+        if index in self.client_is_in:
+            return np.arange(self.copies if self.client_is_in[index] else 0)
+        return np.repeat(np.arange(self.images), self.alike)
 
 
 def one_run(
@@ -146,7 +166,7 @@ def one_run(
     Args:
         config: what a run was made with; its data are asked for their sizes and classes only.
         claim: what that run says, and after how many rounds.
-        images: about how many canary images.
+        images: about how many canary images, or persons.
         seed: of canaries, coins and guesses.
         told: called with how many rounds are done, 0 at first, and how many there are.
 
@@ -154,13 +174,18 @@ def one_run(
         ConfigError, DataError: the configuration cannot be run, or its rounds are not measured.
     """
     told(0, claim.rounds)
-    components = Planted(config, lambda index: canaries.given(index))
+    persons = config.data.person is not None
+    components = Planted(
+        config,
+        lambda index: canaries.given(index),
+        (lambda index: canaries.whose(index)) if persons else None,
+    )
     with one_thread(config.federation.device), scratch() as folder:
         rounds = PlayedRounds(components, Path(folder), b"one run %d" % seed)
         plan, clients = components.plan.measured, config.federation.clients
         first = rounds.checked_round().directions
         assert isinstance(first, RowDirections)
-        canaries = Canaries(plan, clients, first, images, seed)
+        canaries = Canaries(plan, clients, first, images, seed, persons=persons)
         evidence = _Evidence(canaries)
         for number in range(1, claim.rounds + 1):
             evidence.add(rounds.next())
@@ -244,10 +269,10 @@ class _Evidence:
         for index in canaries.image_is_in:
             if index in honest:
                 features, labels = canaries.features(index)
-                alone = np.arange(len(labels))
+                whose = canaries.whose(index)
                 both = (
-                    asked.answers(quantise_features(np.float32(sign) * features), labels, alone, len(alone))
-                    for sign in (1, -1)
+                    asked.answers(rows[whose], labels[whose], whose, len(labels), whose)
+                    for rows in (quantise_features(np.float32(sign) * features) for sign in (1, -1))
                 )
                 present, absent = (answers.astype(np.float64) * gain for answers in both)
                 yield index, present, absent
@@ -282,7 +307,7 @@ def audit_one_run(
 
     Args:
         folder: a run folder with a ledger, finished or not, whose data are where they were.
-        images: about how many canary images.
+        images: about how many canary images, or persons.
         seed: of canaries, coins and guesses.
         told: called with how many rounds are done, 0 at first, and how many there are.
 

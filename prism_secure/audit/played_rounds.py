@@ -46,14 +46,23 @@ class Planted(Components):
     Args:
         config: with measured rounds; its data say only how many classes and channels there are.
         give: what a client has, by its id; the same whenever it is asked again.
+        whose: whose each image of a client is, int64 (N,), where records are persons.
     """
 
-    def __init__(self, config: Config, give: Callable[[int], Records]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        give: Callable[[int], Records],
+        whose: Callable[[int], NDArray[np.int64]] | None = None,
+    ) -> None:
         super().__init__(lightly_trained(config))
-        self._give = give
+        self._give, self._whose = give, whose
 
     def features(self, client: int, *, alike: bool = False) -> Records:
         return self._give(client)
+
+    def persons(self, client: int) -> NDArray[np.int64] | None:
+        return None if self._whose is None else self._whose(client)
 
 
 @dataclass(frozen=True, eq=False)

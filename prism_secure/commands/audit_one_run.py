@@ -12,9 +12,10 @@ from prism_secure.errors import ConfigError
 
 HELP = """\
 Send canaries through all rounds that a run with measured rounds has made, with its settings: every second
-client is a canary, with images of its own or none, and the others hold canary images, each itself or its
-opposite, by fair coins. Whoever sees the opened sums guesses the coins; how many guesses are right bounds
-epsilon from below, with confidence 95% for each unit (Steinke, Nasr and Jagielski 2023).
+client is a canary, with images of its own or none, and the others hold canary images (or persons, of several
+images), each itself or its opposite, by fair coins. Whoever sees the opened sums guesses the coins; how many
+guesses are right bounds epsilon from below, with confidence 95% for each unit (Steinke, Nasr and Jagielski
+2023).
 
 Canaries are made up, and no image of the run's data is read or released. one-run.json is written into the run
 folder, and the run's report shows the bound beside epsilon. A bound far below epsilon is what to expect, and
@@ -40,7 +41,7 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument(
         "--images", type=int, default=500, metavar="M",
-        help="canary images over all clients, about (default 500); those of one client share its clip",
+        help="canary images (or persons) over all clients, about (default 500); a client's share its clip",
     )  # fmt: skip
     parser.set_defaults(command=_one_run)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from prism_privacy.measured.integers import RESPONSE_BITS
 from prism_privacy.measured.records import clip_responses, record_responses, sum_persons
 from prism_secure.accounting import measured as plans
 from prism_secure.audit.run_audit import audit_run, summary
+from prism_secure.cli import main
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, RunFolderError
@@ -259,6 +262,18 @@ def test_a_run_whose_epsilon_is_for_a_person_ends_with_its_report(calibrated: Pa
 def test_an_audit_of_an_honest_run_is_clean(name: str, request: pytest.FixtureRequest) -> None:
     audit = audit_run(request.getfixturevalue(name))
     assert audit.verdict == "clean", summary(audit)
+
+
+def test_canaries_of_such_a_run_are_persons(
+    calibrated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(calibrated, tmp_path / "run")
+    assert main(["audit", "one-run", str(out), "--images", "20"]) == 0
+    assert capsys.readouterr().out.count("ok  ") == 2
+    assert main(["report", str(out)]) == 0
+    page = (out / "report.html").read_text("utf-8")
+    assert re.search(r"An audit sent 2 canary clients and \d+ canary persons, each in or out", page)
+    assert "one person replaced, where 3.00 was claimed" in page
 
 
 def test_the_ledger_says_that_a_record_is_a_person(finished: Path, data: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from prism_privacy import Adjacency, RowDirections, View
+from prism_privacy import Adjacency, RowDirections, View, quantise_features
 from prism_privacy.audit.lower_bounds import one_run_log_p
 from prism_privacy.measured import answers, public_round
 from prism_privacy.measured.embedding import HadamardEmbedding
@@ -212,6 +212,54 @@ def test_an_image_that_moves_further_than_it_may_is_refuted(
     found = {each.unit: each for each in one_run(config, claim, images=50).found}
     assert found["record"].canaries == 50
     assert found["record"].refuted == (bug is not None)
+
+
+@pytest.fixture(scope="module")
+def of_persons(data: Path) -> list[str]:
+    """A person for each client; fifty canary persons, of 64 images that a client could have."""
+    (data / "train-persons.txt").write_text("".join(f"{number}\n" for number in range(100)))
+    small = ["measured.unit=image", "measured.epsilon=0.5", "measured.records=64", "measured.record_clip=4"]
+    return ["data.person=file", *small, "federation.rounds=1", "metrics.every=1"]
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_a_person_whose_images_are_clipped_one_by_one_is_refuted(
+    bug: bool, data: Path, of_persons: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(data, *of_persons)
+    claim = claim_of(config)
+    if bug:
+        monkeypatch.setattr(
+            public_round, "sum_persons", lambda responses, owners, persons: (responses, owners)
+        )
+    found = {each.unit: each for each in one_run(config, claim, images=50).found}
+    assert found["record"].canaries == 50
+    assert found["record"].refuted is bug
+    assert not found["client"].refuted
+
+
+def test_a_canary_person_has_several_images_and_reaches_the_clip(
+    data: Path, of_persons: list[str], tmp_path: Path
+) -> None:
+    config = settings(data, *of_persons)
+    asked = PlayedRounds(Components(config), tmp_path, b"x").checked_round()
+    assert isinstance(asked.directions, RowDirections)
+    plan = Components(config).plan.measured
+    canaries = Canaries(plan, 100, asked.directions, images=200, seed=3, persons=True)
+
+    def length(index: int, of: slice) -> float:
+        (features, labels), whose = canaries.given(index), canaries.whose(index)
+        assert len(features) == len(labels) == len(whose)
+        answer = asked.answers(quantise_features(features[of]), labels[of], persons=whose[of])
+        return float(np.linalg.norm(asked.real(answer)))
+
+    whole = next(index for index, is_in in canaries.client_is_in.items() if is_in)
+    assert len(set(canaries.whose(whole).tolist())) == canaries.copies
+    assert length(whole, slice(None)) == pytest.approx(asked.release.client_clip, rel=1e-3)
+    first = slice(canaries.alike)  # of several images, all alike
+    assert canaries.whose(1).tolist() == [n for n in range(canaries.images) for _ in range(canaries.alike)]
+    assert canaries.alike > 1 == len(np.unique(canaries.given(1)[0][first], axis=0))
+    assert length(1, first) == pytest.approx(asked.release.record_clip / asked.release.records, rel=1e-3)
 
 
 def test_canaries_are_in_by_fair_coins_and_hold_what_their_adjacency_says(data: Path, tmp_path: Path) -> None:
