@@ -80,7 +80,7 @@ class OwnData(Components):
 
     @cached_property
     def partition(self) -> Partition:
-        """All images, whichever client asks."""
+        """All images, whichever client asks; how many persons the others have, nobody says."""
         clients, labels = self.config.federation.clients, self.dataset.train_labels.numpy()
         counts = np.bincount(labels, minlength=len(self.dataset.classes))
         return Partition((np.arange(len(labels)),) * clients, np.tile(counts, (clients, 1)))
@@ -189,6 +189,7 @@ class RecipeClient:
             coins,
             sizes=recipe.public_sizes,
             client=self.enrolment.identity.client_id,
+            persons=recipe.partition.persons,
         ) as spending:
             spending.charge_moments()
             if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:

@@ -118,6 +118,7 @@ class Rounds:
             self._coins,
             own_data,
             recipe.public_sizes,
+            recipe.partition.persons,
         ) as spending:
             for note in recipe.notes:
                 log(INFO, "%s", note)
