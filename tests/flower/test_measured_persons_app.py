@@ -13,6 +13,7 @@ from prism_privacy.ledger import verify_ledger
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError
+from prism_secure.flower import client_app
 from prism_secure.flower.recipe.client import own_data
 from prism_secure.rounds.behaviours.measure import MeasuringClient
 from prism_secure.rounds.client import Client
@@ -110,3 +111,14 @@ def test_clients_that_share_one_data_set_know_how_many_persons_there_are(data: P
     assert header["settings"] == {"record": "person"}
     assert header["records"] == max(shared.partition.persons or ())
     assert entry["release"] == shared.plan.measured[0].as_dict()
+
+
+def test_all_agree_on_who_is_protected(data: Path) -> None:
+    """The bits of a client that clips image by image keep what is said of an image, and not of a person."""
+    config = recipe(data, CLIP)
+    images = load_config(None, [*TINY, *PERSONS, CLIP, f"data.folder={data}", "data.person=none"])
+    told = [own_data(each, OWN).plan.measured for each in (config, images)]
+    assert told[0] == told[1], "nothing else would tell them apart"
+    assert client_app.binding(config) != client_app.binding(images)
+    folders = recipe(data, CLIP, "data.source=images", "data.person=folder")
+    assert client_app.binding(config) == client_app.binding(folders)
