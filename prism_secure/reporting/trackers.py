@@ -51,8 +51,8 @@ def values(record: RoundRecord, config: Config) -> Values:
     epsilons = {
         "epsilon/sum": record.epsilon.sum_zero_out,
         "epsilon/upload": record.epsilon.upload_zero_out,
-        "epsilon/image": None if record.record is None else record.record.epsilon,
-        "epsilon/image_upload": None if record.record is None else record.record.upload,
+        f"epsilon/{config.record}": None if record.record is None else record.record.epsilon,
+        f"epsilon/{config.record}_upload": None if record.record is None else record.record.upload,
     }
     found: dict[str, float | None] = {
         "wire/bits_per_parameter": record.bits_per_parameter,

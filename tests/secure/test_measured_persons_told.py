@@ -24,6 +24,7 @@ from prism_secure.config import Config, dump_config, load_config
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.reporting.progress import Display, describe_round, header
 from prism_secure.reporting.report import write_report
+from prism_secure.reporting.trackers import values
 from prism_secure.run_folder.environment import Facts, write_environment
 from prism_secure.run_folder.export import _check_settings, _privacy
 from prism_secure.run_folder.history import read_history
@@ -232,6 +233,17 @@ def test_config_epsilon_speaks_of_a_person_and_counts_the_dealt_out(
     # 15 images a client of 5 persons: C/A * 2 c/N, c = 3 A
     plan = Plan(config_of(True, *small), PARAMETERS, sizes=(15,) * 4, persons=(5,) * 4)
     assert f"{plan.measured[-1].record_radius():.3g}" in told
+
+
+def test_a_tracker_is_told_of_a_person(of_persons: Path, of_images: Path) -> None:
+    for folder, record, other in ((of_persons, "person", "image"), (of_images, "image", "person")):
+        history = read_history(folder)
+        last = history.records[-1]
+        assert last.record is not None
+        tracked = values(last, history.config)
+        assert tracked[f"epsilon/{record}"] == last.record.epsilon
+        assert tracked[f"epsilon/{record}_upload"] == last.record.upload
+        assert not any(other in name for name in tracked)
 
 
 def test_a_card_speaks_of_a_person_and_an_old_one_of_an_image(of_persons: Path, of_images: Path) -> None:
