@@ -261,7 +261,7 @@ def data_card(
     again = " --relabel" * relabelled + " --vary-contrast" * vary_contrast
     labelled = "each asked for as the class that its label says"
     if relabelled:
-        labelled = "each with the label that Fisher's discriminant gives it, by the moments that opened"
+        labelled = "each with the label that Friedman's discriminant gives it, by the moments that opened"
     matter: dict[str, str | Sequence[str]] = {
         "license": card.licence if card else NOT_STATED,
         "pretty_name": f"Generated images of {plain(card.data.name) if card else 'unnamed data'}",

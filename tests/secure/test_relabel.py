@@ -1,4 +1,4 @@
-"""Labels by the release: Fisher's discriminant from what opened, and data sets that have its labels."""
+"""Labels by the release: Friedman's discriminant from what opened, and data sets that have its labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prism_secure.config import load_config
 from prism_secure.data.features import BoundedFeatures, RandomFourierFeatures, WithProducts
 from prism_secure.data.public_images import dead_leaves
 from prism_secure.errors import ConfigError
-from prism_secure.learning.discriminant import LEAST_RIDGE, RIDGE, Discriminant
+from prism_secure.learning.discriminant import LEAST_RIDGE, OWN, RIDGE, Discriminant
 from prism_secure.rounds.simulation import run
 
 from .tiny_data import TINY, write_data
@@ -31,10 +31,11 @@ def extractor() -> WithProducts:
 
 
 def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Three kinds: bright above, bright to the left, and neither, each under much noise."""
+    """Three kinds: bright above, bright to the left, and neither, under much noise, the last under less."""
     draws = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     images = 0.6 * torch.randn(count, 1, 8, 8, generator=draws)
+    images[labels == 2] *= 0.8
     images[labels == 0, :, :4] += 0.5
     images[labels == 1, :, :, :4] += 0.5
     return images.clamp(-1, 1), labels
@@ -48,16 +49,31 @@ def released(extractor: WithProducts, classes: int = 3) -> tuple[NoisySums, Tens
     return release_moments(extractor(images), labels.numpy(), release), images, labels
 
 
-def test_labels_are_those_of_fishers_discriminant_on_the_images_themselves(extractor: WithProducts) -> None:
+def covariances(extractor: WithProducts, images: Tensor, labels: Tensor) -> np.ndarray:
+    """C_k − λ of three classes of as many images, (3, r, r)."""
+    z = extractor.coordinates(extractor(images)).double().numpy()
+    within = np.stack([np.cov(z[labels == k].T, bias=True) for k in range(3)])
+    mixed: np.ndarray = (1 - OWN) * within.mean(0) + OWN * within
+    return mixed
+
+
+def test_labels_are_those_of_friedmans_discriminant_on_the_images_themselves(extractor: WithProducts) -> None:
     sums, images, labels = released(extractor)
     z = extractor.coordinates(extractor(images)).double().numpy()
     means = np.stack([z[labels == k].mean(0) for k in range(3)])
-    within = sum(np.cov(z[labels == k].T, bias=True) * float((labels == k).sum()) for k in range(3)) / 300
+    mixed = covariances(extractor, images, labels) + LEAST_RIDGE * np.eye(COUNT)
     others, truth = pictures(300, 5)
     points = extractor.coordinates(extractor(others)).double().numpy()
-    inverse = np.linalg.inv(within + LEAST_RIDGE * np.eye(COUNT))
-    # The nearest mean in Mahalanobis distance, written out.
-    distances = np.array([[(p - m) @ inverse @ (p - m) for m in means] for p in points])
+    # The likeliest of normal distributions, written out.
+    distances = np.array(
+        [
+            [
+                (p - m) @ np.linalg.solve(c, p - m) + np.linalg.slogdet(c)[1]
+                for m, c in zip(means, mixed, strict=True)
+            ]
+            for p in points
+        ]
+    )
     found = Discriminant.of(sums, extractor)(others)
     assert found.dtype == torch.int64
     assert np.array_equal(found.numpy(), distances.argmin(1))
@@ -68,9 +84,27 @@ def test_labels_are_those_of_fishers_discriminant_on_the_images_themselves(extra
 
 def test_a_class_that_the_release_says_is_absent_is_nobodys_label(extractor: WithProducts) -> None:
     sums, images, _ = released(extractor, classes=4)
-    found = Discriminant.of(sums, extractor)
-    assert found.offsets[3] == -np.inf
-    assert set(found(images).tolist()) == {0, 1, 2}
+    assert set(Discriminant.of(sums, extractor)(images).tolist()) == {0, 1, 2}
+    first, counts = np.roll(sums.first, 2, axis=0), None if sums.counts is None else np.roll(sums.counts, 2)
+    moved = Discriminant.of(replace(sums, first=first, counts=counts), extractor)
+    assert moved.classes.tolist() == [0, 2, 3]
+    assert set(moved(images).tolist()) == {0, 2, 3}
+
+
+def test_a_class_of_few_images_has_less_of_its_own_covariance(extractor: WithProducts) -> None:
+    """Else the noise of its own, which is large, would make it wide and nobody's label."""
+    sums, images, labels = released(extractor)
+    few = np.array([1.0, 1.0, 0.1])
+    assert sums.counts is not None
+    fewer = replace(sums, first=sums.first * few[:, None], counts=sums.counts * few)
+    z = extractor.coordinates(extractor(images)).double().numpy()
+    within = np.stack([np.cov(z[labels == k].T, bias=True) for k in range(3)])
+    share = few / few.sum()
+    own = OWN * np.array([1, 1, 3 * share[2]])[:, None, None]
+    expected = (1 - own) * np.einsum("k,kij->ij", share, within) + own * within
+    assert np.allclose(
+        expected + LEAST_RIDGE * np.eye(COUNT), inverse(Discriminant.of(fewer, extractor)), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -83,17 +117,21 @@ def test_a_release_that_drowned_gives_no_labels(extractor: WithProducts, left: i
         Discriminant.of(drowned, extractor)
 
 
+def inverse(found: Discriminant) -> np.ndarray:
+    """C (K, r, r)."""
+    return np.linalg.inv(found.roots @ found.roots.transpose(0, 2, 1))
+
+
 def test_more_noise_makes_for_more_ridge(extractor: WithProducts) -> None:
-    """What is added to W's eigenvalues, read off the weights: (W + λ) w = m."""
+    """What is added to the covariances."""
     sums, images, labels = released(extractor)
     noisy = replace(sums, release=replace(sums.release, sigma=0.01))  # said to be so, and not drawn
-    z = extractor.coordinates(extractor(images)).double().numpy()
-    means = np.stack([z[labels == k].mean(0) for k in range(3)])
-    first, second = (Discriminant.of(each, extractor).weights for each in (sums, noisy))
+    mixed = covariances(extractor, images, labels)
     added = RIDGE * 2 * np.sqrt(COUNT) * (0.01 * 300) * np.sqrt(3) / 300
-    within = sum(np.cov(z[labels == k].T, bias=True) * float((labels == k).sum()) for k in range(3)) / 300
-    assert np.allclose((within + LEAST_RIDGE * np.eye(COUNT)) @ first, means.T, atol=1e-4)
-    assert np.allclose((within + added * np.eye(COUNT)) @ second, means.T, atol=1e-4)
+    assert np.allclose(
+        mixed + LEAST_RIDGE * np.eye(COUNT), inverse(Discriminant.of(sums, extractor)), atol=1e-5
+    )
+    assert np.allclose(mixed + added * np.eye(COUNT), inverse(Discriminant.of(noisy, extractor)), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +164,12 @@ def test_a_data_set_has_the_same_images_with_the_releases_labels(folder: Path, t
     assert not np.array_equal(labels, asked)
     assert np.array_equal(labels, again)  # by the images before their contrast changed
     card = (tmp_path / "told.npz.md").read_text("utf-8")
-    assert "Fisher's discriminant" in card
+    assert "Friedman's discriminant" in card
     assert "--seed 0 --relabel" in card
     for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
         assert f"| {label} |" in card
         assert f"| {count:,} |" in card
-    assert "Fisher" not in (tmp_path / "plain.npz.md").read_text("utf-8")
+    assert "Friedman" not in (tmp_path / "plain.npz.md").read_text("utf-8")
 
 
 def test_labels_by_a_release_need_one(
