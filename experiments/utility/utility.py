@@ -84,10 +84,10 @@ class Made:
         return self.components.extractor.in_batches(images).double().numpy()
 
     def told_apart(self, images: Tensor) -> Tensor:
-        """Each image's class by the release: Fisher's linear discriminant in the matched features.
+        """Each image's class by the release: as `discriminant` says, if second moments were released.
 
-        Means are the released ones. So is the variance within classes if second moments were released; else
-        it is that of generated images.
+        Else by Fisher's linear discriminant in the matched features, with the released means and the variance
+        within classes of generated images.
         """
         if self.discriminant is not None:
             return torch.cat([self.discriminant(part) for part in images.split(AT_ONCE)])
