@@ -28,10 +28,10 @@ __all__ = [
     "format_floor",
     "format_seconds",
     "image_verdict",
-    "plainly",
     "record_unit",
     "true_alarms",
     "verdict",
+    "what_is_revealed",
 ]
 
 EXTRACTORS = {
@@ -244,7 +244,7 @@ def image_verdict(
     return _verdict(figure, epsilon, delta, certified, f"{record}s that a client really had")
 
 
-def plainly(
+def what_is_revealed(
     epsilon: float, delta: float, *, record: str | None = None, certified: float | None = None
 ) -> str:
     """What taking part can reveal, or one record, for who knows no epsilon; the number is the verdict's.
@@ -252,25 +252,23 @@ def plainly(
     record      "image" or "person"; None where all that a client contributes is protected
     certified   as in `verdict`
 
-    >>> plainly(2.0, 1e-5, certified=0.0369)  # doctest: +ELLIPSIS
-    'What taking part can reveal: ... suspects 1 in 100 who did not, finds at most 3.7 in 100 who did.'
-    >>> plainly(2.0, 1e-5, record="image")  # doctest: +ELLIPSIS
-    'What one image can reveal: ... whether a client had it, and ... finds at most 7.4 in 100 that it had.'
-    >>> plainly(23_617.0, 1e-5)
-    'What taking part can reveal: nothing is ruled out.'
+    >>> what_is_revealed(2.0, 1e-5, certified=0.0369)  # doctest: +ELLIPSIS
+    'What taking part can reveal: ... suspects 1 in 100 outsiders finds at most 3.7 in 100 participants.'
+    >>> what_is_revealed(2.0, 1e-5, record="image")  # doctest: +ELLIPSIS
+    'What one image can reveal: ... 1 in 100 images that no client had finds at most 7.4 in 100 that one had.'
+    >>> what_is_revealed(23_617.0, 1e-5)
+    'What taking part can reveal: anything, as far as this bound goes.'
     """
     percent = _percent(true_alarms(epsilon, delta) if certified is None else certified)
     subject = "taking part" if record is None else f"one {record}"
     if percent >= 100:
-        return f"What {subject} can reveal: nothing is ruled out."
-    guess, others, right = (
-        ("who took part", "who did not", "who did")
-        if record is None
-        else ("whether a client had it", "that it had not", "that it had")
+        return f"What {subject} can reveal: anything, as far as this bound goes."
+    others, right = (
+        ("outsiders", "participants") if record is None else (f"{record}s that no client had", "that one had")
     )
     return (
-        f"What {subject} can reveal: whoever guesses from all that was opened {guess}, and wrongly suspects "
-        f"{100 * FALSE_ALARMS:g} in 100 {others}, finds at most {percent:g} in 100 {right}."
+        f"What {subject} can reveal: from all that was opened, an attacker who wrongly suspects "
+        f"{100 * FALSE_ALARMS:g} in 100 {others} finds at most {percent:g} in 100 {right}."
     )
 
 

@@ -170,9 +170,10 @@ class Spending:
         self._append("moments", 0, self._guarantee.release, table, cohort=cohort)
 
     @property
-    def last_metrics(self) -> Mapping[str, Any]:
-        """What the ledger's last entry says beside the cost; empty before the first."""
-        return self._ledger.entries[-1].metrics if self._ledger.entries else {}
+    def federation_rounds(self) -> set[int]:
+        """The federation's rounds that a client's own ledger has; a server may ask out of their order."""
+        stated = (entry.metrics.get("federation_round") for entry in self._ledger.entries)
+        return {number for number in stated if isinstance(number, int)}
 
     def charge(
         self,
@@ -251,8 +252,9 @@ class Spending:
         self._participations.spend(_of_a_client(release), present)
         most = max(map(self._participations.rounds_of, present))
         if isinstance(release, MeasuredRelease):
-            everybodys = self._client is None or self._config.everybody
-            accounts = self._plan.present(federation_round) if everybodys else present
+            # Where all are in every round one account stands for all, in a client's own ledger, too.
+            shared = self._client is None or self._config.everybody
+            accounts = self._plan.present(federation_round) if shared else present
             for unit, account in self._measured.items():
                 account.spend(release.release(unit), accounts)
         elif most > before:

@@ -135,6 +135,16 @@ class Measured:
         return Mask(self.flip, radius, self.cohort, "probability", self.coordinates, self.sum_failure)
 
 
+def record_clip(unit: str, images: int, people: int | None) -> float:
+    """c in units of A, where nobody has set it: n if the unit is a record, n sqrt(P) if it is a client.
+
+    n is images a person, P persons a client; where a record is an image each is a person of its own.
+    """
+    persons = min(people or images, images)
+    alone = images / persons
+    return alone if unit == "image" else alone * math.sqrt(persons)
+
+
 def of_a_client(release: Mapping[str, Any]) -> Mask:
     """What a ledger's `release` tells of a client: a mask's, or a measured round's.
 

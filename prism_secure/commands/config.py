@@ -166,9 +166,10 @@ def _a(record: str) -> str:
 
 
 def _honest(config: Config) -> str:
-    """The clients that an epsilon against observers of sums counts on, and what became of the others."""
+    """The clients that an epsilon against observers of sums counts on, and why they are not all."""
     invited, least, colluders = config.invited, config.min_survivors, config.privacy.colluders
     words = f"{config.cohort:,} honest clients of {invited:,}, "
+    words += "guaranteed by the graph that they choose; " if config.graph == "chosen" else ""
     words += f"{colluders:,} collude{'s' if colluders == 1 else ''}" if colluders else "none colludes"
     return words + (f", {invited - least:,} may drop out" if least < invited else "")
 

@@ -32,16 +32,16 @@ def invited(config: Config, round_number: int) -> tuple[int, ...]:
     return plan[round_number - 1]
 
 
-def dropouts(config: Config, round_number: int) -> tuple[int, ...]:
-    """Those of a round's clients that are let drop out, in order.
+def dropped_out(config: Config, round_number: int) -> tuple[int, ...]:
+    """Those of a round's clients that `secure_sum.dropouts` has drop out, in order.
 
     >>> from prism_secure.config import load_config
     >>> some = load_config(None, ["secure_sum.dropouts=0.2", "secure_sum.min_survivors=8"])
-    >>> dropouts(some, 1), dropouts(some, 2)
+    >>> dropped_out(some, 1), dropped_out(some, 2)
     ((2, 4), (8, 9))
     """
     draw = np.random.default_rng(public_seed(config.federation.seed, "dropouts", round_number))
-    gone = draw.choice(invited(config, round_number), config.dropouts, replace=False)
+    gone = draw.choice(invited(config, round_number), config.dropping_out, replace=False)
     return tuple(sorted(int(client) for client in gone))
 
 

@@ -174,12 +174,17 @@ class Config(Section, frozen=True):
         clients = "federation.clients" if self.everybody else "the clients a round invites"
         if survivors > n:
             raise ValueError(f"secure_sum.min_survivors must be at most {clients} = {n}, got {survivors}")
-        if n - self.dropouts < survivors:
+        if self.secure_sum.dropouts and not self.dropping_out:
             raise ValueError(
-                f"secure_sum.min_survivors must be at most {n - self.dropouts}, which secure_sum.dropouts = "
-                f"{self.secure_sum.dropouts:g} leaves of {n} clients; got {survivors}"
+                f"secure_sum.dropouts must be 0 or at least 1/{n}, one client of a round, got "
+                f"{self.secure_sum.dropouts:g}"
             )
-        if self.dropouts and self.secure_sum.simulate:
+        if n - self.dropping_out < survivors:
+            raise ValueError(
+                f"secure_sum.min_survivors must be at most {n - self.dropping_out}, which "
+                f"secure_sum.dropouts = {self.secure_sum.dropouts:g} leaves of {n} clients; got {survivors}"
+            )
+        if self.dropping_out and self.secure_sum.simulate:
             raise ValueError(
                 "secure_sum.dropouts must be 0 with secure_sum.simulate, which knows the sizes of messages "
                 f"where nobody drops out; got {self.secure_sum.dropouts:g}"
@@ -301,8 +306,8 @@ class Config(Section, frozen=True):
         return int(self.federation.client_fraction * self.federation.clients + 1e-9)
 
     @property
-    def dropouts(self) -> int:
-        """How many of those are let drop out of each round."""
+    def dropping_out(self) -> int:
+        """How many of those `secure_sum.dropouts` has drop out of each round."""
         return int(self.secure_sum.dropouts * self.invited + 1e-9)
 
     @property

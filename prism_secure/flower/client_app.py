@@ -130,8 +130,8 @@ def binding(config: Config) -> bytes:
     privacy = msgspec.structs.replace(config.privacy, record_store=None)  # a path of one machine
     agreed: dict[str, object] = {"mask": config.mask, "privacy": privacy}
     if config.measures:  # the clips of every round follow from these, and what one of them acts on
-        rounds = {"measured": config.measured, "rounds": config.federation.rounds, "record": config.record}
-        agreed |= rounds
+        agreed |= {"measured": config.measured, "rounds": config.federation.rounds}
+        agreed["record"] = config.record
     if not config.everybody:  # who is in which round follows from these, and so what each is charged
         federation = config.federation
         agreed["invitations"] = [federation.clients, config.invited, federation.rounds, federation.seed]

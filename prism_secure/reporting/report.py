@@ -311,7 +311,7 @@ def _time(records: Sequence[RoundRecord]) -> dict[str, Any]:
     }
 
 
-def _plainly(run: RunHistory, certified: list[attacker.Certified], image: float | None) -> str:
+def _what_is_revealed(run: RunHistory, certified: list[attacker.Certified], image: float | None) -> str:
     """What taking part can reveal, and first what an image can where that is what is protected first."""
     if run.to_date is None:
         return ""
@@ -319,10 +319,10 @@ def _plainly(run: RunHistory, certified: list[attacker.Certified], image: float 
     if image is not None and run.record_guarantee is not None and not _client_first(config):
         rate = _true_alarms(certified, Unit.RECORD, image)
         delta = run.record_guarantee.delta
-        told.append(wording.plainly(image, delta, record=config.record, certified=rate))
+        told.append(wording.what_is_revealed(image, delta, record=config.record, certified=rate))
     client = run.to_date.sum_zero_out
     rate = _true_alarms(certified, Unit.CLIENT, client)
-    return " ".join([*told, wording.plainly(client, config.privacy.delta, certified=rate)])
+    return " ".join([*told, wording.what_is_revealed(client, config.privacy.delta, certified=rate)])
 
 
 def _client_first(config: Config) -> bool:
@@ -496,7 +496,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
             losses=_losses(records),
         ),
         infinite=any(math.isinf(value) for curve in curves for value in curve.values),
-        plainly=_plainly(run, certified, image),
+        revealed=_what_is_revealed(run, certified, image),
         losses=_losses(records),
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))

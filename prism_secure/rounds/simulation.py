@@ -25,7 +25,7 @@ from prism_crypto import FixedPoint, SecureSumError, SecureSumResult, SessionCon
 from prism_privacy import PrivacyError
 from prism_secure.accounting.spending import Spending
 from prism_secure.config import Config
-from prism_secure.config.invitations import dropouts, invited
+from prism_secure.config.invitations import dropped_out, invited
 from prism_secure.data.fingerprint import keep_fingerprint
 from prism_secure.data.skipped import keep_skipped
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError, StorageError, public_text
@@ -298,7 +298,7 @@ def open_securely(
     session is run: they are added up in the clear, and messages have the sizes that they would have had.
     With `secure_sum.dropouts` some clients share keys and send nothing after; each try loses the same ones.
     """
-    there, gone = invited(config, broadcast.round), set(dropouts(config, broadcast.round))
+    there, gone = invited(config, broadcast.round), set(dropped_out(config, broadcast.round))
     # Numbers only increase. The first is for the moments, where they are summed.
     number = broadcast.round + 1
     if config.mask.score_layers:

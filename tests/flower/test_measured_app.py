@@ -171,7 +171,8 @@ def content_of(broadcast: Broadcast, *, round: int = 1, dimension: int = 256) ->
 
 
 def client_at(folder: Path, recipe: Components) -> RecipeClient:
-    enrolled = SimpleNamespace(folder=folder, federation=FEDERATION, identity=SimpleNamespace(client_id=0))
+    identity, counter = SimpleNamespace(client_id=0), SimpleNamespace(last_round=0)
+    enrolled = SimpleNamespace(folder=folder, federation=FEDERATION, identity=identity, counter=counter)
     folder.mkdir()
     return RecipeClient(enrolled, recipe, known_coins(KEY, 0))
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message
 
@@ -19,8 +20,6 @@ from prism_secure.config import Config, load_config
 from prism_secure.config.invitations import invited
 from prism_secure.flower import client_app
 from prism_secure.flower.recipe.messages import write_broadcast
-from prism_secure.flower.secure_aggregation import client as sum_client
-from prism_secure.flower.secure_aggregation.link import ask
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
@@ -33,13 +32,8 @@ from .test_measured_app import MEASURED
 CLIENTS = range(8)
 HALF = ["federation.clients=8", "federation.client_fraction=0.5", "federation.rounds=3", "metrics.every=3"]
 TRAINED = ["privacy.clip=1"]
+pytestmark = pytest.mark.usefixtures("one_client_process")
 MEASURED_HALF = [*MEASURED, "measured.growth=1.5", *HALF]
-
-
-@pytest.fixture(autouse=True)
-def one_client_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    owner = str(tmp_path_factory.getbasetemp())  # the same process as in test_recipe_app
-    monkeypatch.setattr(sum_client, "ask", lambda _, *request: ask(owner, *request))
 
 
 def place_of_eight(root: Path, *overrides: str) -> Place:
@@ -184,6 +178,34 @@ def test_a_client_answers_no_round_beyond_those_that_its_epsilon_counts_on(tmp_p
     assert len(found) == 8
     assert all("there are 2 rounds, asked for" in reason for reason in found)
     assert own_charges(place) == [[1] if client in sample else [] for client in CLIENTS]
+
+
+def place_of_four(root: Path) -> tuple[Place, np.ndarray]:
+    place = Place(root, *TRAINED, "federation.rounds=3", test_coins=False)
+    return place, Server.of(Components(place.config), FEDERATION).broadcast().theta
+
+
+def test_a_round_that_comes_back_out_of_its_order_is_charged_once(tmp_path: Path) -> None:
+    """A server begins round 3 with a theta that nobody takes, then has rounds 1 to 3."""
+    place, theta = place_of_four(tmp_path)
+    with pytest.raises(ThresholdError):
+        asked_for(place, Broadcast(FEDERATION, 3, theta + 1), "roster")
+    for number in (1, 2, 3):
+        assert asked_for(place, Broadcast(FEDERATION, number, theta), "roster") == (0, 1, 2, 3)
+    assert own_charges(place)[:4] == [[3, 1, 2]] * 4
+
+
+def test_a_client_whose_ledger_is_an_older_copy_answers_no_more(tmp_path: Path) -> None:
+    """Put back from a backup, as all but the counter may be, it has rounds that it does not add up."""
+    place, theta = place_of_four(tmp_path)
+    asked_for(place, Broadcast(FEDERATION, 1, theta), "roster")
+    books = [place.root / "00" / name for name in ("ledger.jsonl", "ledger.jsonl.head")]
+    kept = [book.read_bytes() for book in books]
+    asked_for(place, Broadcast(FEDERATION, 2, theta), "roster")
+    for book, content in zip(books, kept, strict=True):
+        book.write_bytes(content)
+    assert asked_for(place, Broadcast(FEDERATION, 3, theta), "roster") == (1, 2, 3)
+    assert own_charges(place)[:4] == [[1], *[[1, 2, 3]] * 3]
 
 
 def test_who_is_in_which_round_is_what_all_have_agreed_on() -> None:

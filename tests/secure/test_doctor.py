@@ -28,11 +28,11 @@ def _doctor(path: Path) -> tuple[int, list[str]]:
 def test_a_torch_that_is_broken_is_a_line_like_any_other(tmp_path: Path) -> None:
     broken = tmp_path / "first" / "torch" / "__init__.py"
     broken.parent.mkdir(parents=True)
-    broken.write_text("raise OSError('libtorch_cpu.so: cannot open shared object file')")
+    broken.write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     code, lines = _doctor(tmp_path)
     assert code == 1
     assert lines[2].startswith("broken  torch")
-    assert "libtorch_cpu.so: cannot open" in lines[2]
+    assert "(SIGILL)" in lines[2]
     assert any(line.startswith("ok      accountant") for line in lines), "the others are tried, too"
 
 
@@ -40,6 +40,7 @@ def test_a_torch_that_is_broken_is_a_line_like_any_other(tmp_path: Path) -> None
     ("cause", "words"),
     [
         ("import no_such_module", "No module named 'no_such_module'"),
+        ("raise OSError('libtorch_cpu.so: cannot open shared object file')", "libtorch_cpu.so: cannot open"),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
             "killed the process that tried it (SIGILL)",

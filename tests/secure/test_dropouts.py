@@ -11,7 +11,7 @@ from prism_crypto import SecureSumResult
 from prism_privacy import verify_ledger
 from prism_secure.audit.run_audit import audit_run, summary
 from prism_secure.config import Config, load_config
-from prism_secure.config.invitations import dropouts, invited
+from prism_secure.config.invitations import dropped_out, invited
 from prism_secure.errors import ConfigError
 from prism_secure.rounds import simulation
 from prism_secure.rounds.broadcast import Broadcast
@@ -43,7 +43,7 @@ def test_a_run_sums_those_who_stay_and_charges_for_as_many(
 
     def opened(config: Config, broadcast: Broadcast, bits: list[Bits]) -> SecureSumResult:
         found = open_securely(config, broadcast, bits)
-        gone = dropouts(config, broadcast.round)
+        gone = dropped_out(config, broadcast.round)
         stayed = [client for client in invited(config, broadcast.round) if client not in gone]
         assert found.survivors == tuple(stayed)
         assert np.array_equal(found.counts, np.sum([bits[client]() for client in stayed], axis=0, dtype=int))
@@ -81,6 +81,7 @@ def test_a_killed_run_loses_the_same_clients_again(data: Path, tmp_path: Path) -
         ),
         (["secure_sum.simulate=true"], r"dropouts must be 0 with secure_sum\.simulate"),
         (["secure_sum.dropouts=1"], r"dropouts"),
+        (["secure_sum.dropouts=0.1"], r"dropouts must be 0 or at least 1/8, .* got 0\.1"),
     ],
 )
 def test_what_cannot_be_is_refused(data: Path, overrides: list[str], why: str) -> None:
@@ -92,5 +93,5 @@ def test_some_of_those_who_are_invited_drop_out() -> None:
     half = ["federation.clients=8", "federation.client_fraction=0.5", "secure_sum.min_survivors=3"]
     config = load_config(None, [*half, "secure_sum.dropouts=0.25"])
     for number in (1, 2, 3):
-        (gone,) = dropouts(config, number)
+        (gone,) = dropped_out(config, number)
         assert gone in invited(config, number)

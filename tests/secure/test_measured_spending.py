@@ -204,9 +204,9 @@ def test_the_tighter_of_two_budgets_counts() -> None:
 
 def test_growth_is_told_for_both_units() -> None:
     plan = Plan(config_of(), DIMENSION, sizes=SIZES)
-    lines = [line.split() for line in _growth(plan)[1:]]
+    lines = [line.split() for line in _growth(plan)[2:]]
     assert [int(line[0]) for line in lines] == [1, 2, 4]
-    for column in (3, 4):
+    for column in (3, 4, 5, 6):
         values = [float(line[column]) for line in lines]
         assert values == sorted(set(values))
     assert _growth(Plan(load_config(None, ["privacy.record_epsilon=inf"]), DIMENSION)) == []

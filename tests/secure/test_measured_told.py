@@ -194,16 +194,16 @@ def test_the_first_figure_says_in_plain_words_what_taking_part_can_reveal(tmp_pa
         re.findall(rf"false-positive rate detects at most ([\d.]+)% of the {whom}", text_of(page))
         for whom in ("clients that put", "images that a client really had")
     )
-    opened = "whoever guesses from all that was opened"
+    attacker = "from all that was opened, an attacker who wrongly suspects 1 in 100"
+    of_client = of_clients[0]
     told = [
-        f"What taking part can reveal: {opened} who took part, and wrongly suspects 1 in 100 who did not, "
-        f"finds at most {of_clients[0]} in 100 who did."
+        f"What taking part can reveal: {attacker} outsiders finds at most {of_client} in 100 participants."
     ]
     if unit == "image":
         told.insert(
             0,
-            f"What one image can reveal: {opened} whether a client had it, and wrongly suspects 1 in 100 "
-            f"that it had not, finds at most {of_images[0]} in 100 that it had.",
+            f"What one image can reveal: {attacker} images that no client had finds at most {of_images[0]} "
+            "in 100 that one had.",
         )
     assert caption.partition("<figcaption><strong>")[2] == " ".join(told)
 
@@ -218,7 +218,7 @@ def test_nothing_infinite_is_spoken_of_before_the_tables_where_all_is_finite(tmp
     assert not re.search(r"∞|\binf\b", page)
     told = text_of(write_report(make_run(tmp_path / "endless", ["privacy.flip=0"], rounds=2)))
     assert "and ε = ∞ is none" in told
-    assert "What taking part can reveal: nothing is ruled out." in told
+    assert "What taking part can reveal: anything, as far as this bound goes." in told
 
 
 def test_a_thousand_clients_are_written_as_such(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_classifier_learns_what_its_images_tell_and_nothing_else(dataset: Data
     assert wrong < 0.1
     one_each = torch.stack([images[labels == kind][0] for kind in range(10)])
     collapsed = score_of(one_each.repeat(22, 1, 1, 1), torch.arange(10).repeat(22), dataset)
-    assert collapsed < good - 0.1  # where label accuracy would be 1
+    assert collapsed < score_of(images[:220], labels[:220], dataset) - 0.05  # where label accuracy would be 1
     colour = train_classifier(images[:330].repeat(1, 3, 1, 1), labels[:330], classes=10)
     assert accuracy(colour, dataset.test_images.repeat(1, 3, 1, 1), dataset.test_labels) > 0.3
 

@@ -121,7 +121,7 @@ def check_kem_key(public: bytes) -> None:
         PublicKeyError: it is none.
     """
     try:
-        _kem_key(bytes(public))
+        _kem_key(public)
     except ValueError:
         pass
     else:
@@ -131,7 +131,7 @@ def check_kem_key(public: bytes) -> None:
 
 def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     """A fresh secret, 32 bytes, and the ciphertext from which the owner of ``public`` has it."""
-    secret, ciphertext = _kem_key(bytes(public)).encapsulate()
+    secret, ciphertext = _kem_key(public).encapsulate()
     return secret, ciphertext
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from prism_privacy import LedgerEntry, RecordGuarantee, Spent, View
-from prism_secure.accounting.measured import record_clip
 from prism_secure.audit import oracle
 from prism_secure.audit.evidence import Evidence
 from prism_secure.audit.findings import TOO_SMALL, Notebook, Recomputed, Unchecked
@@ -211,11 +210,13 @@ def _share(evidence: Evidence, number: int) -> float:
 def _record_clip(evidence: Evidence, records: int) -> float:
     """c, in units of A."""
     config, people = evidence.config, None
-    if config.data.person is not None and config.measured.record_clip is None:
+    if config.measured.record_clip is not None:
+        return config.measured.record_clip
+    if config.data.person is not None:
         if (persons := evidence.facts.persons) is None:
             raise Unchecked("environment.json does not say how many persons the clients have")
         people = max(1, round(persons / config.federation.clients))
-    return record_clip(config.measured, records, people)
+    return oracle.record_clip(config.measured.unit, records, people)
 
 
 def _asked(entry: LedgerEntry) -> int:

@@ -192,7 +192,14 @@ class RecipeClient:
             persons=recipe.partition.persons,
         ) as spending:
             spending.charge_moments()
-            if broadcast and spending.last_metrics.get("federation_round") != broadcast.round:
+            # Rounds are charged before uploads leave, of which the counter, never put back, has the last.
+            charged = spending.federation_rounds
+            answered = self.enrolment.counter.last_round - (recipe.plan.summed is not None)
+            if answered > max(charged, default=0):
+                raise RunFolderError(
+                    f"{self.ledger_path} is an older copy: it lacks round {answered}, which was answered"
+                )
+            if broadcast and broadcast.round not in charged:
                 spending.charge(spending.charged_rounds + 1, federation_round=broadcast.round)
 
 

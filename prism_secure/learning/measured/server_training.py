@@ -4,8 +4,8 @@ A step is Adam's, on ‖M(μ(θ) − m̂)‖². μ(θ), the class means of gener
 batches with the gradient through the newest one, and M is the metric: what no answer tells of counts for
 nothing in it. The scores that are deployed are a moving average of Adam's: single scores near 0 change sign
 with every batch, and the mask of the average is better than any of them, by up to 50 of FID early and less
-late. Like MADA it is a blend of scores, but by the step and with a fixed weight, 1 − smoothing: no distance
-of masks moves it, and from round to round nothing is blended.
+late. It is not MADA: scores are blended by the step, with a fixed weight, 1 − smoothing, which no distance of
+masks moves, and from round to round nothing is.
 
 Same state, same target, same seed: same result, bit for bit, on one number of threads of a processor. The
 state is all that is kept between rounds, and goes into a checkpoint as arrays.

@@ -70,7 +70,7 @@ def one_run_log_p(canaries: int, guesses: int, right: int, epsilon: float, delta
     log_tail = log_upper_tail(guesses, rate, right)
     if delta == 0.0 or right == 0:
         return log_tail
-    # P(Bin ≥ right − i) for i = 0 … right. The last is 1, and one too small to have digits is never the most.
+    # P(Bin ≥ right − i) for i = 0 … right. The last is 1, so the most is elsewhere where others underflow.
     least = np.arange(right, 0, -1)
     tails = np.append(special.betainc(least, guesses - least + 1, rate), 1.0)
     most = float(((tails[1:] - tails[0]) / np.arange(1, right + 1)).max())

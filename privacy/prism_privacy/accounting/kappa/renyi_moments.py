@@ -230,7 +230,7 @@ def _expectations(
     np.multiply(still, ratio, out=weighted)  # the mixture itself
     forward = np.empty((len(grid.bases), grid.doublings + 1, nodes.size, 1, 1))
     backward = np.empty(forward.shape[:3])
-    rows, columns = weighted[:, None, :], power[:, :, None]
+    rows, columns = weighted[:, None, :], power[:, :, None]  # (L, 1, K) @ (L, K, 1): L dot products
     with np.errstate(over="ignore", under="ignore"):
         for base, ahead, behind in zip(grid.bases, forward, backward, strict=True):
             np.expm1(np.multiply(log_ratio, base, out=power), out=power)
@@ -243,7 +243,7 @@ def _expectations(
             for doubled in behind[1:]:
                 np.multiply(power, np.add(power, 2.0, out=work), out=power)
                 np.matmul(power, still, out=doubled)
-    # Σ V·φ: forward φ = (1+u)(1+rise) − 1 − αu, backward φ = fall + (α−1)u.
+    # Σ V·φ, `power` being (1+u)^±(α−1) − 1: forward φ = (1+u)(1+power) − 1 − αu, backward φ = power + (α−1)u.
     shift = (grid.orders - 1.0)[:, None] * mean * nodes
     return (
         forward.swapaxes(0, 1).reshape(shift.shape) - shift,
