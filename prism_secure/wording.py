@@ -253,7 +253,7 @@ def what_is_revealed(
     certified   as in `verdict`
 
     >>> what_is_revealed(2.0, 1e-5, certified=0.0369)  # doctest: +ELLIPSIS
-    'What taking part can reveal: ... suspects 1 in 100 outsiders finds at most 3.7 in 100 participants.'
+    'What taking part can reveal: ... nothing of their own finds at most 3.7 in 100 that did.'
     >>> what_is_revealed(2.0, 1e-5, record="image")  # doctest: +ELLIPSIS
     'What one image can reveal: ... 1 in 100 images that no client had finds at most 7.4 in 100 that one had.'
     >>> what_is_revealed(23_617.0, 1e-5)
@@ -264,7 +264,9 @@ def what_is_revealed(
     if percent >= 100:
         return f"What {subject} can reveal: anything, as far as this bound goes."
     others, right = (
-        ("outsiders", "participants") if record is None else (f"{record}s that no client had", "that one had")
+        ("clients that put in nothing of their own", "that did")
+        if record is None
+        else (f"{record}s that no client had", "that one had")
     )
     return (
         f"What {subject} can reveal: from all that was opened, an attacker who wrongly suspects "

@@ -30,7 +30,7 @@ from prism_privacy.accounting.accountant import guarantee_of
 from prism_privacy.measured.calibrate import MeasuredCalibration
 from prism_privacy.measured.embedding import MOST_COORDINATES
 from prism_secure.accounting.clip_rules import clip_shares, rounded_down
-from prism_secure.accounting.record_release import ImageView
+from prism_secure.accounting.record_release import ImageView, honest_words
 from prism_secure.config import Config, Measured
 from prism_secure.config.invitations import histories
 from prism_secure.errors import ConfigError
@@ -91,12 +91,10 @@ def image_view(config: Config, upload: float) -> ImageView:
         config: its `federation.behaviour` is "measure".
         upload: epsilon of one image against an observer of its client's uploads.
     """
-    n, honest = config.invited, config.cohort
     whose = "clients" if config.everybody else "clients of a round"
     return ImageView(
         "an observer of the opened sums",
-        f"SUM, {honest:,} of {n:,} honest",
-        f"while {'all' if honest == n else f'{honest:,} of the'} {n:,} {whose} are honest",
+        *honest_words(config.cohort, config.invited, config.min_survivors, whose),
         ((f"its client's uploads {SEEN}", upload),),
     )
 

@@ -381,13 +381,23 @@ def image_view(config: Config, release: MomentRelease, shares: int | None) -> Im
         weaker.append((who, opened_epsilon(left, 1, 1, *at, config.privacy.delta)))
     seen = opened_epsilon(release, 1, shares, View.UPLOAD, Adjacency.REPLACE_ONE, config.privacy.delta)
     weaker.append((f"its client's share {SEEN}", seen))
-    honest = "all" if shares == n else f"{shares:,} of the"
-    return ImageView(
-        "an observer of the opened sums",
-        f"SUM, {shares:,} of {n:,} honest",
-        f"while {honest} {n:,} clients are honest",
-        tuple(weaker),
-    )
+    return ImageView("an observer of the opened sums", *honest_words(shares, n, least), tuple(weaker))
+
+
+def honest_words(honest: int, invited: int, survivors: int, whose: str = "clients") -> tuple[str, str]:
+    """How many honest clients an epsilon counts on in every opened sum: a view's short name, and a condition.
+
+    Where some may drop out it is no number of the invited: those who drop out may be the honest ones.
+
+    >>> honest_words(9, 10, 10)
+    ('SUM, 9 of 10 honest', 'while 9 of the 10 clients are honest')
+    >>> honest_words(9, 10, 9)
+    ('SUM, 9 honest stay', 'while 9 honest clients stay in every opened sum')
+    """
+    if survivors < invited:
+        return f"SUM, {honest:,} honest stay", f"while {honest:,} honest {whose} stay in every opened sum"
+    who = "all" if honest == invited else f"{honest:,} of the"
+    return f"SUM, {honest:,} of {invited:,} honest", f"while {who} {invited:,} {whose} are honest"
 
 
 def _digest(value: dict[str, Any]) -> str:

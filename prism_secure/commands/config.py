@@ -145,9 +145,10 @@ def _growth(plan: Plan, record: str = "image") -> list[str]:
     if not plan.measured:
         return []
     shown = {1, 2, plan.rounds // 2, plan.rounds} - {0}
-    table = "{:>5}{:>8}{:>16}{:>14}{:>10}{:>14}{:>10}".format
+    table = "{:>5}{:>9}{:>15}{:>14}{:>10}{:>14}{:>10}".format
     lines = [
-        f"by round: C and R of it; to date ε of a client, left out, and {_a(record)}, replaced",
+        f"by round: how far at most a client moves its bits, C, and {_a(record)} does, R;",
+        f"to date ε of a client, left out, and of {_a(record)}, replaced",
         table("round", "C", f"R of {_a(record)}", "client: SUM", "UPLOAD", f"{record}: SUM", "UPLOAD"),
     ]
     for number, release in enumerate(plan.measured[: plan.rounds], 1):

@@ -66,7 +66,7 @@ def _doctor(options: argparse.Namespace, command: str) -> int:
     for finding in findings():
         broken += finding.level == "broken"
         line = Text(f"{finding.level:<8}", style=styles[finding.level])
-        console.print(line.append(f"{finding.name:<22}{finding.text}", style="default"), soft_wrap=True)
+        console.print(line.append(f"{finding.name:<22} {finding.text}", style="default"), soft_wrap=True)
     things = "1 thing that runs need is" if broken == 1 else f"{broken} things that runs need are"
     console.print(f"{things} broken." if broken else "Everything that a run needs works.")
     return 1 if broken else 0

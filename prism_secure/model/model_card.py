@@ -393,7 +393,8 @@ class ModelCard(_Part, frozen=True, kw_only=True):
                 1: "Each client put all of the noise into its share before anything left it.",
             }.get(
                 privacy.record_cohort,
-                f"The clients shared the noise: it holds while {privacy.record_cohort} of them were honest.",
+                "The clients shared the noise: it holds while "
+                f"{privacy.record_cohort} of those in the sum were honest.",
             )
             if privacy.measured_cohort:
                 trust = (

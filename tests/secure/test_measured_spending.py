@@ -204,7 +204,7 @@ def test_the_tighter_of_two_budgets_counts() -> None:
 
 def test_growth_is_told_for_both_units() -> None:
     plan = Plan(config_of(), DIMENSION, sizes=SIZES)
-    lines = [line.split() for line in _growth(plan)[2:]]
+    lines = [line.split() for line in _growth(plan)[3:]]
     assert [int(line[0]) for line in lines] == [1, 2, 4]
     for column in (3, 4, 5, 6):
         values = [float(line[column]) for line in lines]

@@ -77,7 +77,7 @@ def test_metrics_and_console_say_what_an_image_has_spent_in_both_views(tmp_path:
         )
     assert history.image_view is not None
     assert history.image_view.words == (
-        "against an observer of the opened sums, while 8 of the 10 clients are honest"
+        "against an observer of the opened sums, while 8 honest clients stay in every opened sum"
     )
 
 
@@ -114,7 +114,7 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
         f"{upload} against an observer of the uploads" in text
     )
     assert f"{format_epsilon(plan.image_epsilon(View.SUM))} is what was planned for all of them" in text
-    assert "while 8 of the 10 clients are honest" in text
+    assert "while 8 honest clients stay in every opened sum" in text
     assert "ε(one image), UPLOAD" in text
     # Where the run goes on, no figure of its first lines is a mixture of what is spent and what is planned.
     assert f"ε for one image of one client is {to_date} , to date," in text
@@ -197,7 +197,8 @@ def test_the_first_figure_says_in_plain_words_what_taking_part_can_reveal(tmp_pa
     attacker = "from all that was opened, an attacker who wrongly suspects 1 in 100"
     of_client = of_clients[0]
     told = [
-        f"What taking part can reveal: {attacker} outsiders finds at most {of_client} in 100 participants."
+        f"What taking part can reveal: {attacker} clients that put in nothing of their own finds at most "
+        f"{of_client} in 100 that did."
     ]
     if unit == "image":
         told.insert(
@@ -270,7 +271,7 @@ def test_config_epsilon_tells_both_units_in_both_views(capsys: pytest.CaptureFix
             rf"ε\({view.name}\) +{re.escape(format_epsilon(counted.image_epsilon(view)))}\n", told
         )
     assert "ε(SUM) counts on 8 honest clients of 10, 1 colludes, 1 may drop out; ε(UPLOAD) on nobody" in told
-    _, heads, *rows = told[told.index("by round: ") :].splitlines()
+    _, _, heads, *rows = told[told.index("by round: ") :].splitlines()
     assert " ".join(heads.split()) == "round C R of an image client: SUM UPLOAD image: SUM UPLOAD"
     for row, number in zip(rows, (1, 2, 4), strict=True):
         assert len(row) == len(heads) <= 80
