@@ -21,6 +21,7 @@ __all__ = [
     "SEEN",
     "SUM_NOT_RUN",
     "Verdict",
+    "a_record",
     "extractor_words",
     "format_bytes",
     "format_delta",
@@ -242,6 +243,15 @@ def image_verdict(
             "The release carries too little noise for any bound.",
         )
     return _verdict(figure, epsilon, delta, certified, f"{record}s that a client really had")
+
+
+def a_record(record: str) -> str:
+    """ "image" or "person" with its article.
+
+    >>> a_record("image"), a_record("person")
+    ('an image', 'a person')
+    """
+    return "an image" if record == "image" else f"a {record}"
 
 
 def what_is_revealed(

@@ -36,7 +36,7 @@ from prism_secure.config import Config, config_of
 from prism_secure.config.invitations import invited, most_participations
 from prism_secure.config.sections import Budget, Features, Federation, Mask, Training
 from prism_secure.errors import ConfigError
-from prism_secure.wording import format_delta, format_epsilon
+from prism_secure.wording import a_record, format_delta, format_epsilon
 
 
 class Plan:
@@ -154,8 +154,7 @@ class Plan:
             ("budget.image_epsilon", budget.image_epsilon, self._image_cost(1)),
         ):
             if limit is not None and cost > limit:
-                record = "an image" if self._config.record == "image" else "a person"
-                whose = "a client" if name == "budget.epsilon" else record
+                whose = "a client" if name == "budget.epsilon" else a_record(self._config.record)
                 parts.append(
                     f"{name} = {limit:g} admits no round: the first costs {whose} ε(SUM) = "
                     f"{format_epsilon(cost)}"

@@ -140,16 +140,16 @@ def _print_plan(config: Config) -> None:
 def _growth(plan: Plan, record: str = "image") -> list[str]:
     """Of measured rounds: how far bits move in some of them, and what client and record have spent."""
     from prism_privacy import Adjacency, Unit, View
-    from prism_secure.wording import format_epsilon
+    from prism_secure.wording import a_record, format_epsilon
 
     if not plan.measured:
         return []
     shown = {1, 2, plan.rounds // 2, plan.rounds} - {0}
     table = "{:>5}{:>9}{:>15}{:>14}{:>10}{:>14}{:>10}".format
     lines = [
-        f"by round: how far at most a client moves its bits, C, and {_a(record)} does, R;",
-        f"to date ε of a client, left out, and of {_a(record)}, replaced",
-        table("round", "C", f"R of {_a(record)}", "client: SUM", "UPLOAD", f"{record}: SUM", "UPLOAD"),
+        f"by round: how far at most a client moves its bits, C, and {a_record(record)} does, R;",
+        f"to date ε of a client, left out, and of {a_record(record)}, replaced",
+        table("round", "C", f"R of {a_record(record)}", "client: SUM", "UPLOAD", f"{record}: SUM", "UPLOAD"),
     ]
     for number, release in enumerate(plan.measured[: plan.rounds], 1):
         if number in shown:
@@ -160,10 +160,6 @@ def _growth(plan: Plan, record: str = "image") -> list[str]:
             ]
             lines.append(table(number, f"{release.clip:.3g}", f"{release.record_radius():.3g}", *cells))
     return lines
-
-
-def _a(record: str) -> str:
-    return "an image" if record == "image" else f"a {record}"
 
 
 def _honest(config: Config) -> str:

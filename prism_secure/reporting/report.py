@@ -445,7 +445,7 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
     image = guarantee.epsilon if guarantee else None
     if spent:
         image = spent[View.SUM].to_date
-    curves = _curves(run, planned)
+    curves, losses = _curves(run, planned), _losses(records)
     filters = {"thousands": lambda count: f"{count:,}", "release": _release_words}
     return pages.render(
         "prism_secure.reporting",
@@ -493,11 +493,11 @@ def _render(run: RunHistory, *, in_sweep: bool) -> str:
             curves,
             last=config.federation.rounds,
             budgets=_budgets(config),
-            losses=_losses(records),
+            losses=losses,
         ),
         infinite=any(math.isinf(value) for curve in curves for value in curve.values),
         revealed=_what_is_revealed(run, certified, image),
-        losses=_losses(records),
+        losses=losses,
         samples_round=samples[-1][0] if samples else None,
         sample_rows=_image_rows(list(zip(samples[-1][1].names, samples[-1][1].rows, strict=True)))
         if samples

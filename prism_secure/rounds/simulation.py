@@ -324,9 +324,8 @@ def open_securely(
                 {
                     "mask": config.mask,
                     "privacy": config.privacy,
-                    "invited": hashlib.sha256(
-                        msgspec.json.encode(there)
-                    ).hexdigest(),  # a session binds 4,096 bytes
+                    # A digest: a session binds 4,096 bytes.
+                    "invited": hashlib.sha256(msgspec.json.encode(there)).hexdigest(),
                 }
             ),
         ),
