@@ -115,9 +115,9 @@ HEAVY = {
 
 ASKED_OFTEN = {
     "--help": HEAVY | {"scipy", "numpy"},
+    "doctor": HEAVY | {"scipy", "numpy"},  # all of it is tried in a process of its own
     "list": HEAVY | {"scipy"},
     **{f"config --epsilon --recipe {name}": HEAVY for name in NAMES},
-    "doctor": HEAVY - {"matplotlib"},  # torch is tried in a process of its own
 }
 """What each must not load, and none of those before it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from prism_secure.cli import main
 from prism_secure.commands import doctor
 from prism_secure.commands.init import recipe
+from prism_secure.commands.looks import tried
 from prism_secure.config import dump_config, load_config, meanings
 from prism_secure.config.recipes import DEFAULT, NAMES
 from prism_secure.run_folder.run import Run
@@ -151,8 +153,11 @@ def test_doctor_finds_everything_that_a_run_needs_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(variable, "2")
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
+    assert f", {min(2, len(os.sched_getaffinity(0)))} threads, " in shown, "as many as a run would have"
     assert "broken" not in shown.partition("Everything")[0]
     assert "fashion_mnist_12k: 10,000 images" in shown
 
@@ -164,10 +169,7 @@ def test_doctor_names_what_is_missing_and_fails_for_what_is_broken(
         raise ArithmeticError("1 + 1 came out as 3")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    for name in ("_tried_elsewhere", "_accountant", "_bundled", "_report"):
-        monkeypatch.setattr(doctor, name, lambda: "")
-    monkeypatch.setattr(doctor, "_secure_sum", broken)
+    monkeypatch.setattr(doctor, "tried_elsewhere", lambda: [tried("secure sum", broken)])
     monkeypatch.setattr(doctor, "EXTRAS", {"sweep": (("no-such-package",), "sweeps")})
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
