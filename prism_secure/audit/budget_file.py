@@ -24,7 +24,7 @@ from typing import Any, Literal, get_type_hints
 
 import msgspec
 
-from prism_secure.config import describe
+from prism_secure.config.toml_words import describe, wrong_type
 from prism_secure.errors import ConfigError, did_you_mean
 
 
@@ -99,7 +99,8 @@ def load_budget(path: Path) -> BudgetFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {str(error).replace('$.', '').replace('`', '')}") from None
+        told = wrong_type(error, BudgetFile, raw) or str(error).replace("$.", "").replace("`", "")
+        raise ConfigError(f"{path}: {told}") from None
     if not budget.limit:
         raise ConfigError(f"{path}: no [[limit]] is set")
     return budget

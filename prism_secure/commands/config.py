@@ -12,8 +12,8 @@ import msgspec
 from prism_secure.commands.parsing import Commands, add_command, add_config_options, chosen_config
 from prism_secure.config import Config, describe, dump_config, meanings
 from prism_secure.config.explain import bounds
-from prism_secure.config.reading import NONE
 from prism_secure.config.schema import schema
+from prism_secure.config.toml_words import written
 
 if TYPE_CHECKING:
     from prism_secure.accounting.plan import Plan
@@ -190,9 +190,12 @@ def _explain(config: Config) -> None:
         print(f"[{section}]\n{_wrapped(kind.__doc__ or '', '# ')}")
         values = msgspec.structs.asdict(getattr(config, section))
         for key, hint in get_type_hints(kind).items():
-            value = NONE if values[key] is None else repr(values[key])
-            must = f", {bounds()[section, key]}" if (section, key) in bounds() else ""
-            print(f"  {key} = {value}    ({describe(hint)}{must})")
+            takes, must = describe(hint), bounds().get((section, key), "")
+            if must.startswith("a positive number"):
+                takes = takes.replace("a number", must)
+            elif must:
+                takes = f"{takes}, {must}"
+            print(f"  {key} = {written(values[key])}    ({takes})")
             print(_wrapped(meanings()[section, key], "      "))
         print()
 

@@ -120,7 +120,7 @@ def recipe(name: str = DEFAULT) -> str:
         for key, hint in get_type_hints(kind).items():
             takes = (
                 ""
-                if values[key] is not None and describe(hint) in ("int", "float", "str", "bool")
+                if values[key] is not None and hint in (int, float, str, bool)
                 else (f" ({describe(hint)})")
             )
             lines += ["", *_comment(f"{meanings()[section, key]}{takes}")]

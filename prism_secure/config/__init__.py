@@ -8,6 +8,7 @@ resolved `config.toml`, which reproduces the run.
     recipes     by name: cross-device (the default), cross-silo, one-shot, prism
     reading     from TOML and overrides, and back
     explain     each setting in words
+    toml_words  types and values in messages
     unread      those that a run of one kind never reads
     schema      all of them as JSON Schema
     invitations  which clients a round invites
@@ -27,7 +28,6 @@ from prism_secure.config.reading import (
     apply_overrides,
     config_of,
     config_upon,
-    describe,
     determining,
     dump_config,
     load_config,
@@ -37,6 +37,7 @@ from prism_secure.config.reading import (
     stands_on,
 )
 from prism_secure.config.sections import Aggregation, Data, Mask, Measured, Privacy
+from prism_secure.config.toml_words import describe
 from prism_secure.config.whole import SPARSE_ABOVE, Config
 
 __all__ = [

@@ -7,16 +7,16 @@ import os
 import re
 import shlex
 import tomllib
-import types
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import tomli_w
 
 from prism_secure.config.explain import bounds
 from prism_secure.config.recipes import DEFAULT, NAMES, on_recipe
+from prism_secure.config.toml_words import NONE, written, wrong_type
 from prism_secure.config.unread import set_in_vain
 from prism_secure.config.whole import Config
 from prism_secure.errors import ConfigError, did_you_mean
@@ -25,8 +25,6 @@ COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
 """Section and key of each setting that says how a result is computed, and not which."""
 PATHS = frozenset({("data", "folder"), ("privacy", "record_store")})
 """Those that are paths of one machine, which may name people: pages show … in their place."""
-NONE = "none"
-"""The word for a setting that has no value, where it need not have one: in TOML, --set and sweeps."""
 _OUT_OF_RANGE = re.compile(r"Expected `\w+` [<>]")
 """How msgspec says that a number is of its type, and too small or too large."""
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
@@ -138,7 +136,7 @@ def config_of(raw: dict[str, Any], where: str) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(_reworded(str(error), raw)) from None
+        raise ConfigError(_reworded(error, raw)) from None
     if told := set_in_vain(config):
         raise ConfigError(told)
     return config
@@ -187,17 +185,14 @@ def dump_config(config: Config) -> str:
     return tomli_w.dumps(_without_none(msgspec.to_builtins(config)))
 
 
-def _reworded(error: str, raw: dict[str, Any]) -> str:
+def _reworded(error: msgspec.ValidationError, raw: dict[str, Any]) -> str:
     """msgspec's message with the place first, and with what would have been right."""
-    text, _, at = error.partition(" - at `$")
+    text, _, at = str(error).partition(" - at `$")
     place = at.rstrip("`").lstrip(".")
     section, _, key = place.partition(".")
-    if key and text.startswith(("Invalid enum", "Expected")):
-        key = key.partition("[")[0]
-        of_its_type = _OUT_OF_RANGE.match(text) and bounds().get((section, key))
-        expected = of_its_type or describe(get_type_hints(get_type_hints(Config)[section])[key])
-        return f"{section}.{key} must be {expected}, got {raw[section][key]!r}"
-    return f"{place}.{text}" if place else text
+    if _OUT_OF_RANGE.match(text) and (must := bounds().get((section, key))):
+        return f"{place} must be {must}, got {written(raw[section][key])}"
+    return wrong_type(error, Config, raw) or (f"{place}.{text}" if place else text)
 
 
 def _with_none(kind: type[msgspec.Struct], values: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +233,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string, so that shells need no nested quotes
     if not isinstance(raw.setdefault(section, {}), dict):
-        raise ConfigError(f"{section}: expected a table, got {raw[section]!r}")
+        raise ConfigError(f"[{section}] must be a table, got {written(raw[section])}")
     raw[section][key] = value
 
 
@@ -260,21 +255,10 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
             raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
         if not prefix:
             if not isinstance(value, dict):
-                raise ConfigError(f"{where}: [{key}] must be a table, got {value!r}")
+                raise ConfigError(f"{where}: [{key}] must be a table, got {written(value)}")
             _refuse_unknown(hints[key], value, where, f"{key}.")
 
 
 def _names() -> list[str]:
     """Every setting, `section.key`."""
     return [f"{section}.{key}" for section, kind in _hints(Config).items() for key in _hints(kind)]
-
-
-def describe(kind: Any) -> str:
-    """A setting's type in words, for help texts."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return " | ".join(NONE if part is type(None) else describe(part) for part in get_args(kind))
-    if get_origin(kind) is Literal:
-        return " | ".join(map(repr, get_args(kind)))
-    if get_origin(kind) is tuple:
-        return f"list of {describe(get_args(kind)[0])}"
-    return str(kind.__name__)

@@ -8,8 +8,8 @@ import msgspec
 
 from prism_secure.config import sections
 from prism_secure.config.explain import bounds, meanings
-from prism_secure.config.reading import NONE
 from prism_secure.config.recipes import ABOUT
+from prism_secure.config.toml_words import NONE
 from prism_secure.config.whole import Config
 
 FILE = "prism-secure.schema.json"

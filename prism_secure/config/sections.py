@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from prism_secure.config.plugged import is_reference
+from prism_secure.config.toml_words import written
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -57,7 +58,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
-            raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+            raise ValueError(f"{name} must be {expected}, got {written(getattr(self, name))}")
 
     def _require_named(self, name: str, offered: Any) -> None:
         """One of the words `offered`, or a reference to something of the user's own."""

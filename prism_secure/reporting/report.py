@@ -30,8 +30,9 @@ from prism_secure.accounting.epsilons import CELLS, Epsilons, own_cost
 from prism_secure.accounting.measured import coordinates
 from prism_secure.accounting.record_release import group_epsilon, opened_epsilon
 from prism_secure.config import Config, load_config, nearest_recipe
-from prism_secure.config.reading import NONE, PATHS, command_to_show
+from prism_secure.config.reading import PATHS, command_to_show
 from prism_secure.config.recipes import ABOUT as ABOUT_RECIPES
+from prism_secure.config.toml_words import NONE
 from prism_secure.config.unread import NEVER_READ
 from prism_secure.data.sources import ABOUT, features_caveat
 from prism_secure.quality.samples import Grid, encode_png, read_grid

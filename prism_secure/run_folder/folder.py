@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from prism_privacy.errors import PrivacyError
 from prism_privacy.ledger import verify_ledger
 from prism_secure.config import Config, determining, dump_config, load_config, nearest_recipe
-from prism_secure.config.reading import NONE
+from prism_secure.config.toml_words import NONE
 from prism_secure.errors import ConfigError, RunFolderError
 from prism_secure.run_folder.enrolment import checked_name
 from prism_secure.run_folder.records import RoundRecord, decode, encode

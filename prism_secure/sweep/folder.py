@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from prism_secure.config.reading import NONE
+from prism_secure.config.toml_words import NONE
 from prism_secure.errors import RunFolderError
 from prism_secure.storage import as_storage_error, make_folder, write_atomic
 from prism_secure.sweep.recipe import Settings, SweepRecipe, point_id, read_recipe

@@ -47,9 +47,9 @@ from prism_secure.config import (
     read_toml,
     stands_on,
 )
-from prism_secure.config.reading import NONE
 from prism_secure.config.recipes import on_recipe
 from prism_secure.config.sections import Data, Federation, Model
+from prism_secure.config.toml_words import NONE, wrong_type
 from prism_secure.errors import ConfigError, did_you_mean
 from prism_secure.sweep import objectives
 from prism_secure.sweep.space import Axis, parse_axis
@@ -343,8 +343,8 @@ def _sweep(table: dict[str, Any], where: str) -> SweepTable:
     try:
         sweep = msgspec.convert(table, SweepTable)
     except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$")
-        raise ConfigError(f"{where}: sweep{place.rstrip('`')}: {text}") from None
+        told = wrong_type(error, SweepTable, table) or error
+        raise ConfigError(f"{where}: sweep.{told}") from None
     for name in sweep.objectives:
         objectives.direction(name)
     if len(set(sweep.objectives)) < len(sweep.objectives):

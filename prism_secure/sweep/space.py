@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from prism_secure.config import Config, describe
-from prism_secure.config.reading import NONE
+from prism_secure.config.toml_words import NONE
 from prism_secure.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

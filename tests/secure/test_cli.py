@@ -335,9 +335,9 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
         if " = " in line:
             assert f"  {line.split(' = ')[0]} = " in explained
     for must in (
-        "samples = 2000    (int, at least 200)",
-        "hold = 0.6    (float, in [0, 1])",
-        "(float, in [0, 0.5))",
+        "samples = 2000    (a whole number, at least 200)",
+        "hold = 0.6    (a number, in [0, 1])",
+        "(a number, in [0, 0.5))",
     ):
         assert must in explained
 
@@ -345,7 +345,7 @@ def test_config_prints_a_recipe_that_reads_back(tmp_path: Path, capsys: pytest.C
 def test_none_is_the_one_word_for_a_setting_without_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--explain"]) == 0
     explained = capsys.readouterr().out
-    assert "  clip = none    (float | none, a positive number)" in explained
+    assert "  clip = none    (a positive number | none)" in explained
     assert "left out" not in explained, "that is a client's, where epsilon compares worlds"
     given = load_config(None, ["privacy.clip=2", "secure_sum.min_survivors=8", "budget.epsilon=9"])
     assert given.privacy.clip == 2.0

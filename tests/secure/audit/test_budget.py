@@ -541,9 +541,13 @@ def test_ledger_that_does_not_verify_could_not_be_checked(tmp_path: Path) -> Non
             "[[limit]] number 1 lacks adjacency, which must be 'zero_out' | 'replace_one' | ",
         ),
         ("[[limit]]\nepsilon = 8.0\n", "[[limit]] number 1 lacks unit, which must be 'client' | 'record'"),
-        ('[[ledger]]\npath = "x"\n', "[[ledger]] number 1 lacks data, which must be str"),
-        ("limit = 3\n", "limit"),
-        ("limit = [3]\n", "limit"),
+        ('[[ledger]]\npath = "x"\n', "[[ledger]] number 1 lacks data, which must be text"),
+        ("limit = 3\n", "budget.toml: limit must be a list of tables, got 3"),
+        ("limit = [3]\n", "budget.toml: limit must be a list of tables, got [3]"),
+        (
+            '[[limit]]\nunit = "client"\nview = "sum"\nadjacency = "swap"\nepsilon = "8"\ndelta = 1e-5\n',
+            "budget.toml: limit[0].epsilon must be a number, got '8'",
+        ),
     ],
 )
 def test_a_misspelt_key_is_answered_with_the_nearest_right_one(
