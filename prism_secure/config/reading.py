@@ -25,6 +25,20 @@ COMPUTING = frozenset({("federation", "workers"), ("federation", "device")})
 """Section and key of each setting that says how a result is computed, and not which."""
 PATHS = frozenset({("data", "folder"), ("privacy", "record_store")})
 """Those that are paths of one machine, which may name people: pages show … in their place."""
+MEANT = {
+    "dataset": "data.source",
+    "path": "data.folder",
+    "lr": "training.learning_rate",
+    "epochs": "federation.local_steps",
+    "users": "federation.clients",
+    "gpu": "federation.device",
+    "threads": "federation.workers",
+    "eps": "measured.epsilon",
+    "noise": "privacy.flip",
+    "noise_multiplier": "privacy.flip",
+    "max_grad_norm": "privacy.clip",
+}
+"""What people mean by keys of other programs that look like none of ours, or like another."""
 _OUT_OF_RANGE = re.compile(r"Expected `\w+` [<>]")
 """How msgspec says that a number is of its type, and too small or too large."""
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
@@ -226,7 +240,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
-        hint = "" if dot or not name.strip() else f"; {did_you_mean(name.strip(), _names(), otherwise='')}"
+        hint = "" if dot or not name.strip() else f"; {nearest_setting(name.strip(), otherwise='')}"
         raise ConfigError(f"--set takes section.key=value, got {override!r}{hint.removesuffix('; ')}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -251,12 +265,23 @@ def _refuse_unknown(struct: type[msgspec.Struct], raw: dict[str, Any], where: st
             )
         if key not in hints:
             all_here = f"valid: {', '.join(sorted(hints))}"
-            hint = did_you_mean(name, _names() if prefix else hints, otherwise=all_here)
+            find = nearest_setting if prefix else functools.partial(did_you_mean, valid=hints)
+            hint = find(name, otherwise=all_here)
             raise ConfigError(f"{where}: unknown setting {name!r}; {hint}")
         if not prefix:
             if not isinstance(value, dict):
                 raise ConfigError(f"{where}: [{key}] must be a table, got {written(value)}")
             _refuse_unknown(hints[key], value, where, f"{key}.")
+
+
+def nearest_setting(name: str, *, otherwise: str) -> str:
+    """What a message about an unknown setting ends with: what is mostly meant by it, or the nearest one.
+
+    >>> nearest_setting("data.dataset", otherwise=""), nearest_setting("privacy.flp", otherwise="")
+    ("did you mean 'data.source'?", "did you mean 'privacy.flip'?")
+    """
+    meant = MEANT.get(name.rpartition(".")[2])
+    return f"did you mean {meant!r}?" if meant else did_you_mean(name, _names(), otherwise=otherwise)
 
 
 def _names() -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from prism_secure.config import Config, describe
+from prism_secure.config.reading import nearest_setting
 from prism_secure.config.toml_words import NONE
-from prism_secure.errors import ConfigError, did_you_mean
+from prism_secure.errors import ConfigError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -99,7 +100,7 @@ def setting_type(name: str) -> Any:
         for key, hint in get_type_hints(kind).items()
     }
     if name not in types:
-        hint = did_you_mean(name, types, otherwise="`prism-secure config --explain` lists them all")
+        hint = nearest_setting(name, otherwise="`prism-secure config --explain` lists them all")
         raise ConfigError(f"sweep: unknown setting {name!r}; {hint}")
     return types[name]
 

@@ -12,6 +12,7 @@ import pytest
 from prism_crypto.primitives import hybrid
 from prism_secure.config import Config, dump_config, load_config, meanings, sections
 from prism_secure.config.explain import bounds
+from prism_secure.config.reading import MEANT
 from prism_secure.config.recipes import text
 from prism_secure.errors import ConfigError
 from prism_secure.sweep.recipe import read_recipe
@@ -74,6 +75,8 @@ def test_defaults_need_no_file() -> None:
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'; did you mean 'privacy.flip'?"),
         ("rounds=2", "--set takes section.key=value, got 'rounds=2'; did you mean 'federation.rounds'?"),
         ("privacy.epsilon=5", "did you mean 'privacy.record_epsilon' or 'measured.epsilon'?"),
+        ("data.dataset=mnist", "unknown setting 'data.dataset'; did you mean 'data.source'?"),
+        ("lr=0.1", "--set takes section.key=value, got 'lr=0.1'; did you mean 'training.learning_rate'?"),
         ("federation.fraction=1", "did you mean 'federation.client_fraction'?"),
     ],
 )
@@ -81,6 +84,12 @@ def test_impossible_setting_is_named_with_what_was_expected(override: str, messa
     with pytest.raises(ConfigError) as error:
         load_config(None, [override])
     assert message in str(error.value)
+
+
+def test_what_is_meant_by_other_programs_keys_is_a_setting_and_no_key_of_ours() -> None:
+    settings = {f"{section}.{key}" for section, key in meanings()}
+    assert set(MEANT.values()) <= settings
+    assert not set(MEANT) & {key for _, key in meanings()}
 
 
 @pytest.mark.parametrize("path", [3, ["privacy.flip=0.25"], {"privacy": {"flip": 0.25}}, Config()])

@@ -67,6 +67,7 @@ def test_run_is_named_by_what_determines_it_not_by_how_it_is_written(tmp_path: P
         (GRID, ["privacy.flop=1"], "did you mean 'privacy.flip'"),
         (GRID, ["sweep.grid.privacy.flop=[1]"], "did you mean 'privacy.flip'"),
         (GRID, ["sweep.grid.data.clients=[10]"], "did you mean 'federation.clients'"),
+        (GRID, ["sweep.grid.data.dataset=['mnist']"], "did you mean 'data.source'"),
         (GRID, ["sweep.mehtod=grid"], "did you mean 'method'"),
         (GRID, ["sweep.method=gird"], "sweep.method must be 'grid' | 'random' | 'tpe' | 'nsga2', got 'gird'"),
         (GRID, ["sweep.seeds=3"], "sweep.seeds must be a list of whole numbers, got 3"),
