@@ -24,7 +24,7 @@ from prism_secure.audit.checks import (
     settings,
 )
 from prism_secure.audit.evidence import Evidence
-from prism_secure.audit.findings import Answer, Finding, Notebook, Recomputed, Unchecked
+from prism_secure.audit.findings import TOO_SMALL, Answer, Finding, Notebook, Recomputed, Unchecked
 from prism_secure.audit.floors import lower_bounds
 from prism_secure.errors import ConfigError, PrismError
 from prism_secure.run_folder.history import LowerBound
@@ -216,4 +216,5 @@ def _recomputed(audit: RunAudit) -> list[str]:
             f"{cell.view.upper()} {format_epsilon(cell.oracle)}".strip()
         )
     shown = "; ".join(f"{whose} {', '.join(values)}" for whose, values in cells.items())
-    return [f"ε recomputed (δ = {format_delta(audit.delta)}): {shown}"]
+    margin = f"a ledger that states more than {TOO_SMALL:.0%} less is a finding"
+    return [f"ε recomputed by other formulas (δ = {format_delta(audit.delta)}; {margin}): {shown}"]

@@ -77,6 +77,11 @@ def spoiled(honest: Path, tmp_path: Path) -> Path:
     return copy(honest, tmp_path / "run")
 
 
+RECOMPUTED = (
+    "ε recomputed by other formulas (δ = 1e-5; a ledger that states more than 1% less is a finding): "
+)
+
+
 def audited(folder: Path) -> RunAudit:
     return audit_run(folder, replay=False)
 
@@ -101,7 +106,7 @@ def test_honest_run_is_clean_and_its_page_and_json_say_so(
     stated = {(cell["view"], cell["adjacency"]): cell["ledger"] for cell in kept["epsilons"]}
     oracle = {(cell["view"], cell["adjacency"]): format_epsilon(cell["oracle"]) for cell in kept["epsilons"]}
     assert len(oracle) == 4
-    assert told[-2] == "ε recomputed (δ = 1e-5): " + "; ".join(
+    assert told[-2] == RECOMPUTED + "; ".join(
         f"client, {which}: SUM {oracle['sum', which]}, UPLOAD {oracle['upload', which]}"
         for which in ("zero_out", "replace_one")
     )
@@ -125,7 +130,7 @@ def test_the_last_line_says_what_one_record_has_spent_as_recomputed(
         for view, epsilon in views.items()
     ]
     found = {"name": "run", "verdict": "clean", "answers": [], "lower_bounds": [], "record": record}
-    assert summary(RunAudit(**found, epsilons=cells, delta=1e-5))[-1] == f"ε recomputed (δ = 1e-5): {said}"
+    assert summary(RunAudit(**found, epsilons=cells, delta=1e-5))[-1] == RECOMPUTED + said
     assert summary(RunAudit(**found, epsilons=[], delta=None))[-1].startswith("clean")
 
 
