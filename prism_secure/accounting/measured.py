@@ -207,7 +207,7 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     >>> cut_off([each], Measured()).split(" of ")[0], cut_off([each], Measured(unit="image"))
     ('48%', '')
     >>> cut_off([replace(each, clip=999_900.0)], Measured(unit="image"))
-    'the box [f, 1 - f] alone bounds the move: C = 999,900 is more than all that it spans, 12.8'
+    'privacy.flip alone limits how far a client moves its bits, to 12.8: the plan would allow C = 999,900'
     >>> cut_off([replace(each, coordinates=1 << 20)], Measured())
     ''
     """
@@ -215,8 +215,10 @@ def cut_off(plan: Sequence[MeasuredRelease], measured: Measured) -> str:
     deviation, room = widest.clip / math.sqrt(widest.coordinates), 0.5 - widest.flip
     share = math.erfc(room / deviation / math.sqrt(2))
     most = 2 * room * math.sqrt(widest.coordinates)
-    more = f"C = {widest.clip:,.6g} is more than all that it spans, {most:.3g}"
-    box = f"the box [f, 1 - f] alone bounds the move: {more}" if widest.clip > most else ""
+    box = ""
+    if widest.clip > most:
+        box = f"privacy.flip alone limits how far a client moves its bits, to {most:.3g}: "
+        box += f"the plan would allow C = {widest.clip:,.6g}"
     if measured.unit != "client" or share < MOST_CUT_OFF:
         return box
     enough = widest.coordinates << math.ceil(2 * math.log2(2.5 * deviation / room))

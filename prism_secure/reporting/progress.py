@@ -22,10 +22,10 @@ def header(record: str) -> str:
     return f"  round   {figures}  {epsilons}  bits/param  seconds"
 
 
-def units(record: str) -> str:
-    """What each epsilon of the table protects."""
-    told = f"ε({record}): {record_unit(record)}"
-    return f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; {told}, all rounds together"
+def units(record: str, growing: bool) -> str:
+    """What each epsilon of the table protects; `growing`: a record's, too, is that of the rounds so far."""
+    over = "to date, as SUM/UPLOAD" if growing else "all rounds together"
+    return f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε({record}): {record_unit(record)}, {over}"
 
 
 class Listener(Protocol):
@@ -107,7 +107,8 @@ class Display:
 
     def round_finished(self, record: RoundRecord) -> None:
         if self._head_due:
-            self.note(units(self._record))
+            growing = record.record is not None and record.record.upload is not None
+            self.note(units(self._record, growing))
             self._console.print(f"[bold]{header(self._record)}[/bold]", soft_wrap=True)
             self._head_due = False
         self.note(describe_round(record, self._rounds))

@@ -155,8 +155,7 @@ class Components:
             planned = format_epsilon(self.plan.image_epsilon(View.SUM))
             found.insert(
                 0,
-                f"ε({self.config.record}) grows by the round, below to date, SUM/UPLOAD; "
-                f"planned: {planned} {view}",
+                f"ε({self.config.record}) grows by the round; after all of them it is {planned} {view}",
             )
             found += filter(None, [cut_off(self.plan.measured, self.config.measured)])
         delta = large_delta(self.config, max(self.partition.sizes))

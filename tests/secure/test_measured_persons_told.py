@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from prism_privacy import verify, verify_ledger
@@ -197,6 +198,18 @@ def test_an_audit_without_the_number_of_persons_says_so(of_persons: Path, tmp_pa
     write_environment(folder, "prism-secure run", Facts(parameters=PARAMETERS))
     [settings_check] = [answer for answer in audit_run(folder).answers if answer.name == "settings"]
     assert settings_check.reason == "environment.json does not say how many persons the clients have"
+
+
+def test_the_console_says_of_which_rounds_an_epsilon_of_an_image_is() -> None:
+    once = record_of(load_config(), 1)
+    assert once.record is not None
+    growing = replace(once, record=replace(once.record, upload=82.4))
+    for record, said in ((once, "all rounds together"), (growing, "to date, as SUM/UPLOAD")):
+        out = io.StringIO()
+        with Display(Console(file=out, width=200)) as display:
+            display.started(2, 0, 1)
+            display.round_finished(record)
+        assert f"ε(image): one image of one client, {said}\n" in out.getvalue()
 
 
 def test_the_console_speaks_of_a_person() -> None:

@@ -23,7 +23,7 @@ from .tiny_data import TINY, write_data
 MEASURE = ["federation.behaviour=measure", "privacy.record_epsilon=inf", "privacy.flip=0.25"]
 SMALL = [*MEASURE, "federation.rounds=4", "measured.directions=16", "measured.coordinates=256"]
 SIZES = (10,) * 10
-BOX = "the box [f, 1 - f] alone bounds the move"
+BOX = "privacy.flip alone limits how far a client moves its bits, to {:.3g}: the plan would allow C = {:,.6g}"
 
 
 def spent(releases: tuple[MeasuredRelease, ...], unit: Unit, view: View = View.SUM) -> float:
@@ -249,7 +249,7 @@ def test_bits_that_meet_their_limits_are_told_with_what_gives_them_room(
     spans = (1 - 2 * flip) * coordinates**0.5
     for clip, named in ((0.99 * spans, False), (1.01 * spans, True)):
         told = plans.cut_off([replace(each, clip=clip) for each in plan], image)
-        assert told == (f"{BOX}: C = {clip:.6g} is more than all that it spans, {spans:.3g}" if named else "")
+        assert told == (BOX.format(spans, clip) if named else "")
     for settings in (config.measured, image):
         endless = [replace(each, clip=999_900.0) for each in plan]
-        assert f"{BOX}: C = 999,900 is more than all" in plans.cut_off(endless, settings)
+        assert BOX.format(spans, 999_900) in plans.cut_off(endless, settings)

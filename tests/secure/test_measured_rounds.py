@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
-from prism_privacy import CoinSecret, quantise_features
+from prism_privacy import CoinSecret, View, quantise_features
 from prism_secure.config import load_config
 from prism_secure.config.whole import Config
 from prism_secure.errors import AgreementError, ConfigError
@@ -23,6 +23,7 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
 from prism_secure.run_folder.folder import read_records
+from prism_secure.wording import format_epsilon
 
 from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
@@ -66,6 +67,12 @@ def test_a_round_is_answered_by_all_clients_and_kept(finished: Path) -> None:
     assert [record.survivors for record in records] == [3, 3]
     kept = load((finished / "checkpoint" / "server.safetensors").read_bytes())
     assert kept["round"] == 2
+
+
+def test_who_starts_a_run_is_told_what_one_images_epsilon_will_be(components: Components) -> None:
+    planned = format_epsilon(components.plan.image_epsilon(View.SUM))
+    said = f"ε(image) grows by the round; after all of them it is {planned} against an observer of the opened"
+    assert components.notes[0].startswith(said)
 
 
 def test_the_servers_loss_follows_from_what_opened_and_from_no_client(
