@@ -116,7 +116,7 @@ def _settings(config: Config, recipe: str) -> list[dict[str, Any]]:
 
     def shown(config: Config, section: str, key: str) -> str:
         value = getattr(getattr(config, section), key)
-        if value is None:
+        if value is None or (value == math.inf and config.measures):
             return _resolved(config).get((section, key), NONE)
         if (section, key) in PATHS:
             return "…"
@@ -160,6 +160,7 @@ def _resolved(config: Config) -> dict[tuple[str, str], str]:
         else f"{config.threshold} (by rule)",
         ("secure_sum", "min_survivors"): f"{config.min_survivors} (all {invited})",
         ("privacy", "clip"): "unclipped",
+        ("privacy", "record_epsilon"): "none: no moments are released",
         ("privacy", "record_store"): "the run folder",
         ("budget", "epsilon"): "no limit",
         ("budget", "image_epsilon"): "no limit",

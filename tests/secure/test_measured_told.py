@@ -136,6 +136,12 @@ def test_report_says_that_it_grows_what_it_is_and_what_was_planned(tmp_path: Pat
         assert untrue not in text.lower(), untrue
 
 
+def test_no_infinity_stands_on_the_page_of_a_finite_run(tmp_path: Path) -> None:
+    text = text_of(write_report(run_folder(tmp_path, 2)))
+    assert "record_epsilon none: no moments are released" in text
+    assert [before for before, _ in re.findall(r"(\S+) (\binf\b|∞)", text)] == ["and"]  # "inf is none"
+
+
 def test_nothing_of_a_measured_report_speaks_of_masks_clips_or_votes(tmp_path: Path) -> None:
     """The deployed mask is one; what clients send is not."""
     text = text_of(write_report(run_folder(tmp_path, 4, done=True)))
