@@ -6,9 +6,9 @@
     python experiments/frontier/frontier.py client-1000-e2-clipped-s0 --out FOLDER
 
 A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
-choose (one shot has none; with them it trains towards a posterior), `-t500` the steps of one shot's training,
-`-real` runs the secure sum, too. Each
-gives a line of `results.jsonl`, and one that is there is not made again. All go through the product
+choose (one shot has none; with them it trains towards a posterior), `-t4000` the steps of the server's whole
+training (measured rounds then have their recipe's rounds, and eight without it), `-real` runs the secure sum.
+Each gives a line of `results.jsonl`, and one that is there is not made again. All go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
 are open, and trains the server on them as measured rounds do: same start, same steps. `clipped` is local
 training, whose masks are clipped and flipped: a thousand clients with the settings of `cohort/n1000.toml`.
@@ -92,8 +92,8 @@ class Point:
         if found is None:
             raise SystemExit(f"a point is named {_NAME.pattern}, got {name!r}")
         unit, clients, epsilon, method, seed, rows, steps, real = found.groups()
-        if steps and method != "one-shot":
-            raise SystemExit(f"measured and clipped rounds have their recipe's steps, got {name!r}")
+        if steps and method == "clipped":
+            raise SystemExit(f"clipped rounds have their recipe's steps, got {name!r}")
         if method == "clipped" and (rows or (unit, clients) != ("client", "1000")):
             raise SystemExit(f"clipped rounds are of 1,000 clients, at client level, got {name!r}")
         given = [int(each) if each else None for each in (rows, steps)]
@@ -125,6 +125,10 @@ class Point:
         """The recipe for this unit, at this epsilon."""
         recipe = "cross-device" if self.unit == "client" else "cross-silo"
         own = [f"measured.epsilon={self.epsilon:g}", "federation.rounds=8", "measured.end_steps=900"]
+        if self.given_steps:
+            bare = load_config(None, [], recipe=recipe)
+            left = self.given_steps - bare.federation.rounds * bare.measured.steps
+            own[1:] = [f"measured.end_steps={left}"]
         return load_config(None, [*self.shared, *own, *changes], recipe=recipe)
 
     def one_shot(self, record_epsilon: float) -> Config:
