@@ -41,7 +41,8 @@ class Listener(Protocol):
         """One piece of work of the current round is done."""
 
     def round_finished(self, record: RoundRecord) -> None:
-        """A round is complete and safely on disk."""
+        """A round is complete with its metrics, if any were due, and safely on disk. Work of the next one may
+        have been told of before."""
 
 
 class Silent:

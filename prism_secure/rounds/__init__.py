@@ -9,7 +9,7 @@ In the order in which a bit passes them:
     behaviours       what a client says, and what the server does with the sum: train, measure, one's own
     client           clips what is said, draws its bits, keeps them in its outbox
     server           theta, moved by an opened sum
-    assembly         from an opened sum to the round's record
+    assembly         from an opened sum to the round's record, and its metrics
     evaluation       the deployed mask on held-out images
     arrays           files of what clients and the server keep between rounds
     workers, children, threads  clients and evaluations side by side, in processes and on one thread each

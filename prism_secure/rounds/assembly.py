@@ -1,27 +1,33 @@
-"""The end of a round, the same in one process and over Flower: from opened sums to the round's record."""
+"""The end of a round, the same in one process and over Flower: from opened sums to the round's record, and
+the metrics that complete it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from prism_crypto import SecureSumResult
 from prism_secure.accounting.spending import Spending
+from prism_secure.errors import PrismError, public_text
 from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality, RoundRecord
 
+Measured = TypeVar("Measured", covariant=True)
 
-class Evaluate(Protocol):
-    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> Quality:
-        """The metrics of a deployed mask, bool (d,), whose sample grid goes to `samples`."""
+
+class Evaluate(Protocol[Measured]):
+    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> Measured:
+        """The metrics of a deployed mask, bool (d,), whose sample grid goes to `samples`; or who has them."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,15 @@ def close_round(
     *,
     moments: FeatureMoments | None,
     spending: Spending,
-    evaluate: Evaluate,
-    samples: Callable[[int], Path],
     clock: Clock,
 ) -> RoundRecord:
-    """Move theta by what opened, evaluate if it is time, and say what it cost.
+    """Move theta by what opened, and say what it cost; the record has no metrics yet, see `measured`.
 
     Args:
         server: about to absorb the round of `broadcast`.
         sums: the sum of the clients' bits and, where the last layers send scores, that of these.
         moments: what opened before round 1, with a summed record-level release.
         spending: has charged the round, or does so now.
-        samples: where the sample grid of a round goes.
     """
     bits = sums[0]
     layers, survivors = components.score_layers, len(bits.survivors)
@@ -69,7 +72,6 @@ def close_round(
     moved = server.absorb(
         bits.counts, survivors, planned_rounds=planned, score_mean=score_mean, moments=moments
     )
-    quality = quality_if_due(server, planned, evaluate, samples)
     sent = sum(size > 0 for size in bits.downlink_bytes.values())
     coordinates = sum(len(each.counts) for each in sums)
     return RoundRecord(
@@ -83,17 +85,37 @@ def close_round(
         step=moved.step,
         seconds=clock.now() - clock.began,
         secure_sum_seconds=clock.opened - clock.uploading,
-        quality=quality,
         changed=server.changed(before),
         server_loss=moved.loss,
     )
 
 
-def quality_if_due(
-    server: Server, planned: int, evaluate: Evaluate, samples: Callable[[int], Path]
-) -> Quality | None:
-    """The metrics of what is deployed now, after the rounds in which they are due."""
+def evaluated_if_due(
+    server: Server, planned: int, evaluate: Evaluate[Measured], samples: Callable[[int], Path]
+) -> Measured | None:
+    """What `evaluate` gives of what is deployed now, after the rounds in which metrics are due.
+
+    Args:
+        planned: how many rounds there will be.
+        samples: where the sample grid of a round goes.
+    """
     if not server.is_evaluated(planned):
         return None
     utility = server.evaluates_utility(planned)
     return evaluate(server.deployed(), samples(server.round), utility=utility)
+
+
+def measured(record: RoundRecord, quality: Callable[[], Quality | None]) -> RoundRecord:
+    """A round's record with its metrics, and with the seconds that `quality` takes to give them.
+
+    Raises:
+        PrismError: what `quality` raises, after the round's number.
+    """
+    began = time.perf_counter()
+    try:
+        found = quality()
+    except PrismError as error:
+        what = f"measuring round {record.round}"
+        raise type(error)(f"{what}: {error}", public=f"{what}: {public_text(error)}") from error
+    seconds = record.seconds + time.perf_counter() - began
+    return msgspec.structs.replace(record, quality=found, seconds=seconds)

@@ -2,9 +2,10 @@
 
 Each round writes in an order that a kill cannot spoil. The ledger is charged before the first upload can
 leave; uploads are on disk, and that they may leave, before they are summed; the checkpoint replaces its
-predecessor last. A round that was cut short is repeated from the uploads that are already there, with the
-same counts, and is charged once. From the mark on nobody draws other bits for it: who has lost theirs stops
-the run.
+predecessor last. A round's metrics complete its record before the next one's is written: with more workers
+than one they are computed while that round goes on. A round that was cut short is repeated from the uploads
+that are already there, with the same counts, and is charged once. From the mark on nobody draws other bits
+for it: who has lost theirs stops the run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds.assembly import Clock, close_round
+from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, measured
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -45,7 +46,7 @@ from prism_secure.rounds.workers import Workers
 from prism_secure.run_folder.environment import keep_environment
 from prism_secure.run_folder.folder import RunFolder, checkpoint_round, client_folder, is_done, read_records
 from prism_secure.run_folder.history import RunHistory, check_whole
-from prism_secure.run_folder.records import RoundRecord
+from prism_secure.run_folder.records import Quality, RoundRecord
 from prism_secure.run_folder.run import Run
 
 Bits = Callable[[], NDArray[np.integer]]
@@ -193,27 +194,67 @@ def _train(
                 spending.charge_moments()
                 listener.note("opening the one noisy sum of their moments")
                 open_moments(release, moments, folder.path, folder.federation)
+        # 6. What an end between a checkpoint and its round's metrics left out.
+        metrics = _Metrics(folder, listener)
+        measure = partial(evaluated_if_due, server, rounds, workers.evaluate, folder.sample_path)
+        if server.round and server.is_evaluated(rounds):
+            record = read_records(folder.path)[server.round - 1]
+            if record.quality is None:
+                metrics.begin(record, measure())
+                metrics.wait()
         ended = spending.ended or ""
         while spending.ended is None and server.round < rounds:
+            if stop or not workers.beside:
+                metrics.wait()
             # A kill between record and checkpoint leaves the record of a round that is still to be repeated.
             if stop and (ended := stop(read_records(folder.path)[: server.round]) or ""):
                 break
-            # 6. Charge, let clients answer, open the sum, move theta: see `_round`.
+            # 7. Charge, let clients answer, open the sum, move theta: see `_round`.
             record = _round(server, clients, components, folder, workers, spending, listener)
-            # 7. The record first: repeating its round replaces it. With the checkpoint the round is over.
-            folder.append(record)
+            # 8. The metrics of the round before, which were computed meanwhile.
+            metrics.wait()
+            # 9. The record first: repeating its round replaces it. With the checkpoint the round is over.
+            folder.keep(record)
             server.save(folder.checkpoint_path)
-            # 8. Only now can the uploads go: until the checkpoint is there they may be summed again.
+            # 10. Only now can the uploads go: until the checkpoint is there they may be summed again.
             _forget_uploads(server.round, rounds, clients, config, folder)
-            listener.round_finished(record)
+            metrics.begin(record, measure())
+        metrics.wait()
         _forget_uploads(server.round, server.round, clients, config, folder)
-        # 9. The model, then the ledger's last line, which signs it.
+        # 11. The model, then the ledger's last line, which signs it.
         model = (components.architecture, components.model_seed, server.deployed())
         write_model(folder.model_path, *model)
         spending.end(model_words(*model), ended)
     budget = f", as far as {config.limits} goes" if config.limits else ""
-    # 10. DONE.
+    # 12. DONE.
     folder.finish(f"{server.round} of {config.federation.rounds} rounds{budget}{ended and f': {ended}'}")
+
+
+class _Metrics:
+    """Those of the last finished round, which may be computed while the next one goes on.
+
+    Args:
+        folder: keeps the round's record without them from the start, and with them in the end.
+        listener: told of the round when they are kept.
+    """
+
+    def __init__(self, folder: RunFolder, listener: Listener) -> None:
+        self._folder, self._listener = folder, listener
+        self._begun: tuple[RoundRecord, Callable[[], Quality]] | None = None
+
+    def begin(self, record: RoundRecord, quality: Callable[[], Quality] | None) -> None:
+        """`quality` waits for them; None: none are due."""
+        if quality is None:
+            self._listener.round_finished(record)
+        else:
+            self._begun = record, quality
+
+    def wait(self) -> None:
+        """Complete the record of what was begun, if anything was."""
+        if self._begun is not None:
+            record, self._begun = measured(*self._begun), None
+            self._folder.keep(record)
+            self._listener.round_finished(record)
 
 
 def _tell(done: Iterable[int], clients: int, listener: Listener, *, every: float = SIGN_OF_LIFE) -> None:
@@ -258,8 +299,6 @@ def _round(
         sums,
         moments=clients[0].moments.targets() if config.training.end_steps else None,
         spending=spending,
-        evaluate=workers.evaluate,
-        samples=folder.sample_path,
         clock=clock,
     )
     listener.worked()

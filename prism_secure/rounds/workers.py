@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
@@ -107,31 +108,43 @@ class Workers:
             for job in jobs:
                 job.cancel()
 
-    def evaluate(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False) -> Quality:
-        """Metrics of the generator under `mask`, bool (d,), and a grid of its images at `samples`.
+    @property
+    def beside(self) -> bool:
+        """Whether they work while this process does something else."""
+        return self._here is None
 
-        The two classifiers of the utility are trained beside all else.
+    def evaluate(
+        self, mask: NDArray[np.bool_], samples: Path, *, utility: bool = False
+    ) -> Callable[[], Quality]:
+        """Begin to measure the generator under `mask`, bool (d,), with a grid of its images at `samples`.
+
+        The two classifiers of the utility are trained beside all else. Returns what waits for the metrics; a
+        single worker measures only then.
         """
         if self._here is not None:
-            return self._here.evaluate(mask, samples, utility=utility)
-        jobs: list[Future[Any]] = []
-        try:
-            with _worker_death_named():
-                with on_their_own():
-                    jobs.append(self._pool.submit(_measure, mask, samples, utility))
-                    if utility:
-                        jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
-                quality: Quality = jobs[0].result()
-                for part in jobs[1:]:
-                    quality = msgspec.structs.replace(quality, **part.result())
-                return quality
-        finally:
-            for job in jobs:
-                job.cancel()
+            return partial(self._here.evaluate, mask, samples, utility=utility)
+        with _worker_death_named(), on_their_own():
+            jobs: list[Future[Any]] = [self._pool.submit(_measure, mask, samples, utility)]
+            if utility:
+                jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
+        return partial(_quality, jobs)
 
 
 def _parts(clients: Sequence[int], at_once: int) -> list[Sequence[int]]:
     return [clients[start : start + at_once] for start in range(0, len(clients), at_once)]
+
+
+def _quality(jobs: Sequence[Future[Any]]) -> Quality:
+    """Wait for the metrics, and for what completes them."""
+    try:
+        with _worker_death_named():
+            quality: Quality = jobs[0].result()
+            for part in jobs[1:]:
+                quality = msgspec.structs.replace(quality, **part.result())
+            return quality
+    finally:
+        for job in jobs:
+            job.cancel()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ federation.id   a random name that enters every context and every client's coins
 environment.json  the command, versions and processor of the first start
 ledger.jsonl    what was released and what it cost, signed with ledger.key (0600); ledger.jsonl.head, a
                 signed count of its lines, shows whether the end was cut off
-metrics.jsonl   one `RoundRecord` a line
+metrics.jsonl   one `RoundRecord` a line; the last one may lack metrics that are still computed
 checkpoint/     the server's state after the last finished round, replaced atomically; the last round whose
                 uploads may have left their clients; with Flower, evidence against clients that have lied
 clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
@@ -172,10 +172,15 @@ class RunFolder:
     def done(self) -> bool:
         return is_done(self.path)
 
-    def append(self, record: RoundRecord) -> None:
-        """Keep a round's record, once: a round that is repeated after a kill is not written twice."""
-        if all(kept.round != record.round for kept in read_records(self.path)):
-            append_line(self.path / "metrics.jsonl", encode(record))
+    def keep(self, record: RoundRecord) -> None:
+        """Keep a round's record, in place of one that is there: before its metrics, or before a kill."""
+        log, line = self.path / "metrics.jsonl", encode(record)
+        lines = whole_lines(log)
+        if len(lines) < record.round:
+            append_line(log, line)
+        else:
+            lines[record.round - 1] = line
+            write_atomic(log, b"".join(kept + b"\n" for kept in lines))
 
     def withdraw(self) -> bool:
         """Take away what this start wrote, if it began the run and nothing was charged or may have left.

@@ -25,7 +25,7 @@ from prism_secure.config import Config, load_config
 from prism_secure.errors import ConfigError, PrismError, RoundError, RunFolderError
 from prism_secure.learning.training import LocalTrainer, _Training
 from prism_secure.reporting.progress import Silent
-from prism_secure.rounds import moment_sum
+from prism_secure.rounds import assembly, moment_sum
 from prism_secure.rounds import simulation as federation
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -97,7 +97,8 @@ def run_over(
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy)
-    patch.setattr(federation, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    for module in (federation, assembly):
+        patch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     patch.setattr(environment, "describe_environment", lambda: {"cpu": "any"})
     run(tiny(data, *overrides), target, command="prism-secure run")
 

@@ -58,15 +58,17 @@ def test_a_record_of_before_there_was_a_field_reads_without_it() -> None:
         decode(json.dumps({key: whole[key] for key in whole if key != "survivors"}).encode())
 
 
-def test_a_round_repeated_after_a_kill_is_kept_once(tmp_path: Path) -> None:
+def test_a_round_repeated_after_a_kill_is_kept_once_and_metrics_complete_its_record(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", load_config()) as folder:
-        folder.append(_record(1))
-        folder.append(_record(1))
+        folder.keep(msgspec.structs.replace(_record(1), quality=None))
+        folder.keep(_record(1))
         with (folder.path / "metrics.jsonl").open("ab") as file:
             file.write(b'{"round": 2, "surv')
         assert [record.round for record in read_records(folder.path)] == [1]
-        folder.append(_record(2))
-        assert [record.round for record in read_records(folder.path)] == [1, 2]
+        folder.keep(_record(2))
+        assert read_records(folder.path) == [_record(1), _record(2)]
+        folder.keep(msgspec.structs.replace(_record(1), seconds=1.0))
+        assert read_records(folder.path) == [msgspec.structs.replace(_record(1), seconds=1.0), _record(2)]
 
 
 def test_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -262,8 +263,8 @@ def test_workers_measure_utility_side_by_side_to_the_figures_of_one(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{name}"))
         (tmp_path / name).mkdir()
         with workers.Workers(components, tmp_path) as pool, one_thread():
-            evaluate = pool.evaluate if name == "two" else Evaluation(components)
-            found.append(evaluate(mask, tmp_path / name / "round-1.png", utility=True))
+            evaluate = pool.evaluate if name == "two" else partial(partial, Evaluation(components))
+            found.append(evaluate(mask, tmp_path / name / "round-1.png", utility=True)())
         grids.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert jobs == ["_measure", "_utility", "_ceiling"]
     assert found[0] == found[1]
@@ -283,7 +284,7 @@ def test_an_error_of_a_part_of_the_utility_is_that_of_the_whole(
     with workers.Workers(components, tmp_path) as pool, pytest.raises(StorageError):
         pool.evaluate(
             Server.of(components, "f").deployed(), tmp_path / "a file" / "round-1.png", utility=True
-        )
+        )()
 
 
 def test_images_are_public_only_where_all_are(tmp_path: Path):

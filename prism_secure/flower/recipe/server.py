@@ -43,7 +43,7 @@ from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
-from prism_secure.rounds.assembly import Clock, close_round, quality_if_due
+from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, measured
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
@@ -126,10 +126,12 @@ class Rounds:
                 spending.charge_moments()
             if self._release is not None and self._release.summed:
                 self._moments = opened_once(self._release, run.path, self._moment_session)
-            while server.round < spending.planned_rounds:
-                record = self._round(spending)
+            planned = spending.planned_rounds
+            quality = partial(evaluated_if_due, server, planned, self._measure, run.sample_path)
+            while server.round < planned:
+                record = measured(self._round(spending), quality)
                 server.save(self._next_path)
-                run.append(record)
+                run.keep(record)
                 self._next_path.replace(run.checkpoint_path)
                 as_before = f", {AS_BEFORE}" if record.changed == 0 else ""
                 log(INFO, "round %d: %d survivors%s", record.round, record.survivors, as_before)
@@ -225,8 +227,6 @@ class Rounds:
             [result],
             moments=self._targets,
             spending=spending,
-            evaluate=self._measure,
-            samples=self._run.sample_path,
             clock=Clock(time.monotonic, began, uploaded, opened=time.monotonic()),
         )
 
@@ -234,10 +234,9 @@ class Rounds:
         """Charge a round that no client will repeat, and go on to the next one."""
         log(WARNING, "round %d is lost: %s", broadcast.round, why)
         spent = spending.charge(broadcast.round, kind="aborted", metrics={"survivors": [], "lost": why})
-        server, planned = self._server, spending.planned_rounds
+        server = self._server
         before = server.deployed()
         moved = server.lose(self._targets)
-        quality = quality_if_due(server, planned, self._measure, self._run.sample_path)
         return RoundRecord(
             round=broadcast.round,
             survivors=0,
@@ -249,7 +248,6 @@ class Rounds:
             step=moved.step,
             seconds=time.monotonic() - began,
             secure_sum_seconds=0.0,
-            quality=quality,
             changed=server.changed(before),
             server_loss=moved.loss,
         )
