@@ -31,8 +31,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from prism_secure.data import to_float
@@ -53,6 +56,14 @@ _COMPARED = 5000
 _SEED = 0
 
 
+class Real(NamedTuple):
+    """Features of the images that generated ones are compared with, float64 (N, D) on the CPU."""
+
+    held_out: NDArray[np.float64]
+    training: NDArray[np.float64] | None
+    """The clients', where these are public."""
+
+
 class Evaluator:
     """Compares generated images with one fixed set of held-out images.
 
@@ -65,6 +76,7 @@ class Evaluator:
             network's own labels.
         train_images: the clients' images, in the form of `test_images`, where these are public: then copies
             are looked for.
+        known: `real` of another one of the same images and network, which does not look at them again.
 
     Raises:
         DataError: images are of another form, or too few.
@@ -84,16 +96,15 @@ class Evaluator:
         features: MetricFeatures | None = None,
         classes: Sequence[str] = (),
         train_images: Tensor | None = None,
+        known: Real | None = None,
     ) -> None:
         self.network = (ClassifierFeatures() if features is None else features).eval()
         self._labelled = bool(self.network.classes) and tuple(classes) == self.network.classes
-        real, _ = self._features(test_images, "held-out")
-        self._real = real
-        self._train: Tensor | None = None
-        if train_images is not None:
-            # As many of each, for a fair chance: the nearest of more images is nearer.
-            self._train, _ = self._features(_some(train_images, len(_some(real))), "training")
-        self._gaussian = _gaussian(real)
+        held_out, training = known or self._real_of(test_images, train_images)
+        # In memory of torch's own: how rows are aligned may show in the last digits of their products.
+        self._real = torch.tensor(held_out)
+        self._train = None if training is None else torch.tensor(training)
+        self._gaussian = _gaussian(self._real)
 
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         """Measure generated `images`, in the form of `test_images`, with the classes they were meant to show.
@@ -119,6 +130,19 @@ class Evaluator:
                 hits = logits.argmax(1) == labels.to(logits.device)
                 measured["label_accuracy"] = float(hits.double().mean())
         return measured
+
+    @property
+    def real(self) -> Real:
+        """What it compares with."""
+        return Real(self._real.numpy(), None if self._train is None else self._train.numpy())
+
+    def _real_of(self, test_images: Tensor, train_images: Tensor | None) -> Real:
+        held_out, _ = self._features(test_images, "held-out")
+        if train_images is None:
+            return Real(held_out.numpy(), None)
+        # As many of each, for a fair chance: the nearest of more images is nearer.
+        training, _ = self._features(_some(train_images, len(_some(held_out))), "training")
+        return Real(held_out.numpy(), training.numpy())
 
     def _features(self, images: Tensor, which: str) -> tuple[Tensor, Tensor | None]:
         """Features, float64 on the CPU, and logits where the network has them."""

@@ -14,7 +14,7 @@ from prism_secure.config.plugged import is_reference
 from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
 from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.quality.metrics import Evaluator, nearest
+from prism_secure.quality.metrics import Evaluator, Real, nearest
 from prism_secure.quality.networks import weights_digest
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.quality.utility import IMAGES, accuracy, ceiling, fewest_images, train_classifier
@@ -29,22 +29,30 @@ FEW = 10
 
 
 class Evaluation:
-    """Metrics of one configuration; the held-out images' features are computed once."""
+    """Metrics of one configuration; the held-out images' features are computed once.
+
+    Attributes:
+        real: these, once something was measured; or of another process, before.
+    """
 
     def __init__(self, components: Components) -> None:
         self._components = components
+        self.real: Real | None = None
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        return self._evaluator_of(self._components.dataset.test_images)
+        evaluator = self._evaluator_of(self._components.dataset.test_images, self.real)
+        self.real = evaluator.real
+        return evaluator
 
-    def _evaluator_of(self, test_images: torch.Tensor) -> Evaluator:
+    def _evaluator_of(self, test_images: torch.Tensor, known: Real | None = None) -> Evaluator:
         components, dataset = self._components, self._components.dataset
         return Evaluator(
             test_images,
             features=components.metric_network,
             classes=dataset.classes,
             train_images=dataset.train_images if components.config.public_images else None,
+            known=known,
         )
 
     def rehearse(self, mask: NDArray[np.bool_]) -> None:

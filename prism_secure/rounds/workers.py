@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
+from prism_secure.quality.metrics import Real
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.children import on_their_own
@@ -53,6 +54,7 @@ class Workers:
         self._at_once = 1 if trains else min(100, -(-config.invited // count))
         self._open = contextlib.ExitStack()
         self._here: _Worker | None = None
+        self._real: Real | None = None
         if count == 1:
             self._open.enter_context(one_thread(config.federation.device))
             self._here = _Worker(components, folder)
@@ -124,27 +126,28 @@ class Workers:
         if self._here is not None:
             return partial(self._here.evaluate, mask, samples, utility=utility)
         with _worker_death_named(), on_their_own():
-            jobs: list[Future[Any]] = [self._pool.submit(_measure, mask, samples, utility)]
+            jobs: list[Future[Any]] = [self._pool.submit(_measure, mask, samples, utility, self._real)]
             if utility:
                 jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
-        return partial(_quality, jobs)
+        return partial(self._quality, jobs)
+
+    def _quality(self, jobs: Sequence[Future[Any]]) -> Quality:
+        """Wait for the metrics, and for what completes them."""
+        try:
+            with _worker_death_named():
+                quality: Quality
+                quality, real = jobs[0].result()
+                self._real = real or self._real
+                for part in jobs[1:]:
+                    quality = msgspec.structs.replace(quality, **part.result())
+                return quality
+        finally:
+            for job in jobs:
+                job.cancel()
 
 
 def _parts(clients: Sequence[int], at_once: int) -> list[Sequence[int]]:
     return [clients[start : start + at_once] for start in range(0, len(clients), at_once)]
-
-
-def _quality(jobs: Sequence[Future[Any]]) -> Quality:
-    """Wait for the metrics, and for what completes them."""
-    try:
-        with _worker_death_named():
-            quality: Quality = jobs[0].result()
-            for part in jobs[1:]:
-                quality = msgspec.structs.replace(quality, **part.result())
-            return quality
-    finally:
-        for job in jobs:
-            job.cancel()
 
 
 @contextlib.contextmanager
@@ -211,8 +214,15 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
         client.answer(broadcast)
 
 
-def _measure(mask: NDArray[np.bool_], samples: Path, neighbours: bool) -> Quality:
-    return _this_worker().evaluate.measured(mask, samples, neighbours=neighbours)
+def _measure(
+    mask: NDArray[np.bool_], samples: Path, neighbours: bool, real: Real | None
+) -> tuple[Quality, Real | None]:
+    """The metrics; and for whoever measures next the real images' features, unless it has them."""
+    evaluate = _this_worker().evaluate
+    if evaluate.real is None:
+        evaluate.real = real
+    quality = evaluate.measured(mask, samples, neighbours=neighbours)
+    return quality, None if real else evaluate.real
 
 
 def _utility(mask: NDArray[np.bool_]) -> dict[str, float]:

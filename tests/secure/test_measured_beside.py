@@ -7,18 +7,22 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
 import pytest
+from torch import Tensor
 
 from prism_privacy import verify_ledger
 from prism_secure.config import Config, load_config
 from prism_secure.errors import FeatureError
+from prism_secure.quality.metrics import Evaluator, Real
 from prism_secure.reporting.progress import Silent
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds import assembly, simulation
+from prism_secure.rounds import assembly, simulation, workers
+from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
@@ -140,6 +144,37 @@ def test_the_next_round_opens_while_the_last_one_is_measured(
     monkeypatch.setattr(Evaluation, "measured", patient)  # workers fork from here
     run(tiny(BESIDE), folder)
     assert outcome(folder) == outcome(finished)
+
+
+def test_real_images_are_looked_at_once_whichever_worker_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    components, looked, look = Components(tiny(BESIDE)), [], Evaluator._real_of
+
+    class Pool:
+        """Another worker for every job."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def submit(self, job: Callable[..., object], *arguments: object) -> Future[object]:
+            monkeypatch.setattr(workers, "_worker", workers._Worker(components, tmp_path))
+            done = Future[object]()
+            done.set_result(job(*arguments))
+            return done
+
+        def shutdown(self, **_: object) -> None: ...
+
+    def noted(self: Evaluator, *images: Tensor | None) -> Real:
+        looked.append(images)
+        return look(self, *images)
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(Evaluator, "_real_of", noted)
+    mask = Server.of(components, "f").deployed()
+    with workers.Workers(components, tmp_path) as pool:
+        one, two, three = (pool.evaluate(mask, tmp_path / "round-0001.png")() for _ in range(3))
+    assert one == two == three
+    assert len(looked) == 1
 
 
 def test_who_may_stop_the_run_is_asked_when_the_last_round_is_measured(
