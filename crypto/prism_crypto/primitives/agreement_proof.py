@@ -107,9 +107,7 @@ class KeyVerifier:
     __slots__ = ("_signers",)
 
     def __init__(self, public: bytes) -> None:
-        u = int.from_bytes(public, "little")
-        # u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
-        y = (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
+        y = _edwards_y(public)
         self._signers = _both_points(y) if y else []
 
     def check(self, usage: str, body: bytes, signature: bytes) -> None:
@@ -138,6 +136,16 @@ class KeyVerifier:
 def check_key_signature(public: bytes, usage: str, body: bytes, signature: bytes) -> None:
     """`KeyVerifier.check` of one signature under a key."""
     KeyVerifier(public).check(usage, body, signature)
+
+
+@lru_cache(maxsize=1024)
+def _edwards_y(public: bytes) -> int:
+    """Worked out once: many clients of one process have the same neighbours.
+
+    u = -1 has no y; 0 is that of a key of low order, which has signed nothing.
+    """
+    u = int.from_bytes(public, "little")
+    return (u - 1) * pow(u + 1, -1, _P) % _P if (u + 1) % _P else 0
 
 
 def _both_points(y: int) -> list[bytes]:
