@@ -68,9 +68,14 @@ def _interpolate(points: Floats, nodes: Floats, values: Floats) -> Floats:
     right = np.clip(np.searchsorted(nodes, points, side="left"), 1, nodes.size - 1)
     share = (points - nodes[right - 1]) / (nodes[right] - nodes[right - 1])
     with np.errstate(invalid="ignore"):
-        chord = values[:, right - 1] * (1.0 - share) + values[:, right] * share
+        chord = values.take(right - 1, axis=1)
+        chord *= 1.0 - share
+        after = values.take(right, axis=1)
+        chord += np.multiply(after, share, out=after)
     # inf·0 arises where a node overflowed and the point is the other node.
-    return np.where(np.isnan(chord), np.inf, chord) * _SAFE
+    chord[np.isnan(chord)] = np.inf
+    chord *= _SAFE
+    return chord
 
 
 def _convex_moment(table: MomentTable, log_moment: Floats) -> Floats:
@@ -89,10 +94,14 @@ def _ratios(low: Floats, convex: Floats, log_high: Floats) -> Floats:
     """
     worst = np.maximum(convex[:, :-1], convex[:, 1:])
     square = low**2
+    away = square > 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        by_convexity = np.where(square > 0.0, np.log1p(worst * square) / square, worst)
-        by_growth = np.where(square > 0.0, log_high / square, np.inf)
-    return np.asarray(np.minimum(by_convexity, by_growth).max(axis=1), dtype=np.float64)
+        ratios = worst * square
+        ratios = np.divide(np.log1p(ratios, out=ratios), square, out=ratios)
+        ratios[:, ~away] = worst[:, ~away]
+        by_growth = log_high / square
+    by_growth[:, ~away] = np.inf
+    return np.asarray(np.minimum(ratios, by_growth, out=ratios).max(axis=1), dtype=np.float64)
 
 
 def curve_from_table(table: MomentTable, reach: float) -> Curve:
