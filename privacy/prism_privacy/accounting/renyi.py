@@ -75,14 +75,23 @@ def to_epsilon(curve: Floats, delta: float, orders: Sequence[float] | Floats = O
         return 0.0, 0.0
     if delta <= 0.0 or not finite.any():
         return math.inf, 0.0
-    best, at = math.inf, 0.0
-    for order, divergence in zip(np.asarray(orders)[finite].tolist(), curve[finite].tolist(), strict=True):
-        if delta**2 + math.expm1(-divergence) > 0.0:
-            epsilon = 0.0
-        elif order > _LEAST_ORDER:
-            epsilon = divergence + math.log1p(-1.0 / order) - math.log(delta * order) / (order - 1.0)
-        else:
-            continue
-        if epsilon < best:
-            best, at = epsilon, order
-    return max(0.0, best) * (1.0 + 1e-9), at
+    terms, late = _terms(delta, tuple(np.asarray(orders).tolist()))
+    with np.errstate(invalid="ignore"):  # inf − inf where neither the curve nor the order is of use
+        epsilons = (curve + terms[0]) - terms[1]
+    epsilons[~(finite & late)] = math.inf
+    epsilons[finite & (delta**2 + np.expm1(-curve) > 0.0)] = 0.0
+    best = int(epsilons.argmin())
+    if not epsilons[best] < math.inf:
+        return math.inf, 0.0
+    return max(0.0, float(epsilons[best])) * (1.0 + 1e-9), float(orders[best])
+
+
+@lru_cache(maxsize=64)
+def _terms(delta: float, orders: tuple[float, ...]) -> tuple[Floats, NDArray[np.bool_]]:
+    """What the conversion adds at each order and takes off, (2, A), and where it is of use, (A,)."""
+    late = [order > _LEAST_ORDER for order in orders]
+    found = [
+        (math.log1p(-1.0 / order), math.log(delta * order) / (order - 1.0)) if used else (0.0, 0.0)
+        for order, used in zip(orders, late, strict=True)
+    ]
+    return np.array(found).T, np.array(late)
