@@ -1,5 +1,6 @@
 """What is not to be imported when doctests are looked for, and what is done but once."""
 
+import copy
 import functools
 import hashlib
 import multiprocessing
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from prism_secure.data.features.extractor import FeatureExtractor
 from prism_secure.quality.classifier import FashionClassifier
 from prism_secure.rounds import components
 
@@ -69,4 +71,25 @@ def features_of_the_same_images_found_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FashionClassifier, "features", once)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def frozen_features_built_once() -> Iterator[None]:
+    """Several hundred runs take units from the same thousand public images; each gets a copy of its own."""
+    build, found = components.Components.extractor.func, dict[str, FeatureExtractor]()
+
+    def once(self: components.Components) -> FeatureExtractor:
+        config = self.config
+        if not {*config.features.extractors} <= {"efficientnet_lite0", "efficientnet_lite0_pooled", "fourier"}:
+            return build(self)  # a file, or code, of the user's own
+        size, seed = config.model.image_size, config.federation.seed
+        key = repr((config.features, size, self.dataset.channels, seed, components.PUBLIC_IMAGES))
+        if key not in found:
+            found[key] = build(self)
+        return copy.deepcopy(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components.Components, "extractor", found_once := functools.cached_property(once))
+        found_once.__set_name__(components.Components, "extractor")
         yield
