@@ -233,13 +233,16 @@ class RowDirections:
 
     def responses(self, inside: NDArray[np.int64], label: int) -> NDArray[np.int64]:
         """See :class:`Asked`."""
-        exact = (inside - self.reference[label]).astype(np.float64) @ self._columns
-        along = toward_zero(exact.astype(np.int64), _SPARE)[:, self.rows]
+        columns, place = self._columns
+        exact = (inside - self.reference[label]).astype(np.float64) @ columns
+        along = toward_zero(exact.astype(np.int64), _SPARE)[:, place]
         return toward_zero(along * self.by_class[label], DIRECTION_BITS)
 
     @cached_property
-    def _columns(self) -> NDArray[np.float64]:
-        return self.basis.T.astype(np.float64)
+    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """The rows that are asked along, each once, as columns (D, r), and which of them each direction takes."""
+        used, place = np.unique(self.rows, return_inverse=True)
+        return self.basis[used].T.astype(np.float64), place.reshape(-1)
 
     def encode(self) -> list[bytes]:
         """Shapes, limit, U, rows, factors and m in one canonical form, for a digest."""
