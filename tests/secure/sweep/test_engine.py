@@ -371,6 +371,27 @@ def test_storage_that_breaks_in_the_middle_is_one_line_and_loses_nothing(tmp_pat
     assert states(sweep) == {"done": 8}
 
 
+def begin(path: Path, recipe: SweepRecipe) -> None:
+    """Queue a sweep's points, and finish one."""
+    folder = SweepFolder(path, recipe, "c")
+    study = PointStudy(recipe, "study", folder.study_url, folder.owner)
+    study.recover(lambda settings: True)
+    assert study.waiting() == 4
+    claim = study.claim()
+    assert claim is not None
+    study.finish(claim, [1.0] * len(recipe.objectives))
+    study.close()
+    folder.close()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep in a folder `a`."""
+    place = tmp_path_factory.mktemp("begun")
+    begin(place / "a", recipe_of(place, GRID))
+    return place / "a"
+
+
 ODD_NAMES = ["what?x", "%61", "a%20b", "{x}", "{SCHEMA_VERSION}", "a#b", "me:pw@host", "ü & + =", "file:a"]
 
 
@@ -378,23 +399,12 @@ ODD_NAMES = ["what?x", "%61", "a%20b", "{x}", "{SCHEMA_VERSION}", "a#b", "me:pw@
     ("name", "relative"), [*((name, False) for name in ODD_NAMES), ("%61", True), ("file:a", True)]
 )
 def test_sweep_in_a_folder_of_any_name_has_a_database_of_its_own_in_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, relative: bool
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, relative: bool
 ) -> None:
     """The path went into a URL as it was: `%61` used the database of the sweep in `a`, and made no run."""
-    recipe = recipe_of(tmp_path, GRID)
-    (tmp_path / "sweeps").mkdir()
+    shutil.copytree(begun, tmp_path / "sweeps" / "a")
     monkeypatch.chdir(tmp_path / "sweeps")
-    root = Path() if relative else tmp_path / "sweeps"
-    for each in ("a", name):
-        folder = SweepFolder(root / each, recipe, "c")
-        study = PointStudy(recipe, "study", folder.study_url, folder.owner)
-        study.recover(lambda settings: True)
-        assert study.waiting() == 4
-        claim = study.claim()
-        assert claim is not None
-        study.finish(claim, [1.0] * len(recipe.objectives))
-        study.close()
-        folder.close()
+    begin((Path() if relative else tmp_path / "sweeps") / name, recipe_of(tmp_path, GRID))
     assert {path.name for path in (tmp_path / "sweeps").iterdir()} == {"a", name}
     assert (tmp_path / "sweeps" / name / "study.db").exists()
 
@@ -433,10 +443,24 @@ def lose(runs, what: str) -> int:
     return len(lost[what])
 
 
+@pytest.fixture(scope="module")
+def of_one_round(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep, to copy."""
+    place = tmp_path_factory.mktemp("of_one_round")
+    assert Sweep(place, recipe_of(place, GRID, "federation.rounds=1")).run() == 0
+    return place / "sweep"
+
+
+def again(finished: Path, folder: Path) -> Sweep:
+    """A copy of `of_one_round` that goes on."""
+    sweep = Sweep(folder, recipe_of(folder, GRID, "federation.rounds=1"))
+    shutil.copytree(finished, sweep.path)
+    return sweep
+
+
 @pytest.mark.parametrize("what", ["one", "a seed of each", "all", "results", "pages"])
-def test_runs_that_are_lost_are_made_again(tmp_path: Path, what: str) -> None:
-    sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID, "federation.rounds=1"))
-    assert sweep.run() == 0
+def test_runs_that_are_lost_are_made_again(of_one_round: Path, tmp_path: Path, what: str) -> None:
+    sweep = again(of_one_round, tmp_path)
     for repetition in (1, 2):
         sweep.computed.clear()
         lost = lose(sweep.results.runs, what)
@@ -469,9 +493,8 @@ def test_points_of_a_search_that_are_lost_are_made_again_and_no_others(tmp_path:
     assert states(sweep) == {"done": 8}
 
 
-def test_lost_run_that_fails_is_a_failure_and_tried_again(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, recipe_of(tmp_path, GRID, "federation.rounds=1"))
-    assert sweep.run() == 0
+def test_lost_run_that_fails_is_a_failure_and_tried_again(of_one_round: Path, tmp_path: Path) -> None:
+    sweep = again(of_one_round, tmp_path)
     lose(sweep.results.runs, "one")
     assert sweep.run(lambda job, rounds: "fail") == 1
     assert sweep.finished == 3
