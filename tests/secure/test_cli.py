@@ -263,14 +263,14 @@ def _command_of(process: str) -> bytes:
 
 
 @pytest.mark.parametrize("command", ["run", "sweep"])
-def test_ctrl_c_while_workers_start_is_one_line(command: str, recipe: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_workers_start_is_one_line(command: str, quick: Path, tmp_path: Path) -> None:
     """A terminal sends it to the workers as well, which are busy with imports then."""
-    long = TINY.replace("rounds = 2", "rounds = 500")
-    recipe.write_text(
+    long = quick.read_text().replace("rounds = 2", "rounds = 500")
+    quick.write_text(
         long.replace("workers = 1", "workers = 2") + "\n[sweep]\nseeds = [0, 1]\n[sweep.grid]\n"
         "privacy.record_epsilon = [2.0]\n" * (command == "sweep")
     )
-    how = ["--config", str(recipe)] if command == "run" else [str(recipe), "--workers", "2"]
+    how = ["--config", str(quick)] if command == "run" else [str(quick), "--workers", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "prism_secure.cli", command, *how, "--out", str(tmp_path / "out")],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
