@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -361,7 +362,7 @@ def open_storage(url: str) -> Any:
     """
     optuna = import_optuna()
     from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
-    from sqlalchemy.pool import NullPool, QueuePool  # a connection kept overnight may be dead by morning
+    from sqlalchemy.pool import NullPool, QueuePool
 
     if url.startswith("postgresql://"):
         if "@" in url.partition("@")[2] + url.partition("?")[2]:  # the driver would quote what follows it
@@ -390,13 +391,17 @@ def open_storage(url: str) -> Any:
         "grace_period": GRACE,
         "heartbeat_stale_trial_callback": requeue,
     }
+    # Optuna takes braces for a template.
+    storage = partial(optuna.storages.RDBStorage, target.replace("{", "{{").replace("}", "}}"))
     for attempt in range(_ATTEMPTS):
         try:
-            return optuna.storages.RDBStorage(
-                target.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
-                engine_kwargs=engine,
-                **({} if local else beating),
-            )
+            first = storage(engine_kwargs=engine)
+            if local:
+                return first
+            first.remove_session()
+            # Its tables are there. Connections are kept from here on; one that died overnight is made anew.
+            kept = {"engine_kwargs": {"pool_pre_ping": True}, "skip_table_creation": True}
+            return storage(**kept, **beating)
         except (ArgumentError, TypeError, ValueError):  # its text may quote a part of a password
             raise ConfigError(f"--storage: {hidden(url)!r} is not the address of a database") from None
         except SQLAlchemyError as error:

@@ -210,6 +210,21 @@ def test_each_machine_makes_again_what_it_had_made_and_has_lost(
     assert {run.state for run in read_sweep(mine.path).runs} == {"done"}
 
 
+def test_a_connection_that_died_overnight_is_made_anew(server: str, recipe: SweepRecipe) -> None:
+    import psycopg
+
+    study = PointStudy(recipe, "overnight", server, "owner")
+    study.recover(lambda settings: True)
+    with psycopg.connect(server, autocommit=True) as other:
+        dead = other.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+            "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        ).fetchall()
+    assert (True,) in dead
+    assert study.waiting() == 4
+    study.close()
+
+
 def test_server_that_is_not_there_is_one_line_without_the_password(recipe: SweepRecipe) -> None:
     pytest.importorskip("psycopg")
     with socket.socket() as free:
