@@ -9,6 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ..secure.conftest import (  # noqa: F401 - what servers of recipes do as runs do, once here, too
+    axes_of_public_images_found_once,
+    features_of_the_same_images_found_once,
+    frozen_features_built_once,
+    public_images_drawn_once,
+)
+
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 sys.path.insert(0, str(Path(__file__).parent))  # parties import the apps of these tests by name
 
