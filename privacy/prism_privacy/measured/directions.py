@@ -240,7 +240,7 @@ class RowDirections:
 
     @cached_property
     def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """The rows that are asked along, each once, as columns (D, r), and which of them each direction takes."""
+        """The rows that are asked along, each once, as columns (D, r), and which each direction takes."""
         used, place = np.unique(self.rows, return_inverse=True)
         return self.basis[used].T.astype(np.float64), place.reshape(-1)
 
