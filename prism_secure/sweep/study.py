@@ -13,6 +13,7 @@ point is run to its end once.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import sqlite3
 import time
@@ -386,13 +387,13 @@ def open_storage(url: str) -> Any:
         target, engine = "sqlite://", {"creator": connect, "poolclass": QueuePool}
     else:
         target, engine = url.replace("postgresql://", "postgresql+psycopg://", 1), {"poolclass": NullPool}
-    beating = {
-        "heartbeat_interval": BEAT,
-        "grace_period": GRACE,
-        "heartbeat_stale_trial_callback": requeue,
-    }
+    made_by = optuna.storages.RDBStorage
+    lost = "heartbeat_stale_trial_callback"
+    if lost not in inspect.signature(made_by).parameters:
+        lost = "failed_trial_callback"  # Optuna 4's name for it
+    beating = {"heartbeat_interval": BEAT, "grace_period": GRACE, lost: requeue}
     # Optuna takes braces for a template.
-    storage = partial(optuna.storages.RDBStorage, target.replace("{", "{{").replace("}", "}}"))
+    storage = partial(made_by, target.replace("{", "{{").replace("}", "}}"))
     for attempt in range(_ATTEMPTS):
         try:
             first = storage(engine_kwargs=engine)

@@ -28,7 +28,7 @@ from prism_secure.sweep.engine import Engine
 from prism_secure.sweep.folder import SweepFolder
 from prism_secure.sweep.recipe import SweepRecipe, read_recipe
 from prism_secure.sweep.results import read_sweep
-from prism_secure.sweep.study import PointStudy
+from prism_secure.sweep.study import PointStudy, open_storage, requeue
 
 from .fake_crew import FakeCrew, Killed, Script
 
@@ -236,3 +236,22 @@ def test_server_that_is_not_there_is_one_line_without_the_password(recipe: Sweep
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="postgresql://"):
         PointStudy(recipe, "study", "mysql://me:secret@db/x", "owner")
+
+
+def test_optuna_4_is_told_of_lost_points_by_the_name_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="pip install '.[postgresql]'")
+    optuna = pytest.importorskip("optuna")
+    told: list[object] = []
+
+    class Storage:
+        def __init__(
+            self, url: str, engine_kwargs: object = None, *, heartbeat_interval: int = 0,
+            grace_period: int = 0, failed_trial_callback: object = None, skip_table_creation: bool = False,
+        ) -> None:  # fmt: skip
+            told.append(failed_trial_callback)
+
+        def remove_session(self) -> None: ...
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Storage)
+    open_storage("postgresql://sweep@127.0.0.1/postgres")
+    assert told == [None, requeue]
