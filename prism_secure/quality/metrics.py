@@ -56,7 +56,7 @@ _COMPARED = 5000
 _SEED = 0
 
 
-class Real(NamedTuple):
+class RealFeatures(NamedTuple):
     """Features of the images that generated ones are compared with, float64 (N, D) on the CPU."""
 
     held_out: NDArray[np.float64]
@@ -76,7 +76,7 @@ class Evaluator:
             network's own labels.
         train_images: the clients' images, in the form of `test_images`, where these are public: then copies
             are looked for.
-        known: `real` of another one of the same images and network, which does not look at them again.
+        known: `real` of another evaluator with the same images and network: nothing is computed again.
 
     Raises:
         DataError: images are of another form, or too few.
@@ -96,7 +96,7 @@ class Evaluator:
         features: MetricFeatures | None = None,
         classes: Sequence[str] = (),
         train_images: Tensor | None = None,
-        known: Real | None = None,
+        known: RealFeatures | None = None,
     ) -> None:
         self.network = (ClassifierFeatures() if features is None else features).eval()
         self._labelled = bool(self.network.classes) and tuple(classes) == self.network.classes
@@ -132,17 +132,17 @@ class Evaluator:
         return measured
 
     @property
-    def real(self) -> Real:
-        """What it compares with."""
-        return Real(self._real.numpy(), None if self._train is None else self._train.numpy())
+    def real(self) -> RealFeatures:
+        """The features that it compares with."""
+        return RealFeatures(self._real.numpy(), None if self._train is None else self._train.numpy())
 
-    def _real_of(self, test_images: Tensor, train_images: Tensor | None) -> Real:
+    def _real_of(self, test_images: Tensor, train_images: Tensor | None) -> RealFeatures:
         held_out, _ = self._features(test_images, "held-out")
         if train_images is None:
-            return Real(held_out.numpy(), None)
+            return RealFeatures(held_out.numpy(), None)
         # As many of each, for a fair chance: the nearest of more images is nearer.
         training, _ = self._features(_some(train_images, len(_some(held_out))), "training")
-        return Real(held_out.numpy(), training.numpy())
+        return RealFeatures(held_out.numpy(), training.numpy())
 
     def _features(self, images: Tensor, which: str) -> tuple[Tensor, Tensor | None]:
         """Features, float64 on the CPU, and logits where the network has them."""

@@ -23,7 +23,7 @@ def header(record: str) -> str:
 
 
 def units(record: str, growing: bool) -> str:
-    """What each epsilon of the table protects; `growing`: a record's, too, is that of the rounds so far."""
+    """What each epsilon of the table protects; `growing`: a record's grows by the round, too."""
     over = "to date, as SUM/UPLOAD" if growing else "all rounds together"
     return f"ε(SUM), ε(UPLOAD): {CLIENT_UNIT}, to date; ε({record}): {record_unit(record)}, {over}"
 
@@ -41,8 +41,8 @@ class Listener(Protocol):
         """One piece of work of the current round is done."""
 
     def round_finished(self, record: RoundRecord) -> None:
-        """A round is complete with its metrics, if any were due, and safely on disk. Work of the next one may
-        have been told of before."""
+        """A round is complete with its metrics, if any were due, and safely on disk. By then the next one may
+        have begun."""
 
 
 class Silent:

@@ -22,12 +22,13 @@ from prism_secure.rounds.components import Components
 from prism_secure.rounds.server import Server
 from prism_secure.run_folder.records import Quality, RoundRecord
 
-Measured = TypeVar("Measured", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
+"""`Quality`, or what waits for it."""
 
 
-class Evaluate(Protocol[Measured]):
-    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> Measured:
-        """The metrics of a deployed mask, bool (d,), whose sample grid goes to `samples`; or who has them."""
+class Evaluate(Protocol[T_co]):
+    def __call__(self, mask: NDArray[np.bool_], samples: Path, *, utility: bool) -> T_co:
+        """The metrics of a deployed mask, bool (d,), or what waits for them; its grid goes to `samples`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def close_round(
     spending: Spending,
     clock: Clock,
 ) -> RoundRecord:
-    """Move theta by what opened, and say what it cost; the record has no metrics yet, see `measured`.
+    """Move theta by what opened, and say what it cost; the record has no metrics yet, see `with_metrics`.
 
     Args:
         server: about to absorb the round of `broadcast`.
@@ -91,9 +92,9 @@ def close_round(
 
 
 def evaluated_if_due(
-    server: Server, planned: int, evaluate: Evaluate[Measured], samples: Callable[[int], Path]
-) -> Measured | None:
-    """What `evaluate` gives of what is deployed now, after the rounds in which metrics are due.
+    server: Server, planned: int, evaluate: Evaluate[T_co], samples: Callable[[int], Path]
+) -> T_co | None:
+    """What `evaluate` gives for the mask that is deployed now; None after rounds without metrics.
 
     Args:
         planned: how many rounds there will be.
@@ -105,8 +106,8 @@ def evaluated_if_due(
     return evaluate(server.deployed(), samples(server.round), utility=utility)
 
 
-def measured(record: RoundRecord, quality: Callable[[], Quality | None]) -> RoundRecord:
-    """A round's record with its metrics, and with the seconds that `quality` takes to give them.
+def with_metrics(record: RoundRecord, quality: Callable[[], Quality | None]) -> RoundRecord:
+    """A round's record with its metrics; its seconds grow by those that `quality` takes to give them.
 
     Raises:
         PrismError: what `quality` raises, after the round's number.

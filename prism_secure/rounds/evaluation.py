@@ -14,7 +14,7 @@ from prism_secure.config.plugged import is_reference
 from prism_secure.config.public_seed import public_seed
 from prism_secure.data import to_float
 from prism_secure.model.deployed import DeployedGenerator
-from prism_secure.quality.metrics import Evaluator, Real, nearest
+from prism_secure.quality.metrics import Evaluator, RealFeatures, nearest
 from prism_secure.quality.networks import weights_digest
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.quality.utility import IMAGES, accuracy, ceiling, fewest_images, train_classifier
@@ -32,12 +32,13 @@ class Evaluation:
     """Metrics of one configuration; the held-out images' features are computed once.
 
     Attributes:
-        real: these, once something was measured; or of another process, before.
+        real: these features, once something was measured. Whoever has them from another process may set them
+            before.
     """
 
     def __init__(self, components: Components) -> None:
         self._components = components
-        self.real: Real | None = None
+        self.real: RealFeatures | None = None
 
     @cached_property
     def _evaluator(self) -> Evaluator:
@@ -45,7 +46,7 @@ class Evaluation:
         self.real = evaluator.real
         return evaluator
 
-    def _evaluator_of(self, test_images: torch.Tensor, known: Real | None = None) -> Evaluator:
+    def _evaluator_of(self, test_images: torch.Tensor, known: RealFeatures | None = None) -> Evaluator:
         components, dataset = self._components, self._components.dataset
         return Evaluator(
             test_images,

@@ -34,7 +34,7 @@ from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import Listener, Silent
 from prism_secure.reporting.report import write_report
-from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, measured
+from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, with_metrics
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
@@ -194,7 +194,7 @@ def _train(
                 spending.charge_moments()
                 listener.note("opening the one noisy sum of their moments")
                 open_moments(release, moments, folder.path, folder.federation)
-        # 6. What an end between a checkpoint and its round's metrics left out.
+        # 6. The last round's metrics, where a run ended between its checkpoint and them.
         metrics = _Metrics(folder, listener)
         measure = partial(evaluated_if_due, server, rounds, workers.evaluate, folder.sample_path)
         if server.round and server.is_evaluated(rounds):
@@ -231,11 +231,11 @@ def _train(
 
 
 class _Metrics:
-    """Those of the last finished round, which may be computed while the next one goes on.
+    """The metrics of the last finished round, which may be computed while the next one goes on.
 
     Args:
-        folder: keeps the round's record without them from the start, and with them in the end.
-        listener: told of the round when they are kept.
+        folder: already keeps the round's record without them; then with them.
+        listener: told of the round once they are kept.
     """
 
     def __init__(self, folder: RunFolder, listener: Listener) -> None:
@@ -243,16 +243,20 @@ class _Metrics:
         self._begun: tuple[RoundRecord, Callable[[], Quality]] | None = None
 
     def begin(self, record: RoundRecord, quality: Callable[[], Quality] | None) -> None:
-        """`quality` waits for them; None: none are due."""
+        """`quality` waits for the metrics of `record`; None where none are due."""
         if quality is None:
             self._listener.round_finished(record)
         else:
             self._begun = record, quality
 
     def wait(self) -> None:
-        """Complete the record of what was begun, if anything was."""
+        """Complete the record whose metrics were begun, if any were.
+
+        Raises:
+            PrismError: the evaluation failed; the round is named.
+        """
         if self._begun is not None:
-            record, self._begun = measured(*self._begun), None
+            record, self._begun = with_metrics(*self._begun), None
             self._folder.keep(record)
             self._listener.round_finished(record)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from prism_secure.config import Config
 from prism_secure.errors import RoundError
-from prism_secure.quality.metrics import Real
+from prism_secure.quality.metrics import RealFeatures
 from prism_secure.rounds.behaviours.choice import behaviour_of
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.children import on_their_own
@@ -54,7 +54,7 @@ class Workers:
         self._at_once = 1 if trains else min(100, -(-config.invited // count))
         self._open = contextlib.ExitStack()
         self._here: _Worker | None = None
-        self._real: Real | None = None
+        self._real: RealFeatures | None = None
         if count == 1:
             self._open.enter_context(one_thread(config.federation.device))
             self._here = _Worker(components, folder)
@@ -112,7 +112,7 @@ class Workers:
 
     @property
     def beside(self) -> bool:
-        """Whether they work while this process does something else."""
+        """Whether workers compute while this process does something else."""
         return self._here is None
 
     def evaluate(
@@ -122,6 +122,10 @@ class Workers:
 
         The two classifiers of the utility are trained beside all else. Returns what waits for the metrics; a
         single worker measures only then.
+
+        Raises:
+            RoundError: a worker died.
+            PrismError: from what waits: see `Evaluation`.
         """
         if self._here is not None:
             return partial(self._here.evaluate, mask, samples, utility=utility)
@@ -215,9 +219,9 @@ def _answer(worker: _Worker, clients: Sequence[int], broadcast: Broadcast) -> No
 
 
 def _measure(
-    mask: NDArray[np.bool_], samples: Path, neighbours: bool, real: Real | None
-) -> tuple[Quality, Real | None]:
-    """The metrics; and for whoever measures next the real images' features, unless it has them."""
+    mask: NDArray[np.bool_], samples: Path, neighbours: bool, real: RealFeatures | None
+) -> tuple[Quality, RealFeatures | None]:
+    """The metrics, and the real images' features for the next to measure, unless `real` has them."""
     evaluate = _this_worker().evaluate
     if evaluate.real is None:
         evaluate.real = real

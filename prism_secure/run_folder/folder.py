@@ -5,7 +5,7 @@ federation.id   a random name that enters every context and every client's coins
 environment.json  the command, versions and processor of the first start
 ledger.jsonl    what was released and what it cost, signed with ledger.key (0600); ledger.jsonl.head, a
                 signed count of its lines, shows whether the end was cut off
-metrics.jsonl   one `RoundRecord` a line; the last one may lack metrics that are still computed
+metrics.jsonl   one `RoundRecord` a line; the last one may lack metrics that are being computed
 checkpoint/     the server's state after the last finished round, replaced atomically; the last round whose
                 uploads may have left their clients; with Flower, evidence against clients that have lied
 clients/NN/     what client NN would keep on its own machine: coin secret, moments of its images (exact, or
@@ -173,7 +173,7 @@ class RunFolder:
         return is_done(self.path)
 
     def keep(self, record: RoundRecord) -> None:
-        """Keep a round's record, in place of one that is there: before its metrics, or before a kill."""
+        """Keep a round's record, in place of one from before its metrics, or from before a kill."""
         log, line = self.path / "metrics.jsonl", encode(record)
         lines = whole_lines(log)
         if len(lines) < record.round:

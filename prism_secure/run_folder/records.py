@@ -52,9 +52,10 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     step: float
     """The mean weight that the server gave this round's mean mask (MADA's lambda); 1 in measured rounds."""
     seconds: float
+    """From the broadcast until the sums were absorbed, and what was waited for the metrics."""
     secure_sum_seconds: float
     quality: Quality | None = None
-    """None in rounds that were not evaluated."""
+    """None in rounds that are not evaluated, and in the last one as long as its metrics are computed."""
     changed: int | None = None
     """Bits of the deployed mask that differ from those before the round; None in records that do not say."""
     server_loss: float | None = None

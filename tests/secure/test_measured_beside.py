@@ -18,7 +18,7 @@ from torch import Tensor
 from prism_privacy import verify_ledger
 from prism_secure.config import Config, load_config
 from prism_secure.errors import FeatureError
-from prism_secure.quality.metrics import Evaluator, Real
+from prism_secure.quality.metrics import Evaluator, RealFeatures
 from prism_secure.reporting.progress import Silent
 from prism_secure.reporting.report import write_report
 from prism_secure.rounds import assembly, simulation, workers
@@ -123,7 +123,7 @@ def test_seconds_that_metrics_are_waited_for_are_the_round_s(
     record, _ = read_records(finished)
     clock = iter([10.0, 13.0])
     monkeypatch.setattr(assembly.time, "perf_counter", lambda: next(clock))
-    told = assembly.measured(
+    told = assembly.with_metrics(
         msgspec.structs.replace(record, quality=None, seconds=4.0), lambda: record.quality
     )
     assert told == msgspec.structs.replace(record, seconds=7.0)
@@ -164,7 +164,7 @@ def test_real_images_are_looked_at_once_whichever_worker_measures(
 
         def shutdown(self, **_: object) -> None: ...
 
-    def noted(self: Evaluator, *images: Tensor | None) -> Real:
+    def noted(self: Evaluator, *images: Tensor | None) -> RealFeatures:
         looked.append(images)
         return look(self, *images)
 

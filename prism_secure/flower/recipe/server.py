@@ -43,7 +43,7 @@ from prism_secure.learning.moment_matching import FeatureMoments
 from prism_secure.model.model_card import model_words
 from prism_secure.model.model_file import write_model
 from prism_secure.reporting.progress import AS_BEFORE
-from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, measured
+from prism_secure.rounds.assembly import Clock, close_round, evaluated_if_due, with_metrics
 from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.evaluation import Evaluation
@@ -129,7 +129,7 @@ class Rounds:
             planned = spending.planned_rounds
             quality = partial(evaluated_if_due, server, planned, self._measure, run.sample_path)
             while server.round < planned:
-                record = measured(self._round(spending), quality)
+                record = with_metrics(self._round(spending), quality)
                 server.save(self._next_path)
                 run.keep(record)
                 self._next_path.replace(run.checkpoint_path)
