@@ -30,7 +30,7 @@ def describe(kind: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """A value as TOML has it.
+    """A setting's value as TOML has it, a list's on one line; a table or a date as Python has it.
 
     >>> written(True), written(None), written((0.5, "ten"))
     ('true', 'none', "[0.5, 'ten']")
@@ -46,7 +46,9 @@ def wrong_type(error: msgspec.ValidationError, kind: Any, raw: Any) -> str | Non
     """What msgspec says of a value of the wrong type, in words; None if it says something else.
 
     Args:
-        kind: what it should have made of `raw`.
+        error: msgspec's, of a conversion.
+        kind: the struct that it should have made of `raw`.
+        raw: the table that was read.
 
     >>> class Limit(msgspec.Struct):
     ...     epsilon: float
@@ -55,12 +57,9 @@ def wrong_type(error: msgspec.ValidationError, kind: Any, raw: Any) -> str | Non
     "epsilon must be a number, got 'low'"
     """
     text, _, place = str(error).rstrip("`").partition(" - at `$.")
-    steps = re.findall(r"(\w+)((?:\[\d+\])?)", place)
-    if not steps or not text.startswith(("Invalid enum", "Expected")):
+    place = re.sub(r"\[\d+\]$", "", place)  # of a list that holds something wrong, all is shown
+    if not place or not text.startswith(("Invalid enum", "Expected")):
         return None
-    named = ""
-    for key, index in steps:
-        if named.endswith("]"):
-            kind, raw = get_args(kind)[0], raw[int(named[:-1].rpartition("[")[2])]
-        kind, raw, named = get_type_hints(kind)[key], raw[key], f"{named}.{key}{index}"
-    return f"{named.lstrip('.').removesuffix(index)} must be {describe(kind)}, got {written(raw)}"
+    for key, index in re.findall(r"(\w+)|\[(\d+)\]", place):
+        kind, raw = (get_type_hints(kind)[key], raw[key]) if key else (get_args(kind)[0], raw[int(index)])
+    return f"{place} must be {describe(kind)}, got {written(raw)}"
