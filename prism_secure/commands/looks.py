@@ -1,7 +1,7 @@
-"""What `doctor` tries, in a process of its own: a library cut short, or for other processors, kills it.
+"""What `doctor` tries, in a process of its own: a library cut short, or built for other processors, kills it.
 
-One process tries everything, as one run loads everything, and torch is imported as a run imports it. That is
-most of what `doctor` takes, so this module imports little.
+One process tries everything, as a run loads everything. Torch is imported as a run imports it, which takes
+most of the time; beside it this module imports little.
 """
 
 from __future__ import annotations
