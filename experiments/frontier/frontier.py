@@ -6,9 +6,9 @@
     python experiments/frontier/frontier.py client-1000-e2-clipped-s0 --out FOLDER
 
 A name says all: unit, clients, epsilon(SUM), method, seed; `-r300` at its end sets the rows that a rule would
-choose (one shot has none; with them it trains towards a posterior), `-t4000` the steps of the server's whole
-training (measured rounds then have their recipe's rounds, and eight without it), `-real` runs the secure sum.
-Each gives a line of `results.jsonl`, and one that is there is not made again. All go through the product
+choose (one shot has none; with them it trains towards a posterior), `-t4000` the steps that the server trains
+in all, `-real` runs the secure sum. Measured rounds are eight; with `-t4000`, as many as in their recipe.
+Each name gives a line of `results.jsonl`, and one that is there is not made again. All go through the product
 (`prism_secure.rounds.simulation.run`): clients, coins, ledger. `one-shot` stops it once the summed moments
 are open, and trains the server on them as measured rounds do: same start, same steps. `clipped` is local
 training, whose masks are clipped and flipped: a thousand clients with the settings of `cohort/n1000.toml`.
@@ -124,11 +124,12 @@ class Point:
     def measured(self, *changes: str) -> Config:
         """The recipe for this unit, at this epsilon."""
         recipe = "cross-device" if self.unit == "client" else "cross-silo"
-        own = [f"measured.epsilon={self.epsilon:g}", "federation.rounds=8", "measured.end_steps=900"]
+        lasts = ["federation.rounds=8", "measured.end_steps=900"]
         if self.given_steps:
             bare = load_config(None, [], recipe=recipe)
             left = self.given_steps - bare.federation.rounds * bare.measured.steps
-            own[1:] = [f"measured.end_steps={left}"]
+            lasts = [f"measured.end_steps={left}"]
+        own = [f"measured.epsilon={self.epsilon:g}", *lasts]
         return load_config(None, [*self.shared, *own, *changes], recipe=recipe)
 
     def one_shot(self, record_epsilon: float) -> Config:
