@@ -4,8 +4,9 @@
         run(config, out, listener=listener)
 
 A tracker is a function (run folder, settings) that gives a context manager: opened when a run starts, closed
-when it ends. What it yields is called after each round with the round's number and one value a name: metrics,
-epsilon to date, bytes, seconds. An epsilon that is inf has no place on an axis, and comes as the word "inf".
+when it ends. What it yields is called when a round and its metrics are complete, with the round's number and
+one value a name: metrics, epsilon to date, bytes, seconds. An epsilon that is inf has no place on an axis,
+and comes as the word "inf".
 The three here are written so, and `--track mine:lines` takes another, say
 
     @contextmanager
