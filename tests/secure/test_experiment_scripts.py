@@ -150,8 +150,12 @@ def test_a_point_of_the_frontier_is_what_its_name_says() -> None:
         with pytest.raises(SystemExit, match="a point is named"):
             point.of(name, None)
     assert point.of("client-100-e1-one-shot-s0-t150", None).given_steps == 150
+    own = load_config(None, [], recipe="cross-device")
+    longer = point.of("client-1000-e2-measured-s0-t4000", None).measured()
+    assert (longer.federation.rounds, config.federation.rounds) == (own.federation.rounds, 8)
+    assert longer.federation.rounds * longer.measured.steps + longer.measured.end_steps == 4000
     with pytest.raises(SystemExit, match="their recipe's steps"):
-        point.of("client-100-e1-measured-s0-t150", None)
+        point.of("client-1000-e2-clipped-s0-t150", None)
     clipped = point.of("client-1000-e2-clipped-s0", None).clipped()
     assert (clipped.budget.epsilon, clipped.privacy.flip, clipped.secure_sum.simulate) == (2.0, 0.4, True)
     assert 1.1 < clipped.privacy.clip < 1.2  # found for this epsilon
