@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _told_to_end():
             code = int(options.command(options, shlex.join(["prism-secure", *arguments])))
-        sys.stdout.flush()  # here, and not at exit, a reader that is gone can be told from an error
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()  # here, and not at exit, a reader that is gone can be told from an error
         return code
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the exit still flushes

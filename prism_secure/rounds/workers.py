@@ -100,7 +100,7 @@ class Workers:
             return
         jobs: dict[Future[None], Sequence[int]] = {}
         try:
-            with _worker_death_named(), on_their_own():
+            with _starting():
                 jobs |= {self._pool.submit(_do, work, part, argument): part for part in parts}
             for job in as_completed(jobs):
                 with _worker_death_named():
@@ -129,7 +129,7 @@ class Workers:
         """
         if self._here is not None:
             return partial(self._here.evaluate, mask, samples, utility=utility)
-        with _worker_death_named(), on_their_own():
+        with _starting():
             jobs: list[Future[Any]] = [self._pool.submit(_measure, mask, samples, utility, self._real)]
             if utility:
                 jobs += [self._pool.submit(_utility, mask), self._pool.submit(_ceiling)]
@@ -163,6 +163,16 @@ def _worker_death_named() -> Iterator[None]:
             "a worker process died, most likely for want of memory; try federation.workers=1, "
             "the same command continues"
         ) from None
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Orders to workers, the first of which start them."""
+    with _worker_death_named(), on_their_own():
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:  # from the process that loads torch for all, and forks
+            raise BrokenProcessPool from error
 
 
 class _Worker:

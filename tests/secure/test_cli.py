@@ -462,6 +462,12 @@ def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
     assert (done.returncode, done.stderr) == (UNREAD, b"")
 
 
+def test_a_command_whose_output_was_closed_before_it_began_ends_as_it_would() -> None:
+    config = [sys.executable, "-m", "prism_secure.cli", "config"]
+    done = subprocess.run(config, stderr=subprocess.PIPE, check=False, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_config_epsilon_of_many_clients_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--epsilon", "--recipe", "one-shot", "--set", "federation.clients=5000"]) == 0
     lines = capsys.readouterr().out.splitlines()

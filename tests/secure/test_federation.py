@@ -8,6 +8,7 @@ import multiprocessing
 import re
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from prism_secure.rounds.broadcast import Broadcast
 from prism_secure.rounds.client import Client
 from prism_secure.rounds.components import Components
 from prism_secure.rounds.simulation import Bits, open_securely, run
+from prism_secure.rounds.workers import Workers
 from prism_secure.run_folder.folder import read_records
 from prism_secure.run_folder.records import RoundRecord
 
@@ -325,6 +327,21 @@ def test_worker_that_is_killed_is_named_and_the_run_continues(
             run(tiny("federation.workers=2"), folder)
     run(tiny(), folder)
     assert _outcome(folder) == _outcome(finished)
+
+
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), ConnectionRefusedError(111, "refused")])
+def test_the_process_that_starts_workers_is_named_like_them_where_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def submit(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with Workers(Components(tiny("federation.workers=2")), tmp_path) as workers:
+        with pytest.raises(RoundError, match="worker process died"):
+            list(workers.prepare("f"))
+        with pytest.raises(RoundError, match="worker process died"):
+            workers.evaluate(np.ones(8, bool), tmp_path / "round-0001.png")
 
 
 def test_scores_that_overflow_are_sent_as_the_public_point(finished: Path) -> None:
