@@ -141,7 +141,7 @@ def table(found: Mapping[tuple[str, int, str, float], list[Line]], unit: str) ->
             continue
         first = lines[0]
         settings = "bits of masks" if method == "clipped" else f"{first['rows'] or 'all features'}"
-        if method == "measured":
+        if first["method"] == "measured":
             settings += f"; {first['flip']:g}, {first['coordinates']:,}"
         cells = [
             f"{clients:,} × {first['images']:,}", f"{epsilon:g}", method, str(len(lines)),
