@@ -3,7 +3,6 @@
 import copy
 import functools
 import hashlib
-import math
 import multiprocessing
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from prism_secure.data.features.extractor import FeatureExtractor
 from prism_secure.quality.classifier import FashionClassifier
-from prism_secure.reporting import plots, report
 from prism_secure.rounds import components
 
 # They change torch for the whole process, or are scripts.
@@ -76,32 +74,7 @@ def features_of_the_same_images_found_once() -> Iterator[None]:
         yield
 
 
-DRAWN = set[str]()
-"""Figures of a run that were drawn, by what decides how: panels, lines, what of them is infinite."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def figures_of_one_kind_drawn_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A tenth of a run in small. Pages have a word in the figure's place, drawn or not; modules whose tests
-    look at it say `LOOKS_AT_FIGURES`.
-    """
-
-    def once(fid: Any, curves: Any, *, budgets: Any = None, losses: Any = (), **how: Any) -> str:
-        lines = [
-            (each.kind, each.stricter, each.planned is None, each.end <= plots._FEW, math.inf in each.values)
-            for each in curves
-            if len(each.values)
-        ]
-        kind = repr((min(len(fid), 2), lines, sorted(budgets or {}), min(len(losses), 2)))
-        if kind not in DRAWN:
-            plots.curves_plot(fid, curves, budgets=budgets, losses=losses, **how)
-            DRAWN.add(kind)
-        return "<svg>of the rounds</svg>"
-
-    with pytest.MonkeyPatch.context() as patch:
-        if not getattr(request.module, "LOOKS_AT_FIGURES", False):
-            patch.setattr(report, "curves_plot", once)
-        yield
+BUNDLED = {"efficientnet_lite0", "efficientnet_lite0_pooled", "fourier"}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -111,11 +84,7 @@ def frozen_features_built_once() -> Iterator[None]:
 
     def once(self: components.Components) -> FeatureExtractor:
         config = self.config
-        if not {*config.features.extractors} <= {
-            "efficientnet_lite0",
-            "efficientnet_lite0_pooled",
-            "fourier",
-        }:
+        if not {*config.features.extractors} <= BUNDLED:
             return build(self)  # a file, or code, of the user's own
         size, seed = config.model.image_size, config.federation.seed
         key = repr((config.features, size, self.dataset.channels, seed, components.PUBLIC_IMAGES))

@@ -34,8 +34,6 @@ from .test_measured_plan import SIZES, SMALL
 from .test_measured_rounds import MEASURED
 from .tiny_data import TINY, killed_in_round, outcome, same_secrets, write_data
 
-LOOKS_AT_FIGURES = True
-
 PERSONS = [f"person {number // 3 % 17}" for number in range(60)]
 """Three or six images each, which do not lie together."""
 FOR_A_PERSON = ["measured.unit=image", "measured.radius=none", "measured.epsilon=3"]

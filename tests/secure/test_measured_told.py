@@ -30,8 +30,6 @@ from .fake_run import PARAMETERS, make_run, record_of
 from .test_measured_spending import SETTINGS, SIZES, Place
 from .test_model_file import CARD
 
-LOOKS_AT_FIGURES = True
-
 WIDE = [*SETTINGS, "secure_sum.min_survivors=9", "privacy.colluders=1"]
 
 

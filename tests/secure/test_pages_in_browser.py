@@ -19,8 +19,6 @@ from .sweep_report import chromium, fake_sweep
 from .test_measured_rounds import MEASURED
 from .tiny_data import TINY, write_data
 
-LOOKS_AT_FIGURES = True
-
 pytestmark = pytest.mark.skipif(chromium.CHROMIUM is None, reason="no Chromium on this machine")
 
 WIDTHS = [1280, 400]

@@ -29,8 +29,6 @@ from prism_secure.run_folder.records import encode
 
 from . import fake_run
 
-LOOKS_AT_FIGURES = True
-
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
