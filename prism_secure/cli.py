@@ -31,7 +31,7 @@ from prism_secure.commands import (
     run,
     sweep,
 )
-from prism_secure.errors import PrismError
+from prism_secure.errors import PrismError, StorageError
 
 COMMANDS = (
     demo,
@@ -77,8 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, and not at exit, a reader that is gone can be told from an error
         return code
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the exit still flushes
+        _drop_output()
         return UNREAD
+    except OSError as error:
+        if not _output_is_refused():
+            raise
+        print(f"prism-secure: the output cannot be written: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        return StorageError.exit_code
     except PrismError as error:
         print(f"prism-secure: {error}", file=sys.stderr)
         return error.exit_code
@@ -89,6 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         then = "continues where it stopped" if options.continues else "starts again from the beginning"
         print(f"prism-secure: {ended}; the same command {then}", file=sys.stderr)
         return code
+
+
+def _output_is_refused() -> bool:
+    """Whether nothing more can be printed, as on a full disk; else a line's end is."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except (AttributeError, ValueError):  # closed by whoever started us, or no file at all
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """The interpreter flushes once more at its exit: into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Terminated(KeyboardInterrupt):

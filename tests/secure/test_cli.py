@@ -25,7 +25,7 @@ from prism_privacy import Accountant, Adjacency, MaskRelease, View
 from prism_secure.accounting.epsilons import Epsilons
 from prism_secure.cli import UNREAD, main
 from prism_secure.config import Config, dump_config, load_config
-from prism_secure.errors import ConfigError
+from prism_secure.errors import ConfigError, StorageError
 from prism_secure.reporting.progress import describe_round
 from prism_secure.rounds import simulation
 from prism_secure.run_folder.records import Quality, RoundRecord
@@ -460,6 +460,21 @@ def test_a_reader_that_has_seen_enough_ends_a_command_silently() -> None:
     with os.fdopen(writer, "wb") as gone:
         done = subprocess.run(explain, stdout=gone, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (UNREAD, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["config"], ["doctor"]])
+def test_output_that_cannot_be_written_is_one_line_and_an_exit_code(
+    command: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "prism_secure.cli", *command],
+            stdout=full, stderr=subprocess.PIPE, check=False, cwd=tmp_path,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    said = b"prism-secure: the output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (StorageError.exit_code, said)
 
 
 def test_a_command_whose_output_was_closed_before_it_began_ends_as_it_would() -> None:
