@@ -8,7 +8,7 @@ holders, so there are fewer of them in 4 MiB.
 
 from __future__ import annotations
 
-import time
+import math
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ import reference as wire
 
 import prism_crypto.stages.evidence as evidence_module
 from prism_crypto import CountSpec, EvidenceError, Identity, Roster, Session, Stage, verify_evidence
+from prism_crypto.primitives import shamir
 from prism_crypto.primitives.context import (
     advert_digest,
     context1,
@@ -82,13 +83,9 @@ def test_no_more_shares_are_combined_than_take_a_moment(threshold, more, monkeyp
 
 
 @pytest.mark.parametrize(("more", "found"), [(0, "the shares give the"), (1, "lie on one polynomial")])
-def test_as_many_shares_as_are_combined_take_less_than_a_second(more, found):
-    lagrange_weights.cache_clear()
-    evidence, roster = made_up(1000, 1000 + more)
-    start = time.process_time()
+def test_as_many_shares_as_are_combined_are_held_against_one_another(more, found):
     with pytest.raises(EvidenceError, match=found):
-        verify_evidence(evidence, roster)
-    assert time.process_time() - start < 1
+        verify_evidence(*made_up(1000, 1000 + more))
 
 
 @pytest.mark.parametrize(("more", "found"), [(0, "the shares give the"), (1, "lie on one polynomial")])
@@ -102,10 +99,21 @@ def test_on_a_chosen_graph_a_piece_has_no_room_for_as_many_shares_as_are_combine
         verify_evidence(*made_up(1000, 1000, "chosen"))
 
 
-def test_weights_take_time_in_the_square_of_their_number():
-    """Of far points, too: the ids in evidence are its signer's. In time t³ these took four seconds."""
+def test_weights_take_time_in_the_square_of_their_number(monkeypatch):
+    """Of far points, too: the ids in evidence are its signer's.
+
+    A product of b bits takes b² steps. Products of a few factors each take t² of a word's; of all at once, t³.
+    """
+    points, steps = tuple(range(1, 2**32, 2**21)), 0
+
+    def counted(factors):
+        nonlocal steps
+        product = math.prod(factors)
+        steps += product.bit_length() ** 2
+        return product
 
     lagrange_weights.cache_clear()
-    start = time.process_time()
-    lagrange_weights(tuple(range(1, 2**32, 2**21)))
-    assert time.process_time() - start < 2
+    monkeypatch.setattr(shamir, "prod", counted)
+    lagrange_weights(points)
+    word_steps = 32**2
+    assert 0 < steps < 64 * word_steps * len(points) ** 2
