@@ -190,14 +190,26 @@ def _explain(config: Config) -> None:
         print(f"[{section}]\n{_wrapped(kind.__doc__ or '', '# ')}")
         values = msgspec.structs.asdict(getattr(config, section))
         for key, hint in get_type_hints(kind).items():
-            takes, must = describe(hint), bounds().get((section, key), "")
-            if must.startswith("a positive number"):
-                takes = takes.replace("a number", must)
-            elif must:
-                takes = f"{takes}, {must}"
+            takes = _takes(describe(hint), bounds().get((section, key), ""))
             print(f"  {key} = {written(values[key])}    ({takes})")
             print(_wrapped(meanings()[section, key], "      "))
         print()
+
+
+def _takes(kind: str, must: str) -> str:
+    """A setting's type and what its section requires, nothing twice.
+
+    >>> _takes("a number | none", "a positive number or inf")
+    'a positive number or inf | none'
+    >>> _takes("a whole number | 'end'", "'end', or a whole number, at least 1")
+    "'end', or a whole number, at least 1"
+    """
+    if must.startswith("a positive number"):
+        return kind.replace("a number", must)
+    choices = [choice.strip("'") for choice in kind.split(" | ")]
+    if len(choices) > 1 and all(choice in must for choice in choices):
+        return must
+    return f"{kind}, {must}" if must else kind
 
 
 def _wrapped(text: str, indent: str) -> str:

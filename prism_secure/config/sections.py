@@ -486,7 +486,8 @@ class Metrics(Section, frozen=True):
     from FID's own weights; "inception_v3" is torchvision's, which is another; "package.module:name" is one of
     your own, trained on public images."""
     utility: (
-        Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or at least 1"})] | Literal["end", "off"]
+        Annotated[int, Meta(ge=1, extra={"must": "'end', 'off', or a whole number, at least 1"})]
+        | Literal["end", "off"]
     ) = "end"
     """When a small classifier is trained on generated images alone and tested on the held-out ones (gen2real,
     seconds): after the last round, never, or after each so many rounds and the last. It needs labels."""
