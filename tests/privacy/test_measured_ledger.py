@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -22,8 +23,10 @@ from prism_privacy import (
     verify_ledger,
 )
 from prism_privacy.ledger import Ledger
+from prism_privacy.ledger.attacker import certified
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
+from prism_privacy.verify import compose
 
 ROUND = MeasuredRelease(
     flip=0.25,
@@ -340,3 +343,48 @@ def test_the_figures_of_a_client_who_paid_less_are_refused(ledger, stated):
 def test_a_round_that_does_not_say_whom_it_invited_is_everybodys(ledger, told):
     with pytest.raises(InvalidParameter, match="is stated as"):
         written(ledger, of_some(invited=told))
+
+
+DEARER_IMAGE = replace(ROUND, clip=1.0, record_clip=0.01), replace(ROUND, clip=0.9, record_clip=3.0)
+SMALLER_COHORT = ROUND, replace(ROUND, clip=0.9, cohort=2)
+GROWING = tuple(replace(ROUND, clip=clip) for clip in (1.0, 1.2, 1.44, 1.728))
+
+
+def told_of_some(ledger, rounds, invited, charged):
+    """Entries that say whom rounds invited, with what that cost those who were charged; the last one."""
+    client, record = Largest(Unit.CLIENT), Largest(Unit.RECORD)
+    for number, (release, said, whose) in enumerate(zip(rounds, invited, charged, strict=True), 1):
+        client.spend(release, whose)
+        record.spend(release, whose)
+        ledger.append(
+            round=number,
+            release=release,
+            delta=DELTA,
+            epsilon=spent_table(client, release.release(Unit.CLIENT)),
+            record=RecordGuarantee.measured(release, record),
+            metrics={"invited": said},
+        )
+    return ledger.entries[-1]
+
+
+@pytest.mark.parametrize("rounds", [DEARER_IMAGE, SMALLER_COHORT])
+@pytest.mark.parametrize("invited", [([0], [1]), ([], []), (["0"], [[1]])])
+def test_what_is_composed_covers_what_the_ledger_states(ledger, rounds, invited):
+    last = told_of_some(ledger, rounds, invited, invited if invited[0] == [0] else [(0, 1, 2)] * 2)
+    composed = {
+        (each.unit, each.view, each.adjacency): each for each in compose([verify_ledger(ledger.path)])
+    }
+    for (view, adjacency), spent in last.epsilon.items():
+        assert composed[Unit.CLIENT, view, adjacency.value].epsilon >= spent.to_date * (1 - 1e-9)
+    assert composed[Unit.RECORD, None, "swap"].epsilon >= last.record.epsilon * (1 - 1e-9)
+
+
+def test_what_is_left_to_an_attacker_is_that_of_the_client_who_paid_most(ledger):
+    invited = [0], [1], [1], [0]  # put in order, neither client's clips cover the other's
+    told_of_some(ledger, GROWING, invited, invited)
+    dearest = Accountant(DELTA)
+    for release in (GROWING[0], GROWING[3]):
+        dearest.spend(release.release(Unit.CLIENT))
+    found = certified(verify_ledger(ledger.path))[0]
+    assert found.epsilon == pytest.approx(dearest.epsilon(View.SUM, Adjacency.ZERO_OUT))
+    assert found.rates[1] < 0.01 * math.exp(found.epsilon)

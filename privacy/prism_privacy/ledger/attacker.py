@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,7 +24,7 @@ import numpy as np
 from prism_privacy.accounting.events import Composed, Event, RecordMasks, composition
 from prism_privacy.errors import LedgerError
 from prism_privacy.ledger.check import LedgerReport
-from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, charged_in
+from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, charged_by_client
 from prism_privacy.ledger.entry import RecordGuarantee
 from prism_privacy.moments.release import RecordAdjacency
 from prism_privacy.units import Adjacency, Unit, View
@@ -89,32 +89,38 @@ def certified(report: LedgerReport) -> list[Certified]:
     """
     if not report.entries or report.entries[-1].epsilon is None:
         return []
-    last, charged = report.entries[-1], charged_in(report, "this ledger")
+    last, accounts = report.entries[-1], charged_by_client(report, "this ledger")
     found = []
     for view, adjacency in itertools.product((View.SUM, View.UPLOAD), Adjacency):
         spent = last.spent(view, adjacency)
-        total = ClientTotal(view, adjacency)
-        total.add(charged)
+        curves = []
+        for charged in accounts:
+            total = ClientTotal(view, adjacency)
+            total.add(charged)
+            curves.append(total.composed())
         planned = spent.to_date if spent.planned is None else max(spent.planned, spent.to_date)
         stated = (planned, spent.to_date, last.delta)
-        found.append(_certified(Unit.CLIENT, view, adjacency.value, stated, total.composed()))
-    return found + ([] if charged.record is None else _of_record(charged, charged.record))
+        found.append(_certified(Unit.CLIENT, view, adjacency.value, stated, curves))
+    record = accounts[0].record
+    return found + ([] if record is None else _of_record(accounts, record))
 
 
-def _of_record(charged: Charged, record: RecordGuarantee) -> list[Certified]:
+def _of_record(accounts: Sequence[Charged], record: RecordGuarantee) -> list[Certified]:
     if record.spent is None:
         total = ImageTotal(record.adjacency)
-        total.add(charged)
+        total.add(accounts[0])
         stated = (record.epsilon, record.epsilon, record.delta)
-        return [_certified(Unit.RECORD, record.view, record.adjacency, stated, total.composed())]
+        return [_certified(Unit.RECORD, record.view, record.adjacency, stated, [total.composed()])]
     adjacency = cast(RecordAdjacency, record.adjacency)
-    bits: Counter[Event] = Counter(RecordMasks(image, adjacency) for image in charged.images)
     found = []
     for view, cost in sorted(record.spent.items()):  # "sum" first
         planned = cost.to_date if cost.planned is None else max(cost.planned, cost.to_date)
         stated = (planned, cost.to_date, record.delta)
-        curve = composition(bits, Unit.RECORD, view, adjacency)
-        found.append(_certified(Unit.RECORD, view, record.adjacency, stated, curve))
+        curves = []
+        for charged in accounts:
+            bits: Counter[Event] = Counter(RecordMasks(image, adjacency) for image in charged.images)
+            curves.append(composition(bits, Unit.RECORD, view, adjacency))
+        found.append(_certified(Unit.RECORD, view, record.adjacency, stated, curves))
     return found
 
 
@@ -123,16 +129,21 @@ def _certified(
     view: View | None,
     adjacency: str,
     stated: tuple[float, float, float],
-    curve: Callable[[float], Composed],
+    curves: Sequence[Callable[[float], Composed]],
 ) -> Certified:
+    """From the curve of each client: what all of them guarantee is the largest epsilon at each delta."""
+
+    def curve(delta: float) -> float:
+        return max(each(delta).epsilon for each in curves)
+
     epsilon, to_date, delta = stated
-    if curve(delta).epsilon > to_date * (1.0 + _TOLERANCE):
+    if curve(delta) > to_date * (1.0 + _TOLERANCE):
         raise LedgerError(
             f"the ledger states epsilon = {to_date:g} ({unit.value}, {adjacency}), and its own releases cost "
-            f"{curve(delta).epsilon:g}; `prism-secure audit run` says more"
+            f"{curve(delta):g}; `prism-secure audit run` says more"
         )
     points = {delta: epsilon}
     if epsilon <= to_date < math.inf:  # all that was planned was released
-        points |= {other: curve(other).epsilon for other in _DELTAS}
+        points |= {other: curve(other) for other in _DELTAS}
     rates = tuple(largest_true_positive_rate(points, rate) for rate in FALSE_POSITIVE_RATES)
     return Certified(unit, view, adjacency, epsilon, to_date, delta, rates)

@@ -47,6 +47,7 @@ __all__ = [
     "ClientTotal",
     "ImageTotal",
     "Opened",
+    "charged_by_client",
     "charged_in",
     "charging_one_client",
     "mask_releases",
@@ -98,7 +99,22 @@ def charged_in(ledger: LedgerReport, name: str) -> Charged:
     Raises:
         LedgerError: a charge is not a mask release, so nobody can say what it adds.
     """
-    masks = charging_one_client(ledger.entries)
+    return _charged(ledger, name, charging_one_client(ledger.entries))
+
+
+def charged_by_client(ledger: LedgerReport, name: str) -> list[Charged]:
+    """The same of each client whom its rounds name, equal ones once; of one client where they name none.
+
+    Raises:
+        LedgerError: as `charged_in`.
+    """
+    if not _names_clients(ledger.entries):
+        return [charged_in(ledger, name)]
+    accounts = {tuple(repr(each.release) for each in own): own for own in _accounts(ledger.entries)}
+    return [_charged(ledger, name, own) for own in accounts.values()]
+
+
+def _charged(ledger: LedgerReport, name: str, masks: list[LedgerEntry]) -> Charged:
     record = next((entry.record for entry in reversed(ledger.entries) if entry.record is not None), None)
     try:
         clients, images = mask_releases(masks)
@@ -151,10 +167,11 @@ def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
 
     That is all of them, unless a round invites only some of the clients: then each says how often anybody was
     in one so far (`most_rounds`). Measured rounds differ, and their entries say who was invited: of these, as
-    many as anybody was in, such that no client's rounds, put in order of their clips, have a larger clip.
+    many as anybody was in, such that no client's rounds, put in order of their clips, have a larger clip; all
+    of them, where they differ in more than clips.
     """
     entries = list(entries)
-    if any("invited" in entry.metrics and "client_clip" in entry.release for entry in entries):
+    if _names_clients(entries):
         return _covering_all(entries)
     found: list[LedgerEntry] = []
     for entry in entries:
@@ -164,20 +181,30 @@ def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     return found
 
 
-def _covering_all(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
-    """Measured rounds that cost at least what any client was charged: cost grows with the clip alone."""
-    everybodys: list[LedgerEntry] = []
-    own: dict[object, list[LedgerEntry]] = {}
-    for entry in entries:
-        if entry.kind in ("round", "aborted"):
-            invited = entry.metrics.get("invited")
-            for client in invited if isinstance(invited, list) else [None]:
-                (everybodys if client is None else own.setdefault(client, [])).append(entry)
+def _names_clients(entries: Iterable[LedgerEntry]) -> bool:
+    return any(entry.invited and "client_clip" in entry.release for entry in entries)
+
+
+def _accounts(entries: Iterable[LedgerEntry]) -> list[list[LedgerEntry]]:
+    """What each client was charged that is named, in order; rounds that name nobody are everybody's."""
+    rounds = [(entry, set(entry.invited)) for entry in entries if entry.kind in ("round", "aborted")]
+    clients = sorted(set().union(*(invited for _, invited in rounds)))
+    return [[entry for entry, of in rounds if not of or client in of] for client in clients]
+
+
+def _covering_all(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """Measured rounds that cost at least what any client was charged.
+
+    Cost grows with the clip, where nothing else differs; rounds that differ in more all count.
+    """
+    rounds = [entry for entry in entries if entry.kind in ("round", "aborted")]
+    if any({**entry.release, "clip": 0} != {**rounds[0].release, "clip": 0} for entry in rounds):
+        return rounds
 
     def clip(entry: LedgerEntry) -> float:
         return float(cast(float, entry.release["clip"]))
 
-    ranked = [sorted(everybodys + each, key=clip, reverse=True) for each in own.values()] or [everybodys]
+    ranked = [sorted(own, key=clip, reverse=True) for own in _accounts(entries)]
     return [
         max((each[rank] for each in ranked if rank < len(each)), key=clip)
         for rank in range(max(map(len, ranked)))

@@ -291,6 +291,13 @@ class LedgerEntry:
         cell = _validate.view_and_adjacency(view, adjacency)
         return Spent(math.inf, math.inf) if self.epsilon is None else self.epsilon[cell]
 
+    @property
+    def invited(self) -> tuple[int, ...]:
+        """Whose round it is, where the metrics say that it is not everybody's; else nobody in particular."""
+        found = self.metrics.get("invited")
+        clients = [client for client in found if type(client) is int] if isinstance(found, list) else []
+        return tuple(dict.fromkeys(clients)) if clients == found else ()
+
     def to_json(self) -> dict[str, Json]:
         """The entry as JSON-safe values; infinities are the word ``"inf"``."""
         table: dict[str, Json] | None = None

@@ -99,7 +99,7 @@ class EntryOrder:
             self._opened = entry.round
         self._moments = self._moments or entry.kind == "moments"
         if entry.kind in ("round", "aborted") and (release := _measured(entry.release)) is not None:
-            whose = [self._own.setdefault(client, Counter()) for client in _invited(entry)]
+            whose = [self._own.setdefault(client, Counter()) for client in entry.invited]
             for account in whose or [self._everybodys]:
                 account[release] += 1
         if entry.record is not None and entry.record.spent is not None:
@@ -132,7 +132,7 @@ class EntryOrder:
             )
         charges = entry.kind in ("round", "aborted")
         alone = Counter({release: 1}) if charges else Counter[MeasuredRelease]()
-        accounts = self._accounts(_invited(entry), alone)
+        accounts = self._accounts(entry.invited, alone)
         for view in View:
             for name, stated, rounds in (
                 ("of the round", spent[view].round, [alone]),
@@ -229,13 +229,6 @@ class EntryOrder:
 
 def _as_written(entry: LedgerEntry) -> dict[str, Json] | None:
     return None if entry.record is None else entry.record.to_json()
-
-
-def _invited(entry: LedgerEntry) -> Sequence[int]:
-    """Whose round it is, where the entry says that it is not everybody's; else nobody in particular."""
-    found = entry.metrics.get("invited")
-    clients = [client for client in found if type(client) is int] if isinstance(found, list) else []
-    return tuple(dict.fromkeys(clients)) if clients == found else ()
 
 
 def _measured(release: Mapping[str, Json]) -> MeasuredRelease | None:
