@@ -167,7 +167,8 @@ class Components:
 
     @property
     def uncovered(self) -> str:
-        """What one picture may change outside ε of one image; "" if nothing, or if none is claimed."""
+        """What one picture may change outside ε of one image, or any ε of measured rounds; "" if nothing, or
+        if none is claimed."""
         data, found = self.config.data, []
         if data.source == "images" and not data.channels:
             found.append("that one colour picture makes all of them colour (declare data.channels = 1 or 3)")
@@ -175,7 +176,9 @@ class Components:
             found.append("how many classes there are, which the highest label says")
         if data.source in ("images", "celeba") and data.skip_bad:
             found.append("how many pictures can be read (data.skip_bad)")
-        return f"ε(image) does not cover {', nor '.join(found)}" if found and self.config.record_level else ""
+        if not found or not (self.config.record_level or self.config.measures):
+            return ""
+        return f"{'ε' if self.config.measures else 'ε(image)'} does not cover {', nor '.join(found)}"
 
     @property
     def _flat(self) -> str:

@@ -171,9 +171,13 @@ def test_one_colour_picture_changes_nothing_public_once_channels_are_declared(
 def test_what_one_picture_changes_outside_epsilon_is_said_of_each_source(
     settings: list[str], words: list[str]
 ):
-    text = Components(load_config(None, ["data.folder=x", "privacy.record_epsilon=2", *settings])).uncovered
-    assert bool(text) == bool(words)
-    assert [word for word in ("data.channels", "data.skip_bad", "highest label") if word in text] == words
+    release = ["privacy.record_epsilon=2", *settings]
+    measured = [*settings, "federation.behaviour=measure", "privacy.record_epsilon=inf"]
+    both = [release] if "privacy.record_epsilon=inf" in settings else [release, measured]
+    for each in both:
+        text = Components(load_config(None, ["data.folder=x", *each])).uncovered
+        assert bool(text) == bool(words)
+        assert [word for word in ("data.channels", "data.skip_bad", "highest label") if word in text] == words
 
 
 @pytest.mark.parametrize("channels", ["2", "-1", "4"])
