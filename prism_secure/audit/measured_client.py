@@ -88,13 +88,15 @@ class Subject:
 
     Args:
         folder: for its files.
+        person: whether all images of a client are one person's, whom one clip protects with all of them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, person: bool = False) -> None:
+        self.folder, self._person = folder, person
         self._given: Records | None = None
         data = write_images(folder / "images")
-        self.config = load_config(None, [*_SETTINGS, f"data.folder={data}"])
+        settings = ["data.person=file", f"measured.record_clip={RECORDS**0.5}"] if person else []
+        self.config = load_config(None, [*_SETTINGS, f"data.folder={data}", *settings])
 
     @cached_property
     def components(self) -> Components:
@@ -104,7 +106,10 @@ class Subject:
             assert self._given is not None
             return self._given
 
-        return Planted(self.config, give)
+        def whose(index: int) -> NDArray[np.int64]:
+            return np.zeros(len(give(index)[1]), np.int64)
+
+        return Planted(self.config, give, whose if self._person else None)
 
     @cached_property
     def question(self) -> Question:
@@ -240,7 +245,7 @@ def answers(subject: Subject, notes: Notebook) -> None:
 
 
 def moves(subject: Subject, notes: Notebook) -> None:
-    """Does one image, replaced by any other, move a client's bits no further than its epsilon says?"""
+    """Does one image, or one person, replaced by any other, move bits no further than its epsilon says?"""
     release = subject.released(1)
     limit = Measured.of(release.as_dict()).record("swap").clip
     assert limit is not None
@@ -260,6 +265,21 @@ def moves(subject: Subject, notes: Notebook) -> None:
                 f"epsilon is for {limit:.3g} and {release.clip:.3g}.",
                 image=moved,
                 client=whole,
+            )
+    of_persons = Subject(subject.folder / "person", person=True)
+    for number, (name, has) in enumerate(subject.probes.items()):
+        others = of_persons._records(*[(5, -12.0 * subject._direction(draw))] * len(has[1]))
+        one, other = (
+            of_persons.before_coins(images, f"{world}-{number}")[1]
+            for world, images in (("before", has), ("after", others))
+        )
+        moved = float(np.linalg.norm(other - one))
+        most = max(most, moved / limit)
+        if moved > limit:
+            notes.finding(
+                f"A client with {name}, all of one person: the person moves its bits by {moved:.3g}; epsilon "
+                f"is for {limit:.3g}.",
+                person=moved,
             )
     if not notes.findings:
         notes.fact(f"at most {most:.1%} of what epsilon is for")
@@ -438,6 +458,7 @@ def write_images(folder: Path, *, world: int = 0) -> Path:
     labels = np.arange(count, dtype=np.uint8)
     parts = {"train": (train, (labels + world) % 10), "t10k": (held_out, labels % 10)}
     folder.mkdir(parents=True)
+    (folder / "train-persons.txt").write_text("".join(f"{number}\n" for number in range(count)))
     for prefix, arrays in parts.items():
         for array, kind in zip(arrays, ("images-idx3", "labels-idx1"), strict=True):
             sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)

@@ -75,6 +75,16 @@ def clip_per_class(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(public_round, "record_responses", of_classes)
 
 
+def images_of_a_person_clipped_apart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(public_round, "sum_persons", lambda responses, owners, persons: (responses, owners))
+
+
+def persons_not_read(patch: pytest.MonkeyPatch) -> None:
+    """Each image for itself, whatever `data.person` says."""
+    real = measure.MeasuringClient.records
+    patch.setattr(measure.MeasuringClient, "records", lambda self: real(self)._replace(persons=None))
+
+
 def own_count_for_the_public_one(patch: pytest.MonkeyPatch) -> None:
     real = public_round.client_answers
 
@@ -241,6 +251,8 @@ IN_THE_CLIENT = {
         (no_record_clip, ("answers", "moves", "bits")),
         (clip_after_averaging, ("answers", "moves", "bits")),
         (clip_per_class, ("answers", "bits")),
+        (images_of_a_person_clipped_apart, ("moves",)),
+        (persons_not_read, ("moves",)),
         (own_count_for_the_public_one, ("answers", "moves", "bits")),
         (embedding_unchecked, ("answers", "moves", "bits")),
         (one_column_for_all, ("answers", "bits")),
