@@ -86,6 +86,8 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
     if delta is None and not stated:
         raise InvalidParameter("the ledgers charged nothing, so they state no delta: name one")
     at = max(stated) if delta is None else delta
+    # A ledger that states more than its charges come to, by whom it says that they charged, is believed.
+    last = [report.entries[-1] for report in apart if report.entries and report.entries[-1].epsilon]
     found = []
     for view in View:
         for adjacency in Adjacency:
@@ -93,7 +95,9 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
             for each in charged:
                 total.add(each)
             notes = tuple(f"no bound, {view}, {adjacency}: {why}" for why in total.why(at))
-            found.append(Together(Unit.CLIENT, view, adjacency.value, total.epsilon(at), at, notes))
+            own = (each.spent(view, adjacency).to_date for each in last if each.delta >= at)
+            epsilon = max(total.epsilon(at), *filter(math.isfinite, own), 0.0)
+            found.append(Together(Unit.CLIENT, view, adjacency.value, epsilon, at, notes))
     adjacencies = dict.fromkeys(each.record.adjacency for each in charged if each.record is not None)
     unit = _record_unit(ledgers)
     return found + [_image(charged, adjacency, delta, unit) for adjacency in adjacencies]

@@ -24,7 +24,7 @@ from prism_privacy import (
     verify_ledger,
 )
 from prism_privacy.ledger.check import head_path
-from prism_privacy.verify import main
+from prism_privacy.verify import compose, main
 
 MASK = MaskRelease(flip=0.25, clip=1.0, cohort=1000)
 MOMENTS = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
@@ -48,6 +48,20 @@ def ledger(path: Path, rounds: int = 2, record: bool = True, coins: str = "secre
     return path
 
 
+@pytest.mark.parametrize("most", [0, 1])
+def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most: int):
+    """Rounds that say that nobody has been in as many: what they state is not taken back by that."""
+    accountant = Accountant(1e-5)
+    with Ledger.create(tmp_path / "l", LedgerKey(), federation="fed") as kept:
+        for number in (1, 2):
+            accountant.spend(MASK)
+            table = spent_table(accountant, MASK)
+            kept.append(round=number, release=MASK, delta=1e-5, epsilon=table, metrics={"most_rounds": most})
+    for each in compose([verify_ledger(tmp_path / "l")]):
+        assert each.view is not None
+        assert each.epsilon == pytest.approx(spent(2, each.view, Adjacency(each.adjacency)))
+
+
 def spent(rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.REPLACE_ONE) -> float:
     accountant = Accountant(1e-5)
     accountant.spend(MASK, rounds)
@@ -61,7 +75,7 @@ def two(tmp_path: Path) -> list[str]:
 
 def test_the_command_loads_neither_torch_nor_the_federation_nor_the_secure_sum(two: list[str]) -> None:
     code = (
-        "import sys; from prism_privacy.verify import main; code = main(sys.argv[1:]);"
+        "import sys; from prism_privacy.verify import compose, main; code = main(sys.argv[1:]);"
         "print(*sorted({name.split('.')[0] for name in sys.modules})); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, *two, "--client-epsilon", "100"]

@@ -176,7 +176,7 @@ def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     found: list[LedgerEntry] = []
     for entry in entries:
         most = entry.metrics.get("most_rounds")
-        if entry.kind in ("round", "aborted") and not (isinstance(most, int) and most <= len(found)):
+        if entry.kind in ("round", "aborted") and not (isinstance(most, int) and 1 <= most <= len(found)):
             found.append(entry)
     return found
 
