@@ -16,7 +16,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,6 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
     if delta is None and not stated:
         raise InvalidParameter("the ledgers charged nothing, so they state no delta: name one")
     at = max(stated) if delta is None else delta
-    # A ledger that states more than its charges come to, by whom it says that they charged, is believed.
     last = [report.entries[-1] for report in apart if report.entries and report.entries[-1].epsilon]
     found = []
     for view in View:
@@ -96,7 +95,7 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
                 total.add(each)
             notes = tuple(f"no bound, {view}, {adjacency}: {why}" for why in total.why(at))
             own = (each.spent(view, adjacency).to_date for each in last if each.delta >= at)
-            epsilon = max(total.epsilon(at), *filter(math.isfinite, own), 0.0)
+            epsilon = _at_least(total.epsilon(at), own)
             found.append(Together(Unit.CLIENT, view, adjacency.value, epsilon, at, notes))
     adjacencies = dict.fromkeys(each.record.adjacency for each in charged if each.record is not None)
     unit = _record_unit(ledgers)
@@ -117,7 +116,14 @@ def _image(charged: Sequence[Charged], adjacency: str, delta: float | None, unit
         delta += total.delta_of_others
     if not any(note.startswith("no bound") for note in notes):
         notes += tuple(f"no bound, {unit}: {why}" for why in total.why(delta))
-    return Together(Unit.RECORD, None, adjacency, total.epsilon(delta), delta, notes)
+    own = [each.record for each in charged if each.record is not None and each.record.adjacency == adjacency]
+    stated = (each.epsilon for each in own if each.delta >= delta)
+    return Together(Unit.RECORD, None, adjacency, _at_least(total.epsilon(delta), stated), delta, notes)
+
+
+def _at_least(epsilon: float, stated: Iterable[float]) -> float:
+    """A ledger that states more than its charges come to, by whom it says that they charged, is believed."""
+    return max(epsilon, *filter(math.isfinite, stated), 0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -350,7 +350,7 @@ SMALLER_COHORT = ROUND, replace(ROUND, clip=0.9, cohort=2)
 GROWING = tuple(replace(ROUND, clip=clip) for clip in (1.0, 1.2, 1.44, 1.728))
 
 
-def told_of_some(ledger, rounds, invited, charged):
+def told_of_some(ledger, rounds, invited, charged, **metrics):
     """Entries that say whom rounds invited, with what that cost those who were charged; the last one."""
     client, record = Largest(Unit.CLIENT), Largest(Unit.RECORD)
     for number, (release, said, whose) in enumerate(zip(rounds, invited, charged, strict=True), 1):
@@ -362,7 +362,7 @@ def told_of_some(ledger, rounds, invited, charged):
             delta=DELTA,
             epsilon=spent_table(client, release.release(Unit.CLIENT)),
             record=RecordGuarantee.measured(release, record),
-            metrics={"invited": said},
+            metrics={"invited": said} | metrics,
         )
     return ledger.entries[-1]
 
@@ -377,6 +377,13 @@ def test_what_is_composed_covers_what_the_ledger_states(ledger, rounds, invited)
     for (view, adjacency), spent in last.epsilon.items():
         assert composed[Unit.CLIENT, view, adjacency.value].epsilon >= spent.to_date * (1 - 1e-9)
     assert composed[Unit.RECORD, None, "swap"].epsilon >= last.record.epsilon * (1 - 1e-9)
+
+
+def test_an_image_costs_what_the_ledger_states_where_it_says_that_all_were_in_one_round_only(ledger):
+    last = told_of_some(ledger, [ROUND] * 2, [None] * 2, [(0, 1, 2)] * 2, most_rounds=1)
+    *_, image = compose([verify_ledger(ledger.path)])
+    assert image.unit is Unit.RECORD
+    assert image.epsilon == pytest.approx(last.record.epsilon)
 
 
 def test_what_is_left_to_an_attacker_is_that_of_the_client_who_paid_most(ledger):
