@@ -379,6 +379,30 @@ def test_what_is_composed_covers_what_the_ledger_states(ledger, rounds, invited)
     assert composed[Unit.RECORD, None, "swap"].epsilon >= last.record.epsilon * (1 - 1e-9)
 
 
+@pytest.fixture
+def one_round():
+    """What an entry says that charges one client for `ROUND`."""
+    account, release = Accountant(DELTA), ROUND.release(Unit.CLIENT)
+    account.spend(release)
+    return {"release": ROUND, "delta": DELTA, "epsilon": spent_table(account, release)}
+
+
+def test_an_end_that_names_clients_does_not_make_rounds_theirs(ledger, one_round):
+    ledger.append(round=1, **one_round)
+    ledger.append(round=1, kind="end", metrics={"invited": [0]}, **one_round)
+    report = verify_ledger(ledger.path)
+    stated = [report.entries[-1].spent(view, each).to_date for view in View for each in Adjacency]
+    assert [each.epsilon for each in compose([report])] == pytest.approx(stated)
+    assert [each.epsilon for each in certified(report)] == pytest.approx(stated)
+
+
+def test_a_client_whose_coins_were_known_is_not_taken_for_another_of_equal_rounds(ledger, one_round):
+    ledger.append(round=1, coins="test", metrics={"invited": [0]}, **one_round | {"epsilon": None})
+    ledger.append(round=2, metrics={"invited": [1]}, **one_round)
+    with pytest.raises(LedgerError, match="its own releases cost inf"):
+        certified(verify_ledger(ledger.path))
+
+
 def test_an_image_costs_what_the_ledger_states_where_it_says_that_all_were_in_one_round_only(ledger):
     last = told_of_some(ledger, [ROUND] * 2, [None] * 2, [(0, 1, 2)] * 2, most_rounds=1)
     *_, image = compose([verify_ledger(ledger.path)])

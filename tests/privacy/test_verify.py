@@ -75,7 +75,7 @@ def two(tmp_path: Path) -> list[str]:
 
 def test_the_command_loads_neither_torch_nor_the_federation_nor_the_secure_sum(two: list[str]) -> None:
     code = (
-        "import sys; from prism_privacy.verify import compose, main; code = main(sys.argv[1:]);"
+        "import sys; from prism_privacy.verify import main; code = main(sys.argv[1:]);"
         "print(*sorted({name.split('.')[0] for name in sys.modules})); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, *two, "--client-epsilon", "100"]

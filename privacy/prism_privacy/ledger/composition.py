@@ -103,15 +103,17 @@ def charged_in(ledger: LedgerReport, name: str) -> Charged:
 
 
 def charged_by_client(ledger: LedgerReport, name: str) -> list[Charged]:
-    """The same of each client whom its rounds name, equal ones once; of one client where they name none.
+    """What a ledger charged each client that its rounds name, equal accounts once; where they name nobody,
+    `charged_in` alone.
 
     Raises:
         LedgerError: as `charged_in`.
     """
-    if not _names_clients(ledger.entries):
+    rounds = _rounds(ledger.entries)
+    if not _names_clients(rounds):
         return [charged_in(ledger, name)]
-    accounts = {tuple(repr(each.release) for each in own): own for own in _accounts(ledger.entries)}
-    return [_charged(ledger, name, own) for own in accounts.values()]
+    accounts = (_charged(ledger, name, own) for own in _accounts(rounds))
+    return list({(each.masks, each.images, each.claims): each for each in accounts}.values())
 
 
 def _charged(ledger: LedgerReport, name: str, masks: list[LedgerEntry]) -> Charged:
@@ -170,41 +172,44 @@ def charging_one_client(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     many as anybody was in, such that no client's rounds, put in order of their clips, have a larger clip; all
     of them, where they differ in more than clips.
     """
-    entries = list(entries)
-    if _names_clients(entries):
-        return _covering_all(entries)
+    rounds = _rounds(entries)
+    if _names_clients(rounds):
+        return _covering_all(rounds)
     found: list[LedgerEntry] = []
-    for entry in entries:
+    for entry in rounds:
         most = entry.metrics.get("most_rounds")
-        if entry.kind in ("round", "aborted") and not (isinstance(most, int) and 1 <= most <= len(found)):
+        if not (isinstance(most, int) and 1 <= most <= len(found)):
             found.append(entry)
     return found
 
 
-def _names_clients(entries: Iterable[LedgerEntry]) -> bool:
-    return any(entry.invited and "client_clip" in entry.release for entry in entries)
+def _rounds(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    return [entry for entry in entries if entry.kind in ("round", "aborted")]
 
 
-def _accounts(entries: Iterable[LedgerEntry]) -> list[list[LedgerEntry]]:
-    """What each client was charged that is named, in order; rounds that name nobody are everybody's."""
-    rounds = [(entry, set(entry.invited)) for entry in entries if entry.kind in ("round", "aborted")]
-    clients = sorted(set().union(*(invited for _, invited in rounds)))
-    return [[entry for entry, of in rounds if not of or client in of] for client in clients]
+def _names_clients(rounds: Iterable[LedgerEntry]) -> bool:
+    return any(entry.invited and "client_clip" in entry.release for entry in rounds)
 
 
-def _covering_all(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+def _accounts(rounds: Iterable[LedgerEntry]) -> list[list[LedgerEntry]]:
+    """The rounds of each client that is named, in order; rounds that name nobody are everybody's."""
+    whose = [(entry, set(entry.invited)) for entry in rounds]
+    clients = sorted(set().union(*(invited for _, invited in whose)))
+    return [[entry for entry, of in whose if not of or client in of] for client in clients]
+
+
+def _covering_all(rounds: list[LedgerEntry]) -> list[LedgerEntry]:
     """Measured rounds that cost at least what any client was charged.
 
     Cost grows with the clip, where nothing else differs; rounds that differ in more all count.
     """
-    rounds = [entry for entry in entries if entry.kind in ("round", "aborted")]
     if any({**entry.release, "clip": 0} != {**rounds[0].release, "clip": 0} for entry in rounds):
         return rounds
 
     def clip(entry: LedgerEntry) -> float:
         return float(cast(float, entry.release["clip"]))
 
-    ranked = [sorted(own, key=clip, reverse=True) for own in _accounts(entries)]
+    ranked = [sorted(own, key=clip, reverse=True) for own in _accounts(rounds)]
     return [
         max((each[rank] for each in ranked if rank < len(each)), key=clip)
         for rank in range(max(map(len, ranked)))
