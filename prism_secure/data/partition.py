@@ -91,7 +91,10 @@ def partition(
         dealt, owner = _people(y, np.asarray(persons))
     one = "image" if owner is None else "person"
     if not 1 <= clients <= len(dealt):
-        raise ConfigError(f"clients must be between 1 and the number of {one}s, {len(dealt)}; got {clients}")
+        raise ConfigError(
+            f"federation.clients must be between 1 and the number of {one}s to train with, {len(dealt)}; "
+            f"got {clients}"
+        )
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     rng = np.random.default_rng(seed)

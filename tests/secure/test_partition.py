@@ -92,7 +92,10 @@ def test_dirichlet_draws_again_until_nobody_is_without_an_image(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"clients": 0}, "clients must be between 1 and the number of images, 1000; got 0"),
+        (
+            {"clients": 0},
+            "federation.clients must be between 1 and the number of images to train with, 1000; got 0",
+        ),
         ({"clients": 1001}, "got 1001"),
         ({"scheme": "idd"}, "unknown partition 'idd', expected one of iid, shards, dirichlet"),
         ({"seed": -1}, "seed must not be negative, got -1"),
@@ -168,7 +171,7 @@ def test_a_person_counts_as_of_the_class_that_most_images_have():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_fewer_persons_than_clients_are_refused(scheme):
     persons = np.arange(len(LABELS)) % 9
-    with pytest.raises(ConfigError, match=r"between 1 and the number of persons, 9; got 10"):
+    with pytest.raises(ConfigError, match=r"between 1 and the number of persons to train with, 9; got 10"):
         partition(LABELS, 10, scheme, persons=persons)
     with pytest.raises(ConfigError, match=r"between 1 and 1 \(9 persons, 5 clients\), got 2"):
         partition(LABELS, 5, "shards", shards_per_client=2, persons=persons)
