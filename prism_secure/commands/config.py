@@ -99,7 +99,7 @@ def _print_plan(config: Config) -> None:
     if plan.rounds < config.federation.rounds:
         rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
     bits = plan.measured[0].coordinates if plan.measured else dimension
-    carrying = f" that carry {config.measured.directions} numbers" if plan.measured else ""
+    carrying = f" that carry {config.measured.directions:,} numbers" if plan.measured else ""
     print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
     if plan.measured:
         print(f"one {config.record} of a client, replaced by any other")

@@ -276,7 +276,11 @@ def _status(folder: Path, planned: int, done: int) -> Status:
     at = f"round {done} of {planned}"
     for name, kind, text in (
         ("FAILED", "failed", f"stopped with an error after {at}"),
-        ("DONE", "done", f"finished, {done} rounds" if done == planned else f"ended after {at}"),
+        (
+            "DONE",
+            "done",
+            f"finished, {done} round{'' if done == 1 else 's'}" if done == planned else f"ended after {at}",
+        ),
     ):
         if (folder / name).exists():
             reason = (folder / name).read_text("utf-8", "replace").strip()

@@ -34,6 +34,7 @@ from prism_secure.rounds.moments import ClientMoments
 from prism_secure.rounds.rehearsal import check_components
 from prism_secure.rounds.server import Server
 from prism_secure.rounds.simulation import run
+from prism_secure.run_folder.history import read_history
 from prism_secure.sweep.results import read_sweep
 
 from .tiny_data import TINY, write_data
@@ -132,7 +133,7 @@ def test_extremes_are_carried_out_or_refused_and_never_charged_for_nothing(
     config = load_config(None, [*TINY, f"data.folder={data}", "federation.rounds=1", *overrides])
     with contextlib.suppress(ConfigError):
         run(config, tmp_path / "run")
-        assert (tmp_path / "run" / "DONE").exists()
+        assert read_history(tmp_path / "run").status.text == "finished, 1 round"
         return
     assert not (tmp_path / "run").exists()
 
