@@ -138,9 +138,11 @@ class Data(Section, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         bundled = self.source == "fashion_mnist_12k"
-        self._require(
-            "folder", bundled or self.folder is not None, "the folder with the files, unless they are bundled"
-        )
+        if bundled:
+            expected = f'none with source = {self.source!r}, which is bundled (your own pictures: "images")'
+            self._require("folder", self.folder is None, expected)
+        else:
+            self._require("folder", self.folder is not None, f"the folder with the files of {self.source!r}")
         self._require(
             "person",
             self.person in (None, *PERSON_IN.get(self.source, ())),

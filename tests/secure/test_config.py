@@ -69,7 +69,11 @@ def test_defaults_need_no_file() -> None:
         ("model.image_size=48", "model.image_size must be a power of two from 8 to 256, got 48"),
         (
             "data.source=images",
-            "data.folder must be the folder with the files, unless they are bundled, got none",
+            "data.folder must be the folder with the files of 'images', got none",
+        ),
+        (
+            "data.folder=pictures",
+            "data.folder must be none with source = 'fashion_mnist_12k', which is bundled",
         ),
         ("privacy.flip", "--set takes section.key=value, got 'privacy.flip'"),
         ("flip=0.1", "--set takes section.key=value, got 'flip=0.1'; did you mean 'privacy.flip'?"),
@@ -261,15 +265,15 @@ def test_annealing_needs_to_know_the_last_round() -> None:
     ("settings", "private"),
     [
         ([], False),
-        (["data.source=cifar10"], False),
-        (["data.source=images"], True),
-        (["data.source=idx"], True),
-        (["data.source=images", "metrics.held_out=public"], False),
+        (["data.source=cifar10", "data.folder=here"], False),
+        (["data.source=images", "data.folder=here"], True),
+        (["data.source=idx", "data.folder=here"], True),
+        (["data.source=images", "data.folder=here", "metrics.held_out=public"], False),
         (["metrics.held_out=private"], True),
     ],
 )
 def test_held_out_images_of_ones_own_are_private_unless_declared(settings: list[str], private: bool) -> None:
-    assert load_config(None, ["data.folder=here", *settings]).private_metrics is private
+    assert load_config(None, settings).private_metrics is private
 
 
 def test_folder_for_a_recipe_is_called_a_folder(tmp_path: Path) -> None:

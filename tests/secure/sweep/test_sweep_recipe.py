@@ -19,6 +19,7 @@ privacy.flip = [0, 0.1]
 "privacy.clip" = ["none", 1.0]
 features.extractors = [["fourier"], ["efficientnet_lite0", "fourier"]]
 """
+MNIST = ["data.source=mnist", "data.folder=x"]
 SEARCH = """
 [sweep]
 method = "tpe"
@@ -89,7 +90,7 @@ def test_run_is_named_by_what_determines_it_not_by_how_it_is_written(tmp_path: P
         (GRID, ["metrics.held_out=private", "sweep.until=fid<80"], "no epsilon covers"),
         (GRID, ["metrics.held_out=private", "sweep.pruning=dominated"], "no epsilon covers"),
         (GRID, ["data.source=idx", "data.folder=x", "sweep.until=fid<80"], "no epsilon covers"),
-        (SEARCH, ["data.folder=x", "sweep.search.data.source=['mnist', 'images']"], "no epsilon covers"),
+        (SEARCH, [*MNIST, "sweep.search.data.source=['mnist', 'images']"], "no epsilon covers"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_would_be_right(
