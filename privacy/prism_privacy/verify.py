@@ -122,7 +122,10 @@ def _image(charged: Sequence[Charged], adjacency: str, delta: float | None, unit
 
 
 def _at_least(epsilon: float, stated: Iterable[float]) -> float:
-    """A ledger that states more than its charges come to, by whom it says that they charged, is believed."""
+    """What releases cost, or the largest finite epsilon that a ledger states, where that is more.
+
+    A ledger that says that few clients were in its rounds may charge one client less than it states.
+    """
     return max(epsilon, *filter(math.isfinite, stated), 0.0)
 
 

@@ -24,6 +24,7 @@ from prism_privacy import (
     verify_ledger,
 )
 from prism_privacy.ledger.check import head_path
+from prism_privacy.ledger.composition import charging_one_client
 from prism_privacy.verify import compose, main
 
 MASK = MaskRelease(flip=0.25, clip=1.0, cohort=1000)
@@ -48,8 +49,8 @@ def ledger(path: Path, rounds: int = 2, record: bool = True, coins: str = "secre
     return path
 
 
-@pytest.mark.parametrize("most", [0, 1])
-def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most: int):
+@pytest.mark.parametrize(("most", "charged"), [(0, 2), (1, 1)])
+def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most: int, charged: int):
     """Rounds that say that nobody has been in as many: what they state is not taken back by that."""
     accountant = Accountant(1e-5)
     with Ledger.create(tmp_path / "l", LedgerKey(), federation="fed") as kept:
@@ -57,7 +58,9 @@ def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most:
             accountant.spend(MASK)
             table = spent_table(accountant, MASK)
             kept.append(round=number, release=MASK, delta=1e-5, epsilon=table, metrics={"most_rounds": most})
-    for each in compose([verify_ledger(tmp_path / "l")]):
+    report = verify_ledger(tmp_path / "l")
+    assert len(charging_one_client(report.entries)) == charged
+    for each in compose([report]):
         assert each.view is not None
         assert each.epsilon == pytest.approx(spent(2, each.view, Adjacency(each.adjacency)))
 
