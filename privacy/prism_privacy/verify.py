@@ -116,7 +116,7 @@ def _image(charged: Sequence[Charged], adjacency: str, delta: float | None, unit
         delta += total.delta_of_others
     if not any(note.startswith("no bound") for note in notes):
         notes += tuple(f"no bound, {unit}: {why}" for why in total.why(delta))
-    own = [each.record for each in charged if each.record is not None and each.record.adjacency == adjacency]
+    own = [each.record for each in charged if each.record is not None]
     stated = (each.epsilon for each in own if each.delta >= delta)
     return Together(Unit.RECORD, None, adjacency, _at_least(total.epsilon(delta), stated), delta, notes)
 

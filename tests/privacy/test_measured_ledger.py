@@ -408,6 +408,8 @@ def test_an_image_costs_what_the_ledger_states_where_it_says_that_all_were_in_on
     *_, image = compose([verify_ledger(ledger.path)])
     assert image.unit is Unit.RECORD
     assert image.epsilon == pytest.approx(last.record.epsilon)
+    *_, image = compose([verify_ledger(ledger.path)], delta=10 * DELTA)  # of which the ledger states nothing
+    assert image.epsilon < last.record.epsilon
 
 
 def test_what_is_left_to_an_attacker_is_that_of_the_client_who_paid_most(ledger):

@@ -63,6 +63,9 @@ def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most:
     for each in compose([report]):
         assert each.view is not None
         assert each.epsilon == pytest.approx(spent(2, each.view, Adjacency(each.adjacency)))
+    for each in compose([report], delta=1e-4):  # of which the ledger states nothing
+        assert each.view is not None
+        assert each.epsilon < spent(2, each.view, Adjacency(each.adjacency))
 
 
 def spent(rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.REPLACE_ONE) -> float:
