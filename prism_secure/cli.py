@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _output_is_refused() -> bool:
-    """Whether nothing more can be printed, as on a full disk; else a line's end is."""
+    """Whether standard output takes no more, as on a full disk: tried with a line's end."""
     try:
         sys.stdout.flush()
         os.write(sys.stdout.fileno(), b"\n")

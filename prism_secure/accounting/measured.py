@@ -308,8 +308,6 @@ def _calibrated(
     return found
 
 
-# Processors differ in a last digit, and a session takes only clients that name the very same clips.
-
-
 def _six_digits(value: float) -> float:
+    """Processors differ in a last digit, and a session takes only clients that name the very same clips."""
     return float(f"{value:.6g}")

@@ -137,7 +137,7 @@ def _print_plan(config: Config) -> None:
         print(_wrapped(text, ""))
 
 
-def _growth(plan: Plan, record: str = "image") -> list[str]:
+def _growth(plan: Plan, record: str) -> list[str]:
     """Of measured rounds: how far bits move in some of them, and what client and record have spent."""
     from prism_privacy import Adjacency, Unit, View
     from prism_secure.wording import a_record, format_epsilon

@@ -204,12 +204,12 @@ def test_the_tighter_of_two_budgets_counts() -> None:
 
 def test_growth_is_told_for_both_units() -> None:
     plan = Plan(config_of(), DIMENSION, sizes=SIZES)
-    lines = [line.split() for line in _growth(plan)[3:]]
+    lines = [line.split() for line in _growth(plan, "image")[3:]]
     assert [int(line[0]) for line in lines] == [1, 2, 4]
     for column in (3, 4, 5, 6):
         values = [float(line[column]) for line in lines]
         assert values == sorted(set(values))
-    assert _growth(Plan(load_config(None, ["privacy.record_epsilon=inf"]), DIMENSION)) == []
+    assert _growth(Plan(load_config(None, ["privacy.record_epsilon=inf"]), DIMENSION), "image") == []
 
 
 def test_what_the_ledger_refuses_spending_never_writes(tmp_path: Path) -> None:

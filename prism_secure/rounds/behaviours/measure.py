@@ -101,7 +101,8 @@ class Measure(Behaviour):
         def flush() -> None:
             if not held:
                 return
-            features, labels = (np.concatenate(parts) for parts in list(zip(*held, strict=True))[:2])
+            features = np.concatenate([each.features for each in held])
+            labels = np.concatenate([each.labels for each in held])
             told = [each.persons for each in held if each.persons is not None]
             owners = np.repeat(np.arange(len(held)), [len(each.labels) for each in held])
             persons = np.concatenate(told) if told else None
