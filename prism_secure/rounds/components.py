@@ -167,8 +167,8 @@ class Components:
 
     @property
     def uncovered(self) -> str:
-        """What one picture may change outside ε of one image, or any ε of measured rounds; "" if nothing, or
-        if none is claimed."""
+        """What one picture may change that no ε covers: that of an image, or any of measured rounds; "" if
+        nothing, or if there is no such ε."""
         data, found = self.config.data, []
         if data.source == "images" and not data.channels:
             found.append("that one colour picture makes all of them colour (declare data.channels = 1 or 3)")
