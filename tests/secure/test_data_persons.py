@@ -314,9 +314,10 @@ def test_a_table_that_nobody_would_read_is_refused(tmp_path: Path) -> None:
 def test_sources_that_do_not_say_whose_an_image_is_are_refused(tmp_path: Path) -> None:
     folder = f"data.folder={tmp_path}"
     for source in ("fashion_mnist_12k", "mnist", "cifar10", "fashion_mnist"):
+        of = [] if source == "fashion_mnist_12k" else [folder]
         for person in ("folder", "file"):
             with pytest.raises(ConfigError, match=r'data\.person must be none, or "folder" with'):
-                load_config(None, [*MEASURE, f"data.source={source}", folder, f"data.person={person}"])
+                load_config(None, [*MEASURE, f"data.source={source}", *of, f"data.person={person}"])
     for source, wrong, right in (
         ("idx", "folder", "file"),
         ("celeba", "folder", "file"),

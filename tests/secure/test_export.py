@@ -154,9 +154,13 @@ def test_card_of_a_run_with_known_coins_claims_nothing(tmp_path: Path) -> None:
     assert "guarantee." not in text
 
 
-@pytest.mark.parametrize("said", ['metrics.held_out="private"', "data.source=images"])
-def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(tmp_path: Path, said: str) -> None:
-    run = _run(tmp_path / "run", ["data.folder=images", said])
+@pytest.mark.parametrize(
+    "said", [['metrics.held_out="private"'], ["data.source=images", "data.folder=images"]]
+)
+def test_metrics_on_private_images_stay_with_the_run_and_the_card_says_so(
+    tmp_path: Path, said: list[str]
+) -> None:
+    run = _run(tmp_path / "run", said)
     card = _card(run, tmp_path / "m")
     assert card.measured is None
     assert "Measured on private held-out images" in card.markdown()
