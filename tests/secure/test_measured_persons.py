@@ -288,7 +288,8 @@ def test_fewer_persons_than_clients_are_refused_before_anything_is_made(data: Pa
     for path in data.glob("*ubyte"):
         (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
     (tmp_path / "data" / "train-persons.txt").write_text("a\nb\n" * 30)
-    with pytest.raises(ConfigError, match="number of persons to train with, 2; got 3"):
+    told = "federation.clients must be between 1 and the number of persons to train with, 2; got 3"
+    with pytest.raises(ConfigError, match=told):
         run(tiny(tmp_path / "data"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
