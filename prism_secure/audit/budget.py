@@ -172,13 +172,15 @@ def _client_points(limit: Limit, ledgers: Sequence[SpentLedger], notes: list[str
     for ledger in ledgers:
         charged = ledger.charged
         total.open(charged)
+        end = charges + len(charged.masks)
         for release in charged.masks:
             charges += 1
             if charged.opened is None:
                 total.spend(release)
-            if charges in drawn:
+            if charges in drawn and charges < end:
                 points.append(Point(charges, total.epsilon(limit.delta)))
-        if not charged.masks:
+        total.state(charged)
+        if charges in drawn or not charged.masks:
             points.append(Point(charges, total.epsilon(limit.delta)))
     if math.isinf(points[-1].epsilon):
         _say_why(ledgers, limit.view.upper(), [] if silent else total.why(limit.delta), notes)

@@ -152,6 +152,7 @@ def _charged(run: Run) -> Charged:
         record=last.record,
         release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),
         opened=opened,
+        last=last,
     )
 
 
@@ -166,6 +167,7 @@ def _measured(run: Run, charges: list[LedgerEntry], last: LedgerEntry) -> Charge
         record=last.record,
         release=str(run.folder.resolve()),
         opened=None,
+        last=last,
     )
 
 

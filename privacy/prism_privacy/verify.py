@@ -16,7 +16,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,6 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
     if delta is None and not stated:
         raise InvalidParameter("the ledgers charged nothing, so they state no delta: name one")
     at = max(stated) if delta is None else delta
-    last = [report.entries[-1] for report in apart if report.entries and report.entries[-1].epsilon]
     found = []
     for view in View:
         for adjacency in Adjacency:
@@ -94,9 +93,7 @@ def compose(ledgers: Sequence[LedgerReport], delta: float | None = None) -> list
             for each in charged:
                 total.add(each)
             notes = tuple(f"no bound, {view}, {adjacency}: {why}" for why in total.why(at))
-            own = (each.spent(view, adjacency).to_date for each in last if each.delta >= at)
-            epsilon = _at_least(total.epsilon(at), own)
-            found.append(Together(Unit.CLIENT, view, adjacency.value, epsilon, at, notes))
+            found.append(Together(Unit.CLIENT, view, adjacency.value, total.epsilon(at), at, notes))
     adjacencies = dict.fromkeys(each.record.adjacency for each in charged if each.record is not None)
     unit = _record_unit(ledgers)
     return found + [_image(charged, adjacency, delta, unit) for adjacency in adjacencies]
@@ -116,17 +113,7 @@ def _image(charged: Sequence[Charged], adjacency: str, delta: float | None, unit
         delta += total.delta_of_others
     if not any(note.startswith("no bound") for note in notes):
         notes += tuple(f"no bound, {unit}: {why}" for why in total.why(delta))
-    own = [each.record for each in charged if each.record is not None]
-    stated = (each.epsilon for each in own if each.delta >= delta)
-    return Together(Unit.RECORD, None, adjacency, _at_least(total.epsilon(delta), stated), delta, notes)
-
-
-def _at_least(epsilon: float, stated: Iterable[float]) -> float:
-    """What releases cost, or the largest finite epsilon that a ledger states, where that is more.
-
-    A ledger that says that few clients were in its rounds may charge one client less than it states.
-    """
-    return max(epsilon, *filter(math.isfinite, stated), 0.0)
+    return Together(Unit.RECORD, None, adjacency, total.epsilon(delta), delta, notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

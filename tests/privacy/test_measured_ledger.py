@@ -412,6 +412,16 @@ def test_an_image_costs_what_the_ledger_states_where_it_says_that_all_were_in_on
     assert image.epsilon < last.record.epsilon
 
 
+def test_an_unfinished_run_costs_an_image_what_it_has_spent_and_not_what_it_planned(ledger):
+    books = Books()
+    for number, release in enumerate(ROUNDS[:2], 1):
+        ledger.append(**books.entry(number, release))
+    *_, image = compose([verify_ledger(ledger.path)])
+    spent = ledger.entries[-1].record.spent[View.SUM]
+    assert image.epsilon == pytest.approx(spent.to_date)
+    assert spent.to_date < 0.99 * spent.planned
+
+
 def test_what_is_left_to_an_attacker_is_that_of_the_client_who_paid_most(ledger):
     invited = [0], [1], [1], [0]  # put in order, neither client's clips cover the other's
     told_of_some(ledger, GROWING, invited, invited)

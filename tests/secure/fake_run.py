@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from prism_privacy.accounting.events import OpenedMoments, compose
 from prism_privacy.ledger import Ledger
 from prism_privacy.ledger.check import SUM_NOT_RUN
 from prism_privacy.ledger.entry import RecordGuarantee, Spent
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.masks.release import MaskRelease
 from prism_privacy.moments.release import MomentRelease
-from prism_privacy.units import Adjacency, View
-from prism_secure.accounting.epsilons import Epsilons, RecordEpsilon
+from prism_privacy.units import Adjacency, Unit, View
+from prism_secure.accounting.epsilons import CELLS, Epsilons, RecordEpsilon
 from prism_secure.config import Config, dump_config, load_config
 from prism_secure.quality.samples import encode_png, sample_grid
 from prism_secure.run_folder.environment import Facts, write_environment
@@ -28,6 +29,12 @@ NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 PARAMETERS = 242_000
+
+
+def opened_table(release: MomentRelease, *, images: int, clients: int) -> dict[tuple[View, Adjacency], Spent]:
+    """What a ledger states of a client where moments of all were opened: masks made from them add nothing."""
+    opened = {OpenedMoments(release, images, clients): 1}
+    return {cell: Spent(0.0, compose(opened, 1e-5, Unit.CLIENT, *cell).epsilon) for cell in CELLS}
 
 
 def drawn_images(noise: float, *, size: int = 32, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:

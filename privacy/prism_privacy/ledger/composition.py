@@ -13,6 +13,9 @@ those. A release of another kind adds its epsilon and its delta.
 
 A release that several runs trained from was made once and counts once: the random id of it in their ledgers
 says so (`record_id` in a header's settings).
+
+**What a ledger states is the least.** A ledger that says that few clients were in its rounds may charge one
+client less than it states to date. All together then cost no less than that.
 """
 
 from __future__ import annotations
@@ -82,6 +85,7 @@ class Charged:
         release: equal for ledgers of one and the same record-level release, see `release_key`.
         opened: where that release was opened over all clients; None where each client keeps its own.
         images: what measured rounds released of one image; empty where clients trained.
+        last: its last line, which states epsilons of a client to date; None where nobody knows one.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Charged:
     release: str
     opened: Opened | None
     images: tuple[MaskRelease, ...] = ()
+    last: LedgerEntry | None = None
 
 
 def charged_in(ledger: LedgerReport, name: str) -> Charged:
@@ -130,6 +135,7 @@ def _charged(ledger: LedgerReport, name: str, masks: list[LedgerEntry]) -> Charg
         record=record,
         release=release_key(record, ledger.settings.get("record_id"), ledger.head),
         opened=opened_in(ledger),
+        last=ledger.entries[-1] if ledger.entries else None,
     )
 
 
@@ -241,6 +247,7 @@ class ClientTotal:
         self._masks: Counter[Event] = Counter()
         self._opened: dict[str, Event] = {}
         self._silent: Counter[Event] = Counter()
+        self._stated = _Stated()
 
     def add(self, charged: Charged) -> None:
         """Everything that a ledger charged."""
@@ -248,6 +255,13 @@ class ClientTotal:
         if charged.opened is None:
             for release, rounds in Counter(charged.masks).items():
                 self.spend(release, rounds)
+        self.state(charged)
+
+    def state(self, charged: Charged) -> None:
+        """What a ledger itself states to date: everything costs no less."""
+        if charged.last is not None:
+            to_date = charged.last.spent(self._view, self._adjacency).to_date
+            self._stated.add(to_date, charged.last.delta)
 
     def open(self, charged: Charged) -> None:
         """The record-level release of a ledger, where it was opened; masks made from it cost nothing more."""
@@ -277,7 +291,7 @@ class ClientTotal:
     def composed(self) -> Callable[[float], Composed]:
         """Everything so far, as a function of δ."""
         events = self._masks + Counter(self._opened.values()) + self._silent
-        return composition(events, Unit.CLIENT, self._view, self._adjacency)
+        return self._stated.or_more(composition(events, Unit.CLIENT, self._view, self._adjacency))
 
     def _dearer(self, one: Event, other: Event) -> Event:
         """Of two accounts of one release, the one that costs more."""
@@ -304,6 +318,7 @@ class ImageTotal:
         self._adjacency = adjacency
         self._seen: set[str] = set()
         self._events: Counter[Event] = Counter()
+        self._stated = _Stated()
 
     @property
     def releases(self) -> int:
@@ -317,6 +332,9 @@ class ImageTotal:
             why = f"no bound: {charged.name} has no record-level guarantee"
             self._events[Unbounded(why)] += 1
             return why
+        if record.adjacency == self._adjacency:
+            to_date = record.epsilon if record.spent is None else record.spent[View.SUM].to_date
+            self._stated.add(to_date, record.delta)
         if charged.release in self._seen:
             return f"{charged.name} trained from a release that was charged before"
         self._seen.add(charged.release)
@@ -364,7 +382,30 @@ class ImageTotal:
 
     def composed(self) -> Callable[[float], Composed]:
         """Everything so far, as a function of δ."""
-        return composition(self._events, Unit.RECORD, View.SUM, self._adjacency)
+        return self._stated.or_more(composition(self._events, Unit.RECORD, View.SUM, self._adjacency))
+
+
+class _Stated:
+    """What ledgers state themselves: each epsilon at its own delta, and at every smaller one."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[float, float]] = []
+
+    def add(self, epsilon: float, delta: float) -> None:
+        """One that is infinite states nothing."""
+        if math.isfinite(epsilon):
+            self._points.append((epsilon, delta))
+
+    def or_more(self, composed: Callable[[float], Composed]) -> Callable[[float], Composed]:
+        """What releases cost, or what is stated where that is more."""
+        points = tuple(self._points)
+
+        def found(delta: float) -> Composed:
+            least = max((epsilon for epsilon, of in points if of >= delta), default=0.0)
+            own = composed(delta)
+            return own if own.epsilon >= least else Composed(least, "stated")
+
+        return found
 
 
 def _moments(record: RecordGuarantee | None) -> MomentRelease | None:

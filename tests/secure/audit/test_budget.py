@@ -30,7 +30,7 @@ from prism_secure.data import load
 from prism_secure.data.fingerprint import KEY_FILE, keep_fingerprint
 from prism_secure.rounds.simulation import run
 
-from .. import tiny_data
+from .. import fake_run, tiny_data
 
 MASK = MaskRelease(0.25, 0.5, cohort=10, dim=1000)
 MOMENTS = MomentRelease.calibrated(epsilon=2.0, delta=1e-5, records=1000, classes=10)
@@ -48,6 +48,7 @@ def ledger_folder(
     settings: dict[str, str | bool] | None = None,
     coins: str = "secret",
     clients: int = 10,
+    most_rounds: int | None = None,
     config: bool = True,
     data: Path | None = None,
 ) -> Path:
@@ -83,8 +84,8 @@ def ledger_folder(
         for number in range(1, rounds + 1):
             accountant.spend(release)
             table = spent_table(accountant, release)
-            if settings:
-                table = {cell: replace(spent, to_date=1e9) for cell, spent in table.items()}
+            if record is not None and (settings or {}).get("record_release") == "summed":
+                table = fake_run.opened_table(record, images=1000, clients=10)
             ledger.append(
                 round=number,
                 release=release,
@@ -92,6 +93,7 @@ def ledger_folder(
                 epsilon=None if coins == "test" else table,
                 coins=coins,
                 record=guarantee,
+                metrics={} if most_rounds is None else {"most_rounds": most_rounds},
             )
     return path
 
@@ -166,6 +168,22 @@ def test_more_than_the_limit_is_exit_code_one_and_the_page_says_so(tmp_path: Pat
         assert main(["audit", "budget", "--budget", str(budget), str(folder), "--html", str(page)]) == code
         assert words in page.read_text("utf-8")
     assert "://" not in page.read_text("utf-8")
+
+
+def test_what_a_ledger_states_is_the_least_even_if_it_says_that_nobody_was_in_many_rounds(
+    tmp_path: Path,
+) -> None:
+    folder, accountant = ledger_folder(tmp_path / "a", rounds=4, most_rounds=2), Accountant(delta=1e-5)
+    epsilons = [0.0]
+    for _ in range(4):
+        accountant.spend(MASK)
+        epsilons.append(accountant.epsilon(View.SUM, Adjacency.ZERO_OUT))
+    (account,) = totals(tmp_path, limit(tmp_path), folder)
+    assert account["charges"] == 2
+    assert account["epsilon"] == pytest.approx(epsilons[4])
+    assert [point["epsilon"] for point in account["spent"]] == pytest.approx([0.0, epsilons[1], epsilons[4]])
+    (account,) = totals(tmp_path, limit(tmp_path, delta=1e-4), folder)  # of which the ledger states nothing
+    assert account["epsilon"] < epsilons[2]
 
 
 def test_clients_that_took_part_in_different_ledgers_have_their_own_totals(tmp_path: Path) -> None:

@@ -57,9 +57,10 @@ def make(
     ) as ledger:
         for number in range(1, rounds + 1):
             accountant.spend(release)
+            table = fake_run.opened_table(SUMMED, images=1000, clients=10) if record and summed else None
             ledger.append(
                 round=number, release=release, delta=config.privacy.delta,
-                epsilon=spent_table(accountant, release), record=guarantee,
+                epsilon=table or spent_table(accountant, release), record=guarantee,
             )  # fmt: skip
     if charged is None:
         (folder / "DONE").write_text(f"{rounds} of {rounds} rounds\n")
