@@ -17,6 +17,7 @@ from prism_secure.config.toml_words import written
 
 if TYPE_CHECKING:
     from prism_secure.accounting.plan import Plan
+    from prism_secure.accounting.record_release import RecordRelease
 
 
 def add_to(commands: Commands) -> None:
@@ -59,12 +60,58 @@ def _config(options: argparse.Namespace, command: str) -> int:
 def _print_plan(config: Config) -> None:
     from prism_privacy import Adjacency, View
     from prism_secure.accounting.measured import cut_off
-    from prism_secure.accounting.plan import Plan, large_delta
+    from prism_secure.accounting.plan import large_delta
+    from prism_secure.wording import SUM_NOT_RUN, format_delta, format_epsilon
+
+    plan, bits, release, images = _plan(config)
+    rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
+    if plan.rounds < config.federation.rounds:
+        rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
+    carrying = f" that carry {config.measured.directions:,} numbers" if plan.measured else ""
+    print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
+    if plan.measured:
+        print(f"one {config.record} of a client, replaced by any other")
+        print(
+            f"  observer of the opened sums: ε(SUM)        {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
+        )
+        seen = format_epsilon(plan.image_epsilon(View.UPLOAD))
+        print(f"  observer of its client's uploads: ε(UPLOAD){seen:>10}")
+    else:
+        image = format_epsilon(release.guarantee.epsilon if release else float("inf"))
+        print(f"one image of a client, replaced by any other   ε = {image}")
+    if release:
+        print(f"  {release.view.words}")
+        width = max((len(who) for who, _ in release.view.weaker), default=0)
+        for who, epsilon in release.view.weaker:
+            print(f"  with {who:<{max(width, 50)}}   {format_epsilon(epsilon)}")
+    print("everything that one client contributes         left out    replaced")
+    for view, words in (
+        (View.SUM, "observer of the opened sums: ε(SUM)"),
+        (View.UPLOAD, "observer of its uploads: ε(UPLOAD)"),
+    ):
+        cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
+        print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
+    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
+    if plan.measured:
+        print(f"ε(SUM) counts on {_honest(config)}; ε(UPLOAD) on nobody")
+    for line in _growth(plan, config.record):
+        print(line)
+    if config.secure_sum.simulate:
+        print(SUM_NOT_RUN)
+    drowned = release.drowned if release is not None else ""
+    delta = large_delta(config, -(-images // config.federation.clients))
+    cut = cut_off(plan.measured, config.measured) if plan.measured else ""
+    for text in filter(None, (*map(str, plan.unbounded), drowned, cut, delta)):
+        print(_wrapped(text, ""))
+
+
+def _plan(config: Config) -> tuple[Plan, int, RecordRelease | None, int]:
+    """What is to be charged, the bits of a mask, the release of moments, if there is one, and all images."""
+    from prism_secure.accounting.plan import Plan
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.config.dimensions import check_batch, feature_dimension, mask_dimension
     from prism_secure.config.public_seed import public_seed
     from prism_secure.data.partition import partition
-    from prism_secure.wording import SUM_NOT_RUN, format_delta, format_epsilon
 
     channels, counts = _images(config)
     classes = len(counts) if config.model.conditional else 0
@@ -94,47 +141,8 @@ def _print_plan(config: Config) -> None:
     if config.record_level and sizes is not None:
         release = RecordRelease(config, sizes, classes or 1, feature_dimension(config))
     plan = Plan(config, dimension, release, sizes=sizes, persons=persons)
-    guarantee = release and release.guarantee
-    rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
-    if plan.rounds < config.federation.rounds:
-        rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
     bits = plan.measured[0].coordinates if plan.measured else dimension
-    carrying = f" that carry {config.measured.directions:,} numbers" if plan.measured else ""
-    print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
-    if plan.measured:
-        print(f"one {config.record} of a client, replaced by any other")
-        print(
-            f"  observer of the opened sums: ε(SUM)        {format_epsilon(plan.image_epsilon(View.SUM)):>10}"
-        )
-        seen = format_epsilon(plan.image_epsilon(View.UPLOAD))
-        print(f"  observer of its client's uploads: ε(UPLOAD){seen:>10}")
-    else:
-        image = format_epsilon(guarantee.epsilon if guarantee else float("inf"))
-        print(f"one image of a client, replaced by any other   ε = {image}")
-    if release:
-        print(f"  {release.view.words}")
-        width = max((len(who) for who, _ in release.view.weaker), default=0)
-        for who, epsilon in release.view.weaker:
-            print(f"  with {who:<{max(width, 50)}}   {format_epsilon(epsilon)}")
-    print("everything that one client contributes         left out    replaced")
-    for view, words in (
-        (View.SUM, "observer of the opened sums: ε(SUM)"),
-        (View.UPLOAD, "observer of its uploads: ε(UPLOAD)"),
-    ):
-        cells = (format_epsilon(plan.epsilon(view, adjacency)) for adjacency in Adjacency)
-        print(f"  {words:<43}" + "".join(f"{cell:>10}  " for cell in cells).rstrip())
-    print(f"over all rounds together, at δ = {format_delta(config.privacy.delta)}")
-    if plan.measured:
-        print(f"ε(SUM) counts on {_honest(config)}; ε(UPLOAD) on nobody")
-    for line in _growth(plan, config.record):
-        print(line)
-    if config.secure_sum.simulate:
-        print(SUM_NOT_RUN)
-    drowned = release.drowned if release is not None else ""
-    delta = large_delta(config, -(-sum(counts) // config.federation.clients))
-    cut = cut_off(plan.measured, config.measured) if plan.measured else ""
-    for text in filter(None, (*map(str, plan.unbounded), drowned, cut, delta)):
-        print(_wrapped(text, ""))
+    return plan, bits, release, sum(counts)
 
 
 def _growth(plan: Plan, record: str) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 NONE = "none"
 """The word for a setting that has no value, where it need not have one: in TOML, --set and sweeps."""
 _ONE = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): NONE}
-_SEVERAL = {int: "whole numbers", float: "numbers", str: "texts"}
+_SEVERAL = {int: "whole numbers", float: "numbers", str: "texts in quotes"}
 
 
 def describe(kind: Any) -> str:

@@ -51,7 +51,7 @@ def test_defaults_need_no_file() -> None:
         ('features.extractors=["vgg"]', "features.extractors must be one or more of 'efficientnet_lite0' | "),
         ("features.extractors=[]", "features.extractors must be one or more of 'efficientnet_lite0' | "),
         ('features.extractors=["fourier", "fourier"]', "features.extractors must be one or more of "),
-        ("features.extractors=[1]", "features.extractors must be a list of texts, got [1]"),
+        ("features.extractors=[1]", "features.extractors must be a list of texts in quotes, got [1]"),
         ("privacy.record_epsilon=0", "privacy.record_epsilon must be a positive number or inf, got 0"),
         ("privacy.record_cohort=-1", "privacy.record_cohort must be at least 0, got -1"),
         ("privacy.clip_space=score", "privacy.clip_space must be 'probability' without a clip, got 'score'"),
