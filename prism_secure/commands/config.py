@@ -63,10 +63,11 @@ def _print_plan(config: Config) -> None:
     from prism_secure.accounting.plan import large_delta
     from prism_secure.wording import SUM_NOT_RUN, format_delta, format_epsilon
 
-    plan, bits, release, images = _plan(config)
+    plan, release, images = _plan(config)
     rounds = f"{plan.rounds} round{'' if plan.rounds == 1 else 's'}"
     if plan.rounds < config.federation.rounds:
         rounds += f" of {config.federation.rounds}, as far as {config.limits} goes"
+    bits = plan.measured[0].coordinates if plan.measured else plan.mask.dim
     carrying = f" that carry {config.measured.directions:,} numbers" if plan.measured else ""
     print(f"{rounds}; {config.federation.clients:,} clients, {bits:,} mask bits of each{carrying}")
     if plan.measured:
@@ -105,8 +106,8 @@ def _print_plan(config: Config) -> None:
         print(_wrapped(text, ""))
 
 
-def _plan(config: Config) -> tuple[Plan, int, RecordRelease | None, int]:
-    """What is to be charged, the bits of a mask, the release of moments, if there is one, and all images."""
+def _plan(config: Config) -> tuple[Plan, RecordRelease | None, int]:
+    """The plan, the release of moments or None, and how many images there are."""
     from prism_secure.accounting.plan import Plan
     from prism_secure.accounting.record_release import RecordRelease
     from prism_secure.config.dimensions import check_batch, feature_dimension, mask_dimension
@@ -141,8 +142,7 @@ def _plan(config: Config) -> tuple[Plan, int, RecordRelease | None, int]:
     if config.record_level and sizes is not None:
         release = RecordRelease(config, sizes, classes or 1, feature_dimension(config))
     plan = Plan(config, dimension, release, sizes=sizes, persons=persons)
-    bits = plan.measured[0].coordinates if plan.measured else dimension
-    return plan, bits, release, sum(counts)
+    return plan, release, sum(counts)
 
 
 def _growth(plan: Plan, record: str) -> list[str]:

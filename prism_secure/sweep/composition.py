@@ -126,48 +126,39 @@ def compose(runs: Sequence[Run]) -> Composed:
 def _charged(run: Run) -> Charged:
     """What a run charged, and was going to, by its ledger's first lines and its last one.
 
-    Their signatures are checked, the chain between them is not: a page of many runs would take long.
+    Of measured rounds all lines count, as charged; of a run that results stopped they bound nothing.
+    Signatures are checked, the chain between them is not: a page of many runs would take long.
     """
     last = run.charged
     assert last is not None
     path = run.folder / "ledger.jsonl"
     lines = whole_lines(path)
+    masks: tuple[MaskRelease, ...] = ()
+    images: tuple[MaskRelease, ...] = ()
+    opened = None
     try:
         key = bytes.fromhex(parse(lines[0])["body"]["public_key"])
         header, first = decode_line(lines[0], key), LedgerEntry.from_line(decode_line(lines[1], key))
         settings = header["settings"]
-        opened = None
         if last.record is not None and settings.get("record_release") == "summed":
             opened = Opened(header["records"], shares=first.cohort)
         if _measures(last):
             entries = [LedgerEntry.from_line(decode_line(line, key)) for line in lines[1:]]
-            return _measured(run, charging_one_client(entries), last)
-        mask = MaskRelease(**last.release) if run.charged_rounds else None  # type: ignore[arg-type]
+            masks, images = mask_releases(charging_one_client(entries))
+        elif run.charged_rounds:
+            planned = most_participations(run.config, run.planned_rounds)
+            masks = (MaskRelease(**last.release),) * planned  # type: ignore[arg-type]
     except (InvalidParameter, LookupError, AttributeError, TypeError, ValueError) as error:
         raise RunFolderError(f"{path}: {error}") from None
     return Charged(
         name=run.name,
-        masks=() if mask is None else (mask,) * most_participations(run.config, run.planned_rounds),
-        claims=last.epsilon is not None,
+        masks=masks,
+        claims=last.epsilon is not None and not (_measures(last) and run.state == "stopped"),
         record=last.record,
         release=release_key(last.record, settings.get("record_id"), str(run.folder.resolve())),
         opened=opened,
-        last=last,
-    )
-
-
-def _measured(run: Run, charges: list[LedgerEntry], last: LedgerEntry) -> Charged:
-    """What measured rounds charged; of a run that results stopped they bound nothing."""
-    clients, images = mask_releases(charges)
-    return Charged(
-        name=run.name,
-        masks=clients,
         images=images,
-        claims=last.epsilon is not None and run.state != "stopped",
-        record=last.record,
-        release=str(run.folder.resolve()),
-        opened=None,
-        last=last,
+        lines=(last,),
     )
 
 

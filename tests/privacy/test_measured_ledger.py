@@ -23,7 +23,7 @@ from prism_privacy import (
     verify_ledger,
 )
 from prism_privacy.ledger import Ledger
-from prism_privacy.ledger.attacker import certified
+from prism_privacy.ledger.attacker import FALSE_POSITIVE_RATES, certified, largest_true_positive_rate
 from prism_privacy.ledger.key import LedgerKey
 from prism_privacy.ledger.spent_table import spent_table
 from prism_privacy.verify import compose
@@ -410,6 +410,15 @@ def test_an_image_costs_what_the_ledger_states_where_it_says_that_all_were_in_on
     assert image.epsilon == pytest.approx(last.record.epsilon)
     *_, image = compose([verify_ledger(ledger.path)], delta=10 * DELTA)  # of which the ledger states nothing
     assert image.epsilon < last.record.epsilon
+
+
+def test_an_attackers_rates_are_of_what_is_stated_where_its_accounts_cost_less(ledger):
+    told_of_some(ledger, [ROUND] * 3, [[0], [1], [2]], [(0, 1, 2)] * 3)
+    for each in certified(verify_ledger(ledger.path)):
+        from_one_point = {each.delta: each.epsilon}
+        assert each.rates == tuple(
+            largest_true_positive_rate(from_one_point, rate) for rate in FALSE_POSITIVE_RATES
+        )
 
 
 def test_an_unfinished_run_costs_an_image_what_it_has_spent_and_not_what_it_planned(ledger):

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from prism_privacy import (
     Adjacency,
     Ledger,
     LedgerKey,
+    LedgerReport,
     MaskRelease,
     MomentRelease,
     RecordGuarantee,
@@ -24,7 +26,7 @@ from prism_privacy import (
     verify_ledger,
 )
 from prism_privacy.ledger.check import head_path
-from prism_privacy.ledger.composition import charging_one_client
+from prism_privacy.ledger.composition import Charged, ClientTotal, ImageTotal, Opened, charging_one_client
 from prism_privacy.verify import compose, main
 
 MASK = MaskRelease(flip=0.25, clip=1.0, cohort=1000)
@@ -66,6 +68,71 @@ def test_what_a_ledger_states_counts_where_it_charges_less(tmp_path: Path, most:
     for each in compose([report], delta=1e-4):  # of which the ledger states nothing
         assert each.view is not None
         assert each.epsilon < spent(2, each.view, Adjacency(each.adjacency))
+
+
+def foreign(path: Path, *lines: dict[str, object]) -> LedgerReport:
+    """A ledger that another writer might sign: nobody was in more than one round, whatever it states."""
+    with Ledger.create(path, LedgerKey(), federation="fed") as kept:
+        for number, line in enumerate(lines, 1):
+            one_round: dict[str, object] = {"round": number, "release": MASK, "metrics": {"most_rounds": 1}}
+            kept.append(**(one_round | line))  # type: ignore[arg-type]
+    return verify_ledger(path)
+
+
+def stating(epsilon: float) -> dict[tuple[View, Adjacency], Spent]:
+    return {(view, adjacency): Spent(0.0, epsilon) for view in View for adjacency in Adjacency}
+
+
+def test_the_floor_is_whatever_any_line_states_at_the_delta_or_a_larger_one(tmp_path: Path) -> None:
+    report = foreign(
+        tmp_path / "l",
+        {"delta": 1e-6, "epsilon": stating(200.0)},
+        {"delta": 1e-5, "epsilon": stating(100.0)},
+        {"delta": 1e-5, "epsilon": None, "kind": "end", "round": 2},
+    )
+    for delta, floor in ((1e-7, 200.0), (1e-6, 200.0), (2e-6, 100.0), (1e-5, 100.0)):
+        assert {each.epsilon for each in compose([report], delta)} == {floor}
+    assert max(each.epsilon for each in compose([report], 1.1e-5)) < 100.0
+
+
+def test_known_coins_leave_no_bound_even_in_a_round_that_no_client_is_charged_for(tmp_path: Path) -> None:
+    charged = {"delta": 1e-5, "epsilon": stating(100.0)}
+    report = foreign(tmp_path / "l", charged, charged | {"epsilon": None, "coins": "test"})
+    assert len(charging_one_client(report.entries)) == 1
+    for each in compose([report]):
+        assert math.isinf(each.epsilon)
+        assert any("claims no epsilon (test coins)" in note for note in each.notes)
+
+
+@pytest.mark.parametrize("view", View)
+def test_of_two_accounts_of_one_release_the_dearer_one_to_who_looks_counts(view: View) -> None:
+    """More images cost more in a sum; fewer shares of the noise cost less in an upload."""
+    release = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)
+    record = RecordGuarantee.of(release, 1e-5)
+    accounts = [Charged("l", (), True, record, "one", Opened(*each)) for each in ((10, 50), (20, 1))]
+    alone = []
+    for each in accounts:
+        total = ClientTotal(view, Adjacency.ZERO_OUT)
+        total.add(each)
+        alone.append(total.epsilon(1e-5))
+    for order in (accounts, accounts[::-1]):
+        total = ClientTotal(view, Adjacency.ZERO_OUT)
+        for each in order:
+            total.add(each)
+        assert total.epsilon(1e-5) == max(alone)
+    assert (alone[0] < alone[1]) is (view is View.SUM)
+
+
+@pytest.mark.parametrize("adjacency", ["swap", "add_remove"])
+def test_what_is_stated_of_an_image_counts_for_its_own_adjacency_and_if_its_release_was_seen(
+    tmp_path: Path, adjacency: str
+) -> None:
+    record, total = RecordGuarantee.of(MOMENTS, 1e-5), ImageTotal(adjacency)
+    more = foreign(tmp_path / "l", {"delta": 1e-5, "epsilon": None, "record": replace(record, epsilon=50.0)})
+    for lines in ((), more.entries):
+        total.add(Charged("l", (), True, record, "one", None, lines=lines))
+    assert total.releases == 1
+    assert total.epsilon(1e-5) == (50.0 if adjacency == "swap" else math.inf)
 
 
 def spent(rounds: int, view: View = View.SUM, adjacency: Adjacency = Adjacency.REPLACE_ONE) -> float:

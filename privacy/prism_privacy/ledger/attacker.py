@@ -16,7 +16,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -49,7 +49,8 @@ class Certified:
         to_date: what is spent to date.
         delta: of both.
         rates: the largest true-positive rate at each of `FALSE_POSITIVE_RATES`; from the curve of all
-            releases, or, where not all that was planned has been released, from (epsilon, delta) alone.
+            releases, or from (epsilon, delta) alone, where not all that was planned has been released, or
+            the releases cost less than the ledger states.
     """
 
     unit: Unit
@@ -89,7 +90,9 @@ def certified(report: LedgerReport) -> list[Certified]:
     """
     if not report.entries or report.entries[-1].epsilon is None:
         return []
-    last, accounts = report.entries[-1], charged_by_client(report, "this ledger")
+    last = report.entries[-1]
+    # What the releases cost, without what is stated: the one is compared with the other.
+    accounts = [replace(each, lines=()) for each in charged_by_client(report, "this ledger")]
     found = []
     for view, adjacency in itertools.product((View.SUM, View.UPLOAD), Adjacency):
         spent = last.spent(view, adjacency)
@@ -143,7 +146,8 @@ def _certified(
             f"{curve(delta):g}; `prism-secure audit run` says more"
         )
     points = {delta: epsilon}
-    if epsilon <= to_date < math.inf:  # all that was planned was released
+    whole = curve(delta) >= to_date * (1.0 - _TOLERANCE)  # no less than what the ledger states
+    if whole and epsilon <= to_date < math.inf:  # and all that was planned was released
         points |= {other: curve(other) for other in _DELTAS}
     rates = tuple(largest_true_positive_rate(points, rate) for rate in FALSE_POSITIVE_RATES)
     return Certified(unit, view, adjacency, epsilon, to_date, delta, rates)

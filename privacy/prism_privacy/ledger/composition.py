@@ -14,8 +14,9 @@ those. A release of another kind adds its epsilon and its delta.
 A release that several runs trained from was made once and counts once: the random id of it in their ledgers
 says so (`record_id` in a header's settings).
 
-**What a ledger states is the least.** A ledger that says that few clients were in its rounds may charge one
-client less than it states to date. All together then cost no less than that.
+**What a ledger states is the least.** A ledger may say that each client was in few of its rounds, and state
+more than those rounds cost. No total is below what one of its ledgers states. With other ledgers the rounds
+add up as they are charged, and not what is stated.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from prism_privacy.accounting.events import (
@@ -85,7 +86,7 @@ class Charged:
         release: equal for ledgers of one and the same record-level release, see `release_key`.
         opened: where that release was opened over all clients; None where each client keeps its own.
         images: what measured rounds released of one image; empty where clients trained.
-        last: its last line, which states epsilons of a client to date; None where nobody knows one.
+        lines: its lines, as far as they were read: each states what was spent by then.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Charged:
     release: str
     opened: Opened | None
     images: tuple[MaskRelease, ...] = ()
-    last: LedgerEntry | None = None
+    lines: tuple[LedgerEntry, ...] = ()
 
 
 def charged_in(ledger: LedgerReport, name: str) -> Charged:
@@ -104,7 +105,8 @@ def charged_in(ledger: LedgerReport, name: str) -> Charged:
     Raises:
         LedgerError: a charge is not a mask release, so nobody can say what it adds.
     """
-    return _charged(ledger, name, charging_one_client(ledger.entries))
+    charged = _charged(ledger, name, charging_one_client(ledger.entries))
+    return replace(charged, claims=all(entry.epsilon is not None for entry in _rounds(ledger.entries)))
 
 
 def charged_by_client(ledger: LedgerReport, name: str) -> list[Charged]:
@@ -135,7 +137,7 @@ def _charged(ledger: LedgerReport, name: str, masks: list[LedgerEntry]) -> Charg
         record=record,
         release=release_key(record, ledger.settings.get("record_id"), ledger.head),
         opened=opened_in(ledger),
-        last=ledger.entries[-1] if ledger.entries else None,
+        lines=tuple(ledger.entries),
     )
 
 
@@ -247,10 +249,10 @@ class ClientTotal:
         self._masks: Counter[Event] = Counter()
         self._opened: dict[str, Event] = {}
         self._silent: Counter[Event] = Counter()
-        self._stated = _Stated()
+        self._least = _Least()
 
     def add(self, charged: Charged) -> None:
-        """Everything that a ledger charged."""
+        """Everything that a ledger charged: `open`, `spend` for each round, and `state`."""
         self.open(charged)
         if charged.opened is None:
             for release, rounds in Counter(charged.masks).items():
@@ -259,9 +261,8 @@ class ClientTotal:
 
     def state(self, charged: Charged) -> None:
         """What a ledger itself states to date: everything costs no less."""
-        if charged.last is not None:
-            to_date = charged.last.spent(self._view, self._adjacency).to_date
-            self._stated.add(to_date, charged.last.delta)
+        for line in charged.lines:
+            self._least.add(line.spent(self._view, self._adjacency).to_date, line.delta)
 
     def open(self, charged: Charged) -> None:
         """The record-level release of a ledger, where it was opened; masks made from it cost nothing more."""
@@ -291,14 +292,13 @@ class ClientTotal:
     def composed(self) -> Callable[[float], Composed]:
         """Everything so far, as a function of δ."""
         events = self._masks + Counter(self._opened.values()) + self._silent
-        return self._stated.or_more(composition(events, Unit.CLIENT, self._view, self._adjacency))
+        return self._least.at_least(composition(events, Unit.CLIENT, self._view, self._adjacency))
 
     def _dearer(self, one: Event, other: Event) -> Event:
         """Of two accounts of one release, the one that costs more."""
 
-        def noise(event: Event) -> tuple[float, ...]:
-            losses = (event.loss(Unit.CLIENT, view, self._adjacency) for view in (View.SUM, View.UPLOAD))
-            return tuple(loss.multiplier or 0.0 for loss in losses)
+        def noise(event: Event) -> float:
+            return event.loss(Unit.CLIENT, self._view, self._adjacency).multiplier or 0.0
 
         return min(one, other, key=noise)
 
@@ -318,7 +318,7 @@ class ImageTotal:
         self._adjacency = adjacency
         self._seen: set[str] = set()
         self._events: Counter[Event] = Counter()
-        self._stated = _Stated()
+        self._least = _Least()
 
     @property
     def releases(self) -> int:
@@ -327,14 +327,15 @@ class ImageTotal:
 
     def add(self, charged: Charged) -> str | None:
         """What a ledger charged for one image; what a reader should know of it, in words."""
+        for stated in (line.record for line in charged.lines if line.record is not None):
+            if stated.adjacency == self._adjacency:
+                to_date = stated.epsilon if stated.spent is None else stated.spent[View.SUM].to_date
+                self._least.add(to_date, stated.delta)
         record = charged.record
         if record is None:
             why = f"no bound: {charged.name} has no record-level guarantee"
             self._events[Unbounded(why)] += 1
             return why
-        if record.adjacency == self._adjacency:
-            to_date = record.epsilon if record.spent is None else record.spent[View.SUM].to_date
-            self._stated.add(to_date, record.delta)
         if charged.release in self._seen:
             return f"{charged.name} trained from a release that was charged before"
         self._seen.add(charged.release)
@@ -382,26 +383,26 @@ class ImageTotal:
 
     def composed(self) -> Callable[[float], Composed]:
         """Everything so far, as a function of δ."""
-        return self._stated.or_more(composition(self._events, Unit.RECORD, View.SUM, self._adjacency))
+        return self._least.at_least(composition(self._events, Unit.RECORD, View.SUM, self._adjacency))
 
 
-class _Stated:
+class _Least:
     """What ledgers state themselves: each epsilon at its own delta, and at every smaller one."""
 
     def __init__(self) -> None:
-        self._points: list[tuple[float, float]] = []
+        self._epsilons: dict[float, float] = {}
 
     def add(self, epsilon: float, delta: float) -> None:
         """One that is infinite states nothing."""
         if math.isfinite(epsilon):
-            self._points.append((epsilon, delta))
+            self._epsilons[delta] = max(epsilon, self._epsilons.get(delta, 0.0))
 
-    def or_more(self, composed: Callable[[float], Composed]) -> Callable[[float], Composed]:
+    def at_least(self, composed: Callable[[float], Composed]) -> Callable[[float], Composed]:
         """What releases cost, or what is stated where that is more."""
-        points = tuple(self._points)
+        stated = dict(self._epsilons)
 
         def found(delta: float) -> Composed:
-            least = max((epsilon for epsilon, of in points if of >= delta), default=0.0)
+            least = max((epsilon for at, epsilon in stated.items() if at >= delta), default=0.0)
             own = composed(delta)
             return own if own.epsilon >= least else Composed(least, "stated")
 

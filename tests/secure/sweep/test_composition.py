@@ -17,9 +17,11 @@ from prism_privacy import (
     MaskRelease,
     MomentRelease,
     RecordGuarantee,
+    Spent,
     View,
     spent_table,
 )
+from prism_secure.accounting.epsilons import CELLS
 from prism_secure.audit.budget import audit_budget
 from prism_secure.audit.budget_file import Limit
 from prism_secure.audit.spent_ledgers import read_ledgers
@@ -36,9 +38,14 @@ SUMMED = MomentRelease(records=10_000, norm=1.0, sigma=1.0, classes=10)
 
 
 def make(
-    folder: Path, *overrides: str, charged: int | None = None, record: bool = False, shares: str | None = None
+    folder: Path,
+    *overrides: str,
+    charged: int | None = None,
+    record: bool = False,
+    shares: str | None = None,
+    stated: float | None = None,
 ) -> Run:
-    """A run that is charged what its configuration costs, by the accountant itself."""
+    """A run that is charged what its configuration costs, by the accountant itself, or else `stated`."""
     config: Config = load_config(
         None, ["federation.rounds=4", "privacy.clip=1.0", "privacy.flip=0.25", *overrides]
     )
@@ -58,6 +65,7 @@ def make(
         for number in range(1, rounds + 1):
             accountant.spend(release)
             table = fake_run.opened_table(SUMMED, images=1000, clients=10) if record and summed else None
+            table = table if stated is None else dict.fromkeys(CELLS, Spent(0.0, stated))
             ledger.append(
                 round=number, release=release, delta=config.privacy.delta,
                 epsilon=table or spent_table(accountant, release), record=guarantee,
@@ -158,6 +166,11 @@ def test_summed_releases_compose_as_gaussians_and_their_masks_cost_nothing(tmp_p
     assert both.epsilon.sum_zero_out == pytest.approx(twice, rel=1e-6)
     assert both.epsilon.upload_zero_out > both.epsilon.sum_zero_out
     assert both.delta == 1e-5
+
+
+def test_a_run_is_never_below_what_its_ledger_states(tmp_path: Path) -> None:
+    run = make(tmp_path / "a", stated=100.0)
+    assert alone(4) < compose([run]).epsilon.sum_zero_out == 100.0
 
 
 def test_figures_of_a_sweep_are_those_of_an_audit_of_the_same_folders(tmp_path: Path) -> None:
