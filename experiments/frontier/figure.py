@@ -37,11 +37,11 @@ COLUMNS = {
 
 POSTERIOR = 1000
 STYLES = {
-    "measured": ("o-", "measured rounds"),
-    "one-shot": ("s--", "one shot"),
-    "one-shot, posterior": ("^:", "one shot, posterior"),
+    "measured, 4,000 steps": ("o-", "measured rounds"),
+    "one-shot, 4,000 steps": ("s--", "one shot"),
     "clipped": ("D-.", "clipped local training"),
 }
+"""What is drawn: the server trains 4,000 steps. The tables have all."""
 
 Line = Mapping[str, Any]
 
@@ -98,7 +98,7 @@ def draw(found: Mapping[tuple[str, int, str, float], list[Line]], folder: Path) 
                 images = next(iter(curve.values()))[0]["images"]
                 axis.plot(
                     where, means, style, color=COLOURS[clients], markersize=4.5,
-                    markerfacecolor=COLOURS[clients] if method == "measured" else "white",
+                    markerfacecolor=COLOURS[clients] if "o" in style else "white",
                     label=f"{words(clients, images)}, {name}",
                 )  # fmt: skip
                 low, high = [min(each) for each in values], [max(each) for each in values]
